@@ -1,0 +1,1 @@
+//! What a measurement means: samples, statistics, gates, decision, run schema and reports. Pure: opens no device.

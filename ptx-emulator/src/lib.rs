@@ -1,0 +1,1 @@
+//! Executes PTX on the CPU with checking modes. Knows nothing of attention.

@@ -1,0 +1,3 @@
+//! One process, one job: JSON in, JSON out.
+
+fn main() {}
