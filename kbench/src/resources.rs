@@ -90,6 +90,8 @@ pub struct AssemblerMessage {
     pub severity: Severity,
     /// Its number, where it has one: `C7510`.
     pub code: Option<String>,
+    /// The line of the PTX that it is about, from 1, where it names one.
+    pub ptx_line: Option<u32>,
     /// The function it names, where it names one.
     pub function: Option<String>,
     /// The text, without severity and number.
@@ -128,6 +130,7 @@ mod tests {
             messages: vec![AssemblerMessage {
                 severity: Severity::Info,
                 code: Some("C7510".into()),
+                ptx_line: Some(64),
                 function: Some("attention".into()),
                 text: "serialized in the function 'attention'".into(),
             }],

@@ -124,7 +124,7 @@ pattern!(
 pattern!(TIME, r"^ptxas info\s+: Compile time = \d+(?:\.\d+)? ms$");
 pattern!(
     MESSAGE,
-    r"^ptxas(?: \S+, line \d+;)? (?<severity>info|warning)\s+:\s+(?:\((?<code>C\d+)\) )?(?<text>\S.*)$"
+    r"^ptxas(?: .+, line (?<line>\d+);)? (?<severity>info|warning)\s+:\s+(?:\((?<code>C\d+)\) )?(?<text>\S.*)$"
 );
 pattern!(NAMED_FUNCTION, r"(?:function|for) '(?<function>[^']+)'");
 // Wording of the figure lines: a remark that speaks so is more likely a figure in a form not yet known.
@@ -307,12 +307,17 @@ impl Reader {
         if severity == Severity::Info && code.is_none() && FIGURE_WORDS.is_match(&text) {
             return Err(line.error("figures in a form not known"));
         }
+        let ptx_line = found
+            .name("line")
+            .map(|_| line.number(&found, "line"))
+            .transpose()?;
         let function = NAMED_FUNCTION
             .captures(&text)
             .map(|found| found["function"].to_owned());
         self.messages.push(AssemblerMessage {
             severity,
             code,
+            ptx_line,
             function,
             text,
         });

@@ -329,11 +329,41 @@ fn remarks_on_serialised_wgmma() {
     }
 }
 
+/// Messages about a line of the PTX come in a form of their own.
+#[test]
+fn advisories_name_their_line() {
+    let sparse_mma = Expected {
+        entry: "sparse_mma",
+        registers: 18,
+        constant: &[(0, 360)],
+        ..PLAIN
+    };
+    check("advisory", &VERSIONS[2..], &[sparse_mma]);
+    for version in &VERSIONS[2..] {
+        let messages = read(version, "advisory").messages;
+        let [advisory] = &messages[..] else {
+            panic!("{version}: {messages:?}")
+        };
+        assert_eq!(
+            (advisory.ptx_line, advisory.severity),
+            (Some(15), Severity::Info),
+            "{version}"
+        );
+        assert!(
+            advisory
+                .text
+                .starts_with("Advisory: Modifier '.sp::ordered_metadata' should be"),
+            "{version}"
+        );
+    }
+}
+
 #[test]
 fn unbounded_stack_is_a_warning() {
     let expected = AssemblerMessage {
         severity: Severity::Warning,
         code: None,
+        ptx_line: None,
         function: Some("calls_recursive".into()),
         text: "Stack size for entry function 'calls_recursive' cannot be statically determined"
             .into(),
