@@ -267,8 +267,11 @@ pub struct GpuState {
     pub temperature_c: Option<u32>,
     /// Power in watts.
     pub power_w: Option<f64>,
-    /// Reasons why the clock is held down, idle excepted.
+    /// Reasons that spoil a comparison: thermal or hardware slowdown.
     pub throttle: Vec<String>,
+    /// Whether the power limit holds the clock down. It is recorded, not rejected: a 72 W card works there all the
+    /// time, and both arms of a round do alike.
+    pub power_capped: bool,
 }
 
 /// One timed block: a number of launches of one subject, one after another.

@@ -3,6 +3,7 @@
 pub mod decision;
 pub mod evidence;
 pub mod gate;
+pub mod job;
 pub mod judge;
 pub mod resources;
 pub mod shape;

@@ -150,13 +150,11 @@ pub struct Timing {
     pub launches: u32,
     /// Untimed launches before a block.
     pub warmup: u32,
-    /// Input sets that timed launches rotate over.
-    pub input_sets: u32,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Timing { rounds: 16, max_rounds: 64, launches: 20, warmup: 3, input_sets: 4 }
+        Timing { rounds: 16, max_rounds: 64, launches: 20, warmup: 3 }
     }
 }
 
@@ -259,8 +257,14 @@ impl Suite {
             }
         }
         let timing = &self.timing;
-        if timing.launches == 0 || timing.rounds == 0 || timing.input_sets == 0 {
-            return value("timing", "launches (--iters), rounds and input_sets must be at least 1");
+        if timing.launches == 0 || timing.rounds == 0 {
+            return value("timing", "launches (--iters) and rounds must be at least 1");
+        }
+        if let Some(shape) = self.time_shapes.iter().find(|s| !self.check_shapes.contains(s)) {
+            return value(
+                "time_shapes",
+                &format!("`{shape}` is timed but not in check_shapes: nothing is timed unchecked"),
+            );
         }
         if (timing.rounds as usize) < crate::stats::MIN_ROUNDS || timing.max_rounds < timing.rounds {
             return value("timing", "rounds must be at least 8, and max_rounds at least rounds");
@@ -305,7 +309,7 @@ about = "a test"
 control = "stage2"
 arch = "sm_89"
 seeds = [0]
-check_shapes = ["tiny"]
+check_shapes = ["tiny", "mission"]
 time_shapes = ["mission"]
 [[candidates]]
 variant = "ws-p1"
@@ -332,7 +336,8 @@ min_latency_reduction = 0.10
             ("arch =", "archx =", "unknown field `archx`"),
             ("max_registers = 120", "max_registers = \"many\"", "invalid type: string"),
             ("max_registers = 120", "", "missing field `max_registers`"),
-            ("[\"tiny\"]", "[\"tinny\"]", "check_shapes: unknown shape `tinny`"),
+            ("[\"tiny\"", "[\"tinny\"", "check_shapes: unknown shape `tinny`"),
+            ("[\"tiny\", \"mission\"]", "[\"tiny\"]", "`mission` is timed but not in check_shapes"),
             ("seeds = [0]", "seeds = []", "seeds: give at least one"),
             ("variant = \"ws-p1\"", "variant = \"stage2\"", "`stage2` is named twice"),
             ("shape = \"mission\"", "shape = \"long\"", "`long` is gated but not in time_shapes"),

@@ -45,6 +45,8 @@ impl<'a> Worst<'a> {
         for case in cases {
             let Some(errors) = &case.errors else { continue };
             let (value, limit) = figure(errors);
+            // Maxima are over finite elements; an output that is not finite has no error worth a number.
+            let value = if errors.nan + errors.inf > 0 { f64::INFINITY } else { value };
             let better = value / limit <= worst.value / worst.limit;
             if worst.case.is_none() || !better {
                 worst = Worst { value, limit, case: Some(case) };
@@ -229,8 +231,6 @@ mod tests {
         assert_eq!(failed(&testing::evidence().checks), [""; 0]);
         type Break = fn(&mut CheckedCase);
         let faults: &[(&str, Break)] = &[
-            ("finite output", |c| c.errors.as_mut().unwrap().nan = 1),
-            ("finite output", |c| c.errors.as_mut().unwrap().inf = 1),
             ("kernel error max", |c| c.errors.as_mut().unwrap().kernel_max = 0.011),
             ("kernel error max", |c| c.errors.as_mut().unwrap().kernel_max = f64::NAN),
             ("end-to-end mean", |c| c.errors.as_mut().unwrap().end_to_end_mean = 0.03),
@@ -243,6 +243,15 @@ mod tests {
         ];
         for (figure, break_it) in faults {
             assert_eq!(failed(&break_case("mission", break_it)), [format!("new {figure}")]);
+        }
+    }
+
+    #[test]
+    fn one_element_that_is_not_finite_fails_every_error_gate_too() {
+        for spoil in [|e: &mut Errors| e.nan = 1, |e: &mut Errors| e.inf = 1] {
+            let failed = failed(&break_case("mission", |c| spoil(c.errors.as_mut().unwrap())));
+            let figures = ["finite output", "kernel error max", "end-to-end mean", "share of bad elements", "end-to-end max"];
+            assert_eq!(failed, figures.map(|f| format!("new {f}")));
         }
     }
 
