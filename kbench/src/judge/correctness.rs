@@ -250,7 +250,8 @@ mod tests {
     fn one_element_that_is_not_finite_fails_every_error_gate_too() {
         for spoil in [|e: &mut Errors| e.nan = 1, |e: &mut Errors| e.inf = 1] {
             let failed = failed(&break_case("mission", |c| spoil(c.errors.as_mut().unwrap())));
-            let figures = ["finite output", "kernel error max", "end-to-end mean", "share of bad elements", "end-to-end max"];
+            let figures =
+                ["finite output", "kernel error max", "end-to-end mean", "share of bad elements", "end-to-end max"];
             assert_eq!(failed, figures.map(|f| format!("new {f}")));
         }
     }

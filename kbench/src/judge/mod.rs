@@ -87,8 +87,12 @@ pub(crate) mod testing {
                 spill_store_bytes: 0,
                 spill_load_bytes: 0,
                 stack_frame_bytes: 0,
-                barriers: 1,
+                cumulative_stack_bytes: None,
+                barriers: Some(1),
                 constant_bytes: BTreeMap::from([(0, 448)]),
+                local_bytes: 0,
+                bindings: BTreeMap::new(),
+                callees: vec![],
             },
             launch: LaunchRecord {
                 entry: format!("sdpa_fwd_d{head_dim}"),
