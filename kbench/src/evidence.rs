@@ -96,6 +96,8 @@ pub struct Builds {
     pub records: Vec<BuildRecord>,
     /// What was not.
     pub failures: Vec<BuildFailure>,
+    /// Why nothing could be built, and what to do about it.
+    pub deferred: Option<String>,
 }
 
 impl Builds {
@@ -364,4 +366,37 @@ pub struct Peers {
     pub versions: BTreeMap<String, String>,
     /// All backends on all timed shapes.
     pub backends: Vec<PeerBackend>,
+}
+
+/// `ENV.json`: where and with what a run was made. A figure that could not be had is absent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Environment {
+    /// When the run began, RFC 3339, UTC.
+    pub started: String,
+    /// The command line.
+    pub command: Vec<String>,
+    /// Commit of the sources.
+    pub commit: Option<String>,
+    /// Whether tracked or untracked files differed from the commit.
+    pub dirty: Option<bool>,
+    /// SHA-256 of those differences, hex.
+    pub diff_sha256: Option<String>,
+    /// Compiler of the pipeline.
+    pub rustc: Option<String>,
+    /// CUDA compiler.
+    pub nvcc: Option<String>,
+    /// CUDA assembler.
+    pub ptxas: Option<String>,
+    /// Where the CUDA compiler came from.
+    pub toolchain: Option<String>,
+    /// The device.
+    pub device: Option<Device>,
+    /// Clocks, temperature and power when the run began.
+    pub device_state: Option<GpuState>,
+    /// Versions of peers: python, torch, cudnn, cuda.
+    pub peers: BTreeMap<String, String>,
+    /// Operating system and kernel.
+    pub os: Option<String>,
+    /// Processor and number of threads.
+    pub cpu: Option<String>,
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::evidence::{Device, Errors, LaunchOutcome, LaunchRecord, Peers, Samples};
+use crate::evidence::{Device, Errors, GpuState, LaunchOutcome, LaunchRecord, Peers, Samples};
 use crate::shape::Problem;
 use crate::suite::Suite;
 
@@ -126,6 +126,8 @@ pub enum Event {
     Device {
         /// The device.
         device: Device,
+        /// Its state now.
+        state: GpuState,
         /// Other processes that compute on it, as `pid name`.
         others: Vec<String>,
     },

@@ -49,8 +49,7 @@ fn measure(job: &BenchJob) -> Result<(Samples, Peers)> {
     let mut device = gpu.device.clone();
     let monitor = Monitor::connect(&device.uuid);
     if let Some(monitor) = &monitor {
-        device.nvml = monitor.describe();
-        device.max_sm_clock_mhz = monitor.max_sm_clock_mhz().unwrap_or(device.max_sm_clock_mhz);
+        monitor.complete(&mut device);
     }
     let lock = lock_gpu(&device.uuid);
     samples.device = Some(device);

@@ -81,11 +81,12 @@ fn probe() -> Result<()> {
         Err(error) => emit(&Event::NoDevice { why: format!("{error:#}; check `nvidia-smi`") }),
         Ok(gpu) => {
             let mut device = gpu.device.clone();
-            if let Some(monitor) = nvml::Monitor::connect(&device.uuid) {
-                device.nvml = monitor.describe();
-                device.max_sm_clock_mhz = monitor.max_sm_clock_mhz().unwrap_or(device.max_sm_clock_mhz);
+            let monitor = nvml::Monitor::connect(&device.uuid);
+            if let Some(monitor) = &monitor {
+                monitor.complete(&mut device);
             }
-            emit(&Event::Device { device, others });
+            let state = monitor.map(|m| m.state()).unwrap_or_default();
+            emit(&Event::Device { device, state, others });
         }
     }
     Ok(())

@@ -32,8 +32,14 @@ impl Monitor {
         self.nvml.device_by_uuid(self.uuid.as_str()).or_else(|_| self.nvml.device_by_index(0)).ok()
     }
 
-    /// What does not change during a run.
-    pub fn describe(&self) -> Option<NvmlDevice> {
+    /// Adds what only NVML knows to what the driver said of the device.
+    pub fn complete(&self, description: &mut kbench::evidence::Device) {
+        description.nvml = self.describe();
+        let max_clock = self.device().and_then(|device| device.max_clock_info(Clock::SM).ok());
+        description.max_sm_clock_mhz = max_clock.unwrap_or(description.max_sm_clock_mhz);
+    }
+
+    fn describe(&self) -> Option<NvmlDevice> {
         let device = self.device()?;
         Some(NvmlDevice {
             driver: self.nvml.sys_driver_version().ok()?,
@@ -41,11 +47,6 @@ impl Monitor {
             power_limit_w: device.enforced_power_limit().ok().map(|mw| f64::from(mw) / 1000.0),
             persistence: device.is_in_persistent_mode().ok(),
         })
-    }
-
-    /// The highest SM clock in MHz.
-    pub fn max_sm_clock_mhz(&self) -> Option<u32> {
-        self.device()?.max_clock_info(Clock::SM).ok()
     }
 
     /// What changes.

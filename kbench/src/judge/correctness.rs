@@ -67,7 +67,7 @@ impl<'a> Worst<'a> {
 fn judge_variant(suite: &Suite, builds: &Builds, checks: &Checks, variant: &str) -> Vec<Gate> {
     let subject = |figure| Subject { variant, kind: Kind::Correctness, figure };
     if let Some(why) = &checks.deferred {
-        let (why, remedy) = split_remedy(why);
+        let (why, remedy) = super::split_remedy(why);
         return vec![subject("errors against float64").deferred("DESIGN section 5", why, remedy)];
     }
     let planned = problems(suite);
@@ -85,11 +85,6 @@ fn judge_variant(suite: &Suite, builds: &Builds, checks: &Checks, variant: &str)
     let e4m3 = builds.get(variant, &suite.arch).and_then(|b| b.toggles.get("p_format")) == Some(&P_FORMAT_E4M3);
     gates.extend(error_gates(suite, variant, &has_output, e4m3));
     gates
-}
-
-/// A deferral is written as "why; remedy".
-pub(super) fn split_remedy(text: &str) -> (&str, &str) {
-    text.split_once("; ").unwrap_or((text, ""))
 }
 
 fn launch_gate(subject: &Subject, planned: &[Problem], missing: &[&Problem], failures: &[&CheckedCase]) -> Gate {

@@ -35,6 +35,11 @@ pub fn judge(suite: &Suite, evidence: &Evidence) -> Vec<Gate> {
     gates
 }
 
+/// A deferral is written as "why; remedy".
+pub(crate) fn split_remedy(text: &str) -> (&str, &str) {
+    text.split_once("; ").unwrap_or((text, ""))
+}
+
 /// Why a candidate is left out, if the suite's condition on another candidate says so.
 pub(crate) fn left_out(suite: &Suite, builds: &Builds, variant: &str) -> Option<String> {
     let candidate = suite.candidates.iter().find(|c| c.variant == variant)?;
@@ -207,7 +212,7 @@ pub(crate) mod testing {
             })
         };
         Evidence {
-            builds: Builds { records: vec![build("old"), build("new")], failures: vec![] },
+            builds: Builds { records: vec![build("old"), build("new")], failures: vec![], deferred: None },
             checks: Checks {
                 device: Some("gpu: NVIDIA L4".into()),
                 deferred: None,

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::correctness::split_remedy;
+use super::split_remedy;
 use crate::evidence::{AA_SUFFIX, Block, Builds, Mode, Peers, Samples};
 use crate::gate::{Gate, Kind, State, Subject, significant};
 use crate::stats::{Interval, MIN_ROUNDS, Summary, median, paired_ratio};

@@ -22,6 +22,10 @@ fn judge_variant(suite: &Suite, builds: &Builds, variant: &str) -> Vec<Gate> {
     if let Some(why) = super::left_out(suite, builds, variant) {
         return vec![compiles.deferred("built", &why, "")];
     }
+    if let Some(text) = &builds.deferred {
+        let (why, remedy) = super::split_remedy(text);
+        return vec![compiles.deferred("no error", why, remedy)];
+    }
     let failed = builds.failures.iter().find(|f| f.variant == variant);
     if let Some(failure) = failed {
         return vec![compiles.holds(&failure.arch, &failure.error, "no error", false)];
@@ -35,7 +39,14 @@ fn judge_variant(suite: &Suite, builds: &Builds, variant: &str) -> Vec<Gate> {
         gates.extend(distinct_code(&subject(Kind::Identity, "own machine code"), suite, builds, record));
     }
     gates.extend(resource_gates(suite, record));
+    gates.extend(serialised_gate(&subject(Kind::Resources, "wgmma pipelining"), record));
     gates
+}
+
+/// ptxas says with a C75xx message that it took the overlap out of asynchronous matrix instructions.
+fn serialised_gate(subject: &Subject, record: &BuildRecord) -> Option<Gate> {
+    let message = record.warnings.iter().find(|w| w.starts_with("C75"))?;
+    Some(subject.holds(&record.arch, message, "no C75xx message", false))
 }
 
 fn toggle_echo(subject: &Subject, builds: &Builds, variant: &str) -> Gate {
@@ -116,6 +127,7 @@ mod tests {
             ("shared memory", |b| b.records[1].entries[0].launch.dynamic_smem_bytes = 48 * 1024),
             ("spills", |b| b.records[1].entries[1].resources.spill_load_bytes = 4),
             ("fits the chip", |b| b.records[1].entries[1].launch.dynamic_smem_bytes = 101_376),
+            ("wgmma pipelining", |b| b.records[1].warnings.push("C7510 serialized".into())),
             ("toggle echo", |b| b.records[1].toggle_mismatches.push("stages: asked 3, compiled 2".into())),
             ("own machine code", |b| b.records[1].entries[0].code_sha256 = "old64".into()),
             ("entry functions", |b| drop(b.records[1].entries.remove(0))),
