@@ -142,10 +142,9 @@ mod tests {
 
     #[test]
     fn a_missing_figure_is_not_zero() {
-        let error = serde_json::from_str::<FunctionFrame>(
-            r#"{"function":"f","stack_frame_bytes":0,"spill_load_bytes":0}"#,
-        )
-        .expect_err("spill stores are missing");
+        let error =
+            serde_json::from_str::<FunctionFrame>(r#"{"function":"f","stack_frame_bytes":0,"spill_load_bytes":0}"#)
+                .expect_err("spill stores are missing");
         assert!(error.to_string().contains("spill_store_bytes"), "{error}");
     }
 }

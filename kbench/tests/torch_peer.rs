@@ -35,11 +35,7 @@ impl Peer {
             .expect("python3 starts");
         let requests = child.stdin.take();
         let answers = BufReader::new(child.stdout.take().expect("is piped"));
-        Peer {
-            child,
-            requests,
-            answers,
-        }
+        Peer { child, requests, answers }
     }
 
     fn send(&mut self, line: &[u8]) -> Value {
@@ -47,9 +43,7 @@ impl Peer {
         requests.write_all(line).expect("the peer listens");
         requests.write_all(b"\n").expect("the peer listens");
         let mut answer = String::new();
-        self.answers
-            .read_line(&mut answer)
-            .expect("the peer answers");
+        self.answers.read_line(&mut answer).expect("the peer answers");
         serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer:?}"))
     }
 
@@ -75,10 +69,7 @@ impl Peer {
 fn check_refusal(answer: &Value, complaint: &str) {
     assert_eq!(answer["ok"], false, "{answer}");
     let error = answer["error"].as_str().expect("says why");
-    assert!(
-        error.contains(complaint),
-        "expected `{complaint}` in: {error}"
-    );
+    assert!(error.contains(complaint), "expected `{complaint}` in: {error}");
     assert!(!error.contains('\n'), "{error}");
 }
 
@@ -130,11 +121,7 @@ fn says_what_is_missing_and_the_remedy() {
             "torch cannot be imported: libcudart.so.13: cannot open shared object file: No such file",
             "reinstall",
         ),
-        (
-            "no_device",
-            "torch 2.11.0+cu130 sees no CUDA device: CUDA initialization: no NVIDIA driver on",
-            "nvidia-smi",
-        ),
+        ("no_device", "torch 2.11.0+cu130 sees no CUDA device: CUDA initialization: no NVIDIA driver on", "nvidia-smi"),
     ];
     for (torch, complaint, remedy) in cases {
         let mut peer = Peer::start(torch);
@@ -142,12 +129,7 @@ fn says_what_is_missing_and_the_remedy() {
         for _ in 0..2 {
             let answer = peer.ask(json!({"op": "hello"}));
             check_refusal(&answer, complaint);
-            assert!(
-                answer["remedy"]
-                    .as_str()
-                    .is_some_and(|text| text.contains(remedy)),
-                "{answer}"
-            );
+            assert!(answer["remedy"].as_str().is_some_and(|text| text.contains(remedy)), "{answer}");
         }
         peer.refused(load(Path::new("none"), 1), complaint);
         assert!(peer.end().success(), "{torch}");
@@ -158,10 +140,7 @@ fn says_what_is_missing_and_the_remedy() {
 fn hello_names_versions_and_device() {
     let answer = Peer::start("fake").ask(json!({"op": "hello"}));
     let python = answer["python"].clone();
-    assert!(
-        python.as_str().is_some_and(|text| text.starts_with("3.")),
-        "{answer}"
-    );
+    assert!(python.as_str().is_some_and(|text| text.starts_with("3.")), "{answer}");
     let expected = json!({
         "ok": true, "peer": "torch", "torch": "2.11.0+fake", "cudnn": 91900, "cuda": "13.0", "python": python,
         "device": "Fake", "uuid": "GPU-12-34", "capability": "9.0",
@@ -173,10 +152,7 @@ fn hello_names_versions_and_device() {
 fn ends_on_bye_and_on_the_end_of_input() {
     let mut peer = Peer::start("absent");
     assert_eq!(peer.ask(json!({"op": "bye"})), json!({"ok": true}));
-    assert!(
-        peer.child.wait().expect("ends").success(),
-        "with its input still open"
-    );
+    assert!(peer.child.wait().expect("ends").success(), "with its input still open");
     assert!(Peer::start("absent").end().success());
 }
 
@@ -189,51 +165,20 @@ fn bad_requests_are_answered_and_forgotten() {
     }
     let deep = "[".repeat(200_000);
     assert_eq!(peer.send(deep.as_bytes())["ok"], false);
-    peer.refused(
-        json!({"op": "sing"}),
-        "unknown op \"sing\"; known are hello, load, output, block, bye",
-    );
+    peer.refused(json!({"op": "sing"}), "unknown op \"sing\"; known are hello, load, output, block, bye");
     peer.refused(json!({"op": ["hello"]}), "unknown op");
     peer.refused(json!({"op": "__init__"}), "unknown op");
     peer.refused(json!({}), "unknown op null");
-    peer.refused(
-        json!({"op": "hello", "loud": true}),
-        "unknown field `loud`; known are none",
-    );
-    let call =
-        json!({"op": "block", "backend": "flash", "mode": "call", "launches": 1, "warmup": 0});
+    peer.refused(json!({"op": "hello", "loud": true}), "unknown field `loud`; known are none");
+    let call = json!({"op": "block", "backend": "flash", "mode": "call", "launches": 1, "warmup": 0});
     peer.refused(call.clone(), "no case is loaded");
     for (field, value, complaint) in [
-        (
-            "backend",
-            json!("triton"),
-            "field `backend` must be one of default, flash, cudnn, efficient, math",
-        ),
-        (
-            "mode",
-            json!("wall"),
-            "field `mode` must be one of call, graph",
-        ),
-        (
-            "launches",
-            json!(0),
-            "field `launches` must be a whole number from 1 to 10000",
-        ),
-        (
-            "launches",
-            json!(true),
-            "field `launches` must be a whole number",
-        ),
-        (
-            "launches",
-            json!(2.0),
-            "field `launches` must be a whole number",
-        ),
-        (
-            "warmup",
-            json!(-1),
-            "field `warmup` must be a whole number from 0",
-        ),
+        ("backend", json!("triton"), "field `backend` must be one of default, flash, cudnn, efficient, math"),
+        ("mode", json!("wall"), "field `mode` must be one of call, graph"),
+        ("launches", json!(0), "field `launches` must be a whole number from 1 to 10000"),
+        ("launches", json!(true), "field `launches` must be a whole number"),
+        ("launches", json!(2.0), "field `launches` must be a whole number"),
+        ("warmup", json!(-1), "field `warmup` must be a whole number from 0"),
         ("replays", json!(1), "unknown field `replays`"),
     ] {
         let mut request = call.clone();
@@ -258,26 +203,11 @@ fn bad_inputs_are_named() {
         (json!({}), "it has no tensor `q0`"),
         (json!([]), "it has no tensor `q0`"),
         (json!({"q0": bf16}), "`q0` is BF16 of shape [1, 1, 1, 8]"),
-        (
-            json!({"q0": f16(&[8], [0, 16])}),
-            "wanted is F16 of [B, H, S, D]",
-        ),
-        (
-            json!({"q0": f16(&[1, 1, 1, 8], [0, 15])}),
-            "cannot be bytes 0 to 15 of 16",
-        ),
-        (
-            json!({"q0": f16(&[1, 1, 1, 8], [8, 24])}),
-            "cannot be bytes 8 to 24 of 16",
-        ),
-        (
-            json!({"q0": f16(&[1, 1, -1, -8], [0, 16])}),
-            "it has no tensor `k0`",
-        ),
-        (
-            json!({"q0": f16(&[1, 1, 0, 8], [0, 0])}),
-            "cannot be bytes 0 to 0",
-        ),
+        (json!({"q0": f16(&[8], [0, 16])}), "wanted is F16 of [B, H, S, D]"),
+        (json!({"q0": f16(&[1, 1, 1, 8], [0, 15])}), "cannot be bytes 0 to 15 of 16"),
+        (json!({"q0": f16(&[1, 1, 1, 8], [8, 24])}), "cannot be bytes 8 to 24 of 16"),
+        (json!({"q0": f16(&[1, 1, -1, -8], [0, 16])}), "it has no tensor `k0`"),
+        (json!({"q0": f16(&[1, 1, 0, 8], [0, 0])}), "cannot be bytes 0 to 0"),
         (json!({"q0": {"dtype": "F16"}}), "as safetensors: 'shape'"),
     ];
     for (header, complaint) in cases {
@@ -285,31 +215,18 @@ fn bad_inputs_are_named() {
         peer.refused(load(&file, 1), complaint);
     }
     std::fs::write(&file, [0xff; 32]).expect("writes");
-    peer.refused(
-        load(&file, 1),
-        "a header of 18446744073709551615 bytes in a file of 32",
-    );
+    peer.refused(load(&file, 1), "a header of 18446744073709551615 bytes in a file of 32");
     std::fs::write(&file, b"short").expect("writes");
     peer.refused(load(&file, 1), "as safetensors");
     let whole = inputs(dir.path(), 2, [1, 2, 4, 8]);
     peer.refused(load(&whole, 3), "it has no tensor `q2`");
     let mut request = load(&whole, 2);
     request["softmax_scale"] = json!(0);
-    peer.refused(
-        request,
-        "field `softmax_scale` must be a finite number above 0",
-    );
+    peer.refused(request, "field `softmax_scale` must be a finite number above 0");
     let short = f16(&[1, 1, 1, 4], [0, 8]);
     let long = f16(&[1, 1, 1, 8], [0, 16]);
-    write_tensors(
-        &file,
-        &json!({"q0": long, "k0": short, "v0": short}),
-        &[1; 16],
-    );
-    peer.refused(
-        load(&file, 1),
-        "set 0 has shapes that do not fit: [1, 1, 1, 8], [1, 1, 1, 4], [1, 1, 1, 4]",
-    );
+    write_tensors(&file, &json!({"q0": long, "k0": short, "v0": short}), &[1; 16]);
+    peer.refused(load(&file, 1), "set 0 has shapes that do not fit: [1, 1, 1, 8], [1, 1, 1, 4], [1, 1, 1, 4]");
     assert_eq!(peer.ask(load(&whole, 2))["ok"], true);
 }
 
@@ -321,30 +238,18 @@ fn backends_are_named_by_the_kernels_that_ran() {
     let ran = |name: &str, resolved: &str, kernels: &[&str]| json!({"name": name, "available": true, "resolved": resolved, "kernels": kernels});
     let expected = json!([
         ran("default", "cudnn", &[cudnn]),
-        ran(
-            "flash",
-            "flash",
-            &["void pytorch_flash::flash_fwd_kernel<64>"]
-        ),
+        ran("flash", "flash", &["void pytorch_flash::flash_fwd_kernel<64>"]),
         ran("cudnn", "cudnn", &[cudnn]),
-        ran(
-            "efficient",
-            "efficient",
-            &["fmha_cutlassF_f16_aligned_64x64_rf_sm80"]
-        ),
+        ran("efficient", "efficient", &["fmha_cutlassF_f16_aligned_64x64_rf_sm80"]),
         ran("math", "math", &["gemm", "softmax_warp_forward"]),
     ]);
-    assert_eq!(
-        answer,
-        json!({"ok": true, "case": "c", "backends": expected})
-    );
+    assert_eq!(answer, json!({"ok": true, "case": "c", "backends": expected}));
 }
 
 #[test]
 fn a_blind_profiler_is_said_and_not_guessed_around() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let answer =
-        Peer::start_with("fake", "blind").ask(load(&inputs(dir.path(), 1, [1, 2, 4, 8]), 1));
+    let answer = Peer::start_with("fake", "blind").ask(load(&inputs(dir.path(), 1, [1, 2, 4, 8]), 1));
     let flash = json!({"name": "flash", "available": true, "resolved": "unknown", "kernels": null});
     assert_eq!(answer["backends"][1], flash);
 }
@@ -355,16 +260,10 @@ fn an_unavailable_backend_says_why() {
     let mut peer = Peer::start("fake");
     let answer = peer.ask(load(&inputs(dir.path(), 1, [1, 1, 1, 512]), 1));
     let reason = "head_dim should be no more than 256 but is 512";
-    assert_eq!(
-        answer["backends"][1],
-        json!({"name": "flash", "available": false, "reason": reason})
-    );
+    assert_eq!(answer["backends"][1], json!({"name": "flash", "available": false, "reason": reason}));
     assert_eq!(answer["backends"][0]["available"], true);
     let block = |backend| json!({"op": "block", "backend": backend, "mode": "call", "launches": 1, "warmup": 0});
-    peer.refused(
-        block("flash"),
-        "backend flash cannot run this case: head_dim should be no more than 256",
-    );
+    peer.refused(block("flash"), "backend flash cannot run this case: head_dim should be no more than 256");
     assert_eq!(peer.ask(block("math"))["ok"], true);
 }
 
@@ -372,36 +271,22 @@ fn an_unavailable_backend_says_why() {
 fn calls_rotate_over_the_input_sets() {
     let (mut peer, _dir) = loaded();
     let call = |warmup| json!({"op": "block", "backend": "flash", "mode": "call", "launches": 5, "warmup": warmup});
-    assert_eq!(
-        peer.ask(call(0)),
-        json!({"ok": true, "us": [1e3, 2e3, 3e3, 1e3, 2e3]})
-    );
+    assert_eq!(peer.ask(call(0)), json!({"ok": true, "us": [1e3, 2e3, 3e3, 1e3, 2e3]}));
     // The next block goes on where this one ended, after its warm-up.
-    assert_eq!(
-        peer.ask(call(2)),
-        json!({"ok": true, "us": [2e3, 3e3, 1e3, 2e3, 3e3]})
-    );
+    assert_eq!(peer.ask(call(2)), json!({"ok": true, "us": [2e3, 3e3, 1e3, 2e3, 3e3]}));
 }
 
 #[test]
 fn graphs_are_captured_once_and_warmed_up() {
     let (mut peer, dir) = loaded();
-    let graph = |launches| json!({"op": "block", "backend": "cudnn", "mode": "graph", "launches": launches, "replays": 2});
+    let graph =
+        |launches| json!({"op": "block", "backend": "cudnn", "mode": "graph", "launches": launches, "replays": 2});
     // 1 + 2 + 3 + 1 ms over four calls. The warm-up after a capture would show as 125 ms more.
-    assert_eq!(
-        peer.ask(graph(4)),
-        json!({"ok": true, "us": [1750.0, 1750.0]})
-    );
-    assert_eq!(
-        peer.ask(graph(4)),
-        json!({"ok": true, "us": [1750.0, 1750.0]})
-    );
+    assert_eq!(peer.ask(graph(4)), json!({"ok": true, "us": [1750.0, 1750.0]}));
+    assert_eq!(peer.ask(graph(4)), json!({"ok": true, "us": [1750.0, 1750.0]}));
     assert_eq!(peer.ask(graph(3)), json!({"ok": true, "us": [2e3, 2e3]}));
     // Another case under the same names gets a graph of its own.
-    assert_eq!(
-        peer.ask(load(&inputs(dir.path(), 1, [1, 2, 4, 8]), 1))["ok"],
-        true
-    );
+    assert_eq!(peer.ask(load(&inputs(dir.path(), 1, [1, 2, 4, 8]), 1))["ok"], true);
     assert_eq!(peer.ask(graph(4)), json!({"ok": true, "us": [1e3, 1e3]}));
 }
 
@@ -409,33 +294,23 @@ fn graphs_are_captured_once_and_warmed_up() {
 fn outputs_are_written_whole() {
     let (mut peer, dir) = loaded();
     let file = dir.path().join("out.safetensors");
-    let output =
-        |set: u8, file: &Path| json!({"op": "output", "backend": "math", "set": set, "file": file});
+    let output = |set: u8, file: &Path| json!({"op": "output", "backend": "math", "set": set, "file": file});
     assert_eq!(peer.ask(output(2, &file)), json!({"ok": true}));
     let bytes = std::fs::read(&file).expect("is there");
     let length = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
     assert_eq!(length % 8, 0, "the data are aligned");
     let header: Value = serde_json::from_slice(&bytes[8..8 + length]).expect("is JSON");
-    assert_eq!(
-        header,
-        json!({"out": {"dtype": "F16", "shape": [1, 2, 4, 8], "data_offsets": [0, 128]}})
-    );
+    assert_eq!(header, json!({"out": {"dtype": "F16", "shape": [1, 2, 4, 8], "data_offsets": [0, 128]}}));
     assert_eq!(bytes[8 + length..], [3; 128]);
 
     peer.refused(output(3, &file), "there is no set 3: the case has 3");
-    peer.refused(
-        output(0, &dir.path().join("none/out")),
-        "none/out`: No such file or directory",
-    );
+    peer.refused(output(0, &dir.path().join("none/out")), "none/out`: No such file or directory");
     // A directory in its place: the rename fails, and what was written goes.
     let taken = dir.path().join("taken");
     std::fs::create_dir_all(taken.join("inside")).expect("creates");
     peer.refused(output(0, &taken), "failed to write `");
-    let mut names: Vec<_> = std::fs::read_dir(dir.path())
-        .expect("reads")
-        .flatten()
-        .map(|entry| entry.file_name())
-        .collect();
+    let mut names: Vec<_> =
+        std::fs::read_dir(dir.path()).expect("reads").flatten().map(|entry| entry.file_name()).collect();
     names.sort();
     assert_eq!(names, ["inputs.safetensors", "out.safetensors", "taken"]);
 }

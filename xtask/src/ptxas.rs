@@ -13,9 +13,7 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use kbench::resources::{
-    AssemblerMessage, EntryResources, FunctionFrame, ModuleResources, Severity,
-};
+use kbench::resources::{AssemblerMessage, EntryResources, FunctionFrame, ModuleResources, Severity};
 use regex::{Captures, Regex};
 use thiserror::Error;
 
@@ -41,9 +39,7 @@ pub enum PtxasError {
         text: String,
     },
     /// A kernel is announced, and the log goes on or ends without one of its figures.
-    #[error(
-        "failed to read the ptxas log: entry `{entry}`, announced on line {line}, has no {figure}"
-    )]
+    #[error("failed to read the ptxas log: entry `{entry}`, announced on line {line}, has no {figure}")]
     Missing {
         /// The kernel.
         entry: String,
@@ -53,9 +49,7 @@ pub enum PtxasError {
         figure: &'static str,
     },
     /// The log never states the module's global memory, as every verbose log does.
-    #[error(
-        "failed to read the ptxas log: no line states the module's global memory (was ptxas run with -v?)"
-    )]
+    #[error("failed to read the ptxas log: no line states the module's global memory (was ptxas run with -v?)")]
     NoModuleLine,
     /// The log names no kernel.
     #[error("failed to read the ptxas log: it names no entry function")]
@@ -70,16 +64,10 @@ pub fn parse(log: &str) -> Result<ModuleResources, PtxasError> {
     }
     let mut reader = Reader::default();
     for (index, text) in log.lines().enumerate() {
-        reader.line(Line {
-            number: index + 1,
-            text,
-        })?;
+        reader.line(Line { number: index + 1, text })?;
     }
     if !log.is_empty() && !log.ends_with('\n') {
-        let last = Line {
-            number: log.lines().count(),
-            text: log.lines().last().unwrap_or_default(),
-        };
+        let last = Line { number: log.lines().count(), text: log.lines().last().unwrap_or_default() };
         return Err(last.error("a line without an end, so its last figures may be lost"));
     }
     reader.finish()
@@ -88,35 +76,19 @@ pub fn parse(log: &str) -> Result<ModuleResources, PtxasError> {
 /// A pattern compiled once. All of them are fixed text, so a fault in one shows in every test.
 macro_rules! pattern {
     ($name:ident, $regex:literal) => {
-        static $name: LazyLock<Regex> =
-            LazyLock::new(|| Regex::new($regex).expect("a fixed pattern"));
+        static $name: LazyLock<Regex> = LazyLock::new(|| Regex::new($regex).expect("a fixed pattern"));
     };
 }
 
-pattern!(
-    FAILURE,
-    r"^ptxas (?<text>(?:\S.*; )?(?:error|fatal)\s*:.*)$"
-);
-pattern!(
-    MODULE,
-    r"^ptxas info\s+: (?<bytes>\d+) bytes gmem(?<rest>(?:, \d+ bytes cmem\[\d+\])*)$"
-);
-pattern!(
-    ENTRY,
-    r"^ptxas info\s+: Compiling entry function '(?<entry>[^']+)' for '(?<arch>sm_\d+[a-z]?)'$"
-);
-pattern!(
-    FUNCTION,
-    r"^ptxas info\s+: Function properties for (?<function>\S+)$"
-);
+pattern!(FAILURE, r"^ptxas (?<text>(?:\S.*; )?(?:error|fatal)\s*:.*)$");
+pattern!(MODULE, r"^ptxas info\s+: (?<bytes>\d+) bytes gmem(?<rest>(?:, \d+ bytes cmem\[\d+\])*)$");
+pattern!(ENTRY, r"^ptxas info\s+: Compiling entry function '(?<entry>[^']+)' for '(?<arch>sm_\d+[a-z]?)'$");
+pattern!(FUNCTION, r"^ptxas info\s+: Function properties for (?<function>\S+)$");
 pattern!(
     FRAME,
     r"^    (?<stack>\d+) bytes stack frame, (?<stores>\d+) bytes spill stores, (?<loads>\d+) bytes spill loads$"
 );
-pattern!(
-    USED,
-    r"^ptxas info\s+: Used (?<registers>\d+) registers(?<rest>(?:, .+)?)$"
-);
+pattern!(USED, r"^ptxas info\s+: Used (?<registers>\d+) registers(?<rest>(?:, .+)?)$");
 pattern!(
     USED_ITEM,
     r"^(?:used (?<barriers>\d+) barriers|(?<stack>\d+) bytes cumulative stack size|(?<smem>\d+) bytes smem|(?<lmem>\d+) bytes lmem|(?<cmem>\d+) bytes cmem\[(?<bank>\d+)\]|(?<bound>\d+) (?<kind>textures|surfaces|samplers))$"
@@ -128,10 +100,7 @@ pattern!(
 );
 pattern!(NAMED_FUNCTION, r"(?:function|for) '(?<function>[^']+)'");
 // Wording of the figure lines: a remark that speaks so is more likely a figure in a form not yet known.
-pattern!(
-    FIGURE_WORDS,
-    r"^(?:Used |Compiling |Function properties|Compile time)|\d+ bytes|\d+ registers"
-);
+pattern!(FIGURE_WORDS, r"^(?:Used |Compiling |Function properties|Compile time)|\d+ bytes|\d+ registers");
 
 #[derive(Clone, Copy)]
 struct Line<'a> {
@@ -141,18 +110,12 @@ struct Line<'a> {
 
 impl Line<'_> {
     fn error(self, reason: &'static str) -> PtxasError {
-        PtxasError::Line {
-            line: self.number,
-            reason,
-            text: self.text.to_owned(),
-        }
+        PtxasError::Line { line: self.number, reason, text: self.text.to_owned() }
     }
 
     /// A figure that a pattern has matched as digits; only its size can still be wrong.
     fn number(self, found: &Captures<'_>, group: &str) -> Result<u32, PtxasError> {
-        found[group]
-            .parse()
-            .map_err(|_| self.error("a figure too large to be true"))
+        found[group].parse().map_err(|_| self.error("a figure too large to be true"))
     }
 }
 
@@ -218,15 +181,8 @@ impl Reader {
         }
         let mut constant = BTreeMap::new();
         for item in items(&found["rest"]) {
-            let item = USED_ITEM
-                .captures(item)
-                .ok_or_else(|| line.error("an unknown figure"))?;
-            insert_once(
-                line,
-                &mut constant,
-                line.number(&item, "bank")?,
-                line.number(&item, "cmem")?,
-            )?;
+            let item = USED_ITEM.captures(item).ok_or_else(|| line.error("an unknown figure"))?;
+            insert_once(line, &mut constant, line.number(&item, "bank")?, line.number(&item, "cmem")?)?;
         }
         self.module = Some((line.number(found, "bytes")?, constant));
         Ok(())
@@ -234,11 +190,7 @@ impl Reader {
 
     fn entry(&mut self, line: Line<'_>, found: &Captures<'_>) -> Result<(), PtxasError> {
         self.close()?;
-        if self
-            .entries
-            .iter()
-            .any(|known| known.entry == found["entry"])
-        {
+        if self.entries.iter().any(|known| known.entry == found["entry"]) {
             return Err(line.error("an entry function that the log has named before"));
         }
         self.open = Some(Open {
@@ -253,20 +205,14 @@ impl Reader {
     }
 
     fn frame(&mut self, line: Line<'_>, found: &Captures<'_>) -> Result<(), PtxasError> {
-        let (_, function) = self
-            .awaited
-            .take()
-            .ok_or_else(|| line.error("a frame of no named function"))?;
+        let (_, function) = self.awaited.take().ok_or_else(|| line.error("a frame of no named function"))?;
         let frame = FunctionFrame {
             function,
             stack_frame_bytes: line.number(found, "stack")?,
             spill_store_bytes: line.number(found, "stores")?,
             spill_load_bytes: line.number(found, "loads")?,
         };
-        let open = self
-            .open
-            .as_mut()
-            .ok_or_else(|| line.error("a frame outside any entry function"))?;
+        let open = self.open.as_mut().ok_or_else(|| line.error("a frame outside any entry function"))?;
         if frame.function != open.entry {
             open.callees.push(frame);
         } else if open.frame.replace(frame).is_some() {
@@ -276,17 +222,11 @@ impl Reader {
     }
 
     fn used(&mut self, line: Line<'_>, found: &Captures<'_>) -> Result<(), PtxasError> {
-        let mut used = Used {
-            registers: line.number(found, "registers")?,
-            ..Used::default()
-        };
+        let mut used = Used { registers: line.number(found, "registers")?, ..Used::default() };
         for item in items(&found["rest"]) {
             used.add(line, item)?;
         }
-        let open = self
-            .open
-            .as_mut()
-            .ok_or_else(|| line.error("registers outside any entry function"))?;
+        let open = self.open.as_mut().ok_or_else(|| line.error("registers outside any entry function"))?;
         if open.used.replace(used).is_some() {
             return Err(line.error("a second register count for the same entry function"));
         }
@@ -294,33 +234,16 @@ impl Reader {
     }
 
     fn message(&mut self, line: Line<'_>) -> Result<(), PtxasError> {
-        let found = MESSAGE
-            .captures(line.text)
-            .ok_or_else(|| line.error("a line of no known form"))?;
-        let severity = if &found["severity"] == "warning" {
-            Severity::Warning
-        } else {
-            Severity::Info
-        };
+        let found = MESSAGE.captures(line.text).ok_or_else(|| line.error("a line of no known form"))?;
+        let severity = if &found["severity"] == "warning" { Severity::Warning } else { Severity::Info };
         let code = found.name("code").map(|code| code.as_str().to_owned());
         let text = found["text"].to_owned();
         if severity == Severity::Info && code.is_none() && FIGURE_WORDS.is_match(&text) {
             return Err(line.error("figures in a form not known"));
         }
-        let ptx_line = found
-            .name("line")
-            .map(|_| line.number(&found, "line"))
-            .transpose()?;
-        let function = NAMED_FUNCTION
-            .captures(&text)
-            .map(|found| found["function"].to_owned());
-        self.messages.push(AssemblerMessage {
-            severity,
-            code,
-            ptx_line,
-            function,
-            text,
-        });
+        let ptx_line = found.name("line").map(|_| line.number(&found, "line")).transpose()?;
+        let function = NAMED_FUNCTION.captures(&text).map(|found| found["function"].to_owned());
+        self.messages.push(AssemblerMessage { severity, code, ptx_line, function, text });
         Ok(())
     }
 
@@ -334,33 +257,20 @@ impl Reader {
 
     fn finish(mut self) -> Result<ModuleResources, PtxasError> {
         if let Some((line, entry)) = self.awaited.take() {
-            return Err(PtxasError::Missing {
-                entry,
-                line,
-                figure: "stack frame and spills",
-            });
+            return Err(PtxasError::Missing { entry, line, figure: "stack frame and spills" });
         }
         self.close()?;
         let (global_bytes, constant_bytes) = self.module.ok_or(PtxasError::NoModuleLine)?;
         if self.entries.is_empty() {
             return Err(PtxasError::NoEntry);
         }
-        Ok(ModuleResources {
-            global_bytes,
-            constant_bytes,
-            entries: self.entries,
-            messages: self.messages,
-        })
+        Ok(ModuleResources { global_bytes, constant_bytes, entries: self.entries, messages: self.messages })
     }
 }
 
 impl Open {
     fn complete(self) -> Result<EntryResources, PtxasError> {
-        let missing = |figure| PtxasError::Missing {
-            entry: self.entry.clone(),
-            line: self.line,
-            figure,
-        };
+        let missing = |figure| PtxasError::Missing { entry: self.entry.clone(), line: self.line, figure };
         let Some(frame) = &self.frame else {
             return Err(missing("stack frame and spills"));
         };
@@ -368,12 +278,8 @@ impl Open {
             return Err(missing("register count"));
         };
         // Saturating: a sum that large fails every gate, which is the right end for it.
-        let total = |bytes: fn(&FunctionFrame) -> u32| {
-            self.callees
-                .iter()
-                .map(bytes)
-                .fold(bytes(frame), u32::saturating_add)
-        };
+        let total =
+            |bytes: fn(&FunctionFrame) -> u32| self.callees.iter().map(bytes).fold(bytes(frame), u32::saturating_add);
         Ok(EntryResources {
             registers: used.registers,
             static_smem_bytes: used.smem.unwrap_or(0),
@@ -394,24 +300,12 @@ impl Open {
 
 impl Used {
     fn add(&mut self, line: Line<'_>, item: &str) -> Result<(), PtxasError> {
-        let found = USED_ITEM
-            .captures(item)
-            .ok_or_else(|| line.error("an unknown figure"))?;
+        let found = USED_ITEM.captures(item).ok_or_else(|| line.error("an unknown figure"))?;
         if found.name("cmem").is_some() {
-            return insert_once(
-                line,
-                &mut self.constant,
-                line.number(&found, "bank")?,
-                line.number(&found, "cmem")?,
-            );
+            return insert_once(line, &mut self.constant, line.number(&found, "bank")?, line.number(&found, "cmem")?);
         }
         if found.name("bound").is_some() {
-            return insert_once(
-                line,
-                &mut self.bindings,
-                found["kind"].to_owned(),
-                line.number(&found, "bound")?,
-            );
+            return insert_once(line, &mut self.bindings, found["kind"].to_owned(), line.number(&found, "bound")?);
         }
         let places = [
             ("barriers", &mut self.barriers),
@@ -433,12 +327,7 @@ fn items(rest: &str) -> impl Iterator<Item = &str> {
     rest.split(", ").skip(1)
 }
 
-fn insert_once<K: Ord>(
-    line: Line<'_>,
-    map: &mut BTreeMap<K, u32>,
-    key: K,
-    value: u32,
-) -> Result<(), PtxasError> {
+fn insert_once<K: Ord>(line: Line<'_>, map: &mut BTreeMap<K, u32>, key: K, value: u32) -> Result<(), PtxasError> {
     match map.insert(key, value) {
         None => Ok(()),
         Some(_) => Err(line.error("the same figure twice")),
@@ -450,9 +339,6 @@ fn insert_once<K: Ord>(
 fn find_failure(log: &str) -> Option<PtxasError> {
     log.lines().enumerate().find_map(|(index, text)| {
         let found = FAILURE.captures(text)?;
-        Some(PtxasError::Failed {
-            line: index + 1,
-            text: found["text"].to_owned(),
-        })
+        Some(PtxasError::Failed { line: index + 1, text: found["text"].to_owned() })
     })
 }

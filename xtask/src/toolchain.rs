@@ -78,13 +78,7 @@ pub struct Rejected {
 
 impl fmt::Display for Rejected {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            out,
-            "`{}` (from {}) cannot be used: {}",
-            self.nvcc.display(),
-            self.origin,
-            self.reason
-        )
+        write!(out, "`{}` (from {}) cannot be used: {}", self.nvcc.display(), self.origin, self.reason)
     }
 }
 
@@ -213,10 +207,7 @@ pub fn find(target: &Path) -> Option<Toolchain> {
 }
 
 /// Finds a toolchain, or installs the pinned one under `target`. `progress` gets whole lines for a person to read.
-pub fn find_or_install(
-    target: &Path,
-    progress: &dyn Fn(&str),
-) -> Result<Toolchain, ToolchainError> {
+pub fn find_or_install(target: &Path, progress: &dyn Fn(&str)) -> Result<Toolchain, ToolchainError> {
     Search::from_env(target).find_or_install(progress)
 }
 
@@ -240,9 +231,7 @@ impl Search {
         let set = |name| env::var_os(name).filter(|value: &OsString| !value.is_empty());
         Search {
             cuda_home: set("CUDA_HOME").map(PathBuf::from),
-            path: set("PATH")
-                .map(|path| env::split_paths(&path).collect())
-                .unwrap_or_default(),
+            path: set("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default(),
             system: PathBuf::from("/usr/local"),
             pythons: vec!["python3".into(), "python".into()],
             target: target.to_owned(),
@@ -272,14 +261,8 @@ impl Search {
     pub fn probe(&self) -> Probe {
         let mut rejected = Vec::new();
         let toolchain = self.look(&mut rejected);
-        let installer = toolchain
-            .is_none()
-            .then(|| wheels::installer(&self.pythons));
-        Probe {
-            toolchain,
-            rejected,
-            installer,
-        }
+        let installer = toolchain.is_none().then(|| wheels::installer(&self.pythons));
+        Probe { toolchain, rejected, installer }
     }
 
     fn cuda_dir(&self) -> PathBuf {
@@ -307,48 +290,23 @@ impl Search {
     }
 
     fn candidates(&self) -> Vec<Candidate> {
-        let home = self
-            .cuda_home
-            .iter()
-            .map(|home| Candidate::new(Origin::CudaHome, home.join("bin/nvcc")));
-        let on_path = self
-            .path
-            .iter()
-            .map(|dir| dir.join("nvcc"))
-            .find(|nvcc| nvcc.is_file());
-        let system = system_installs(&self.system)
-            .into_iter()
-            .map(|dir| dir.join("bin/nvcc"));
+        let home = self.cuda_home.iter().map(|home| Candidate::new(Origin::CudaHome, home.join("bin/nvcc")));
+        let on_path = self.path.iter().map(|dir| dir.join("nvcc")).find(|nvcc| nvcc.is_file());
+        let system = system_installs(&self.system).into_iter().map(|dir| dir.join("bin/nvcc"));
         home.chain(on_path.map(|nvcc| Candidate::new(Origin::Path, nvcc)))
             .chain(system.map(|nvcc| Candidate::new(Origin::System, nvcc)))
             .collect()
     }
 
     fn judge(&self, candidate: Candidate, rejected: &mut Vec<Rejected>) -> Option<Toolchain> {
-        self.try_out(candidate)
-            .map_err(|reason| rejected.push(reason))
-            .ok()
+        self.try_out(candidate).map_err(|reason| rejected.push(reason)).ok()
     }
 
     fn try_out(&self, candidate: Candidate) -> Result<Toolchain, Rejected> {
-        let Candidate {
-            origin,
-            nvcc,
-            ptxas,
-        } = candidate;
+        let Candidate { origin, nvcc, ptxas } = candidate;
         match trial::versions(&nvcc, &ptxas, &self.cuda_dir()) {
-            Ok((nvcc_version, ptxas_version)) => Ok(Toolchain {
-                nvcc,
-                ptxas,
-                nvcc_version,
-                ptxas_version,
-                origin,
-            }),
-            Err(reason) => Err(Rejected {
-                origin,
-                nvcc,
-                reason,
-            }),
+            Ok((nvcc_version, ptxas_version)) => Ok(Toolchain { nvcc, ptxas, nvcc_version, ptxas_version, origin }),
+            Err(reason) => Err(Rejected { origin, nvcc, reason }),
         }
     }
 }
@@ -366,18 +324,12 @@ impl Candidate {
     fn new(origin: Origin, nvcc: PathBuf) -> Candidate {
         let nvcc = absolute(nvcc);
         let beside = nvcc.with_file_name("ptxas");
-        let behind = fs::canonicalize(&nvcc)
-            .map(|real| real.with_file_name("ptxas"))
-            .ok();
+        let behind = fs::canonicalize(&nvcc).map(|real| real.with_file_name("ptxas")).ok();
         let ptxas = match behind {
             Some(behind) if !beside.is_file() && behind.is_file() => behind,
             _ => beside,
         };
-        Candidate {
-            origin,
-            nvcc,
-            ptxas,
-        }
+        Candidate { origin, nvcc, ptxas }
     }
 }
 
@@ -395,12 +347,7 @@ fn system_installs(root: &Path) -> Vec<PathBuf> {
     let mut found: Vec<_> = named
         .map(|entry| entry.path())
         .filter(|dir| dir.join("bin/nvcc").is_file())
-        .map(|dir| {
-            (
-                release_in_name(&fs::canonicalize(&dir).unwrap_or_else(|_| dir.clone())),
-                dir,
-            )
-        })
+        .map(|dir| (release_in_name(&fs::canonicalize(&dir).unwrap_or_else(|_| dir.clone())), dir))
         .collect();
     found.sort_by(|a, b| b.cmp(a));
     found.into_iter().map(|(_, dir)| dir).collect()
@@ -408,10 +355,7 @@ fn system_installs(root: &Path) -> Vec<PathBuf> {
 
 fn release_in_name(dir: &Path) -> (u32, u32) {
     let name = dir.file_name().unwrap_or_default().to_string_lossy();
-    let mut parts = name
-        .trim_start_matches("cuda-")
-        .split('.')
-        .map(|part| part.parse().ok());
+    let mut parts = name.trim_start_matches("cuda-").split('.').map(|part| part.parse().ok());
     match (parts.next().flatten(), parts.next().flatten()) {
         (Some(major), minor) => (major, minor.unwrap_or(0)),
         (None, _) => (u32::MAX, 0),

@@ -6,23 +6,15 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use kbench::resources::{
-    AssemblerMessage, EntryResources, FunctionFrame, ModuleResources, Severity,
-};
+use kbench::resources::{AssemblerMessage, EntryResources, FunctionFrame, ModuleResources, Severity};
 use xtask::ptxas::{self, PtxasError};
 
 /// All versions with logs, oldest first.
 const VERSIONS: [&str; 5] = ["11.8.89", "12.4.131", "12.8.93", "13.0.88", "13.5.37"];
 
 fn log(version: &str, name: &str) -> String {
-    let path: PathBuf = [
-        env!("CARGO_MANIFEST_DIR"),
-        "tests/data/ptxas",
-        version,
-        &format!("{name}.log"),
-    ]
-    .iter()
-    .collect();
+    let path: PathBuf =
+        [env!("CARGO_MANIFEST_DIR"), "tests/data/ptxas", version, &format!("{name}.log")].iter().collect();
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -79,9 +71,7 @@ impl Expected {
             spill_store_bytes: self.spills.0,
             spill_load_bytes: self.spills.1,
             stack_frame_bytes: self.stack,
-            cumulative_stack_bytes: self
-                .cumulative_stack
-                .filter(|_| prints_cumulative_stack(version)),
+            cumulative_stack_bytes: self.cumulative_stack.filter(|_| prints_cumulative_stack(version)),
             barriers: prints_barriers(version).then_some(self.barriers),
             constant_bytes: self.constant.iter().copied().collect(),
             local_bytes: 0,
@@ -103,59 +93,26 @@ fn frame(&(function, stack, stores, loads): &(&str, u32, u32, u32)) -> FunctionF
 #[track_caller]
 fn check(name: &str, versions: &[&str], expected: &[Expected]) {
     for version in versions {
-        let entries: Vec<_> = expected
-            .iter()
-            .map(|entry| entry.resources(version))
-            .collect();
+        let entries: Vec<_> = expected.iter().map(|entry| entry.resources(version)).collect();
         assert_eq!(read(version, name).entries, entries, "{version}/{name}");
     }
 }
 
 #[test]
 fn one_kernel() {
-    let scale_rows = Expected {
-        entry: "scale_rows",
-        registers: 10,
-        constant: &[(0, 376)],
-        ..PLAIN
-    };
+    let scale_rows = Expected { entry: "scale_rows", registers: 10, constant: &[(0, 376)], ..PLAIN };
     check("one", &VERSIONS, &[scale_rows]);
 }
 
 #[test]
 fn several_kernels_in_log_order() {
     let expected = [
-        Expected {
-            entry: "constants",
-            registers: 12,
-            constant: &[(0, 372)],
-            ..PLAIN
-        },
+        Expected { entry: "constants", registers: 12, constant: &[(0, 372)], ..PLAIN },
         // Barriers 1 and 2 are named, and 0 is counted with them.
-        Expected {
-            entry: "named_barriers",
-            registers: 12,
-            smem: 512,
-            barriers: 3,
-            constant: &[(0, 368)],
-            ..PLAIN
-        },
+        Expected { entry: "named_barriers", registers: 12, smem: 512, barriers: 3, constant: &[(0, 368)], ..PLAIN },
         // Dynamic shared memory is chosen at launch, so the log knows none of it.
-        Expected {
-            entry: "dynamic_smem",
-            registers: 12,
-            barriers: 1,
-            constant: &[(0, 368)],
-            ..PLAIN
-        },
-        Expected {
-            entry: "static_smem",
-            registers: 12,
-            smem: 3072,
-            barriers: 1,
-            constant: &[(0, 368)],
-            ..PLAIN
-        },
+        Expected { entry: "dynamic_smem", registers: 12, barriers: 1, constant: &[(0, 368)], ..PLAIN },
+        Expected { entry: "static_smem", registers: 12, smem: 3072, barriers: 1, constant: &[(0, 368)], ..PLAIN },
     ];
     check("several", &VERSIONS, &expected);
 }
@@ -170,23 +127,14 @@ fn memory_of_the_module() {
             banks.insert(4, 8);
         }
         assert_eq!(module.constant_bytes, banks, "{version}");
-        assert_eq!(
-            read(version, "one").constant_bytes,
-            BTreeMap::new(),
-            "{version}"
-        );
+        assert_eq!(read(version, "one").constant_bytes, BTreeMap::new(), "{version}");
     }
 }
 
 #[test]
 fn spills() {
     let expected = [
-        Expected {
-            entry: "small",
-            registers: 8,
-            constant: &[(0, 360)],
-            ..PLAIN
-        },
+        Expected { entry: "small", registers: 8, constant: &[(0, 360)], ..PLAIN },
         Expected {
             entry: "outer_product",
             registers: 24,
@@ -205,33 +153,13 @@ fn spills() {
 fn spill_warning_agrees_with_the_figures() {
     for version in VERSIONS {
         let module = read(version, "spills");
-        let warnings: Vec<_> = module
-            .messages
-            .iter()
-            .filter(|message| message.severity == Severity::Warning)
-            .collect();
-        let [warning] = warnings[..] else {
-            panic!("{version}: {warnings:?}")
-        };
-        assert_eq!(
-            warning.function.as_deref(),
-            Some("outer_product"),
-            "{version}"
-        );
-        let entry = module
-            .entries
-            .iter()
-            .find(|entry| entry.entry == "outer_product")
-            .expect("is in the log");
-        let figures = format!(
-            "{} bytes spill stores, {} bytes spill loads",
-            entry.spill_store_bytes, entry.spill_load_bytes
-        );
-        assert!(
-            warning.text.ends_with(&figures),
-            "{version}: {}",
-            warning.text
-        );
+        let warnings: Vec<_> = module.messages.iter().filter(|message| message.severity == Severity::Warning).collect();
+        let [warning] = warnings[..] else { panic!("{version}: {warnings:?}") };
+        assert_eq!(warning.function.as_deref(), Some("outer_product"), "{version}");
+        let entry = module.entries.iter().find(|entry| entry.entry == "outer_product").expect("is in the log");
+        let figures =
+            format!("{} bytes spill stores, {} bytes spill loads", entry.spill_store_bytes, entry.spill_load_bytes);
+        assert!(warning.text.ends_with(&figures), "{version}: {}", warning.text);
     }
 }
 
@@ -271,90 +199,38 @@ fn a_shared_function_belongs_to_each_caller() {
         callees: &[("_Z13shared_calleePKfi", 0, 0, 0)],
         ..PLAIN
     };
-    check(
-        "shared_callee",
-        &VERSIONS,
-        &[caller("second"), caller("first")],
-    );
+    check("shared_callee", &VERSIONS, &[caller("second"), caller("first")]);
 }
 
 /// On `sm_90a` no constant memory is printed, though the parameters are there.
 #[test]
 fn hopper_kernels() {
-    let kernel = |entry| Expected {
-        entry,
-        arch: "sm_90a",
-        registers: 30,
-        ..PLAIN
-    };
-    check(
-        "wgmma",
-        &VERSIONS[1..],
-        &[kernel("wgmma_pipelined"), kernel("wgmma_serialised")],
-    );
+    let kernel = |entry| Expected { entry, arch: "sm_90a", registers: 30, ..PLAIN };
+    check("wgmma", &VERSIONS[1..], &[kernel("wgmma_pipelined"), kernel("wgmma_serialised")]);
 }
 
 #[test]
 fn remarks_on_serialised_wgmma() {
-    for (version, code) in [
-        ("12.4.131", "C7515"),
-        ("12.8.93", "C7511"),
-        ("13.0.88", "C7511"),
-        ("13.5.37", "C7511"),
-    ] {
+    for (version, code) in [("12.4.131", "C7515"), ("12.8.93", "C7511"), ("13.0.88", "C7511"), ("13.5.37", "C7511")] {
         let messages = read(version, "wgmma").messages;
-        assert!(
-            messages
-                .iter()
-                .all(|message| message.function.as_deref() == Some("wgmma_serialised")),
-            "{version}"
-        );
-        let serialised: Vec<_> = messages
-            .iter()
-            .filter(|message| message.text.contains("serialized"))
-            .collect();
-        let [remark] = serialised[..] else {
-            panic!("{version}: {messages:?}")
-        };
-        assert_eq!(
-            (remark.code.as_deref(), remark.severity),
-            (Some(code), Severity::Info),
-            "{version}"
-        );
-        assert!(
-            remark.text.starts_with("Potential Performance Loss: "),
-            "{version}: {}",
-            remark.text
-        );
+        assert!(messages.iter().all(|message| message.function.as_deref() == Some("wgmma_serialised")), "{version}");
+        let serialised: Vec<_> = messages.iter().filter(|message| message.text.contains("serialized")).collect();
+        let [remark] = serialised[..] else { panic!("{version}: {messages:?}") };
+        assert_eq!((remark.code.as_deref(), remark.severity), (Some(code), Severity::Info), "{version}");
+        assert!(remark.text.starts_with("Potential Performance Loss: "), "{version}: {}", remark.text);
     }
 }
 
 /// Messages about a line of the PTX come in a form of their own.
 #[test]
 fn advisories_name_their_line() {
-    let sparse_mma = Expected {
-        entry: "sparse_mma",
-        registers: 18,
-        constant: &[(0, 360)],
-        ..PLAIN
-    };
+    let sparse_mma = Expected { entry: "sparse_mma", registers: 18, constant: &[(0, 360)], ..PLAIN };
     check("advisory", &VERSIONS[2..], &[sparse_mma]);
     for version in &VERSIONS[2..] {
         let messages = read(version, "advisory").messages;
-        let [advisory] = &messages[..] else {
-            panic!("{version}: {messages:?}")
-        };
-        assert_eq!(
-            (advisory.ptx_line, advisory.severity),
-            (Some(15), Severity::Info),
-            "{version}"
-        );
-        assert!(
-            advisory
-                .text
-                .starts_with("Advisory: Modifier '.sp::ordered_metadata' should be"),
-            "{version}"
-        );
+        let [advisory] = &messages[..] else { panic!("{version}: {messages:?}") };
+        assert_eq!((advisory.ptx_line, advisory.severity), (Some(15), Severity::Info), "{version}");
+        assert!(advisory.text.starts_with("Advisory: Modifier '.sp::ordered_metadata' should be"), "{version}");
     }
 }
 
@@ -365,15 +241,10 @@ fn unbounded_stack_is_a_warning() {
         code: None,
         ptx_line: None,
         function: Some("calls_recursive".into()),
-        text: "Stack size for entry function 'calls_recursive' cannot be statically determined"
-            .into(),
+        text: "Stack size for entry function 'calls_recursive' cannot be statically determined".into(),
     };
     for version in ["11.8.89", "12.4.131", "13.5.37"] {
-        assert_eq!(
-            read(version, "calls").messages,
-            std::slice::from_ref(&expected),
-            "{version}"
-        );
+        assert_eq!(read(version, "calls").messages, std::slice::from_ref(&expected), "{version}");
     }
     // These two do not print it by themselves.
     for version in ["12.8.93", "13.0.88"] {
@@ -385,20 +256,11 @@ fn unbounded_stack_is_a_warning() {
 fn a_failed_assembly_is_an_error_with_its_first_complaint() {
     let undefined = "undefined.ptx, line 8; error   : Arguments mismatch for instruction 'mov'";
     let no_arch = "fatal   : Value 'sm_90a' is not defined for option 'gpu-name'";
-    for (version, name, text) in [
-        ("11.8.89", "undefined", undefined),
-        ("13.0.88", "undefined", undefined),
-        ("11.8.89", "wgmma", no_arch),
-    ] {
-        let expected = PtxasError::Failed {
-            line: 1,
-            text: text.into(),
-        };
-        assert_eq!(
-            ptxas::parse(&log(version, name)),
-            Err(expected),
-            "{version}/{name}"
-        );
+    for (version, name, text) in
+        [("11.8.89", "undefined", undefined), ("13.0.88", "undefined", undefined), ("11.8.89", "wgmma", no_arch)]
+    {
+        let expected = PtxasError::Failed { line: 1, text: text.into() };
+        assert_eq!(ptxas::parse(&log(version, name)), Err(expected), "{version}/{name}");
     }
 }
 
@@ -409,80 +271,29 @@ fn check_damaged(damage: impl Fn(&str) -> String, complaint: &str) {
     let damaged = damage(&whole);
     assert_ne!(damaged, whole, "the damage changed nothing");
     let error = ptxas::parse(&damaged).expect_err(&damaged).to_string();
-    assert!(
-        error.contains(complaint),
-        "expected `{complaint}` in: {error}"
-    );
+    assert!(error.contains(complaint), "expected `{complaint}` in: {error}");
 }
 
 #[test]
 fn damaged_logs_name_the_line() {
     let cases = [
-        (
-            "used 3 barriers, ",
-            "used three barriers, ",
-            "line 10 of the ptxas log: an unknown figure",
-        ),
-        (
-            "512 bytes smem",
-            "512 bytes tmem",
-            "line 10 of the ptxas log: an unknown figure",
-        ),
-        (
-            "512 bytes smem",
-            "12+500 bytes smem",
-            "line 10 of the ptxas log: an unknown figure",
-        ),
-        (
-            "512 bytes smem",
-            "99999999999 bytes smem",
-            "line 10 of the ptxas log: a figure too large",
-        ),
-        (
-            "512 bytes smem",
-            "512 bytes smem, 8 bytes smem",
-            "line 10 of the ptxas log: the same figure twice",
-        ),
-        (
-            "512 bytes smem, ",
-            "512 bytes smem, 4 bytes cmem[0], ",
-            "line 10 of the ptxas log: the same figure twice",
-        ),
+        ("used 3 barriers, ", "used three barriers, ", "line 10 of the ptxas log: an unknown figure"),
+        ("512 bytes smem", "512 bytes tmem", "line 10 of the ptxas log: an unknown figure"),
+        ("512 bytes smem", "12+500 bytes smem", "line 10 of the ptxas log: an unknown figure"),
+        ("512 bytes smem", "99999999999 bytes smem", "line 10 of the ptxas log: a figure too large"),
+        ("512 bytes smem", "512 bytes smem, 8 bytes smem", "line 10 of the ptxas log: the same figure twice"),
+        ("512 bytes smem, ", "512 bytes smem, 4 bytes cmem[0], ", "line 10 of the ptxas log: the same figure twice"),
         (
             "Used 12 registers, used 3",
             "Used registers, used 3",
             "line 10 of the ptxas log: figures in a form not known",
         ),
-        (
-            "Used 12 registers, used 3",
-            "Uses 12 registers, used 3",
-            "line 10 of the ptxas log: figures in a form",
-        ),
-        (
-            "160 bytes cmem[3]",
-            "160 bytes cmem",
-            "line 1 of the ptxas log: figures in a form not known",
-        ),
-        (
-            "for 'sm_89'",
-            "for 'gfx90a'",
-            "line 2 of the ptxas log: figures in a form not known",
-        ),
-        (
-            "    0 bytes stack frame, ",
-            "    stack frame, ",
-            "line 4 of the ptxas log: stack frame and spills were",
-        ),
-        (
-            "'named_barriers'",
-            "'constants'",
-            "line 7 of the ptxas log: an entry function that the log has named",
-        ),
-        (
-            "ptxas info    : Compile time",
-            "nvlink info   : Compile time",
-            "a line of no known form",
-        ),
+        ("Used 12 registers, used 3", "Uses 12 registers, used 3", "line 10 of the ptxas log: figures in a form"),
+        ("160 bytes cmem[3]", "160 bytes cmem", "line 1 of the ptxas log: figures in a form not known"),
+        ("for 'sm_89'", "for 'gfx90a'", "line 2 of the ptxas log: figures in a form not known"),
+        ("    0 bytes stack frame, ", "    stack frame, ", "line 4 of the ptxas log: stack frame and spills were"),
+        ("'named_barriers'", "'constants'", "line 7 of the ptxas log: an entry function that the log has named"),
+        ("ptxas info    : Compile time", "nvlink info   : Compile time", "a line of no known form"),
     ];
     for (from, to, complaint) in cases {
         check_damaged(|log| log.replacen(from, to, 1), complaint);
@@ -493,52 +304,20 @@ fn damaged_logs_name_the_line() {
 fn missing_lines_are_missed() {
     let without = |needle: &'static str| {
         move |log: &str| {
-            let cut = log
-                .lines()
-                .position(|line| line.contains(needle))
-                .expect("is in the log");
-            let kept: Vec<_> = log
-                .lines()
-                .enumerate()
-                .filter(|&(at, _)| at != cut)
-                .map(|(_, line)| line)
-                .collect();
+            let cut = log.lines().position(|line| line.contains(needle)).expect("is in the log");
+            let kept: Vec<_> = log.lines().enumerate().filter(|&(at, _)| at != cut).map(|(_, line)| line).collect();
             kept.join("\n") + "\n"
         }
     };
     check_damaged(without("gmem"), "no line states the module's global memory");
-    check_damaged(
-        without("used 3 barriers"),
-        "entry `named_barriers`, announced on line 7, has no register count",
-    );
-    check_damaged(
-        without("Function properties for named"),
-        "line 8 of the ptxas log: a frame of no named function",
-    );
-    check_damaged(
-        without("    0 bytes stack frame"),
-        "line 4 of the ptxas log: stack frame and spills were expected",
-    );
-    check_damaged(
-        without("entry function 'constants'"),
-        "a frame outside any entry function",
-    );
-    check_damaged(
-        without("entry function 'named_barriers'"),
-        "a second register count for the same entry",
-    );
-    check_damaged(
-        |log| format!("{log}{log}"),
-        "line 22 of the ptxas log: a second module in one log",
-    );
-    check_damaged(
-        |_| String::new(),
-        "no line states the module's global memory",
-    );
-    check_damaged(
-        |_| "ptxas info    : 0 bytes gmem\n".into(),
-        "names no entry function",
-    );
+    check_damaged(without("used 3 barriers"), "entry `named_barriers`, announced on line 7, has no register count");
+    check_damaged(without("Function properties for named"), "line 8 of the ptxas log: a frame of no named function");
+    check_damaged(without("    0 bytes stack frame"), "line 4 of the ptxas log: stack frame and spills were expected");
+    check_damaged(without("entry function 'constants'"), "a frame outside any entry function");
+    check_damaged(without("entry function 'named_barriers'"), "a second register count for the same entry");
+    check_damaged(|log| format!("{log}{log}"), "line 22 of the ptxas log: a second module in one log");
+    check_damaged(|_| String::new(), "no line states the module's global memory");
+    check_damaged(|_| "ptxas info    : 0 bytes gmem\n".into(), "names no entry function");
 }
 
 /// A log cut anywhere, as when the assembler is killed, is an error or holds whole kernels only.

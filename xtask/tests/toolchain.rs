@@ -20,9 +20,7 @@ struct Machine {
 }
 
 fn stand_in(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/data/toolchain")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/toolchain").join(name)
 }
 
 impl Machine {
@@ -64,8 +62,7 @@ impl Machine {
 
     /// How often the stand-in in this directory was started.
     fn calls(&self, relative: &str) -> usize {
-        fs::read_to_string(self.path(relative).join("calls"))
-            .map_or(0, |calls| calls.lines().count())
+        fs::read_to_string(self.path(relative).join("calls")).map_or(0, |calls| calls.lines().count())
     }
 
     fn install(&self) -> Result<Toolchain, ToolchainError> {
@@ -74,13 +71,8 @@ impl Machine {
 
     /// The names in the directory that the wheels go to.
     fn cuda_dir(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.path("target/cuda"))
-            .into_iter()
-            .flatten()
-            .flatten();
-        let mut names: Vec<_> = entries
-            .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .collect();
+        let entries = fs::read_dir(self.path("target/cuda")).into_iter().flatten().flatten();
+        let mut names: Vec<_> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         names.sort();
         names
     }
@@ -98,14 +90,8 @@ fn search_in(root: &Path) -> Search {
 
 #[track_caller]
 fn check_found(machine: &Machine, origin: Origin, version: &str) -> Toolchain {
-    let found = machine
-        .search
-        .find()
-        .unwrap_or_else(|| panic!("nothing found: {:?}", machine.search.probe()));
-    assert_eq!(
-        (found.origin, found.nvcc_version.as_str()),
-        (origin, version)
-    );
+    let found = machine.search.find().unwrap_or_else(|| panic!("nothing found: {:?}", machine.search.probe()));
+    assert_eq!((found.origin, found.nvcc_version.as_str()), (origin, version));
     assert_eq!(found.ptxas_version, version);
     found
 }
@@ -117,10 +103,7 @@ fn looks_in_the_promised_order() {
     machine.install().expect("installs");
     check_found(&machine, Origin::Wheels, "13.0.88");
     for release in ["12.4", "13.1", "9.2"] {
-        machine.cuda(
-            &format!("usr-local/cuda-{release}"),
-            &format!("{release}.5"),
-        );
+        machine.cuda(&format!("usr-local/cuda-{release}"), &format!("{release}.5"));
     }
     check_found(&machine, Origin::System, "13.1.5");
     machine.search.path.push(machine.cuda("opt", "12.6.1"));
@@ -138,11 +121,7 @@ fn a_default_link_is_not_newer_than_what_it_points_to() {
     let machine = Machine::bare();
     machine.cuda("usr-local/cuda-12.2", "12.2.1");
     machine.cuda("usr-local/cuda-12.10", "12.10.1");
-    symlink(
-        machine.path("usr-local/cuda-12.2"),
-        machine.path("usr-local/cuda"),
-    )
-    .expect("links");
+    symlink(machine.path("usr-local/cuda-12.2"), machine.path("usr-local/cuda")).expect("links");
     check_found(&machine, Origin::System, "12.10.1");
     assert_eq!(machine.calls("usr-local/cuda-12.2/bin"), 0);
 }
@@ -166,10 +145,7 @@ fn ptxas_may_lie_behind_a_link_to_nvcc() {
             found => break found.expect("found"),
         }
     };
-    assert_eq!(
-        found.ptxas,
-        fs::canonicalize(hidden.join("ptxas")).expect("is there")
-    );
+    assert_eq!(found.ptxas, fs::canonicalize(hidden.join("ptxas")).expect("is there"));
 }
 
 #[test]
@@ -195,10 +171,7 @@ fn a_changed_compiler_is_tried_again() {
     fs::remove_file(bin.join("ptxas")).expect("removes");
     symlink("/bin/false", bin.join("ptxas")).expect("links");
     let probe = machine.search.probe();
-    assert!(
-        matches!(probe.rejected[..], [ref one] if matches!(one.reason, Unfit::DoesNotRun { .. })),
-        "{probe:?}"
-    );
+    assert!(matches!(probe.rejected[..], [ref one] if matches!(one.reason, Unfit::DoesNotRun { .. })), "{probe:?}");
 }
 
 /// Puts one unfit CUDA at `CUDA_HOME`, and expects the reason, the warning, and the wheels in its place.
@@ -210,46 +183,26 @@ fn check_unfit(spoil: impl Fn(&Machine), reason: &str) {
     spoil(&machine);
     let probe = machine.search.probe();
     assert_eq!(probe.toolchain, None);
-    let [rejected] = &probe.rejected[..] else {
-        panic!("{probe:?}")
-    };
+    let [rejected] = &probe.rejected[..] else { panic!("{probe:?}") };
     assert_eq!(rejected.origin, Origin::CudaHome);
     let said = rejected.to_string();
     assert!(said.contains(reason), "expected `{reason}` in: {said}");
     assert!(!said.contains('\n'), "{said}");
-    assert_eq!(
-        probe.installer.expect("asked").expect("pip is there"),
-        "pip 23.2.1, python 3.11"
-    );
+    assert_eq!(probe.installer.expect("asked").expect("pip is there"), "pip 23.2.1, python 3.11");
     let lines = RefCell::new(Vec::new());
-    let found = machine
-        .search
-        .find_or_install(&|line| lines.borrow_mut().push(line.to_owned()))
-        .expect("installs");
+    let found = machine.search.find_or_install(&|line| lines.borrow_mut().push(line.to_owned())).expect("installs");
     assert_eq!(found.origin, Origin::Wheels);
     let lines = lines.into_inner();
     assert_eq!(lines[0], format!("warning: {said}; looking further"));
-    assert!(
-        lines[1].starts_with("installing the CUDA 13.0 compiler"),
-        "{lines:?}"
-    );
+    assert!(lines[1].starts_with("installing the CUDA 13.0 compiler"), "{lines:?}");
     assert_eq!(lines[2], "  downloading nvidia_cuda_nvcc 13.0.88");
-    assert!(
-        lines[3].starts_with("installed the CUDA 13.0 compiler in "),
-        "{lines:?}"
-    );
+    assert!(lines[3].starts_with("installed the CUDA 13.0 compiler in "), "{lines:?}");
 }
 
 #[test]
 fn unfit_compilers_are_passed_over_with_a_reason() {
-    check_unfit(
-        |machine| machine.write("home/bin/version", "11.8.89"),
-        "version 11.8.89 is older than 12.0",
-    );
-    check_unfit(
-        |machine| machine.write("home/bin/version", "nonsense"),
-        "states no version: Cuda compilation tools",
-    );
+    check_unfit(|machine| machine.write("home/bin/version", "11.8.89"), "version 11.8.89 is older than 12.0");
+    check_unfit(|machine| machine.write("home/bin/version", "nonsense"), "states no version: Cuda compilation tools");
     check_unfit(
         |machine| {
             let words = "gcc: No such file or directory\nnvcc fatal   : Failed to preprocess host compiler properties.";
@@ -258,39 +211,22 @@ fn unfit_compilers_are_passed_over_with_a_reason() {
         "no host C++ compiler that it accepts (gcc: No such file or directory; nvcc fatal",
     );
     check_unfit(
-        |machine| {
-            machine.write(
-                "home/bin/nvcc-says",
-                "cuda_fp16.h:4492:10: fatal error: nv/target: No such file",
-            )
-        },
+        |machine| machine.write("home/bin/nvcc-says", "cuda_fp16.h:4492:10: fatal error: nv/target: No such file"),
         "fails on a small kernel (cuda_fp16.h:4492:10: fatal error",
     );
     check_unfit(
-        |machine| {
-            machine.write(
-                "home/bin/ptxas-says",
-                "ptxas fatal   : Value 'sm_90a' is not defined",
-            )
-        },
+        |machine| machine.write("home/bin/ptxas-says", "ptxas fatal   : Value 'sm_90a' is not defined"),
         "fails on a small kernel (ptxas fatal   : Value 'sm_90a'",
     );
-    check_unfit(
-        |machine| fs::remove_dir_all(machine.path("home/bin")).expect("removes"),
-        "there is no `",
-    );
-    check_unfit(
-        |machine| fs::remove_file(machine.path("home/bin/ptxas")).expect("removes"),
-        "/ptxas`",
-    );
+    check_unfit(|machine| fs::remove_dir_all(machine.path("home/bin")).expect("removes"), "there is no `");
+    check_unfit(|machine| fs::remove_file(machine.path("home/bin/ptxas")).expect("removes"), "/ptxas`");
     check_unfit(
         |machine| {
             let nvcc = machine.path("home/bin/nvcc");
             fs::remove_file(&nvcc).expect("removes");
             // An executable that is no program of this machine. Its file is closed long before anything forks it.
             fs::write(&nvcc, b"\x7fELF\x02\x01\x01\0 for another machine").expect("writes");
-            fs::set_permissions(&nvcc, std::os::unix::fs::PermissionsExt::from_mode(0o755))
-                .expect("sets");
+            fs::set_permissions(&nvcc, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("sets");
         },
         "/nvcc` does not run: ",
     );
@@ -302,17 +238,10 @@ fn wheels_that_do_not_work_are_an_error_with_a_remedy() {
     let machine = Machine::with_python();
     let nvcc = machine.install().expect("installs").nvcc;
     fs::remove_dir_all(machine.path("target/cuda/trials")).expect("removes");
-    fs::write(
-        nvcc.with_file_name("nvcc-says"),
-        "gcc: No such file or directory",
-    )
-    .expect("writes");
+    fs::write(nvcc.with_file_name("nvcc-says"), "gcc: No such file or directory").expect("writes");
     let error = machine.install().expect_err("does not work").to_string();
     assert!(error.contains("no host C++ compiler"), "{error}");
-    assert!(
-        error.ends_with("install g++ (apt-get install g++)"),
-        "{error}"
-    );
+    assert!(error.ends_with("install g++ (apt-get install g++)"), "{error}");
     assert_eq!(machine.calls("python"), 1, "installed once, not again");
 }
 
@@ -324,17 +253,11 @@ fn check_failing_python(said: &str, complaint: &str, remedy: &str) -> ToolchainE
     let error = machine.install().expect_err("pip fails");
     let line = error.to_string();
     assert!(!line.contains('\n'), "more than a line: {line}");
-    assert!(
-        line.contains(complaint),
-        "expected `{complaint}` in: {line}"
-    );
+    assert!(line.contains(complaint), "expected `{complaint}` in: {line}");
     assert!(line.contains(remedy), "expected `{remedy}` in: {line}");
     assert_eq!(machine.cuda_dir(), ["install.log", "lock"]);
     fs::remove_file(machine.path("python/says")).expect("removes");
-    assert_eq!(
-        machine.install().expect("installs after all").origin,
-        Origin::Wheels
-    );
+    assert_eq!(machine.install().expect("installs after all").origin, Origin::Wheels);
     error
 }
 
@@ -350,10 +273,7 @@ fn failures_of_pip_are_explained() {
          pinned is 2c8044",
         "pip cache purge",
     );
-    assert!(
-        matches!(error, ToolchainError::HashMismatch { .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, ToolchainError::HashMismatch { .. }), "{error:?}");
     let error = check_failing_python(
         &pip_log("pip-no-network.log"),
         "out of reach (Failed to establish a new connection: [Errno 111] Connection refused)",
@@ -372,15 +292,9 @@ fn failures_of_pip_are_explained() {
         "install.log",
     );
     assert!(matches!(error, ToolchainError::Pip { .. }), "{error:?}");
-    let error = check_failing_python(
-        "/usr/bin/python3: No module named pip\n",
-        "has no pip",
-        "apt-get install python3-pip",
-    );
-    assert!(
-        matches!(error, ToolchainError::PipMissing { .. }),
-        "{error:?}"
-    );
+    let error =
+        check_failing_python("/usr/bin/python3: No module named pip\n", "has no pip", "apt-get install python3-pip");
+    assert!(matches!(error, ToolchainError::PipMissing { .. }), "{error:?}");
 }
 
 #[test]
@@ -388,18 +302,9 @@ fn no_python_is_explained() {
     let mut machine = Machine::bare();
     machine.search.pythons = vec![machine.path("python3"), machine.path("python")];
     let error = machine.install().expect_err("no python").to_string();
-    assert!(
-        error.contains("no python3 to install one with (tried "),
-        "{error}"
-    );
+    assert!(error.contains("no python3 to install one with (tried "), "{error}");
     let probe = machine.search.probe();
-    assert!(
-        matches!(
-            probe.installer,
-            Some(Err(ToolchainError::PythonMissing { .. }))
-        ),
-        "{probe:?}"
-    );
+    assert!(matches!(probe.installer, Some(Err(ToolchainError::PythonMissing { .. }))), "{probe:?}");
 }
 
 #[test]
@@ -419,10 +324,7 @@ fn a_target_that_cannot_be_written_is_named() {
     // A file where the directory should be: root may write to a read-only one.
     machine.write("target", "in the way");
     let error = machine.install().expect_err("cannot write").to_string();
-    assert!(
-        error.starts_with("failed to create `") && error.contains("/target/cuda`"),
-        "{error}"
-    );
+    assert!(error.starts_with("failed to create `") && error.contains("/target/cuda`"), "{error}");
 }
 
 #[test]
@@ -434,11 +336,7 @@ fn a_damaged_tree_is_installed_again() {
     machine.install().expect("installs again");
     assert_eq!(machine.calls("python"), 2);
     // What stands for other pins: a tree whose marker says something else.
-    let marker = nvcc
-        .ancestors()
-        .nth(4)
-        .expect("the tree")
-        .join("requirements.txt");
+    let marker = nvcc.ancestors().nth(4).expect("the tree").join("requirements.txt");
     fs::write(marker, "nvidia-cuda-nvcc==12.0.0\n").expect("writes");
     machine.install().expect("installs again");
     assert_eq!(machine.calls("python"), 3);
@@ -451,9 +349,7 @@ const CHILD: &str = "TOOLCHAIN_TEST_ROOT";
 #[test]
 fn child_process() {
     if let Some(root) = std::env::var_os(CHILD) {
-        let found = search_in(Path::new(&root))
-            .find_or_install(&|line| eprintln!("{line}"))
-            .expect("installs");
+        let found = search_in(Path::new(&root)).find_or_install(&|line| eprintln!("{line}")).expect("installs");
         assert_eq!(found.origin, Origin::Wheels);
     }
 }
@@ -492,36 +388,19 @@ fn an_interrupted_installation_is_never_taken_for_whole() {
     }
     child.kill().expect("kills");
     child.wait().expect("ends");
-    assert!(
-        machine
-            .cuda_dir()
-            .iter()
-            .any(|name| name.starts_with(".partial-")),
-        "{:?}",
-        machine.cuda_dir()
-    );
+    assert!(machine.cuda_dir().iter().any(|name| name.starts_with(".partial-")), "{:?}", machine.cuda_dir());
     assert_eq!(machine.search.find(), None);
 
     fs::remove_file(machine.path("python/hang")).expect("removes");
     assert_eq!(machine.install().expect("installs").origin, Origin::Wheels);
-    assert!(
-        !machine
-            .cuda_dir()
-            .iter()
-            .any(|name| name.starts_with(".partial-")),
-        "{:?}",
-        machine.cuda_dir()
-    );
+    assert!(!machine.cuda_dir().iter().any(|name| name.starts_with(".partial-")), "{:?}", machine.cuda_dir());
 }
 
 #[test]
 fn pins_are_of_one_release_and_whole() {
     for (name, version, hash) in toolchain::WHEELS {
         assert!(version.starts_with("13.0."), "{name} {version}");
-        assert!(
-            hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()),
-            "{name} {hash}"
-        );
+        assert!(hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()), "{name} {hash}");
     }
 }
 

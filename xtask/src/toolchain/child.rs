@@ -26,28 +26,15 @@ pub(super) enum End {
 }
 
 /// Runs `command` until it ends or `limit` has passed. `watch` gets all that was written so far, now and then.
-pub(super) fn run(
-    command: &Expression,
-    log: &Path,
-    limit: Duration,
-    watch: &mut dyn FnMut(&str),
-) -> io::Result<End> {
+pub(super) fn run(command: &Expression, log: &Path, limit: Duration, watch: &mut dyn FnMut(&str)) -> io::Result<End> {
     let deadline = Instant::now() + limit;
-    let handle = command
-        .stdin_null()
-        .stderr_to_stdout()
-        .stdout_path(log)
-        .unchecked()
-        .start()?;
+    let handle = command.stdin_null().stderr_to_stdout().stdout_path(log).unchecked().start()?;
     let read = || fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     loop {
         if let Some(end) = handle.wait_timeout(POLL)? {
             let output = read()?;
             watch(&output);
-            return Ok(End::Exited {
-                success: end.status.success(),
-                output,
-            });
+            return Ok(End::Exited { success: end.status.success(), output });
         }
         if Instant::now() >= deadline {
             handle.kill()?;

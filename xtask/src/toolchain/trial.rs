@@ -59,9 +59,7 @@ impl Unfit {
         match self {
             Unfit::HostCompiler(_) => "install g++ (apt-get install g++)",
             Unfit::TooOld { .. } => "install CUDA 12.0 or newer",
-            _ => {
-                "delete the target directory's `cuda` and run again, or install CUDA 12.0 or newer and set CUDA_HOME"
-            }
+            _ => "delete the target directory's `cuda` and run again, or install CUDA 12.0 or newer and set CUDA_HOME",
         }
     }
 }
@@ -90,28 +88,17 @@ const ARCHS: [&str; 3] = ["sm_89", "sm_90", "sm_90a"];
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// The versions of a pair of compilers that works, from memory where the files have not changed.
-pub(super) fn versions(
-    nvcc: &Path,
-    ptxas: &Path,
-    cuda_dir: &Path,
-) -> Result<(String, String), Unfit> {
+pub(super) fn versions(nvcc: &Path, ptxas: &Path, cuda_dir: &Path) -> Result<(String, String), Unfit> {
     let stamps = (Stamp::of(nvcc)?, Stamp::of(ptxas)?);
     let memory = memory_path(cuda_dir, nvcc);
-    if let Some(passed) =
-        recall(&memory).filter(|passed| passed.nvcc == stamps.0 && passed.ptxas == stamps.1)
-    {
+    if let Some(passed) = recall(&memory).filter(|passed| passed.nvcc == stamps.0 && passed.ptxas == stamps.1) {
         return Ok((passed.nvcc_version, passed.ptxas_version));
     }
     let (nvcc_version, ptxas_version) = (version(nvcc)?, version(ptxas)?);
     build(nvcc, ptxas)?;
     let (nvcc, ptxas) = stamps;
     // Only a convenience: where the directory cannot be written, the next call tries again.
-    let passed = Passed {
-        nvcc,
-        ptxas,
-        nvcc_version,
-        ptxas_version,
-    };
+    let passed = Passed { nvcc, ptxas, nvcc_version, ptxas_version };
     let _ = remember(&memory, &passed);
     Ok((passed.nvcc_version, passed.ptxas_version))
 }
@@ -127,19 +114,9 @@ struct Stamp {
 impl Stamp {
     fn of(path: &Path) -> Result<Stamp, Unfit> {
         let missing = || Unfit::Missing(path.to_owned());
-        let found = fs::metadata(path)
-            .ok()
-            .filter(fs::Metadata::is_file)
-            .ok_or_else(missing)?;
-        let modified = found
-            .modified()
-            .ok()
-            .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        Ok(Stamp {
-            path: path.to_owned(),
-            bytes: found.len(),
-            modified_ns: modified.unwrap_or_default().as_nanos(),
-        })
+        let found = fs::metadata(path).ok().filter(fs::Metadata::is_file).ok_or_else(missing)?;
+        let modified = found.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        Ok(Stamp { path: path.to_owned(), bytes: found.len(), modified_ns: modified.unwrap_or_default().as_nanos() })
     }
 }
 
@@ -158,10 +135,7 @@ fn memory_path(cuda_dir: &Path, nvcc: &Path) -> PathBuf {
     hash.update(KERNEL);
     hash.update(ARCHS.concat());
     hash.update(nvcc.as_os_str().as_encoded_bytes());
-    let name: String = hash.finalize()[..8]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let name: String = hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
     cuda_dir.join("trials").join(name + ".json")
 }
 
@@ -180,25 +154,15 @@ fn remember(memory: &Path, passed: &Passed) -> io::Result<()> {
 
 /// Asks a program for its version, and refuses one that is too old.
 fn version(program: &Path) -> Result<String, Unfit> {
-    static VERSION: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(r"release \d+\.\d+, V((\d+)\.(\d+)\.\d+)").expect("a fixed pattern")
-    });
-    let unfit = |detail: String| Unfit::DoesNotRun {
-        program: program.to_owned(),
-        detail,
-    };
+    static VERSION: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"release \d+\.\d+, V((\d+)\.(\d+)\.\d+)").expect("a fixed pattern"));
+    let unfit = |detail: String| Unfit::DoesNotRun { program: program.to_owned(), detail };
     let said = match run(program, &["--version"]).map_err(|error| unfit(error.to_string()))? {
-        End::Exited {
-            success: true,
-            output,
-        } => output,
+        End::Exited { success: true, output } => output,
         End::Exited { output, .. } => return Err(unfit(summary(&output))),
         End::TimedOut => return Err(unfit(format!("no answer in {} s", LIMIT.as_secs()))),
     };
-    let no_version = || Unfit::NoVersion {
-        program: program.to_owned(),
-        said: summary(&said),
-    };
+    let no_version = || Unfit::NoVersion { program: program.to_owned(), said: summary(&said) };
     let found = VERSION.captures(&said).ok_or_else(no_version)?;
     let part = |group: usize| found[group].parse().unwrap_or(u32::MAX);
     let version = found[1].to_owned();
@@ -212,37 +176,14 @@ fn version(program: &Path) -> Result<String, Unfit> {
 fn build(nvcc: &Path, ptxas: &Path) -> Result<(), Unfit> {
     let failed = |error: io::Error| Unfit::Build(format!("no room to try: {error}"));
     let room = tempfile::tempdir().map_err(failed)?;
-    let (source, ptx, cubin) = (
-        room.path().join("trial.cu"),
-        room.path().join("trial.ptx"),
-        room.path().join("trial.cubin"),
-    );
+    let (source, ptx, cubin) =
+        (room.path().join("trial.cu"), room.path().join("trial.ptx"), room.path().join("trial.cubin"));
     fs::write(&source, KERNEL).map_err(failed)?;
     let arch = format!("-arch={}", ARCHS[0]);
-    step(
-        nvcc,
-        &[
-            "-std=c++17",
-            "-ptx",
-            &arch,
-            &source.to_string_lossy(),
-            "-o",
-            &ptx.to_string_lossy(),
-        ],
-        &ptx,
-    )?;
+    step(nvcc, &["-std=c++17", "-ptx", &arch, &source.to_string_lossy(), "-o", &ptx.to_string_lossy()], &ptx)?;
     for arch in ARCHS {
         let arch = format!("-arch={arch}");
-        step(
-            ptxas,
-            &[
-                &arch,
-                &ptx.to_string_lossy(),
-                "-o",
-                &cubin.to_string_lossy(),
-            ],
-            &cubin,
-        )?;
+        step(ptxas, &[&arch, &ptx.to_string_lossy(), "-o", &cubin.to_string_lossy()], &cubin)?;
     }
     Ok(())
 }
@@ -254,43 +195,22 @@ fn step(program: &Path, arguments: &[&str], product: &Path) -> Result<(), Unfit>
         Ok(End::TimedOut) => return Err(Unfit::Build(format!("no end in {} s", LIMIT.as_secs()))),
         Err(error) => return Err(Unfit::Build(error.to_string())),
     };
-    const HOST_COMPILER: [&str; 5] = [
-        "host compiler",
-        "gcc: No such file",
-        "g++: No such file",
-        "cc1plus",
-        "unsupported GNU version",
-    ];
-    Err(
-        if HOST_COMPILER.iter().any(|words| output.contains(words)) {
-            Unfit::HostCompiler(summary(&output))
-        } else {
-            Unfit::Build(summary(&output))
-        },
-    )
+    const HOST_COMPILER: [&str; 5] =
+        ["host compiler", "gcc: No such file", "g++: No such file", "cc1plus", "unsupported GNU version"];
+    Err(if HOST_COMPILER.iter().any(|words| output.contains(words)) {
+        Unfit::HostCompiler(summary(&output))
+    } else {
+        Unfit::Build(summary(&output))
+    })
 }
 
 fn run(program: &Path, arguments: &[&str]) -> io::Result<End> {
     let log = tempfile::NamedTempFile::new()?;
-    child::run(
-        &duct::cmd(program, arguments),
-        log.path(),
-        LIMIT,
-        &mut |_| (),
-    )
+    child::run(&duct::cmd(program, arguments), log.path(), LIMIT, &mut |_| ())
 }
 
 /// The first lines that say something, as one line.
 fn summary(output: &str) -> String {
-    let lines: Vec<_> = output
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .take(3)
-        .collect();
-    if lines.is_empty() {
-        "it says nothing".to_owned()
-    } else {
-        lines.join("; ")
-    }
+    let lines: Vec<_> = output.lines().map(str::trim).filter(|line| !line.is_empty()).take(3).collect();
+    if lines.is_empty() { "it says nothing".to_owned() } else { lines.join("; ") }
 }

@@ -25,31 +25,11 @@ use super::child::{self, End};
 /// headers with an older compiler leave undefined symbols in the PTX. The C++ core libraries are among them for
 /// `nv/target`, which `cuda_fp16.h` includes.
 pub const PINS: [(&str, &str, &str); 5] = [
-    (
-        "nvidia-cuda-nvcc",
-        "13.0.88",
-        "56fe502eb77625a12f25172caa3cdddb4e4c8ba2c8c17dba44b164761b380f03",
-    ),
-    (
-        "nvidia-nvvm",
-        "13.0.88",
-        "c5f41ffeb6466944a026dfa5317d7d85355c119bbec279205d22f1869d1054e0",
-    ),
-    (
-        "nvidia-cuda-crt",
-        "13.0.88",
-        "2c8043c7c9e02492716426e9919fc78d2c5b3b2a7a768a88e952676b08aa55a4",
-    ),
-    (
-        "nvidia-cuda-runtime",
-        "13.0.96",
-        "7f82250d7782aa23b6cfe765ecc7db554bd3c2870c43f3d1821f1d18aebf0548",
-    ),
-    (
-        "nvidia-cuda-cccl",
-        "13.0.85",
-        "e0da7ad981f3a8aff08241b5bfc1af868742a63e2762f53a5171c492ef242649",
-    ),
+    ("nvidia-cuda-nvcc", "13.0.88", "56fe502eb77625a12f25172caa3cdddb4e4c8ba2c8c17dba44b164761b380f03"),
+    ("nvidia-nvvm", "13.0.88", "c5f41ffeb6466944a026dfa5317d7d85355c119bbec279205d22f1869d1054e0"),
+    ("nvidia-cuda-crt", "13.0.88", "2c8043c7c9e02492716426e9919fc78d2c5b3b2a7a768a88e952676b08aa55a4"),
+    ("nvidia-cuda-runtime", "13.0.96", "7f82250d7782aa23b6cfe765ecc7db554bd3c2870c43f3d1821f1d18aebf0548"),
+    ("nvidia-cuda-cccl", "13.0.85", "e0da7ad981f3a8aff08241b5bfc1af868742a63e2762f53a5171c492ef242649"),
 ];
 
 /// Where the compilers lie in the tree.
@@ -81,10 +61,7 @@ pub(super) fn install(
         return Ok(nvcc);
     }
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
-        return Err(ToolchainError::Platform {
-            os: std::env::consts::OS,
-            arch: std::env::consts::ARCH,
-        });
+        return Err(ToolchainError::Platform { os: std::env::consts::OS, arch: std::env::consts::ARCH });
     }
     fs::create_dir_all(cuda_dir).map_err(io_error("create", cuda_dir))?;
     let _lock = lock(cuda_dir, progress)?;
@@ -95,10 +72,8 @@ pub(super) fn install(
     clear_leftovers(cuda_dir)?;
     let started = Instant::now();
     progress("installing the CUDA 13.0 compiler from pinned wheels (105 MB, once)");
-    let partial = tempfile::Builder::new()
-        .prefix(PARTIAL)
-        .tempdir_in(cuda_dir)
-        .map_err(io_error("create", cuda_dir))?;
+    let partial =
+        tempfile::Builder::new().prefix(PARTIAL).tempdir_in(cuda_dir).map_err(io_error("create", cuda_dir))?;
     fill(partial.path(), cuda_dir, pythons, progress)?;
     let (from, tree) = (partial.path().join("tree"), tree_path(cuda_dir));
     fs::rename(&from, &tree).map_err(io_error("move into place", &tree))?;
@@ -112,18 +87,14 @@ pub(super) fn install(
 
 /// The pip that an installation would use, or why there would be none.
 pub(super) fn installer(pythons: &[PathBuf]) -> Result<String, ToolchainError> {
-    let log = tempfile::NamedTempFile::new()
-        .map_err(io_error("create a file in", &std::env::temp_dir()))?;
+    let log = tempfile::NamedTempFile::new().map_err(io_error("create a file in", &std::env::temp_dir()))?;
     let limit = Duration::from_secs(60);
     let (python, end) = with_python(pythons, |python| {
         let command = duct::cmd!(python.as_os_str(), "-m", "pip", "--version");
         child::run(&command, log.path(), limit, &mut |_| ())
     })?;
     match end {
-        End::Exited {
-            success: true,
-            output,
-        } => Ok(short_version(&output)),
+        End::Exited { success: true, output } => Ok(short_version(&output)),
         // A pip that cannot state its version is none.
         End::Exited { .. } | End::TimedOut => Err(ToolchainError::PipMissing { python }),
     }
@@ -133,9 +104,7 @@ pub(super) fn installer(pythons: &[PathBuf]) -> Result<String, ToolchainError> {
 const PARTIAL: &str = ".partial-";
 
 fn requirements() -> String {
-    PINS.iter()
-        .map(|(name, version, hash)| format!("{name}=={version} --hash=sha256:{hash}\n"))
-        .collect()
+    PINS.iter().map(|(name, version, hash)| format!("{name}=={version} --hash=sha256:{hash}\n")).collect()
 }
 
 fn tree_path(cuda_dir: &Path) -> PathBuf {
@@ -147,17 +116,11 @@ fn tree_path(cuda_dir: &Path) -> PathBuf {
 /// Waits for the sole right to change `cuda_dir`; it ends with the returned file.
 fn lock(cuda_dir: &Path, progress: &dyn Fn(&str)) -> Result<File, ToolchainError> {
     let path = cuda_dir.join("lock");
-    let open = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path);
+    let open = File::options().create(true).truncate(false).write(true).open(&path);
     let file = open.map_err(io_error("open", &path))?;
     match file.try_lock() {
         Ok(()) => return Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            progress("another process is installing the CUDA compiler; waiting for it")
-        }
+        Err(TryLockError::WouldBlock) => progress("another process is installing the CUDA compiler; waiting for it"),
         Err(TryLockError::Error(error)) => return Err(io_error("lock", &path)(error)),
     }
     file.lock().map_err(io_error("lock", &path))?;
@@ -174,10 +137,7 @@ fn clear_leftovers(cuda_dir: &Path) -> Result<(), ToolchainError> {
     for path in entries.flatten().map(|entry| entry.path()) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name.starts_with(PARTIAL) || path == tree {
-            let doomed = cuda_dir.join(format!(
-                "{PARTIAL}doomed-{}",
-                name.trim_start_matches(PARTIAL)
-            ));
+            let doomed = cuda_dir.join(format!("{PARTIAL}doomed-{}", name.trim_start_matches(PARTIAL)));
             fs::rename(&path, &doomed).map_err(io_error("move away", &path))?;
             let _ = fs::remove_dir_all(&doomed);
         }
@@ -186,38 +146,21 @@ fn clear_leftovers(cuda_dir: &Path) -> Result<(), ToolchainError> {
 }
 
 /// Has pip fill `partial/tree`, and marks it as whole.
-fn fill(
-    partial: &Path,
-    cuda_dir: &Path,
-    pythons: &[PathBuf],
-    progress: &dyn Fn(&str),
-) -> Result<(), ToolchainError> {
-    let (tree, pins, scratch) = (
-        partial.join("tree"),
-        partial.join(MARKER),
-        partial.join("tmp"),
-    );
+fn fill(partial: &Path, cuda_dir: &Path, pythons: &[PathBuf], progress: &dyn Fn(&str)) -> Result<(), ToolchainError> {
+    let (tree, pins, scratch) = (partial.join("tree"), partial.join(MARKER), partial.join("tmp"));
     fs::create_dir(&scratch).map_err(io_error("create", &scratch))?;
     fs::write(&pins, requirements()).map_err(io_error("write", &pins))?;
     let log = cuda_dir.join("install.log");
     let reported = Cell::new(0);
     let mut watch = |said: &str| report_downloads(said, &reported, progress);
     let (python, end) = with_python(pythons, |python| {
-        child::run(
-            &pip_install(python, &tree, &pins, &scratch).dir(partial),
-            &log,
-            LIMIT,
-            &mut watch,
-        )
+        child::run(&pip_install(python, &tree, &pins, &scratch).dir(partial), &log, LIMIT, &mut watch)
     })?;
     match end {
         End::Exited { success: true, .. } => {}
         End::Exited { output, .. } => return Err(refusal(&python, &output, log)),
         End::TimedOut => {
-            return Err(ToolchainError::TimedOut {
-                seconds: LIMIT.as_secs(),
-                log,
-            });
+            return Err(ToolchainError::TimedOut { seconds: LIMIT.as_secs(), log });
         }
     }
     for program in ["nvcc", "ptxas"] {
@@ -256,10 +199,7 @@ fn with_python(
     let mut without_pip = None;
     for python in pythons {
         match job(python) {
-            Ok(End::Exited {
-                success: false,
-                output,
-            }) if output.contains("No module named pip") => {
+            Ok(End::Exited { success: false, output }) if output.contains("No module named pip") => {
                 without_pip = without_pip.or(Some(python.clone()));
             }
             Ok(end) => return Ok((python.clone(), end)),
@@ -270,13 +210,8 @@ fn with_python(
     Err(match without_pip {
         Some(python) => ToolchainError::PipMissing { python },
         None => {
-            let tried: Vec<_> = pythons
-                .iter()
-                .map(|python| python.to_string_lossy())
-                .collect();
-            ToolchainError::PythonMissing {
-                tried: tried.join(", "),
-            }
+            let tried: Vec<_> = pythons.iter().map(|python| python.to_string_lossy()).collect();
+            ToolchainError::PythonMissing { tried: tried.join(", ") }
         }
     })
 }
@@ -284,17 +219,11 @@ fn with_python(
 /// Passes on pip's lines about downloads, each once.
 fn report_downloads(said: &str, reported: &Cell<usize>, progress: &dyn Fn(&str)) {
     let whole_lines = said.rfind('\n').map_or("", |end| &said[..end]);
-    let lines = whole_lines
-        .lines()
-        .map(str::trim)
-        .filter(|line| line.starts_with("Downloading "));
+    let lines = whole_lines.lines().map(str::trim).filter(|line| line.starts_with("Downloading "));
     for line in lines.skip(reported.get()) {
         reported.set(reported.get() + 1);
         // The name of a wheel: what follows its version is of no interest here.
-        let wheel = line["Downloading ".len()..]
-            .split_whitespace()
-            .next()
-            .unwrap_or_default();
+        let wheel = line["Downloading ".len()..].split_whitespace().next().unwrap_or_default();
         let file = wheel.rsplit('/').next().unwrap_or(wheel);
         let project: Vec<_> = file.splitn(3, '-').take(2).collect();
         progress(&format!("  downloading {}", project.join(" ")));
@@ -320,34 +249,17 @@ fn refusal(python: &Path, said: &str, log: PathBuf) -> ToolchainError {
     ];
     if let Some(found) = MISMATCH.captures(said) {
         let part = |group: usize| found[group].to_owned();
-        return ToolchainError::HashMismatch {
-            package: part(1),
-            expected: part(2),
-            got: part(3),
-        };
+        return ToolchainError::HashMismatch { package: part(1), expected: part(2), got: part(3) };
     }
-    let line_with = |words: &str| {
-        said.lines()
-            .find(|line| line.contains(words))
-            .map(str::trim)
-    };
+    let line_with = |words: &str| said.lines().find(|line| line.contains(words)).map(str::trim);
     if let Some(line) = UNREACHABLE.iter().find_map(|words| line_with(words)) {
-        return ToolchainError::Network {
-            detail: cause(line),
-        };
+        return ToolchainError::Network { detail: cause(line) };
     }
     if let Some(line) = line_with("No matching distribution found") {
-        let detail = format!(
-            "{} (with `{}`)",
-            line.trim_start_matches("ERROR: "),
-            python.display()
-        );
+        let detail = format!("{} (with `{}`)", line.trim_start_matches("ERROR: "), python.display());
         return ToolchainError::NoWheel { detail };
     }
-    ToolchainError::Pip {
-        detail: last_line(said),
-        log,
-    }
+    ToolchainError::Pip { detail: last_line(said), log }
 }
 
 /// The end of pip's line about a broken connection: the part that names the cause.
@@ -358,30 +270,18 @@ fn cause(line: &str) -> String {
 }
 
 fn last_line(said: &str) -> String {
-    let last = said
-        .lines()
-        .rev()
-        .map(str::trim)
-        .find(|line| !line.is_empty());
-    last.unwrap_or("nothing at all")
-        .trim_start_matches("ERROR: ")
-        .to_owned()
+    let last = said.lines().rev().map(str::trim).find(|line| !line.is_empty());
+    last.unwrap_or("nothing at all").trim_start_matches("ERROR: ").to_owned()
 }
 
 /// `pip 23.2.1 from /some/where (python 3.11)` without the place.
 fn short_version(said: &str) -> String {
     let words: Vec<_> = said.split_whitespace().collect();
-    let python = said
-        .rfind("(python")
-        .map_or("", |at| said[at..].trim().trim_matches(['(', ')']));
+    let python = said.rfind("(python").map_or("", |at| said[at..].trim().trim_matches(['(', ')']));
     format!("{}, {python}", words[..words.len().min(2)].join(" "))
 }
 
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ToolchainError + use<> {
     let path = path.to_owned();
-    move |source| ToolchainError::Io {
-        action,
-        path,
-        source,
-    }
+    move |source| ToolchainError::Io { action, path, source }
 }
