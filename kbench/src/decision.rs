@@ -256,6 +256,16 @@ mod tests {
     }
 
     #[test]
+    fn part_of_a_suite_never_merges() {
+        let (mut suite, evidence) = (testing::suite(), testing::evidence());
+        suite.narrowed.push("only small was run; run without --smoke".into());
+        let gates = judge(&suite, &evidence);
+        let decision = decide(&suite, &gates, &evidence.checks, &evidence.samples);
+        assert_eq!(decision.candidates[0].verdict, Verdict::Defer);
+        assert!(decision.headline.contains("only small was run"), "{}", decision.headline);
+    }
+
+    #[test]
     fn a_broken_control_is_the_headline() {
         let mut evidence = testing::evidence();
         evidence.checks.cases[0].errors.as_mut().unwrap().nan = 1;

@@ -10,7 +10,7 @@ pub use performance::{Comparison, compare, judge_samples, needs_more_rounds, pai
 pub use resources::judge_builds;
 
 use crate::evidence::{Builds, Checks, Peers, Samples};
-use crate::gate::Gate;
+use crate::gate::{Gate, Kind, Subject};
 use crate::suite::Suite;
 
 /// Everything that is judged.
@@ -31,8 +31,20 @@ pub fn judge(suite: &Suite, evidence: &Evidence) -> Vec<Gate> {
     let mut gates = judge_builds(suite, &evidence.builds);
     gates.extend(judge_checks(suite, &evidence.builds, &evidence.checks));
     gates.extend(judge_samples(suite, &evidence.builds, &evidence.samples, &evidence.peers));
+    gates.extend(narrowed_gates(suite));
     gates.sort_by_key(|gate| gate.kind);
     gates
+}
+
+/// Part of a suite cannot carry a merge: what was left out is a deferral of every candidate.
+fn narrowed_gates(suite: &Suite) -> impl Iterator<Item = Gate> + '_ {
+    suite.candidates.iter().flat_map(|candidate| {
+        suite.narrowed.iter().map(|text| {
+            let subject = Subject { variant: &candidate.variant, kind: Kind::Correctness, figure: "whole suite" };
+            let (why, remedy) = split_remedy(text);
+            subject.deferred("every shape and seed of the suite", why, remedy)
+        })
+    })
 }
 
 /// A deferral is written as "why; remedy".
@@ -79,6 +91,7 @@ pub(crate) mod testing {
             absolute: vec![],
             aspiration: None,
             timing: Timing::default(),
+            narrowed: vec![],
         }
     }
 
