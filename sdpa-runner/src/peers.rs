@@ -92,7 +92,7 @@ impl Peer {
                 kernels: strings(&b["kernels"]),
                 resolved: b["resolved"].as_str().map(str::to_owned),
                 unavailable: (b["available"] != json!(true))
-                    .then(|| b["error"].as_str().unwrap_or("no reason given").to_owned()),
+                    .then(|| b["reason"].as_str().unwrap_or("no reason given").to_owned()),
                 errors: None,
             })
             .collect())

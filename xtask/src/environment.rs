@@ -33,7 +33,9 @@ impl SourceState {
         let status = git(&["status", "--porcelain"]);
         let dirty = status.as_ref().map(|s| !s.is_empty());
         let differences = match (&status, dirty) {
-            (Some(status), Some(true)) => git(&["diff", "HEAD"]).map(|diff| sha256_hex(format!("{status}\n{diff}").as_bytes())),
+            (Some(status), Some(true)) => {
+                git(&["diff", "HEAD"]).map(|diff| sha256_hex(format!("{status}\n{diff}").as_bytes()))
+            }
             _ => None,
         };
         SourceState {

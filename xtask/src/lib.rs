@@ -3,8 +3,16 @@
 pub mod build;
 pub mod console;
 pub mod cubin;
+pub mod dist;
+pub mod doctor;
+pub mod environment;
 pub mod files;
+pub mod inspect;
 pub mod layout;
+pub mod plan;
 pub mod ptxas;
+pub mod run_dir;
 pub mod runner;
+pub mod sanitize;
 pub mod toolchain;
+pub mod validate;

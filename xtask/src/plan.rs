@@ -62,8 +62,7 @@ impl Plan {
              [resources]\nmax_registers = 255\nmax_shared_kib = 99\nmax_spill_bytes = 0\n"
         );
         let mut suite: Suite = toml::from_str(&text)?;
-        suite.candidates =
-            candidates.iter().map(|v| Candidate { variant: v.clone(), unless_spills: None }).collect();
+        suite.candidates = candidates.iter().map(|v| Candidate { variant: v.clone(), unless_spills: None }).collect();
         suite.narrowed.push("a comparison has no gates on time; run a suite with validate".to_owned());
         Plan::of(suite, changes)
     }
@@ -83,9 +82,8 @@ fn suite_file(layout: &Layout, name: &str) -> Result<PathBuf> {
 /// The suites that come with the project.
 pub fn suite_names(layout: &Layout) -> Vec<String> {
     let entries = std::fs::read_dir(layout.suites()).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries
-        .filter_map(|e| Some(e.path().file_name()?.to_str()?.strip_suffix(".toml")?.to_owned()))
-        .collect();
+    let mut names: Vec<String> =
+        entries.filter_map(|e| Some(e.path().file_name()?.to_str()?.strip_suffix(".toml")?.to_owned())).collect();
     names.sort();
     names
 }
@@ -162,7 +160,10 @@ mod tests {
     fn narrowing_the_shapes_narrows_everything_that_depends_on_them() {
         let changes = Changes { shapes: Some(vec!["ragged".into()]), ..Changes::default() };
         let plan = Plan::read(&layout(), "stage5", &changes).unwrap();
-        assert_eq!((plan.suite.check_shapes, plan.suite.time_shapes), (vec!["ragged".to_owned()], vec!["ragged".to_owned()]));
+        assert_eq!(
+            (plan.suite.check_shapes, plan.suite.time_shapes),
+            (vec!["ragged".to_owned()], vec!["ragged".to_owned()])
+        );
         assert!(plan.suite.narrowed[0].contains("run without --shapes"));
         let smoke = Plan::read(&layout(), "stage5", &Changes { smoke: true, ..Changes::default() }).unwrap();
         assert_eq!((smoke.suite.time_shapes, smoke.suite.timing.launches), (vec!["small".to_owned()], 10));

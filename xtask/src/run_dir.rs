@@ -113,7 +113,11 @@ impl RunDir {
     /// Copies what was built: `builds/<variant>[-<arch>]/{kernel.ptx, kernel.cubin, ptxas.txt, build.json}`.
     pub fn keep_build(&self, built: &Built, suite_arch: &str) -> Result<()> {
         let record = &built.record;
-        let folder = if record.arch == suite_arch { record.variant.clone() } else { format!("{}-{}", record.variant, record.arch) };
+        let folder = if record.arch == suite_arch {
+            record.variant.clone()
+        } else {
+            format!("{}-{}", record.variant, record.arch)
+        };
         let target = self.path.join("builds").join(folder);
         std::fs::create_dir_all(&target).with_context(|| cannot_write(&target))?;
         for file in ["kernel.ptx", "kernel.cubin", "ptxas.txt"] {
@@ -148,7 +152,11 @@ impl RunDir {
 
     /// Every difference between the files and the manifest, one sentence each.
     pub fn differences(&self) -> Result<Vec<String>> {
-        ensure!(self.is_whole(), "`{}` has no manifest: the run was interrupted; continue it with --resume", self.path.display());
+        ensure!(
+            self.is_whole(),
+            "`{}` has no manifest: the run was interrupted; continue it with --resume",
+            self.path.display()
+        );
         let recorded: BTreeMap<String, String> = self.read_json(MANIFEST)?;
         let found = self.hashes()?;
         let mut differences = Vec::new();

@@ -1,5 +1,5 @@
-// Purpose: what one computing warp does: hold Q, turn each half tile of K and V into a step of the online softmax, lay O
-// down. The same code whether these warps also load (kernel_cta.cuh) or not (kernel_ws.cuh).
+// Purpose: what a computing warp does: hold Q, turn each half tile of K and V into a step of the online softmax, lay
+// O down. The same code whether these warps also load (kernel_cta.cuh) or not (kernel_ws.cuh).
 // Responsible for: composing scores, softmax, P V and epilogue, and the barriers between them.
 // Leaves to others: bringing K and V, and saying when a half tile is ready and when it may be overwritten.
 #pragma once
@@ -24,23 +24,25 @@ struct Consumer {
   using PvPart = ProbabilityTimesValue<Traits::Toggles::kMath, Traits, ProbabilityTile>;
   using EpiloguePart = Epilogue<Traits>;
   using QueryTile = HalfTile<Traits, Traits::kTileQ>;
+  using KeyTile = HalfTile<Traits, Traits::kTileK>;
+  using ValueTile = HalfTile<Traits, Traits::kTileK>;
 
   static constexpr int kRowsPerGroup = ScoresPart::kRowsPerGroup;
   static constexpr int kGroups = Traits::kTileQ / kRowsPerGroup;
   static constexpr int kWarpsPerGroup = Traits::kConsumerWarps / kGroups;
   static_assert(kWarpsPerGroup * kGroups == Traits::kConsumerWarps, "every row group has the same number of warps");
-  static_assert(ScoresPart::kMath != kMathScalar || kWarpsPerGroup == 1, "SDPA_MATH=0: one warp for every 8 query rows");
-  static_assert(kWarpsPerGroup == 1 || kGroups <= kMaxRowGroups, "named_barriers.cuh has no ids for so many row groups");
+  static_assert(ScoresPart::kMath != kMathScalar || kWarpsPerGroup == 1, "SDPA_MATH=0: one warp for 8 query rows");
+  static_assert(kWarpsPerGroup == 1 || kGroups <= kMaxRowGroups, "named_barriers.cuh: no ids for so many row groups");
   static_assert(ScoresPart::kMath == PvPart::kMath, "both products run on the same unit");
 
   struct SharedStorage {
-    ScoreTile<Traits> scores;               // (kTileQ, kTileK) FP32
-    ProbabilityTile probabilities;          // (kTileQ, kTileK)
+    ScoreTile<Traits> scores;       // (kTileQ, kTileK)
+    ProbabilityTile probabilities;  // (kTileQ, kTileK)
     typename PvPart::SharedStorage pv;
   };
 
-  const int thread;         // among the consumers
-  const int group_row;      // first query row of the row group
+  const int thread;     // among the consumers
+  const int group_row;  // first query row of the row group
   const int warp_in_group;
   const Mask<Traits> mask;
   SharedStorage& shared;
@@ -67,18 +69,28 @@ struct Consumer {
     scores.hold_query(q, group_row, warp_in_group);
   }
 
-  // Two barriers inside a row group: S before the softmax reads it, P and alpha before P V reads them. They also order the
-  // other direction: S is overwritten after the second one, P and alpha after the first one of the next tile.
-  __device__ __forceinline__ void step(const QueryTile& q, const KeyValueTile<Traits>& tile, int t) {
+  // S of a tile, in registers.
+  __device__ __forceinline__ void multiply_scores(const QueryTile& q, const KeyTile& k) {
+    scores.multiply(q, k, group_row, warp_in_group);
+  }
+
+  // S to shared memory, then P and alpha of tile t. The two barriers of the row group, S before it is read, and P and
+  // alpha before they are read, also order the other direction: S is overwritten after the second one, P and alpha
+  // after the first one of the next tile.
+  __device__ __forceinline__ void soften(int t) {
     const int group = group_row / kRowsPerGroup;
     const int row = thread / Traits::kLanesPerRow;
-    scores.compute(shared.scores, q, tile.k, group_row, warp_in_group);
+    scores.store(shared.scores, group_row, warp_in_group);
     sync_row_group<kWarpsPerGroup>(group);
     const float alpha =
         softmax.step(shared.probabilities.at(row, 0), shared.scores.at(row, 0), mask, t * Traits::kTileK);
     PvPart::publish_alpha(shared.pv, row, thread % Traits::kLanesPerRow, alpha);
     sync_row_group<kWarpsPerGroup>(group);
-    pv.accumulate(shared.pv, shared.probabilities, tile.v, group_row, warp_in_group);
+  }
+
+  // O = alpha * O + P V.
+  __device__ __forceinline__ void accumulate(const ValueTile& v) {
+    pv.accumulate(shared.pv, shared.probabilities, v, group_row, warp_in_group);
   }
 
   // `storage` may lie over anything that only the key tiles needed.

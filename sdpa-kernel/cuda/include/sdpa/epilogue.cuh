@@ -14,7 +14,7 @@ namespace sdpa {
 template <class Traits>
 struct Epilogue {
   struct SharedStorage {
-    OutputTile<Traits> o;             // (kTileQ, kHeadDim)
+    OutputTile<Traits> o;  // (kTileQ, kHeadDim)
     float row_factor[Traits::kTileQ];
   };
 

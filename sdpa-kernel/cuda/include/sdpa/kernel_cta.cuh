@@ -22,8 +22,8 @@ struct KernelCta {
   static constexpr int kStages = Loading::kStages;
   static_assert(Traits::kProducerWarps == 0, "producer warps belong to kernel_ws.cuh");
 
-  // Pipelined loading also gets a second half tile: converting tile t then needs no barrier that waits for the last warp
-  // to leave tile t - 1.
+  // Pipelined loading also gets a second half tile: converting tile t then needs no barrier that waits for the last
+  // warp to leave tile t - 1.
   static constexpr int kHalfTiles = kStages > 1 ? 2 : 1;
 
   struct Mainloop {
@@ -52,7 +52,9 @@ struct KernelCta {
       KeyValueTile<Traits>& tile = shared.mainloop.tiles[t % kHalfTiles];
       loading.fill(tile, t);
       __syncthreads();  // the half tile of t is complete, and every warp has left that of t - 1
-      computing.step(shared.q, tile, t);
+      computing.multiply_scores(shared.q, tile.k);
+      computing.soften(t);
+      computing.accumulate(tile.v);
     }
     computing.finish(shared.epilogue, p, work);
   }

@@ -23,7 +23,9 @@ struct KernelWs {
   static constexpr int kStages = Loading::kStages;
   static_assert(kProducerWarps == 1 || kProducerWarps == 2, "SDPA_PRODUCER_WARPS: 0, 1 or 2");
   static_assert(Loading::kKind == kLoaderCpAsync, "SDPA_PRODUCER_WARPS: producers load asynchronously, SDPA_LOADER=1");
-  static_assert(Computing::ScoresPart::kMath == kMathWmma, "SDPA_PRODUCER_WARPS: consumers use tensor cores, SDPA_MATH=1");
+  static_assert(Computing::ScoresPart::kMath == kMathWmma, "SDPA_PRODUCER_WARPS: consumers compute with SDPA_MATH=1");
+
+  static_assert(kStages >= 2, "consumers hold V of one tile and K of the next");
 
   using Slots = SlotBarriers<Traits, kStages>;
 
@@ -63,13 +65,22 @@ struct KernelWs {
     }
   }
 
-  // No __syncthreads from here on: producers would have to take part in it.
+  // No __syncthreads from here on: producers would have to take part in it. Q K^T of the next tile goes together with
+  // P V of this one: neither depends on the other, so the tensor core has work while first results are on their way.
   static __device__ __forceinline__ void consume(const Params& p, const Work& work, SharedStorage& shared) {
     Computing computing(shared.mainloop.computing, p, work, threadIdx.x);
-    computing.load_query(shared.q, p, work);
-    for (int t = 0; t < work.key_tiles; ++t) {
+    const auto multiply_scores = [&](int t) {
+      if (t >= work.key_tiles) return;
       Slots::consumer_wait(t);
-      computing.step(shared.q, shared.mainloop.tiles[t % kStages], t);
+      computing.multiply_scores(shared.q, shared.mainloop.tiles[t % kStages].k);
+    };
+
+    computing.load_query(shared.q, p, work);
+    multiply_scores(0);
+    for (int t = 0; t < work.key_tiles; ++t) {
+      computing.soften(t);
+      multiply_scores(t + 1);
+      computing.accumulate(shared.mainloop.tiles[t % kStages].v);
       Slots::consumer_release(t, work.key_tiles);
     }
     computing.finish(shared.epilogue, p, work);

@@ -1,5 +1,5 @@
 // Purpose: O = alpha * O + P V, with O in registers over all key tiles.
-// Responsible for: bringing alpha of a row to the threads that hold O of that row, the product, and laying O down at the end.
+// Responsible for: bringing alpha of a row to the threads that hold its O, the product, laying O down at the end.
 // Leaves to others: the values of alpha (softmax.cuh) and the division by the sum (epilogue.cuh).
 #pragma once
 
@@ -53,7 +53,7 @@ struct ProbabilityTimesValue<kMathScalar, Traits, ProbabilityTile> {
         for (int i = 0; i < 4; ++i) o[r][b][i] *= alpha;
       }
     }
-#pragma unroll 2
+#pragma unroll 4
     for (int key = 0; key < Traits::kTileK; key += 8) {
       float p_values[kRows][8];  // (rows, keys)
 #pragma unroll
@@ -95,8 +95,9 @@ struct ProbabilityTimesValue<kMathScalar, Traits, ProbabilityTile> {
   static __device__ __forceinline__ int first_column() { return threadIdx.x % 16 * 4; }
 };
 
-// The warps of a row group split the columns of O. Which lane holds which element of a fragment is not specified, so alpha
-// travels as a 16x16 tile with equal columns, loaded into a fragment of O's own type: element i of both is the same place.
+// The warps of a row group split the columns of O. Which lane holds which element of a fragment is not specified, so
+// alpha travels as a 16x16 tile with equal columns, loaded into a fragment of O's own type: element i of both is the
+// same place.
 template <class Traits, class ProbabilityTile>
 struct ProbabilityTimesValue<kMathWmma, Traits, ProbabilityTile> {
   static constexpr uint32_t kMath = kMathWmma;
@@ -105,7 +106,8 @@ struct ProbabilityTimesValue<kMathWmma, Traits, ProbabilityTile> {
                 "SDPA_MATH=1: the warps of a row group split the head dimension into whole 16-column blocks");
   static constexpr int kBlocks = Traits::kHeadDim / 16 / kWarpsPerGroup;
   static constexpr int kAlphasPerLane = 16 / Traits::kLanesPerRow;
-  static_assert(kAlphasPerLane % 4 == 0, "SDPA_MATH=1: at most 4 threads share a query row, each writes 16 bytes of alpha");
+  static_assert(kAlphasPerLane >= 4 && kAlphasPerLane % 4 == 0,
+                "SDPA_MATH=1: at most 4 threads share a query row, each writes 16 bytes of alpha");
 
   using ProbabilityFragment =
       nvcuda::wmma::fragment<nvcuda::wmma::matrix_a, 16, 16, 16, __half, nvcuda::wmma::row_major>;

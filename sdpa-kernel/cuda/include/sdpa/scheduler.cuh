@@ -1,5 +1,5 @@
 // Purpose: which query tile a CTA works on, and which key tiles that tile needs.
-// Responsible for: the map from the grid to (batch, head, rows), and skipping key tiles that causality hides entirely.
+// Responsible for: the map from the grid to (head, rows), and skipping key tiles that causality hides entirely.
 // Leaves to others: masking inside a tile (mask.cuh).
 #pragma once
 

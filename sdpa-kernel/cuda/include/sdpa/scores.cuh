@@ -1,5 +1,5 @@
 // Purpose: S = Q K^T of one query tile and one key tile, as FP32 in shared memory.
-// Responsible for: the dot products, and which warps share query rows (a row group).
+// Responsible for: the dot products, in registers until `store`, and which warps share query rows (a row group).
 // Leaves to others: scales, masks, and the barrier after it.
 #pragma once
 
@@ -43,16 +43,18 @@ struct Scores<kMathScalar, Traits> {
   static constexpr int kRowsPerGroup = 8;
   static constexpr int kKeysPerLane = Traits::kTileK / 8;
 
+  float sums[2][kKeysPerLane];  // (rows, keys)
+
   __device__ __forceinline__ void hold_query(const HalfTile<Traits, Traits::kTileQ>&, int, int) {}
 
-  __device__ __forceinline__ void compute(ScoreTile<Traits>& scores, const HalfTile<Traits, Traits::kTileQ>& q,
-                                          const HalfTile<Traits, Traits::kTileK>& k, int group_row, int) {
-    const int lane = threadIdx.x % kWarpSize;
-    const int row = group_row + lane / 8;  // and row + 4
-    const int key = lane % 8;              // and every 8th after it
-    float sums[2][kKeysPerLane] = {};      // (rows, keys)
+  __device__ __forceinline__ void multiply(const HalfTile<Traits, Traits::kTileQ>& q,
+                                           const HalfTile<Traits, Traits::kTileK>& k, int group_row, int) {
+    const int row = first_row(group_row);
+    const int key = first_key();
+#pragma unroll
+    for (int j = 0; j < kKeysPerLane; ++j) sums[0][j] = sums[1][j] = 0.0f;
 
-#pragma unroll 4
+#pragma unroll 8
     for (int d = 0; d < Traits::kHeadDim; d += 8) {
       float q_values[2][8];
       load_floats(q_values[0], q.at(row, d));
@@ -68,13 +70,21 @@ struct Scores<kMathScalar, Traits> {
         }
       }
     }
+  }
 
+  __device__ __forceinline__ void store(ScoreTile<Traits>& scores, int group_row, int) const {
 #pragma unroll
     for (int j = 0; j < kKeysPerLane; ++j) {
-      *scores.at(row, key + 8 * j) = sums[0][j];
-      *scores.at(row + 4, key + 8 * j) = sums[1][j];
+      *scores.at(first_row(group_row), first_key() + 8 * j) = sums[0][j];
+      *scores.at(first_row(group_row) + 4, first_key() + 8 * j) = sums[1][j];
     }
   }
+
+ private:
+  // A lane's rows are this one and the fourth after it.
+  static __device__ __forceinline__ int first_row(int group_row) { return group_row + threadIdx.x % kWarpSize / 8; }
+  // A lane's keys are this one and every eighth after it.
+  static __device__ __forceinline__ int first_key() { return threadIdx.x % 8; }
 };
 
 // A row group is 16 rows; its warps split the keys. Q does not change over the key tiles and stays in fragments.
@@ -94,7 +104,8 @@ struct Scores<kMathWmma, Traits> {
   using KeyFragment = nvcuda::wmma::fragment<nvcuda::wmma::matrix_b, 16, 16, 16, __half, nvcuda::wmma::col_major>;
   using SumFragment = nvcuda::wmma::fragment<nvcuda::wmma::accumulator, 16, 16, 16, float>;
 
-  QueryFragment query[kSteps];  // (16 rows, kHeadDim)
+  QueryFragment query[kSteps];       // (16 rows, kHeadDim)
+  SumFragment sums[kBlocksPerWarp];  // (16 rows, kBlocksPerWarp x 16 keys)
 
   __device__ __forceinline__ void hold_query(const HalfTile<Traits, Traits::kTileQ>& q, int group_row, int) {
 #pragma unroll
@@ -103,22 +114,31 @@ struct Scores<kMathWmma, Traits> {
     }
   }
 
-  __device__ __forceinline__ void compute(ScoreTile<Traits>& scores, const HalfTile<Traits, Traits::kTileQ>&,
-                                          const HalfTile<Traits, Traits::kTileK>& k, int group_row,
-                                          int warp_in_group) {
+  __device__ __forceinline__ void multiply(const HalfTile<Traits, Traits::kTileQ>&,
+                                           const HalfTile<Traits, Traits::kTileK>& k, int, int warp_in_group) {
 #pragma unroll
     for (int block = 0; block < kBlocksPerWarp; ++block) {
-      const int key = 16 * (warp_in_group * kBlocksPerWarp + block);
-      SumFragment sums;  // (16 rows, 16 keys)
-      nvcuda::wmma::fill_fragment(sums, 0.0f);
+      nvcuda::wmma::fill_fragment(sums[block], 0.0f);
 #pragma unroll
       for (int step = 0; step < kSteps; ++step) {
         KeyFragment keys;  // (16 of kHeadDim, 16 keys)
-        nvcuda::wmma::load_matrix_sync(keys, k.at(key, 16 * step), k.kStride);
-        nvcuda::wmma::mma_sync(sums, query[step], keys, sums);
+        nvcuda::wmma::load_matrix_sync(keys, k.at(first_key(warp_in_group, block), 16 * step), k.kStride);
+        nvcuda::wmma::mma_sync(sums[block], query[step], keys, sums[block]);
       }
-      nvcuda::wmma::store_matrix_sync(scores.at(group_row, key), sums, scores.kStride, nvcuda::wmma::mem_row_major);
     }
+  }
+
+  __device__ __forceinline__ void store(ScoreTile<Traits>& scores, int group_row, int warp_in_group) const {
+#pragma unroll
+    for (int block = 0; block < kBlocksPerWarp; ++block) {
+      nvcuda::wmma::store_matrix_sync(scores.at(group_row, first_key(warp_in_group, block)), sums[block],
+                                      scores.kStride, nvcuda::wmma::mem_row_major);
+    }
+  }
+
+ private:
+  static __device__ __forceinline__ int first_key(int warp_in_group, int block) {
+    return 16 * (warp_in_group * kBlocksPerWarp + block);
   }
 };
 

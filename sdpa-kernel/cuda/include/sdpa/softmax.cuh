@@ -51,8 +51,8 @@ constexpr float kLowestMaximum = -1.0e9f;
 
 constexpr float kLog2E = 1.4426950408889634f;
 
-// Scores are in units of e4m3 products; this factor brings them to log2 units. It must stay positive, so that the largest
-// score is the largest probability and -inf times it is -inf: a scale of zero becomes the least positive factor.
+// Scores are in units of e4m3 products; this factor brings them to log2 units. It must stay positive, so that the
+// largest score is the largest probability and -inf times it is -inf: a scale of zero becomes a tiny factor.
 __device__ __forceinline__ float fold_scales(const Params& p, int head) {
   constexpr float kLeast = 1.0e-37f;
   return fmaxf(p.softmax_scale * p.q_scale[head] * p.k_scale[head] * kLog2E, kLeast);
@@ -63,8 +63,8 @@ struct Softmax {
   static_assert(kUnsupported<kRequested>, "SDPA_SOFTMAX: only 0 (scores in shared memory) exists");
 };
 
-// Scores come from shared memory and P goes there. kLanesPerRow neighbouring lanes share a row; each owns pairs of keys,
-// 2 * kLanesPerRow apart, so that the lanes of a row touch consecutive banks.
+// Scores come from shared memory and P goes there. kLanesPerRow neighbouring lanes share a row; each owns pairs of
+// keys, 2 * kLanesPerRow apart, so that the lanes of a row touch consecutive banks.
 template <class Traits>
 struct Softmax<kSoftmaxShared, Traits> {
   static constexpr uint32_t kPlace = kSoftmaxShared;
@@ -76,9 +76,9 @@ struct Softmax<kSoftmaxShared, Traits> {
   using ProbabilityTile =
       SharedTile<Traits::Toggles::kSwizzle, typename P::Element, Traits::kTileQ, Traits::kTileK, 8>;
 
-  float factor;                     // from a score to log2 units
-  float maximum = kLowestMaximum;   // of the row, in score units; equal in all lanes of the row
-  float sum = 0.0f;                 // of the rounded P that this lane owns: what P V adds up, so that a constant V comes out exact
+  float factor;                    // from a score to log2 units
+  float maximum = kLowestMaximum;  // of the row, in score units; equal in all lanes of the row
+  float sum = 0.0f;                // of this lane's rounded P: of what P V adds up, so that a constant V stays constant
 
   __device__ __forceinline__ explicit Softmax(float folded_scales) : factor(folded_scales) {}
 
@@ -103,7 +103,8 @@ struct Softmax<kSoftmaxShared, Traits> {
     sum *= alpha;
 #pragma unroll
     for (int i = 0; i < kPairs; ++i) {
-      const auto p = P::round(make_float2(Exponential::apply(fmaf(s[i].x, factor, bias)), Exponential::apply(fmaf(s[i].y, factor, bias))));
+      const auto p = P::round(make_float2(Exponential::apply(fmaf(s[i].x, factor, bias)),
+                                          Exponential::apply(fmaf(s[i].y, factor, bias))));
       *reinterpret_cast<typename P::Pair*>(probabilities + key_of(i)) = p;
       const float2 rounded = P::widen(p);
       sum += rounded.x + rounded.y;
