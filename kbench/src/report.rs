@@ -151,11 +151,29 @@ fn summary(view: &RunView, comparisons: &[Comparison]) -> Vec<Vec<String>> {
         "vs control (kernel)",
     ])];
     for variant in view.suite.variant_names() {
-        for shape in &view.suite.check_shapes {
+        for shape in shapes_to_show(view, variant) {
             rows.push(summary_row(view, comparisons, variant, shape));
         }
     }
     rows
+}
+
+/// All shapes of a variant that ran; of one that did not, the first of each head dimension, for what ptxas said.
+fn shapes_to_show<'a>(view: &RunView<'a>, variant: &str) -> Vec<&'a str> {
+    let shapes = view.suite.check_shapes.iter().map(String::as_str);
+    if view.evidence.checks.cases.iter().any(|c| c.variant == variant) {
+        return shapes.collect();
+    }
+    let mut seen = Vec::new();
+    let head_dim = |shape: &str| shape.parse::<crate::shape::Shape>().map_or(0, |s| s.head_dim);
+    shapes
+        .filter(|shape| {
+            !seen.contains(&head_dim(shape)) && {
+                seen.push(head_dim(shape));
+                true
+            }
+        })
+        .collect()
 }
 
 fn summary_row(view: &RunView, comparisons: &[Comparison], variant: &str, shape: &str) -> Vec<String> {

@@ -249,7 +249,7 @@ impl Suite {
                 );
             }
         }
-        for patch in self.variants.keys().filter(|name| !seen.contains(name.as_str())) {
+        if let Some(patch) = self.variants.keys().find(|name| !seen.contains(name.as_str())) {
             return value("variants", &format!("`{patch}` is defined but neither control, candidate nor baseline"));
         }
         for limit in &self.performance {

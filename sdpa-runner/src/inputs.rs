@@ -78,7 +78,7 @@ fn draw(problem: &Problem, tensor: &str, key: [u8; 32], head: u64, size: usize) 
             };
             let row = (i / head_dim) as f64;
             let value = match (problem.distribution, tensor) {
-                (Distribution::Outliers, _) if rng.next_u32() % 256 == 0 => 20.0 * value,
+                (Distribution::Outliers, _) if rng.next_u32().is_multiple_of(256) => 20.0 * value,
                 (Distribution::Large, "q" | "k") => 16.0 * value,
                 // Q is positive and K grows along the sequence: scores rise with the key.
                 (Distribution::MaximumLast, "q") => value.abs(),
