@@ -60,13 +60,13 @@ pub const VARIANTS: &[Entry] = &[
         name: "ws-p1",
         about: "warp-specialised, one producer warp",
         source: "sdpa_ladder.cu",
-        toggles: [1, 2, 1, 0, 1, 0, 0, 0, 0, 64, 32, 160],
+        toggles: [1, 2, 1, 0, 1, 0, 0, 0, 0, 64, 32, 288],
     },
     Entry {
         name: "ws-p2",
         about: "warp-specialised, two producer warps",
         source: "sdpa_ladder.cu",
-        toggles: [1, 2, 1, 0, 2, 0, 0, 0, 0, 64, 32, 192],
+        toggles: [1, 2, 1, 0, 2, 0, 0, 0, 0, 64, 32, 320],
     },
 ];
 
