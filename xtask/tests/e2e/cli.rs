@@ -1,11 +1,9 @@
 //! End to end: the `xtask` binary with the real compilers and kernels. Only the runner is a stand-in where a test needs
 //! a machine that this one is not: one without a GPU, or one whose GPU process dies.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::{CLAIMS_A_GPU, Dist, NO_GPU, files};
+use crate::common::{CLAIMS_A_GPU, Dist, NO_GPU, files};
 
 #[test]
 fn without_a_gpu_resources_are_gated_and_the_rest_is_deferred_with_a_remedy() {

@@ -57,6 +57,19 @@ impl Dist {
         dist
     }
 
+    /// With the checkout's own runner and emulation left in the suites.
+    pub fn emulating() -> Dist {
+        let dist = Dist::new(NO_GPU);
+        let checkout = Layout::find().expect("the tests run in a checkout");
+        let runner = xtask::runner::Runner::locate(&checkout, &dist.path("logs")).expect("the runner builds");
+        std::fs::copy(&runner.command[0], dist.path("sdpa-runner")).unwrap();
+        for suite in xtask::plan::suite_names(&checkout) {
+            let file = format!("kbench/suites/{suite}.toml");
+            std::fs::copy(checkout.root.join(&file), dist.path(&file)).unwrap();
+        }
+        dist
+    }
+
     /// Replaces the runner.
     pub fn runner(&self, body: &str) {
         self.write("sdpa-runner", &format!("#!/bin/sh\n{body}\n"));
