@@ -45,16 +45,18 @@ struct Worst<'a> {
 }
 
 impl<'a> Worst<'a> {
-    /// The case with the largest value / limit; a NaN is worse than anything.
+    /// The case that is furthest over its limit, or closest to it; what is not comparable is worse than anything.
+    /// Limits may be zero, so cases are ranked by difference and never by quotient.
     fn over(cases: &[&'a CheckedCase], figure: impl Fn(&Errors) -> (f64, f64)) -> Worst<'a> {
         let mut worst = Worst { value: f64::NAN, limit: f64::NAN, case: None };
+        let excess = |value: f64, limit: f64| if value <= limit { value - limit } else { f64::MAX.min(value - limit) };
         for case in cases {
             let Some(errors) = &case.errors else { continue };
             let (value, limit) = figure(errors);
             // Maxima are over finite elements; an output that is not finite has no error worth a number.
             let value = if errors.nan + errors.inf > 0 { f64::INFINITY } else { value };
-            let better = value / limit <= worst.value / worst.limit;
-            if worst.case.is_none() || !better {
+            let rank = if value.is_nan() { f64::INFINITY } else { excess(value, limit) };
+            if worst.case.is_none() || rank > excess(worst.value, worst.limit) {
                 worst = Worst { value, limit, case: Some(case) };
             }
             if value.is_nan() {
@@ -311,6 +313,9 @@ mod tests {
     fn difference_from_control_is_gated_for_candidates_only() {
         let mut suite = testing::suite();
         suite.max_difference_from_control = Some(0.0);
+        let first = break_case("mission", |c| c.errors.as_mut().unwrap().from_control_max = Some(1e-4));
+        let gates = judge_checks(&suite, &testing::evidence().builds, &first);
+        assert!(gates.iter().any(|g| g.state == State::Fail && g.place.contains("mission")), "the first case counts too");
         let checks = break_case("wide", |c| c.errors.as_mut().unwrap().from_control_max = Some(1e-4));
         let gates = judge_checks(&suite, &testing::evidence().builds, &checks);
         let failed: Vec<_> = gates.iter().filter(|g| g.state == State::Fail).collect();
