@@ -158,6 +158,16 @@ impl Default for Timing {
     }
 }
 
+/// What of a suite's correctness may be judged on the emulator, where there is no GPU. Time never may.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Emulation {
+    /// Shapes that are emulated; the others wait for a GPU.
+    pub shapes: Vec<String>,
+    /// Larger grids are sampled down to this many CTAs, spread evenly over the grid.
+    pub max_ctas: u32,
+}
+
 /// A suite file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -195,6 +205,9 @@ pub struct Suite {
     /// With this, a candidate's output may differ from the control's by at most this much on any gated element.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_difference_from_control: Option<f64>,
+    /// What may be emulated; without it nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emulation: Option<Emulation>,
     /// Relative performance gates.
     #[serde(default)]
     pub performance: Vec<PerformanceLimit>,
@@ -239,6 +252,12 @@ impl Suite {
             ("time_shapes", &self.time_shapes),
         ] {
             shapes_of(key, names)?;
+        }
+        if let Some(emulation) = &self.emulation {
+            shapes_of("emulation.shapes", &emulation.shapes)?;
+            if emulation.max_ctas == 0 {
+                return value("emulation.max_ctas", "must be at least 1");
+            }
         }
         let mut seen = std::collections::BTreeSet::new();
         for name in self.variant_names() {

@@ -5,7 +5,7 @@ mod correctness;
 mod performance;
 mod resources;
 
-pub use correctness::{correctness_pattern, judge_checks, problems};
+pub use correctness::{correctness_pattern, emulated_problems, judge_checks, problems};
 pub use performance::{Comparison, compare, judge_samples, needs_more_rounds, paired_blocks, paired_rounds};
 pub use resources::judge_builds;
 
@@ -87,6 +87,7 @@ pub(crate) mod testing {
             resources: ResourceLimits { max_registers: 120, max_shared_kib: 48, max_spill_bytes: 0 },
             correctness: Default::default(),
             max_difference_from_control: None,
+            emulation: None,
             performance: vec![PerformanceLimit { shape: "mission".into(), min_latency_reduction: 0.1 }],
             absolute: vec![],
             aspiration: None,
@@ -220,6 +221,8 @@ pub(crate) mod testing {
                     repeat_equal: true,
                     inputs_unchanged: true,
                     guards_intact: true,
+                    sampled_ctas: None,
+                    findings: vec![],
                 },
                 errors: Some(errors()),
             })

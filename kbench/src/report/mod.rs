@@ -69,6 +69,7 @@ pub fn render(view: &RunView, format: Format) -> String {
     section("Summary", table(format, summary(view, &comparisons)));
     section("Other input distributions", table(format, stress(view)));
     section("Peers", table(format, peers(view, &comparisons)));
+    section("Times", table(format, times(&comparisons)));
     section("Steps of the ladder", ladder(view));
     section("Gates", table(format, gates(view.gates)));
     section("Decision", decision(view));
@@ -289,6 +290,31 @@ fn peers(view: &RunView, comparisons: &[Comparison]) -> Vec<Vec<String>> {
             of(Mode::Kernel).map_or("-".to_owned(), |c| ratio_cell(c, &view.suite.control)),
         ]);
     }
+    rows
+}
+
+/// Every subject that was timed, with the spread of its samples.
+fn times(comparisons: &[Comparison]) -> Vec<Vec<String>> {
+    let mut rows = vec![strings(&[
+        "shape",
+        "subject",
+        "timer",
+        "us p50",
+        "p90",
+        "p99",
+        "mean",
+        "std",
+        "CV %",
+        "samples",
+        "dropped blocks",
+    ])];
+    rows.extend(comparisons.iter().map(|c| {
+        let t = &c.time_us;
+        let mut row = vec![c.shape.clone(), c.subject.clone(), c.mode.name().to_owned()];
+        row.extend([t.p50, t.p90, t.p99, t.mean, t.std, 100.0 * t.cv].map(significant));
+        row.extend([t.count.to_string(), c.dropped_blocks.to_string()]);
+        row
+    }));
     rows
 }
 

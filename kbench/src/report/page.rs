@@ -217,9 +217,11 @@ fn tables(view: &RunView, comparisons: &[Comparison]) -> String {
         let _ = writeln!(html, "<p>{}</p>", not_measured("Correctness was not checked", why));
     }
     html.push_str(&table("Summary", &cells(super::summary(view, comparisons))));
-    for (title, rows) in
-        [("Peers", super::peers(view, comparisons)), ("Other input distributions", super::stress(view))]
-    {
+    for (title, rows) in [
+        ("Times of every subject", super::times(comparisons)),
+        ("Peers", super::peers(view, comparisons)),
+        ("Other input distributions", super::stress(view)),
+    ] {
         if rows.len() > 1 {
             let _ = writeln!(html, "<details><summary>{title}</summary>\n{}</details>", table(title, &cells(rows)));
         }

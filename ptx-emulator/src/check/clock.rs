@@ -1,0 +1,201 @@
+//! Vector clocks of the warps of a block, and the epochs stored in shadow cells.
+
+/// Who touched a byte, when and from where; 0 is nobody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Epoch(pub(crate) u64);
+
+const T_AT: u32 = 20;
+const T_BITS: u32 = 24;
+const LANE_AT: u32 = 44;
+const WARP_AT: u32 = 49;
+const MULTI: u64 = 1 << 54;
+const COLLECTIVE: u64 = 1 << 55;
+const STRONG: u64 = 1 << 56;
+const IN_FLIGHT: u64 = 1 << 57;
+const VALID: u64 = 1 << 62;
+
+/// Largest clock value of a warp; a run that needs more is refused.
+pub(crate) const MAX_CLOCK: u32 = (1 << T_BITS) - 1;
+
+impl Epoch {
+    /// An access of a lane; the lane can be replaced with [`Epoch::with_lane`].
+    pub(crate) fn new(pc: u32, t: u32, warp: u32) -> Epoch {
+        Epoch(VALID | u64::from(pc & 0xf_ffff) | u64::from(t & MAX_CLOCK) << T_AT | u64::from(warp & 31) << WARP_AT)
+    }
+
+    #[inline(always)]
+    pub(crate) fn with_lane(self, lane: u32) -> Epoch {
+        Epoch(self.0 & !(31 << LANE_AT) | u64::from(lane & 31) << LANE_AT)
+    }
+
+    /// Part of a warp-wide access whose lane assignment is not specified.
+    pub(crate) fn collective(self) -> Epoch {
+        Epoch(self.0 | COLLECTIVE)
+    }
+
+    /// Atomic or volatile.
+    pub(crate) fn strong(self) -> Epoch {
+        Epoch(self.0 | STRONG)
+    }
+
+    /// Issued but not complete.
+    pub(crate) fn in_flight(self) -> Epoch {
+        Epoch(self.0 | IN_FLIGHT)
+    }
+
+    /// Several lanes of the warp did the same.
+    #[inline(always)]
+    pub(crate) fn several(self) -> Epoch {
+        Epoch(self.0 | MULTI)
+    }
+
+    #[inline(always)]
+    pub(crate) fn exists(self) -> bool {
+        self.0 != 0
+    }
+
+    pub(crate) fn pc(self) -> u32 {
+        (self.0 & 0xf_ffff) as u32
+    }
+
+    #[inline(always)]
+    pub(crate) fn t(self) -> u32 {
+        ((self.0 >> T_AT) as u32) & MAX_CLOCK
+    }
+
+    #[inline(always)]
+    pub(crate) fn lane(self) -> u32 {
+        ((self.0 >> LANE_AT) as u32) & 31
+    }
+
+    #[inline(always)]
+    pub(crate) fn warp(self) -> u32 {
+        ((self.0 >> WARP_AT) as u32) & 31
+    }
+
+    pub(crate) fn is_collective(self) -> bool {
+        self.0 & COLLECTIVE != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_strong(self) -> bool {
+        self.0 & STRONG != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_in_flight(self) -> bool {
+        self.0 & IN_FLIGHT != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_several(self) -> bool {
+        self.0 & MULTI != 0
+    }
+}
+
+/// What each warp knows of every other: `known[a][b]` is the time of `b` that `a` has seen.
+#[derive(Clone, Debug)]
+pub(crate) struct Clocks {
+    warps: usize,
+    known: Vec<u32>,
+    /// Own time; advances at every release and at every converging instruction.
+    now: Vec<u32>,
+    /// Accesses of the warp before this time are ordered before all its lanes.
+    synced: Vec<u32>,
+}
+
+/// A copied row of [`Clocks`], the state of a synchronisation object.
+pub(crate) type Stamp = Vec<u32>;
+
+impl Clocks {
+    pub(crate) fn new(warps: usize) -> Clocks {
+        Clocks { warps, known: vec![0; warps * warps], now: vec![1; warps], synced: vec![0; warps] }
+    }
+
+    #[inline(always)]
+    pub(crate) fn now(&self, warp: usize) -> u32 {
+        self.now[warp]
+    }
+
+    /// What `warp` knows, to judge other accesses by.
+    #[inline(always)]
+    pub(crate) fn view(&self, warp: usize) -> View<'_> {
+        let known = &self.known[warp * self.warps..(warp + 1) * self.warps];
+        View { warp: warp as u32, now: self.now[warp], synced: self.synced[warp], known }
+    }
+
+    /// Time passes without ordering anything: a converging instruction.
+    pub(crate) fn tick(&mut self, warp: usize) {
+        self.now[warp] = (self.now[warp] + 1).min(MAX_CLOCK);
+    }
+
+    /// All lanes of the warp are ordered with each other.
+    pub(crate) fn sync_warp(&mut self, warp: usize) {
+        self.tick(warp);
+        self.synced[warp] = self.now[warp];
+    }
+
+    /// Publishes everything `warp` did or knows into `stamp`.
+    pub(crate) fn release(&mut self, warp: usize, stamp: &mut Stamp) {
+        stamp.resize(self.warps, 0);
+        let known = &self.known[warp * self.warps..(warp + 1) * self.warps];
+        for (to, from) in stamp.iter_mut().zip(known) {
+            *to = (*to).max(*from);
+        }
+        stamp[warp] = stamp[warp].max(self.now[warp]);
+        self.tick(warp);
+    }
+
+    /// `warp` learns what `stamp` holds.
+    pub(crate) fn acquire(&mut self, warp: usize, stamp: &Stamp) {
+        let known = &mut self.known[warp * self.warps..(warp + 1) * self.warps];
+        for (to, from) in known.iter_mut().zip(stamp) {
+            *to = (*to).max(*from);
+        }
+    }
+
+    /// Whether a warp's clock has run out.
+    pub(crate) fn exhausted(&self) -> bool {
+        self.now.iter().any(|&t| t >= MAX_CLOCK)
+    }
+}
+
+/// How an earlier access stands to a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Relation {
+    Ordered,
+    /// Same warp, other lane, a converging instruction in between.
+    Converged,
+    /// Same warp, other lane, nothing in between.
+    SameWarp,
+    OtherWarp,
+}
+
+/// The knowledge of one warp at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View<'a> {
+    pub(crate) warp: u32,
+    now: u32,
+    synced: u32,
+    known: &'a [u32],
+}
+
+impl View<'_> {
+    /// Relation of `earlier` to an access of `lane` now.
+    #[inline(always)]
+    pub(crate) fn relation(&self, earlier: Epoch, lane: u32) -> Relation {
+        let t = earlier.t();
+        if earlier.warp() != self.warp {
+            let seen = self.known.get(earlier.warp() as usize).copied().unwrap_or(0);
+            return if t <= seen { Relation::Ordered } else { Relation::OtherWarp };
+        }
+        let own = earlier.lane() == lane && !earlier.is_several() && !earlier.is_collective();
+        if own || t < self.synced {
+            Relation::Ordered
+        } else if t < self.now || earlier.is_collective() {
+            Relation::Converged
+        } else {
+            Relation::SameWarp
+        }
+    }
+}

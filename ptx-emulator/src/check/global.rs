@@ -1,0 +1,194 @@
+//! Shadow of global memory: races between blocks and within one.
+//!
+//! Blocks are ordered by scalar clocks that atomics with fences carry from one to another. One
+//! writer and one reader are kept per word with the bytes they touched, so races may be missed
+//! but none are invented.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use super::clock::{Epoch, Relation, View};
+use super::shadow::Clash;
+use crate::memory::Memory;
+
+/// Words per lock.
+const CHUNK_WORDS: u64 = 256;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Mark {
+    epoch: Epoch,
+    block: u32,
+    /// Clock of the block at the access.
+    time: u32,
+    bytes: u8,
+    /// Readers of other blocks were forgotten.
+    more: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Cell {
+    write: Mark,
+    read: Mark,
+}
+
+type Chunk = Mutex<Option<Box<[Cell]>>>;
+
+/// Times of other blocks that are ordered before a block, and its own clock.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct BlockClock {
+    pub(crate) block: u32,
+    pub(crate) time: u32,
+    seen: HashMap<u32, u32>,
+    /// State published by the next strong store: a copy made at the last fence.
+    fenced: Option<HashMap<u32, u32>>,
+    /// Learnt from strong loads, in force from the next fence on.
+    pending: HashMap<u32, u32>,
+}
+
+fn join(into: &mut HashMap<u32, u32>, from: &HashMap<u32, u32>) {
+    for (&block, &time) in from {
+        let entry = into.entry(block).or_insert(0);
+        *entry = (*entry).max(time);
+    }
+}
+
+impl BlockClock {
+    pub(crate) fn new(block: u32) -> BlockClock {
+        BlockClock { block, time: 1, ..BlockClock::default() }
+    }
+
+    fn snapshot(&mut self) -> HashMap<u32, u32> {
+        let mut all = self.seen.clone();
+        all.insert(self.block, self.time);
+        self.time += 1;
+        all
+    }
+
+    /// A fence by any thread of the block.
+    pub(crate) fn fence(&mut self) {
+        let pending = std::mem::take(&mut self.pending);
+        join(&mut self.seen, &pending);
+        self.fenced = Some(self.snapshot());
+    }
+}
+
+/// A conflict in global memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GlobalConflict {
+    pub(crate) clash: Clash,
+    pub(crate) earlier: Epoch,
+    /// Relation within the block; `OtherWarp` also for another block.
+    pub(crate) relation: Relation,
+    pub(crate) other_block: Option<u32>,
+}
+
+/// Shadow of all allocations, shared by the threads that run blocks.
+#[derive(Debug)]
+pub(crate) struct GlobalShadow {
+    chunks: Vec<Vec<Chunk>>,
+    sync: Mutex<HashMap<u64, HashMap<u32, u32>>>,
+}
+
+impl GlobalShadow {
+    pub(crate) fn new(memory: &Memory) -> GlobalShadow {
+        let chunks = (0..memory.count())
+            .map(|i| {
+                let count = memory.at(i).bytes.div_ceil(4 * CHUNK_WORDS);
+                (0..count).map(|_| Mutex::new(None)).collect()
+            })
+            .collect();
+        GlobalShadow { chunks, sync: Mutex::new(HashMap::new()) }
+    }
+
+    /// Records an access inside one allocation; returns the first conflict.
+    #[expect(clippy::too_many_arguments, reason = "place, kind and knowledge of one access")]
+    pub(crate) fn access(
+        &self,
+        allocation: usize,
+        offset: u64,
+        size: u32,
+        write: bool,
+        me: Epoch,
+        clock: &BlockClock,
+        view: &View<'_>,
+    ) -> Option<GlobalConflict> {
+        let (mut at, end) = (offset, offset + u64::from(size));
+        let mut found = None;
+        while at < end {
+            let word = at / 4;
+            let next = (word * 4 + 4).min(end);
+            let bytes = ((1u16 << (next - word * 4)) - (1u16 << (at - word * 4))) as u8;
+            let chunk = &self.chunks[allocation][(word / CHUNK_WORDS) as usize];
+            let mut cells = chunk.lock().unwrap_or_else(PoisonError::into_inner);
+            let cells = cells.get_or_insert_with(|| vec![Cell::default(); CHUNK_WORDS as usize].into());
+            let cell = &mut cells[(word % CHUNK_WORDS) as usize];
+            let mark = Mark { epoch: me, block: clock.block, time: clock.time, bytes, more: false };
+            found = found.or(touch(cell, mark, write, clock, view));
+            at = next;
+        }
+        found
+    }
+
+    /// Whether some byte of the word was written in this launch.
+    pub(crate) fn written(&self, allocation: usize, offset: u64) -> bool {
+        let word = offset / 4;
+        let chunk = &self.chunks[allocation][(word / CHUNK_WORDS) as usize];
+        let cells = chunk.lock().unwrap_or_else(PoisonError::into_inner);
+        cells.as_ref().is_some_and(|c| c[(word % CHUNK_WORDS) as usize].write.epoch.exists())
+    }
+
+    /// Ordering effect of a strong access at an address.
+    pub(crate) fn synchronise(
+        &self,
+        address: u64,
+        clock: &mut BlockClock,
+        read: bool,
+        write: bool,
+        acquire: bool,
+        release: bool,
+    ) {
+        let mut sync = self.sync.lock().unwrap_or_else(PoisonError::into_inner);
+        if read && let Some(stamp) = sync.get(&address) {
+            join(if acquire { &mut clock.seen } else { &mut clock.pending }, stamp);
+        }
+        if write {
+            let published = if release { Some(clock.snapshot()) } else { clock.fenced.clone() };
+            if let Some(published) = published {
+                join(sync.entry(address).or_default(), &published);
+            }
+        }
+    }
+}
+
+fn touch(cell: &mut Cell, mark: Mark, write: bool, clock: &BlockClock, view: &View<'_>) -> Option<GlobalConflict> {
+    let judge = |old: Mark, clash: Clash| {
+        let apart = old.bytes & mark.bytes == 0;
+        if !old.epoch.exists() || apart || (old.epoch.is_strong() && mark.epoch.is_strong()) {
+            return None;
+        }
+        if old.block != mark.block {
+            let seen = clock.seen.get(&old.block).copied().unwrap_or(0);
+            let ordered = old.time <= seen || old.more && !clock.seen.is_empty();
+            let conflict = GlobalConflict {
+                clash,
+                earlier: old.epoch,
+                relation: Relation::OtherWarp,
+                other_block: Some(old.block),
+            };
+            return (!ordered).then_some(conflict);
+        }
+        let relation = view.relation(old.epoch, mark.epoch.lane());
+        let conflict = GlobalConflict { clash, earlier: old.epoch, relation, other_block: None };
+        (relation != Relation::Ordered).then_some(conflict)
+    };
+    if write {
+        let conflict = judge(cell.write, Clash::WriteWrite).or(judge(cell.read, Clash::WriteAfterRead));
+        *cell = Cell { write: mark, read: Mark::default() };
+        return conflict;
+    }
+    let conflict = judge(cell.write, Clash::ReadAfterWrite);
+    let old = cell.read;
+    let lost = old.epoch.exists() && (old.more || old.block != mark.block);
+    cell.read = Mark { more: lost, ..mark };
+    conflict
+}

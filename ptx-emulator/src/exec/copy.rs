@@ -1,0 +1,312 @@
+//! `cp.async`: groups per thread, data visible as late as the model allows.
+//!
+//! With the in-flight check the destination holds poison from issue to wait, so a kernel that
+//! reads too early computes NaN as well as being reported. Without it the copy is immediate.
+
+use super::block::{Block, Context};
+use super::memory::{Target, Use};
+use super::regs::{LANES, each_lane, w};
+use super::step::Flow;
+use super::warp::{OpenArrive, OpenCopy, Warp};
+use crate::check::shadow::{Access, Conflict};
+use crate::program::{Addr, CopyAsync, Space};
+use crate::report::{Kind, RawSite, Severity};
+
+impl Block {
+    pub(crate) fn copy_async(
+        &mut self,
+        context: &Context<'_>,
+        warp: &mut Warp,
+        pc: usize,
+        active: u32,
+        copy: &CopyAsync,
+    ) -> Flow {
+        let mut sizes = [copy.bytes; LANES];
+        if let Some(row) = copy.src_bytes {
+            // A source size above the copy size has no meaning; the hardware cuts it.
+            sizes = w(&warp.regs, row).map(|v| v.min(copy.bytes));
+        }
+        let reading = sizes.iter().enumerate().fold(0, |m, (l, &s)| m | u32::from(s > 0) << l) & active;
+        let mut data = [[0u8; 16]; LANES];
+        let mut defined = [u16::MAX; LANES];
+        let mut readable = active & !reading;
+        let mut sources = [0u64; LANES];
+        // A source of size 0 is not touched, so its address may be anything.
+        let read = Use { pc, bytes: copy.bytes, align: copy.bytes, write: false, strong: false, collective: false };
+        let uniform = sizes == [copy.bytes; LANES] || reading == 0;
+        let source_use = if uniform { read } else { Use { bytes: 4, ..read } };
+        if !uniform {
+            self.check_partial_sources(context, warp, pc, reading, &copy.src, &sizes);
+        }
+        self.for_each_target(context, warp, reading, &copy.src, source_use, |block, warp, target| {
+            block.shadow_global(context, warp, target, source_use, 0);
+            readable |= target.lanes;
+            each_lane(target.lanes, |l| {
+                sources[l] = target.at[l];
+                let allocation = context.memory.at(target.allocation[l] as usize);
+                let at = target.at[l] - allocation.base;
+                for i in 0..u64::from(sizes[l]).min(allocation.bytes - at) {
+                    data[l][i as usize] = allocation.load(at + i, 1) as u8;
+                    if !allocation.is_defined(at + i, 1) {
+                        defined[l] &= !(1 << i);
+                    }
+                }
+            });
+        });
+        let usage = Use { pc, bytes: copy.bytes, align: copy.bytes, write: true, strong: false, collective: false };
+        self.for_each_target(context, warp, readable, &copy.dst, usage, |block, warp, target| {
+            block.issue(context, warp, target, usage, &data, &defined, &sources, &sizes);
+        });
+        Flow::Next
+    }
+
+    /// Bounds of sources whose sizes differ by lane.
+    fn check_partial_sources(
+        &mut self,
+        context: &Context<'_>,
+        warp: &Warp,
+        pc: usize,
+        lanes: u32,
+        addr: &Addr,
+        sizes: &[u32; LANES],
+    ) {
+        let at = Self::addresses(warp, addr);
+        each_lane(lanes, |l| {
+            if context.memory.find(at[l], u64::from(sizes[l])).is_none() {
+                self.report_lane(context, warp, Kind::OutOfBounds, pc, "read", 1 << l, || {
+                    format!("out of bounds: {}-byte global read at 0x{:x}", sizes[l], at[l])
+                });
+            }
+        });
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "everything a copy remembers until it completes")]
+    fn issue(
+        &mut self,
+        context: &Context<'_>,
+        warp: &mut Warp,
+        target: &Target,
+        usage: Use,
+        data: &[[u8; 16]; LANES],
+        defined: &[u16; LANES],
+        sources: &[u64; LANES],
+        sizes: &[u32; LANES],
+    ) {
+        let late = context.launch.checks.in_flight;
+        self.shadow_issue(context, warp, target, usage, late);
+        each_lane(target.lanes, |l| {
+            let open = OpenCopy {
+                sequence: warp.issued,
+                lane: l as u32,
+                group: warp.groups[l],
+                dst: target.at[l] as u32,
+                bytes: usage.bytes,
+                pc: usage.pc as u32,
+                src: sources[l],
+                src_bytes: sizes[l],
+                data: data[l],
+                defined: defined[l],
+            };
+            warp.issued += 1;
+            if late {
+                let at = open.dst as usize;
+                self.shared.bytes[at..at + open.bytes as usize].fill(0xff);
+                self.shared.define(open.dst, open.bytes, false);
+            } else {
+                self.deliver(&open);
+            }
+            warp.copies.push(open);
+        });
+    }
+
+    /// Race check of the destination at issue.
+    fn shadow_issue(&mut self, context: &Context<'_>, warp: &Warp, target: &Target, usage: Use, late: bool) {
+        let Some(mut shadow) = self.shared.shadow.take() else {
+            return;
+        };
+        let mut base = self.epoch(warp, usage.pc);
+        if late {
+            base = base.in_flight();
+        }
+        let mut conflicts: Vec<Conflict> = Vec::new();
+        let view = self.clocks.view(warp.index);
+        each_lane(target.lanes, |l| {
+            let access = Access {
+                offset: target.at[l] as u32,
+                size: usage.bytes,
+                write: true,
+                same_value: false,
+                me: base.with_lane(l as u32),
+            };
+            shadow.access(&view, access, &mut |conflict| conflicts.push(conflict));
+        });
+        self.shared.shadow = Some(shadow);
+        for conflict in conflicts {
+            self.report_conflict(context, warp, conflict, usage);
+        }
+    }
+
+    /// Puts the bytes of a copy in place.
+    fn deliver(&mut self, open: &OpenCopy) {
+        let (at, bytes) = (open.dst as usize, open.bytes as usize);
+        self.shared.bytes[at..at + bytes].copy_from_slice(&open.data[..bytes]);
+        for i in 0..open.bytes {
+            self.shared.define(open.dst + i, 1, open.defined >> i & 1 == 1);
+        }
+    }
+
+    /// Completes one copy on behalf of its thread.
+    fn complete(&mut self, context: &Context<'_>, warp: &Warp, open: &OpenCopy) {
+        if !context.launch.checks.in_flight {
+            return;
+        }
+        self.check_source(context, warp, open);
+        self.deliver(open);
+        let me = self.epoch(warp, open.pc as usize).with_lane(open.lane);
+        if let Some(shadow) = &mut self.shared.shadow {
+            shadow.complete(open.dst, open.bytes, me);
+        }
+    }
+
+    /// The hardware may have read the source at any time until now.
+    fn check_source(&mut self, context: &Context<'_>, warp: &Warp, open: &OpenCopy) {
+        if open.src_bytes == 0 {
+            return;
+        }
+        let Some(allocation) = context.memory.find(open.src, u64::from(open.src_bytes)) else {
+            return;
+        };
+        let at = open.src - allocation.base;
+        let changed = (0..open.src_bytes).any(|i| allocation.load(at + u64::from(i), 1) as u8 != open.data[i as usize]);
+        if changed {
+            let site = RawSite { role: "copies", pc: open.pc, warp: warp.index as u32, lane: open.lane };
+            self.report(context, Kind::SourceChanged, Severity::Error, &[site], || {
+                format!("source of a cp.async in {} changed before the copy was complete", allocation.name)
+            });
+        }
+    }
+
+    /// `wait_group` and `wait_all` for the lanes of `active`.
+    pub(crate) fn copy_wait(
+        &mut self,
+        context: &Context<'_>,
+        warp: &mut Warp,
+        _pc: usize,
+        active: u32,
+        pending: Option<u32>,
+    ) -> Flow {
+        if warp.copies.is_empty() {
+            return Flow::Next;
+        }
+        let copies = std::mem::take(&mut warp.copies);
+        let mut rest = Vec::with_capacity(copies.len());
+        for open in copies {
+            let committed = warp.groups[open.lane as usize];
+            let due = match pending {
+                // The newest `pending` committed groups may stay open; uncommitted copies too.
+                Some(pending) => open.group < committed.saturating_sub(pending),
+                None => true,
+            };
+            if (active >> open.lane) & 1 == 1 && due {
+                self.complete(context, warp, &open);
+            } else {
+                rest.push(open);
+            }
+        }
+        warp.copies = rest;
+        Flow::Next
+    }
+
+    /// `cp.async.mbarrier.arrive`: remembered until the copies before it are complete.
+    pub(crate) fn copy_arrive(
+        &mut self,
+        context: &Context<'_>,
+        warp: &mut Warp,
+        pc: usize,
+        active: u32,
+        addr: &Addr,
+        noinc: bool,
+    ) -> Flow {
+        let usage = Use { pc, bytes: 8, align: 8, write: false, strong: true, collective: false };
+        self.for_each_target(context, warp, active, addr, usage, |block, warp, target| {
+            if target.space != Space::Shared {
+                block.report_lane(context, warp, Kind::MbarrierMisuse, pc, "arrives", target.lanes, || {
+                    "mbarrier outside shared memory".into()
+                });
+                return;
+            }
+            each_lane(target.lanes, |l| {
+                let addr = target.at[l] as u32;
+                if !noinc {
+                    block.mbar_expect_arrival(context, warp, pc, l as u32, addr);
+                }
+                let after = warp.issued;
+                warp.arrives.push(OpenArrive { lane: l as u32, addr, after, pc: pc as u32 });
+            });
+        });
+        self.progressed();
+        Flow::Next
+    }
+
+    /// Completes the oldest asynchronous arrivals: called when every warp waits, which is as
+    /// late as the model allows. True if anything happened.
+    pub(crate) fn complete_late(&mut self, context: &Context<'_>) -> bool {
+        let mut any = false;
+        for at in 0..self.warps.len() {
+            let Some(mut warp) = self.warps[at].take() else {
+                continue;
+            };
+            if !warp.arrives.is_empty() {
+                let first = warp.arrives.remove(0);
+                let same = |a: &OpenArrive| a.pc == first.pc && a.addr == first.addr && a.after == first.after;
+                let (now, later) = std::mem::take(&mut warp.arrives).into_iter().partition(same);
+                warp.arrives = later;
+                let mut now: Vec<OpenArrive> = now;
+                now.insert(0, first);
+                for arrive in now {
+                    self.finish_arrive(context, &mut warp, arrive);
+                }
+                any = true;
+            }
+            self.warps[at] = Some(warp);
+        }
+        any
+    }
+
+    fn finish_arrive(&mut self, context: &Context<'_>, warp: &mut Warp, arrive: OpenArrive) {
+        let copies = std::mem::take(&mut warp.copies);
+        let mut rest = Vec::new();
+        for open in copies {
+            if open.lane == arrive.lane && open.sequence < arrive.after {
+                self.complete(context, warp, &open);
+            } else {
+                rest.push(open);
+            }
+        }
+        warp.copies = rest;
+        self.mbar_arrive_async(context, warp, arrive);
+        self.progressed();
+    }
+
+    /// Exiting lanes leave no copy behind unseen.
+    pub(crate) fn drop_copies(&mut self, context: &Context<'_>, warp: &mut Warp, pc: usize, lanes: u32) {
+        // Copies that an asynchronous arrival will complete are accounted for.
+        let covered = warp.arrives.iter().fold(0u32, |m, a| m | 1 << a.lane);
+        let open = warp.copies.iter().find(|c| lanes & !covered & (1 << c.lane) != 0).copied();
+        let Some(open) = open else { return };
+        if context.launch.checks.in_flight {
+            let sites = [
+                RawSite { role: "copies", pc: open.pc, warp: warp.index as u32, lane: open.lane },
+                RawSite { role: "exits", pc: pc as u32, warp: warp.index as u32, lane: open.lane },
+            ];
+            self.report(context, Kind::UnwaitedCopy, Severity::Warning, &sites, || {
+                "a thread exits with a cp.async it never waited for".into()
+            });
+        }
+    }
+
+    /// Value of a 32-bit slot of one lane.
+    pub(crate) fn word(warp: &Warp, row: u16, lane: usize) -> u32 {
+        warp.regs.w[usize::from(row)].0[lane]
+    }
+}

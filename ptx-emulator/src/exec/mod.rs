@@ -1,0 +1,19 @@
+//! The interpreter: warps of a block as coroutines over decoded instructions.
+//!
+//! `warp` holds fragments and picks what to run, `step` executes one instruction, `block`
+//! schedules the warps; the other files are the families of instructions.
+
+pub(crate) mod alu;
+mod atom;
+mod barrier;
+pub(crate) mod block;
+mod copy;
+mod lanes;
+mod mbarrier;
+mod memory;
+pub(crate) mod regs;
+pub(crate) mod run;
+pub(crate) mod simd;
+mod step;
+mod tensor;
+pub(crate) mod warp;

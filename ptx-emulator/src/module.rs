@@ -1,0 +1,141 @@
+//! A loaded PTX module: its kernels and its initialised variables.
+
+use std::collections::HashMap;
+
+use crate::lower::{self, LoadError};
+use crate::memory::SYMBOL_BASE;
+use crate::parse::ast::{InitItem, Unit, Var, VarSpace};
+use crate::parse::{self, ParseError};
+use crate::program::Program;
+
+/// Unmapped bytes between two module variables.
+const SYMBOL_GAP: u64 = 4096;
+
+/// Content of a module variable as it is before the first launch.
+#[derive(Clone, Debug)]
+pub(crate) struct Image {
+    pub(crate) name: String,
+    pub(crate) address: u64,
+    pub(crate) constant: bool,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// A parsed translation unit.
+#[derive(Debug)]
+pub struct Module {
+    unit: Unit,
+    symbols: HashMap<String, u64>,
+    images: Vec<Image>,
+}
+
+/// A kernel that passed every check of the loader.
+#[derive(Debug)]
+pub struct Kernel {
+    pub(crate) program: Program,
+    pub(crate) files: HashMap<u32, String>,
+}
+
+impl Module {
+    /// Parses PTX text. Instructions are checked when a kernel is taken with [`Module::entry`].
+    pub fn parse(source: &str) -> Result<Module, ParseError> {
+        let unit = parse::parse(source)?;
+        let mut symbols = HashMap::new();
+        let mut next = SYMBOL_BASE;
+        let placed: Vec<&Var> = unit
+            .vars
+            .iter()
+            .filter(|v| matches!(v.space, VarSpace::Global | VarSpace::Const))
+            .filter(|v| !v.external)
+            .collect();
+        for var in &placed {
+            next = next.next_multiple_of(u64::from(var.align.max(16)));
+            if symbols.insert(var.name.clone(), next).is_some() {
+                return Err(ParseError::new(var.line, format!("`{}` is defined twice", var.name)));
+            }
+            next += var.bytes + SYMBOL_GAP;
+        }
+        let images = placed.iter().map(|v| image(v, &symbols)).collect::<Result<_, _>>()?;
+        Ok(Module { images, symbols, unit })
+    }
+
+    /// Names of the kernels, in the order of the text.
+    pub fn entries(&self) -> Vec<&str> {
+        let kernels = self.unit.functions.iter().filter(|f| f.entry && f.defined);
+        kernels.map(|f| f.name.as_str()).collect()
+    }
+
+    /// The `.target` of the module, such as `sm_89`.
+    pub fn target(&self) -> &str {
+        &self.unit.target
+    }
+
+    /// Loads a kernel; anything in it that cannot be executed faithfully is refused here.
+    pub fn entry(&self, name: &str) -> Result<Kernel, LoadError> {
+        let found = self.unit.functions.iter().position(|f| f.entry && f.defined && f.name == name);
+        let Some(index) = found else {
+            return Err(LoadError {
+                line: 0,
+                instruction: name.to_owned(),
+                message: format!("no such kernel; there are: {}", self.entries().join(", ")),
+            });
+        };
+        let program = lower::lower(&self.unit, index, &self.symbols)?;
+        Ok(Kernel { program, files: self.unit.files.clone() })
+    }
+
+    /// Initial bytes of a `.global` or `.const` variable.
+    pub fn global_symbol(&self, name: &str) -> Option<&[u8]> {
+        self.images.iter().find(|i| i.name == name).map(|i| i.bytes.as_slice())
+    }
+
+    pub(crate) fn images(&self) -> &[Image] {
+        &self.images
+    }
+}
+
+impl Kernel {
+    /// Name of the kernel.
+    pub fn name(&self) -> &str {
+        &self.program.name
+    }
+
+    /// Offset and size in bytes of each parameter.
+    pub fn parameters(&self) -> Vec<(usize, usize)> {
+        let params = self.program.params.iter();
+        params.map(|p| (p.offset as usize, p.bytes as usize)).collect()
+    }
+
+    /// Size in bytes of the parameter block.
+    pub fn parameter_bytes(&self) -> usize {
+        self.program.param_bytes as usize
+    }
+
+    /// Number of decoded operations.
+    pub fn operations(&self) -> usize {
+        self.program.insts.len()
+    }
+
+    /// Registers after decoding: 32-bit rows, 64-bit rows and predicates.
+    pub fn registers(&self) -> (usize, usize, usize) {
+        (self.program.w_rows, self.program.d_rows, self.program.p_rows)
+    }
+}
+
+fn image(var: &Var, symbols: &HashMap<String, u64>) -> Result<Image, ParseError> {
+    let mut bytes = Vec::with_capacity(var.bytes as usize);
+    for item in &var.init {
+        match item {
+            InitItem::Bytes(part) => bytes.extend_from_slice(part),
+            InitItem::Address(name, offset) => {
+                let address = symbols.get(name).ok_or_else(|| {
+                    ParseError::new(var.line, format!("`{name}` in the value of `{}` is unknown", var.name))
+                })?;
+                bytes.extend_from_slice(&address.wrapping_add(*offset as u64).to_le_bytes());
+            }
+        }
+    }
+    // Variables without a value are zero, as the loader of the hardware leaves them.
+    bytes.resize(var.bytes as usize, 0);
+    let address = symbols.get(&var.name).copied().unwrap_or(SYMBOL_BASE);
+    Ok(Image { name: var.name.clone(), address, constant: var.space == VarSpace::Const, bytes })
+}

@@ -1,0 +1,235 @@
+//! Findings of a run: what went wrong, who did it, where in PTX and CUDA source.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::module::Kernel;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Severity {
+    /// Harmless as observed, such as a race that stores equal values.
+    Info,
+    /// Not guaranteed by the PTX memory model but working on known hardware.
+    Warning,
+    /// A fault, or undefined behaviour that other timing would show.
+    Error,
+}
+
+/// What kind of rule was broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Two unordered stores to the same byte.
+    RaceWriteWrite,
+    /// A store, then an unordered load.
+    RaceReadAfterWrite,
+    /// A load, then an unordered store.
+    RaceWriteAfterRead,
+    /// Bytes touched between the issue of a `cp.async` and its wait.
+    InFlight,
+    /// The source of a `cp.async` changed before the copy had to be complete.
+    SourceChanged,
+    /// `cp.async` still open when its thread exited.
+    UnwaitedCopy,
+    /// An access outside every allocation or variable.
+    OutOfBounds,
+    /// An address that is not a multiple of the access size.
+    Misaligned,
+    /// An undefined value used as an address.
+    UninitialisedAddress,
+    /// An undefined value that decides a branch.
+    UninitialisedBranch,
+    /// An undefined value stored to global memory.
+    UninitialisedStore,
+    /// A barrier used against its rules.
+    BarrierMisuse,
+    /// A barrier completed although some threads had exited.
+    ExitedBeforeBarrier,
+    /// A warp-wide instruction without all the lanes it names.
+    SyncDivergence,
+    /// An mbarrier used against its life cycle.
+    MbarrierMisuse,
+    /// `ld.global.nc` of memory written in the same launch.
+    NonCoherentRead,
+    /// A store to constant memory.
+    ReadOnlyStore,
+    /// No thread of the block can go on.
+    Deadlock,
+    /// Only polls of unchanging values for a long time.
+    NoProgress,
+    /// The instruction limit of a warp was reached.
+    Runaway,
+    /// `trap` or a failed device assertion.
+    Trap,
+}
+
+/// One access or instruction that takes part in a finding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Site {
+    /// Index of the decoded operation.
+    #[serde(skip)]
+    pub(crate) pc: u32,
+    /// Role: `write`, `read`, `waits`, …
+    pub role: String,
+    /// Opcode with modifiers.
+    pub instruction: String,
+    /// Line of the PTX text.
+    pub ptx_line: u32,
+    /// CUDA source, outermost caller first, as `file:line`.
+    pub source: Vec<String>,
+    /// Warp within the block.
+    pub warp: u32,
+    /// Lane within the warp.
+    pub lane: u32,
+}
+
+/// One distinct problem; repeated hits are counted, not repeated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Which rule was broken.
+    pub kind: Kind,
+    /// How bad it is.
+    pub severity: Severity,
+    /// One sentence: what happened and to which bytes.
+    pub message: String,
+    /// Block of the first hit.
+    pub block: [u32; 3],
+    /// Participants, the later access last.
+    pub sites: Vec<Site>,
+    /// Further lines, such as the wait graph of a deadlock.
+    pub notes: Vec<String>,
+    /// Number of hits.
+    pub hits: u64,
+}
+
+impl Finding {
+    /// Whether this must fail a validation.
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = match self.severity {
+            Severity::Info => "INFO",
+            Severity::Warning => "WARNING",
+            Severity::Error => "ERROR",
+        };
+        let [x, y, z] = self.block;
+        write!(f, "{severity} {}, block ({x},{y},{z})", self.message)?;
+        for site in &self.sites {
+            let thread = site.warp * 32 + site.lane;
+            write!(
+                f,
+                "\n  {}: {} by warp {} lane {} (thread {thread})  {}  [ptx {}]",
+                site.role,
+                site.instruction,
+                site.warp,
+                site.lane,
+                site.source.join(" < "),
+                site.ptx_line
+            )?;
+        }
+        for note in &self.notes {
+            write!(f, "\n  {note}")?;
+        }
+        write!(f, "\n  {} hit{}", self.hits, if self.hits == 1 { "" } else { "s" })
+    }
+}
+
+/// All findings as a JSON array; see [`Finding`] for the fields.
+pub fn findings_to_json(findings: &[Finding]) -> Result<String, serde_json::Error> {
+    serde_json::to_string_pretty(findings)
+}
+
+/// A participant before its position is looked up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RawSite {
+    pub(crate) role: &'static str,
+    pub(crate) pc: u32,
+    pub(crate) warp: u32,
+    pub(crate) lane: u32,
+}
+
+/// Most distinct findings kept per run; more are counted only.
+const MAX_DISTINCT: usize = 1000;
+
+/// Collects findings of one block, one per pair of instructions and kind.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    index: HashMap<(Kind, Severity, u32, u32), usize>,
+    pub(crate) list: Vec<Finding>,
+}
+
+impl Findings {
+    /// Counts a hit; `describe` is called for the first of its kind only.
+    pub(crate) fn add(
+        &mut self,
+        kernel: &Kernel,
+        kind: Kind,
+        severity: Severity,
+        block: [u32; 3],
+        sites: &[RawSite],
+        describe: impl FnOnce() -> (String, Vec<String>),
+    ) {
+        let pc = |i: usize| sites.get(i).map_or(u32::MAX, |s: &RawSite| s.pc);
+        let key = (kind, severity, pc(0), pc(1));
+        if let Some(&at) = self.index.get(&key) {
+            self.list[at].hits += 1;
+            return;
+        }
+        if self.list.len() >= MAX_DISTINCT {
+            return;
+        }
+        let (message, notes) = describe();
+        let sites = sites.iter().map(|s| resolve(kernel, s)).collect();
+        self.index.insert(key, self.list.len());
+        self.list.push(Finding { kind, severity, message, block, sites, notes, hits: 1 });
+    }
+
+    /// Adds the findings of another block.
+    pub(crate) fn merge(&mut self, other: Findings) {
+        for finding in other.list {
+            let pc = |i: usize| finding.sites.get(i).map_or(u32::MAX, |s: &Site| s.pc);
+            let key = (finding.kind, finding.severity, pc(0), pc(1));
+            match self.index.get(&key) {
+                Some(&at) => self.list[at].hits += finding.hits,
+                None if self.list.len() >= MAX_DISTINCT => {}
+                None => {
+                    self.index.insert(key, self.list.len());
+                    self.list.push(finding);
+                }
+            }
+        }
+    }
+}
+
+fn resolve(kernel: &Kernel, raw: &RawSite) -> Site {
+    let program = &kernel.program;
+    let pc = raw.pc as usize;
+    let origin = program.origins.get(pc).copied().unwrap_or_default();
+    let text = program.texts.get(pc).and_then(|&t| program.text_table.get(t as usize));
+    let chain = program.sources.get(origin.source as usize);
+    let source = chain
+        .into_iter()
+        .flat_map(|chain| chain.0.iter().rev())
+        .map(|pos| {
+            let file = kernel.files.get(&pos.file).map_or("?", |name| name.rsplit('/').next().unwrap_or(name));
+            format!("{file}:{}", pos.line)
+        })
+        .collect();
+    Site {
+        pc: raw.pc,
+        role: raw.role.to_owned(),
+        instruction: text.cloned().unwrap_or_default(),
+        ptx_line: origin.line,
+        source,
+        warp: raw.warp,
+        lane: raw.lane,
+    }
+}

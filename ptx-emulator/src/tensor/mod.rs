@@ -1,0 +1,4 @@
+//! Tensor-core arithmetic on plain arrays: fragment layouts and the models of the sums.
+
+pub(crate) mod layout;
+pub(crate) mod sum;
