@@ -146,7 +146,7 @@ fn plots(view: &RunView, earlier: &[HistoryPoint], this: &PastRun) -> String {
     let others = readable.len() + 1 - runs.len();
     let left_out = match others {
         0 => String::new(),
-        n => format!(" {n} earlier on other devices or on none are in the table only."),
+        n => format!(" Earlier runs on other devices or on none ({n}) are in the table only."),
     };
     let drawn: Vec<String> = view.suite.time_shapes.iter().filter_map(|shape| plot(view.suite, &runs, shape)).collect();
     if drawn.is_empty() {
@@ -248,7 +248,10 @@ mod tests {
         assert!(joined.contains("<svg") && joined.contains("old, 2026-01-02T03:04:05Z: 111.5 us"), "{joined}");
         assert!(joined.contains("of 2 runs on this very device"), "{joined}");
         let other = shown(vec![Ok(past("GPU-1", 111.5))]);
-        assert!(!other.contains("<svg") && other.contains("1 earlier on other devices"), "{other}");
+        assert!(
+            !other.contains("<svg") && other.contains("on other devices or on none (1) are in the table only"),
+            "{other}"
+        );
         assert!(other.contains("old 111.5") && other.contains("(GPU-1)"), "{other}");
     }
 

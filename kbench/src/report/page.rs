@@ -233,8 +233,12 @@ fn tables(view: &RunView, comparisons: &[Comparison]) -> String {
 }
 
 fn cells(rows: Vec<Vec<String>>) -> Vec<Vec<Cell>> {
-    let figure = |text: &str| !text.contains(' ');
-    let cell = |text: &String| if figure(text) { Cell::figure(text) } else { Cell::text(text) };
+    let cell = |text: &String| match text.split_once(" (") {
+        // A ratio with its interval, and below it the speedup.
+        Some((ratio, speedup)) if ratio.ends_with(']') => Cell::lines(&[ratio.to_owned(), format!("({speedup}")]),
+        _ if text.contains(' ') => Cell::text(text),
+        _ => Cell::figure(text),
+    };
     rows.iter().map(|row| row.iter().map(cell).collect()).collect()
 }
 

@@ -201,7 +201,7 @@ fn distributions(rows: &[Row]) -> String {
         let outside = if beyond == 0 {
             String::new()
         } else {
-            format!(" {beyond} beyond the axis are drawn as arrows at its end; the range at the right has them.")
+            format!(" Blocks beyond the axis ({beyond}) are arrows at its end; the range at the right has them.")
         };
         let caption = format!(
             "The same blocks around each subject's own p50, in percent: how steady it is. Dropped \
@@ -404,7 +404,7 @@ fn gate_note(view: &RunView, row: &Row, shape: &str, (low, high): (f64, f64)) ->
         bound if bound > high => "above this axis",
         _ => "dashed line",
     };
-    Some(format!("gate: the whole interval at or below {} ({place})", significant(bound)))
+    Some(format!("gate: interval at or below {} ({place})", significant(bound)))
 }
 
 fn beyond_note(points: &[(u32, f64)], (low, high): (f64, f64)) -> Option<String> {
