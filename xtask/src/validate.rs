@@ -12,7 +12,7 @@ use kbench::evidence::{
 };
 use kbench::job::{BenchJob, ErrorsJob, Event, Executor, Job, LaunchJob, Module, PeerCommand};
 use kbench::judge::{Evidence, emulated_problems, judge, problems};
-use kbench::report::{Format, RunView, headline, markdown_file, render};
+use kbench::report::{Format, RunView, headline, html, markdown_file, render};
 use kbench::shape::{Distribution, Problem};
 use kbench::suite::Suite;
 use sdpa_kernel::registry::Variant;
@@ -20,6 +20,7 @@ use sdpa_kernel::registry::Variant;
 use crate::build::{BuildSet, build_all};
 use crate::console::Step;
 use crate::environment::{self, SourceState};
+use crate::inspect::earlier_runs;
 use crate::layout::Layout;
 use crate::plan::Plan;
 use crate::run_dir::RunDir;
@@ -485,6 +486,7 @@ fn conclude(plan: &Plan, run: RunDir, environment: &Environment, evidence: &Evid
     let name = run.name();
     let view = RunView { name: &name, suite: &plan.suite, evidence, gates: &gates, decision: &decision, environment };
     run.write("REPORT.md", &markdown_file(&view))?;
+    run.write("report.html", &html(&view, &earlier_runs(&run, &plan.suite.name)?))?;
     let report = format!("{}\n{}", render(&view, Format::Table), headline(&view));
     run.seal()?;
     Ok(Outcome { run, decision, report })

@@ -6,7 +6,7 @@ mod performance;
 mod resources;
 
 pub use correctness::{correctness_pattern, emulated_problems, judge_checks, problems};
-pub use performance::{Comparison, compare, judge_samples, needs_more_rounds, paired_blocks};
+pub use performance::{Comparison, compare, judge_samples, needs_more_rounds, paired_blocks, paired_rounds};
 pub use resources::judge_builds;
 
 use crate::evidence::{Builds, Checks, Peers, Samples};

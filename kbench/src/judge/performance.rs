@@ -1,6 +1,8 @@
 //! Gates on timed blocks, and the comparisons that reports show. A ratio is only ever taken between blocks of one round
 //! of one run; kernel time decides, call time is shown beside it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::split_remedy;
@@ -11,15 +13,26 @@ use crate::suite::{PerformanceLimit, Suite};
 
 /// Medians of the blocks of two subjects, one pair for each round in which both are usable.
 pub fn paired_blocks(blocks: &[Block], shape: &str, mode: Mode, numerator: &str, denominator: &str) -> Vec<(f64, f64)> {
+    paired_rounds(blocks, shape, mode, numerator, denominator).into_values().collect()
+}
+
+/// The same pairs by round.
+pub fn paired_rounds(
+    blocks: &[Block],
+    shape: &str,
+    mode: Mode,
+    numerator: &str,
+    denominator: &str,
+) -> BTreeMap<u32, (f64, f64)> {
     let usable = |subject: &str| {
         blocks
             .iter()
             .filter(|b| b.shape == shape && b.mode == mode && b.subject == subject && b.rejected().is_none())
             .filter_map(|b| Some((b.round, median(&b.us)?)))
-            .collect::<std::collections::BTreeMap<u32, f64>>()
+            .collect::<BTreeMap<u32, f64>>()
     };
     let (top, bottom) = (usable(numerator), usable(denominator));
-    top.iter().filter_map(|(round, a)| Some((*a, *bottom.get(round)?))).collect()
+    top.iter().filter_map(|(round, a)| Some((*round, (*a, *bottom.get(round)?)))).collect()
 }
 
 /// What a report shows of one subject on one shape in one mode.

@@ -32,6 +32,7 @@ fn without_a_gpu_resources_are_gated_and_the_rest_is_deferred_with_a_remedy() {
         "gates.json",
         "manifest.json",
         "peers.json",
+        "report.html",
         "samples.json",
         "suite.toml",
         "logs/probe.log",
@@ -47,6 +48,12 @@ fn without_a_gpu_resources_are_gated_and_the_rest_is_deferred_with_a_remedy() {
     for fact in ["0123456789abcdef", "\"dirty\": false", "\"nvcc\": \"13", "\"--stage5\"", "Linux"] {
         assert!(environment.contains(fact), "{fact} is not in {environment}");
     }
+
+    // The page is made again from the files alone, byte for byte.
+    let sealed = std::fs::read_to_string(run.join("report.html")).unwrap();
+    let printed = dist.run(&["report", &run.display().to_string(), "--format", "html"]).expect(0);
+    assert_eq!(printed.stdout.trim_end(), sealed.trim_end());
+    assert!(sealed.contains("first whole run of the suite") && !sealed.contains("<svg"));
 
     // Sealed evidence verifies; a changed byte does not.
     let path = run.display().to_string();
@@ -64,6 +71,8 @@ fn without_a_gpu_resources_are_gated_and_the_rest_is_deferred_with_a_remedy() {
     assert!(begin.elapsed() < Duration::from_secs(10));
     let history = dist.run(&["history"]).expect(0);
     assert_eq!(history.lines(&["no GPU", "DEFER ws-p1"]).len(), 2);
+    let second = std::fs::read_to_string(dist.runs()[1].join("report.html")).unwrap();
+    assert!(second.contains(run.file_name().unwrap().to_str().unwrap()), "the first run is not in its history");
 }
 
 #[test]
