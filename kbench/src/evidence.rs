@@ -57,6 +57,8 @@ pub struct BuildRecord {
     pub ptx_sha256: String,
     /// SHA-256 of the cubin, hex.
     pub cubin_sha256: String,
+    /// Device memory of the module's own variables, in bytes: what a kernel could remember between launches.
+    pub global_bytes: u32,
     /// Entry functions by head dimension, ascending.
     pub entries: Vec<EntryBuild>,
     /// Advisories and warnings that ptxas printed.

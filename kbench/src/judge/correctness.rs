@@ -315,7 +315,10 @@ mod tests {
         suite.max_difference_from_control = Some(0.0);
         let first = break_case("mission", |c| c.errors.as_mut().unwrap().from_control_max = Some(1e-4));
         let gates = judge_checks(&suite, &testing::evidence().builds, &first);
-        assert!(gates.iter().any(|g| g.state == State::Fail && g.place.contains("mission")), "the first case counts too");
+        assert!(
+            gates.iter().any(|g| g.state == State::Fail && g.place.contains("mission")),
+            "the first case counts too"
+        );
         let checks = break_case("wide", |c| c.errors.as_mut().unwrap().from_control_max = Some(1e-4));
         let gates = judge_checks(&suite, &testing::evidence().builds, &checks);
         let failed: Vec<_> = gates.iter().filter(|g| g.state == State::Fail).collect();

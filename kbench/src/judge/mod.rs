@@ -4,10 +4,12 @@
 mod correctness;
 mod performance;
 mod resources;
+mod timing;
 
 pub use correctness::{correctness_pattern, emulated_problems, judge_checks, problems};
 pub use performance::{Comparison, compare, judge_samples, needs_more_rounds, paired_blocks, paired_rounds};
 pub use resources::judge_builds;
+pub use timing::TIMED_EVERYWHERE;
 
 use crate::evidence::{Builds, Checks, Peers, Samples};
 use crate::gate::{Gate, Kind, Subject};
@@ -136,6 +138,7 @@ pub(crate) mod testing {
             ptxas: "13.0.88".into(),
             ptx_sha256: String::new(),
             cubin_sha256: String::new(),
+            global_bytes: 0,
             entries: vec![entry(64, variant), entry(128, variant)],
             warnings: vec![],
             toggle_mismatches: vec![],
