@@ -136,6 +136,13 @@ pub enum Event {
         /// What is being done, in a few words.
         what: String,
     },
+    /// A subject is about to be timed: if the runner is lost now, this is who was running.
+    Timing {
+        /// Shape.
+        shape: String,
+        /// Variant or peer.
+        subject: String,
+    },
     /// One launch ended.
     Launched {
         /// How.

@@ -1,4 +1,4 @@
-//! A problem on the device: guarded inputs, a poisoned output, and the parameters that point at them.
+//! A problem on the device: guarded inputs, poisoned outputs, and the parameters that point at them.
 
 use anyhow::Result;
 use cudarc::driver::DriverError;
@@ -6,13 +6,12 @@ use kbench::job::Module;
 use kbench::shape::{Problem, Shape};
 use sdpa_kernel::abi::{Config, Params};
 
-use crate::cuda::{Buffer, LoadedModule, POISON};
+use crate::cuda::{Buffer, Gpu, LoadedModule, POISON};
 use crate::inputs::Inputs;
 
-/// Inputs and output of one problem in device memory.
+/// Inputs and scratch of one problem in device memory. Outputs are apart: every launch that counts has its own.
 pub struct Workload {
     inputs: Vec<(Buffer, Vec<u8>)>,
-    output: Buffer,
     workspace: Option<Buffer>,
     shape: Shape,
 }
@@ -26,10 +25,14 @@ impl Workload {
         let inputs = codes.chain(scales).map(|bytes| Ok((Buffer::holding(&bytes)?, bytes)));
         Ok(Workload {
             inputs: inputs.collect::<Result<_>>()?,
-            output: Buffer::filled(problem.shape.q_len() * 2, POISON)?,
             workspace: (workspace_bytes > 0).then(|| Buffer::filled(workspace_bytes as usize, 0)).transpose()?,
             shape: problem.shape.clone(),
         })
+    }
+
+    /// A poisoned output of this problem's size.
+    pub fn output(&self) -> Result<Buffer> {
+        Buffer::filled(self.shape.q_len() * 2, POISON)
     }
 
     /// Sizes.
@@ -37,20 +40,15 @@ impl Workload {
         &self.shape
     }
 
-    /// Parameters for a launch.
-    pub fn params(&self) -> Params {
+    /// Parameters for a launch that writes `output`.
+    pub fn params(&self, output: &Buffer) -> Params {
         let addresses = [0, 1, 2, 3, 4, 5].map(|i: usize| self.inputs[i].0.address());
-        params(&self.shape, addresses, self.output.address(), self.workspace.as_ref().map_or(0, Buffer::address))
+        params(&self.shape, addresses, output.address(), self.workspace.as_ref().map_or(0, Buffer::address))
     }
 
-    /// Fills the output with NaN.
-    pub fn poison(&self) -> Result<(), DriverError> {
-        self.output.fill(POISON)
-    }
-
-    /// The output's bytes.
-    pub fn output(&self) -> Result<Vec<u8>, DriverError> {
-        self.output.read()
+    /// Zeroes the scratch, so that nothing is remembered.
+    pub fn forget(&self, gpu: &Gpu) -> Result<(), DriverError> {
+        self.workspace.as_ref().map_or(Ok(()), |workspace| workspace.fill(gpu, 0))
     }
 
     /// Whether every input byte is what was uploaded.
@@ -63,9 +61,9 @@ impl Workload {
         Ok(true)
     }
 
-    /// Whether nothing around inputs and output was written.
-    pub fn guards_intact(&self) -> Result<bool, DriverError> {
-        for buffer in self.inputs.iter().map(|(buffer, _)| buffer).chain([&self.output]).chain(&self.workspace) {
+    /// Whether nothing around inputs, scratch and `output` was written.
+    pub fn guards_intact(&self, output: &Buffer) -> Result<bool, DriverError> {
+        for buffer in self.inputs.iter().map(|(buffer, _)| buffer).chain([output]).chain(&self.workspace) {
             if !buffer.guards_intact()? {
                 return Ok(false);
             }

@@ -14,11 +14,12 @@ use kbench::job::{BenchJob, ErrorsJob, Event, Executor, Job, LaunchJob, Module, 
 use kbench::judge::{Evidence, emulated_problems, judge, problems};
 use kbench::report::{Format, RunView, headline, html, markdown_file, render};
 use kbench::shape::{Distribution, Problem};
-use kbench::suite::Suite;
 use sdpa_kernel::registry::Variant;
+use serde::{Deserialize, Serialize};
 
 use crate::build::{BuildSet, build_all};
 use crate::console::Step;
+use crate::cubin::sha256_hex;
 use crate::environment::{self, SourceState};
 use crate::inspect::earlier_runs;
 use crate::layout::Layout;
@@ -83,6 +84,8 @@ pub struct Outcome {
     pub decision: Decision,
     /// The report as a terminal shows it.
     pub report: String,
+    /// Whether cases ran on a GPU and were timed.
+    pub complete: bool,
 }
 
 /// The device as the probe found it, or why there is none.
@@ -93,7 +96,7 @@ struct Found {
 
 /// Validates a plan.
 pub fn validate(layout: &Layout, plan: &Plan, options: &Options) -> Result<Outcome> {
-    let source = SourceState::of(layout);
+    let (source, started) = (SourceState::of(layout), jiff::Timestamp::now());
     let run = open_run(layout, plan, options, &source)?;
     run.write("suite.toml", &toml::to_string(&plan.suite)?)?;
     let runner = Runner::locate(layout, &run.logs())?;
@@ -102,10 +105,11 @@ pub fn validate(layout: &Layout, plan: &Plan, options: &Options) -> Result<Outco
         bail!("--device gpu: {why}");
     }
     let (toolchain, builds) = build(layout, plan, &found, &run)?;
-    let mut environment = environment::collect(&source, toolchain.as_ref());
+    let mut environment = environment::collect(&source, toolchain.as_ref(), started);
     if let Some((device, state)) = &found.device {
         (environment.device, environment.device_state) = (Some(device.clone()), Some(state.clone()));
     }
+    hold_to_basis(&run, &Basis::of(plan, &builds, &found, &source)?)?;
     run.write_json("ENV.json", &environment)?;
     let scratch = tempfile::Builder::new().prefix("sdpa-work-").tempdir_in(&layout.target)?;
     let executor = executor(plan, &found, options.device);
@@ -143,15 +147,59 @@ fn open_run(layout: &Layout, plan: &Plan, options: &Options, source: &SourceStat
     Ok(run)
 }
 
-/// Measured files of an interrupted run; they are written whole, so those that are there can be used.
+/// What a run's evidence rests on. A resumed run must rest on the same, or its parts belong to different runs.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Basis {
+    suite: String,
+    source: SourceState,
+    device: Option<String>,
+    cubins: BTreeMap<String, String>,
+}
+
+impl Basis {
+    fn of(plan: &Plan, builds: &BuildSet, found: &Found, source: &SourceState) -> Result<Basis> {
+        let cubin = |b: &crate::build::Built| {
+            (
+                format!("{} {}", b.record.variant, b.record.arch),
+                format!("{} {}", b.record.ptx_sha256, b.record.cubin_sha256),
+            )
+        };
+        Ok(Basis {
+            suite: sha256_hex(toml::to_string(&plan.suite)?.as_bytes()),
+            source: source.clone(),
+            device: found.device.as_ref().map(|(device, _)| device.uuid.clone()),
+            cubins: builds.built.iter().map(cubin).collect(),
+        })
+    }
+}
+
+/// Writes what the run rests on, or refuses to go on when it rests on something else.
+fn hold_to_basis(run: &RunDir, basis: &Basis) -> Result<()> {
+    const FILE: &str = "basis.json";
+    match run.read_if_there::<Basis>(FILE)? {
+        None => run.write_json(FILE, basis),
+        Some(earlier) if earlier == *basis => Ok(()),
+        Some(_) => bail!(
+            "`{}` cannot be resumed: suite, sources, kernels or device are not those it began with; start a new run",
+            run.path.display()
+        ),
+    }
+}
+
+/// Measured files of an interrupted run; they are written whole, so those that are there can be used. What was deferred
+/// is tried again.
 fn finished_evidence(run: &RunDir) -> Result<Option<(Checks, Samples, Peers)>> {
-    let checks = run.read_if_there("check.json")?;
-    let samples = run.read_if_there("samples.json")?;
+    let checks = finished_checks(run)?;
+    let samples = run.read_if_there("samples.json")?.filter(|s: &Samples| s.deferred.is_none());
     let peers = run.read_if_there("peers.json")?;
     Ok(match (checks, samples, peers) {
         (Some(checks), Some(samples), Some(peers)) => Some((checks, samples, peers)),
         _ => None,
     })
+}
+
+fn finished_checks(run: &RunDir) -> Result<Option<Checks>> {
+    Ok(run.read_if_there("check.json")?.filter(|c: &Checks| c.deferred.is_none()))
 }
 
 fn probe(runner: &Runner) -> Result<Found> {
@@ -206,7 +254,7 @@ struct Work<'a> {
 }
 
 fn measure(work: &Work, layout: &Layout, options: &Options, run: &RunDir) -> Result<(Checks, Samples, Peers)> {
-    let checks = match run.read_if_there("check.json")? {
+    let checks = match finished_checks(run)? {
         Some(checks) => checks,
         None => check(work)?,
     };
@@ -287,7 +335,11 @@ fn check(work: &Work) -> Result<Checks> {
     let faults = launches.values().flatten().filter(|o| o.failure.is_some()).count();
     step.end(&format!("{} variants on {} problems, {faults} faults", modules.len(), problems.len()));
     let subjects = modules.iter().map(|m| m.variant.as_str()).collect::<Vec<_>>();
-    let mut errors = compare_outputs(work, "errors", &subjects, &problems)?;
+    let (mut errors, broke_off) = compare_outputs(work, "errors", &subjects, &problems)?;
+    if let Some(why) = broke_off {
+        // Ours, not a kernel's: no case is judged on part of the comparison.
+        return Ok(Checks { deferred: Some(format!("comparing with float64 broke off: {why}")), ..Checks::default() });
+    }
     let mut cases = Vec::new();
     for (variant, outcomes) in launches {
         for launch in outcomes {
@@ -359,13 +411,16 @@ fn launch_all(
     Ok(outcomes)
 }
 
-/// Errors by subject and problem id. What the process did not get to is absent, and fails its gate.
+/// Errors by subject and problem id.
+type ErrorsByCase = BTreeMap<(String, String), Errors>;
+
+/// Errors of every output that is there, and why the comparison broke off, if it did.
 fn compare_outputs(
     work: &Work,
     name: &str,
     subjects: &[&str],
     problems: &[Problem],
-) -> Result<BTreeMap<(String, String), Errors>> {
+) -> Result<(ErrorsByCase, Option<String>)> {
     let step = Step::begin(name, problems.len() as u64);
     let outputs = subjects.iter().map(|s| ((*s).to_owned(), BenchJob::output_dir(work.scratch, s)));
     let job = ErrorsJob {
@@ -382,11 +437,12 @@ fn compare_outputs(
         }
         _ => {}
     })?;
-    if let End::Error(why) | End::Lost(why) = end {
-        step.note(&format!("error: comparing outputs with float64: {why}"));
-    }
     step.end(&format!("{} outputs against float64", errors.len()));
-    Ok(errors)
+    let broke_off = match end {
+        End::Done => None,
+        End::Error(why) | End::Lost(why) => Some(why),
+    };
+    Ok((errors, broke_off))
 }
 
 /// Times everything whose outputs were verified, with peers in the same rounds.
@@ -407,12 +463,12 @@ fn bench(work: &Work, layout: &Layout, options: &Options, checks: &Checks) -> Re
     };
     let step = Step::begin("time", 0);
     let mut timed = None;
-    let mut last = String::new();
+    let mut last = None;
     let end = work.runner.run("bench", &Job::Bench(Box::new(job)), BENCH_SILENCE, |event| match event {
         Event::Progress { done, total, what } => {
             step.at(done, total, &what);
-            last = what;
         }
+        Event::Timing { shape, subject } => last = Some((shape, subject)),
         Event::Timed { samples, peers } => timed = Some((*samples, *peers)),
         _ => {}
     })?;
@@ -421,9 +477,10 @@ fn bench(work: &Work, layout: &Layout, options: &Options, checks: &Checks) -> Re
             End::Done => "the runner ended without samples".to_owned(),
             End::Error(why) | End::Lost(why) => why,
         };
-        let why = format!("timing broke off during {last}: {why}");
-        step.end(&why);
-        return Ok((broken_off(suite, work, &why), Peers { wanted, ..Peers::default() }));
+        step.end(&format!("broke off: {why}"));
+        let peers =
+            Peers { wanted, deferred: wanted.then(|| "timing broke off; see the log".to_owned()), ..Peers::default() };
+        return Ok((broken_off(work, last, &why), peers));
     };
     step.end(&format!("{} blocks, {} subjects not timed", samples.blocks.len(), samples.failures.len()));
     peers.wanted = wanted;
@@ -431,17 +488,19 @@ fn bench(work: &Work, layout: &Layout, options: &Options, checks: &Checks) -> Re
     Ok((samples, peers))
 }
 
-/// Nothing that was measured before the end is kept: an interval over part of the rounds would look like any other.
-fn broken_off(suite: &Suite, work: &Work, why: &str) -> Samples {
-    let failures = suite.time_shapes.iter().flat_map(|shape| {
-        suite.variant_names().map(move |variant| TimingFailure {
-            shape: shape.clone(),
-            subject: variant.to_owned(),
-            why: why.to_owned(),
-        })
-    });
-    let device = work.found.device.as_ref().map(|(device, _)| device.clone());
-    Samples { device, failures: failures.collect(), ..Samples::default() }
+/// Nothing that was measured before the end is kept: an interval over part of the rounds would look like any other. Who
+/// was running has failed; the others wait for a run without it.
+fn broken_off(work: &Work, running: Option<(String, String)>, why: &str) -> Samples {
+    let who = running.as_ref().map_or("nobody", |(_, subject)| subject);
+    Samples {
+        device: work.found.device.as_ref().map(|(device, _)| device.clone()),
+        deferred: Some(format!("timing broke off while `{who}` was running; mend or leave out `{who}` and run again")),
+        failures: running
+            .map(|(shape, subject)| TimingFailure { shape, subject, why: why.to_owned() })
+            .into_iter()
+            .collect(),
+        ..Samples::default()
+    }
 }
 
 /// Hashes of outputs whose case has errors, which is to say that it was compared with float64.
@@ -469,7 +528,7 @@ fn add_peer_errors(work: &Work, peers: &mut Peers) -> Result<()> {
     }
     let problem = |shape| Problem { shape, seed: suite.seeds[0], distribution: Distribution::Normal };
     let problems: Vec<Problem> = suite.time().into_iter().map(problem).collect();
-    let mut errors = compare_outputs(work, "peers", &subjects.into_iter().collect::<Vec<_>>(), &problems)?;
+    let (mut errors, _) = compare_outputs(work, "peers", &subjects.into_iter().collect::<Vec<_>>(), &problems)?;
     for backend in &mut peers.backends {
         let problem = problems.iter().find(|p| p.shape.name == backend.shape).context("a peer ran on a timed shape")?;
         backend.errors = errors.remove(&(backend.subject.clone(), problem.id()));
@@ -489,5 +548,6 @@ fn conclude(plan: &Plan, run: RunDir, environment: &Environment, evidence: &Evid
     run.write("report.html", &html(&view, &earlier_runs(&run, &plan.suite.name)?))?;
     let report = format!("{}\n{}", render(&view, Format::Table), headline(&view));
     run.seal()?;
-    Ok(Outcome { run, decision, report })
+    let complete = evidence.checks.deferred.is_none() && evidence.samples.deferred.is_none();
+    Ok(Outcome { run, decision, report, complete })
 }

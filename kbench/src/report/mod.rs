@@ -138,8 +138,13 @@ fn strings(cells: &[&str]) -> Vec<String> {
     cells.iter().map(|c| (*c).to_owned()).collect()
 }
 
+/// The largest figure over cases. Figures are over finite elements only, so an output that is not finite has none.
 fn worst(cases: &[&CheckedCase], figure: impl Fn(&crate::evidence::Errors) -> f64) -> String {
-    let values: Vec<f64> = cases.iter().filter_map(|c| c.errors.as_ref()).map(figure).collect();
+    let errors: Vec<_> = cases.iter().filter_map(|c| c.errors.as_ref()).collect();
+    if errors.iter().any(|e| e.nan + e.inf > 0) {
+        return "NaN".to_owned();
+    }
+    let values: Vec<f64> = errors.into_iter().map(figure).collect();
     if values.is_empty() { "-".to_owned() } else { significant(values.into_iter().fold(0.0, f64::max)) }
 }
 
@@ -147,7 +152,7 @@ fn summary(view: &RunView, comparisons: &[Comparison]) -> Vec<Vec<String>> {
     let mut rows = vec![strings(&[
         "variant",
         "shape",
-        "regs",
+        "regs gated / timed",
         "smem KiB",
         "spills",
         "cases",
@@ -200,6 +205,8 @@ fn summary_row(view: &RunView, comparisons: &[Comparison], variant: &str, shape:
     };
     let head_dim = shape.parse::<crate::shape::Shape>().map_or(64, |s| s.head_dim);
     let build = view.evidence.builds.get(variant, &view.suite.arch).and_then(|b| b.entry(head_dim));
+    let timed_arch = view.evidence.samples.device.as_ref().map(|d| d.arch());
+    let timed = timed_arch.and_then(|arch| view.evidence.builds.get(variant, &arch)?.entry(head_dim));
     let built = |figure: &dyn Fn(&crate::evidence::EntryBuild) -> String| build.map_or("-".to_owned(), figure);
     let checked = row.cases.iter().filter(|c| c.errors.is_some()).count();
     let not_finite: u64 = row.cases.iter().filter_map(|c| c.errors.as_ref()).map(|e| e.nan + e.inf).sum();
@@ -207,7 +214,11 @@ fn summary_row(view: &RunView, comparisons: &[Comparison], variant: &str, shape:
     vec![
         variant.to_owned(),
         shape.to_owned(),
-        built(&|e| e.resources.registers.to_string()),
+        match (build, timed) {
+            (Some(gated), Some(timed)) => format!("{} / {}", gated.resources.registers, timed.resources.registers),
+            (Some(gated), None) => gated.resources.registers.to_string(),
+            (None, _) => "-".to_owned(),
+        },
         built(&|e| significant(f64::from(e.resources.static_smem_bytes + e.launch.dynamic_smem_bytes) / 1024.0)),
         built(&|e| (e.resources.spill_store_bytes + e.resources.spill_load_bytes).to_string()),
         if row.cases.is_empty() { "-".to_owned() } else { format!("{checked}/{}", view.suite.seeds.len()) },
@@ -412,6 +423,16 @@ mod tests {
         for cell in ["96", "33", "2/2", "0.002", "0.081", "79.96", "(1.250x)"] {
             assert!(row.contains(cell), "`{cell}` is not in {row}");
         }
+    }
+
+    #[test]
+    fn an_output_that_is_not_finite_has_no_error_worth_a_number() {
+        let mut evidence = testing::evidence();
+        let case = evidence.checks.cases.iter_mut().find(|c| c.variant == "new").unwrap();
+        case.errors.as_mut().unwrap().nan = 9;
+        let text = rendered(&evidence, Format::Markdown);
+        let row = text.lines().find(|l| l.contains("| new") && l.contains("mission")).unwrap();
+        assert_eq!(row.matches("NaN").count(), 5, "{row}");
     }
 
     #[test]
