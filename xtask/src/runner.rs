@@ -6,12 +6,15 @@ use std::io::{BufRead, BufReader, PipeReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use kbench::job::{Event, Job};
 
 use crate::layout::Layout;
+
+/// How long a process may stay after its last word.
+const LEAVE: Duration = Duration::from_secs(10);
 
 /// How a job ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,6 +118,7 @@ impl Child {
     /// Waits for the process and explains an end without a last word.
     fn ended(self, last_word: Option<End>, log: &Path) -> Result<End> {
         if let Some(end) = last_word {
+            self.let_leave()?;
             return Ok(end);
         }
         use std::os::unix::process::ExitStatusExt;
@@ -125,6 +129,17 @@ impl Child {
             (None, code) => format!("it exited with status {} and no last word", code.unwrap_or(-1)),
         };
         Ok(End::Lost(format!("{how}; see `{}`", log.display())))
+    }
+}
+
+impl Child {
+    /// After its last word a process may still have to write: compute-sanitizer sums up when what it watched is gone.
+    fn let_leave(&self) -> Result<()> {
+        let start = Instant::now();
+        while self.handle.try_wait().context("failed to wait for the runner")?.is_none() && start.elapsed() < LEAVE {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
     }
 }
 
@@ -175,13 +190,15 @@ mod tests {
     fn events_arrive_and_done_ends_the_job() {
         let progress = r#"{"event":"progress","done":1,"total":2,"what":"x"}"#;
         let (end, events, logs) = run(
-            &format!("read job; echo \"$job\" >&2; echo '{progress}'; echo '{{\"event\":\"done\"}}'; sleep 60"),
+            &format!(
+                "read job; echo \"$job\" >&2; echo '{progress}'; echo '{{\"event\":\"done\"}}'; sleep 0.1; echo late >&2"
+            ),
             LONG,
         );
         assert_eq!(end, End::Done);
         assert_eq!(events.len(), 1);
         let log = std::fs::read_to_string(logs.path().join("test.log")).unwrap();
-        assert_eq!(log.trim(), r#"{"job":"probe"}"#);
+        assert_eq!(log.trim(), "{\"job\":\"probe\"}\nlate", "what it does after its last word counts too");
     }
 
     #[test]
