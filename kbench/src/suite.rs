@@ -48,6 +48,16 @@ pub struct Candidate {
     /// Tried only when this other candidate does not spill.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unless_spills: Option<String>,
+    /// Instead of [`Suite::max_difference_from_control`], for this candidate; 0 asks for the same bits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_difference_from_control: Option<f64>,
+}
+
+impl Candidate {
+    /// A candidate without conditions or limits of its own.
+    pub fn of(variant: &str) -> Candidate {
+        Candidate { variant: variant.to_owned(), unless_spills: None, max_difference_from_control: None }
+    }
 }
 
 /// A variant that only this suite knows: a registered one with some toggles changed.
@@ -274,6 +284,12 @@ impl Suite {
             return value("timing", "rounds must be at least 8, and max_rounds at least rounds");
         }
         Ok(())
+    }
+
+    /// How far a variant's output may be from the control's, where that is limited.
+    pub fn max_difference(&self, variant: &str) -> Option<f64> {
+        let candidate = self.candidates.iter().find(|c| c.variant == variant)?;
+        candidate.max_difference_from_control.or(self.max_difference_from_control)
     }
 
     /// Control, candidates, baselines: every variant in the order of the reports.

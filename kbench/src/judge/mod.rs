@@ -76,7 +76,7 @@ pub(crate) mod testing {
             name: "t".into(),
             about: "a test".into(),
             control: "old".into(),
-            candidates: vec![Candidate { variant: "new".into(), unless_spills: None }],
+            candidates: vec![Candidate::of("new")],
             baselines: vec![],
             variants: BTreeMap::new(),
             arch: "sm_89".into(),
