@@ -7,6 +7,7 @@
 #include "sdpa/loader.cuh"
 #include "sdpa/named_barriers.cuh"
 #include "sdpa/scheduler.cuh"
+#include "sdpa/slots.cuh"
 #include "sdpa/traits.cuh"
 
 namespace sdpa {
@@ -27,14 +28,15 @@ struct KernelWs {
 
   static_assert(kStages >= 2, "consumers hold V of one tile and K of the next");
 
-  using Slots = SlotBarriers<Traits, kStages>;
+  using TileSlots = Slots<kStages>;
 
   struct Mainloop {
     typename Loading::SharedStorage loading;  // producers only
-    KeyValueTile<Traits> tiles[kStages];      // (slots), handed over by Slots
+    KeyValueTile<Traits> tiles[kStages];      // (slots), handed over by TileSlots
     typename Computing::SharedStorage computing;
   };
   struct SharedStorage {
+    typename TileSlots::SharedStorage slots;
     typename Computing::QueryTile q;
     union {
       Mainloop mainloop;
@@ -45,6 +47,7 @@ struct KernelWs {
 
   static __device__ __forceinline__ void run(const Params& p, SharedStorage& shared) {
     const Work work = Scheduling::first(p);
+    if (threadIdx.x == 0) TileSlots{shared.slots}.init(Traits::kProducerThreads, Traits::kConsumerThreads);
     // Whole warps take one role, so neither role can wait for a lane of the other.
     if (threadIdx.x >= Traits::kConsumerThreads) {
       produce(p, work, shared);
@@ -56,32 +59,37 @@ struct KernelWs {
  private:
   static __device__ __forceinline__ void produce(const Params& p, const Work& work, SharedStorage& shared) {
     Loading loading(shared.mainloop.loading, p, work, threadIdx.x - Traits::kConsumerThreads);
+    TileSlots slots{shared.slots};
     loading.start();
+    sync_roles<Traits>();  // the slots' barriers are ready; the first copies are under way
     for (int t = 0; t < work.key_tiles; ++t) {
       loading.prepare(t);
-      Slots::producer_acquire(t);
+      slots.producer_acquire(t);
       loading.fill(shared.mainloop.tiles[t % kStages], t);
-      Slots::producer_commit(t);
+      slots.producer_commit(t);
     }
   }
 
-  // No __syncthreads from here on: producers would have to take part in it. Q K^T of the next tile goes together with
-  // P V of this one: neither depends on the other, so the tensor core has work while first results are on their way.
+  // No other barrier of the CTA inside: producers would have to take part in it. Q K^T of the next tile goes together
+  // with P V of this one: neither depends on the other, so the tensor core has work while first results are on their
+  // way.
   static __device__ __forceinline__ void consume(const Params& p, const Work& work, SharedStorage& shared) {
     Computing computing(shared.mainloop.computing, p, work, threadIdx.x);
+    TileSlots slots{shared.slots};
     const auto multiply_scores = [&](int t) {
       if (t >= work.key_tiles) return;
-      Slots::consumer_wait(t);
+      slots.consumer_wait(t);
       computing.multiply_scores(shared.q, shared.mainloop.tiles[t % kStages].k);
     };
 
     computing.load_query(shared.q, p, work);
+    sync_roles<Traits>();  // the slots' barriers are ready
     multiply_scores(0);
     for (int t = 0; t < work.key_tiles; ++t) {
       computing.soften(t);
       multiply_scores(t + 1);
       computing.accumulate(shared.mainloop.tiles[t % kStages].v);
-      Slots::consumer_release(t, work.key_tiles);
+      slots.consumer_release(t);
     }
     computing.finish(shared.epilogue, p, work);
   }
