@@ -9,7 +9,7 @@
 
 namespace sdpa {
 
-// Slot t % kSlots is filled for tile t, and again for tile t + kSlots; use u = t / kSlots of the slot is its u-th filling.
+// Slot t % kSlots is filled for tile t, and again for tile t + kSlots: use u = t / kSlots of the slot.
 //
 // Why it is correct. Phase u of `full` completes when every producer has arrived after its writes of use u, and a
 // consumer waits for it before it reads: reads see the writes. Phase u of `empty` completes when every consumer has
@@ -19,9 +19,10 @@ namespace sdpa {
 // only u can still be open. The same holds for producers with `empty`, one phase behind.
 // No deadlock: a producer waits only for consumers of a tile that it handed over, kSlots tiles ago.
 //
-// Why this form. With named barriers (bar.arrive, bar.sync) the protocol is as correct and as fast, but the race checker
-// does not see that bar.arrive orders a consumer's reads before the next filling, and reports them. It does follow an
-// mbarrier, for the threads that arrive themselves; so every thread arrives, though one lane for its warp would do.
+// Why this form. With named barriers (bar.arrive, bar.sync) the protocol is as correct and as fast, but the race
+// checker does not see that bar.arrive orders a consumer's reads before the next filling, and reports them. It does
+// follow an mbarrier, for the threads that arrive themselves; so every thread arrives, though one lane for its warp
+// would do.
 template <int kSlots>
 struct Slots {
   struct SharedStorage {
