@@ -36,7 +36,7 @@ pub struct Entry {
 /// Every registered variant.
 ///
 /// Columns: loader (0 direct, 1 cp.async, 2 cp.async kept as e4m3), stages, math (0 scalar, 1 tensor cores), softmax
-/// (0 shared, 1 P over S, 2 registers), producer warps, scheduler (0 one tile a CTA, 1 persistent), exp (0 MUFU,
+/// (0 shared, 1 P over S, 2 registers, 3 a warp per row), producer warps, scheduler (0 one tile a CTA, 1 persistent), exp (0 MUFU,
 /// 1 polynomial), swizzle (0 padding, 1 XOR), P format (0 FP16), tile_q, tile_k, threads.
 pub const VARIANTS: &[Entry] = &[
     Entry {
@@ -111,6 +111,30 @@ pub const VARIANTS: &[Entry] = &[
         source: "sdpa_ladder.cu",
         toggles: [1, 2, 1, 0, 2, 1, 0, 0, 0, 64, 32, 320],
     },
+    Entry {
+        name: "v1",
+        about: "first fused kernel: scalar, 64 keys a tile",
+        source: "sdpa_ladder.cu",
+        toggles: [0, 1, 0, 0, 0, 0, 0, 0, 0, 32, 64, 128],
+    },
+    Entry {
+        name: "v2b",
+        about: "scalar streaming softmax, one warp owns a row",
+        source: "sdpa_ladder.cu",
+        toggles: [1, 2, 0, 3, 0, 0, 0, 0, 0, 16, 32, 128],
+    },
+    Entry {
+        name: "v2c",
+        about: "one warp owns 16 rows, both products on the tensor cores",
+        source: "sdpa_ladder.cu",
+        toggles: [1, 2, 1, 2, 0, 0, 0, 0, 0, 32, 32, 64],
+    },
+    Entry {
+        name: "v2d",
+        about: "tuned: e4m3 tiles of 64 keys, swizzled, three stages",
+        source: "sdpa_ladder.cu",
+        toggles: [2, 3, 1, 2, 0, 0, 0, 1, 0, 64, 64, 128],
+    },
 ];
 
 /// A variant that can be built: a registered one, or one with some toggles changed.
@@ -182,8 +206,10 @@ fn refusal(toggles: &BTreeMap<String, u32>) -> Option<&'static str> {
             get("softmax") == 2 && consumer_warps * 16 != get("tile_q"),
             "SDPA_SOFTMAX=2: one consumer warp for 16 query rows",
         ),
+        (get("softmax") == 3 && get("math") != 0, "SDPA_SOFTMAX=3: a lane stands for a key, as only SDPA_MATH=0 can"),
+        (get("softmax") == 3 && get("tile_k") != 32, "SDPA_SOFTMAX=3: one lane for a key, SDPA_TILE_K must be 32"),
         (
-            get("swizzle") == 1 && get("softmax") != 2,
+            get("swizzle") == 1 && get("softmax") < 2,
             "SDPA_SWIZZLE=1: scores in shared memory are read along a row; use SDPA_SOFTMAX=2",
         ),
     ];
@@ -260,7 +286,8 @@ mod tests {
             .unwrap()
             .filter_map(|entry| std::fs::read_to_string(entry.unwrap().path()).ok())
             .collect();
-        let cases: [(&str, &[(&str, u32)], &str); 11] = [
+        type Change = (&'static str, u32);
+        let cases: [(&str, &[Change], &str); 13] = [
             ("stage0", &[("stages", 2)], "SDPA_LOADER=0"),
             ("stage1", &[("stages", 1)], "SDPA_LOADER=1"),
             ("stage2", &[("loader", 2), ("stages", 1)], "SDPA_LOADER=2 copies ahead"),
@@ -272,6 +299,8 @@ mod tests {
             ("stage1", &[("softmax", 2)], "scores stay"),
             ("stage2", &[("softmax", 2)], "16 query rows"),
             ("stage2", &[("swizzle", 1)], "SDPA_SWIZZLE=1"),
+            ("stage2", &[("softmax", 3)], "stands for a key"),
+            ("v2b", &[("tile_k", 64)], "one lane for a key"),
         ];
         for (base, changes, fragment) in cases {
             let changes = changes.iter().map(|(toggle, value)| (toggle.to_string(), *value)).collect();

@@ -24,25 +24,13 @@ pub fn run(job: &LaunchJob) -> Result<()> {
         let inputs = Inputs::of(problem);
         let result = solve(&gpu, job, &module, problem, &inputs)?;
         let fault = result.is_err();
-        let outcome = result.unwrap_or_else(|error| failed(problem, &explain(error)));
+        let outcome = result.unwrap_or_else(|error| LaunchOutcome::failed(problem, &explain(error)));
         emit(&Event::Launched { outcome });
         if fault {
             break;
         }
     }
     Ok(())
-}
-
-/// The outcome of a launch that gave no output.
-fn failed(problem: &Problem, why: &str) -> LaunchOutcome {
-    LaunchOutcome {
-        problem: problem.clone(),
-        failure: Some(why.to_owned()),
-        output_sha256: None,
-        repeat_equal: false,
-        inputs_unchanged: false,
-        guards_intact: false,
-    }
 }
 
 /// The inner result is the kernel's fault, the outer one ours.
@@ -75,6 +63,8 @@ fn solve(
             repeat_equal: first == second,
             inputs_unchanged: workload.inputs_unchanged()?,
             guards_intact: workload.guards_intact()?,
+            sampled_ctas: None,
+            findings: Vec::new(),
         };
         Ok((first, outcome))
     };

@@ -4,6 +4,7 @@
 mod bench;
 mod cuda;
 mod e4m3;
+mod emulate;
 mod errors;
 mod events;
 mod inputs;
@@ -17,7 +18,7 @@ use std::io::{BufRead, Read};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use kbench::job::{EXIT_BAD_JOB, EXIT_DONE, EXIT_ERROR, Event, Job};
+use kbench::job::{EXIT_BAD_JOB, EXIT_DONE, EXIT_ERROR, Event, Executor, Job};
 
 use crate::events::emit;
 
@@ -57,6 +58,7 @@ fn run(job: &Job) -> Result<()> {
     match job {
         Job::Errors(job) => return errors::run(job),
         Job::Probe => return probe(),
+        Job::Launch(job) if job.executor == Executor::Emulator => return emulate::run(job),
         Job::Launch(_) | Job::Bench(_) => {}
     }
     if let Some(why) = cuda::missing_driver() {

@@ -7,7 +7,7 @@ use kbench::shape::{Problem, Shape};
 use sdpa_kernel::abi::{Config, Params};
 
 use crate::cuda::{Buffer, LoadedModule, POISON};
-use crate::inputs::{Inputs, Tensor};
+use crate::inputs::Inputs;
 
 /// Inputs and output of one problem in device memory.
 pub struct Workload {
@@ -22,7 +22,7 @@ impl Workload {
     pub fn upload(problem: &Problem, inputs: &Inputs, workspace_bytes: u32) -> Result<Workload> {
         let tensors = [&inputs.q, &inputs.k, &inputs.v];
         let codes = tensors.iter().map(|t| t.codes.clone());
-        let scales = tensors.iter().map(|t| scale_bytes(t));
+        let scales = tensors.iter().map(|t| t.scale_bytes());
         let inputs = codes.chain(scales).map(|bytes| Ok((Buffer::holding(&bytes)?, bytes)));
         Ok(Workload {
             inputs: inputs.collect::<Result<_>>()?,
@@ -39,26 +39,8 @@ impl Workload {
 
     /// Parameters for a launch.
     pub fn params(&self) -> Params {
-        let address = |i: usize| self.inputs[i].0.address();
-        let shape = &self.shape;
-        Params {
-            q: address(0),
-            k: address(1),
-            v: address(2),
-            q_scale: address(3),
-            k_scale: address(4),
-            v_scale: address(5),
-            out: self.output.address(),
-            workspace: self.workspace.as_ref().map_or(0, Buffer::address),
-            batch: shape.batch as i32,
-            heads: shape.heads as i32,
-            seq_q: shape.seq_q as i32,
-            seq_kv: shape.seq_kv as i32,
-            head_dim: shape.head_dim as i32,
-            causal: i32::from(shape.causal),
-            causal_offset: shape.causal_offset(),
-            softmax_scale: shape.softmax_scale(),
-        }
+        let addresses = [0, 1, 2, 3, 4, 5].map(|i: usize| self.inputs[i].0.address());
+        params(&self.shape, addresses, self.output.address(), self.workspace.as_ref().map_or(0, Buffer::address))
     }
 
     /// Fills the output with NaN.
@@ -92,8 +74,27 @@ impl Workload {
     }
 }
 
-fn scale_bytes(tensor: &Tensor) -> Vec<u8> {
-    tensor.scales.iter().flat_map(|s| s.to_le_bytes()).collect()
+/// Parameters of a launch; `inputs` are the addresses of q, k, v and their scales.
+pub fn params(shape: &Shape, inputs: [u64; 6], out: u64, workspace: u64) -> Params {
+    let [q, k, v, q_scale, k_scale, v_scale] = inputs;
+    Params {
+        q,
+        k,
+        v,
+        q_scale,
+        k_scale,
+        v_scale,
+        out,
+        workspace,
+        batch: shape.batch as i32,
+        heads: shape.heads as i32,
+        seq_q: shape.seq_q as i32,
+        seq_kv: shape.seq_kv as i32,
+        head_dim: shape.head_dim as i32,
+        causal: i32::from(shape.causal),
+        causal_offset: shape.causal_offset(),
+        softmax_scale: shape.softmax_scale(),
+    }
 }
 
 /// Loads a module and refuses it when what it says of itself is not what it was asked for.

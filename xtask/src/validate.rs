@@ -8,11 +8,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use kbench::decision::{Decision, decide};
 use kbench::evidence::{
-    CheckedCase, Checks, Device, Environment, Errors, GpuState, LaunchOutcome, Peers, Samples, TimingFailure,
+    CheckedCase, Checks, Device, EMULATOR, Environment, Errors, GpuState, LaunchOutcome, Peers, Samples, TimingFailure,
 };
-use kbench::job::{BenchJob, ErrorsJob, Event, Job, LaunchJob, Module, PeerCommand};
-use kbench::judge::{Evidence, judge, problems};
-use kbench::report::{Format, RunView, headline, markdown_file, render};
+use kbench::job::{BenchJob, ErrorsJob, Event, Executor, Job, LaunchJob, Module, PeerCommand};
+use kbench::judge::{Evidence, emulated_problems, judge, problems};
+use kbench::report::{Format, RunView, headline, html, markdown_file, render};
 use kbench::shape::{Distribution, Problem};
 use kbench::suite::Suite;
 use sdpa_kernel::registry::Variant;
@@ -20,12 +20,15 @@ use sdpa_kernel::registry::Variant;
 use crate::build::{BuildSet, build_all};
 use crate::console::Step;
 use crate::environment::{self, SourceState};
+use crate::inspect::earlier_runs;
 use crate::layout::Layout;
 use crate::plan::Plan;
 use crate::run_dir::RunDir;
 use crate::runner::{End, Runner};
 use crate::toolchain::{self, Toolchain};
 
+/// An emulated launch of the largest shape, twice, on two slow cores.
+const EMULATION_SILENCE: Duration = Duration::from_secs(300);
 /// A launch, with its upload and read-back, is done long before this; a kernel that hangs is not.
 const LAUNCH_SILENCE: Duration = Duration::from_secs(60);
 /// The float64 reference of the largest shape on two slow cores.
@@ -40,10 +43,12 @@ const MAX_FAULTS: usize = 5;
 /// Where cases run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum DeviceChoice {
-    /// A GPU if there is one.
+    /// A GPU if there is one, else the emulator for what the suite allows it.
     Auto,
     /// A GPU, or nothing.
     Gpu,
+    /// The emulator, even where there is a GPU.
+    Emulator,
 }
 
 /// Which peers are measured.
@@ -103,7 +108,8 @@ pub fn validate(layout: &Layout, plan: &Plan, options: &Options) -> Result<Outco
     }
     run.write_json("ENV.json", &environment)?;
     let scratch = tempfile::Builder::new().prefix("sdpa-work-").tempdir_in(&layout.target)?;
-    let work = Work { plan, builds: &builds, runner: &runner, found: &found, scratch: scratch.path() };
+    let executor = executor(plan, &found, options.device);
+    let work = Work { plan, builds: &builds, runner: &runner, found: &found, executor, scratch: scratch.path() };
     let mut evidence = Evidence { builds: run.read_json("builds.json")?, ..Evidence::default() };
     (evidence.checks, evidence.samples, evidence.peers) = match finished_evidence(&run)? {
         Some(measured) => measured,
@@ -112,6 +118,17 @@ pub fn validate(layout: &Layout, plan: &Plan, options: &Options) -> Result<Outco
     environment.peers = evidence.peers.versions.clone();
     run.write_json("ENV.json", &environment)?;
     conclude(plan, run, &environment, &evidence)
+}
+
+/// What runs the cases, if anything does.
+fn executor(plan: &Plan, found: &Found, choice: DeviceChoice) -> Option<Executor> {
+    let emulator = plan.suite.emulation.as_ref().map(|_| Executor::Emulator);
+    match choice {
+        DeviceChoice::Emulator => emulator,
+        DeviceChoice::Gpu => Some(Executor::Gpu),
+        DeviceChoice::Auto if found.device.is_some() => Some(Executor::Gpu),
+        DeviceChoice::Auto => emulator,
+    }
 }
 
 fn open_run(layout: &Layout, plan: &Plan, options: &Options, source: &SourceState) -> Result<RunDir> {
@@ -184,6 +201,7 @@ struct Work<'a> {
     builds: &'a BuildSet,
     runner: &'a Runner,
     found: &'a Found,
+    executor: Option<Executor>,
     scratch: &'a Path,
 }
 
@@ -200,13 +218,23 @@ fn measure(work: &Work, layout: &Layout, options: &Options, run: &RunDir) -> Res
 }
 
 impl Work<'_> {
+    /// The architecture whose build runs: a GPU's own, or the suite's, whose PTX the emulator executes.
+    fn arch(&self) -> Option<String> {
+        match (self.executor?, &self.found.device) {
+            (Executor::Gpu, Some((device, _))) => Some(device.arch()),
+            (Executor::Gpu, None) => None,
+            (Executor::Emulator, _) => Some(self.plan.suite.arch.clone()),
+        }
+    }
+
     fn modules(&self) -> Vec<Module> {
-        let Some((device, _)) = &self.found.device else { return Vec::new() };
+        let Some(arch) = self.arch() else { return Vec::new() };
         let module = |variant: &Variant| {
-            let built = self.builds.get(&variant.name, &device.arch())?;
+            let built = self.builds.get(&variant.name, &arch)?;
             Some(Module {
                 variant: variant.name.clone(),
                 image: built.dir.join("kernel.cubin"),
+                ptx: built.dir.join("kernel.ptx"),
                 toggles: variant.toggles.clone(),
                 launches: built.record.entries.iter().map(|e| e.launch.clone()).collect(),
             })
@@ -214,22 +242,39 @@ impl Work<'_> {
         self.plan.variants.iter().filter_map(module).collect()
     }
 
-    fn why_nothing_runs(&self) -> Option<String> {
-        match &self.found.why_not {
-            None if self.builds.built.is_empty() => Some("nothing was built; see the build gates".to_owned()),
-            why => why.clone(),
+    /// Why no case can run, as "why; remedy".
+    fn why_nothing_is_checked(&self) -> Option<String> {
+        if self.builds.built.is_empty() {
+            return Some("nothing was built; see the build gates".to_owned());
+        }
+        match self.executor {
+            Some(_) => None,
+            None => Some(
+                self.found.why_not.clone().unwrap_or_else(|| "the suite allows no emulation; run on a GPU".to_owned()),
+            ),
+        }
+    }
+
+    /// Why nothing can be timed, as "why; remedy".
+    fn why_nothing_is_timed(&self) -> Option<String> {
+        let emulated = || "time is never taken on the emulator; run on a machine with an NVIDIA GPU".to_owned();
+        match self.executor {
+            Some(Executor::Gpu) => self.why_nothing_is_checked(),
+            Some(Executor::Emulator) => Some(self.found.why_not.clone().unwrap_or_else(emulated)),
+            None => self.why_nothing_is_checked(),
         }
     }
 }
 
 /// Runs every variant on every problem, then compares all outputs with float64 attention in another process.
 fn check(work: &Work) -> Result<Checks> {
-    if let Some(why) = work.why_nothing_runs() {
+    if let Some(why) = work.why_nothing_is_checked() {
         return Ok(Checks { deferred: Some(why), ..Checks::default() });
     }
-    let problems = problems(&work.plan.suite);
+    let emulated = work.executor == Some(Executor::Emulator);
+    let problems = if emulated { emulated_problems(&work.plan.suite) } else { problems(&work.plan.suite) };
     let modules = work.modules();
-    let step = Step::begin("launch", (problems.len() * modules.len()) as u64);
+    let step = Step::begin(if emulated { "emulate" } else { "launch" }, (problems.len() * modules.len()) as u64);
     let mut launches = BTreeMap::new();
     for (i, module) in modules.iter().enumerate() {
         let out_dir = BenchJob::output_dir(work.scratch, &module.variant);
@@ -250,7 +295,10 @@ fn check(work: &Work) -> Result<Checks> {
             cases.push(CheckedCase { variant: variant.clone(), launch, errors });
         }
     }
-    let device = work.found.device.as_ref().map(|(device, _)| format!("gpu: {}", device.name));
+    let device = match &work.found.device {
+        _ if emulated => Some(EMULATOR.to_owned()),
+        device => device.as_ref().map(|(device, _)| format!("gpu: {}", device.name)),
+    };
     Ok(Checks { device, deferred: None, cases })
 }
 
@@ -267,46 +315,48 @@ fn launch_all(
         let left = &problems[outcomes.len()..];
         let faults = outcomes.iter().filter(|o| o.failure.is_some()).count();
         if faults >= MAX_FAULTS {
-            outcomes.push(no_output(&left[0], &format!("not run: the kernel had faulted {faults} times")));
+            outcomes.push(LaunchOutcome::failed(&left[0], &format!("not run: the kernel had faulted {faults} times")));
             continue;
         }
-        let job = LaunchJob { module: module.clone(), problems: left.to_vec(), out_dir: out_dir.to_owned() };
+        let executor = work.executor.context("something runs the cases")?;
+        let job = LaunchJob {
+            module: module.clone(),
+            problems: left.to_vec(),
+            out_dir: out_dir.to_owned(),
+            executor,
+            max_ctas: work.plan.suite.emulation.as_ref().map(|e| e.max_ctas),
+        };
+        let silence = if executor == Executor::Emulator { EMULATION_SILENCE } else { LAUNCH_SILENCE };
         let (before, mut last) = (outcomes.len(), String::new());
         let end =
-            work.runner.run(&format!("launch-{}", module.variant), &Job::Launch(job), LAUNCH_SILENCE, |event| {
-                match event {
+            work.runner.run(
+                &format!("launch-{}", module.variant),
+                &Job::Launch(job),
+                silence,
+                |event| match event {
                     Event::Progress { what, .. } => {
                         report(outcomes.len() as u64, &what);
                         last = what;
                     }
                     Event::Launched { outcome } => outcomes.push(outcome),
                     _ => {}
-                }
-            })?;
+                },
+            )?;
         match end {
             End::Done if outcomes.len() > before => {}
-            End::Done => outcomes.push(no_output(&left[0], "the runner ended without an outcome")),
+            End::Done => outcomes.push(LaunchOutcome::failed(&left[0], "the runner ended without an outcome")),
             // What stops a job before its first launch stops every problem alike.
-            End::Error(why) => outcomes.extend(problems[outcomes.len()..].iter().map(|p| no_output(p, &why))),
+            End::Error(why) => {
+                outcomes.extend(problems[outcomes.len()..].iter().map(|p| LaunchOutcome::failed(p, &why)))
+            }
             End::Lost(why) => {
                 let problem = &problems[outcomes.len().min(problems.len() - 1)];
-                outcomes.push(no_output(problem, &format!("the runner was lost during {last}: {why}")));
+                outcomes.push(LaunchOutcome::failed(problem, &format!("the runner was lost during {last}: {why}")));
             }
         }
     }
     outcomes.truncate(problems.len());
     Ok(outcomes)
-}
-
-fn no_output(problem: &Problem, why: &str) -> LaunchOutcome {
-    LaunchOutcome {
-        problem: problem.clone(),
-        failure: Some(why.to_owned()),
-        output_sha256: None,
-        repeat_equal: false,
-        inputs_unchanged: false,
-        guards_intact: false,
-    }
 }
 
 /// Errors by subject and problem id. What the process did not get to is absent, and fails its gate.
@@ -342,7 +392,7 @@ fn compare_outputs(
 /// Times everything whose outputs were verified, with peers in the same rounds.
 fn bench(work: &Work, layout: &Layout, options: &Options, checks: &Checks) -> Result<(Samples, Peers)> {
     let wanted = options.peers != PeerChoice::None;
-    if let Some(why) = work.why_nothing_runs() {
+    if let Some(why) = work.why_nothing_is_timed() {
         let peers = Peers { wanted, deferred: wanted.then(|| why.clone()), ..Peers::default() };
         return Ok((Samples { deferred: Some(why), ..Samples::default() }, peers));
     }
@@ -436,6 +486,7 @@ fn conclude(plan: &Plan, run: RunDir, environment: &Environment, evidence: &Evid
     let name = run.name();
     let view = RunView { name: &name, suite: &plan.suite, evidence, gates: &gates, decision: &decision, environment };
     run.write("REPORT.md", &markdown_file(&view))?;
+    run.write("report.html", &html(&view, &earlier_runs(&run, &plan.suite.name)?))?;
     let report = format!("{}\n{}", render(&view, Format::Table), headline(&view));
     run.seal()?;
     Ok(Outcome { run, decision, report })

@@ -5,8 +5,8 @@ mod correctness;
 mod performance;
 mod resources;
 
-pub use correctness::{correctness_pattern, judge_checks, problems};
-pub use performance::{Comparison, compare, judge_samples, needs_more_rounds, paired_blocks};
+pub use correctness::{correctness_pattern, emulated_problems, judge_checks, problems};
+pub use performance::{Comparison, compare, judge_samples, needs_more_rounds, paired_blocks, paired_rounds};
 pub use resources::judge_builds;
 
 use crate::evidence::{Builds, Checks, Peers, Samples};
@@ -87,7 +87,13 @@ pub(crate) mod testing {
             resources: ResourceLimits { max_registers: 120, max_shared_kib: 48, max_spill_bytes: 0 },
             correctness: Default::default(),
             max_difference_from_control: None,
-            performance: vec![PerformanceLimit { shape: "mission".into(), min_latency_reduction: 0.1 }],
+            emulation: None,
+            performance: vec![PerformanceLimit {
+                shape: "mission".into(),
+                min_latency_reduction: 0.1,
+                candidate: None,
+                against: None,
+            }],
             absolute: vec![],
             aspiration: None,
             timing: Timing::default(),
@@ -220,6 +226,8 @@ pub(crate) mod testing {
                     repeat_equal: true,
                     inputs_unchanged: true,
                     guards_intact: true,
+                    sampled_ctas: None,
+                    findings: vec![],
                 },
                 errors: Some(errors()),
             })

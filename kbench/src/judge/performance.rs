@@ -1,6 +1,8 @@
 //! Gates on timed blocks, and the comparisons that reports show. A ratio is only ever taken between blocks of one round
 //! of one run; kernel time decides, call time is shown beside it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::split_remedy;
@@ -11,15 +13,26 @@ use crate::suite::{PerformanceLimit, Suite};
 
 /// Medians of the blocks of two subjects, one pair for each round in which both are usable.
 pub fn paired_blocks(blocks: &[Block], shape: &str, mode: Mode, numerator: &str, denominator: &str) -> Vec<(f64, f64)> {
+    paired_rounds(blocks, shape, mode, numerator, denominator).into_values().collect()
+}
+
+/// The same pairs by round.
+pub fn paired_rounds(
+    blocks: &[Block],
+    shape: &str,
+    mode: Mode,
+    numerator: &str,
+    denominator: &str,
+) -> BTreeMap<u32, (f64, f64)> {
     let usable = |subject: &str| {
         blocks
             .iter()
             .filter(|b| b.shape == shape && b.mode == mode && b.subject == subject && b.rejected().is_none())
             .filter_map(|b| Some((b.round, median(&b.us)?)))
-            .collect::<std::collections::BTreeMap<u32, f64>>()
+            .collect::<BTreeMap<u32, f64>>()
     };
     let (top, bottom) = (usable(numerator), usable(denominator));
-    top.iter().filter_map(|(round, a)| Some((*a, *bottom.get(round)?))).collect()
+    top.iter().filter_map(|(round, a)| Some((*round, (*a, *bottom.get(round)?)))).collect()
 }
 
 /// What a report shows of one subject on one shape in one mode.
@@ -83,7 +96,8 @@ pub fn judge_samples(suite: &Suite, builds: &Builds, samples: &Samples, peers: &
         if super::left_out(suite, builds, variant).is_some() || builds.get(variant, &suite.arch).is_none() {
             continue;
         }
-        gates.extend(suite.performance.iter().map(|limit| relative_gate(suite, samples, variant, limit)));
+        let limits = suite.performance.iter().filter(|limit| limit.holds_for(variant));
+        gates.extend(limits.map(|limit| relative_gate(suite, samples, variant, limit)));
         gates.extend(absolute_gates(suite, samples, variant));
         if samples.deferred.is_none() {
             gates.extend(honesty_gates(suite, samples, variant));
@@ -101,7 +115,7 @@ pub fn needs_more_rounds(suite: &Suite, samples: &Samples, shape: &str) -> bool 
             let timed = !samples.failures.iter().any(|f| f.shape == shape && f.subject == variant);
             timed && matches!(relative_gate(suite, samples, variant, limit).state, State::Inconclusive { .. })
         };
-        suite.candidates.iter().any(|c| open(&c.variant))
+        suite.candidates.iter().any(|c| limit.holds_for(&c.variant) && open(&c.variant))
     })
 }
 
@@ -112,7 +126,8 @@ fn percent(share: f64) -> String {
 fn relative_gate(suite: &Suite, samples: &Samples, variant: &str, limit: &PerformanceLimit) -> Gate {
     let figure = format!("latency reduction on {}", limit.shape);
     let subject = Subject { variant, kind: Kind::Performance, figure: &figure };
-    let threshold = format!(">= {} against {}", percent(limit.min_latency_reduction), suite.control);
+    let against = limit.against.as_deref().unwrap_or(&suite.control);
+    let threshold = format!(">= {} against {against}", percent(limit.min_latency_reduction));
     if let Some(text) = &samples.deferred {
         let (why, remedy) = split_remedy(text);
         return subject.deferred(&threshold, why, remedy);
@@ -124,9 +139,9 @@ fn relative_gate(suite: &Suite, samples: &Samples, variant: &str, limit: &Perfor
     if let Some(failure) = failure {
         return subject.holds("kernel time", &failure.why, &threshold, false);
     }
-    let pairs = |a: &str| paired_blocks(&samples.blocks, &limit.shape, Mode::Kernel, a, &suite.control);
-    let Some(ratio) = paired_ratio(&pairs(variant)) else {
-        let why = format!("{} usable rounds, {MIN_ROUNDS} needed", pairs(variant).len());
+    let pairs = |a: &str, b: &str| paired_blocks(&samples.blocks, &limit.shape, Mode::Kernel, a, b);
+    let Some(ratio) = paired_ratio(&pairs(variant, against)) else {
+        let why = format!("{} usable rounds, {MIN_ROUNDS} needed", pairs(variant, against).len());
         return subject.with_state("kernel time", "", &threshold, State::Inconclusive { why });
     };
     let measured = format!(
@@ -136,7 +151,7 @@ fn relative_gate(suite: &Suite, samples: &Samples, variant: &str, limit: &Perfor
         percent(1.0 - ratio.low),
         significant(1.0 / ratio.estimate),
     );
-    let aa = paired_ratio(&pairs(&format!("{}{AA_SUFFIX}", suite.control)));
+    let aa = paired_ratio(&pairs(&format!("{}{AA_SUFFIX}", suite.control), &suite.control));
     let state = match aa_fault(aa, limit.min_latency_reduction) {
         Some(why) => State::Inconclusive { why },
         None => side_of(ratio, 1.0 - limit.min_latency_reduction),
@@ -252,6 +267,23 @@ mod tests {
         assert!(matches!(state(&testing::samples(100.0, 90.0)), State::Inconclusive { .. }));
         assert!(needs_more_rounds(&testing::suite(), &testing::samples(100.0, 90.0), "mission"));
         assert!(!needs_more_rounds(&testing::suite(), &testing::samples(100.0, 80.0), "mission"));
+    }
+
+    #[test]
+    fn a_limit_may_name_its_candidate_and_whom_it_must_beat() {
+        let samples = testing::samples(100.0, 80.0);
+        let mut suite = testing::suite();
+        suite.performance[0].against = Some("torch/flash".into());
+        let gate = relative_gate(&suite, &samples, "new", &suite.performance[0]);
+        assert!(gate.threshold.ends_with("against torch/flash"), "{}", gate.threshold);
+        assert!(matches!(gate.state, State::Inconclusive { .. }), "a peer that was not measured is not beaten");
+        suite.performance[0] =
+            PerformanceLimit { candidate: Some("other".into()), against: None, ..suite.performance[0].clone() };
+        let relative = |suite: &Suite| {
+            let gates = judge_samples(suite, &testing::evidence().builds, &samples, &testing::evidence().peers);
+            gates.iter().filter(|g| g.figure.starts_with("latency reduction")).count()
+        };
+        assert_eq!((relative(&suite), relative(&testing::suite())), (0, 1));
     }
 
     #[test]

@@ -7,8 +7,7 @@ use super::warp::Warp;
 use crate::check::clock::{Epoch, Relation};
 use crate::check::shadow::{Access, Clash, Conflict};
 use crate::program::{
-    Addr, Class, LOCAL_WINDOW, Load, Order, PARAM_WINDOW, SHARED_WINDOW, Slot, Space, Store,
-    WINDOW_BYTES,
+    Addr, Class, LOCAL_WINDOW, Load, Order, PARAM_WINDOW, SHARED_WINDOW, Slot, Space, Store, WINDOW_BYTES,
 };
 use crate::report::{Kind, RawSite, Severity};
 
@@ -127,10 +126,7 @@ impl Block {
         }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the state of one access, passed through once"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "the state of one access, passed through once")]
     #[inline]
     fn one_space(
         &mut self,
@@ -142,12 +138,7 @@ impl Block {
         usage: Use,
         act: &mut impl FnMut(&mut Block, &mut Warp, &Target),
     ) {
-        let mut target = Target {
-            space,
-            at,
-            lanes,
-            allocation: [0; LANES],
-        };
+        let mut target = Target { space, at, lanes, allocation: [0; LANES] };
         self.validate(context, warp, &mut target, usage);
         if target.lanes != 0 {
             act(self, warp, &target);
@@ -176,9 +167,7 @@ impl Block {
         let size = u64::from(usage.bytes);
         let align = u64::from(usage.align);
         let span = (high - low).saturating_add(size);
-        if bits & (align - 1) == 0
-            && self.span_is_valid(context, warp, target, low, span, usage.write)
-        {
+        if bits & (align - 1) == 0 && self.span_is_valid(context, warp, target, low, span, usage.write) {
             return;
         }
         let lanes = target.lanes;
@@ -187,28 +176,12 @@ impl Block {
             let lane = 1 << l;
             if address & (align - 1) != 0 {
                 target.lanes &= !lane;
-                self.report_lane(
-                    context,
-                    warp,
-                    Kind::Misaligned,
-                    usage.pc,
-                    verb(usage.write),
-                    lane,
-                    || {
-                        format!(
-                            "misaligned {size}-byte {} at 0x{address:x}",
-                            verb(usage.write)
-                        )
-                    },
-                );
+                self.report_lane(context, warp, Kind::Misaligned, usage.pc, verb(usage.write), lane, || {
+                    format!("misaligned {size}-byte {} at 0x{address:x}", verb(usage.write))
+                });
                 return;
             }
-            let mut single = Target {
-                space: target.space,
-                at: target.at,
-                lanes: lane,
-                allocation: [0; LANES],
-            };
+            let mut single = Target { space: target.space, at: target.at, lanes: lane, allocation: [0; LANES] };
             if self.span_is_valid(context, warp, &mut single, address, size, usage.write) {
                 target.allocation[l] = single.allocation[l];
                 return;
@@ -251,31 +224,13 @@ impl Block {
         }
     }
 
-    fn report_bounds(
-        &mut self,
-        context: &Context<'_>,
-        warp: &Warp,
-        space: Space,
-        address: u64,
-        l: usize,
-        usage: Use,
-    ) {
+    fn report_bounds(&mut self, context: &Context<'_>, warp: &Warp, space: Space, address: u64, l: usize, usage: Use) {
         let (size, what) = (usage.bytes, verb(usage.write));
-        let read_only = context
-            .memory
-            .find(address, u64::from(size))
-            .is_some_and(|a| a.read_only);
-        if read_only && usage.write && !matches!(space, Space::Shared | Space::Local | Space::Param)
-        {
-            self.report_lane(
-                context,
-                warp,
-                Kind::ReadOnlyStore,
-                usage.pc,
-                what,
-                1 << l,
-                || format!("store to constant memory at 0x{address:x}"),
-            );
+        let read_only = context.memory.find(address, u64::from(size)).is_some_and(|a| a.read_only);
+        if read_only && usage.write && !matches!(space, Space::Shared | Space::Local | Space::Param) {
+            self.report_lane(context, warp, Kind::ReadOnlyStore, usage.pc, what, 1 << l, || {
+                format!("store to constant memory at 0x{address:x}")
+            });
             return;
         }
         let place = match space {
@@ -288,10 +243,7 @@ impl Block {
                 )
             }
             Space::Local => format!("local 0x{address:x}"),
-            Space::Param => format!(
-                "parameters + 0x{address:x} of {}",
-                context.launch.params.len()
-            ),
+            Space::Param => format!("parameters + 0x{address:x} of {}", context.launch.params.len()),
             _ => match context.memory.nearest(address) {
                 Some(a) if address >= a.base + a.bytes => {
                     format!(
@@ -305,23 +257,13 @@ impl Block {
                 Some(a) if address >= a.base => {
                     format!("{} + 0x{:x} of {} bytes", a.name, address - a.base, a.bytes)
                 }
-                Some(a) => format!(
-                    "0x{address:x}, {} bytes before {}",
-                    a.base - address,
-                    a.name
-                ),
+                Some(a) => format!("0x{address:x}, {} bytes before {}", a.base - address, a.name),
                 None => format!("0x{address:x}"),
             },
         };
-        self.report_lane(
-            context,
-            warp,
-            Kind::OutOfBounds,
-            usage.pc,
-            what,
-            1 << l,
-            || format!("out of bounds: {size}-byte {what} at {place}"),
-        );
+        self.report_lane(context, warp, Kind::OutOfBounds, usage.pc, what, 1 << l, || {
+            format!("out of bounds: {size}-byte {what} at {place}")
+        });
     }
 
     /// Reports an ERROR of one instruction; the first lane of `lanes` is named.
@@ -337,25 +279,13 @@ impl Block {
         describe: impl FnOnce() -> String,
     ) {
         let lane = lanes.trailing_zeros();
-        let site = RawSite {
-            role,
-            pc: pc as u32,
-            warp: warp.index as u32,
-            lane,
-        };
+        let site = RawSite { role, pc: pc as u32, warp: warp.index as u32, lane };
         self.report(context, kind, Severity::Error, &[site], describe);
     }
 
     /// Checks and records a shared access of each lane; `same` says whether a store changes
     /// nothing there.
-    pub(crate) fn shadow_shared(
-        &mut self,
-        context: &Context<'_>,
-        warp: &Warp,
-        target: &Target,
-        usage: Use,
-        same: u32,
-    ) {
+    pub(crate) fn shadow_shared(&mut self, context: &Context<'_>, warp: &Warp, target: &Target, usage: Use, same: u32) {
         let Some(mut shadow) = self.shared.shadow.take() else {
             return;
         };
@@ -389,13 +319,7 @@ impl Block {
         epoch
     }
 
-    pub(crate) fn report_conflict(
-        &mut self,
-        context: &Context<'_>,
-        warp: &Warp,
-        conflict: Conflict,
-        usage: Use,
-    ) {
+    pub(crate) fn report_conflict(&mut self, context: &Context<'_>, warp: &Warp, conflict: Conflict, usage: Use) {
         let earlier = conflict.earlier;
         let (kind, first, second) = match conflict.clash {
             Clash::WriteWrite => (Kind::RaceWriteWrite, "write", "write"),
@@ -410,38 +334,18 @@ impl Block {
             _ => Severity::Error,
         };
         let sites = [
-            RawSite {
-                role: first,
-                pc: earlier.pc(),
-                warp: earlier.warp(),
-                lane: earlier.lane(),
-            },
-            RawSite {
-                role: second,
-                pc: usage.pc as u32,
-                warp: warp.index as u32,
-                lane: conflict.lane,
-            },
+            RawSite { role: first, pc: earlier.pc(), warp: earlier.warp(), lane: earlier.lane() },
+            RawSite { role: second, pc: usage.pc as u32, warp: warp.index as u32, lane: conflict.lane },
         ];
         let place = self.shared_name(context, conflict.offset);
         self.report(context, kind, severity, &sites, || match conflict.clash {
             Clash::InFlight => format!("{} of bytes still in flight: {place}", verb(usage.write)),
-            _ => format!(
-                "race ({first} then {second}, {}) on {place}",
-                relation_text(conflict.relation)
-            ),
+            _ => format!("race ({first} then {second}, {}) on {place}", relation_text(conflict.relation)),
         });
     }
 
     /// Checks and records a global access of each lane.
-    pub(crate) fn shadow_global(
-        &mut self,
-        context: &Context<'_>,
-        warp: &Warp,
-        target: &Target,
-        usage: Use,
-        same: u32,
-    ) {
+    pub(crate) fn shadow_global(&mut self, context: &Context<'_>, warp: &Warp, target: &Target, usage: Use, same: u32) {
         let Some(shadow) = &context.shadow else {
             return;
         };
@@ -455,15 +359,7 @@ impl Block {
             let offset = target.at[l] - allocation.base;
             let me = base.with_lane(l as u32);
             let view = self.clocks.view(warp.index);
-            let found = shadow.access(
-                index,
-                offset,
-                usage.bytes,
-                usage.write,
-                me,
-                &self.block_clock,
-                &view,
-            );
+            let found = shadow.access(index, offset, usage.bytes, usage.write, me, &self.block_clock, &view);
             let Some(conflict) = found else { return };
             let (kind, first, second) = match conflict.clash {
                 Clash::WriteWrite => (Kind::RaceWriteWrite, "write", "write"),
@@ -477,18 +373,8 @@ impl Block {
             };
             let earlier = conflict.earlier;
             let sites = [
-                RawSite {
-                    role: first,
-                    pc: earlier.pc(),
-                    warp: earlier.warp(),
-                    lane: earlier.lane(),
-                },
-                RawSite {
-                    role: second,
-                    pc: usage.pc as u32,
-                    warp: warp.index as u32,
-                    lane: l as u32,
-                },
+                RawSite { role: first, pc: earlier.pc(), warp: earlier.warp(), lane: earlier.lane() },
+                RawSite { role: second, pc: usage.pc as u32, warp: warp.index as u32, lane: l as u32 },
             ];
             let (name, own) = (&allocation.name, self.linear);
             self.report(context, kind, severity, &sites, || {
@@ -523,14 +409,7 @@ impl Block {
             if target.space == Space::Global
                 && let Some(shadow) = &context.shadow
             {
-                shadow.synchronise(
-                    target.at[l],
-                    &mut self.block_clock,
-                    read,
-                    write,
-                    order.acquire,
-                    order.release,
-                );
+                shadow.synchronise(target.at[l], &mut self.block_clock, read, write, order.acquire, order.release);
             }
         });
     }
@@ -542,10 +421,7 @@ impl Block {
             } else {
                 let pending = self.pending_acquire[warp].get_or_insert_with(Vec::new);
                 pending.resize(stamp.len().max(pending.len()), 0);
-                pending
-                    .iter_mut()
-                    .zip(stamp)
-                    .for_each(|(p, s)| *p = (*p).max(*s));
+                pending.iter_mut().zip(stamp).for_each(|(p, s)| *p = (*p).max(*s));
             }
         }
         if !write {
@@ -558,10 +434,7 @@ impl Block {
         } else if let Some(fenced) = &self.fenced[warp] {
             let stamp = self.sync_stamps.entry(key).or_default();
             stamp.resize(fenced.len().max(stamp.len()), 0);
-            stamp
-                .iter_mut()
-                .zip(fenced)
-                .for_each(|(s, f)| *s = (*s).max(*f));
+            stamp.iter_mut().zip(fenced).for_each(|(s, f)| *s = (*s).max(*f));
         }
     }
 
@@ -578,56 +451,30 @@ impl Block {
         }
     }
 
-    pub(crate) fn load(
-        &mut self,
-        context: &Context<'_>,
-        warp: &mut Warp,
-        pc: usize,
-        active: u32,
-        load: &Load,
-    ) -> Flow {
+    pub(crate) fn load(&mut self, context: &Context<'_>, warp: &mut Warp, pc: usize, active: u32, load: &Load) -> Flow {
         let total = load.bytes * load.dst.len() as u32;
-        let usage = Use {
-            pc,
-            bytes: total,
-            align: total,
-            write: false,
-            strong: load.order.strong,
-            collective: false,
-        };
+        let usage = Use { pc, bytes: total, align: total, write: false, strong: load.order.strong, collective: false };
         let mut values = [[u64::MAX; LANES]; 4];
         let mut undefined = [active; 4];
         warp.polled |= load.order.strong;
-        self.for_each_target(
-            context,
-            warp,
-            active,
-            &load.addr,
-            usage,
-            |block, warp, target| {
-                match target.space {
-                    Space::Shared => block.shadow_shared(context, warp, target, usage, 0),
-                    Space::Local | Space::Param => {}
-                    _ => {
-                        if load.non_coherent {
-                            block.check_non_coherent(context, warp, target, usage);
-                        }
-                        block.shadow_global(context, warp, target, usage, 0);
+        self.for_each_target(context, warp, active, &load.addr, usage, |block, warp, target| {
+            match target.space {
+                Space::Shared => block.shadow_shared(context, warp, target, usage, 0),
+                Space::Local | Space::Param => {}
+                _ => {
+                    if load.non_coherent {
+                        block.check_non_coherent(context, warp, target, usage);
                     }
+                    block.shadow_global(context, warp, target, usage, 0);
                 }
-                block.synchronise(context, warp, target, true, false, load.order);
-                for (i, (out, taint)) in values
-                    .iter_mut()
-                    .zip(&mut undefined)
-                    .enumerate()
-                    .take(load.dst.len())
-                {
-                    let offset = i as u64 * u64::from(load.bytes);
-                    *taint &= !target.lanes;
-                    *taint |= block.gather(context, warp, target, offset, load.bytes, out);
-                }
-            },
-        );
+            }
+            block.synchronise(context, warp, target, true, false, load.order);
+            for (i, (out, taint)) in values.iter_mut().zip(&mut undefined).enumerate().take(load.dst.len()) {
+                let offset = i as u64 * u64::from(load.bytes);
+                *taint &= !target.lanes;
+                *taint |= block.gather(context, warp, target, offset, load.bytes, out);
+            }
+        });
         for (i, slot) in load.dst.iter().enumerate() {
             write_loaded(warp, *slot, load, &values[i], active);
             if context.launch.checks.uninitialised {
@@ -637,13 +484,7 @@ impl Block {
         Flow::Next
     }
 
-    fn check_non_coherent(
-        &mut self,
-        context: &Context<'_>,
-        warp: &Warp,
-        target: &Target,
-        usage: Use,
-    ) {
+    fn check_non_coherent(&mut self, context: &Context<'_>, warp: &Warp, target: &Target, usage: Use) {
         let Some(shadow) = &context.shadow else {
             return;
         };
@@ -654,15 +495,9 @@ impl Block {
             stale |= u32::from(shadow.written(index, offset)) << l;
         });
         if stale != 0 {
-            self.report_lane(
-                context,
-                warp,
-                Kind::NonCoherentRead,
-                usage.pc,
-                "read",
-                stale,
-                || "non-coherent load of memory written in the same launch".into(),
-            );
+            self.report_lane(context, warp, Kind::NonCoherentRead, usage.pc, "read", stale, || {
+                "non-coherent load of memory written in the same launch".into()
+            });
         }
     }
 
@@ -689,8 +524,7 @@ impl Block {
                 let at = warp.local.len() / LANES * l + (target.at[l] + offset) as usize;
                 let end = at + bytes as usize;
                 out[l] = little_endian(&warp.local[at..end]);
-                undefined |=
-                    u32::from(tracked && !warp.local_defined[at..end].iter().all(|&d| d)) << l;
+                undefined |= u32::from(tracked && !warp.local_defined[at..end].iter().all(|&d| d)) << l;
             }),
             Space::Param => each_lane(target.lanes, |l| {
                 let at = (target.at[l] + offset) as usize;
@@ -715,58 +549,36 @@ impl Block {
         store: &Store,
     ) -> Flow {
         let total = store.bytes * store.src.len() as u32;
-        let usage = Use {
-            pc,
-            bytes: total,
-            align: total,
-            write: true,
-            strong: store.order.strong,
-            collective: false,
-        };
+        let usage = Use { pc, bytes: total, align: total, write: true, strong: store.order.strong, collective: false };
         let checks = context.launch.checks;
-        self.for_each_target(
-            context,
-            warp,
-            active,
-            &store.addr,
-            usage,
-            |block, warp, target| {
-                let mut same = target.lanes;
-                let mut old = [0; LANES];
-                for (i, slot) in store.src.iter().enumerate() {
-                    let (value, taint) = source(warp, *slot, store.bytes);
-                    let offset = i as u64 * u64::from(store.bytes);
-                    if checks.races || store.order.strong {
-                        block.gather(context, warp, target, offset, store.bytes, &mut old);
-                        each_lane(target.lanes, |l| {
-                            same &= !(u32::from(old[l] != value[l]) << l)
-                        });
-                    }
-                    let tainted = taint & target.lanes;
-                    if checks.uninitialised && tainted != 0 && target.space == Space::Global {
-                        block.report_lane(
-                            context,
-                            warp,
-                            Kind::UninitialisedStore,
-                            pc,
-                            "write",
-                            tainted,
-                            || "uninitialised value stored to global memory".into(),
-                        );
-                    }
-                    block.scatter(context, warp, target, offset, store.bytes, &value, taint);
+        self.for_each_target(context, warp, active, &store.addr, usage, |block, warp, target| {
+            let mut same = target.lanes;
+            let mut old = [0; LANES];
+            for (i, slot) in store.src.iter().enumerate() {
+                let (value, taint) = source(warp, *slot, store.bytes);
+                let offset = i as u64 * u64::from(store.bytes);
+                if checks.races || store.order.strong {
+                    block.gather(context, warp, target, offset, store.bytes, &mut old);
+                    each_lane(target.lanes, |l| same &= !(u32::from(old[l] != value[l]) << l));
                 }
-                match target.space {
-                    Space::Shared => block.shadow_shared(context, warp, target, usage, same),
-                    Space::Local => {}
-                    _ => block.shadow_global(context, warp, target, usage, same),
+                let tainted = taint & target.lanes;
+                if checks.uninitialised && tainted != 0 && target.space == Space::Global {
+                    block.report_lane(context, warp, Kind::UninitialisedStore, pc, "write", tainted, || {
+                        "uninitialised value stored to global memory".into()
+                    });
                 }
-                block.synchronise(context, warp, target, false, true, store.order);
-                if store.order.strong && same != target.lanes {
-                    block.progressed_globally(context);
-                }
-            },
-        );
+                block.scatter(context, warp, target, offset, store.bytes, &value, taint);
+            }
+            match target.space {
+                Space::Shared => block.shadow_shared(context, warp, target, usage, same),
+                Space::Local => {}
+                _ => block.shadow_global(context, warp, target, usage, same),
+            }
+            block.synchronise(context, warp, target, false, true, store.order);
+            if store.order.strong && same != target.lanes {
+                block.progressed_globally(context);
+            }
+        });
         Flow::Next
     }
 
@@ -814,31 +626,18 @@ fn relation_text(relation: Relation) -> &'static str {
 }
 
 fn little_endian(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .rev()
-        .fold(0, |value, &byte| value << 8 | u64::from(byte))
+    bytes.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte))
 }
 
 /// Values and taint of a source register, cut to the element size.
 #[inline(always)]
 pub(crate) fn source(warp: &Warp, slot: Slot, bytes: u32) -> ([u64; LANES], u32) {
     let row = usize::from(slot.row);
-    let mask = if bytes >= 8 {
-        u64::MAX
-    } else {
-        (1 << (8 * bytes)) - 1
-    };
+    let mask = if bytes >= 8 { u64::MAX } else { (1 << (8 * bytes)) - 1 };
     match slot.class {
         Class::D => (warp.regs.d[row].0.map(|v| v & mask), warp.regs.td[row]),
-        Class::W => (
-            warp.regs.w[row].0.map(|v| u64::from(v) & mask),
-            warp.regs.tw[row],
-        ),
-        Class::P => (
-            std::array::from_fn(|l| u64::from(warp.regs.p[row] >> l & 1)),
-            warp.regs.tp[row],
-        ),
+        Class::W => (warp.regs.w[row].0.map(|v| u64::from(v) & mask), warp.regs.tw[row]),
+        Class::P => (std::array::from_fn(|l| u64::from(warp.regs.p[row] >> l & 1)), warp.regs.tp[row]),
     }
 }
 
@@ -847,11 +646,7 @@ pub(crate) fn source(warp: &Warp, slot: Slot, bytes: u32) -> ([u64; LANES], u32)
 fn write_loaded(warp: &mut Warp, slot: Slot, load: &Load, values: &[u64; LANES], active: u32) {
     let unused = 64 - 8 * load.bytes.min(8);
     let extend = |v: u64| {
-        if load.signed {
-            (((v << unused) as i64) >> unused) as u64
-        } else {
-            (v << unused) >> unused
-        }
+        if load.signed { (((v << unused) as i64) >> unused) as u64 } else { (v << unused) >> unused }
     };
     match slot.class {
         Class::D => {

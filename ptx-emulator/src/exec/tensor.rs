@@ -48,68 +48,31 @@ impl Block {
         }
         // x1 and x2 ignore the addresses of the other lanes.
         let count = op.regs.len();
-        let lanes = if count == 4 {
-            FULL
-        } else {
-            (1 << (8 * count)) - 1
-        };
-        let usage = Use {
-            pc,
-            bytes: 16,
-            align: 16,
-            write: op.store,
-            strong: false,
-            collective: false,
-        };
+        let lanes = if count == 4 { FULL } else { (1 << (8 * count)) - 1 };
+        let usage = Use { pc, bytes: 16, align: 16, write: op.store, strong: false, collective: false };
         let mut rows = [[u32::MAX; 4]; LANES];
         let mut undefined = [0xffu8; LANES];
         if op.store {
             collect_matrix(&warp.regs, op, &mut rows, &mut undefined);
         }
-        self.for_each_target(
-            context,
-            warp,
-            active & lanes,
-            &op.addr,
-            usage,
-            |block, warp, target| {
-                if target.space != Space::Shared {
-                    block.report_lane(
-                        context,
-                        warp,
-                        Kind::OutOfBounds,
-                        pc,
-                        "uses",
-                        target.lanes,
-                        || "matrix outside shared memory".into(),
-                    );
-                    return;
-                }
-                block.shadow_shared(context, warp, target, usage, 0);
-                block.move_rows(target, op.store, &mut rows, &mut undefined);
-            },
-        );
+        self.for_each_target(context, warp, active & lanes, &op.addr, usage, |block, warp, target| {
+            if target.space != Space::Shared {
+                block.report_lane(context, warp, Kind::OutOfBounds, pc, "uses", target.lanes, || {
+                    "matrix outside shared memory".into()
+                });
+                return;
+            }
+            block.shadow_shared(context, warp, target, usage, 0);
+            block.move_rows(target, op.store, &mut rows, &mut undefined);
+        });
         if !op.store {
-            spread_matrix(
-                &mut warp.regs,
-                op,
-                &rows,
-                &undefined,
-                active,
-                context.launch.checks.uninitialised,
-            );
+            spread_matrix(&mut warp.regs, op, &rows, &undefined, active, context.launch.checks.uninitialised);
         }
         Flow::Next
     }
 
     /// Copies 16-byte rows between shared memory and `rows`; bit `i` of `undefined` is half `i`.
-    fn move_rows(
-        &mut self,
-        target: &Target,
-        store: bool,
-        rows: &mut [[u32; 4]; LANES],
-        undefined: &mut [u8; LANES],
-    ) {
+    fn move_rows(&mut self, target: &Target, store: bool, rows: &mut [[u32; 4]; LANES], undefined: &mut [u8; LANES]) {
         super::regs::each_lane(target.lanes, |l| {
             let at = target.at[l] as u32;
             for (i, word) in rows[l].iter_mut().enumerate() {
@@ -123,8 +86,7 @@ impl Block {
             let mut flags = 0;
             for i in 0..8u32 {
                 if store {
-                    self.shared
-                        .define(at + 2 * i, 2, undefined[l] >> i & 1 == 0);
+                    self.shared.define(at + 2 * i, 2, undefined[l] >> i & 1 == 0);
                 } else {
                     flags |= u8::from(!self.shared.is_defined(at + 2 * i, 2)) << i;
                 }
@@ -135,10 +97,7 @@ impl Block {
         });
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "position of the instruction and its operands"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "position of the instruction and its operands")]
     pub(crate) fn move_matrix(
         &mut self,
         context: &Context<'_>,
@@ -155,21 +114,13 @@ impl Block {
         let from = *w(&warp.regs, src);
         let half = |row: usize, column: usize| {
             let word = from[4 * row + column / 2];
-            if column.is_multiple_of(2) {
-                word & 0xffff
-            } else {
-                word >> 16
-            }
+            if column.is_multiple_of(2) { word & 0xffff } else { word >> 16 }
         };
         let out: Lanes = std::array::from_fn(|l| {
             let (g, t) = (l / 4, l % 4);
             half(2 * t, g) | half(2 * t + 1, g) << 16
         });
-        let taint = if warp.regs.tw[usize::from(src)] == 0 {
-            0
-        } else {
-            FULL
-        };
+        let taint = if warp.regs.tw[usize::from(src)] == 0 { 0 } else { FULL };
         warp.regs.set_w(dst, &out, active);
         warp.regs.taint_w(dst, taint, active);
         Flow::Next
@@ -188,71 +139,34 @@ impl Block {
             return flow;
         }
         let bytes = if op.frag == Frag::AccF32 { 4 } else { 2 };
-        let stride = op
-            .stride
-            .map_or(16, |row| lane_word(&warp.regs, row, active));
+        let stride = op.stride.map_or(16, |row| lane_word(&warp.regs, row, active));
         if let Some(what) = self.wmma_misuse(warp, op, active, stride, bytes) {
-            self.report_lane(
-                context,
-                warp,
-                Kind::SyncDivergence,
-                pc,
-                "uses",
-                active,
-                || what.into(),
-            );
+            self.report_lane(context, warp, Kind::SyncDivergence, pc, "uses", active, || what.into());
         }
-        let Some((scratch, saved)) =
-            line_addresses(warp, &op.addr, active, u64::from(stride) * u64::from(bytes))
+        let Some((scratch, saved)) = line_addresses(warp, &op.addr, active, u64::from(stride) * u64::from(bytes))
         else {
             return Flow::Next;
         };
         // One lane per line of 16 elements: the real assignment of bytes to lanes is open.
-        let usage = Use {
-            pc,
-            bytes: 16 * bytes,
-            align: 16,
-            write: op.store,
-            strong: false,
-            collective: true,
-        };
+        let usage = Use { pc, bytes: 16 * bytes, align: 16, write: op.store, strong: false, collective: true };
         let mut lines = [[0u32; 16]; 16];
         let mut undefined = [FULL as u16; 16];
         if op.store {
             collect_fragment(&warp.regs, op, &mut lines, &mut undefined);
         }
-        let addr = Addr {
-            base: scratch,
-            offset: 0,
-            ..op.addr
-        };
-        self.for_each_target(
-            context,
-            warp,
-            0xffff,
-            &addr,
-            usage,
-            |block, warp, target| {
-                match target.space {
-                    Space::Shared => block.shadow_shared(context, warp, target, usage, 0),
-                    _ => block.shadow_global(context, warp, target, usage, 0),
-                }
-                if op.store && target.space == Space::Global {
-                    block.check_stored_lines(context, warp, pc, &undefined);
-                }
-                super::regs::each_lane(target.lanes, |i| {
-                    block.move_line(
-                        context,
-                        target,
-                        i,
-                        bytes,
-                        op.store,
-                        &mut lines[i],
-                        &mut undefined[i],
-                    );
-                });
-            },
-        );
+        let addr = Addr { base: scratch, offset: 0, ..op.addr };
+        self.for_each_target(context, warp, 0xffff, &addr, usage, |block, warp, target| {
+            match target.space {
+                Space::Shared => block.shadow_shared(context, warp, target, usage, 0),
+                _ => block.shadow_global(context, warp, target, usage, 0),
+            }
+            if op.store && target.space == Space::Global {
+                block.check_stored_lines(context, warp, pc, &undefined);
+            }
+            super::regs::each_lane(target.lanes, |i| {
+                block.move_line(context, target, i, bytes, op.store, &mut lines[i], &mut undefined[i]);
+            });
+        });
         restore_scratch(warp, scratch, saved);
         if !op.store {
             spread_fragment(&mut warp.regs, op, &lines, &undefined, active);
@@ -260,49 +174,28 @@ impl Block {
         Flow::Next
     }
 
-    fn check_stored_lines(
-        &mut self,
-        context: &Context<'_>,
-        warp: &Warp,
-        pc: usize,
-        undefined: &[u16; 16],
-    ) {
+    fn check_stored_lines(&mut self, context: &Context<'_>, warp: &Warp, pc: usize, undefined: &[u16; 16]) {
         if context.launch.checks.uninitialised && undefined.iter().any(|&u| u != 0) {
-            self.report_lane(
-                context,
-                warp,
-                Kind::UninitialisedStore,
-                pc,
-                "write",
-                1,
-                || "uninitialised value stored to global memory".into(),
-            );
+            self.report_lane(context, warp, Kind::UninitialisedStore, pc, "write", 1, || {
+                "uninitialised value stored to global memory".into()
+            });
         }
     }
 
     /// What is wrong with the operands of a fragment move, if anything.
-    fn wmma_misuse(
-        &self,
-        warp: &Warp,
-        op: &WmmaMove,
-        active: u32,
-        stride: u32,
-        bytes: u32,
-    ) -> Option<&'static str> {
+    fn wmma_misuse(&self, warp: &Warp, op: &WmmaMove, active: u32, stride: u32, bytes: u32) -> Option<&'static str> {
         let at = Self::addresses(warp, &op.addr);
         let first = at[active.trailing_zeros() as usize];
         let strides = op.stride.map(|row| *w(&warp.regs, row));
-        let uniform = (0..LANES).all(|l| {
-            (active >> l) & 1 == 0 || (at[l] == first && strides.is_none_or(|s| s[l] == stride))
-        });
+        let uniform =
+            (0..LANES).all(|l| (active >> l) & 1 == 0 || (at[l] == first && strides.is_none_or(|s| s[l] == stride)));
         if !uniform {
             return Some("fragment address or stride differs between lanes");
         }
         if !first.is_multiple_of(32) {
             return Some("fragment address is not a multiple of 32 bytes");
         }
-        (!(stride * bytes).is_multiple_of(16))
-            .then_some("fragment stride is not a multiple of 16 bytes")
+        (!(stride * bytes).is_multiple_of(16)).then_some("fragment stride is not a multiple of 16 bytes")
     }
 
     /// Moves one line of 16 elements of 2 or 4 bytes.
@@ -418,12 +311,7 @@ fn restore_scratch(warp: &mut Warp, slot: crate::program::Slot, saved: [u64; LAN
 }
 
 /// Registers of `stmatrix` as 16-byte rows by address lane.
-fn collect_matrix(
-    regs: &Regs,
-    op: &Matrix,
-    rows: &mut [[u32; 4]; LANES],
-    undefined: &mut [u8; LANES],
-) {
+fn collect_matrix(regs: &Regs, op: &Matrix, rows: &mut [[u32; 4]; LANES], undefined: &mut [u8; LANES]) {
     *undefined = [0; LANES];
     for (j, &reg) in op.regs.iter().enumerate() {
         let values = w(regs, reg);
@@ -431,11 +319,7 @@ fn collect_matrix(
         for (l, &pair) in values.iter().enumerate() {
             let (g, t) = (l / 4, l % 4);
             for half in 0..2 {
-                let (row, column) = if op.trans {
-                    (2 * t + half, g)
-                } else {
-                    (g, 2 * t + half)
-                };
+                let (row, column) = if op.trans { (2 * t + half, g) } else { (g, 2 * t + half) };
                 let value = pair >> (16 * half) & 0xffff;
                 let word = &mut rows[8 * j + row][column / 2];
                 let shift = 16 * (column % 2);
@@ -507,24 +391,14 @@ fn each_element(op: &WmmaMove, mut f: impl FnMut(usize, usize, usize, usize, usi
                         (row, column + 8 * (reg / 2))
                     }
                 };
-                let (line, position) = if op.column_major {
-                    (column, row)
-                } else {
-                    (row, column)
-                };
+                let (line, position) = if op.column_major { (column, row) } else { (row, column) };
                 f(reg, lane, half, line, position);
             }
         }
     }
 }
 
-fn spread_fragment(
-    regs: &mut Regs,
-    op: &WmmaMove,
-    lines: &[[u32; 16]; 16],
-    undefined: &[u16; 16],
-    active: u32,
-) {
+fn spread_fragment(regs: &mut Regs, op: &WmmaMove, lines: &[[u32; 16]; 16], undefined: &[u16; 16], active: u32) {
     let mut out = [[0u32; LANES]; 8];
     let mut taint = [0u32; 8];
     let open = undefined.iter().any(|&u| u != 0);
@@ -540,18 +414,9 @@ fn spread_fragment(
     }
 }
 
-fn collect_fragment(
-    regs: &Regs,
-    op: &WmmaMove,
-    lines: &mut [[u32; 16]; 16],
-    undefined: &mut [u16; 16],
-) {
+fn collect_fragment(regs: &Regs, op: &WmmaMove, lines: &mut [[u32; 16]; 16], undefined: &mut [u16; 16]) {
     *undefined = [0; 16];
-    let mask = if op.frag == Frag::AccF32 {
-        u32::MAX
-    } else {
-        0xffff
-    };
+    let mask = if op.frag == Frag::AccF32 { u32::MAX } else { 0xffff };
     each_element(op, |reg, lane, half, line, position| {
         let row = op.regs[reg];
         lines[line][position] = w(regs, row)[lane] >> (16 * half) & mask;
@@ -565,11 +430,7 @@ fn collect_fragment(
 fn widen16(row: &Lanes, brain: bool, low: &mut [f32; LANES], high: &mut [f32; LANES]) {
     for (l, &word) in row.iter().enumerate() {
         let (a, b) = (word & 0xffff, word >> 16);
-        let (a, b) = if brain {
-            (bf16_to_f32(a), bf16_to_f32(b))
-        } else {
-            (f16_to_f32(a), f16_to_f32(b))
-        };
+        let (a, b) = if brain { (bf16_to_f32(a), bf16_to_f32(b)) } else { (f16_to_f32(a), f16_to_f32(b)) };
         low[l] = f32::from_bits(a);
         high[l] = f32::from_bits(b);
     }
@@ -628,36 +489,17 @@ fn decode_b(level: Level, regs: &Regs, op: &Mma, rows: &[u16], b: &mut FactorB) 
 fn model_of(model: MmaModel, elem: Elem, k: usize) -> Option<Aligned> {
     let fp8 = elem.is_byte();
     let half = k.div_ceil(2).max(8);
-    let ada8 = Aligned {
-        fraction: 13,
-        result: 13,
-        chunk: half,
-    };
+    let ada8 = Aligned { fraction: 13, result: 13, chunk: half };
     match model {
         MmaModel::Fast => None,
         MmaModel::FastExceptFp8 => fp8.then_some(ada8),
         MmaModel::Sm89 if fp8 => Some(ada8),
-        MmaModel::Sm80 | MmaModel::Sm89 => Some(Aligned {
-            fraction: 24,
-            result: 23,
-            chunk: half.min(8),
-        }),
-        MmaModel::Sm90 => Some(Aligned {
-            fraction: 25,
-            result: 23,
-            chunk: k,
-        }),
+        MmaModel::Sm80 | MmaModel::Sm89 => Some(Aligned { fraction: 24, result: 23, chunk: half.min(8) }),
+        MmaModel::Sm90 => Some(Aligned { fraction: 25, result: 23, chunk: k }),
     }
 }
 
-fn float_product(
-    context: &Context<'_>,
-    regs: &mut Regs,
-    op: &Mma,
-    half: &MmaHalf,
-    a: &FactorA,
-    active: u32,
-) {
+fn float_product(context: &Context<'_>, regs: &mut Regs, op: &Mma, half: &MmaHalf, a: &FactorA, active: u32) {
     let mut b: FactorB = [[0.0; N]; K];
     decode_b(context.level, regs, op, &half.b, &mut b);
     let mut tile: Tile = [[0.0; N]; M];
@@ -695,11 +537,7 @@ fn float_product(
 fn integer_product(regs: &mut Regs, op: &Mma, half: &MmaHalf, active: u32) {
     let value = |word: u32, byte: usize, elem: Elem| {
         let byte = (word >> (8 * byte)) as u8;
-        if elem == Elem::S8 {
-            i64::from(byte as i8)
-        } else {
-            i64::from(byte)
-        }
+        if elem == Elem::S8 { i64::from(byte as i8) } else { i64::from(byte) }
     };
     let mut a = [[0i64; K]; M];
     let mut b = [[0i64; N]; K];
@@ -722,11 +560,7 @@ fn integer_product(regs: &mut Regs, op: &Mma, half: &MmaHalf, active: u32) {
             let product = |k: usize| a[m][k] * b[k][n];
             let sum = i64::from(start as i32) + (0..op.k).map(product).sum::<i64>();
             let clamped = sum.clamp(i64::from(i32::MIN), i64::from(i32::MAX));
-            *out = if op.satfinite {
-                clamped as u32
-            } else {
-                sum as u32
-            };
+            *out = if op.satfinite { clamped as u32 } else { sum as u32 };
         }
     }
     for (row, out) in half.d.iter().zip(&out) {
@@ -754,22 +588,10 @@ fn taint_product(regs: &mut Regs, op: &Mma, half: &MmaHalf, active: u32) {
     let columns = (0..LANES).fold(0u32, |c, lane| c | (column_taint >> lane & 1) << (lane / 4));
     let sums: Vec<u32> = half.c.iter().map(|&r| regs.tw[usize::from(r)]).collect();
     for (reg, &row) in half.d.iter().enumerate() {
-        let mut taint = if op.c_acc == op.d_acc {
-            sums[reg]
-        } else {
-            sums.iter().fold(0, |t, s| t | s)
-        };
+        let mut taint = if op.c_acc == op.d_acc { sums[reg] } else { sums.iter().fold(0, |t, s| t | s) };
         for lane in 0..LANES {
-            let (m, n) = if op.d_acc == Acc::F16 {
-                layout::c16(lane, reg, 0)
-            } else {
-                layout::c32(lane, reg)
-            };
-            let pair = if op.d_acc == Acc::F16 {
-                columns >> n & 3 != 0
-            } else {
-                columns >> n & 1 == 1
-            };
+            let (m, n) = if op.d_acc == Acc::F16 { layout::c16(lane, reg, 0) } else { layout::c32(lane, reg) };
+            let pair = if op.d_acc == Acc::F16 { columns >> n & 3 != 0 } else { columns >> n & 1 == 1 };
             taint |= u32::from(rows >> m & 1 == 1 || pair) << lane;
         }
         regs.taint_w(row, taint, active);

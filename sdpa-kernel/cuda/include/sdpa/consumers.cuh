@@ -5,6 +5,7 @@
 
 #include "sdpa/consumer.cuh"
 #include "sdpa/consumer_registers.cuh"
+#include "sdpa/consumer_streaming.cuh"
 
 namespace sdpa {
 
@@ -15,6 +16,10 @@ struct SelectConsumer {
 template <class Traits>
 struct SelectConsumer<Traits, kSoftmaxRegisters> {
   using Type = RegisterConsumer<Traits>;
+};
+template <class Traits>
+struct SelectConsumer<Traits, kSoftmaxWarp> {
+  using Type = StreamingConsumer<Traits>;
 };
 
 }  // namespace sdpa

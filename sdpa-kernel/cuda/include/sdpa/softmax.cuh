@@ -50,7 +50,7 @@ __device__ __forceinline__ float fold_scales(const Params& p, int head) {
 
 template <uint32_t kRequested, class Traits>
 struct Softmax {
-  static_assert(kUnsupported<kRequested>, "SDPA_SOFTMAX: 0 (shared), 1 (P over S) or 2 (registers)");
+  static_assert(kUnsupported<kRequested>, "SDPA_SOFTMAX: 0 (shared), 1 (P over S), 2 (registers) or 3 (a warp per row)");
 };
 
 // Where S and P of a query tile lie: side by side.

@@ -1,11 +1,9 @@
 //! End to end: the `xtask` binary with the real compilers and kernels. Only the runner is a stand-in where a test needs
 //! a machine that this one is not: one without a GPU, or one whose GPU process dies.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::{CLAIMS_A_GPU, Dist, NO_GPU, files};
+use crate::common::{CLAIMS_A_GPU, Dist, NO_GPU, files};
 
 #[test]
 fn without_a_gpu_resources_are_gated_and_the_rest_is_deferred_with_a_remedy() {
@@ -35,6 +33,7 @@ fn without_a_gpu_resources_are_gated_and_the_rest_is_deferred_with_a_remedy() {
         "gates.json",
         "manifest.json",
         "peers.json",
+        "report.html",
         "samples.json",
         "suite.toml",
         "logs/probe.log",
@@ -50,6 +49,12 @@ fn without_a_gpu_resources_are_gated_and_the_rest_is_deferred_with_a_remedy() {
     for fact in ["0123456789abcdef", "\"dirty\": false", "\"nvcc\": \"13", "\"--stage5\"", "Linux"] {
         assert!(environment.contains(fact), "{fact} is not in {environment}");
     }
+
+    // The page is made again from the files alone, byte for byte.
+    let sealed = std::fs::read_to_string(run.join("report.html")).unwrap();
+    let printed = dist.run(&["report", &run.display().to_string(), "--format", "html"]).expect(0);
+    assert_eq!(printed.stdout.trim_end(), sealed.trim_end());
+    assert!(sealed.contains("first whole run of the suite") && !sealed.contains("<svg"));
 
     // Sealed evidence verifies; a changed byte does not.
     let path = run.display().to_string();
@@ -67,6 +72,8 @@ fn without_a_gpu_resources_are_gated_and_the_rest_is_deferred_with_a_remedy() {
     assert!(begin.elapsed() < Duration::from_secs(10));
     let history = dist.run(&["history"]).expect(0);
     assert_eq!(history.lines(&["no GPU", "DEFER ws-p1"]).len(), 2);
+    let second = std::fs::read_to_string(dist.runs()[1].join("report.html")).unwrap();
+    assert!(second.contains(run.file_name().unwrap().to_str().unwrap()), "the first run is not in its history");
 }
 
 #[test]
@@ -134,7 +141,7 @@ fn wrong_usage_is_one_clear_line_and_status_2() {
     let cases: &[(&[&str], &str)] = &[
         (
             &["validate", "--suite", "stage9"],
-            "unknown suite `stage9`: use one of stage1, stage2, stage3, stage4, stage5",
+            "unknown suite `stage9`: use one of softmax-place, stage1, stage2, stage3, stage4, stage5, v2",
         ),
         (&["validate", "--stage5", "--shapes", "huge"], "unknown shape `huge`: use one of tiny, small"),
         (&["build", "stage7"], "unknown variant `stage7`: use one of stage0"),

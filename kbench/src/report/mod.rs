@@ -1,5 +1,15 @@
-//! Reports: what a person reads of a run, as text tables or Markdown. Every figure comes from the evidence; nothing is
-//! computed here that a gate does not also use. Leaves to others: colour, and where the text goes.
+//! Reports: what a person reads of a run, as text tables, Markdown, or a page with plots (`page`). Every figure comes
+//! from the evidence; nothing is computed here that a gate does not also use. Leaves to others: where the text goes.
+
+mod clocks;
+mod history;
+mod page;
+mod roofline;
+mod svg;
+mod timing;
+
+pub use history::{HistoryPoint, PastMedian, PastRun};
+pub use page::html;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -365,32 +375,39 @@ fn decision(view: &RunView) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+mod testing {
+    //! A judged run around evidence, for the tests of every form of the report.
+
     use super::*;
     use crate::decision::decide;
     use crate::judge::{judge, testing};
 
-    fn rendered(evidence: &Evidence, format: Format) -> String {
+    pub fn with_view<T>(evidence: &Evidence, look: impl FnOnce(&RunView) -> T) -> T {
         let suite = testing::suite();
         let gates = judge(&suite, evidence);
         let decision = decide(&suite, &gates, &evidence.checks, &evidence.samples);
-        let environment = Environment { started: "2026-11-21T00:00:00Z".into(), ..Environment::default() };
-        let view = RunView {
-            name: "run",
-            suite: &suite,
-            evidence,
-            gates: &gates,
-            decision: &decision,
-            environment: &environment,
-        };
-        format!("{}\n{}", headline(&view), render(&view, format))
+        let device = evidence.samples.device.clone();
+        let environment = Environment { started: "2026-11-21T00:00:00Z".into(), device, ..Environment::default() };
+        let (suite, gates, decision, environment) = (&suite, &gates, &decision, &environment);
+        look(&RunView { name: "run", suite, evidence, gates, decision, environment })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::with_view;
+    use super::*;
+    use crate::judge::testing;
+
+    fn rendered(evidence: &Evidence, format: Format) -> String {
+        with_view(evidence, |view| format!("{}\n{}", headline(view), render(view, format)))
     }
 
     #[test]
     fn a_merge_reads_as_one() {
         let text = rendered(&testing::evidence(), Format::Table);
         assert!(text.starts_with("t: MERGE new: latency reduction on mission 20.0%"), "{text}");
-        assert!(text.contains("no GPU, nvcc"), "{text}");
+        assert!(text.contains("NVIDIA L4, nvcc"), "{text}");
         let row = text.lines().find(|l| l.starts_with("│ new") && l.contains("mission")).unwrap();
         for cell in ["96", "33", "2/2", "0.002", "0.081", "79.96", "(1.250x)"] {
             assert!(row.contains(cell), "`{cell}` is not in {row}");
@@ -403,6 +420,7 @@ mod tests {
         evidence.checks = crate::evidence::Checks { deferred: Some("no GPU; get one".into()), ..Default::default() };
         evidence.samples = crate::evidence::Samples { deferred: Some("no GPU; get one".into()), ..Default::default() };
         let text = rendered(&evidence, Format::Markdown);
+        assert!(text.contains("no GPU, nvcc"), "{text}");
         let row = text.lines().find(|l| l.contains("| new") && l.contains("mission")).unwrap();
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
         assert_eq!(cells[3..6], ["96", "33", "0"]);
