@@ -48,6 +48,24 @@ pub struct Candidate {
     /// Tried only when this other candidate does not spill.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unless_spills: Option<String>,
+    /// Instead of [`Suite::max_difference_from_control`], for this candidate; 0 asks for the same bits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_difference_from_control: Option<f64>,
+    /// Instead of [`Suite::resources`], for this candidate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceLimits>,
+}
+
+impl Candidate {
+    /// A candidate without conditions or limits of its own.
+    pub fn of(variant: &str) -> Candidate {
+        Candidate {
+            variant: variant.to_owned(),
+            unless_spills: None,
+            max_difference_from_control: None,
+            resources: None,
+        }
+    }
 }
 
 /// A variant that only this suite knows: a registered one with some toggles changed.
@@ -112,6 +130,19 @@ pub struct PerformanceLimit {
     pub shape: String,
     /// `1 - candidate/control` of paired medians must be at least this, over the whole interval.
     pub min_latency_reduction: f64,
+    /// The only candidate that it holds for; all of them without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<String>,
+    /// A variant or peer to compare with, instead of the control.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub against: Option<String>,
+}
+
+impl PerformanceLimit {
+    /// Whether a candidate has to keep it.
+    pub fn holds_for(&self, candidate: &str) -> bool {
+        self.candidate.as_deref().is_none_or(|only| only == candidate)
+    }
 }
 
 /// A time in microseconds; it belongs to one device and one shape.
@@ -279,6 +310,15 @@ impl Suite {
             if self.narrowed.is_empty() && !self.time_shapes.contains(&limit.shape) {
                 return value("performance.shape", &format!("`{}` is gated but not in time_shapes", limit.shape));
             }
+            let named = limit.candidate.as_ref();
+            if let Some(name) = named.filter(|name| !self.candidates.iter().any(|c| &c.variant == *name)) {
+                return value("performance.candidate", &format!("`{name}` is no candidate of this suite"));
+            }
+            // A name with a slash is a peer's, which only the run can know.
+            let rival = limit.against.as_ref().filter(|name| !name.contains('/'));
+            if let Some(name) = rival.filter(|name| !seen.contains(name.as_str())) {
+                return value("performance.against", &format!("`{name}` is no variant of this suite, nor a peer"));
+            }
             if !(0.0..1.0).contains(&limit.min_latency_reduction) {
                 return value("performance.min_latency_reduction", "is a share: at least 0 and below 1");
             }
@@ -308,6 +348,18 @@ impl Suite {
             return value("timing", "rounds must be at least 8, and max_rounds at least rounds");
         }
         Ok(())
+    }
+
+    /// The resource limits of a variant.
+    pub fn resources_of(&self, variant: &str) -> &ResourceLimits {
+        let candidate = self.candidates.iter().find(|c| c.variant == variant);
+        candidate.and_then(|c| c.resources.as_ref()).unwrap_or(&self.resources)
+    }
+
+    /// How far a variant's output may be from the control's, where that is limited.
+    pub fn max_difference(&self, variant: &str) -> Option<f64> {
+        let candidate = self.candidates.iter().find(|c| c.variant == variant)?;
+        candidate.max_difference_from_control.or(self.max_difference_from_control)
     }
 
     /// Control, candidates, baselines: every variant in the order of the reports.
@@ -382,6 +434,8 @@ min_latency_reduction = 0.10
             ("variant = \"ws-p1\"", "variant = \"stage2\"", "`stage2` is named twice"),
             ("shape = \"mission\"", "shape = \"long\"", "`long` is gated but not in time_shapes"),
             ("= 0.10", "= 10", "is a share"),
+            ("= 0.10", "= 0.10\ncandidate = \"stage2\"", "performance.candidate: `stage2` is no candidate"),
+            ("= 0.10", "= 0.10\nagainst = \"ws-p9\"", "performance.against: `ws-p9` is no variant"),
             ("[[candidates]]", "[variants.x]\nbase=\"stage2\"\n[[candidates]]", "`x` is defined but neither"),
             ("[resources]", "[timing]\nlaunches = 0\n[resources]", "--iters"),
             ("name = ", "name ", "line 2"),

@@ -77,14 +77,14 @@ extern __shared__ __align__(128) uint8_t dynamic_shared[];
 extern "C" __constant__ sdpa::Config sdpa_config_d64 = sdpa::describe<sdpa::KernelD64>();
 extern "C" __constant__ sdpa::Config sdpa_config_d128 = sdpa::describe<sdpa::KernelD128>();
 
-// One CTA per SM as the minimum lifts the register target that ptxas would choose by itself, and spill for.
-extern "C" __global__ void __launch_bounds__(sdpa::KernelD64::kThreads, 1)
+// A minimum of CTAs per SM sets the register target; without one, ptxas would choose by itself, and spill for it.
+extern "C" __global__ void __launch_bounds__(sdpa::KernelD64::kThreads, sdpa::KernelD64::kMinCtasPerSm)
     sdpa_fwd_d64(const __grid_constant__ sdpa::Params p) {
   using Kernel = sdpa::KernelD64;
   Kernel::run(p, *reinterpret_cast<Kernel::SharedStorage*>(sdpa::dynamic_shared));
 }
 
-extern "C" __global__ void __launch_bounds__(sdpa::KernelD128::kThreads, 1)
+extern "C" __global__ void __launch_bounds__(sdpa::KernelD128::kThreads, sdpa::KernelD128::kMinCtasPerSm)
     sdpa_fwd_d128(const __grid_constant__ sdpa::Params p) {
   using Kernel = sdpa::KernelD128;
   Kernel::run(p, *reinterpret_cast<Kernel::SharedStorage*>(sdpa::dynamic_shared));

@@ -35,8 +35,9 @@ pub struct Entry {
 
 /// Every registered variant.
 ///
-/// Columns: loader (0 direct, 1 cp.async), stages, math (0 scalar, 1 WMMA), softmax (0 shared), producer warps,
-/// scheduler (0 one tile a CTA), exp (0 MUFU), swizzle (0 padding), P format (0 FP16), tile_q, tile_k, threads.
+/// Columns: loader (0 direct, 1 cp.async, 2 cp.async kept as e4m3), stages, math (0 scalar, 1 tensor cores), softmax
+/// (0 shared, 1 P over S, 2 registers, 3 a warp per row), producer warps, scheduler (0 one tile a CTA, 1 persistent), exp (0 MUFU,
+/// 1 polynomial), swizzle (0 padding, 1 XOR), P format (0 FP16), tile_q, tile_k, threads.
 pub const VARIANTS: &[Entry] = &[
     Entry {
         name: "stage0",
@@ -57,6 +58,24 @@ pub const VARIANTS: &[Entry] = &[
         toggles: [1, 2, 1, 0, 0, 0, 0, 0, 0, 32, 32, 128],
     },
     Entry {
+        name: "stage3a",
+        about: "P in the score buffer",
+        source: "sdpa_ladder.cu",
+        toggles: [1, 2, 1, 1, 0, 0, 0, 0, 0, 32, 32, 128],
+    },
+    Entry {
+        name: "stage3b",
+        about: "softmax in registers (mma.sync), no score buffer",
+        source: "sdpa_ladder.cu",
+        toggles: [1, 2, 1, 2, 0, 0, 0, 0, 0, 64, 32, 128],
+    },
+    Entry {
+        name: "stage4",
+        about: "three stages of e4m3 tiles, unpacked in registers",
+        source: "sdpa_ladder.cu",
+        toggles: [2, 3, 1, 2, 0, 0, 0, 0, 0, 64, 32, 128],
+    },
+    Entry {
         name: "ws-p1",
         about: "warp-specialised, one producer warp",
         source: "sdpa_ladder.cu",
@@ -67,6 +86,54 @@ pub const VARIANTS: &[Entry] = &[
         about: "warp-specialised, two producer warps",
         source: "sdpa_ladder.cu",
         toggles: [1, 2, 1, 0, 2, 0, 0, 0, 0, 64, 32, 320],
+    },
+    Entry {
+        name: "xor-swizzle",
+        about: "stage4 with XOR-swizzled tiles",
+        source: "sdpa_ladder.cu",
+        toggles: [2, 3, 1, 2, 0, 0, 0, 1, 0, 64, 32, 128],
+    },
+    Entry {
+        name: "fast-exp",
+        about: "stage3b with exponentials on the FMA units",
+        source: "sdpa_ladder.cu",
+        toggles: [1, 2, 1, 2, 0, 0, 1, 0, 0, 64, 32, 128],
+    },
+    Entry {
+        name: "persistent",
+        about: "stage4 with CTAs that take several tiles",
+        source: "sdpa_ladder.cu",
+        toggles: [2, 3, 1, 2, 0, 1, 0, 0, 0, 64, 32, 128],
+    },
+    Entry {
+        name: "ws-persistent",
+        about: "ws-p2 with CTAs that take several tiles",
+        source: "sdpa_ladder.cu",
+        toggles: [1, 2, 1, 0, 2, 1, 0, 0, 0, 64, 32, 320],
+    },
+    Entry {
+        name: "v1",
+        about: "first fused kernel: scalar, 64 keys a tile",
+        source: "sdpa_ladder.cu",
+        toggles: [0, 1, 0, 0, 0, 0, 0, 0, 0, 32, 64, 128],
+    },
+    Entry {
+        name: "v2b",
+        about: "scalar streaming softmax, one warp owns a row",
+        source: "sdpa_ladder.cu",
+        toggles: [1, 2, 0, 3, 0, 0, 0, 0, 0, 16, 32, 128],
+    },
+    Entry {
+        name: "v2c",
+        about: "one warp owns 16 rows, both products on the tensor cores",
+        source: "sdpa_ladder.cu",
+        toggles: [1, 2, 1, 2, 0, 0, 0, 0, 0, 32, 32, 64],
+    },
+    Entry {
+        name: "v2d",
+        about: "tuned: e4m3 tiles of 64 keys, swizzled, three stages",
+        source: "sdpa_ladder.cu",
+        toggles: [2, 3, 1, 2, 0, 0, 0, 1, 0, 64, 64, 128],
     },
 ];
 
@@ -98,6 +165,55 @@ pub enum RegistryError {
         /// What was asked for.
         toggle: String,
     },
+    /// The toggles contradict each other.
+    #[error("variant `{variant}`: {rule}")]
+    Refused {
+        /// The variant.
+        variant: String,
+        /// The rule that it breaks, in the family's own words.
+        rule: &'static str,
+    },
+}
+
+/// What the family refuses to be, by toggles: the twin of its static assertions, so that a patch is refused before a
+/// compiler runs. Each sentence stands in the headers word for word.
+fn refusal(toggles: &BTreeMap<String, u32>) -> Option<&'static str> {
+    let get = |name: &str| toggles[name];
+    let consumer_warps = (get("threads") / 32).saturating_sub(get("producer_warps"));
+    let rules = [
+        (get("loader") == 0 && get("stages") != 1, "SDPA_LOADER=0 loads one tile at a time: SDPA_STAGES must be 1"),
+        (get("loader") == 1 && get("stages") < 2, "SDPA_LOADER=1 copies ahead: SDPA_STAGES must be at least 2"),
+        (get("loader") == 2 && get("stages") < 2, "SDPA_LOADER=2 copies ahead: SDPA_STAGES must be at least 2"),
+        (
+            get("loader") == 2 && get("producer_warps") > 0,
+            "SDPA_LOADER=2: nothing is left for producer warps to convert",
+        ),
+        (
+            get("loader") == 2 && get("softmax") != 2,
+            "SDPA_LOADER=2: only the operands of SDPA_SOFTMAX=2 can be unpacked in registers",
+        ),
+        (
+            get("producer_warps") > 0 && get("loader") == 0,
+            "SDPA_PRODUCER_WARPS: producers load asynchronously, SDPA_LOADER=1",
+        ),
+        (get("producer_warps") > 0 && get("math") != 1, "SDPA_PRODUCER_WARPS: consumers compute with SDPA_MATH=1"),
+        (
+            get("producer_warps") > 0 && get("softmax") == 1,
+            "SDPA_SOFTMAX=1: S of the next tile overwrites P, so no warp may still be in P V",
+        ),
+        (get("softmax") == 2 && get("math") != 1, "SDPA_SOFTMAX=2: scores stay in the registers of SDPA_MATH=1"),
+        (
+            get("softmax") == 2 && consumer_warps * 16 != get("tile_q"),
+            "SDPA_SOFTMAX=2: one consumer warp for 16 query rows",
+        ),
+        (get("softmax") == 3 && get("math") != 0, "SDPA_SOFTMAX=3: a lane stands for a key, as only SDPA_MATH=0 can"),
+        (get("softmax") == 3 && get("tile_k") != 32, "SDPA_SOFTMAX=3: one lane for a key, SDPA_TILE_K must be 32"),
+        (
+            get("swizzle") == 1 && get("softmax") < 2,
+            "SDPA_SWIZZLE=1: scores in shared memory are read along a row; use SDPA_SOFTMAX=2",
+        ),
+    ];
+    rules.into_iter().find_map(|(broken, rule)| broken.then_some(rule))
 }
 
 /// The names of all registered variants.
@@ -124,7 +240,10 @@ impl Variant {
                 .ok_or_else(|| RegistryError::UnknownToggle { variant: name.to_owned(), toggle: toggle.clone() })?;
             *slot = *value;
         }
-        Ok(patched)
+        match refusal(&patched.toggles) {
+            Some(rule) => Err(RegistryError::Refused { variant: name.to_owned(), rule }),
+            None => Ok(patched),
+        }
     }
 
     /// The compiler definitions that select this variant: `SDPA_STAGES=2`.
@@ -152,6 +271,47 @@ mod tests {
         assert_eq!(patched.name, "three");
         let changed: Vec<_> = patched.defines().into_iter().filter(|d| !base.defines().contains(d)).collect();
         assert_eq!(changed, ["SDPA_STAGES=3"]);
+    }
+
+    #[test]
+    fn every_registered_variant_is_one_that_the_family_accepts() {
+        for name in names() {
+            assert_eq!(refusal(&find(name).unwrap().toggles), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn combinations_without_sense_are_refused_in_the_words_of_the_headers() {
+        let headers: String = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/cuda/include/sdpa"))
+            .unwrap()
+            .filter_map(|entry| std::fs::read_to_string(entry.unwrap().path()).ok())
+            .collect();
+        type Change = (&'static str, u32);
+        let cases: [(&str, &[Change], &str); 13] = [
+            ("stage0", &[("stages", 2)], "SDPA_LOADER=0"),
+            ("stage1", &[("stages", 1)], "SDPA_LOADER=1"),
+            ("stage2", &[("loader", 2), ("stages", 1)], "SDPA_LOADER=2 copies ahead"),
+            ("ws-p1", &[("loader", 2)], "nothing is left"),
+            ("stage2", &[("loader", 2)], "unpacked in registers"),
+            ("ws-p1", &[("loader", 0), ("stages", 1)], "producers load asynchronously"),
+            ("ws-p1", &[("math", 0)], "consumers compute"),
+            ("ws-p1", &[("softmax", 1)], "overwrites P"),
+            ("stage1", &[("softmax", 2)], "scores stay"),
+            ("stage2", &[("softmax", 2)], "16 query rows"),
+            ("stage2", &[("swizzle", 1)], "SDPA_SWIZZLE=1"),
+            ("stage2", &[("softmax", 3)], "stands for a key"),
+            ("v2b", &[("tile_k", 64)], "one lane for a key"),
+        ];
+        for (base, changes, fragment) in cases {
+            let changes = changes.iter().map(|(toggle, value)| (toggle.to_string(), *value)).collect();
+            match find(base).unwrap().patched("x", &changes) {
+                Err(RegistryError::Refused { rule, .. }) => {
+                    assert!(rule.contains(fragment), "{rule}");
+                    assert!(headers.contains(rule), "no header says `{rule}`");
+                }
+                other => panic!("{base} with {changes:?}: {other:?}"),
+            }
+        }
     }
 
     #[test]

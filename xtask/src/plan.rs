@@ -62,7 +62,7 @@ impl Plan {
              [resources]\nmax_registers = 255\nmax_shared_kib = 99\nmax_spill_bytes = 0\n"
         );
         let mut suite: Suite = toml::from_str(&text)?;
-        suite.candidates = candidates.iter().map(|v| Candidate { variant: v.clone(), unless_spills: None }).collect();
+        suite.candidates = candidates.iter().map(|v| Candidate::of(v)).collect();
         suite.narrowed.push("a comparison has no gates on time; run a suite with validate".to_owned());
         Plan::of(suite, changes)
     }

@@ -190,8 +190,7 @@ fn error_gates(suite: &Suite, variant: &str, cases: &[&CheckedCase], e4m3: bool)
         let relative = |e: &Errors| (e.kernel_max / e.reference_amax.max(1.0), kernel_limit);
         gates.push(Worst::over(&stress, relative).gate(&subject("kernel error max, relative, other distributions")));
     }
-    let is_candidate = suite.candidates.iter().any(|c| c.variant == variant);
-    if let Some(limit) = suite.max_difference_from_control.filter(|_| is_candidate) {
+    if let Some(limit) = suite.max_difference(variant) {
         let figure = |e: &Errors| (e.from_control_max.unwrap_or(f64::NAN), limit);
         let worst = Worst::over(&normal, figure);
         let place = worst.case.map(|c| c.launch.problem.id()).unwrap_or_default();
@@ -323,6 +322,20 @@ mod tests {
         let gates = judge_checks(&suite, &testing::evidence().builds, &checks);
         let failed: Vec<_> = gates.iter().filter(|g| g.state == State::Fail).collect();
         assert!(matches!(failed.as_slice(), [g] if g.figure == "difference from control" && g.place.contains("wide")));
+    }
+
+    #[test]
+    fn a_candidate_may_have_a_limit_of_its_own() {
+        let mut suite = testing::suite();
+        suite.max_difference_from_control = Some(1.0);
+        let checks = break_case("wide", |c| c.errors.as_mut().unwrap().from_control_max = Some(1e-4));
+        let failed = |suite: &Suite| {
+            let gates = judge_checks(suite, &testing::evidence().builds, &checks);
+            gates.iter().filter(|g| g.state == State::Fail).count()
+        };
+        assert_eq!(failed(&suite), 0);
+        suite.candidates[0].max_difference_from_control = Some(0.0);
+        assert_eq!(failed(&suite), 1);
     }
 
     #[test]

@@ -97,7 +97,8 @@ pub fn judge_samples(suite: &Suite, builds: &Builds, samples: &Samples, peers: &
         if super::left_out(suite, builds, variant).is_some() || builds.get(variant, &suite.arch).is_none() {
             continue;
         }
-        gates.extend(suite.performance.iter().map(|limit| relative_gate(suite, samples, variant, limit)));
+        let limits = suite.performance.iter().filter(|limit| limit.holds_for(variant));
+        gates.extend(limits.map(|limit| relative_gate(suite, samples, variant, limit)));
         gates.extend(absolute_gates(suite, samples, variant));
         if suite.performance.is_empty() && suite.absolute.is_empty() {
             let subject = Subject { variant, kind: Kind::Performance, figure: "gate on time" };
@@ -116,7 +117,7 @@ pub fn needs_more_rounds(suite: &Suite, samples: &Samples, shape: &str) -> bool 
             let timed = !samples.failures.iter().any(|f| f.shape == shape && f.subject == variant);
             timed && matches!(relative_gate(suite, samples, variant, limit).state, State::Inconclusive { .. })
         };
-        suite.candidates.iter().any(|c| open(&c.variant))
+        suite.candidates.iter().any(|c| limit.holds_for(&c.variant) && open(&c.variant))
     })
 }
 
@@ -138,11 +139,12 @@ const LEAST_NOISE_LIMIT: f64 = 0.02;
 fn relative_gate(suite: &Suite, samples: &Samples, variant: &str, limit: &PerformanceLimit) -> Gate {
     let figure = format!("latency reduction on {}", limit.shape);
     let subject = Subject { variant, kind: Kind::Performance, figure: &figure };
-    let threshold = format!(">= {} against {}", percent(limit.min_latency_reduction), suite.control);
+    let against = limit.against.as_deref().unwrap_or(&suite.control);
+    let threshold = format!(">= {} against {against}", percent(limit.min_latency_reduction));
     if let Some(deferred) = not_timed(suite, samples, &subject, &threshold, &limit.shape) {
         return deferred;
     }
-    let ratio = match settled_ratio(suite, samples, variant, &limit.shape, limit.min_latency_reduction) {
+    let ratio = match settled_ratio(suite, samples, [variant, against], &limit.shape, limit.min_latency_reduction) {
         Ok(ratio) => ratio,
         Err(why) => return subject.with_state("kernel time", "", &threshold, State::Inconclusive { why }),
     };
@@ -169,17 +171,18 @@ fn not_timed(suite: &Suite, samples: &Samples, subject: &Subject, threshold: &st
     Some(subject.deferred(threshold, &failure.why, "see the gate `timed on every shape`"))
 }
 
-/// Variant over control, if the rounds allow a verdict; else why not.
+/// The first subject over the second, if the rounds allow a verdict; else why not. The noise of the run is that of the
+/// control against itself, whatever is compared.
 fn settled_ratio(
     suite: &Suite,
     samples: &Samples,
-    variant: &str,
+    [variant, against]: [&str; 2],
     shape: &str,
     margin: f64,
 ) -> Result<Interval, String> {
     let level = gate_level(suite);
     let aa_name = format!("{}{AA_SUFFIX}", suite.control);
-    for subject in [variant, &suite.control, &aa_name] {
+    for subject in [variant, against, &suite.control, &aa_name] {
         let blocks =
             samples.blocks.iter().filter(|b| b.shape == shape && b.mode == Mode::Kernel && b.subject == subject);
         let (dropped, kept): (Vec<_>, Vec<_>) = blocks.partition(|b| b.rejected().is_some());
@@ -188,10 +191,10 @@ fn settled_ratio(
             return Err(format!("{} of {all} blocks of {subject} were dropped: clock held down", dropped.len()));
         }
     }
-    let pairs = |a: &str| paired_blocks(&samples.blocks, shape, Mode::Kernel, a, &suite.control);
-    let few = || format!("{} usable rounds, {MIN_ROUNDS} needed", pairs(variant).len());
-    let ratio = paired_ratio_at(&pairs(variant), level).ok_or_else(few)?;
-    match aa_fault(paired_ratio_at(&pairs(&aa_name), level), margin.max(LEAST_NOISE_LIMIT)) {
+    let pairs = |a: &str, b: &str| paired_blocks(&samples.blocks, shape, Mode::Kernel, a, b);
+    let few = || format!("{} usable rounds, {MIN_ROUNDS} needed", pairs(variant, against).len());
+    let ratio = paired_ratio_at(&pairs(variant, against), level).ok_or_else(few)?;
+    match aa_fault(paired_ratio_at(&pairs(&aa_name, &suite.control), level), margin.max(LEAST_NOISE_LIMIT)) {
         Some(why) => Err(why),
         None => Ok(ratio),
     }
@@ -234,7 +237,7 @@ fn absolute_gates(suite: &Suite, samples: &Samples, variant: &str) -> Vec<Gate> 
         if let Some(deferred) = not_timed(suite, samples, &subject, &threshold, &limit.shape) {
             return deferred;
         }
-        if let Err(why) = settled_ratio(suite, samples, variant, &limit.shape, LEAST_NOISE_LIMIT) {
+        if let Err(why) = settled_ratio(suite, samples, [variant, &suite.control], &limit.shape, LEAST_NOISE_LIMIT) {
             return subject.with_state("kernel time", "", &threshold, State::Inconclusive { why });
         }
         let of = |b: &&Block| b.shape == limit.shape && b.mode == Mode::Kernel && b.subject == variant;
@@ -274,6 +277,23 @@ mod tests {
         assert!(matches!(state(&testing::samples(100.0, 90.0)), State::Inconclusive { .. }));
         assert!(needs_more_rounds(&testing::suite(), &testing::samples(100.0, 90.0), "mission"));
         assert!(!needs_more_rounds(&testing::suite(), &testing::samples(100.0, 80.0), "mission"));
+    }
+
+    #[test]
+    fn a_limit_may_name_its_candidate_and_whom_it_must_beat() {
+        let samples = testing::samples(100.0, 80.0);
+        let mut suite = testing::suite();
+        suite.performance[0].against = Some("torch/flash".into());
+        let gate = relative_gate(&suite, &samples, "new", &suite.performance[0]);
+        assert!(gate.threshold.ends_with("against torch/flash"), "{}", gate.threshold);
+        assert!(matches!(gate.state, State::Inconclusive { .. }), "a peer that was not measured is not beaten");
+        suite.performance[0] =
+            PerformanceLimit { candidate: Some("other".into()), against: None, ..suite.performance[0].clone() };
+        let relative = |suite: &Suite| {
+            let gates = judge_samples(suite, &testing::evidence().builds, &samples, &testing::evidence().peers);
+            gates.iter().filter(|g| g.figure.starts_with("latency reduction")).count()
+        };
+        assert_eq!((relative(&suite), relative(&testing::suite())), (0, 1));
     }
 
     #[test]

@@ -108,7 +108,7 @@ fn other_arch_spills(suite: &Suite, builds: &Builds, variant: &str) -> Vec<Gate>
 
 fn resource_gates(suite: &Suite, record: &BuildRecord) -> Vec<Gate> {
     let subject = |figure| Subject { variant: &record.variant, kind: Kind::Resources, figure };
-    let limits = &suite.resources;
+    let limits = suite.resources_of(&record.variant);
     let mut gates = Vec::new();
     if record.entry(GATED_HEAD_DIM).is_none() {
         gates.push(subject("entry functions").holds("", "no D=64 entry", "D=64 and D=128", false));

@@ -10,7 +10,7 @@ use crate::gate::significant;
 use crate::judge::{Comparison, paired_rounds};
 use crate::shape::Shape;
 use crate::stats::{Interval, MIN_ROUNDS, median, paired_ratio, quantile};
-use crate::suite::Suite;
+use crate::suite::{PerformanceLimit, Suite};
 
 /// What a subject is to the suite; it gives the mark and the colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -393,7 +393,11 @@ fn ratio_lines(
 
 /// The ratio that the interval of a candidate must not exceed on a gated shape.
 fn gate_bound(view: &RunView, row: &Row, shape: &str) -> Option<f64> {
-    let limit = view.suite.performance.iter().find(|l| l.shape == shape && row.role == Role::Candidate)?;
+    if row.role != Role::Candidate {
+        return None;
+    }
+    let drawn = |l: &&PerformanceLimit| l.shape == shape && l.against.is_none() && l.holds_for(row.subject);
+    let limit = view.suite.performance.iter().find(drawn)?;
     Some(1.0 - limit.min_latency_reduction)
 }
 

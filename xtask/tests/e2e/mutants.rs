@@ -89,13 +89,7 @@ const MUTANTS: &[Mutant] = &[
         CHECKS,
         "race",
     ),
-    mutant(
-        "Q is used before it is complete",
-        "stage2",
-        ["consumer.cuh", "    sync_consumers<Traits>();\n    scores.hold_query", "    scores.hold_query"],
-        CHECKS,
-        "",
-    ),
+    mutant("Q is used before it is complete", "stage2", ["query.cuh", "  sync_consumers<Traits>();\n", ""], CHECKS, ""),
     mutant(
         "O is stored before it is complete",
         "stage2",
@@ -115,8 +109,8 @@ const MUTANTS: &[Mutant] = &[
         "stage2",
         [
             "consumer.cuh",
-            "    scores.store(shared.scores, group_row, warp_in_group);\n    sync_row_group<kWarpsPerGroup>(group);",
-            "    scores.store(shared.scores, group_row, warp_in_group);",
+            "    scores.store(shared.softmax.scores, group_row, warp_in_group);\n    sync_row_group<kWarpsPerGroup>(group);",
+            "    scores.store(shared.softmax.scores, group_row, warp_in_group);",
         ],
         CHECKS,
         "",

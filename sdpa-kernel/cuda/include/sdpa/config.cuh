@@ -4,18 +4,23 @@
 #pragma once
 
 #include "sdpa/kernel_cta.cuh"
+#include "sdpa/kernel_raw.cuh"
 #include "sdpa/kernel_ws.cuh"
 #include "sdpa/params.h"
 
 namespace sdpa {
 
-template <class Traits, bool kSpecialised = (Traits::kProducerWarps > 0)>
+template <class Traits, uint32_t kLoader = Traits::Toggles::kLoader, bool kSpecialised = (Traits::kProducerWarps > 0)>
 struct SelectKernel {
   using Type = KernelCta<Traits>;
 };
-template <class Traits>
-struct SelectKernel<Traits, true> {
+template <class Traits, uint32_t kLoader>
+struct SelectKernel<Traits, kLoader, true> {
   using Type = KernelWs<Traits>;
+};
+template <class Traits>
+struct SelectKernel<Traits, kLoaderRaw, false> {
+  using Type = KernelRaw<Traits>;
 };
 
 template <class Kernel>
@@ -27,12 +32,12 @@ constexpr Config describe() {
   config.params_bytes = sizeof(Params);
   config.head_dim = Computing::QueryTile::kCols;
   config.tile_q = Computing::QueryTile::kRows;
-  config.tile_k = decltype(KeyValueTile<typename Kernel::Traits>::k)::kRows;
+  config.tile_k = Computing::KeyTile::kRows;
   config.threads = Kernel::kThreads;
   config.dynamic_smem = sizeof(typename Kernel::SharedStorage);
   config.loader = Kernel::Loading::kKind;
   config.stages = Kernel::kStages;
-  config.math = Computing::ScoresPart::kMath;
+  config.math = Computing::kMath;
   config.softmax = Computing::SoftmaxPart::kPlace;
   config.producer_warps = Kernel::kProducerWarps;
   config.scheduler = Kernel::Scheduling::kKind;

@@ -9,6 +9,7 @@
 #include "sdpa/mask.cuh"
 #include "sdpa/named_barriers.cuh"
 #include "sdpa/pv.cuh"
+#include "sdpa/query.cuh"
 #include "sdpa/scheduler.cuh"
 #include "sdpa/scores.cuh"
 #include "sdpa/softmax.cuh"
@@ -28,6 +29,7 @@ struct Consumer {
   using ValueTile = HalfTile<Traits, Traits::kTileK>;
 
   static constexpr int kRowsPerGroup = ScoresPart::kRowsPerGroup;
+  static constexpr uint32_t kMath = ScoresPart::kMath;
   static constexpr int kGroups = Traits::kTileQ / kRowsPerGroup;
   static constexpr int kWarpsPerGroup = Traits::kConsumerWarps / kGroups;
   static_assert(kWarpsPerGroup * kGroups == Traits::kConsumerWarps, "every row group has the same number of warps");
@@ -36,8 +38,7 @@ struct Consumer {
   static_assert(ScoresPart::kMath == PvPart::kMath, "both products run on the same unit");
 
   struct SharedStorage {
-    ScoreTile<Traits> scores;       // (kTileQ, kTileK)
-    ProbabilityTile probabilities;  // (kTileQ, kTileK)
+    typename SoftmaxPart::SharedStorage softmax;
     typename PvPart::SharedStorage pv;
   };
 
@@ -58,14 +59,9 @@ struct Consumer {
         shared(storage),
         softmax(fold_scales(p, work.head)) {}
 
-  // Q is read once, without a ring: nothing runs yet that its latency could be hidden behind, except the first copies
-  // of K and V, which are under way.
+  // Q is read once.
   __device__ __forceinline__ void load_query(QueryTile& q, const Params& p, const Work& work) {
-    const size_t first = (static_cast<size_t>(work.head) * p.seq_q + work.first_row) * Traits::kHeadDim;
-    Chunks<Traits, Traits::kTileQ, Traits::kConsumerThreads> chunks;
-    chunks.read_global(p.q + first, p.seq_q - work.first_row, thread);
-    chunks.write_dequantised(q, thread);
-    sync_consumers<Traits>();
+    load_query_tile<Traits>(q, p, work, thread);
     scores.hold_query(q, group_row, warp_in_group);
   }
 
@@ -80,17 +76,17 @@ struct Consumer {
   __device__ __forceinline__ void soften(int t) {
     const int group = group_row / kRowsPerGroup;
     const int row = thread / Traits::kLanesPerRow;
-    scores.store(shared.scores, group_row, warp_in_group);
+    scores.store(shared.softmax.scores, group_row, warp_in_group);
     sync_row_group<kWarpsPerGroup>(group);
-    const float alpha =
-        softmax.step(shared.probabilities.at(row, 0), shared.scores.at(row, 0), mask, t * Traits::kTileK);
+    const float alpha = softmax.step(shared.softmax.probabilities.at(row, 0), shared.softmax.scores.at(row, 0), mask,
+                                     t * Traits::kTileK);
     PvPart::publish_alpha(shared.pv, row, thread % Traits::kLanesPerRow, alpha);
     sync_row_group<kWarpsPerGroup>(group);
   }
 
   // O = alpha * O + P V.
   __device__ __forceinline__ void accumulate(const ValueTile& v) {
-    pv.accumulate(shared.pv, shared.probabilities, v, group_row, warp_in_group);
+    pv.accumulate(shared.pv, shared.softmax.probabilities, v, group_row, warp_in_group);
   }
 
   // `storage` may lie over anything that only the key tiles needed.
@@ -100,7 +96,7 @@ struct Consumer {
     sync_consumers<Traits>();
     pv.store(storage.o, group_row, warp_in_group);
     if (thread % Traits::kLanesPerRow == 0) {
-      storage.row_factor[thread / Traits::kLanesPerRow] = EpiloguePart::row_factor(p.v_scale[work.head], row_sum);
+      storage.row_factor[thread / Traits::kLanesPerRow] = row_factor(p.v_scale[work.head], row_sum);
     }
     sync_consumers<Traits>();
     EpiloguePart::store(storage, p, work, thread);

@@ -11,17 +11,17 @@
 
 namespace sdpa {
 
+// A row that has seen no key has sum 0 and is defined as zero.
+__device__ __forceinline__ float row_factor(float v_scale, float row_sum) {
+  return row_sum > 0.0f ? v_scale / row_sum : 0.0f;
+}
+
 template <class Traits>
 struct Epilogue {
   struct SharedStorage {
     OutputTile<Traits> o;  // (kTileQ, kHeadDim)
     float row_factor[Traits::kTileQ];
   };
-
-  // A row that has seen no key has sum 0 and is defined as zero.
-  static __device__ __forceinline__ float row_factor(float v_scale, float row_sum) {
-    return row_sum > 0.0f ? v_scale / row_sum : 0.0f;
-  }
 
   // Eight columns a thread and step: 16 bytes, and neighbouring threads write neighbouring bytes.
   static __device__ __forceinline__ void store(const SharedStorage& storage, const Params& p, const Work& work,

@@ -3,7 +3,7 @@
 // Leaves to others: all parts.
 #pragma once
 
-#include "sdpa/consumer.cuh"
+#include "sdpa/consumers.cuh"
 #include "sdpa/loader.cuh"
 #include "sdpa/scheduler.cuh"
 #include "sdpa/traits.cuh"
@@ -13,11 +13,12 @@ namespace sdpa {
 template <class Traits_>
 struct KernelCta {
   using Traits = Traits_;
-  using Computing = Consumer<Traits>;
+  using Computing = typename SelectConsumer<Traits>::Type;
   using Loading = KeyValueLoader<Traits::Toggles::kLoader, Traits, Traits::kThreads>;
   using Scheduling = TileScheduler<Traits::Toggles::kScheduler, Traits>;
 
   static constexpr int kThreads = Traits::kThreads;
+  static constexpr int kMinCtasPerSm = 1;
   static constexpr int kProducerWarps = 0;
   static constexpr int kStages = Loading::kStages;
   static_assert(Traits::kProducerWarps == 0, "producer warps belong to kernel_ws.cuh");
@@ -40,7 +41,11 @@ struct KernelCta {
   };
 
   static __device__ __forceinline__ void run(const Params& p, SharedStorage& shared) {
-    const Work work = Scheduling::first(p);
+    Scheduling::for_each(p, [&](const Work& work) { attend(p, work, shared); });
+  }
+
+ private:
+  static __device__ __forceinline__ void attend(const Params& p, const Work& work, SharedStorage& shared) {
     Loading loading(shared.mainloop.loading, p, work, threadIdx.x);
     Computing computing(shared.mainloop.computing, p, work, threadIdx.x);
 

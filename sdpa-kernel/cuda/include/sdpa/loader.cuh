@@ -62,7 +62,8 @@ struct Chunks {
 
   __device__ __forceinline__ void write_dequantised(HalfTile<Traits, kRows>& tile, int thread) const {
     for_each(thread, [&](int i, int chunk, int row) {
-      store_dequantised(tile.at(row, chunk % kPerRow * kChunkBytes), codes[i]);
+      const int col = chunk % kPerRow * kChunkBytes;
+      store_dequantised(tile.at(row, col), tile.at(row, col + 8), codes[i]);
     });
   }
 };
@@ -91,7 +92,7 @@ struct KeyValueSource {
 // with t = 0, 1, 2, ... in this order.
 template <uint32_t kKind, class Traits, int kLoaderThreads>
 struct KeyValueLoader {
-  static_assert(kUnsupported<kKind>, "SDPA_LOADER: 0 (direct) or 1 (cp.async)");
+  static_assert(kUnsupported<kKind>, "SDPA_LOADER: 0 (direct), 1 (cp.async) or 2 (cp.async, kept as e4m3)");
 };
 
 // Synchronous: nothing is under way while a tile is computed, and each thread converts what it loads as it comes.

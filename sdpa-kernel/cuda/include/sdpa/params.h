@@ -57,9 +57,9 @@ static_assert(sizeof(Config) == 128, "sdpa-kernel/src/abi.rs mirrors this struct
 constexpr uint32_t kConfigMagic = 0x41504453u;  // "SDPA", little-endian
 constexpr uint32_t kConfigVersion = 1;
 
-enum Loader : uint32_t { kLoaderDirect = 0, kLoaderCpAsync = 1 };
-enum Math : uint32_t { kMathScalar = 0, kMathWmma = 1 };
-enum SoftmaxPlace : uint32_t { kSoftmaxShared = 0, kSoftmaxSharedAlias = 1, kSoftmaxRegisters = 2 };
+enum Loader : uint32_t { kLoaderDirect = 0, kLoaderCpAsync = 1, kLoaderRaw = 2 };
+enum Math : uint32_t { kMathScalar = 0, kMathTensor = 1 };
+enum SoftmaxPlace : uint32_t { kSoftmaxShared = 0, kSoftmaxSharedAlias = 1, kSoftmaxRegisters = 2, kSoftmaxWarp = 3 };
 enum Scheduler : uint32_t { kSchedulerOneTile = 0, kSchedulerPersistent = 1 };
 enum Exp : uint32_t { kExpMufu = 0, kExpPolynomial = 1 };
 enum PFormat : uint32_t { kPFormatF16 = 0, kPFormatE4m3 = 1 };

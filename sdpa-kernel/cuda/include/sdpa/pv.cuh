@@ -21,7 +21,7 @@ using OutputTile = SharedTile<Traits::Toggles::kSwizzle, float, Traits::kTileQ, 
 
 template <uint32_t kKind, class Traits, class ProbabilityTile>
 struct ProbabilityTimesValue {
-  static_assert(kUnsupported<kKind>, "SDPA_MATH: 0 (scalar) or 1 (wmma)");
+  static_assert(kUnsupported<kKind>, "SDPA_MATH: 0 (scalar) or 1 (tensor cores)");
 };
 
 // A warp owns 8 rows; a lane holds 4 rows x 4 neighbouring columns of every 64.
@@ -99,9 +99,9 @@ struct ProbabilityTimesValue<kMathScalar, Traits, ProbabilityTile> {
 // alpha travels as a 16x16 tile with equal columns, loaded into a fragment of O's own type: element i of both is the
 // same place.
 template <class Traits, class ProbabilityTile>
-struct ProbabilityTimesValue<kMathWmma, Traits, ProbabilityTile> {
-  static constexpr uint32_t kMath = kMathWmma;
-  static constexpr int kWarpsPerGroup = Scores<kMathWmma, Traits>::kWarpsPerGroup;
+struct ProbabilityTimesValue<kMathTensor, Traits, ProbabilityTile> {
+  static constexpr uint32_t kMath = kMathTensor;
+  static constexpr int kWarpsPerGroup = Scores<kMathTensor, Traits>::kWarpsPerGroup;
   static_assert(Traits::kHeadDim / 16 % kWarpsPerGroup == 0,
                 "SDPA_MATH=1: the warps of a row group split the head dimension into whole 16-column blocks");
   static constexpr int kBlocks = Traits::kHeadDim / 16 / kWarpsPerGroup;

@@ -9,14 +9,10 @@
 #include <cstdint>
 
 #include "sdpa/loader.cuh"
-#include "sdpa/shared_tile.cuh"
+#include "sdpa/score_tile.cuh"
 #include "sdpa/traits.cuh"
 
 namespace sdpa {
-
-// 8 floats of padding: the rows read in one go, as pairs of floats, start 8 banks apart.
-template <class Traits>
-using ScoreTile = SharedTile<Traits::Toggles::kSwizzle, float, Traits::kTileQ, Traits::kTileK, 8>;
 
 // Eight halves at a 16-byte aligned address as floats.
 __device__ __forceinline__ void load_floats(float (&values)[8], const __half* source) {
@@ -32,7 +28,7 @@ __device__ __forceinline__ void load_floats(float (&values)[8], const __half* so
 
 template <uint32_t kKind, class Traits>
 struct Scores {
-  static_assert(kUnsupported<kKind>, "SDPA_MATH: 0 (scalar) or 1 (wmma)");
+  static_assert(kUnsupported<kKind>, "SDPA_MATH: 0 (scalar) or 1 (tensor cores)");
 };
 
 // A warp owns 8 rows. A lane computes 2 rows x kTileK/8 keys, so a converted Q or K value is used more than once; sums
@@ -89,8 +85,8 @@ struct Scores<kMathScalar, Traits> {
 
 // A row group is 16 rows; its warps split the keys. Q does not change over the key tiles and stays in fragments.
 template <class Traits>
-struct Scores<kMathWmma, Traits> {
-  static constexpr uint32_t kMath = kMathWmma;
+struct Scores<kMathTensor, Traits> {
+  static constexpr uint32_t kMath = kMathTensor;
   static constexpr int kRowsPerGroup = 16;
   static constexpr int kWarpsPerGroup = Traits::kConsumerWarps / (Traits::kTileQ / kRowsPerGroup);
   static_assert(kWarpsPerGroup >= 1 && Traits::kConsumerWarps % (Traits::kTileQ / kRowsPerGroup) == 0,

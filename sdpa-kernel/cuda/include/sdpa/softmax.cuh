@@ -8,24 +8,14 @@
 
 #include <cstdint>
 
+#include "sdpa/exp2.cuh"
 #include "sdpa/mask.cuh"
 #include "sdpa/params.h"
-#include "sdpa/ptx/math.cuh"
+#include "sdpa/score_tile.cuh"
 #include "sdpa/shared_tile.cuh"
 #include "sdpa/traits.cuh"
 
 namespace sdpa {
-
-template <uint32_t kRequested>
-struct Exp2 {
-  static_assert(kUnsupported<kRequested>, "SDPA_EXP: only 0 (MUFU) exists");
-};
-
-template <>
-struct Exp2<kExpMufu> {
-  static constexpr uint32_t kKind = kExpMufu;
-  static __device__ __forceinline__ float apply(float x) { return ptx::ex2_approx_ftz(x); }
-};
 
 template <uint32_t kRequested>
 struct Probability {
@@ -60,27 +50,55 @@ __device__ __forceinline__ float fold_scales(const Params& p, int head) {
 
 template <uint32_t kRequested, class Traits>
 struct Softmax {
-  static_assert(kUnsupported<kRequested>, "SDPA_SOFTMAX: only 0 (scores in shared memory) exists");
+  static_assert(kUnsupported<kRequested>, "SDPA_SOFTMAX: 0 (shared), 1 (P over S), 2 (registers) or 3 (a warp per row)");
+};
+
+// Where S and P of a query tile lie: side by side.
+template <class Traits>
+struct SeparateScores {
+  // Padded like a half tile, for the same access patterns.
+  using ProbabilityTile = SharedTile<Traits::Toggles::kSwizzle, __half, Traits::kTileQ, Traits::kTileK, 8>;
+  static constexpr bool kAliased = false;
+
+  ScoreTile<Traits> scores;       // (kTileQ, kTileK)
+  ProbabilityTile probabilities;  // (kTileQ, kTileK)
+};
+
+// P over S: a row of halves takes the first half of its own row of floats.
+template <class Traits>
+struct AliasedScores {
+  using ProbabilityTile = SharedTile<Traits::Toggles::kSwizzle, __half, Traits::kTileQ, Traits::kTileK,
+                                     2 * ScoreTile<Traits>::kStride - Traits::kTileK>;
+  static constexpr bool kAliased = true;
+  static_assert(sizeof(ProbabilityTile) == sizeof(ScoreTile<Traits>), "row r of P begins where row r of S begins");
+  // Only the barrier per tile of the kernel without producers ensures it.
+  static_assert(Traits::kProducerWarps == 0,
+                "SDPA_SOFTMAX=1: S of the next tile overwrites P, so no warp may still be in P V");
+
+  union {
+    ScoreTile<Traits> scores;
+    ProbabilityTile probabilities;
+  };
 };
 
 // Scores come from shared memory and P goes there. kLanesPerRow neighbouring lanes share a row; each owns pairs of
 // keys, 2 * kLanesPerRow apart, so that the lanes of a row touch consecutive banks.
-template <class Traits>
-struct Softmax<kSoftmaxShared, Traits> {
-  static constexpr uint32_t kPlace = kSoftmaxShared;
+template <class Traits, class Storage>
+struct SharedSoftmax {
+  static_assert(Traits::Toggles::kSwizzle == 0,
+                "SDPA_SWIZZLE=1: scores in shared memory are read along a row; use SDPA_SOFTMAX=2");
   static constexpr int kPairs = Traits::kTileK / (2 * Traits::kLanesPerRow);
 
   using Exponential = Exp2<Traits::Toggles::kExp>;
   using P = Probability<Traits::Toggles::kPFormat>;
-  // Padded like a half tile, for the same access patterns.
-  using ProbabilityTile =
-      SharedTile<Traits::Toggles::kSwizzle, typename P::Element, Traits::kTileQ, Traits::kTileK, 8>;
+  using SharedStorage = Storage;
+  using ProbabilityTile = typename Storage::ProbabilityTile;
 
   float factor;                    // from a score to log2 units
   float maximum = kLowestMaximum;  // of the row, in score units; equal in all lanes of the row
   float sum = 0.0f;                // of this lane's rounded P: of what P V adds up, so that a constant V stays constant
 
-  __device__ __forceinline__ explicit Softmax(float folded_scales) : factor(folded_scales) {}
+  __device__ __forceinline__ explicit SharedSoftmax(float folded_scales) : factor(folded_scales) {}
 
   // One row of a tile: reads `scores`, writes `probabilities`, returns alpha, the factor that brings earlier O to the
   // new maximum. All 32 lanes of the warp take part.
@@ -98,7 +116,9 @@ struct Softmax<kSoftmaxShared, Traits> {
       }
     }
 
+    // Includes shuffles that wait for all lanes of a row, but orders no memory.
     const float alpha = raise_maximum(s);
+    if constexpr (Storage::kAliased) __syncwarp();  // every lane has read its scores before one is overwritten
     const float bias = P::kBits - factor * maximum;
     sum *= alpha;
 #pragma unroll
@@ -139,6 +159,18 @@ struct Softmax<kSoftmaxShared, Traits> {
     maximum = raised;
     return alpha;
   }
+};
+
+template <class Traits>
+struct Softmax<kSoftmaxShared, Traits> : SharedSoftmax<Traits, SeparateScores<Traits>> {
+  static constexpr uint32_t kPlace = kSoftmaxShared;
+  using SharedSoftmax<Traits, SeparateScores<Traits>>::SharedSoftmax;
+};
+
+template <class Traits>
+struct Softmax<kSoftmaxSharedAlias, Traits> : SharedSoftmax<Traits, AliasedScores<Traits>> {
+  static constexpr uint32_t kPlace = kSoftmaxSharedAlias;
+  using SharedSoftmax<Traits, AliasedScores<Traits>>::SharedSoftmax;
 };
 
 }  // namespace sdpa
