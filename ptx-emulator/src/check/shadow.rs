@@ -223,7 +223,7 @@ fn touch(
             clash,
             relation,
             earlier,
-            lane,
+            lane: access.me.lane(),
             offset,
             same_value: access.same_value,
         });
