@@ -4,9 +4,9 @@
 //! reads too early computes NaN as well as being reported. Without it the copy is immediate.
 
 use super::block::{Block, Context};
-use super::memory::{Target, Use};
 use super::regs::{LANES, each_lane, w};
 use super::step::Flow;
+use super::target::{Target, Use};
 use super::warp::{OpenArrive, OpenCopy, Warp};
 use crate::check::shadow::{Access, Conflict};
 use crate::program::{Addr, CopyAsync, Space};

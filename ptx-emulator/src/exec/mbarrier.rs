@@ -4,9 +4,9 @@
 //! word, and a plain access to them while the object lives is reported by the race check.
 
 use super::block::{Block, Context};
-use super::memory::{Target, Use};
 use super::regs::{LANES, each_lane};
 use super::step::Flow;
+use super::target::{Target, Use};
 use super::warp::{OpenArrive, Warp};
 use crate::check::clock::Stamp;
 use crate::program::{Addr, Class, Mbar, MbarOp, Slot, Space};

@@ -481,7 +481,7 @@ impl Block {
         let mut bits = 0;
         each_lane(active, |l| {
             let address = warp.regs.d[usize::from(addr.row)].0[l];
-            let actual = super::memory::space_of(address);
+            let actual = super::target::space_of(address);
             let constant = context.memory.find(address, 1).is_some_and(|a| a.read_only);
             let hit = match space {
                 Space::Const => constant,
