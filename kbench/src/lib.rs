@@ -1,1 +1,12 @@
 //! What a measurement means: samples, statistics, gates, decision, run schema and reports. Pure: opens no device.
+
+pub mod decision;
+pub mod evidence;
+pub mod gate;
+pub mod job;
+pub mod judge;
+pub mod report;
+pub mod resources;
+pub mod shape;
+pub mod stats;
+pub mod suite;

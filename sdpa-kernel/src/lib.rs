@@ -1,1 +1,5 @@
-//! The attention kernels, the registry of their variants, and the layout of what crosses to the device.
+//! The attention kernels (`cuda/`), the registry of their variants, and the layout of what crosses to the device.
+//! Leaves to others: compiling (xtask), launching (sdpa-runner), judging (kbench). It knows none of them.
+
+pub mod abi;
+pub mod registry;

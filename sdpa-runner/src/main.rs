@@ -1,3 +1,93 @@
-//! One process, one job: JSON in, JSON out.
+//! One process, one job: a JSON job on the first line of standard input, JSON events on standard output. A kernel that
+//! hangs or faults takes only this process with it. The protocol is `kbench::job`.
 
-fn main() {}
+mod bench;
+mod cuda;
+mod e4m3;
+mod errors;
+mod events;
+mod inputs;
+mod launch;
+mod nvml;
+mod peers;
+mod reference;
+mod workload;
+
+use std::io::{BufRead, Read};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use kbench::job::{EXIT_BAD_JOB, EXIT_DONE, EXIT_ERROR, Event, Job};
+
+use crate::events::emit;
+
+fn main() -> ExitCode {
+    let mut line = String::new();
+    let read = std::io::stdin().lock().read_line(&mut line);
+    let job = match read.map_err(anyhow::Error::from).and_then(|_| Ok(serde_json::from_str::<Job>(&line)?)) {
+        Ok(job) => job,
+        Err(error) => {
+            emit(&Event::Error { why: format!("the job on standard input is not one: {error}") });
+            return ExitCode::from(EXIT_BAD_JOB as u8);
+        }
+    };
+    end_with_the_pipeline();
+    match run(&job) {
+        Ok(()) => {
+            emit(&Event::Done);
+            ExitCode::from(EXIT_DONE as u8)
+        }
+        Err(error) => {
+            emit(&Event::Error { why: format!("{error:#}").replace('\n', " ") });
+            ExitCode::from(EXIT_ERROR as u8)
+        }
+    }
+}
+
+/// The pipeline keeps our standard input open while it lives. When it closes, whoever asked is gone.
+fn end_with_the_pipeline() {
+    std::thread::spawn(|| {
+        let mut rest = Vec::new();
+        let _ = std::io::stdin().lock().read_to_end(&mut rest);
+        std::process::exit(EXIT_ERROR);
+    });
+}
+
+fn run(job: &Job) -> Result<()> {
+    match job {
+        Job::Errors(job) => return errors::run(job),
+        Job::Probe => return probe(),
+        Job::Launch(_) | Job::Bench(_) => {}
+    }
+    if let Some(why) = cuda::missing_driver() {
+        emit(&Event::NoDevice { why });
+        return Ok(());
+    }
+    match job {
+        Job::Launch(job) => launch::run(job),
+        Job::Bench(job) => bench::run(job),
+        Job::Errors(_) | Job::Probe => Ok(()),
+    }
+}
+
+/// Describes the device, or says why there is none.
+fn probe() -> Result<()> {
+    if let Some(why) = cuda::missing_driver() {
+        emit(&Event::NoDevice { why });
+        return Ok(());
+    }
+    let others = nvml::Monitor::connect("").map(|m| m.compute_processes()).unwrap_or_default();
+    match cuda::Gpu::open() {
+        Err(error) => emit(&Event::NoDevice { why: format!("{error:#}; check `nvidia-smi`") }),
+        Ok(gpu) => {
+            let mut device = gpu.device.clone();
+            let monitor = nvml::Monitor::connect(&device.uuid);
+            if let Some(monitor) = &monitor {
+                monitor.complete(&mut device);
+            }
+            let state = monitor.map(|m| m.state()).unwrap_or_default();
+            emit(&Event::Device { device, state, others });
+        }
+    }
+    Ok(())
+}

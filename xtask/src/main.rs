@@ -1,3 +1,288 @@
-//! The pipeline.
+//! `cargo xtask`: parses the command line, calls one module a subcommand, and turns its outcome into an exit status:
+//! 0 all gates PASS, 1 a gate FAILs, 2 wrong usage or environment, 3 something is DEFERRED or INCONCLUSIVE.
 
-fn main() {}
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
+use serde_json::json;
+use xtask::build::build_all;
+use xtask::inspect::ReportFormat;
+use xtask::layout::Layout;
+use xtask::plan::{Changes, Plan, suite_names};
+use xtask::sanitize::Sanitizing;
+use xtask::validate::{DeviceChoice, Options, Outcome, PeerChoice, validate};
+use xtask::{dist, doctor, inspect, sanitize, toolchain};
+
+/// Wrong usage or environment.
+const EXIT_USAGE: u8 = 2;
+/// Something was not measured.
+const EXIT_DEFERRED: u8 = 3;
+
+/// Decides whether a GPU attention kernel may be merged.
+#[derive(Parser)]
+#[command(name = "cargo xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// What is here: compilers, GPU, profiler, peers; and what each lack defers.
+    Doctor {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Build variants and print what ptxas reports.
+    Build {
+        /// Variants; all of the registry, or of the suite, when none is named.
+        variants: Vec<String>,
+        /// Build a suite's variants.
+        #[arg(long)]
+        suite: Option<String>,
+        /// Target architecture.
+        #[arg(long, default_value = "sm_89")]
+        arch: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Build, check, measure and decide.
+    Validate(ValidateArgs),
+    /// Time variants against a control, without gates on time.
+    Bench {
+        /// Variants to time.
+        #[arg(required = true)]
+        variants: Vec<String>,
+        /// What they are compared with.
+        #[arg(long, default_value = "stage2")]
+        against: String,
+        #[command(flatten)]
+        measuring: MeasuringArgs,
+    },
+    /// Run compute-sanitizer over variants.
+    Sanitize {
+        /// Variants; all of the registry when none is named.
+        variants: Vec<String>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the report of a run.
+    Report {
+        /// The run directory.
+        run: PathBuf,
+        /// How.
+        #[arg(long, value_enum, default_value = "table")]
+        format: ReportFormat,
+    },
+    /// Check a run's hashes, and judge it again from its samples.
+    Verify {
+        /// The run directory.
+        run: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// All runs: when, commit, device, decision, medians.
+    History {
+        /// The folder of runs.
+        #[arg(long)]
+        runs: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a folder that runs on a machine without Rust.
+    Dist {
+        /// Where.
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+}
+
+#[derive(Args)]
+struct ValidateArgs {
+    /// The suite: a name, or a path that ends in .toml. `--stage5` is short for `--suite stage5`.
+    #[arg(long, default_value = "stage5")]
+    suite: String,
+    /// 10 launches on `small`.
+    #[arg(long)]
+    smoke: bool,
+    /// Exit 0 although something is DEFERRED or INCONCLUSIVE.
+    #[arg(long)]
+    allow_deferred: bool,
+    /// Continue an interrupted run.
+    #[arg(long, conflicts_with_all = ["out", "shapes", "seeds", "iters", "warmup", "smoke"])]
+    resume: Option<PathBuf>,
+    #[command(flatten)]
+    measuring: MeasuringArgs,
+}
+
+#[derive(Args)]
+struct MeasuringArgs {
+    /// Where cases run.
+    #[arg(long, value_enum, default_value = "auto")]
+    device: DeviceChoice,
+    /// Only these shapes.
+    #[arg(long, value_delimiter = ',')]
+    shapes: Option<Vec<String>>,
+    /// Only these seeds.
+    #[arg(long, value_delimiter = ',')]
+    seeds: Option<Vec<u64>>,
+    /// Launches of a timed block.
+    #[arg(long)]
+    iters: Option<u32>,
+    /// Untimed launches before a block.
+    #[arg(long)]
+    warmup: Option<u32>,
+    /// Which peers are measured.
+    #[arg(long, value_enum, default_value = "auto")]
+    peers: PeerChoice,
+    /// The folder that the run directory goes to.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Print the decision as JSON instead of the report.
+    #[arg(long)]
+    json: bool,
+}
+
+impl MeasuringArgs {
+    fn changes(&self, smoke: bool) -> Changes {
+        Changes {
+            shapes: self.shapes.clone(),
+            seeds: self.seeds.clone(),
+            iterations: self.iters,
+            warmup: self.warmup,
+            smoke,
+        }
+    }
+
+    fn options(&self, resume: Option<PathBuf>) -> Options {
+        Options { device: self.device, peers: self.peers, out: self.out.clone(), resume }
+    }
+}
+
+fn main() -> ExitCode {
+    match Layout::find().and_then(|layout| run(&layout)) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+/// `--stage5` becomes `--suite stage5`, for every suite that is there.
+fn arguments(layout: &Layout) -> Vec<String> {
+    let names = suite_names(layout);
+    std::env::args()
+        .flat_map(|argument| match argument.strip_prefix("--") {
+            Some(name) if names.iter().any(|n| n == name) => vec!["--suite".to_owned(), name.to_owned()],
+            _ => vec![argument],
+        })
+        .collect()
+}
+
+fn run(layout: &Layout) -> Result<u8> {
+    match Cli::parse_from(arguments(layout)).command {
+        Command::Doctor { json } => {
+            let findings = doctor::examine(layout)?;
+            print(json, &findings, || doctor::render(&findings))?;
+            Ok(0)
+        }
+        Command::Build { variants, suite, arch, json } => build(layout, &variants, suite.as_deref(), &arch, json),
+        Command::Validate(args) => run_validate(layout, &args),
+        Command::Bench { variants, against, measuring } => {
+            let plan = Plan::comparison(&against, &variants, &measuring.changes(false))?;
+            let outcome = validate(layout, &plan, &measuring.options(None))?;
+            show(&outcome, measuring.json)?;
+            Ok(u8::from(outcome.decision.counts.fail > 0))
+        }
+        Command::Sanitize { variants, json } => run_sanitize(layout, &variants, json),
+        Command::Report { run, format } => {
+            println!("{}", inspect::report(&run, format)?);
+            Ok(0)
+        }
+        Command::Verify { run, json } => {
+            let faults = inspect::verify(&run)?;
+            print(json, &json!({"faults": faults}), || match faults.as_slice() {
+                [] => {
+                    "every file is as it was sealed, and the evidence gives the recorded gates and decision".to_owned()
+                }
+                faults => faults.join("\n"),
+            })?;
+            Ok(u8::from(!faults.is_empty()))
+        }
+        Command::History { runs, json } => {
+            let lines = inspect::history(&runs.unwrap_or_else(|| layout.runs()))?;
+            print(json, &lines, || if lines.is_empty() { "no runs yet".to_owned() } else { lines.join("\n") })?;
+            Ok(0)
+        }
+        Command::Dist { out } => {
+            println!("{}", dist::dist(layout, out.as_deref())?.display());
+            Ok(0)
+        }
+    }
+}
+
+fn print(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
+    println!("{}", if json { serde_json::to_string_pretty(value)? } else { text() });
+    Ok(())
+}
+
+fn run_validate(layout: &Layout, args: &ValidateArgs) -> Result<u8> {
+    let plan = match &args.resume {
+        None => Plan::read(layout, &args.suite, &args.measuring.changes(args.smoke))?,
+        Some(path) => Plan::of(xtask::run_dir::RunDir::open(path)?.suite()?, &Changes::default())?,
+    };
+    let outcome = validate(layout, &plan, &args.measuring.options(args.resume.clone()))?;
+    show(&outcome, args.measuring.json)?;
+    Ok(outcome.decision.counts.exit_status(args.allow_deferred))
+}
+
+fn show(outcome: &Outcome, json: bool) -> Result<()> {
+    print(json, &json!({"run": outcome.run.path, "decision": outcome.decision}), || {
+        format!("{}\nevidence: {}", outcome.report, outcome.run.path.display())
+    })
+}
+
+/// The named variants, or all of the suite, or all of the registry.
+fn variants(layout: &Layout, names: &[String], suite: Option<&str>) -> Result<Vec<sdpa_kernel::registry::Variant>> {
+    use sdpa_kernel::registry;
+    match (names, suite) {
+        ([], Some(suite)) => Ok(Plan::read(layout, suite, &Changes::default())?.variants),
+        ([], None) => registry::names().map(|name| Ok(registry::find(name)?)).collect(),
+        (names, _) => names.iter().map(|name| Ok(registry::find(name)?)).collect(),
+    }
+}
+
+fn build(layout: &Layout, names: &[String], suite: Option<&str>, arch: &str, json: bool) -> Result<u8> {
+    let variants = variants(layout, names, suite)?;
+    let toolchain = toolchain::find_or_install(&layout.target, &|line| eprintln!("{line}"))?;
+    let set = build_all(layout, &toolchain, &variants, &[arch.to_owned()])?;
+    let evidence = set.evidence();
+    print(json, &evidence, || xtask::build::render(&set))?;
+    Ok(u8::from(!evidence.failures.is_empty()))
+}
+
+fn run_sanitize(layout: &Layout, names: &[String], json: bool) -> Result<u8> {
+    let variants = variants(layout, names, None)?;
+    let logs = layout.target.join("sanitize");
+    match sanitize::sanitize(layout, &variants, &logs)? {
+        Sanitizing::Deferred(why) => {
+            print(json, &json!({"deferred": why}), || format!("DEFERRED ({why})"))?;
+            Ok(EXIT_DEFERRED)
+        }
+        Sanitizing::Ran(results) if results.is_empty() => bail!("nothing was run"),
+        Sanitizing::Ran(results) => {
+            let line = |r: &sanitize::Sanitized| format!("{:8} {:10} {}", r.variant, r.tool, r.result);
+            print(json, &results, || results.iter().map(line).collect::<Vec<_>>().join("\n"))?;
+            Ok(u8::from(results.iter().any(|r| !r.clean)))
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! What the gates of each candidate add up to, and the exit status of a run. Pure; reads gates and, for the wording of
+//! a correctness failure, the checked cases.
+
+use serde::{Deserialize, Serialize};
+
+use crate::evidence::{Checks, Mode, Samples};
+use crate::gate::{Gate, Kind, State, significant};
+use crate::judge::{correctness_pattern, paired_blocks};
+use crate::stats::{Interval, paired_ratio};
+use crate::suite::Suite;
+
+/// The verdict on one variant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Verdict {
+    /// Every gate passes.
+    #[serde(rename = "MERGE")]
+    Merge,
+    /// A hard gate fails.
+    #[serde(rename = "FIX")]
+    Fix,
+    /// Right, but not faster.
+    #[serde(rename = "VALID NEGATIVE")]
+    ValidNegative,
+    /// Nothing fails, but not everything was measured or settled.
+    #[serde(rename = "DEFER")]
+    Defer,
+}
+
+impl Verdict {
+    /// The word used in reports.
+    pub fn word(self) -> &'static str {
+        match self {
+            Verdict::Merge => "MERGE",
+            Verdict::Fix => "FIX",
+            Verdict::ValidNegative => "VALID NEGATIVE",
+            Verdict::Defer => "DEFER",
+        }
+    }
+}
+
+/// A verdict and why.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CandidateDecision {
+    /// The variant.
+    pub variant: String,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// What to fix, or which gate decided, in one line.
+    pub because: String,
+}
+
+/// The aspiration of the suite, measured; never part of a verdict.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AspirationResult {
+    /// The variant.
+    pub variant: String,
+    /// The peer and shape, in words.
+    pub against: String,
+    /// Speedup over the peer (peer / variant), paired.
+    pub speedup: Interval,
+    /// Speedup that would be excellent.
+    pub wanted: f64,
+    /// Whether the whole interval reaches it.
+    pub met: bool,
+}
+
+/// `decision.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    /// The decision in one line.
+    pub headline: String,
+    /// Every candidate's verdict.
+    pub candidates: Vec<CandidateDecision>,
+    /// The aspiration, where it was measured.
+    pub aspirations: Vec<AspirationResult>,
+    /// Gates by state.
+    pub counts: Counts,
+}
+
+/// How many gates are in each state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// PASS.
+    pub pass: usize,
+    /// FAIL.
+    pub fail: usize,
+    /// DEFERRED.
+    pub deferred: usize,
+    /// INCONCLUSIVE.
+    pub inconclusive: usize,
+}
+
+impl Counts {
+    /// Counts gates.
+    pub fn of(gates: &[Gate]) -> Counts {
+        let mut counts = Counts::default();
+        for gate in gates {
+            match gate.state {
+                State::Pass => counts.pass += 1,
+                State::Fail => counts.fail += 1,
+                State::Deferred { .. } => counts.deferred += 1,
+                State::Inconclusive { .. } => counts.inconclusive += 1,
+            }
+        }
+        counts
+    }
+
+    /// The exit status of a run: 1 when a gate fails, 3 when one is not settled (0 if that is allowed), else 0.
+    /// A run without a single PASS never exits 0: it measured nothing.
+    pub fn exit_status(&self, allow_deferred: bool) -> u8 {
+        if self.fail > 0 {
+            1
+        } else if self.pass == 0 || (self.deferred + self.inconclusive > 0 && !allow_deferred) {
+            3
+        } else {
+            0
+        }
+    }
+}
+
+/// The verdict on every candidate and the decision in one line.
+pub fn decide(suite: &Suite, gates: &[Gate], checks: &Checks, samples: &Samples) -> Decision {
+    let others: Vec<&str> =
+        suite.variant_names().filter(|v| !suite.candidates.iter().any(|c| c.variant == *v)).collect();
+    let candidates: Vec<CandidateDecision> =
+        suite.candidates.iter().map(|c| decide_one(suite, gates, checks, &c.variant)).collect();
+    let mut broken = others.iter().map(|v| decide_one(suite, gates, checks, v)).filter(|d| d.verdict == Verdict::Fix);
+    let headline = match broken.next() {
+        Some(other) => {
+            format!("FIX {}: {} (not a candidate, but the comparison rests on it)", other.variant, other.because)
+        }
+        None => candidates
+            .iter()
+            .map(|c| format!("{} {}: {}", c.verdict.word(), c.variant, c.because))
+            .collect::<Vec<_>>()
+            .join(" | "),
+    };
+    Decision { headline, aspirations: aspirations(suite, &candidates, samples), candidates, counts: Counts::of(gates) }
+}
+
+fn decide_one(suite: &Suite, gates: &[Gate], checks: &Checks, variant: &str) -> CandidateDecision {
+    let own: Vec<&Gate> = gates.iter().filter(|g| g.variant == variant).collect();
+    let failing = |kind: Kind| own.iter().find(|g| g.kind == kind && g.state == State::Fail);
+    let line = |g: &Gate| format!("{} {} ({}, wanted {})", g.figure, g.measured, g.place, g.threshold);
+    let decided = |verdict, because| CandidateDecision { variant: variant.to_owned(), verdict, because };
+    if let Some(gate) = failing(Kind::Build) {
+        return decided(Verdict::Fix, format!("build: {}", gate.measured));
+    }
+    if let Some(gate) = failing(Kind::Identity) {
+        return decided(Verdict::Fix, format!("identity: {}", gate.measured));
+    }
+    if let Some(gate) = failing(Kind::Resources) {
+        let hint = if variant.starts_with("ws-") { "; try fewer producer warps first" } else { "" };
+        return decided(Verdict::Fix, format!("resources: {}{hint}", line(gate)));
+    }
+    if let Some(gate) = failing(Kind::Correctness) {
+        let pattern = correctness_pattern(suite, checks, variant);
+        return decided(Verdict::Fix, format!("correctness: {}; {pattern}", line(gate)));
+    }
+    let unsettled = own.iter().find(|g| matches!(g.state, State::Deferred { .. } | State::Inconclusive { .. }));
+    let hard_unsettled = unsettled.filter(|g| g.kind < Kind::Performance);
+    match (failing(Kind::Performance), hard_unsettled.or(unsettled)) {
+        (Some(gate), None) => decided(Verdict::ValidNegative, line(gate)),
+        (Some(gate), Some(_)) if hard_unsettled.is_none() => decided(Verdict::ValidNegative, line(gate)),
+        (_, Some(gate)) => decided(Verdict::Defer, format!("{} {}", gate.figure, gate.state)),
+        (None, None) if own.is_empty() => decided(Verdict::Defer, "nothing was judged".to_owned()),
+        (None, None) => decided(Verdict::Merge, merge_reason(&own)),
+    }
+}
+
+fn merge_reason(own: &[&Gate]) -> String {
+    let performance: Vec<String> = own
+        .iter()
+        .filter(|g| g.kind == Kind::Performance && g.threshold.contains("against"))
+        .map(|g| format!("{} {}", g.figure, g.measured))
+        .collect();
+    if performance.is_empty() { format!("all {} gates pass", own.len()) } else { performance.join(", ") }
+}
+
+fn aspirations(suite: &Suite, candidates: &[CandidateDecision], samples: &Samples) -> Vec<AspirationResult> {
+    let Some(wanted) = &suite.aspiration else { return Vec::new() };
+    let result = |candidate: &CandidateDecision| {
+        let pairs = paired_blocks(&samples.blocks, &wanted.shape, Mode::Kernel, &wanted.peer, &candidate.variant);
+        let speedup = paired_ratio(&pairs)?;
+        Some(AspirationResult {
+            variant: candidate.variant.clone(),
+            against: format!("{} on {}", wanted.peer, wanted.shape),
+            speedup,
+            wanted: wanted.min_speedup,
+            met: speedup.low >= wanted.min_speedup,
+        })
+    };
+    candidates.iter().filter_map(result).collect()
+}
+
+impl AspirationResult {
+    /// One line for a report.
+    pub fn line(&self) -> String {
+        let [at, low, high] = [self.speedup.estimate, self.speedup.low, self.speedup.high].map(significant);
+        let word = if self.met { "excellent" } else { "not met" };
+        format!(
+            "{}: {at}x [{low}, {high}] the speed of {}, wanted {}x: {word}",
+            self.variant,
+            self.against,
+            significant(self.wanted)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::{Evidence, judge, testing};
+
+    fn decided(evidence: &Evidence) -> Decision {
+        let suite = testing::suite();
+        let gates = judge(&suite, evidence);
+        decide(&suite, &gates, &evidence.checks, &evidence.samples)
+    }
+
+    #[test]
+    fn the_tree_as_a_table() {
+        type Break = fn(&mut Evidence);
+        let rows: &[(&str, Verdict, &str, u8, Break)] = &[
+            ("all pass", Verdict::Merge, "latency reduction", 0, |_| {}),
+            ("slow", Verdict::ValidNegative, "wanted >= 10.0%", 1, |e| e.samples = testing::samples(100.0, 97.0)),
+            ("straddles", Verdict::Defer, "straddles", 3, |e| e.samples = testing::samples(100.0, 90.0)),
+            ("no GPU", Verdict::Defer, "DEFERRED (no GPU; get one)", 3, |e| {
+                e.checks = Checks { deferred: Some("no GPU; get one".into()), ..Checks::default() };
+                e.samples = Samples { deferred: Some("no GPU; get one".into()), ..Samples::default() };
+            }),
+            ("slow but unchecked", Verdict::Defer, "errors against float64", 1, |e| {
+                e.checks = Checks { deferred: Some("x; y".into()), ..Checks::default() };
+                e.samples = testing::samples(100.0, 97.0);
+            }),
+            ("wrong", Verdict::Fix, "correctness: kernel error max 0.5", 1, |e| {
+                let cases = e.checks.cases.iter_mut().filter(|c| c.variant == "new");
+                cases.for_each(|c| c.errors.as_mut().unwrap().kernel_max = 0.5);
+            }),
+            ("wrong and fat", Verdict::Fix, "resources: registers 200", 1, |e| {
+                e.builds.records[1].entries[0].resources.registers = 200;
+                e.checks.cases.last_mut().unwrap().errors = None;
+            }),
+            ("same code", Verdict::Fix, "identity: same code as control", 1, |e| {
+                e.builds.records[1].entries[0].code_sha256 = "old64".into();
+            }),
+        ];
+        for (what, verdict, because, status, break_it) in rows {
+            let mut evidence = testing::evidence();
+            break_it(&mut evidence);
+            let decision = decided(&evidence);
+            assert_eq!(decision.candidates[0].verdict, *verdict, "{what}: {decision:#?}");
+            assert!(decision.headline.contains(because), "{what}: {}", decision.headline);
+            assert_eq!(decision.counts.exit_status(false), *status, "{what}");
+        }
+    }
+
+    #[test]
+    fn part_of_a_suite_never_merges() {
+        let (mut suite, evidence) = (testing::suite(), testing::evidence());
+        suite.narrowed.push("only small was run; run without --smoke".into());
+        let gates = judge(&suite, &evidence);
+        let decision = decide(&suite, &gates, &evidence.checks, &evidence.samples);
+        assert_eq!(decision.candidates[0].verdict, Verdict::Defer);
+        assert!(decision.headline.contains("only small was run"), "{}", decision.headline);
+    }
+
+    #[test]
+    fn a_broken_control_is_the_headline() {
+        let mut evidence = testing::evidence();
+        evidence.checks.cases[0].errors.as_mut().unwrap().nan = 1;
+        assert!(decided(&evidence).headline.starts_with("FIX old: correctness"));
+    }
+
+    #[test]
+    fn deferral_can_be_allowed_but_failure_and_emptiness_cannot() {
+        let deferred = Counts { pass: 5, deferred: 2, ..Counts::default() };
+        assert_eq!((deferred.exit_status(false), deferred.exit_status(true)), (3, 0));
+        assert_eq!(Counts { fail: 1, ..deferred }.exit_status(true), 1);
+        assert_eq!(Counts::default().exit_status(true), 3);
+    }
+
+    #[test]
+    fn the_aspiration_is_a_paired_speedup() {
+        let mut suite = testing::suite();
+        suite.aspiration =
+            Some(crate::suite::Aspiration { shape: "mission".into(), peer: "torch/default".into(), min_speedup: 15.0 });
+        let mut evidence = testing::evidence();
+        for round in 0..16 {
+            evidence.samples.blocks.push(testing::block("torch/default", round, Mode::Kernel, 40.0));
+        }
+        let gates = judge(&suite, &evidence);
+        let decision = decide(&suite, &gates, &evidence.checks, &evidence.samples);
+        assert!((decision.aspirations[0].speedup.estimate - 0.5).abs() < 0.01 && !decision.aspirations[0].met);
+    }
+}

@@ -1,0 +1,402 @@
+//! The run schema: what builders, runners and peers report, and what judging reads. Plain data; every file of a run
+//! directory other than logs and binaries is one of these. Leaves to others: how any of it was obtained.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::resources::EntryResources;
+use crate::shape::{Problem, Shape};
+
+/// How to launch one entry function; everything that the host needs to know of a kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchRecord {
+    /// Entry function in the module.
+    pub entry: String,
+    /// The symbol that says what the entry was compiled with.
+    pub config_symbol: String,
+    /// D that it is for.
+    pub head_dim: u32,
+    /// Query rows per CTA: the grid is `[ceil(seq_q / tile_q), batch * heads, 1]`.
+    pub tile_q: u32,
+    /// CTA size.
+    pub threads: u32,
+    /// Dynamic shared memory in bytes.
+    pub dynamic_smem_bytes: u32,
+    /// Zeroed device memory that the kernel wants, in bytes.
+    pub workspace_bytes: u32,
+}
+
+/// One entry function of a build.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryBuild {
+    /// What ptxas said.
+    pub resources: EntryResources,
+    /// What the module said of itself.
+    pub launch: LaunchRecord,
+    /// SHA-256 of the entry's machine code, hex.
+    pub code_sha256: String,
+}
+
+/// One variant built for one architecture, or the reason why it could not be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildRecord {
+    /// Variant.
+    pub variant: String,
+    /// Target, e.g. `sm_89`.
+    pub arch: String,
+    /// The content key: a hash over sources, flags and tools.
+    pub key: String,
+    /// The toggles it was asked for.
+    pub toggles: BTreeMap<String, u32>,
+    /// nvcc's version.
+    pub nvcc: String,
+    /// ptxas' version.
+    pub ptxas: String,
+    /// SHA-256 of the PTX, hex.
+    pub ptx_sha256: String,
+    /// SHA-256 of the cubin, hex.
+    pub cubin_sha256: String,
+    /// Entry functions by head dimension, ascending.
+    pub entries: Vec<EntryBuild>,
+    /// Advisories and warnings that ptxas printed.
+    pub warnings: Vec<String>,
+    /// Toggles that the module contradicts, one sentence each.
+    pub toggle_mismatches: Vec<String>,
+}
+
+impl BuildRecord {
+    /// The entry for a head dimension.
+    pub fn entry(&self, head_dim: u32) -> Option<&EntryBuild> {
+        self.entries.iter().find(|e| e.launch.head_dim == head_dim)
+    }
+
+    /// Spill bytes over all entries.
+    pub fn spill_bytes(&self) -> u64 {
+        let spill = |e: &EntryBuild| u64::from(e.resources.spill_store_bytes) + u64::from(e.resources.spill_load_bytes);
+        self.entries.iter().map(spill).sum()
+    }
+}
+
+/// A variant that could not be built.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildFailure {
+    /// Variant.
+    pub variant: String,
+    /// Target.
+    pub arch: String,
+    /// The compiler's first error, with file and line.
+    pub error: String,
+}
+
+/// Everything the build step produced; `builds.json`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Builds {
+    /// What was built, for the suite's architecture and, when there is a GPU, for the device's.
+    pub records: Vec<BuildRecord>,
+    /// What was not.
+    pub failures: Vec<BuildFailure>,
+    /// Why nothing could be built, and what to do about it.
+    pub deferred: Option<String>,
+}
+
+impl Builds {
+    /// The build of a variant for an architecture.
+    pub fn get(&self, variant: &str, arch: &str) -> Option<&BuildRecord> {
+        self.records.iter().find(|b| b.variant == variant && b.arch == arch)
+    }
+
+    /// Why a variant was not built for an architecture.
+    pub fn failure(&self, variant: &str, arch: &str) -> Option<&BuildFailure> {
+        self.failures.iter().find(|f| f.variant == variant && f.arch == arch)
+    }
+}
+
+/// The device that cases ran on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Device {
+    /// Name as the driver gives it, e.g. `NVIDIA H200`.
+    pub name: String,
+    /// Universally unique id, `GPU-...`.
+    pub uuid: String,
+    /// Compute capability.
+    pub capability: (u32, u32),
+    /// Multiprocessors.
+    pub sm_count: u32,
+    /// Highest SM clock, in MHz.
+    pub max_sm_clock_mhz: u32,
+    /// Device memory in bytes.
+    pub memory_bytes: u64,
+    /// L2 size in bytes.
+    pub l2_bytes: u64,
+    /// Largest opt-in shared memory of a CTA, in bytes.
+    pub max_shared_bytes: u32,
+    /// CUDA version of the driver, e.g. `13.0`.
+    pub cuda_driver: String,
+    /// What NVML adds; absent where NVML is.
+    pub nvml: Option<NvmlDevice>,
+}
+
+impl Device {
+    /// The architecture that ptxas must target for this device.
+    pub fn arch(&self) -> String {
+        format!("sm_{}{}", self.capability.0, self.capability.1)
+    }
+
+    /// A time in microseconds that no kernel can go below: FP8 tensor-core work at one MMA a clock on every SM at the
+    /// highest clock. A bound, not an estimate: real kernels stay well above.
+    pub fn floor_us(&self, shape: &Shape) -> f64 {
+        let flop_per_clock_per_sm = match self.capability {
+            (8, _) => 2048.0,
+            (9, _) => 8192.0,
+            _ => 16384.0,
+        };
+        let per_us = flop_per_clock_per_sm * f64::from(self.sm_count) * f64::from(self.max_sm_clock_mhz);
+        shape.flops() / per_us
+    }
+}
+
+/// The state of the device as NVML gives it, once per run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NvmlDevice {
+    /// Driver version, e.g. `580.159.04`.
+    pub driver: String,
+    /// ECC on, off, or not supported.
+    pub ecc: Option<bool>,
+    /// Enforced power limit in watts.
+    pub power_limit_w: Option<f64>,
+    /// Persistence mode.
+    pub persistence: Option<bool>,
+}
+
+/// How one case of one variant ended on the device. No reference is involved yet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LaunchOutcome {
+    /// Which problem.
+    pub problem: Problem,
+    /// Why it failed, in one line with its likely cause; `None` when an output exists.
+    pub failure: Option<String>,
+    /// SHA-256 of the output bytes, hex.
+    pub output_sha256: Option<String>,
+    /// Whether a second launch gave the same bytes.
+    pub repeat_equal: bool,
+    /// Whether the inputs were left alone.
+    pub inputs_unchanged: bool,
+    /// Whether the guard bands around the output were left alone.
+    pub guards_intact: bool,
+}
+
+/// Errors of one output against float64 attention. Maxima are over finite elements; NaN and Inf are counted apart.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Errors {
+    /// Output elements.
+    pub elements: u64,
+    /// NaN in the output.
+    pub nan: u64,
+    /// Infinities in the output.
+    pub inf: u64,
+    /// Kernel error: against float64 on the dequantised inputs.
+    pub kernel_max: f64,
+    /// Mean kernel error.
+    pub kernel_mean: f64,
+    /// `[b, h, s, d]` of the worst kernel error, or of the first element that is not finite.
+    pub worst_at: [u32; 4],
+    /// Quantisation floor: float64 on dequantised inputs against float64 on the originals.
+    pub floor_max: f64,
+    /// Largest end-to-end error: against float64 on the FP16 originals.
+    pub end_to_end_max: f64,
+    /// Mean end-to-end error.
+    pub end_to_end_mean: f64,
+    /// Share of elements whose end-to-end error exceeds the suite's `bad_element`.
+    pub bad_share: f64,
+    /// Largest magnitude of the float64 result on the dequantised inputs.
+    pub reference_amax: f64,
+    /// Largest difference from the control's output, when that exists.
+    pub from_control_max: Option<f64>,
+}
+
+/// One case: how the launch ended and what its output was worth.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CheckedCase {
+    /// Variant.
+    pub variant: String,
+    /// The launch.
+    pub launch: LaunchOutcome,
+    /// The errors; absent when there is no output.
+    pub errors: Option<Errors>,
+}
+
+/// `check.json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Checks {
+    /// `gpu: NVIDIA H200`, or `emulator`; absent when nothing ran.
+    pub device: Option<String>,
+    /// Why nothing ran, and what to do about it.
+    pub deferred: Option<String>,
+    /// All cases.
+    pub cases: Vec<CheckedCase>,
+}
+
+/// How launches are timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Each launch between two events: what a caller sees.
+    Call,
+    /// Launches of a CUDA graph, elapsed over count: the kernel itself.
+    Kernel,
+}
+
+impl Mode {
+    /// Both modes.
+    pub const ALL: [Mode; 2] = [Mode::Kernel, Mode::Call];
+
+    /// The name used in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Call => "call",
+            Mode::Kernel => "kernel",
+        }
+    }
+}
+
+/// What NVML said around a block.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GpuState {
+    /// SM clock in MHz.
+    pub sm_clock_mhz: Option<u32>,
+    /// Temperature in degrees Celsius.
+    pub temperature_c: Option<u32>,
+    /// Power in watts.
+    pub power_w: Option<f64>,
+    /// Reasons that spoil a comparison: thermal or hardware slowdown.
+    pub throttle: Vec<String>,
+    /// Whether the power limit holds the clock down. It is recorded, not rejected: a 72 W card works there all the
+    /// time, and both arms of a round do alike.
+    pub power_capped: bool,
+}
+
+/// One timed block: a number of launches of one subject, one after another.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Block {
+    /// Shape name.
+    pub shape: String,
+    /// A variant, a variant's second block (`stage2#aa`), or a peer (`torch/flash`).
+    pub subject: String,
+    /// Which timer.
+    pub mode: Mode,
+    /// Round: blocks of one round are compared with each other.
+    pub round: u32,
+    /// Position within the round's random order.
+    pub slot: u32,
+    /// Samples in microseconds per launch.
+    pub us: Vec<f64>,
+    /// State before the block.
+    pub before: GpuState,
+    /// State after the block.
+    pub after: GpuState,
+    /// Whether the outputs after the block equalled the verified ones; true for peers, whose outputs are checked once.
+    pub outputs_verified: bool,
+}
+
+impl Block {
+    /// Why the block must not be compared, if so.
+    pub fn rejected(&self) -> Option<String> {
+        let reasons: Vec<&str> = self.before.throttle.iter().chain(&self.after.throttle).map(String::as_str).collect();
+        (!reasons.is_empty()).then(|| format!("clock held down: {}", reasons.join(", ")))
+    }
+}
+
+/// The suffix of the control's second block in each round.
+pub const AA_SUFFIX: &str = "#aa";
+
+/// A subject that could not be timed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TimingFailure {
+    /// Shape name.
+    pub shape: String,
+    /// Subject.
+    pub subject: String,
+    /// Why, in one line.
+    pub why: String,
+}
+
+/// `samples.json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Samples {
+    /// The device; absent when nothing ran.
+    pub device: Option<Device>,
+    /// Why nothing ran, and what to do about it.
+    pub deferred: Option<String>,
+    /// How caches were: `hot-l2` = launches rotate over the input sets, nothing is flushed between them.
+    pub cache_mode: String,
+    /// Input sets that launches rotated over.
+    pub input_sets: u32,
+    /// All blocks, dropped ones included.
+    pub blocks: Vec<Block>,
+    /// What could not be timed.
+    pub failures: Vec<TimingFailure>,
+}
+
+/// One backend of a peer on one shape.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PeerBackend {
+    /// Shape name.
+    pub shape: String,
+    /// `torch/flash`.
+    pub subject: String,
+    /// Which kernels ran, as the profiler named them.
+    pub kernels: Vec<String>,
+    /// Which backend the default picked, when this is the default.
+    pub resolved: Option<String>,
+    /// Why it does not run here, if so.
+    pub unavailable: Option<String>,
+    /// Errors of its output (FP16 inputs): only the end-to-end figures mean something.
+    pub errors: Option<Errors>,
+}
+
+/// `peers.json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Peers {
+    /// Whether peers were asked for.
+    pub wanted: bool,
+    /// Why there are none, and what to do about it.
+    pub deferred: Option<String>,
+    /// Versions by name: torch, cudnn, cuda, python.
+    pub versions: BTreeMap<String, String>,
+    /// All backends on all timed shapes.
+    pub backends: Vec<PeerBackend>,
+}
+
+/// `ENV.json`: where and with what a run was made. A figure that could not be had is absent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Environment {
+    /// When the run began, RFC 3339, UTC.
+    pub started: String,
+    /// The command line.
+    pub command: Vec<String>,
+    /// Commit of the sources.
+    pub commit: Option<String>,
+    /// Whether tracked or untracked files differed from the commit.
+    pub dirty: Option<bool>,
+    /// SHA-256 of those differences, hex.
+    pub diff_sha256: Option<String>,
+    /// Compiler of the pipeline.
+    pub rustc: Option<String>,
+    /// CUDA compiler.
+    pub nvcc: Option<String>,
+    /// CUDA assembler.
+    pub ptxas: Option<String>,
+    /// Where the CUDA compiler came from.
+    pub toolchain: Option<String>,
+    /// The device.
+    pub device: Option<Device>,
+    /// Clocks, temperature and power when the run began.
+    pub device_state: Option<GpuState>,
+    /// Versions of peers: python, torch, cudnn, cuda.
+    pub peers: BTreeMap<String, String>,
+    /// Operating system and kernel.
+    pub os: Option<String>,
+    /// Processor and number of threads.
+    pub cpu: Option<String>,
+}

@@ -1,0 +1,300 @@
+//! Gates on checked cases. The plan (`problems`) is the denominator: a case that is missing fails, it is never skipped.
+
+use crate::evidence::{Builds, CheckedCase, Checks, Errors};
+use crate::gate::{Gate, Kind, Subject};
+use crate::shape::{Distribution, Problem};
+use crate::suite::{CorrectnessLimits, Suite};
+
+/// The value of the `p_format` toggle that means e4m3.
+const P_FORMAT_E4M3: u32 = 1;
+
+/// Every problem that each variant of the suite must solve: the gated shapes with every seed on normal inputs, and the
+/// stress shapes with every other distribution on the first seed.
+pub fn problems(suite: &Suite) -> Vec<Problem> {
+    let gated = suite.check().into_iter().flat_map(|shape| {
+        suite.seeds.iter().map(move |&seed| Problem { shape: shape.clone(), seed, distribution: Distribution::Normal })
+    });
+    let stress = suite.stress().into_iter().flat_map(|shape| {
+        let others = Distribution::ALL.into_iter().filter(|d| *d != Distribution::Normal);
+        others.map(move |distribution| Problem { shape: shape.clone(), seed: suite.seeds[0], distribution })
+    });
+    gated.chain(stress).collect()
+}
+
+/// Correctness gates of every variant that was built.
+pub fn judge_checks(suite: &Suite, builds: &Builds, checks: &Checks) -> Vec<Gate> {
+    suite
+        .variant_names()
+        .filter(|variant| super::left_out(suite, builds, variant).is_none())
+        .filter(|variant| builds.get(variant, &suite.arch).is_some())
+        .flat_map(|variant| judge_variant(suite, builds, checks, variant))
+        .collect()
+}
+
+/// One gate over many cases: the worst case decides and is named.
+struct Worst<'a> {
+    value: f64,
+    limit: f64,
+    case: Option<&'a CheckedCase>,
+}
+
+impl<'a> Worst<'a> {
+    /// The case with the largest value / limit; a NaN is worse than anything.
+    fn over(cases: &[&'a CheckedCase], figure: impl Fn(&Errors) -> (f64, f64)) -> Worst<'a> {
+        let mut worst = Worst { value: f64::NAN, limit: f64::NAN, case: None };
+        for case in cases {
+            let Some(errors) = &case.errors else { continue };
+            let (value, limit) = figure(errors);
+            // Maxima are over finite elements; an output that is not finite has no error worth a number.
+            let value = if errors.nan + errors.inf > 0 { f64::INFINITY } else { value };
+            let better = value / limit <= worst.value / worst.limit;
+            if worst.case.is_none() || !better {
+                worst = Worst { value, limit, case: Some(case) };
+            }
+            if value.is_nan() {
+                break;
+            }
+        }
+        worst
+    }
+
+    fn gate(&self, subject: &Subject) -> Gate {
+        let place = self.case.map(|c| c.launch.problem.id()).unwrap_or_default();
+        subject.at_most(&place, self.value, self.limit, "")
+    }
+}
+
+fn judge_variant(suite: &Suite, builds: &Builds, checks: &Checks, variant: &str) -> Vec<Gate> {
+    let subject = |figure| Subject { variant, kind: Kind::Correctness, figure };
+    if let Some(why) = &checks.deferred {
+        let (why, remedy) = super::split_remedy(why);
+        return vec![subject("errors against float64").deferred("DESIGN section 5", why, remedy)];
+    }
+    let planned = problems(suite);
+    let cases: Vec<&CheckedCase> = checks.cases.iter().filter(|c| c.variant == variant).collect();
+    let ran = |problem: &&Problem| cases.iter().any(|c| &&c.launch.problem == problem && c.errors.is_some());
+    let missing: Vec<&Problem> = planned.iter().filter(|p| !ran(p)).collect();
+    let failures: Vec<&CheckedCase> = cases.iter().copied().filter(|c| c.launch.failure.is_some()).collect();
+    let mut gates = vec![launch_gate(&subject("every case ran"), &planned, &missing, &failures)];
+    let has_output: Vec<&CheckedCase> = cases.iter().copied().filter(|c| c.errors.is_some()).collect();
+    if has_output.is_empty() {
+        return gates;
+    }
+    gates.push(finite_gate(&subject("finite output"), &has_output));
+    gates.push(rule_gate(&subject("memory rules"), &has_output));
+    let e4m3 = builds.get(variant, &suite.arch).and_then(|b| b.toggles.get("p_format")) == Some(&P_FORMAT_E4M3);
+    gates.extend(error_gates(suite, variant, &has_output, e4m3));
+    gates
+}
+
+fn launch_gate(subject: &Subject, planned: &[Problem], missing: &[&Problem], failures: &[&CheckedCase]) -> Gate {
+    let measured = format!("{} of {}", planned.len() - missing.len(), planned.len());
+    let (place, measured) = match (failures.first(), missing.first()) {
+        (Some(case), _) => {
+            let why = case.launch.failure.as_deref().unwrap_or_default();
+            (case.launch.problem.id(), format!("{measured}: {why}"))
+        }
+        (None, Some(problem)) => (problem.id(), measured),
+        (None, None) => (String::new(), measured),
+    };
+    subject.holds(&place, &measured, &format!("{} cases", planned.len()), missing.is_empty() && failures.is_empty())
+}
+
+fn finite_gate(subject: &Subject, cases: &[&CheckedCase]) -> Gate {
+    let bad = cases.iter().find_map(|case| {
+        let errors = case.errors.as_ref()?;
+        (errors.nan + errors.inf > 0).then_some((case, errors))
+    });
+    match bad {
+        None => subject.holds("", "no NaN, no Inf", "no NaN, no Inf", true),
+        Some((case, errors)) => {
+            let measured = format!("{} NaN, {} Inf, first at {:?}", errors.nan, errors.inf, errors.worst_at);
+            subject.holds(&case.launch.problem.id(), &measured, "no NaN, no Inf", false)
+        }
+    }
+}
+
+fn rule_gate(subject: &Subject, cases: &[&CheckedCase]) -> Gate {
+    const RULES: &str = "inputs and guard bands untouched, repeat is bitwise equal";
+    let broken = cases.iter().find_map(|case| {
+        let launch = &case.launch;
+        let rules = [
+            (launch.inputs_unchanged, "an input was written"),
+            (launch.guards_intact, "a guard band around the output was written"),
+            (launch.repeat_equal, "a second launch gave other bytes: a race, or memory that nothing initialised"),
+        ];
+        rules.into_iter().find(|(kept, _)| !kept).map(|(_, what)| (case, what))
+    });
+    match broken {
+        None => subject.holds("", "kept", RULES, true),
+        Some((case, what)) => subject.holds(&case.launch.problem.id(), what, RULES, false),
+    }
+}
+
+fn error_gates(suite: &Suite, variant: &str, cases: &[&CheckedCase], e4m3: bool) -> Vec<Gate> {
+    let subject = |figure| Subject { variant, kind: Kind::Correctness, figure };
+    let limits: &CorrectnessLimits = &suite.correctness;
+    let kernel_limit = if e4m3 { limits.kernel_max_e4m3 } else { limits.kernel_max_f16 };
+    let (normal, stress): (Vec<_>, Vec<_>) =
+        cases.iter().copied().partition(|c| c.launch.problem.distribution == Distribution::Normal);
+    let mut gates = Vec::new();
+    if !normal.is_empty() {
+        let end_to_end = |e: &Errors| (e.end_to_end_max, limits.bad_element.max(e.floor_max + limits.floor_allowance));
+        gates.push(Worst::over(&normal, |e| (e.kernel_max, kernel_limit)).gate(&subject("kernel error max")));
+        gates.push(
+            Worst::over(&normal, |e| (e.end_to_end_mean, limits.end_to_end_mean)).gate(&subject("end-to-end mean")),
+        );
+        gates.push(Worst::over(&normal, |e| (e.bad_share, limits.bad_share)).gate(&subject("share of bad elements")));
+        gates.push(Worst::over(&normal, end_to_end).gate(&subject("end-to-end max")));
+    }
+    if !stress.is_empty() {
+        let relative = |e: &Errors| (e.kernel_max / e.reference_amax.max(1.0), kernel_limit);
+        gates.push(Worst::over(&stress, relative).gate(&subject("kernel error max, relative, other distributions")));
+    }
+    let is_candidate = suite.candidates.iter().any(|c| c.variant == variant);
+    if let Some(limit) = suite.max_difference_from_control.filter(|_| is_candidate) {
+        let figure = |e: &Errors| (e.from_control_max.unwrap_or(f64::NAN), limit);
+        let worst = Worst::over(&normal, figure);
+        let place = worst.case.map(|c| c.launch.problem.id()).unwrap_or_default();
+        gates.push(subject("difference from control").at_most(&place, worst.value, limit, ""));
+    }
+    gates
+}
+
+/// A correctness failure in words: which cases fail, and what usually causes that.
+pub fn correctness_pattern(suite: &Suite, checks: &Checks, variant: &str) -> String {
+    let failing = |case: &&CheckedCase| match &case.errors {
+        None => true,
+        Some(errors) => {
+            let limit = suite.correctness.kernel_max_e4m3.max(suite.correctness.kernel_max_f16);
+            let scale = errors.reference_amax.max(1.0);
+            let within = errors.nan + errors.inf == 0 && errors.kernel_max / scale <= limit;
+            !within || !case.launch.repeat_equal
+        }
+    };
+    let cases: Vec<&CheckedCase> = checks.cases.iter().filter(|c| c.variant == variant).collect();
+    let (bad, good): (Vec<_>, Vec<_>) = cases.into_iter().partition(failing);
+    if let Some(why) = bad.iter().find_map(|c| c.launch.failure.as_deref()) {
+        return format!("launch error: {why}");
+    }
+    if bad.is_empty() {
+        return "small errors over the limit: rounding of P or of the accumulator".to_owned();
+    }
+    type Trait = fn(&Problem) -> bool;
+    let patterns: [(Trait, &str); 5] = [
+        (
+            |p| p.shape.head_dim == 128,
+            "only D=128: a stride, a fragment loop or a shared-memory size that assumes D=64",
+        ),
+        (|p| p.shape.seq_q % 16 != 0, "only ragged: the tail is not masked, or rows past the end are written"),
+        (|p| p.shape.causal, "only causal: the mask, or tiles skipped beyond the diagonal"),
+        (|p| p.shape.seq_kv >= 2048, "only long S: the rescale of O or l, or a stage that is reused too early"),
+        (|p| p.distribution != Distribution::Normal, "only unusual inputs: the running maximum, or a scale of zero"),
+    ];
+    for (has, words) in patterns {
+        if bad.iter().all(|c| has(&c.launch.problem)) && good.iter().any(|c| !has(&c.launch.problem)) {
+            return words.to_owned();
+        }
+    }
+    "most shapes: the products, the scales or the softmax itself".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::State;
+    use crate::judge::testing;
+
+    fn break_case(shape: &str, break_it: impl Fn(&mut CheckedCase)) -> Checks {
+        let mut checks = testing::evidence().checks;
+        let hit = |c: &&mut CheckedCase| c.variant == "new" && c.launch.problem.shape.name == shape;
+        checks.cases.iter_mut().filter(hit).for_each(break_it);
+        checks
+    }
+
+    fn failed(checks: &Checks) -> Vec<String> {
+        let gates = judge_checks(&testing::suite(), &testing::evidence().builds, checks);
+        gates.into_iter().filter(|g| g.state == State::Fail).map(|g| format!("{} {}", g.variant, g.figure)).collect()
+    }
+
+    #[test]
+    fn the_plan_counts_seeds_and_distributions() {
+        assert_eq!(problems(&testing::suite()).len(), 3 * 2 + 5);
+    }
+
+    #[test]
+    fn good_cases_pass_and_each_fault_is_named() {
+        assert_eq!(failed(&testing::evidence().checks), [""; 0]);
+        type Break = fn(&mut CheckedCase);
+        let faults: &[(&str, Break)] = &[
+            ("kernel error max", |c| c.errors.as_mut().unwrap().kernel_max = 0.011),
+            ("kernel error max", |c| c.errors.as_mut().unwrap().kernel_max = f64::NAN),
+            ("end-to-end mean", |c| c.errors.as_mut().unwrap().end_to_end_mean = 0.03),
+            ("share of bad elements", |c| c.errors.as_mut().unwrap().bad_share = 0.02),
+            ("end-to-end max", |c| c.errors.as_mut().unwrap().end_to_end_max = 0.11),
+            ("memory rules", |c| c.launch.inputs_unchanged = false),
+            ("memory rules", |c| c.launch.guards_intact = false),
+            ("memory rules", |c| c.launch.repeat_equal = false),
+            ("every case ran", |c| c.errors = None),
+        ];
+        for (figure, break_it) in faults {
+            assert_eq!(failed(&break_case("mission", break_it)), [format!("new {figure}")]);
+        }
+    }
+
+    #[test]
+    fn one_element_that_is_not_finite_fails_every_error_gate_too() {
+        for spoil in [|e: &mut Errors| e.nan = 1, |e: &mut Errors| e.inf = 1] {
+            let failed = failed(&break_case("mission", |c| spoil(c.errors.as_mut().unwrap())));
+            let figures =
+                ["finite output", "kernel error max", "end-to-end mean", "share of bad elements", "end-to-end max"];
+            assert_eq!(failed, figures.map(|f| format!("new {f}")));
+        }
+    }
+
+    #[test]
+    fn a_case_that_was_not_run_fails() {
+        let mut checks = testing::evidence().checks;
+        checks.cases.pop();
+        assert_eq!(failed(&checks), ["new every case ran"]);
+        checks.cases.clear();
+        assert_eq!(failed(&checks), ["old every case ran", "new every case ran"]);
+    }
+
+    #[test]
+    fn e4m3_probabilities_have_their_own_limit() {
+        let mut builds = testing::evidence().builds;
+        builds.records[1].toggles.insert("p_format".into(), P_FORMAT_E4M3);
+        let checks = break_case("mission", |c| c.errors.as_mut().unwrap().kernel_max = 0.05);
+        let gates = judge_checks(&testing::suite(), &builds, &checks);
+        assert!(gates.iter().all(|g| g.state == State::Pass), "{gates:#?}");
+    }
+
+    #[test]
+    fn difference_from_control_is_gated_for_candidates_only() {
+        let mut suite = testing::suite();
+        suite.max_difference_from_control = Some(0.0);
+        let checks = break_case("wide", |c| c.errors.as_mut().unwrap().from_control_max = Some(1e-4));
+        let gates = judge_checks(&suite, &testing::evidence().builds, &checks);
+        let failed: Vec<_> = gates.iter().filter(|g| g.state == State::Fail).collect();
+        assert!(matches!(failed.as_slice(), [g] if g.figure == "difference from control" && g.place.contains("wide")));
+    }
+
+    #[test]
+    fn deferral_carries_reason_and_remedy() {
+        let checks = Checks { deferred: Some("no GPU; run on one".into()), ..Checks::default() };
+        let gates = judge_checks(&testing::suite(), &testing::evidence().builds, &checks);
+        assert_eq!(gates.len(), 2);
+        assert_eq!(gates[0].state.to_string(), "DEFERRED (no GPU; run on one)");
+    }
+
+    #[test]
+    fn patterns_name_the_likely_cause() {
+        let nan = |c: &mut CheckedCase| c.errors.as_mut().unwrap().nan = 7;
+        let say = |shape| correctness_pattern(&testing::suite(), &break_case(shape, nan), "new");
+        assert!(say("wide").starts_with("only D=128"));
+        assert!(say("ragged-causal").starts_with("only ragged"));
+        assert!(say("small").starts_with("only unusual inputs"));
+        assert!(say("mission").starts_with("most shapes"));
+    }
+}

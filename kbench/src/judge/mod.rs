@@ -1,0 +1,238 @@
+//! From evidence to gates. Every gate is a pure function of the suite and of files in the run directory, so that a run
+//! can be judged again without a GPU. Leaves to others: what the gates add up to (`decision`).
+
+mod correctness;
+mod performance;
+mod resources;
+
+pub use correctness::{correctness_pattern, judge_checks, problems};
+pub use performance::{Comparison, compare, judge_samples, needs_more_rounds, paired_blocks};
+pub use resources::judge_builds;
+
+use crate::evidence::{Builds, Checks, Peers, Samples};
+use crate::gate::{Gate, Kind, Subject};
+use crate::suite::Suite;
+
+/// Everything that is judged.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Evidence {
+    /// `builds.json`.
+    pub builds: Builds,
+    /// `check.json`.
+    pub checks: Checks,
+    /// `samples.json`.
+    pub samples: Samples,
+    /// `peers.json`.
+    pub peers: Peers,
+}
+
+/// All gates of a run, in the order of the decision tree.
+pub fn judge(suite: &Suite, evidence: &Evidence) -> Vec<Gate> {
+    let mut gates = judge_builds(suite, &evidence.builds);
+    gates.extend(judge_checks(suite, &evidence.builds, &evidence.checks));
+    gates.extend(judge_samples(suite, &evidence.builds, &evidence.samples, &evidence.peers));
+    gates.extend(narrowed_gates(suite));
+    gates.sort_by_key(|gate| gate.kind);
+    gates
+}
+
+/// Part of a suite cannot carry a merge: what was left out is a deferral of every candidate.
+fn narrowed_gates(suite: &Suite) -> impl Iterator<Item = Gate> + '_ {
+    suite.candidates.iter().flat_map(|candidate| {
+        suite.narrowed.iter().map(|text| {
+            let subject = Subject { variant: &candidate.variant, kind: Kind::Correctness, figure: "whole suite" };
+            let (why, remedy) = split_remedy(text);
+            subject.deferred("every shape and seed of the suite", why, remedy)
+        })
+    })
+}
+
+/// A deferral is written as "why; remedy".
+pub(crate) fn split_remedy(text: &str) -> (&str, &str) {
+    text.split_once("; ").unwrap_or((text, ""))
+}
+
+/// Why a candidate is left out, if the suite's condition on another candidate says so.
+pub(crate) fn left_out(suite: &Suite, builds: &Builds, variant: &str) -> Option<String> {
+    let candidate = suite.candidates.iter().find(|c| c.variant == variant)?;
+    let other = candidate.unless_spills.as_deref()?;
+    let spills = builds.get(other, &suite.arch)?.spill_bytes();
+    (spills > 0).then(|| format!("`{other}` spills {spills} bytes, so `{variant}` is not tried"))
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Evidence that passes everything, for tests to break one thing of.
+
+    use std::collections::BTreeMap;
+
+    use super::Evidence;
+    use crate::evidence::*;
+    use crate::resources::EntryResources;
+    use crate::suite::{Candidate, PerformanceLimit, ResourceLimits, Suite, Timing};
+
+    pub fn suite() -> Suite {
+        Suite {
+            name: "t".into(),
+            about: "a test".into(),
+            control: "old".into(),
+            candidates: vec![Candidate { variant: "new".into(), unless_spills: None }],
+            baselines: vec![],
+            variants: BTreeMap::new(),
+            arch: "sm_89".into(),
+            seeds: vec![0, 1],
+            check_shapes: vec!["mission".into(), "ragged-causal".into(), "wide".into()],
+            stress_shapes: vec!["small".into()],
+            time_shapes: vec!["mission".into()],
+            resources: ResourceLimits { max_registers: 120, max_shared_kib: 48, max_spill_bytes: 0 },
+            correctness: Default::default(),
+            max_difference_from_control: None,
+            performance: vec![PerformanceLimit { shape: "mission".into(), min_latency_reduction: 0.1 }],
+            absolute: vec![],
+            aspiration: None,
+            timing: Timing::default(),
+            narrowed: vec![],
+        }
+    }
+
+    fn entry(head_dim: u32, code: &str) -> EntryBuild {
+        EntryBuild {
+            resources: EntryResources {
+                entry: format!("sdpa_fwd_d{head_dim}"),
+                arch: "sm_89".into(),
+                registers: 96,
+                static_smem_bytes: 1024,
+                spill_store_bytes: 0,
+                spill_load_bytes: 0,
+                stack_frame_bytes: 0,
+                cumulative_stack_bytes: None,
+                barriers: Some(1),
+                constant_bytes: BTreeMap::from([(0, 448)]),
+                local_bytes: 0,
+                bindings: BTreeMap::new(),
+                callees: vec![],
+            },
+            launch: LaunchRecord {
+                entry: format!("sdpa_fwd_d{head_dim}"),
+                config_symbol: format!("sdpa_config_d{head_dim}"),
+                head_dim,
+                tile_q: 32,
+                threads: 128,
+                dynamic_smem_bytes: 32 * 1024,
+                workspace_bytes: 0,
+            },
+            code_sha256: format!("{code}{head_dim}"),
+        }
+    }
+
+    pub fn build(variant: &str) -> BuildRecord {
+        BuildRecord {
+            variant: variant.into(),
+            arch: "sm_89".into(),
+            key: variant.into(),
+            toggles: BTreeMap::from([("p_format".into(), 0)]),
+            nvcc: "13.0.88".into(),
+            ptxas: "13.0.88".into(),
+            ptx_sha256: String::new(),
+            cubin_sha256: String::new(),
+            entries: vec![entry(64, variant), entry(128, variant)],
+            warnings: vec![],
+            toggle_mismatches: vec![],
+        }
+    }
+
+    pub fn errors() -> Errors {
+        Errors {
+            elements: 1000,
+            nan: 0,
+            inf: 0,
+            kernel_max: 0.002,
+            kernel_mean: 0.0001,
+            worst_at: [0, 1, 2, 3],
+            floor_max: 0.08,
+            end_to_end_max: 0.081,
+            end_to_end_mean: 0.003,
+            bad_share: 0.0001,
+            reference_amax: 2.0,
+            from_control_max: Some(0.0),
+        }
+    }
+
+    pub fn device() -> Device {
+        Device {
+            name: "NVIDIA L4".into(),
+            uuid: "GPU-0".into(),
+            capability: (8, 9),
+            sm_count: 58,
+            max_sm_clock_mhz: 2040,
+            memory_bytes: 24 << 30,
+            l2_bytes: 48 << 20,
+            max_shared_bytes: 101_376,
+            cuda_driver: "13.0".into(),
+            nvml: None,
+        }
+    }
+
+    /// One block of constant samples; blocks of different rounds and subjects scatter by up to 0.3%.
+    pub fn block(subject: &str, round: u32, mode: Mode, us: f64) -> Block {
+        let letters: u32 = subject.bytes().map(u32::from).sum();
+        let jitter = 1.0 + 0.001 * (f64::from((round * letters) % 7) - 3.0);
+        Block {
+            shape: "mission".into(),
+            subject: subject.into(),
+            mode,
+            round,
+            slot: 0,
+            us: vec![us * jitter; 5],
+            before: GpuState::default(),
+            after: GpuState::default(),
+            outputs_verified: true,
+        }
+    }
+
+    pub fn samples(control_us: f64, candidate_us: f64) -> Samples {
+        let mut blocks = Vec::new();
+        for round in 0..16 {
+            for mode in Mode::ALL {
+                blocks.push(block("old", round, mode, control_us));
+                blocks.push(block("old#aa", round, mode, control_us));
+                blocks.push(block("new", round, mode, candidate_us));
+            }
+        }
+        Samples {
+            device: Some(device()),
+            deferred: None,
+            cache_mode: "hot-l2".into(),
+            input_sets: 4,
+            blocks,
+            failures: vec![],
+        }
+    }
+
+    pub fn evidence() -> Evidence {
+        let cases = |variant: &'static str| {
+            super::problems(&suite()).into_iter().map(move |problem| CheckedCase {
+                variant: variant.to_owned(),
+                launch: LaunchOutcome {
+                    problem,
+                    failure: None,
+                    output_sha256: Some("00".into()),
+                    repeat_equal: true,
+                    inputs_unchanged: true,
+                    guards_intact: true,
+                },
+                errors: Some(errors()),
+            })
+        };
+        Evidence {
+            builds: Builds { records: vec![build("old"), build("new")], failures: vec![], deferred: None },
+            checks: Checks {
+                device: Some("gpu: NVIDIA L4".into()),
+                deferred: None,
+                cases: cases("old").chain(cases("new")).collect(),
+            },
+            samples: samples(100.0, 80.0),
+            peers: Peers::default(),
+        }
+    }
+}

@@ -1,0 +1,412 @@
+//! Reports: what a person reads of a run, as text tables or Markdown. Every figure comes from the evidence; nothing is
+//! computed here that a gate does not also use. Leaves to others: colour, and where the text goes.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use comfy_table::{ContentArrangement, Table, presets};
+
+use crate::decision::Decision;
+use crate::evidence::{CheckedCase, Environment, Mode};
+use crate::gate::{Gate, significant};
+use crate::judge::{Comparison, Evidence, compare, paired_blocks};
+use crate::shape::Distribution;
+use crate::stats::paired_ratio;
+use crate::suite::Suite;
+
+/// Everything a report is made of.
+pub struct RunView<'a> {
+    /// Name of the run directory.
+    pub name: &'a str,
+    /// The suite as used.
+    pub suite: &'a Suite,
+    /// The evidence.
+    pub evidence: &'a Evidence,
+    /// The gates.
+    pub gates: &'a [Gate],
+    /// The decision.
+    pub decision: &'a Decision,
+    /// Where it was made.
+    pub environment: &'a Environment,
+}
+
+/// How tables are drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For a terminal or a log.
+    Table,
+    /// Markdown.
+    Markdown,
+}
+
+/// One row of the gate summary: a variant on a shape.
+struct Row<'a> {
+    cases: Vec<&'a CheckedCase>,
+    kernel: Option<&'a Comparison>,
+    call: Option<&'a Comparison>,
+}
+
+/// The whole report.
+pub fn render(view: &RunView, format: Format) -> String {
+    let mut text = String::new();
+    let comparisons = compare(view.suite, &view.evidence.samples);
+    let mut section = |title: &str, body: String| {
+        if !body.is_empty() {
+            let heading = if format == Format::Markdown { format!("## {title}") } else { title.to_owned() };
+            let _ = writeln!(text, "{heading}\n\n{}\n", body.trim_end());
+        }
+    };
+    section("Summary", table(format, summary(view, &comparisons)));
+    section("Other input distributions", table(format, stress(view)));
+    section("Peers", table(format, peers(view, &comparisons)));
+    section("Times", table(format, times(&comparisons)));
+    section("Steps of the ladder", ladder(view));
+    section("Gates", table(format, gates(view.gates)));
+    section("Decision", decision(view));
+    text
+}
+
+/// The three lines that open REPORT.md.
+pub fn headline(view: &RunView) -> String {
+    let counts = &view.decision.counts;
+    format!(
+        "{}: {}\n{} gates PASS, {} FAIL, {} DEFERRED, {} INCONCLUSIVE\n{}",
+        view.suite.name,
+        view.decision.headline,
+        counts.pass,
+        counts.fail,
+        counts.deferred,
+        counts.inconclusive,
+        provenance(view),
+    )
+}
+
+fn provenance(view: &RunView) -> String {
+    let environment = view.environment;
+    let commit = environment.commit.as_deref().map_or("unknown commit", |c| &c[..c.len().min(12)]);
+    let dirty = if environment.dirty == Some(true) { " with uncommitted changes" } else { "" };
+    let device = environment.device.as_ref().map_or("no GPU", |d| d.name.as_str());
+    let nvcc = environment.nvcc.as_deref().unwrap_or("no nvcc");
+    format!("{} at {commit}{dirty}, {device}, nvcc {nvcc}, {}", view.name, environment.started)
+}
+
+/// REPORT.md.
+pub fn markdown_file(view: &RunView) -> String {
+    format!("{}\n\n{}{}", headline(view).replace('\n', "  \n"), render(view, Format::Markdown), merge_message(view))
+}
+
+/// A message for the merge, with its figures filled in; only where there is something to merge.
+fn merge_message(view: &RunView) -> String {
+    let merged = view.decision.candidates.iter().filter(|c| c.verdict == crate::decision::Verdict::Merge);
+    let lines: Vec<String> = merged
+        .map(|c| {
+            format!(
+                "Accept {} over {}: {}\n\nMeasured in {}.",
+                c.variant,
+                view.suite.control,
+                c.because,
+                provenance(view)
+            )
+        })
+        .collect();
+    if lines.is_empty() { String::new() } else { format!("## Merge message\n\n{}\n", lines.join("\n\n")) }
+}
+
+fn table(format: Format, rows: Vec<Vec<String>>) -> String {
+    let mut rows = rows.into_iter();
+    let (Some(header), true) = (rows.next(), rows.len() > 0) else { return String::new() };
+    let mut table = Table::new();
+    table.load_style(if format == Format::Markdown { presets::ASCII_MARKDOWN } else { presets::UTF8_FULL_CONDENSED });
+    // Rows keep their own width: a table that is wrapped to a terminal cannot be searched or compared.
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header);
+    table.add_rows(rows);
+    table.to_string()
+}
+
+fn strings(cells: &[&str]) -> Vec<String> {
+    cells.iter().map(|c| (*c).to_owned()).collect()
+}
+
+fn worst(cases: &[&CheckedCase], figure: impl Fn(&crate::evidence::Errors) -> f64) -> String {
+    let values: Vec<f64> = cases.iter().filter_map(|c| c.errors.as_ref()).map(figure).collect();
+    if values.is_empty() { "-".to_owned() } else { significant(values.into_iter().fold(0.0, f64::max)) }
+}
+
+fn summary(view: &RunView, comparisons: &[Comparison]) -> Vec<Vec<String>> {
+    let mut rows = vec![strings(&[
+        "variant",
+        "shape",
+        "regs",
+        "smem KiB",
+        "spills",
+        "cases",
+        "NaN+Inf",
+        "kernel err max",
+        "e2e mean",
+        "e2e max",
+        "floor max",
+        "bad %",
+        "kernel us p50",
+        "call us p50",
+        "vs control (kernel)",
+    ])];
+    for variant in view.suite.variant_names() {
+        for shape in shapes_to_show(view, variant) {
+            rows.push(summary_row(view, comparisons, variant, shape));
+        }
+    }
+    rows
+}
+
+/// All shapes of a variant that ran; of one that did not, the first of each head dimension, for what ptxas said.
+fn shapes_to_show<'a>(view: &RunView<'a>, variant: &str) -> Vec<&'a str> {
+    let shapes = view.suite.check_shapes.iter().map(String::as_str);
+    if view.evidence.checks.cases.iter().any(|c| c.variant == variant) {
+        return shapes.collect();
+    }
+    let mut seen = Vec::new();
+    let head_dim = |shape: &str| shape.parse::<crate::shape::Shape>().map_or(0, |s| s.head_dim);
+    shapes
+        .filter(|shape| {
+            !seen.contains(&head_dim(shape)) && {
+                seen.push(head_dim(shape));
+                true
+            }
+        })
+        .collect()
+}
+
+fn summary_row(view: &RunView, comparisons: &[Comparison], variant: &str, shape: &str) -> Vec<String> {
+    let of = |mode: Mode| comparisons.iter().find(|c| c.subject == variant && c.shape == shape && c.mode == mode);
+    let here = |c: &&CheckedCase| {
+        let problem = &c.launch.problem;
+        c.variant == variant && problem.shape.name == shape && problem.distribution == Distribution::Normal
+    };
+    let row = Row {
+        cases: view.evidence.checks.cases.iter().filter(here).collect(),
+        kernel: of(Mode::Kernel),
+        call: of(Mode::Call),
+    };
+    let head_dim = shape.parse::<crate::shape::Shape>().map_or(64, |s| s.head_dim);
+    let build = view.evidence.builds.get(variant, &view.suite.arch).and_then(|b| b.entry(head_dim));
+    let built = |figure: &dyn Fn(&crate::evidence::EntryBuild) -> String| build.map_or("-".to_owned(), figure);
+    let checked = row.cases.iter().filter(|c| c.errors.is_some()).count();
+    let not_finite: u64 = row.cases.iter().filter_map(|c| c.errors.as_ref()).map(|e| e.nan + e.inf).sum();
+    let time = |c: Option<&Comparison>| c.map_or("-".to_owned(), |c| significant(c.time_us.p50));
+    vec![
+        variant.to_owned(),
+        shape.to_owned(),
+        built(&|e| e.resources.registers.to_string()),
+        built(&|e| significant(f64::from(e.resources.static_smem_bytes + e.launch.dynamic_smem_bytes) / 1024.0)),
+        built(&|e| (e.resources.spill_store_bytes + e.resources.spill_load_bytes).to_string()),
+        if row.cases.is_empty() { "-".to_owned() } else { format!("{checked}/{}", view.suite.seeds.len()) },
+        if checked == 0 { "-".to_owned() } else { not_finite.to_string() },
+        worst(&row.cases, |e| e.kernel_max),
+        worst(&row.cases, |e| e.end_to_end_mean),
+        worst(&row.cases, |e| e.end_to_end_max),
+        worst(&row.cases, |e| e.floor_max),
+        worst(&row.cases, |e| 100.0 * e.bad_share),
+        time(row.kernel),
+        time(row.call),
+        row.kernel.map_or("-".to_owned(), |c| ratio_cell(c, &view.suite.control)),
+    ]
+}
+
+/// Time over control with its interval, and the speedup it means.
+fn ratio_cell(comparison: &Comparison, control: &str) -> String {
+    match comparison.over_control {
+        Some(ratio) => format!(
+            "{} [{}, {}] ({}x)",
+            significant(ratio.estimate),
+            significant(ratio.low),
+            significant(ratio.high),
+            significant(1.0 / ratio.estimate)
+        ),
+        None if comparison.subject == control => "control".to_owned(),
+        None => "-".to_owned(),
+    }
+}
+
+fn stress(view: &RunView) -> Vec<Vec<String>> {
+    let mut rows = vec![strings(&["variant", "distribution", "cases", "NaN+Inf", "kernel err max / max(1, |ref|)"])];
+    for variant in view.suite.variant_names() {
+        let mut by_distribution: BTreeMap<Distribution, Vec<&CheckedCase>> = BTreeMap::new();
+        for case in view.evidence.checks.cases.iter().filter(|c| c.variant == variant) {
+            by_distribution.entry(case.launch.problem.distribution).or_default().push(case);
+        }
+        by_distribution.remove(&Distribution::Normal);
+        rows.extend(by_distribution.into_iter().map(|(distribution, cases)| {
+            let errors: Vec<_> = cases.iter().filter_map(|c| c.errors.as_ref()).collect();
+            vec![
+                variant.to_owned(),
+                distribution.name().to_owned(),
+                format!("{}/{}", errors.len(), cases.len()),
+                errors.iter().map(|e| e.nan + e.inf).sum::<u64>().to_string(),
+                worst(&cases, |e| e.kernel_max / e.reference_amax.max(1.0)),
+            ]
+        }));
+    }
+    rows
+}
+
+fn peers(view: &RunView, comparisons: &[Comparison]) -> Vec<Vec<String>> {
+    let mut rows = vec![strings(&[
+        "peer",
+        "shape",
+        "ran",
+        "e2e err max",
+        "kernel us p50",
+        "call us p50",
+        "time / control (kernel)",
+    ])];
+    for backend in &view.evidence.peers.backends {
+        let of = |mode: Mode| {
+            comparisons.iter().find(|c| c.subject == backend.subject && c.shape == backend.shape && c.mode == mode)
+        };
+        let time = |mode: Mode| of(mode).map_or("-".to_owned(), |c| significant(c.time_us.p50));
+        let ran = match (&backend.unavailable, &backend.resolved) {
+            (Some(why), _) => format!("not here: {}", shortened(why, 60)),
+            (None, Some(resolved)) => format!("{resolved}: {}", shortened(&backend.kernels.join(", "), 48)),
+            (None, None) => shortened(&backend.kernels.join(", "), 56),
+        };
+        rows.push(vec![
+            backend.subject.clone(),
+            backend.shape.clone(),
+            ran,
+            backend.errors.as_ref().map_or("-".to_owned(), |e| significant(e.end_to_end_max)),
+            time(Mode::Kernel),
+            time(Mode::Call),
+            of(Mode::Kernel).map_or("-".to_owned(), |c| ratio_cell(c, &view.suite.control)),
+        ]);
+    }
+    rows
+}
+
+/// Every subject that was timed, with the spread of its samples.
+fn times(comparisons: &[Comparison]) -> Vec<Vec<String>> {
+    let mut rows = vec![strings(&[
+        "shape",
+        "subject",
+        "timer",
+        "us p50",
+        "p90",
+        "p99",
+        "mean",
+        "std",
+        "CV %",
+        "samples",
+        "dropped blocks",
+    ])];
+    rows.extend(comparisons.iter().map(|c| {
+        let t = &c.time_us;
+        let mut row = vec![c.shape.clone(), c.subject.clone(), c.mode.name().to_owned()];
+        row.extend([t.p50, t.p90, t.p99, t.mean, t.std, 100.0 * t.cv].map(significant));
+        row.extend([t.count.to_string(), c.dropped_blocks.to_string()]);
+        row
+    }));
+    rows
+}
+
+fn shortened(text: &str, limit: usize) -> String {
+    if text.chars().count() <= limit { text.to_owned() } else { text.chars().take(limit - 1).chain(['…']).collect() }
+}
+
+/// Each baseline against the one before it, and the control against the last.
+fn ladder(view: &RunView) -> String {
+    let mut steps: Vec<&str> = view.suite.baselines.iter().map(String::as_str).collect();
+    steps.push(&view.suite.control);
+    let mut text = String::new();
+    for shape in &view.suite.time_shapes {
+        for pair in steps.windows(2) {
+            let pairs = paired_blocks(&view.evidence.samples.blocks, shape, Mode::Kernel, pair[1], pair[0]);
+            if let Some(ratio) = paired_ratio(&pairs) {
+                let [at, low, high, speed] =
+                    [ratio.estimate, ratio.low, ratio.high, 1.0 / ratio.estimate].map(significant);
+                let settled = if ratio.contains(1.0) {
+                    "no difference seen"
+                } else if ratio.high < 1.0 {
+                    "faster"
+                } else {
+                    "slower"
+                };
+                let _ = writeln!(
+                    text,
+                    "- {shape}: {} takes {at} [{low}, {high}] of {}'s time ({speed}x): {settled}",
+                    pair[1], pair[0]
+                );
+            }
+        }
+    }
+    text
+}
+
+fn gates(gates: &[Gate]) -> Vec<Vec<String>> {
+    let mut rows = vec![strings(&["variant", "gate", "measured", "threshold", "where", "state"])];
+    rows.extend(gates.iter().map(|g| {
+        vec![
+            g.variant.clone(),
+            g.figure.clone(),
+            shortened(&g.measured, 90),
+            shortened(&g.threshold, 60),
+            shortened(&g.place, 60),
+            g.state.to_string(),
+        ]
+    }));
+    rows
+}
+
+fn decision(view: &RunView) -> String {
+    let mut text = format!("{}\n", view.decision.headline);
+    for aspiration in &view.decision.aspirations {
+        let _ = writeln!(text, "aspiration: {}", aspiration.line());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decision::decide;
+    use crate::judge::{judge, testing};
+
+    fn rendered(evidence: &Evidence, format: Format) -> String {
+        let suite = testing::suite();
+        let gates = judge(&suite, evidence);
+        let decision = decide(&suite, &gates, &evidence.checks, &evidence.samples);
+        let environment = Environment { started: "2026-11-21T00:00:00Z".into(), ..Environment::default() };
+        let view = RunView {
+            name: "run",
+            suite: &suite,
+            evidence,
+            gates: &gates,
+            decision: &decision,
+            environment: &environment,
+        };
+        format!("{}\n{}", headline(&view), render(&view, format))
+    }
+
+    #[test]
+    fn a_merge_reads_as_one() {
+        let text = rendered(&testing::evidence(), Format::Table);
+        assert!(text.starts_with("t: MERGE new: latency reduction on mission 20.0%"), "{text}");
+        assert!(text.contains("no GPU, nvcc"), "{text}");
+        let row = text.lines().find(|l| l.starts_with("│ new") && l.contains("mission")).unwrap();
+        for cell in ["96", "33", "2/2", "0.002", "0.081", "79.96", "(1.250x)"] {
+            assert!(row.contains(cell), "`{cell}` is not in {row}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_measured_is_a_dash_never_a_zero() {
+        let mut evidence = testing::evidence();
+        evidence.checks = crate::evidence::Checks { deferred: Some("no GPU; get one".into()), ..Default::default() };
+        evidence.samples = crate::evidence::Samples { deferred: Some("no GPU; get one".into()), ..Default::default() };
+        let text = rendered(&evidence, Format::Markdown);
+        let row = text.lines().find(|l| l.contains("| new") && l.contains("mission")).unwrap();
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        assert_eq!(cells[3..6], ["96", "33", "0"]);
+        assert!(cells[6..16].iter().all(|c| *c == "-"), "{row}");
+        assert!(text.contains("DEFERRED (no GPU; get one)"), "{text}");
+    }
+}

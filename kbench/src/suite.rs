@@ -1,0 +1,360 @@
+//! A suite: which variants meet on which shapes, and the thresholds that decide. Read from TOML; parsing has no
+//! effects, and everything that can be wrong with the file is said in one line that names the key.
+//! Leaves to others: whether the variants it names exist (the registry's question).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::shape::{Shape, UnknownShape};
+
+/// A suite file is wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum SuiteError {
+    /// Not TOML, a wrong type, a missing or an unknown key.
+    #[error("{}", one_line(.0))]
+    Syntax(#[from] toml::de::Error),
+    /// A shape that has no such name.
+    #[error("{key}: {source}")]
+    Shape {
+        /// The key that names it.
+        key: &'static str,
+        /// Which shape.
+        source: UnknownShape,
+    },
+    /// A value that cannot work.
+    #[error("{key}: {why}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What is wrong and what to do.
+        why: String,
+    },
+}
+
+/// toml's own message spans several lines with a picture; keep its position and its sentence.
+fn one_line(error: &toml::de::Error) -> String {
+    let text = error.to_string();
+    let position = text.lines().next().unwrap_or_default().trim_start_matches("TOML parse error ").to_owned();
+    format!("{position}: {}", error.message().replace('\n', ", "))
+}
+
+/// A candidate of a suite.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Candidate {
+    /// Its name in the registry, or a key of [`Suite::variants`].
+    pub variant: String,
+    /// Tried only when this other candidate does not spill.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unless_spills: Option<String>,
+}
+
+/// A variant that only this suite knows: a registered one with some toggles changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VariantPatch {
+    /// The registered variant it starts from.
+    pub base: String,
+    /// Toggles by name, e.g. `stages = 3`.
+    #[serde(default)]
+    pub toggles: BTreeMap<String, u32>,
+}
+
+/// Limits on what ptxas reports for the D=64 entry function.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResourceLimits {
+    /// Registers per thread.
+    pub max_registers: u32,
+    /// Static plus dynamic shared memory, in KiB of 1024 bytes.
+    pub max_shared_kib: u32,
+    /// Bytes of spill stores plus spill loads; gates every entry function.
+    pub max_spill_bytes: u32,
+}
+
+/// Limits on errors against float64 attention; see DESIGN section 5 for why each is what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CorrectnessLimits {
+    /// Largest kernel error of a kernel that keeps P in FP16.
+    pub kernel_max_f16: f64,
+    /// Largest kernel error of a kernel that rounds P to e4m3.
+    pub kernel_max_e4m3: f64,
+    /// Largest mean end-to-end error.
+    pub end_to_end_mean: f64,
+    /// An element is bad when its end-to-end error exceeds this.
+    pub bad_element: f64,
+    /// Largest share of bad elements.
+    pub bad_share: f64,
+    /// End-to-end maximum may exceed the quantisation floor by this much.
+    pub floor_allowance: f64,
+}
+
+impl Default for CorrectnessLimits {
+    fn default() -> Self {
+        CorrectnessLimits {
+            kernel_max_f16: 0.01,
+            kernel_max_e4m3: 0.06,
+            end_to_end_mean: 0.02,
+            bad_element: 0.06,
+            bad_share: 0.01,
+            floor_allowance: 0.02,
+        }
+    }
+}
+
+/// Candidate against control: the relative gate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PerformanceLimit {
+    /// Where it holds.
+    pub shape: String,
+    /// `1 - candidate/control` of paired medians must be at least this, over the whole interval.
+    pub min_latency_reduction: f64,
+}
+
+/// A time in microseconds; it belongs to one device and one shape.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AbsoluteLimit {
+    /// Device name as the driver gives it.
+    pub device: String,
+    /// Where it holds.
+    pub shape: String,
+    /// Largest p50 of kernel time, in microseconds.
+    pub max_p50_us: f64,
+}
+
+/// What would make a merge excellent; never part of the decision.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Aspiration {
+    /// Where.
+    pub shape: String,
+    /// Against which peer, e.g. `torch/default`.
+    pub peer: String,
+    /// Wanted speedup over it, as a ratio of paired medians.
+    pub min_speedup: f64,
+}
+
+/// How samples are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timing {
+    /// Rounds before the first verdict; each round times every subject once, in random order.
+    pub rounds: u32,
+    /// Rounds after which an inconclusive gate stays so.
+    pub max_rounds: u32,
+    /// Launches of a block.
+    pub launches: u32,
+    /// Untimed launches before a block.
+    pub warmup: u32,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Timing { rounds: 16, max_rounds: 64, launches: 20, warmup: 3 }
+    }
+}
+
+/// A suite file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Suite {
+    /// Its name; the file is `<name>.toml`.
+    pub name: String,
+    /// One line on what is tried.
+    pub about: String,
+    /// The accepted variant.
+    pub control: String,
+    /// The variants that want to replace it.
+    pub candidates: Vec<Candidate>,
+    /// Earlier variants, checked and timed beside the control so that the ladder is measured in one run.
+    #[serde(default)]
+    pub baselines: Vec<String>,
+    /// Variants that only this suite knows.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub variants: BTreeMap<String, VariantPatch>,
+    /// The architecture whose ptxas figures are gated, e.g. `sm_89`.
+    pub arch: String,
+    /// Seeds of the inputs.
+    pub seeds: Vec<u64>,
+    /// Shapes whose correctness is gated.
+    pub check_shapes: Vec<String>,
+    /// Shapes that every other input distribution is checked on, with the first seed.
+    #[serde(default)]
+    pub stress_shapes: Vec<String>,
+    /// Shapes that are timed.
+    pub time_shapes: Vec<String>,
+    /// Resource limits.
+    pub resources: ResourceLimits,
+    /// Correctness limits.
+    #[serde(default)]
+    pub correctness: CorrectnessLimits,
+    /// With this, a candidate's output may differ from the control's by at most this much on any gated element.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_difference_from_control: Option<f64>,
+    /// Relative performance gates.
+    #[serde(default)]
+    pub performance: Vec<PerformanceLimit>,
+    /// Absolute performance gates.
+    #[serde(default)]
+    pub absolute: Vec<AbsoluteLimit>,
+    /// What would be excellent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aspiration: Option<Aspiration>,
+    /// How samples are taken.
+    #[serde(default)]
+    pub timing: Timing,
+    /// What the command line left out of the suite, each as "why; remedy". A run of part of a suite can never end in
+    /// MERGE.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub narrowed: Vec<String>,
+}
+
+impl Suite {
+    /// Parses and validates the text of a suite file.
+    pub fn parse(text: &str) -> Result<Suite, SuiteError> {
+        let suite: Suite = toml::from_str(text)?;
+        suite.validate()?;
+        Ok(suite)
+    }
+
+    /// Every rule that the types do not already hold. Also called after the command line changed something.
+    pub fn validate(&self) -> Result<(), SuiteError> {
+        let value = |key, why: &str| Err(SuiteError::Value { key, why: why.to_owned() });
+        if self.candidates.is_empty() {
+            return value("candidates", "name at least one variant to judge");
+        }
+        if self.seeds.is_empty() {
+            return value("seeds", "give at least one seed");
+        }
+        if self.check_shapes.is_empty() {
+            return value("check_shapes", "give at least one shape: nothing is merged unchecked");
+        }
+        for (key, names) in [
+            ("check_shapes", &self.check_shapes),
+            ("stress_shapes", &self.stress_shapes),
+            ("time_shapes", &self.time_shapes),
+        ] {
+            shapes_of(key, names)?;
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        for name in self.variant_names() {
+            if !seen.insert(name) {
+                return value(
+                    "candidates",
+                    &format!("`{name}` is named twice: control, candidates and baselines differ"),
+                );
+            }
+        }
+        if let Some(patch) = self.variants.keys().find(|name| !seen.contains(name.as_str())) {
+            return value("variants", &format!("`{patch}` is defined but neither control, candidate nor baseline"));
+        }
+        for limit in &self.performance {
+            if self.narrowed.is_empty() && !self.time_shapes.contains(&limit.shape) {
+                return value("performance.shape", &format!("`{}` is gated but not in time_shapes", limit.shape));
+            }
+            if !(0.0..1.0).contains(&limit.min_latency_reduction) {
+                return value("performance.min_latency_reduction", "is a share: at least 0 and below 1");
+            }
+        }
+        let timing = &self.timing;
+        if timing.launches == 0 || timing.rounds == 0 {
+            return value("timing", "launches (--iters) and rounds must be at least 1");
+        }
+        if let Some(shape) = self.time_shapes.iter().find(|s| !self.check_shapes.contains(s)) {
+            return value(
+                "time_shapes",
+                &format!("`{shape}` is timed but not in check_shapes: nothing is timed unchecked"),
+            );
+        }
+        if (timing.rounds as usize) < crate::stats::MIN_ROUNDS || timing.max_rounds < timing.rounds {
+            return value("timing", "rounds must be at least 8, and max_rounds at least rounds");
+        }
+        Ok(())
+    }
+
+    /// Control, candidates, baselines: every variant in the order of the reports.
+    pub fn variant_names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.control.as_str())
+            .chain(self.candidates.iter().map(|c| c.variant.as_str()))
+            .chain(self.baselines.iter().map(String::as_str))
+    }
+
+    /// The shapes of `check_shapes`.
+    pub fn check(&self) -> Vec<Shape> {
+        shapes_of("check_shapes", &self.check_shapes).unwrap_or_default()
+    }
+
+    /// The shapes of `stress_shapes`.
+    pub fn stress(&self) -> Vec<Shape> {
+        shapes_of("stress_shapes", &self.stress_shapes).unwrap_or_default()
+    }
+
+    /// The shapes of `time_shapes`.
+    pub fn time(&self) -> Vec<Shape> {
+        shapes_of("time_shapes", &self.time_shapes).unwrap_or_default()
+    }
+}
+
+fn shapes_of(key: &'static str, names: &[String]) -> Result<Vec<Shape>, SuiteError> {
+    names.iter().map(|name| name.parse().map_err(|source| SuiteError::Shape { key, source })).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+name = "t"
+about = "a test"
+control = "stage2"
+arch = "sm_89"
+seeds = [0]
+check_shapes = ["tiny", "mission"]
+time_shapes = ["mission"]
+[[candidates]]
+variant = "ws-p1"
+[resources]
+max_registers = 120
+max_shared_kib = 64
+max_spill_bytes = 0
+[[performance]]
+shape = "mission"
+min_latency_reduction = 0.10
+"#;
+
+    #[test]
+    fn a_good_file_parses_and_survives_a_round_trip() {
+        let suite = Suite::parse(GOOD).unwrap();
+        assert_eq!(suite.variant_names().collect::<Vec<_>>(), ["stage2", "ws-p1"]);
+        assert_eq!(Suite::parse(&toml::to_string(&suite).unwrap()).unwrap(), suite);
+    }
+
+    #[test]
+    fn every_wrong_file_is_refused_in_one_line_that_names_the_key() {
+        let cases = [
+            ("name = \"t\"", "name = 3", "invalid type: integer `3`"),
+            ("arch =", "archx =", "unknown field `archx`"),
+            ("max_registers = 120", "max_registers = \"many\"", "invalid type: string"),
+            ("max_registers = 120", "", "missing field `max_registers`"),
+            ("[\"tiny\"", "[\"tinny\"", "check_shapes: unknown shape `tinny`"),
+            ("[\"tiny\", \"mission\"]", "[\"tiny\"]", "`mission` is timed but not in check_shapes"),
+            ("seeds = [0]", "seeds = []", "seeds: give at least one"),
+            ("variant = \"ws-p1\"", "variant = \"stage2\"", "`stage2` is named twice"),
+            ("shape = \"mission\"", "shape = \"long\"", "`long` is gated but not in time_shapes"),
+            ("= 0.10", "= 10", "is a share"),
+            ("[[candidates]]", "[variants.x]\nbase=\"stage2\"\n[[candidates]]", "`x` is defined but neither"),
+            ("[resources]", "[timing]\nlaunches = 0\n[resources]", "--iters"),
+            ("name = ", "name ", "line 2"),
+        ];
+        for (from, to, expected) in cases {
+            assert!(GOOD.contains(from), "{from} is not in the template");
+            let error = Suite::parse(&GOOD.replacen(from, to, 1)).unwrap_err().to_string();
+            assert!(error.contains(expected), "{to}: {error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The registry: every variant's name, what it adds, and the toggles it is compiled with. One slice; command-line help,
+//! builds, gates and reports derive from it. Tile sizes and thread counts are toggles too; what follows from them
+//! (dynamic shared memory) the compiled module says itself.
+
+use std::collections::BTreeMap;
+
+/// What a family's translation unit understands, in the order of its `-D` macros.
+const TOGGLES: [&str; 12] = [
+    "loader",
+    "stages",
+    "math",
+    "softmax",
+    "producer_warps",
+    "scheduler",
+    "exp",
+    "swizzle",
+    "p_format",
+    "tile_q",
+    "tile_k",
+    "threads",
+];
+
+/// A registered variant.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// Its name on the command line and in reports.
+    pub name: &'static str,
+    /// The one idea it adds.
+    pub about: &'static str,
+    /// Its translation unit under `cuda/`.
+    pub source: &'static str,
+    /// A value for each of the family's toggles, in their order.
+    pub toggles: [u32; TOGGLES.len()],
+}
+
+/// Every registered variant.
+///
+/// Columns: loader (0 direct, 1 cp.async), stages, math (0 scalar, 1 WMMA), softmax (0 shared), producer warps,
+/// scheduler (0 one tile a CTA), exp (0 MUFU), swizzle (0 padding), P format (0 FP16), tile_q, tile_k, threads.
+pub const VARIANTS: &[Entry] = &[
+    Entry {
+        name: "stage0",
+        about: "scalar baseline, synchronous loads",
+        source: "sdpa_ladder.cu",
+        toggles: [0, 1, 0, 0, 0, 0, 0, 0, 0, 32, 32, 128],
+    },
+    Entry {
+        name: "stage1",
+        about: "K and V double-buffered with cp.async",
+        source: "sdpa_ladder.cu",
+        toggles: [1, 2, 0, 0, 0, 0, 0, 0, 0, 32, 32, 128],
+    },
+    Entry {
+        name: "stage2",
+        about: "both products on the tensor cores (WMMA)",
+        source: "sdpa_ladder.cu",
+        toggles: [1, 2, 1, 0, 0, 0, 0, 0, 0, 32, 32, 128],
+    },
+    Entry {
+        name: "ws-p1",
+        about: "warp-specialised, one producer warp",
+        source: "sdpa_ladder.cu",
+        toggles: [1, 2, 1, 0, 1, 0, 0, 0, 0, 64, 32, 288],
+    },
+    Entry {
+        name: "ws-p2",
+        about: "warp-specialised, two producer warps",
+        source: "sdpa_ladder.cu",
+        toggles: [1, 2, 1, 0, 2, 0, 0, 0, 0, 64, 32, 320],
+    },
+];
+
+/// A variant that can be built: a registered one, or one with some toggles changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variant {
+    /// Its name.
+    pub name: String,
+    /// Its translation unit under `cuda/`.
+    pub source: String,
+    /// Its toggles by name.
+    pub toggles: BTreeMap<String, u32>,
+}
+
+/// The registry has no such variant, or a variant no such toggle.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum RegistryError {
+    /// No such variant.
+    #[error("unknown variant `{name}`: use one of {}", names().collect::<Vec<_>>().join(", "))]
+    UnknownVariant {
+        /// What was asked for.
+        name: String,
+    },
+    /// No such toggle.
+    #[error("unknown toggle `{toggle}` of variant `{variant}`: use one of {}", TOGGLES.join(", "))]
+    UnknownToggle {
+        /// The variant.
+        variant: String,
+        /// What was asked for.
+        toggle: String,
+    },
+}
+
+/// The names of all registered variants.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    VARIANTS.iter().map(|entry| entry.name)
+}
+
+/// A registered variant by name.
+pub fn find(name: &str) -> Result<Variant, RegistryError> {
+    let entry = VARIANTS.iter().find(|entry| entry.name == name);
+    let entry = entry.ok_or_else(|| RegistryError::UnknownVariant { name: name.to_owned() })?;
+    let toggles = TOGGLES.iter().zip(entry.toggles).map(|(toggle, value)| (toggle.to_string(), value)).collect();
+    Ok(Variant { name: name.to_owned(), source: entry.source.to_owned(), toggles })
+}
+
+impl Variant {
+    /// The same variant under another name, with some toggles changed.
+    pub fn patched(&self, name: &str, changes: &BTreeMap<String, u32>) -> Result<Variant, RegistryError> {
+        let mut patched = Variant { name: name.to_owned(), ..self.clone() };
+        for (toggle, value) in changes {
+            let slot = patched
+                .toggles
+                .get_mut(toggle)
+                .ok_or_else(|| RegistryError::UnknownToggle { variant: name.to_owned(), toggle: toggle.clone() })?;
+            *slot = *value;
+        }
+        Ok(patched)
+    }
+
+    /// The compiler definitions that select this variant: `SDPA_STAGES=2`.
+    pub fn defines(&self) -> Vec<String> {
+        self.toggles.iter().map(|(name, value)| format!("SDPA_{}={value}", name.to_uppercase())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_toggles_are_unique() {
+        let unique: std::collections::BTreeSet<_> = names().collect();
+        assert_eq!(unique.len(), VARIANTS.len());
+        let toggles: std::collections::BTreeSet<_> = VARIANTS.iter().map(|e| (e.source, e.toggles)).collect();
+        assert_eq!(toggles.len(), VARIANTS.len(), "two variants are compiled with the same toggles");
+    }
+
+    #[test]
+    fn a_patch_changes_what_it_names_and_nothing_else() {
+        let base = find("stage2").unwrap();
+        let patched = base.patched("three", &BTreeMap::from([("stages".to_owned(), 3)])).unwrap();
+        assert_eq!(patched.name, "three");
+        let changed: Vec<_> = patched.defines().into_iter().filter(|d| !base.defines().contains(d)).collect();
+        assert_eq!(changed, ["SDPA_STAGES=3"]);
+    }
+
+    #[test]
+    fn unknown_names_list_the_known_ones() {
+        let error = find("stage9").unwrap_err().to_string();
+        assert!(error.contains("`stage9`") && error.contains("ws-p1"), "{error}");
+        let wrong = BTreeMap::from([("colour".to_owned(), 1)]);
+        let error = find("stage0").unwrap().patched("x", &wrong).unwrap_err().to_string();
+        assert!(error.contains("`colour`") && error.contains("producer_warps"), "{error}");
+    }
+}

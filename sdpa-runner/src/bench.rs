@@ -1,0 +1,376 @@
+//! The bench job: rounds of timed blocks. In every round each subject is timed once, in random order, the control
+//! twice; each block's outputs are compared with the verified ones. Rounds are added while a gate is inconclusive.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+
+use anyhow::{Context, Result, anyhow};
+use cudarc::driver::DriverError;
+use kbench::evidence::{AA_SUFFIX, Block, GpuState, Mode, Peers, Samples, TimingFailure};
+use kbench::job::{BenchJob, Event as JobEvent, Module};
+use kbench::judge::needs_more_rounds;
+use kbench::shape::{Distribution, Problem, Shape};
+use kbench::stats::shuffled;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+
+use crate::cuda::{Event, Gpu, Graph, Kernel, LoadedModule, explain};
+use crate::events::{emit, progress};
+use crate::inputs::Inputs;
+use crate::launch::sha256_hex;
+use crate::nvml::Monitor;
+use crate::peers::Peer;
+use crate::workload::{Workload, load_echoed};
+
+/// Timed graph replays of a block; each is a sample.
+const REPLAYS: u32 = 3;
+/// A block of slow launches has fewer of them, so that the two arms of a round stay close in time.
+const BLOCK_TARGET_US: f64 = 10_000.0;
+/// But not fewer than this.
+const LEAST_LAUNCHES: u32 = 3;
+
+/// Runs the job and emits its samples.
+pub fn run(job: &BenchJob) -> Result<()> {
+    let (samples, peers) = measure(job)?;
+    emit(&JobEvent::Timed { samples: Box::new(samples), peers: Box::new(peers) });
+    Ok(())
+}
+
+fn measure(job: &BenchJob) -> Result<(Samples, Peers)> {
+    let mut samples =
+        Samples { cache_mode: "hot-l2".to_owned(), input_sets: job.suite.seeds.len() as u32, ..Samples::default() };
+    let mut peers = Peers { wanted: !job.peers.is_empty(), ..Peers::default() };
+    let others = Monitor::connect("").map(|m| m.compute_processes()).unwrap_or_default();
+    if !others.is_empty() {
+        samples.deferred = Some(format!("another process computes on this GPU: {}; stop it", others.join(", ")));
+        return Ok((samples, peers));
+    }
+    let gpu = Gpu::open()?;
+    let mut device = gpu.device.clone();
+    let monitor = Monitor::connect(&device.uuid);
+    if let Some(monitor) = &monitor {
+        monitor.complete(&mut device);
+    }
+    let lock = lock_gpu(&device.uuid);
+    samples.device = Some(device);
+    let _lock = match lock {
+        Ok(lock) => lock,
+        Err(why) => {
+            samples.deferred = Some(why);
+            return Ok((samples, peers));
+        }
+    };
+    let mut running = start_peers(job, &mut peers);
+    let shapes = job.suite.time();
+    let mut order = ChaCha8Rng::seed_from_u64(job.order_seed);
+    for shape in &shapes {
+        let mut bench = ShapeBench::prepare(job, &gpu, shape, &mut samples, &mut peers, &mut running)?;
+        bench.rounds(job, &gpu, monitor.as_ref(), &mut order, &mut samples, &mut running)?;
+    }
+    Ok((samples, peers))
+}
+
+/// One validation at a time on a GPU; the file is empty and stays, only its lock matters.
+fn lock_gpu(uuid: &str) -> Result<File, String> {
+    let path = std::env::temp_dir().join(format!("sdpa-bench-{uuid}.lock"));
+    let shown = path.display();
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(|e| format!("failed to open the GPU's lock `{shown}`: {e}; remove it"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(_) => Err(format!("another run times kernels on this GPU (lock `{shown}`); wait for it")),
+    }
+}
+
+fn start_peers(job: &BenchJob, peers: &mut Peers) -> Vec<Peer> {
+    let mut running = Vec::new();
+    for command in &job.peers {
+        match Peer::start(command) {
+            Ok(peer) => {
+                peers.versions.extend(peer.versions.clone());
+                running.push(peer);
+            }
+            Err(error) => peers.deferred = Some(format!("{error:#}")),
+        }
+    }
+    running
+}
+
+/// Everything of one variant on one shape.
+struct Subject<'m> {
+    name: String,
+    kernel: Kernel<'m>,
+    sets: Vec<(Workload, Vec<u8>)>,
+    launches: u32,
+    graph: Graph,
+    events: Vec<(Event, Event)>,
+}
+
+/// Whose turn it is.
+enum Turn {
+    Variant { index: usize, name: String },
+    Peer { index: usize, name: String },
+}
+
+struct ShapeBench {
+    shape: Shape,
+    modules: Vec<(Module, LoadedModule)>,
+    problems: Vec<Problem>,
+    inputs: Vec<Inputs>,
+    peer_subjects: Vec<(usize, String)>,
+}
+
+impl ShapeBench {
+    fn prepare(
+        job: &BenchJob,
+        gpu: &Gpu,
+        shape: &Shape,
+        samples: &mut Samples,
+        peers: &mut Peers,
+        running: &mut [Peer],
+    ) -> Result<ShapeBench> {
+        let seeds = job.suite.seeds.iter();
+        let problems: Vec<Problem> =
+            seeds.map(|&seed| Problem { shape: shape.clone(), seed, distribution: Distribution::Normal }).collect();
+        let inputs: Vec<Inputs> = problems.iter().map(Inputs::of).collect();
+        // Modules are loaded anew for each shape, so that nothing a kernel kept in device globals survives.
+        let mut modules = Vec::new();
+        for module in &job.modules {
+            match load_echoed(module) {
+                Ok(loaded) => modules.push((module.clone(), loaded)),
+                Err(error) => samples.failures.push(failure(shape, &module.variant, &format!("{error:#}"))),
+            }
+        }
+        gpu.synchronize().map_err(|e| anyhow!("{}", explain(e)))?;
+        let mut peer_subjects = Vec::new();
+        for (index, peer) in running.iter_mut().enumerate() {
+            match load_peer(job, peer, &problems, &inputs) {
+                Ok(backends) => {
+                    let available = backends.iter().filter(|b| b.unavailable.is_none());
+                    peer_subjects.extend(available.map(|b| (index, b.subject.clone())));
+                    peers.backends.extend(backends);
+                }
+                Err(error) => peers.deferred = Some(format!("{error:#}")),
+            }
+        }
+        Ok(ShapeBench { shape: shape.clone(), modules, problems, inputs, peer_subjects })
+    }
+
+    fn rounds(
+        &mut self,
+        job: &BenchJob,
+        gpu: &Gpu,
+        monitor: Option<&Monitor>,
+        order: &mut ChaCha8Rng,
+        samples: &mut Samples,
+        running: &mut [Peer],
+    ) -> Result<()> {
+        let mut subjects = Vec::new();
+        for (module, loaded) in &self.modules {
+            match self.subject(job, gpu, module, loaded) {
+                Ok(subject) => subjects.push(subject),
+                Err(error) => samples.failures.push(failure(&self.shape, &module.variant, &format!("{error:#}"))),
+            }
+        }
+        let turns = self.turns(job, &subjects);
+        let timing = &job.suite.timing;
+        let mut planned = timing.rounds;
+        let mut round = 0;
+        while round < planned {
+            progress(round as usize, planned as usize, &format!("timing {}", self.shape.name));
+            for mode in Mode::ALL {
+                for (slot, turn) in shuffled(order, turns.len()).into_iter().enumerate() {
+                    let stamp = Stamp { shape: &self.shape.name, mode, round, slot: slot as u32 };
+                    let block = match &turns[turn] {
+                        Turn::Variant { index, name } => {
+                            subjects[*index].block(gpu, monitor, timing.warmup, &stamp, name).map_err(|e| {
+                                anyhow!("`{name}` on {} failed while timed: {}", self.shape.name, explain(e))
+                            })?
+                        }
+                        Turn::Peer { index, name } => peer_block(&mut running[*index], job, monitor, &stamp, name)?,
+                    };
+                    samples.blocks.push(block);
+                }
+            }
+            round += 1;
+            if round == planned
+                && planned < timing.max_rounds
+                && needs_more_rounds(&job.suite, samples, &self.shape.name)
+            {
+                planned = (planned + timing.rounds).min(timing.max_rounds);
+            }
+        }
+        Ok(())
+    }
+
+    fn turns(&self, job: &BenchJob, subjects: &[Subject]) -> Vec<Turn> {
+        let variants = subjects.iter().enumerate().flat_map(|(index, subject)| {
+            let again = (subject.name == job.suite.control).then(|| format!("{}{AA_SUFFIX}", subject.name));
+            std::iter::once(subject.name.clone()).chain(again).map(move |name| Turn::Variant { index, name })
+        });
+        let peers = self.peer_subjects.iter().map(|(index, name)| Turn::Peer { index: *index, name: name.clone() });
+        variants.chain(peers).collect()
+    }
+
+    fn subject<'m>(&self, job: &BenchJob, gpu: &Gpu, module: &Module, loaded: &'m LoadedModule) -> Result<Subject<'m>> {
+        let record = module.launches.iter().find(|l| l.head_dim == self.shape.head_dim);
+        let record = record.with_context(|| format!("no entry for D={}", self.shape.head_dim))?;
+        let kernel = loaded.kernel(record, gpu)?;
+        let none = BTreeMap::new();
+        let verified = job.verified.get(&module.variant).unwrap_or(&none);
+        let mut sets = Vec::new();
+        for (problem, inputs) in self.problems.iter().zip(&self.inputs) {
+            let workload = Workload::upload(problem, inputs, record.workspace_bytes)?;
+            let first = || -> Result<Vec<u8>, DriverError> {
+                kernel.launch(gpu, &self.shape, &workload.params())?;
+                gpu.synchronize()?;
+                workload.output()
+            };
+            let bytes = first().map_err(|e| anyhow!("{}", explain(e)))?;
+            let expected = verified.get(&problem.id());
+            anyhow::ensure!(
+                expected == Some(&sha256_hex(&bytes)),
+                "the output on {} is not the verified one",
+                problem.id()
+            );
+            sets.push((workload, bytes));
+        }
+        let timed = || -> Result<(u32, Graph), DriverError> {
+            let once = time_once(gpu, &kernel, &self.shape, &sets[0].0)?;
+            let launches = job.suite.timing.launches.min(((BLOCK_TARGET_US / once) as u32).max(LEAST_LAUNCHES));
+            let graph = Graph::capture(gpu, || {
+                (0..launches)
+                    .try_for_each(|i| kernel.launch(gpu, &self.shape, &sets[i as usize % sets.len()].0.params()))
+            })?;
+            Ok((launches, graph))
+        };
+        let (launches, graph) = timed().map_err(|e| anyhow!("{}", explain(e)))?;
+        let events = (0..launches).map(|_| Ok((Event::new()?, Event::new()?))).collect::<Result<_>>()?;
+        Ok(Subject { name: module.variant.clone(), kernel, sets, launches, graph, events })
+    }
+}
+
+/// Which block is being timed.
+struct Stamp<'a> {
+    shape: &'a str,
+    mode: Mode,
+    round: u32,
+    slot: u32,
+}
+
+impl Stamp<'_> {
+    fn block(&self, subject: &str, us: Vec<f64>, states: [GpuState; 2], outputs_verified: bool) -> Block {
+        let [before, after] = states;
+        Block {
+            shape: self.shape.to_owned(),
+            subject: subject.to_owned(),
+            mode: self.mode,
+            round: self.round,
+            slot: self.slot,
+            us,
+            before,
+            after,
+            outputs_verified,
+        }
+    }
+}
+
+fn state(monitor: Option<&Monitor>) -> GpuState {
+    monitor.map(Monitor::state).unwrap_or_default()
+}
+
+fn failure(shape: &Shape, subject: &str, why: &str) -> TimingFailure {
+    TimingFailure { shape: shape.name.clone(), subject: subject.to_owned(), why: why.to_owned() }
+}
+
+/// Microseconds of one warm launch.
+fn time_once(gpu: &Gpu, kernel: &Kernel, shape: &Shape, workload: &Workload) -> Result<f64, DriverError> {
+    let (Ok(start), Ok(end)) = (Event::new(), Event::new()) else { return Ok(BLOCK_TARGET_US) };
+    start.record(gpu)?;
+    kernel.launch(gpu, shape, &workload.params())?;
+    end.record(gpu)?;
+    gpu.synchronize()?;
+    end.us_since(&start)
+}
+
+impl Subject<'_> {
+    fn block(
+        &self,
+        gpu: &Gpu,
+        monitor: Option<&Monitor>,
+        warmup: u32,
+        stamp: &Stamp,
+        name: &str,
+    ) -> Result<Block, DriverError> {
+        for (workload, _) in &self.sets {
+            workload.poison()?;
+        }
+        let before = state(monitor);
+        let us = match stamp.mode {
+            Mode::Call => self.time_calls(gpu, warmup)?,
+            Mode::Kernel => self.time_graph(gpu)?,
+        };
+        let after = state(monitor);
+        // Sets beyond the number of launches were not computed in this block.
+        let touched = self.sets.iter().take(self.launches as usize);
+        let mut equal = true;
+        for (workload, verified) in touched {
+            equal &= workload.output()? == *verified;
+        }
+        Ok(stamp.block(name, us, [before, after], equal))
+    }
+
+    fn launch(&self, gpu: &Gpu, i: u32) -> Result<(), DriverError> {
+        let (workload, _) = &self.sets[i as usize % self.sets.len()];
+        self.kernel.launch(gpu, workload.shape(), &workload.params())
+    }
+
+    fn time_calls(&self, gpu: &Gpu, warmup: u32) -> Result<Vec<f64>, DriverError> {
+        for i in 0..warmup {
+            self.launch(gpu, i)?;
+        }
+        for (i, (start, end)) in self.events.iter().enumerate() {
+            start.record(gpu)?;
+            self.launch(gpu, i as u32)?;
+            end.record(gpu)?;
+        }
+        gpu.synchronize()?;
+        self.events.iter().map(|(start, end)| end.us_since(start)).collect()
+    }
+
+    /// The first replay warms up; the others are one sample each.
+    fn time_graph(&self, gpu: &Gpu) -> Result<Vec<f64>, DriverError> {
+        let replays = &self.events[..self.events.len().min(REPLAYS as usize)];
+        self.graph.launch(gpu)?;
+        for (start, end) in replays {
+            start.record(gpu)?;
+            self.graph.launch(gpu)?;
+            end.record(gpu)?;
+        }
+        gpu.synchronize()?;
+        replays.iter().map(|(start, end)| Ok(end.us_since(start)? / f64::from(self.launches))).collect()
+    }
+}
+
+fn load_peer(
+    job: &BenchJob,
+    peer: &mut Peer,
+    problems: &[Problem],
+    inputs: &[Inputs],
+) -> Result<Vec<kbench::evidence::PeerBackend>> {
+    let mut backends = peer.load(problems, inputs, &job.work_dir)?;
+    for backend in backends.iter_mut().filter(|b| b.unavailable.is_none()) {
+        let dir = BenchJob::output_dir(&job.work_dir, &backend.subject);
+        if let Err(error) = peer.write_output(&backend.subject, &problems[0], &dir) {
+            backend.unavailable = Some(format!("{error:#}"));
+        }
+    }
+    Ok(backends)
+}
+
+fn peer_block(peer: &mut Peer, job: &BenchJob, monitor: Option<&Monitor>, stamp: &Stamp, name: &str) -> Result<Block> {
+    let timing = &job.suite.timing;
+    let before = state(monitor);
+    let us = peer.block(name, stamp.mode, timing.launches, timing.warmup, REPLAYS)?;
+    Ok(stamp.block(name, us, [before, state(monitor)], true))
+}

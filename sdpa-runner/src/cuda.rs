@@ -1,0 +1,344 @@
+//! A thin, owning layer over the CUDA driver: context, guarded buffers, modules, events, graphs. One device, one
+//! stream; every handle is freed with its owner. Leaves to others: what is launched, and when.
+
+use std::ffi::{CString, c_void};
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
+use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
+use cudarc::driver::{DriverError, result};
+use kbench::evidence::{Device, LaunchRecord};
+use kbench::shape::Shape;
+use sdpa_kernel::abi::Params;
+
+/// Why there is no device, as "why; remedy".
+pub fn missing_driver() -> Option<String> {
+    // SAFETY: only tries to open the library; nothing else runs before it.
+    let present = unsafe { sys::is_culib_present() };
+    (!present).then(|| "no CUDA driver library on this machine; run on a machine with an NVIDIA GPU".to_owned())
+}
+
+/// The first CUDA device, its primary context current on this thread, and one stream.
+pub struct Gpu {
+    ordinal: sys::CUdevice,
+    stream: sys::CUstream,
+    /// What the driver says of it.
+    pub device: Device,
+}
+
+impl Gpu {
+    /// Opens device 0. Call [`missing_driver`] first: the driver's functions are looked up when first called.
+    pub fn open() -> Result<Gpu> {
+        result::init().map_err(|e| anyhow!("CUDA does not start: {}", explain(e)))?;
+        let ordinal = result::device::get(0).map_err(|e| anyhow!("no CUDA device: {}", explain(e)))?;
+        let device = describe(ordinal)?;
+        // SAFETY: the ordinal was just returned by the driver; the context is released in drop.
+        unsafe {
+            let context = result::primary_ctx::retain(ordinal).map_err(cause)?;
+            result::ctx::set_current(context).map_err(cause)?;
+        }
+        let stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(cause)?;
+        Ok(Gpu { ordinal, stream, device })
+    }
+
+    /// Waits for everything on the stream.
+    pub fn synchronize(&self) -> Result<(), DriverError> {
+        // SAFETY: the stream lives as long as self.
+        unsafe { result::stream::synchronize(self.stream) }
+    }
+}
+
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        // SAFETY: both were made in open and are not used after this. After a kernel fault both calls fail, which
+        // changes nothing: the process is about to end.
+        unsafe {
+            let _ = result::stream::destroy(self.stream);
+            let _ = result::primary_ctx::release(self.ordinal);
+        }
+    }
+}
+
+fn describe(ordinal: sys::CUdevice) -> Result<Device> {
+    let attribute = |attribute| {
+        // SAFETY: the ordinal is valid.
+        unsafe { result::device::get_attribute(ordinal, attribute) }.map(|v| v as u32).map_err(cause)
+    };
+    let uuid = result::device::get_uuid(ordinal).map_err(cause)?;
+    let hex: String = uuid.bytes.iter().map(|b| format!("{:02x}", *b as u8)).collect();
+    let uuid = format!("GPU-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
+    let mut version = 0;
+    // SAFETY: writes one integer.
+    unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(cause)?;
+    Ok(Device {
+        name: result::device::get_name(ordinal).map_err(cause)?,
+        uuid,
+        capability: (
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+        ),
+        sm_count: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+        max_sm_clock_mhz: attribute(Attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)? / 1000,
+        // SAFETY: the ordinal is valid.
+        memory_bytes: unsafe { result::device::total_mem(ordinal) }.map_err(cause)? as u64,
+        l2_bytes: u64::from(attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?),
+        max_shared_bytes: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+        cuda_driver: format!("{}.{}", version / 1000, version % 1000 / 10),
+        nvml: None,
+    })
+}
+
+/// A driver error as an error of ours.
+pub fn cause(error: DriverError) -> anyhow::Error {
+    anyhow!("{}", explain(error))
+}
+
+/// A driver error in words, with its usual cause where there is one.
+pub fn explain(error: DriverError) -> String {
+    use sys::CUresult as Code;
+    let usual = match error.0 {
+        Code::CUDA_ERROR_ILLEGAL_ADDRESS => "the kernel reads or writes outside its buffers",
+        Code::CUDA_ERROR_MISALIGNED_ADDRESS => "a vector access is not aligned to its size",
+        Code::CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES => {
+            "registers times threads, or shared memory, exceed the multiprocessor"
+        }
+        Code::CUDA_ERROR_INVALID_VALUE => "grid, block or dynamic shared memory is beyond the device's limits",
+        Code::CUDA_ERROR_NO_BINARY_FOR_GPU | Code::CUDA_ERROR_INVALID_IMAGE => "the cubin is for another architecture",
+        Code::CUDA_ERROR_LAUNCH_TIMEOUT => "the kernel ran into the display watchdog",
+        Code::CUDA_ERROR_ILLEGAL_INSTRUCTION => "an instruction that this chip does not have, or a corrupt jump",
+        Code::CUDA_ERROR_ASSERT => "a device-side assertion failed",
+        Code::CUDA_ERROR_NOT_FOUND => "the module has no symbol of that name",
+        _ => "",
+    };
+    let name = error.error_name().ok().and_then(|n| n.to_str().ok()).unwrap_or("unknown CUDA error");
+    let text = error.error_string().ok().and_then(|n| n.to_str().ok()).unwrap_or("");
+    if usual.is_empty() { format!("{name}: {text}") } else { format!("{name}: {text} ({usual})") }
+}
+
+/// Bytes of the band on each side of a buffer.
+const GUARD_BYTES: usize = 4096;
+/// What bands hold: NaN in e4m3 (0x7f) and in FP16 (0x7f7f), so that a stray read shows in the result.
+const GUARD: u8 = 0x7f;
+/// What outputs hold before a launch: NaN in FP16.
+pub const POISON: u8 = 0xff;
+
+/// Device memory with a guard band on each side.
+pub struct Buffer {
+    base: sys::CUdeviceptr,
+    len: usize,
+}
+
+impl Buffer {
+    /// `len` bytes, all `fill`.
+    pub fn filled(len: usize, fill: u8) -> Result<Buffer> {
+        // SAFETY: the pointer is owned by the buffer and freed once; both memsets stay within the allocation.
+        unsafe {
+            let base = result::malloc_sync(len + 2 * GUARD_BYTES).map_err(cause)?;
+            let buffer = Buffer { base, len };
+            result::memset_d8_sync(base, GUARD, len + 2 * GUARD_BYTES).map_err(cause)?;
+            buffer.fill(fill).map_err(cause)?;
+            Ok(buffer)
+        }
+    }
+
+    /// A copy of `bytes`.
+    pub fn holding(bytes: &[u8]) -> Result<Buffer> {
+        let buffer = Buffer::filled(bytes.len(), 0)?;
+        // SAFETY: source and destination have the same length.
+        unsafe { result::memcpy_htod_sync(buffer.address(), bytes) }.map_err(cause)?;
+        Ok(buffer)
+    }
+
+    /// Device address of the first byte.
+    pub fn address(&self) -> u64 {
+        self.base + GUARD_BYTES as u64
+    }
+
+    /// Sets every byte, guards excepted.
+    pub fn fill(&self, value: u8) -> Result<(), DriverError> {
+        // SAFETY: within the allocation.
+        unsafe { result::memset_d8_sync(self.address(), value, self.len) }
+    }
+
+    /// The bytes, guards excepted.
+    pub fn read(&self) -> Result<Vec<u8>, DriverError> {
+        let mut bytes = vec![0; self.len];
+        // SAFETY: within the allocation.
+        unsafe { result::memcpy_dtoh_sync(&mut bytes, self.address()) }?;
+        Ok(bytes)
+    }
+
+    /// Whether both guard bands still hold what they held.
+    pub fn guards_intact(&self) -> Result<bool, DriverError> {
+        let mut band = vec![0; GUARD_BYTES];
+        for start in [self.base, self.address() + self.len as u64] {
+            // SAFETY: both bands are within the allocation.
+            unsafe { result::memcpy_dtoh_sync(&mut band, start) }?;
+            if band.iter().any(|b| *b != GUARD) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `filled`, freed once. Fails after a kernel fault, when the process ends anyway.
+        let _ = unsafe { result::free_sync(self.base) };
+    }
+}
+
+/// A loaded module.
+pub struct LoadedModule {
+    handle: sys::CUmodule,
+}
+
+impl LoadedModule {
+    /// Loads a cubin.
+    pub fn load(image: &Path) -> Result<LoadedModule> {
+        let bytes = std::fs::read(image).with_context(|| format!("failed to read `{}`", image.display()))?;
+        // SAFETY: the driver copies the image during the call.
+        let handle = unsafe { result::module::load_data(bytes.as_ptr().cast()) }.map_err(cause)?;
+        Ok(LoadedModule { handle })
+    }
+
+    /// The bytes of a global or constant symbol.
+    pub fn symbol(&self, name: &str) -> Result<Vec<u8>> {
+        // SAFETY: the module is loaded; the copy has the length that the driver gave.
+        unsafe {
+            let (address, len) = result::module::get_global(self.handle, CString::new(name)?).map_err(cause)?;
+            let mut bytes = vec![0u8; len];
+            result::memcpy_dtoh_sync(&mut bytes, address).map_err(cause)?;
+            Ok(bytes)
+        }
+    }
+
+    /// An entry function, allowed the dynamic shared memory of its record.
+    pub fn kernel(&self, record: &LaunchRecord, gpu: &Gpu) -> Result<Kernel<'_>> {
+        if record.dynamic_smem_bytes > gpu.device.max_shared_bytes {
+            bail!(
+                "`{}` wants {} bytes of dynamic shared memory, the device allows {}",
+                record.entry,
+                record.dynamic_smem_bytes,
+                gpu.device.max_shared_bytes
+            );
+        }
+        // SAFETY: the module is loaded, and outlives the kernel by its lifetime.
+        let function = unsafe {
+            let function =
+                result::module::get_function(self.handle, CString::new(record.entry.as_str())?).map_err(cause)?;
+            result::function::set_function_attribute(
+                function,
+                sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                record.dynamic_smem_bytes as i32,
+            )
+            .map_err(cause)?;
+            function
+        };
+        Ok(Kernel { function, record: record.clone(), module: std::marker::PhantomData })
+    }
+}
+
+impl Drop for LoadedModule {
+    fn drop(&mut self) {
+        // SAFETY: loaded in `load`, unloaded once.
+        let _ = unsafe { result::module::unload(self.handle) };
+    }
+}
+
+/// An entry function ready to launch.
+pub struct Kernel<'m> {
+    function: sys::CUfunction,
+    /// How to launch it.
+    pub record: LaunchRecord,
+    module: std::marker::PhantomData<&'m LoadedModule>,
+}
+
+impl Kernel<'_> {
+    /// Launches on the stream of `gpu`; an error is one of the launch itself, not of what the kernel then does.
+    pub fn launch(&self, gpu: &Gpu, shape: &Shape, params: &Params) -> Result<(), DriverError> {
+        let mut bytes = params.to_bytes();
+        let mut arguments = [bytes.as_mut_ptr().cast::<c_void>()];
+        let grid = (shape.seq_q.div_ceil(self.record.tile_q), shape.batch * shape.heads, 1);
+        // SAFETY: the one parameter of every entry function is `Params` by value, copied during the call; its
+        // addresses belong to buffers that the caller keeps until it has synchronised.
+        unsafe {
+            result::launch_kernel(
+                self.function,
+                grid,
+                (self.record.threads, 1, 1),
+                self.record.dynamic_smem_bytes,
+                gpu.stream,
+                &mut arguments,
+            )
+        }
+    }
+}
+
+/// A point in the stream that remembers its time.
+pub struct Event {
+    handle: sys::CUevent,
+}
+
+impl Event {
+    /// An event with timing.
+    pub fn new() -> Result<Event> {
+        let handle = result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).map_err(cause)?;
+        Ok(Event { handle })
+    }
+
+    /// Records it on the stream.
+    pub fn record(&self, gpu: &Gpu) -> Result<(), DriverError> {
+        // SAFETY: both handles are alive.
+        unsafe { result::event::record(self.handle, gpu.stream) }
+    }
+
+    /// Microseconds from `start` to this event; both must have completed.
+    pub fn us_since(&self, start: &Event) -> Result<f64, DriverError> {
+        // SAFETY: both events were recorded on the one stream and are alive.
+        unsafe { result::event::elapsed(start.handle, self.handle) }.map(|ms| f64::from(ms) * 1000.0)
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: created in `new`, destroyed once.
+        let _ = unsafe { result::event::destroy(self.handle) };
+    }
+}
+
+/// An instantiated CUDA graph.
+pub struct Graph {
+    exec: sys::CUgraphExec,
+}
+
+impl Graph {
+    /// Captures what `body` launches on the stream.
+    pub fn capture(gpu: &Gpu, body: impl FnOnce() -> Result<(), DriverError>) -> Result<Graph, DriverError> {
+        // SAFETY: the stream is alive; the graph is destroyed after instantiation, the instance in drop.
+        unsafe {
+            result::stream::begin_capture(gpu.stream, sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
+            let recorded = body();
+            let graph = result::stream::end_capture(gpu.stream)?;
+            let exec = recorded.and_then(|()| result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0)));
+            let _ = result::graph::destroy(graph);
+            let exec = exec?;
+            result::graph::upload(exec, gpu.stream)?;
+            Ok(Graph { exec })
+        }
+    }
+
+    /// Launches the whole graph.
+    pub fn launch(&self, gpu: &Gpu) -> Result<(), DriverError> {
+        // SAFETY: both handles are alive.
+        unsafe { result::graph::launch(self.exec, gpu.stream) }
+    }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        // SAFETY: instantiated in `capture`, destroyed once.
+        let _ = unsafe { result::graph::exec_destroy(self.exec) };
+    }
+}

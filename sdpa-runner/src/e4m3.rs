@@ -1,0 +1,70 @@
+//! The e4m3 number format: 1 sign, 4 exponent (bias 7), 3 mantissa bits; no infinities, NaN is 0x7f and 0xff.
+
+/// The largest finite value.
+pub const MAX: f32 = 448.0;
+
+/// The value of a code.
+pub fn decode(code: u8) -> f32 {
+    let sign = if code & 0x80 == 0 { 1.0 } else { -1.0 };
+    let exponent = i32::from((code >> 3) & 0xf);
+    let mantissa = f32::from(code & 7);
+    match (exponent, code & 7) {
+        (15, 7) => f32::NAN,
+        (0, _) => sign * mantissa * 2f32.powi(-9),
+        _ => sign * (8.0 + mantissa) * 2f32.powi(exponent - 10),
+    }
+}
+
+/// Rounds to nearest even and saturates at ±448, as `cvt.rn.satfinite.e4m3x2.f32` does; NaN becomes 0x7f.
+pub fn encode(value: f32) -> u8 {
+    if value.is_nan() {
+        return 0x7f;
+    }
+    let sign = if value.is_sign_negative() { 0x80 } else { 0 };
+    let magnitude = value.abs().min(MAX);
+    // Steps are 2^-9 up to 2^-5 and double with each binade after that. Scaling by a power of two is exact in f32
+    // here, so the only rounding is the one to an integer.
+    let exponent = ((magnitude.to_bits() >> 23) as i32 - 127).max(-6);
+    let steps = (magnitude * 2f32.powi(3 - exponent)).round_ties_even() as u32;
+    // steps is 0..=16; 16 carries into the next binade by itself, because codes of neighbouring binades adjoin.
+    let code = ((exponent + 6) as u32) * 8 + steps;
+    sign | code.min(0x7e) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_survives_a_round_trip() {
+        for code in 0..=255u8 {
+            let value = decode(code);
+            if value.is_nan() {
+                assert_eq!(code & 0x7f, 0x7f);
+                continue;
+            }
+            assert_eq!(encode(value), code, "{value}");
+        }
+    }
+
+    #[test]
+    fn known_values() {
+        let cases = [(1.0, 0x38), (448.0, 0x7e), (1e9, 0x7e), (f32::NEG_INFINITY, 0xfe), (2f32.powi(-9), 1), (0.0, 0)];
+        for (value, code) in cases {
+            assert_eq!(encode(value), code, "{value}");
+        }
+        assert_eq!(encode(f32::NAN), 0x7f);
+    }
+
+    #[test]
+    fn midpoints_go_to_the_even_code_and_their_neighbours_to_the_nearer() {
+        for code in 0..0x7e_u8 {
+            let (low, high) = (decode(code), decode(code + 1));
+            let middle = (low + high) / 2.0;
+            let even = if code % 2 == 0 { code } else { code + 1 };
+            assert_eq!(encode(middle), even, "between {low} and {high}");
+            assert_eq!(encode(middle.next_down()), code);
+            assert_eq!(encode(middle.next_up()), code + 1);
+        }
+    }
+}

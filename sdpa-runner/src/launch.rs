@@ -1,0 +1,94 @@
+//! The launch job: one variant on a list of problems. Each output is poisoned first, written to a file, and launched a
+//! second time to see whether the bytes repeat. No reference exists in this process: a candidate cannot find it here.
+
+use anyhow::{Context, Result};
+use cudarc::driver::DriverError;
+use kbench::evidence::LaunchOutcome;
+use kbench::job::{Event, LaunchJob, output_file};
+use kbench::shape::Problem;
+use sha2::{Digest, Sha256};
+
+use crate::cuda::{Gpu, LoadedModule, explain};
+use crate::events::{emit, progress};
+use crate::inputs::Inputs;
+use crate::workload::{Workload, load_echoed};
+
+/// Runs the job. Ends at the first fault of the kernel: the context is lost with it, so the pipeline starts a new
+/// process for the problems that are left.
+pub fn run(job: &LaunchJob) -> Result<()> {
+    let gpu = Gpu::open()?;
+    std::fs::create_dir_all(&job.out_dir).with_context(|| format!("failed to create `{}`", job.out_dir.display()))?;
+    let module = load_echoed(&job.module)?;
+    for (i, problem) in job.problems.iter().enumerate() {
+        progress(i, job.problems.len(), &format!("{} on {}", job.module.variant, problem.id()));
+        let inputs = Inputs::of(problem);
+        let result = solve(&gpu, job, &module, problem, &inputs)?;
+        let fault = result.is_err();
+        let outcome = result.unwrap_or_else(|error| failed(problem, &explain(error)));
+        emit(&Event::Launched { outcome });
+        if fault {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The outcome of a launch that gave no output.
+fn failed(problem: &Problem, why: &str) -> LaunchOutcome {
+    LaunchOutcome {
+        problem: problem.clone(),
+        failure: Some(why.to_owned()),
+        output_sha256: None,
+        repeat_equal: false,
+        inputs_unchanged: false,
+        guards_intact: false,
+    }
+}
+
+/// The inner result is the kernel's fault, the outer one ours.
+fn solve(
+    gpu: &Gpu,
+    job: &LaunchJob,
+    module: &LoadedModule,
+    problem: &Problem,
+    inputs: &Inputs,
+) -> Result<Result<LaunchOutcome, DriverError>> {
+    let record = job.module.launches.iter().find(|l| l.head_dim == problem.shape.head_dim);
+    let record =
+        record.with_context(|| format!("`{}` has no entry for D={}", job.module.variant, problem.shape.head_dim))?;
+    let kernel = module.kernel(record, gpu)?;
+    let workload = Workload::upload(problem, inputs, record.workspace_bytes)?;
+    let params = workload.params();
+    let launch = || -> Result<Vec<u8>, DriverError> {
+        workload.poison()?;
+        kernel.launch(gpu, &problem.shape, &params)?;
+        gpu.synchronize()?;
+        workload.output()
+    };
+    let outcome = || -> Result<(Vec<u8>, LaunchOutcome), DriverError> {
+        let first = launch()?;
+        let second = launch()?;
+        let outcome = LaunchOutcome {
+            problem: problem.clone(),
+            failure: None,
+            output_sha256: Some(sha256_hex(&first)),
+            repeat_equal: first == second,
+            inputs_unchanged: workload.inputs_unchanged()?,
+            guards_intact: workload.guards_intact()?,
+        };
+        Ok((first, outcome))
+    };
+    Ok(match outcome() {
+        Err(error) => Err(error),
+        Ok((bytes, outcome)) => {
+            let path = job.out_dir.join(output_file(problem));
+            std::fs::write(&path, bytes).with_context(|| format!("failed to write `{}`", path.display()))?;
+            Ok(outcome)
+        }
+    })
+}
+
+/// SHA-256 as lower-case hex.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}

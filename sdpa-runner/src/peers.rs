@@ -1,0 +1,162 @@
+//! Peers: other people's kernels in a process of their own, driven by JSON lines, timed in the same rounds as ours.
+//! The peer gets the same FP16 tensors through a safetensors file. Leaves to others: when a block runs.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use anyhow::{Context, Result, anyhow, bail};
+use half::f16;
+use kbench::evidence::{Mode, PeerBackend};
+use kbench::job::{PeerCommand, output_file};
+use kbench::shape::Problem;
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value, json};
+
+use crate::inputs::Inputs;
+
+/// A running peer process.
+pub struct Peer {
+    name: String,
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+    /// Versions that it told.
+    pub versions: BTreeMap<String, String>,
+}
+
+impl Peer {
+    /// Starts a peer. The error is "why; remedy", fit for a deferral.
+    pub fn start(command: &PeerCommand) -> Result<Peer> {
+        let (program, arguments) = command.argv.split_first().context("a peer needs a program")?;
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|e| {
+                anyhow!("peer `{}`: failed to start `{program}`: {e}; install it or pass --peers none", command.name)
+            })?;
+        let stdin = child.stdin.take().context("the peer's standard input is piped")?;
+        let stdout = BufReader::new(child.stdout.take().context("the peer's standard output is piped")?);
+        let mut peer = Peer { name: command.name.clone(), child, stdin, stdout, versions: BTreeMap::new() };
+        let hello = peer.ask(&json!({"op": "hello"}))?;
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let told = ["torch", "cudnn", "cuda", "python"].iter();
+        peer.versions = told.filter_map(|key| Some(((*key).to_owned(), text(hello.get(*key)?)))).collect();
+        Ok(peer)
+    }
+
+    /// One question, one answer. An answer that is not ok becomes an error with its remedy.
+    fn ask(&mut self, question: &Value) -> Result<Value> {
+        let name = self.name.clone();
+        let lost = || format!("peer `{name}` ended before it answered; see the log");
+        writeln!(self.stdin, "{question}").and_then(|()| self.stdin.flush()).with_context(lost)?;
+        let mut line = String::new();
+        if self.stdout.read_line(&mut line)? == 0 {
+            bail!(lost());
+        }
+        let answer: Value =
+            serde_json::from_str(&line).with_context(|| format!("peer `{}` said `{}`", self.name, line.trim()))?;
+        if answer["ok"] == json!(true) {
+            return Ok(answer);
+        }
+        let error = answer["error"].as_str().unwrap_or("no reason given");
+        match answer["remedy"].as_str() {
+            Some(remedy) => bail!("peer `{}`: {error}; {remedy}", self.name),
+            None => bail!("peer `{}`: {error}", self.name),
+        }
+    }
+
+    /// Hands over the tensors of one shape's input sets; answers with every backend, available or not.
+    pub fn load(&mut self, problems: &[Problem], sets: &[Inputs], work_dir: &Path) -> Result<Vec<PeerBackend>> {
+        let shape = &problems[0].shape;
+        let file = write_tensors(problems, sets, work_dir)?;
+        let answer = self.ask(&json!({
+            "op": "load", "case": shape.name, "file": file, "sets": sets.len(), "causal": shape.causal,
+            "softmax_scale": shape.softmax_scale(),
+        }))?;
+        let backends =
+            answer["backends"].as_array().with_context(|| format!("peer `{}` named no backends", self.name))?;
+        let strings = |value: &Value| {
+            let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
+            items.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect::<Vec<_>>()
+        };
+        Ok(backends
+            .iter()
+            .map(|b| PeerBackend {
+                shape: shape.name.clone(),
+                subject: format!("{}/{}", self.name, b["name"].as_str().unwrap_or("?")),
+                kernels: strings(&b["kernels"]),
+                resolved: b["resolved"].as_str().map(str::to_owned),
+                unavailable: (b["available"] != json!(true))
+                    .then(|| b["reason"].as_str().unwrap_or("no reason given").to_owned()),
+                errors: None,
+            })
+            .collect())
+    }
+
+    fn backend<'a>(&self, subject: &'a str) -> &'a str {
+        subject.split_once('/').map_or(subject, |(_, backend)| backend)
+    }
+
+    /// Runs a backend once on the first input set and leaves its raw FP16 output in `dir`.
+    pub fn write_output(&mut self, subject: &str, problem: &Problem, dir: &Path) -> Result<()> {
+        std::fs::create_dir_all(dir)?;
+        let file = dir.join("output.safetensors");
+        let backend = self.backend(subject);
+        self.ask(&json!({"op": "output", "backend": backend, "set": 0, "file": file}))?;
+        let bytes = std::fs::read(&file).with_context(|| format!("failed to read `{}`", file.display()))?;
+        let tensors = SafeTensors::deserialize(&bytes)?;
+        std::fs::write(dir.join(output_file(problem)), tensors.tensor("out")?.data())?;
+        Ok(std::fs::remove_file(file)?)
+    }
+
+    /// Times one block; samples in microseconds per launch.
+    pub fn block(&mut self, subject: &str, mode: Mode, launches: u32, warmup: u32, replays: u32) -> Result<Vec<f64>> {
+        let backend = self.backend(subject);
+        let question = match mode {
+            Mode::Call => {
+                json!({"op": "block", "backend": backend, "mode": "call", "launches": launches, "warmup": warmup})
+            }
+            Mode::Kernel => {
+                json!({"op": "block", "backend": backend, "mode": "graph", "launches": launches, "replays": replays})
+            }
+        };
+        let answer = self.ask(&question)?;
+        let samples: Option<Vec<f64>> = answer["us"].as_array().map(|us| us.iter().filter_map(Value::as_f64).collect());
+        samples.filter(|us| !us.is_empty()).with_context(|| format!("peer `{}` gave no samples", self.name))
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let asked = writeln!(self.stdin, "{}", json!({"op": "bye"})).is_ok();
+        if !asked {
+            let _ = self.child.kill();
+        }
+        let _ = self.child.wait();
+    }
+}
+
+/// FP16 originals `q0, k0, v0, q1, ...`, each `[B, H, S, D]`.
+fn write_tensors(problems: &[Problem], sets: &[Inputs], work_dir: &Path) -> Result<PathBuf> {
+    let shape = &problems[0].shape;
+    let dims = |seq: u32| [shape.batch, shape.heads, seq, shape.head_dim].map(|d| d as usize).to_vec();
+    let bytes = |values: &[f16]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    let mut tensors = Vec::new();
+    for (i, set) in sets.iter().enumerate() {
+        for (name, tensor, seq) in
+            [("q", &set.q, shape.seq_q), ("k", &set.k, shape.seq_kv), ("v", &set.v, shape.seq_kv)]
+        {
+            tensors.push((format!("{name}{i}"), dims(seq), bytes(&tensor.original)));
+        }
+    }
+    let views = tensors.iter().map(|(name, dims, bytes)| Ok((name, TensorView::new(Dtype::F16, dims.clone(), bytes)?)));
+    let file = work_dir.join(format!("{}.safetensors", shape.name));
+    safetensors::serialize_to_file(views.collect::<Result<Vec<_>>>()?, None, &file)
+        .with_context(|| format!("failed to write `{}`", file.display()))?;
+    Ok(file)
+}

@@ -1,0 +1,373 @@
+//! Builds variants: nvcc makes PTX, ptxas assembles that very PTX, and the module's own account of itself is read back.
+//! Results are cached under a key over everything that went in: sources, flags, tools. Judging is left to kbench.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use kbench::evidence::{BuildFailure, BuildRecord, Builds, EntryBuild, LaunchRecord};
+use kbench::resources::{EntryResources, Severity};
+use rayon::prelude::*;
+use sdpa_kernel::abi::Config;
+use sdpa_kernel::registry::Variant;
+use sha2::{Digest, Sha256};
+
+use crate::console::Step;
+use crate::cubin::{Cubin, hex, sha256_hex};
+use crate::files::write_whole;
+use crate::layout::Layout;
+use crate::ptxas;
+use crate::toolchain::Toolchain;
+
+/// Head dimensions that every module has an entry function for.
+const HEAD_DIMS: [u32; 2] = [64, 128];
+/// Flags of nvcc besides the target and the variant's definitions.
+const NVCC_FLAGS: [&str; 4] = ["-ptx", "-std=c++17", "-O3", "-lineinfo"];
+/// Changes when the meaning of a cached build does.
+const CACHE_VERSION: &str = "sdpa-build/1";
+
+/// One build, and where its files are.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// What is known of it.
+    pub record: BuildRecord,
+    /// The folder with `kernel.ptx`, `kernel.cubin`, `ptxas.txt` and `build.json`.
+    pub dir: PathBuf,
+    /// Whether it came from the cache.
+    pub cached: bool,
+}
+
+/// All builds of a run.
+#[derive(Clone, Debug, Default)]
+pub struct BuildSet {
+    /// What was built.
+    pub built: Vec<Built>,
+    /// What was not.
+    pub failures: Vec<BuildFailure>,
+}
+
+impl BuildSet {
+    /// The build of a variant for an architecture.
+    pub fn get(&self, variant: &str, arch: &str) -> Option<&Built> {
+        self.built.iter().find(|b| b.record.variant == variant && b.record.arch == arch)
+    }
+
+    /// As evidence.
+    pub fn evidence(&self) -> Builds {
+        Builds {
+            records: self.built.iter().map(|b| b.record.clone()).collect(),
+            failures: self.failures.clone(),
+            deferred: None,
+        }
+    }
+}
+
+/// Builds every variant for every architecture, in parallel. A variant that does not compile is a failure in the
+/// result; an error is one of ours (no space, no permission).
+pub fn build_all(layout: &Layout, toolchain: &Toolchain, variants: &[Variant], arches: &[String]) -> Result<BuildSet> {
+    let jobs: Vec<(&Variant, &String)> =
+        arches.iter().flat_map(|arch| variants.iter().map(move |v| (v, arch))).collect();
+    let step = Step::begin("build", jobs.len() as u64);
+    let results: Vec<Result<Result<Built, BuildFailure>>> = jobs
+        .par_iter()
+        .map(|(variant, arch)| {
+            let result = build_one(layout, toolchain, variant, arch);
+            step.advance(&format!("{} {arch}", variant.name));
+            result
+        })
+        .collect();
+    let mut set = BuildSet::default();
+    for result in results {
+        match result? {
+            Ok(built) => set.built.push(built),
+            Err(failure) => set.failures.push(failure),
+        }
+    }
+    let cached = set.built.iter().filter(|b| b.cached).count();
+    let fresh = set.built.len() - cached;
+    step.end(&format!("{fresh} compiled, {cached} from cache, {} failed", set.failures.len()));
+    Ok(set)
+}
+
+fn build_one(
+    layout: &Layout,
+    toolchain: &Toolchain,
+    variant: &Variant,
+    arch: &str,
+) -> Result<Result<Built, BuildFailure>> {
+    let arguments = nvcc_arguments(variant, arch)?;
+    let key = content_key(&layout.cuda(), toolchain, variant, arch, &arguments)?;
+    let dir = layout.build_cache().join(&key);
+    if let Some(record) = cached_record(&dir, variant) {
+        return Ok(Ok(Built { record, dir, cached: true }));
+    }
+    std::fs::create_dir_all(layout.build_cache())
+        .with_context(|| format!("failed to create `{}`", layout.build_cache().display()))?;
+    let work = tempfile::Builder::new().prefix("building-").tempdir_in(layout.build_cache())?;
+    let fail = |error: String| BuildFailure { variant: variant.name.clone(), arch: arch.to_owned(), error };
+    if let Err(error) = compile(layout, toolchain, &arguments, arch, work.path())? {
+        return Ok(Err(fail(error)));
+    }
+    let record = match describe(toolchain, variant, arch, &key, work.path()) {
+        Ok(record) => record,
+        Err(error) => return Ok(Err(fail(format!("{error:#}")))),
+    };
+    write_whole(&work.path().join("build.json"), serde_json::to_string_pretty(&record)?.as_bytes())?;
+    // Two processes may build the same thing at once: whoever renames first wins, the other's files are the same.
+    if std::fs::rename(work.path(), &dir).is_err() {
+        ensure!(cached_record(&dir, variant).is_some(), "failed to move a build to `{}`", dir.display());
+    }
+    Ok(Ok(Built { record, dir, cached: false }))
+}
+
+fn nvcc_arguments(variant: &Variant, arch: &str) -> Result<Vec<String>> {
+    let number =
+        arch.strip_prefix("sm_").with_context(|| format!("unknown architecture `{arch}`: use one like sm_89"))?;
+    let mut arguments: Vec<String> = NVCC_FLAGS.iter().map(|flag| (*flag).to_owned()).collect();
+    arguments.push(format!("-arch=compute_{number}"));
+    arguments.extend(["-I".to_owned(), "include".to_owned()]);
+    arguments.extend(variant.defines().into_iter().map(|define| format!("-D{define}")));
+    arguments.push(variant.source.clone());
+    Ok(arguments)
+}
+
+/// A hash over everything that decides the result, each part preceded by its length so that no two lists of parts
+/// can run into each other.
+fn content_key(
+    cuda: &Path,
+    toolchain: &Toolchain,
+    variant: &Variant,
+    arch: &str,
+    arguments: &[String],
+) -> Result<String> {
+    let mut hash = Sha256::new();
+    let mut part = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    };
+    for text in [CACHE_VERSION, &toolchain.nvcc_version, &toolchain.ptxas_version, arch] {
+        part(text.as_bytes());
+    }
+    arguments.iter().for_each(|argument| part(argument.as_bytes()));
+    let mut files = headers(&cuda.join("include"))?;
+    files.push(cuda.join(&variant.source));
+    for file in files {
+        let bytes = std::fs::read(&file).with_context(|| format!("failed to read `{}`", file.display()))?;
+        part(file.strip_prefix(cuda).unwrap_or(&file).as_os_str().as_encoded_bytes());
+        part(&bytes);
+    }
+    Ok(hex(&hash.finalize())[..32].to_owned())
+}
+
+/// Every file under a folder, in a fixed order.
+fn headers(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let entries = std::fs::read_dir(dir).with_context(|| format!("failed to read `{}`", dir.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_dir() { files.extend(headers(&path)?) } else { files.push(path) }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The record of a finished build, if its files are still the ones it was written for.
+fn cached_record(dir: &Path, variant: &Variant) -> Option<BuildRecord> {
+    let mut record: BuildRecord = serde_json::from_slice(&std::fs::read(dir.join("build.json")).ok()?).ok()?;
+    let intact =
+        |file: &str, sha256: &str| std::fs::read(dir.join(file)).is_ok_and(|bytes| sha256_hex(&bytes) == sha256);
+    if !intact("kernel.ptx", &record.ptx_sha256) || !intact("kernel.cubin", &record.cubin_sha256) {
+        return None;
+    }
+    // Two names may share one build; the name is not part of what was compiled.
+    record.variant.clone_from(&variant.name);
+    Some(record)
+}
+
+/// Runs both compilers; the inner error is the first thing they complain about.
+fn compile(
+    layout: &Layout,
+    toolchain: &Toolchain,
+    arguments: &[String],
+    arch: &str,
+    work: &Path,
+) -> Result<Result<(), String>> {
+    let ptx = work.join("kernel.ptx");
+    let mut nvcc = arguments.to_vec();
+    nvcc.extend(["-o".to_owned(), ptx.display().to_string()]);
+    let output =
+        duct::cmd(&toolchain.nvcc, nvcc).dir(layout.cuda()).stderr_to_stdout().stdout_capture().unchecked().run();
+    let output = output.with_context(|| format!("failed to start `{}`", toolchain.nvcc.display()))?;
+    if !output.status.success() {
+        return Ok(Err(first_error(&output.stdout, "nvcc")));
+    }
+    let target = format!("-arch={arch}");
+    let ptxas = duct::cmd!(&toolchain.ptxas, "-v", &target, "kernel.ptx", "-o", "kernel.cubin").dir(work);
+    let output = ptxas.stderr_to_stdout().stdout_capture().unchecked().run();
+    let output = output.with_context(|| format!("failed to start `{}`", toolchain.ptxas.display()))?;
+    std::fs::write(work.join("ptxas.txt"), &output.stdout)?;
+    if !output.status.success() {
+        return Ok(Err(first_error(&output.stdout, "ptxas")));
+    }
+    Ok(Ok(()))
+}
+
+/// The first line that says `error`, else the last line.
+fn first_error(output: &[u8], tool: &str) -> String {
+    let text = String::from_utf8_lossy(output);
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let error = lines.iter().find(|line| line.contains("error")).or(lines.last());
+    error.map_or_else(|| format!("{tool} failed without a word"), |line| format!("{tool}: {line}"))
+}
+
+fn describe(toolchain: &Toolchain, variant: &Variant, arch: &str, key: &str, work: &Path) -> Result<BuildRecord> {
+    let log = std::fs::read_to_string(work.join("ptxas.txt"))?;
+    let resources = ptxas::parse(&log)?;
+    let (ptx, image) = (std::fs::read(work.join("kernel.ptx"))?, std::fs::read(work.join("kernel.cubin"))?);
+    let cubin = Cubin::parse(&image)?;
+    let mut mismatches = Vec::new();
+    let mut entries = Vec::new();
+    for head_dim in HEAD_DIMS {
+        let config_symbol = format!("sdpa_config_d{head_dim}");
+        let config = Config::parse(&cubin.symbol(&config_symbol)?).with_context(|| format!("`{config_symbol}`"))?;
+        let mut asked: BTreeMap<String, u32> = variant.toggles.clone();
+        asked.insert("head_dim".to_owned(), head_dim);
+        mismatches.extend(config.mismatches(&asked).into_iter().map(|m| format!("{config_symbol}: {m}")));
+        let entry = format!("sdpa_fwd_d{head_dim}");
+        entries.push(EntryBuild {
+            resources: entry_resources(&resources.entries, &entry)?,
+            code_sha256: cubin.code_sha256(&entry)?,
+            launch: launch_record(&config, entry, config_symbol, head_dim)?,
+        });
+    }
+    let message = |m: &kbench::resources::AssemblerMessage| match &m.code {
+        Some(code) => format!("{code}: {}", m.text),
+        None => m.text.clone(),
+    };
+    Ok(BuildRecord {
+        variant: variant.name.clone(),
+        arch: arch.to_owned(),
+        key: key.to_owned(),
+        toggles: variant.toggles.clone(),
+        nvcc: toolchain.nvcc_version.clone(),
+        ptxas: toolchain.ptxas_version.clone(),
+        ptx_sha256: sha256_hex(&ptx),
+        cubin_sha256: sha256_hex(&image),
+        entries,
+        warnings: resources
+            .messages
+            .iter()
+            .filter(|m| m.severity == Severity::Warning || m.code.is_some())
+            .map(message)
+            .collect(),
+        toggle_mismatches: mismatches,
+    })
+}
+
+fn entry_resources(entries: &[EntryResources], name: &str) -> Result<EntryResources> {
+    match entries.iter().find(|e| e.entry == name) {
+        Some(entry) => Ok(entry.clone()),
+        None => bail!("ptxas does not report an entry function `{name}`"),
+    }
+}
+
+fn launch_record(config: &Config, entry: String, config_symbol: String, head_dim: u32) -> Result<LaunchRecord> {
+    let field = |name: &str| config.get(name).with_context(|| format!("`{config_symbol}` has no `{name}`"));
+    let (tile_q, threads) = (field("tile_q")?, field("threads")?);
+    ensure!(tile_q > 0 && (1..=1024).contains(&threads), "`{config_symbol}`: tile_q {tile_q}, threads {threads}");
+    Ok(LaunchRecord {
+        entry,
+        head_dim,
+        tile_q,
+        threads,
+        dynamic_smem_bytes: field("dynamic_smem")?,
+        workspace_bytes: field("workspace_bytes")?,
+        config_symbol,
+    })
+}
+
+/// What was built, one line an entry function, and what was not.
+pub fn render(set: &BuildSet) -> String {
+    let entries = set.built.iter().flat_map(|built| {
+        built.record.entries.iter().map(move |e| {
+            let (r, l) = (&e.resources, &e.launch);
+            format!(
+                "{:8} {:6} {:13} {:3} registers, {} + {} bytes shared, {} bytes spilled, {} threads{}",
+                built.record.variant,
+                built.record.arch,
+                l.entry,
+                r.registers,
+                r.static_smem_bytes,
+                l.dynamic_smem_bytes,
+                r.spill_store_bytes + r.spill_load_bytes,
+                l.threads,
+                if built.cached { " (cached)" } else { "" },
+            )
+        })
+    });
+    let mismatches = set.built.iter().flat_map(|b| {
+        b.record.toggle_mismatches.iter().map(move |m| format!("{}: toggle echo: {m}", b.record.variant))
+    });
+    let failures = set.failures.iter().map(|f| format!("{} {}: {}", f.variant, f.arch, f.error));
+    entries.chain(mismatches).chain(failures).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sdpa_kernel::registry::find;
+
+    fn toolchain(version: &str) -> Toolchain {
+        Toolchain {
+            nvcc: "nvcc".into(),
+            ptxas: "ptxas".into(),
+            nvcc_version: version.to_owned(),
+            ptxas_version: "13.0.88".to_owned(),
+            origin: crate::toolchain::Origin::Path,
+        }
+    }
+
+    fn sources() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("include/sdpa")).unwrap();
+        std::fs::write(dir.path().join("include/sdpa/a.cuh"), "int a;").unwrap();
+        std::fs::write(dir.path().join("sdpa_ladder.cu"), "int b;").unwrap();
+        dir
+    }
+
+    #[test]
+    fn the_key_changes_with_each_thing_that_decides_and_with_nothing_else() {
+        let dir = sources();
+        let key = |toolchain: &Toolchain, variant: &Variant, arch: &str| {
+            content_key(dir.path(), toolchain, variant, arch, &nvcc_arguments(variant, arch).unwrap()).unwrap()
+        };
+        let (tools, variant) = (toolchain("13.0.88"), find("stage2").unwrap());
+        let base = key(&tools, &variant, "sm_89");
+        assert_eq!(base, key(&tools, &variant, "sm_89"));
+        let renamed = variant.patched("another name", &BTreeMap::new()).unwrap();
+        assert_eq!(base, key(&tools, &renamed, "sm_89"), "the name is not compiled");
+        let patched = variant.patched("x", &BTreeMap::from([("stages".to_owned(), 3)])).unwrap();
+        let mut keys = vec![
+            base,
+            key(&toolchain("13.0.89"), &variant, "sm_89"),
+            key(&tools, &variant, "sm_90"),
+            key(&tools, &patched, "sm_89"),
+        ];
+        for (file, text) in
+            [("include/sdpa/a.cuh", "int a ;"), ("include/sdpa/new.cuh", ""), ("sdpa_ladder.cu", "int c;")]
+        {
+            std::fs::write(dir.path().join(file), text).unwrap();
+            keys.push(key(&tools, &variant, "sm_89"));
+        }
+        let unique: std::collections::BTreeSet<_> = keys.iter().collect();
+        assert_eq!(unique.len(), keys.len(), "{keys:?}");
+    }
+
+    #[test]
+    fn the_first_error_is_shown_with_its_place() {
+        let output =
+            b"include/x.cuh(3): warning #1: w\nsdpa_ladder.cu(12): error: expected a \";\"\n1 error detected\n";
+        assert_eq!(first_error(output, "nvcc"), "nvcc: sdpa_ladder.cu(12): error: expected a \";\"");
+        assert_eq!(first_error(b"", "ptxas"), "ptxas failed without a word");
+    }
+}

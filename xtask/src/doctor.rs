@@ -1,0 +1,151 @@
+//! `doctor`: what is here, what is missing, and what each lack defers. Installs nothing.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use kbench::job::{Event, Job};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::layout::Layout;
+use crate::runner::{End, Runner};
+use crate::toolchain;
+
+/// One thing that the pipeline can use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What it is.
+    pub what: String,
+    /// Whether it is here.
+    pub here: bool,
+    /// What was found, or why it was not.
+    pub detail: String,
+    /// What its lack defers, and the remedy; empty when it is here.
+    pub lack: String,
+}
+
+fn here(what: &str, detail: String) -> Finding {
+    Finding { what: what.to_owned(), here: true, detail, lack: String::new() }
+}
+
+fn missing(what: &str, detail: &str, lack: &str) -> Finding {
+    Finding { what: what.to_owned(), here: false, detail: detail.to_owned(), lack: lack.to_owned() }
+}
+
+/// Looks for everything.
+pub fn examine(layout: &Layout) -> Result<Vec<Finding>> {
+    let mut findings = compilers(layout);
+    findings.extend(device(layout)?);
+    findings.push(program("ncu", &["--version"], "profile gates: DEFERRED; install Nsight Compute"));
+    findings.push(program("compute-sanitizer", &["--version"], "`sanitize`: DEFERRED; install the CUDA toolkit"));
+    findings.push(torch(layout));
+    Ok(findings)
+}
+
+fn compilers(layout: &Layout) -> Vec<Finding> {
+    let probe = toolchain::probe(&layout.target);
+    let mut findings: Vec<Finding> = probe
+        .rejected
+        .iter()
+        .map(|rejected| missing("CUDA compiler", &rejected.to_string(), "passed over; the next one is used"))
+        .collect();
+    findings.push(match (probe.toolchain, probe.installer) {
+        (Some(found), _) => here(
+            "CUDA compiler",
+            format!(
+                "nvcc {} and ptxas {} from {} (`{}`)",
+                found.nvcc_version,
+                found.ptxas_version,
+                found.origin,
+                found.nvcc.display()
+            ),
+        ),
+        (None, Some(Ok(installer))) => missing(
+            "CUDA compiler",
+            "none yet",
+            &format!("nothing: `build` and `validate` install pinned wheels with {installer}"),
+        ),
+        (None, Some(Err(error))) => {
+            missing("CUDA compiler", &error.to_string(), "builds, and with them everything: DEFERRED")
+        }
+        (None, None) => missing("CUDA compiler", "none", "builds, and with them everything: DEFERRED"),
+    });
+    findings
+}
+
+fn device(layout: &Layout) -> Result<Vec<Finding>> {
+    let logs = tempfile::tempdir()?;
+    let runner = Runner::locate(layout, logs.path())?;
+    let mut findings = Vec::new();
+    let end = runner.run("probe", &Job::Probe, Duration::from_secs(60), |event| match event {
+        Event::Device { device, others, .. } => {
+            let gib = device.memory_bytes as f64 / f64::from(1 << 30);
+            let driver = device.nvml.as_ref().map_or("unknown (no NVML)", |n| n.driver.as_str());
+            findings.push(here(
+                "GPU",
+                format!(
+                    "{} ({}), sm_{}{}, {} SMs, {gib:.0} GiB, driver {driver}, CUDA {}",
+                    device.name,
+                    device.uuid,
+                    device.capability.0,
+                    device.capability.1,
+                    device.sm_count,
+                    device.cuda_driver
+                ),
+            ));
+            if device.nvml.is_none() {
+                findings.push(missing("NVML", "not found", "clocks and throttling are not recorded"));
+            }
+            if !others.is_empty() {
+                let lack = "performance gates: DEFERRED while they run; stop them";
+                findings.push(missing("an idle GPU", &format!("busy: {}", others.join(", ")), lack));
+            }
+        }
+        Event::NoDevice { why } => {
+            let (why, remedy) = why.split_once("; ").unwrap_or((&why, ""));
+            findings.push(missing("GPU", why, &format!("correctness and performance gates: DEFERRED; {remedy}")));
+        }
+        _ => {}
+    })?;
+    if let End::Error(why) | End::Lost(why) = end {
+        findings.push(missing("GPU", &why, "correctness and performance gates: DEFERRED; check `nvidia-smi`"));
+    }
+    Ok(findings)
+}
+
+fn program(name: &str, arguments: &[&str], lack: &str) -> Finding {
+    match duct::cmd(name, arguments).stderr_null().read() {
+        Ok(text) => {
+            let version = text.lines().rev().find(|line| line.contains("ersion")).unwrap_or_default().trim().to_owned();
+            here(name, version)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => missing(name, "not on PATH", lack),
+        Err(error) => missing(name, &format!("does not run: {error}"), lack),
+    }
+}
+
+/// Asks the peer script itself, so that doctor and validate agree.
+fn torch(layout: &Layout) -> Finding {
+    const LACK: &str = "peers: DEFERRED; install PyTorch with CUDA, or pass --peers none";
+    let script = layout.peers().join("torch_sdpa.py");
+    let answer = duct::cmd!("python3", script).stdin_bytes("{\"op\":\"hello\"}\n").stderr_null().read();
+    let answer: Option<Value> = answer.ok().and_then(|text| serde_json::from_str(text.lines().next()?).ok());
+    match answer {
+        None => missing("PyTorch", "python3 or the peer script does not run", LACK),
+        Some(answer) if answer["ok"] == json!(true) => {
+            let text = |key: &str| answer[key].as_str().map_or_else(|| answer[key].to_string(), str::to_owned);
+            here("PyTorch", format!("{}, cuDNN {}, Python {}", text("torch"), text("cudnn"), text("python")))
+        }
+        Some(answer) => missing("PyTorch", answer["error"].as_str().unwrap_or("no reason given"), LACK),
+    }
+}
+
+/// The findings as lines.
+pub fn render(findings: &[Finding]) -> String {
+    let line = |f: &Finding| {
+        let mark = if f.here { "ok     " } else { "MISSING" };
+        let lack = if f.lack.is_empty() { String::new() } else { format!("\n          {}", f.lack) };
+        format!("{mark} {:18} {}{lack}", f.what, f.detail)
+    };
+    findings.iter().map(line).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,18 @@
+//! The pipeline: orchestration, no arithmetic. What a figure means is kbench's, what touches a device is the runner's.
+
+pub mod build;
+pub mod console;
+pub mod cubin;
+pub mod dist;
+pub mod doctor;
+pub mod environment;
+pub mod files;
+pub mod inspect;
+pub mod layout;
+pub mod plan;
+pub mod ptxas;
+pub mod run_dir;
+pub mod runner;
+pub mod sanitize;
+pub mod toolchain;
+pub mod validate;

@@ -1,0 +1,171 @@
+//! From the command line to a plan: the suite as it will be used and the variants it names, with everything that can
+//! be wrong said before any work starts.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use kbench::suite::{Candidate, Suite};
+use sdpa_kernel::registry::{self, Variant};
+
+use crate::layout::Layout;
+
+/// What the command line may change in a suite.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    /// Only these shapes, instead of the suite's.
+    pub shapes: Option<Vec<String>>,
+    /// Only these seeds.
+    pub seeds: Option<Vec<u64>>,
+    /// Launches of a timed block.
+    pub iterations: Option<u32>,
+    /// Untimed launches before a block.
+    pub warmup: Option<u32>,
+    /// 10 launches on `small`.
+    pub smoke: bool,
+}
+
+/// Launches of a block with `--smoke`.
+const SMOKE_LAUNCHES: u32 = 10;
+
+/// A suite whose variants exist.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The suite as used.
+    pub suite: Suite,
+    /// Its variants, in the order of [`Suite::variant_names`].
+    pub variants: Vec<Variant>,
+}
+
+impl Plan {
+    /// Reads the suite `name` and applies changes.
+    pub fn read(layout: &Layout, name: &str, changes: &Changes) -> Result<Plan> {
+        let path = suite_file(layout, name)?;
+        let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
+        let suite = Suite::parse(&text).with_context(|| format!("suite file `{}`", path.display()))?;
+        Plan::of(suite, changes)
+    }
+
+    /// Applies changes to a suite and finds its variants.
+    pub fn of(mut suite: Suite, changes: &Changes) -> Result<Plan> {
+        apply(&mut suite, changes);
+        suite.validate()?;
+        let variants = suite.variant_names().map(|name| resolve(&suite, name)).collect::<Result<_>>()?;
+        Ok(Plan { suite, variants })
+    }
+
+    /// A suite without gates on time: candidates beside a control, on the usual timed shapes.
+    pub fn comparison(control: &str, candidates: &[String], changes: &Changes) -> Result<Plan> {
+        let shapes: Vec<String> = ["small", "mission", "long"].map(str::to_owned).to_vec();
+        let text = format!(
+            "name = \"bench\"\nabout = \"A comparison without a verdict\"\ncontrol = \"{control}\"\narch = \"sm_89\"\n\
+             candidates = []\nseeds = [0, 1, 2]\ncheck_shapes = {shapes:?}\ntime_shapes = {shapes:?}\n\
+             [resources]\nmax_registers = 255\nmax_shared_kib = 99\nmax_spill_bytes = 0\n"
+        );
+        let mut suite: Suite = toml::from_str(&text)?;
+        suite.candidates = candidates.iter().map(|v| Candidate { variant: v.clone(), unless_spills: None }).collect();
+        suite.narrowed.push("a comparison has no gates on time; run a suite with validate".to_owned());
+        Plan::of(suite, changes)
+    }
+}
+
+fn suite_file(layout: &Layout, name: &str) -> Result<PathBuf> {
+    if name.ends_with(".toml") {
+        return Ok(PathBuf::from(name));
+    }
+    let path = layout.suites().join(format!("{name}.toml"));
+    if path.is_file() {
+        return Ok(path);
+    }
+    bail!("unknown suite `{name}`: use one of {}, or a path that ends in .toml", suite_names(layout).join(", "))
+}
+
+/// The suites that come with the project.
+pub fn suite_names(layout: &Layout) -> Vec<String> {
+    let entries = std::fs::read_dir(layout.suites()).into_iter().flatten().flatten();
+    let mut names: Vec<String> =
+        entries.filter_map(|e| Some(e.path().file_name()?.to_str()?.strip_suffix(".toml")?.to_owned())).collect();
+    names.sort();
+    names
+}
+
+/// What is left out is written into the suite, so that the run can never be taken for a whole one.
+fn apply(suite: &mut Suite, changes: &Changes) {
+    if let Some((option, shapes)) = narrower_shapes(changes) {
+        suite.narrowed.push(format!("only {} was run; run without {option}", shapes.join(", ")));
+        suite.time_shapes.retain(|s| shapes.contains(s));
+        suite.stress_shapes.retain(|s| shapes.contains(s));
+        if suite.time_shapes.is_empty() {
+            suite.time_shapes.clone_from(&shapes);
+        }
+        suite.check_shapes = shapes;
+    }
+    if changes.smoke {
+        suite.timing.launches = SMOKE_LAUNCHES;
+    }
+    if let Some(seeds) = changes.seeds.as_ref().filter(|seeds| **seeds != suite.seeds) {
+        suite.narrowed.push(format!("only seeds {seeds:?} were run; run without --seeds"));
+        suite.seeds.clone_from(seeds);
+    }
+    suite.timing.launches = changes.iterations.unwrap_or(suite.timing.launches);
+    suite.timing.warmup = changes.warmup.unwrap_or(suite.timing.warmup);
+}
+
+/// The option that narrows the shapes, and to which.
+fn narrower_shapes(changes: &Changes) -> Option<(&'static str, Vec<String>)> {
+    match (&changes.shapes, changes.smoke) {
+        (Some(shapes), _) => Some(("--shapes", shapes.clone())),
+        (None, true) => Some(("--smoke", vec!["small".to_owned()])),
+        (None, false) => None,
+    }
+}
+
+fn resolve(suite: &Suite, name: &str) -> Result<Variant> {
+    match suite.variants.get(name) {
+        Some(patch) => Ok(registry::find(&patch.base)?.patched(name, &patch.toggles)?),
+        None => Ok(registry::find(name)?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout() -> Layout {
+        Layout::find().unwrap()
+    }
+
+    #[test]
+    fn every_suite_that_ships_parses_and_names_registered_variants() {
+        let names = suite_names(&layout());
+        assert!(names.contains(&"stage5".to_owned()), "{names:?}");
+        for name in names {
+            let plan = Plan::read(&layout(), &name, &Changes::default()).unwrap();
+            assert_eq!(plan.suite.name, name);
+        }
+    }
+
+    #[test]
+    fn wrong_names_are_one_line_that_lists_the_right_ones() {
+        let read = |suite: &str, changes: &Changes| format!("{:#}", Plan::read(&layout(), suite, changes).unwrap_err());
+        assert!(read("stage9", &Changes::default()).contains("unknown suite `stage9`: use one of"));
+        let shapes = Changes { shapes: Some(vec!["huge".into()]), ..Changes::default() };
+        assert!(read("stage5", &shapes).contains("unknown shape `huge`"));
+        let none = Changes { iterations: Some(0), ..Changes::default() };
+        assert!(read("stage5", &none).contains("--iters"));
+        let error = Plan::comparison("stage2", &["stage8".to_owned()], &Changes::default()).unwrap_err();
+        assert!(format!("{error:#}").contains("unknown variant `stage8`"));
+    }
+
+    #[test]
+    fn narrowing_the_shapes_narrows_everything_that_depends_on_them() {
+        let changes = Changes { shapes: Some(vec!["ragged".into()]), ..Changes::default() };
+        let plan = Plan::read(&layout(), "stage5", &changes).unwrap();
+        assert_eq!(
+            (plan.suite.check_shapes, plan.suite.time_shapes),
+            (vec!["ragged".to_owned()], vec!["ragged".to_owned()])
+        );
+        assert!(plan.suite.narrowed[0].contains("run without --shapes"));
+        let smoke = Plan::read(&layout(), "stage5", &Changes { smoke: true, ..Changes::default() }).unwrap();
+        assert_eq!((smoke.suite.time_shapes, smoke.suite.timing.launches), (vec!["small".to_owned()], 10));
+    }
+}

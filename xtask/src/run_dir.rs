@@ -1,0 +1,216 @@
+//! A run directory: files that appear whole, and a manifest of hashes that is written last. A directory without a
+//! manifest was interrupted and is never taken for a whole run.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use kbench::decision::Decision;
+use kbench::evidence::Environment;
+use kbench::gate::Gate;
+use kbench::judge::Evidence;
+use kbench::suite::Suite;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::build::Built;
+use crate::cubin::sha256_hex;
+use crate::files::write_whole;
+
+/// The file that makes a run whole.
+const MANIFEST: &str = "manifest.json";
+
+/// A run directory.
+#[derive(Clone, Debug)]
+pub struct RunDir {
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+impl RunDir {
+    /// Makes a new one under `parent`: `<UTC>-<short sha>-<suite>`, with a number where that is taken.
+    pub fn create(parent: &Path, short_commit: &str, suite: &str) -> Result<RunDir> {
+        std::fs::create_dir_all(parent).with_context(|| cannot_write(parent))?;
+        let name = format!("{}-{short_commit}-{suite}", jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ"));
+        for number in 1.. {
+            let path = parent.join(if number == 1 { name.clone() } else { format!("{name}-{number}") });
+            match std::fs::create_dir(&path) {
+                Ok(()) => return Ok(RunDir { path }),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error).with_context(|| cannot_write(parent)),
+            }
+        }
+        bail!("no name is free under `{}`", parent.display())
+    }
+
+    /// An existing one, whole or not.
+    pub fn open(path: &Path) -> Result<RunDir> {
+        ensure!(path.join("suite.toml").is_file(), "`{}` is not a run directory: it has no suite.toml", path.display());
+        Ok(RunDir { path: path.to_owned() })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Folder of the logs.
+    pub fn logs(&self) -> PathBuf {
+        self.path.join("logs")
+    }
+
+    /// Whether its manifest was written.
+    pub fn is_whole(&self) -> bool {
+        self.path.join(MANIFEST).is_file()
+    }
+
+    /// Writes text.
+    pub fn write(&self, file: &str, text: &str) -> Result<()> {
+        let path = self.path.join(file);
+        std::fs::create_dir_all(path.parent().context("a file has a folder")?)?;
+        write_whole(&path, text.as_bytes())
+    }
+
+    /// Writes JSON.
+    pub fn write_json(&self, file: &str, value: &impl Serialize) -> Result<()> {
+        self.write(file, &format!("{}\n", serde_json::to_string_pretty(value)?))
+    }
+
+    /// Reads JSON.
+    pub fn read_json<T: DeserializeOwned>(&self, file: &str) -> Result<T> {
+        let path = self.path.join(file);
+        let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("`{}` is not what it should be", path.display()))
+    }
+
+    /// Reads JSON if the file is there.
+    pub fn read_if_there<T: DeserializeOwned>(&self, file: &str) -> Result<Option<T>> {
+        if self.path.join(file).is_file() { self.read_json(file).map(Some) } else { Ok(None) }
+    }
+
+    /// The suite as used.
+    pub fn suite(&self) -> Result<Suite> {
+        let path = self.path.join("suite.toml");
+        let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
+        Suite::parse(&text).with_context(|| format!("`{}`", path.display()))
+    }
+
+    /// All evidence of a whole run.
+    pub fn evidence(&self) -> Result<Evidence> {
+        Ok(Evidence {
+            builds: self.read_json("builds.json")?,
+            checks: self.read_json("check.json")?,
+            samples: self.read_json("samples.json")?,
+            peers: self.read_json("peers.json")?,
+        })
+    }
+
+    /// The recorded judgement: environment, gates, decision.
+    pub fn judgement(&self) -> Result<(Environment, Vec<Gate>, Decision)> {
+        Ok((self.read_json("ENV.json")?, self.read_json("gates.json")?, self.read_json("decision.json")?))
+    }
+
+    /// Copies what was built: `builds/<variant>[-<arch>]/{kernel.ptx, kernel.cubin, ptxas.txt, build.json}`.
+    pub fn keep_build(&self, built: &Built, suite_arch: &str) -> Result<()> {
+        let record = &built.record;
+        let folder = if record.arch == suite_arch {
+            record.variant.clone()
+        } else {
+            format!("{}-{}", record.variant, record.arch)
+        };
+        let target = self.path.join("builds").join(folder);
+        std::fs::create_dir_all(&target).with_context(|| cannot_write(&target))?;
+        for file in ["kernel.ptx", "kernel.cubin", "ptxas.txt"] {
+            let source = built.dir.join(file);
+            let bytes = std::fs::read(&source).with_context(|| format!("failed to read `{}`", source.display()))?;
+            write_whole(&target.join(file), &bytes)?;
+        }
+        write_whole(&target.join("build.json"), serde_json::to_string_pretty(record)?.as_bytes())
+    }
+
+    /// Hashes every file and writes the manifest: from now on the run is whole.
+    pub fn seal(&self) -> Result<()> {
+        self.write_json(MANIFEST, &self.hashes()?)
+    }
+
+    fn hashes(&self) -> Result<BTreeMap<String, String>> {
+        let mut hashes = BTreeMap::new();
+        let mut folders = vec![self.path.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder)? {
+                let path = entry?.path();
+                let name = path.strip_prefix(&self.path)?.to_string_lossy().into_owned();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if name != MANIFEST {
+                    hashes.insert(name, sha256_hex(&std::fs::read(&path)?));
+                }
+            }
+        }
+        Ok(hashes)
+    }
+
+    /// Every difference between the files and the manifest, one sentence each.
+    pub fn differences(&self) -> Result<Vec<String>> {
+        ensure!(
+            self.is_whole(),
+            "`{}` has no manifest: the run was interrupted; continue it with --resume",
+            self.path.display()
+        );
+        let recorded: BTreeMap<String, String> = self.read_json(MANIFEST)?;
+        let found = self.hashes()?;
+        let mut differences = Vec::new();
+        for (file, hash) in &recorded {
+            match found.get(file) {
+                None => differences.push(format!("{file} is missing")),
+                Some(other) if other != hash => differences.push(format!("{file} was changed")),
+                Some(_) => {}
+            }
+        }
+        let added = found.keys().filter(|file| !recorded.contains_key(*file));
+        differences.extend(added.map(|file| format!("{file} was added")));
+        Ok(differences)
+    }
+}
+
+fn cannot_write(path: &Path) -> String {
+    format!("cannot write to `{}`; choose another folder with --out", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_whole_only_with_its_manifest_and_every_change_is_seen() {
+        let parent = tempfile::tempdir().unwrap();
+        let run = RunDir::create(parent.path(), "abc1234", "t").unwrap();
+        assert!(run.name().ends_with("Z-abc1234-t"), "{}", run.name());
+        run.write("a.txt", "a").unwrap();
+        run.write("logs/b.txt", "b").unwrap();
+        assert!(!run.is_whole() && run.differences().is_err());
+        run.seal().unwrap();
+        assert_eq!(run.differences().unwrap(), [""; 0]);
+        std::fs::write(run.path.join("a.txt"), "x").unwrap();
+        std::fs::remove_file(run.path.join("logs/b.txt")).unwrap();
+        std::fs::write(run.path.join("c.txt"), "c").unwrap();
+        assert_eq!(run.differences().unwrap(), ["a.txt was changed", "logs/b.txt is missing", "c.txt was added"]);
+    }
+
+    #[test]
+    fn two_runs_of_one_second_have_two_folders() {
+        let parent = tempfile::tempdir().unwrap();
+        let names: std::collections::BTreeSet<_> =
+            (0..3).map(|_| RunDir::create(parent.path(), "abc1234", "t").unwrap().name()).collect();
+        assert_eq!(names.len(), 3);
+    }
+
+    #[test]
+    fn a_file_in_the_way_is_one_clear_line() {
+        let parent = tempfile::tempdir().unwrap();
+        let file = parent.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let error = RunDir::create(&file, "abc1234", "t").unwrap_err().to_string();
+        assert!(error.contains("--out"), "{error}");
+    }
+}

@@ -1,0 +1,213 @@
+//! Runs `sdpa-runner`: one process a job, in a process group of its own, with a limit on how long it may be silent.
+//! Whatever happens to it becomes a value here; it never takes the pipeline with it.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, PipeReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use kbench::job::{Event, Job};
+
+use crate::layout::Layout;
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// `Done` was its last word.
+    Done,
+    /// It said why it could not go on.
+    Error(String),
+    /// It died without a last word: a signal, a silent exit, or silence past the limit.
+    Lost(String),
+}
+
+/// Where the runner is and where its logs go.
+#[derive(Clone, Debug)]
+pub struct Runner {
+    /// The program and leading arguments: the runner itself, or a tool that wraps it.
+    pub command: Vec<String>,
+    /// Folder of the logs.
+    pub logs: PathBuf,
+}
+
+impl Runner {
+    /// The runner of a dist folder, or the checkout's, built first if need be.
+    pub fn locate(layout: &Layout, logs: &Path) -> Result<Runner> {
+        let program = if layout.is_dist() { layout.root.join("sdpa-runner") } else { build(layout)? };
+        Ok(Runner { command: vec![program.display().to_string()], logs: logs.to_owned() })
+    }
+
+    /// Runs a job. `on_event` sees every event; `silence` is how long the runner may say nothing.
+    pub fn run(&self, name: &str, job: &Job, silence: Duration, mut on_event: impl FnMut(Event)) -> Result<End> {
+        std::fs::create_dir_all(&self.logs).with_context(|| format!("failed to create `{}`", self.logs.display()))?;
+        let log = self.logs.join(format!("{name}.log"));
+        let mut child = Child::start(&self.command, &log)?;
+        let line = serde_json::to_string(job)?;
+        // A runner that died at once has closed its end; how it died is told below.
+        let _ = writeln!(child.stdin, "{line}");
+        loop {
+            match child.events.recv_timeout(silence) {
+                Ok(Ok(Event::Done)) => return child.ended(Some(End::Done), &log),
+                Ok(Ok(Event::Error { why })) => return child.ended(Some(End::Error(why)), &log),
+                Ok(Ok(event)) => on_event(event),
+                Ok(Err(line)) => {
+                    return Ok(End::Lost(format!("it wrote `{line}`, which is no event; see `{}`", log.display())));
+                }
+                Err(RecvTimeoutError::Disconnected) => return child.ended(None, &log),
+                Err(RecvTimeoutError::Timeout) => {
+                    let seconds = silence.as_secs();
+                    return Ok(End::Lost(format!(
+                        "it was silent for {seconds} s and was stopped; see `{}`",
+                        log.display()
+                    )));
+                }
+            }
+        }
+    }
+}
+
+/// Builds the runner with optimisation: its reference is float64 arithmetic over millions of elements.
+fn build(layout: &Layout) -> Result<PathBuf> {
+    let step = crate::console::Step::begin("runner", 0);
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let arguments = ["build", "--quiet", "--release", "--locked", "--package", "sdpa-runner"];
+    let output = duct::cmd(&cargo, arguments).dir(&layout.root).stderr_capture().stdout_null().unchecked().run();
+    let output = output.with_context(|| format!("failed to start `{}`", cargo.display()))?;
+    if !output.status.success() {
+        bail!("failed to build sdpa-runner:\n{}", String::from_utf8_lossy(&output.stderr).trim_end());
+    }
+    step.end("ready");
+    Ok(layout.target.join("release/sdpa-runner"))
+}
+
+/// A running runner; stopped, with all its children, when dropped.
+struct Child {
+    handle: duct::Handle,
+    stdin: std::io::PipeWriter,
+    events: Receiver<Result<Event, String>>,
+}
+
+impl Child {
+    fn start(command: &[String], log: &Path) -> Result<Child> {
+        let (program, arguments) = command.split_first().context("the runner is a program")?;
+        let (stdin_reader, stdin) = std::io::pipe().context("failed to make a pipe")?;
+        let (stdout, stdout_writer) = std::io::pipe().context("failed to make a pipe")?;
+        let log_file = File::options().create(true).append(true).open(log);
+        let log_file = log_file.with_context(|| format!("failed to open `{}`", log.display()))?;
+        let expression = duct::cmd(program, arguments)
+            .stdin_file(stdin_reader)
+            .stdout_file(stdout_writer)
+            .stderr_file(log_file)
+            .before_spawn(|command| {
+                command.process_group(0);
+                Ok(())
+            })
+            .unchecked();
+        let handle = expression.start().with_context(|| format!("failed to start `{program}`"))?;
+        // The expression holds our copies of the child's ends; they must close for the child's exit to be seen.
+        drop(expression);
+        Ok(Child { handle, stdin, events: read_events(stdout) })
+    }
+
+    /// Waits for the process and explains an end without a last word.
+    fn ended(self, last_word: Option<End>, log: &Path) -> Result<End> {
+        if let Some(end) = last_word {
+            return Ok(end);
+        }
+        use std::os::unix::process::ExitStatusExt;
+        let status = self.handle.wait().context("failed to wait for the runner")?.status;
+        let how = match (status.signal(), status.code()) {
+            (Some(9), _) => "it was killed (signal 9; out of memory, or by hand)".to_owned(),
+            (Some(signal), _) => format!("it was ended by signal {signal}"),
+            (None, code) => format!("it exited with status {} and no last word", code.unwrap_or(-1)),
+        };
+        Ok(End::Lost(format!("{how}; see `{}`", log.display())))
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        for pid in self.handle.pids() {
+            if let Some(pid) = rustix::process::Pid::from_raw(pid as i32) {
+                // The group holds the runner and the peers it started.
+                let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+            }
+        }
+        let _ = self.handle.wait();
+    }
+}
+
+/// Parses lines on a thread, so that waiting for them can have a limit.
+fn read_events(stdout: PipeReader) -> Receiver<Result<Event, String>> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines() {
+            let Ok(line) = line else { break };
+            let event = serde_json::from_str(&line).map_err(|_| line.chars().take(200).collect());
+            if sender.send(event).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A shell script in the runner's place.
+    fn run(script: &str, silence: Duration) -> (End, Vec<Event>, tempfile::TempDir) {
+        let logs = tempfile::tempdir().unwrap();
+        let command = vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()];
+        let runner = Runner { command, logs: logs.path().to_owned() };
+        let mut events = Vec::new();
+        let end = runner.run("test", &Job::Probe, silence, |event| events.push(event)).unwrap();
+        (end, events, logs)
+    }
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn events_arrive_and_done_ends_the_job() {
+        let progress = r#"{"event":"progress","done":1,"total":2,"what":"x"}"#;
+        let (end, events, logs) = run(
+            &format!("read job; echo \"$job\" >&2; echo '{progress}'; echo '{{\"event\":\"done\"}}'; sleep 60"),
+            LONG,
+        );
+        assert_eq!(end, End::Done);
+        assert_eq!(events.len(), 1);
+        let log = std::fs::read_to_string(logs.path().join("test.log")).unwrap();
+        assert_eq!(log.trim(), r#"{"job":"probe"}"#);
+    }
+
+    #[test]
+    fn every_other_end_is_told_apart() {
+        let lost = |script: &str, silence| match run(script, silence).0 {
+            End::Lost(why) => why,
+            other => panic!("{other:?}"),
+        };
+        assert!(lost("exit 7", LONG).contains("exited with status 7"));
+        assert!(lost("kill -9 $$", LONG).contains("signal 9"));
+        assert!(lost("kill -SEGV $$", LONG).contains("signal 11"));
+        assert!(lost("echo hello; sleep 60", LONG).contains("`hello`, which is no event"));
+        assert!(lost("sleep 60", Duration::from_millis(200)).contains("silent"));
+        assert_eq!(run(r#"echo '{"event":"error","why":"no room"}'"#, LONG).0, End::Error("no room".into()));
+    }
+
+    #[test]
+    fn children_of_the_runner_die_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("alive");
+        let script = format!("(while true; do date >> '{}'; sleep 0.05; done) & sleep 60", file.display());
+        run(&script, Duration::from_millis(400));
+        assert!(file.exists(), "the grandchild ran");
+        let size = || std::fs::metadata(&file).unwrap().len();
+        let before = size();
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(before, size(), "the grandchild is still writing");
+    }
+}

@@ -1,0 +1,221 @@
+//! End to end: the `xtask` binary with the real compilers and kernels. Only the runner is a stand-in where a test needs
+//! a machine that this one is not: one without a GPU, or one whose GPU process dies.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{CLAIMS_A_GPU, Dist, NO_GPU, files};
+
+#[test]
+fn without_a_gpu_resources_are_gated_and_the_rest_is_deferred_with_a_remedy() {
+    let dist = Dist::new(NO_GPU);
+    let ran = dist.run(&["validate", "--stage5"]).expect(3);
+    for variant in ["stage2", "ws-p1", "ws-p2", "stage0", "stage1"] {
+        for gate in ["registers", "shared memory", "spills", "fits the chip"] {
+            let lines = ran.lines(&[variant, gate, "PASS"]);
+            assert!(!lines.is_empty(), "{variant} {gate}:\n{}", ran.stdout);
+        }
+        let row = format!("│ {variant} ");
+        let deferred = ran.lines(&[&row, "errors against float64", "DEFERRED", "run on a machine with an NVIDIA GPU"]);
+        assert_eq!(deferred.len(), 1, "{variant}");
+    }
+    assert_eq!(ran.lines(&["latency reduction on mission", "DEFERRED"]).len(), 2);
+    assert!(ran.lines(&["stage5: DEFER ws-p1"]).len() == 1);
+
+    let run = &dist.runs()[0];
+    let found = files(run);
+    let expected = [
+        "ENV.json",
+        "REPORT.md",
+        "builds.json",
+        "check.json",
+        "decision.json",
+        "gates.json",
+        "manifest.json",
+        "peers.json",
+        "samples.json",
+        "suite.toml",
+        "logs/probe.log",
+        "builds/ws-p1/kernel.ptx",
+        "builds/ws-p1/kernel.cubin",
+        "builds/ws-p1/ptxas.txt",
+        "builds/ws-p1/build.json",
+    ];
+    for file in expected {
+        assert!(found.iter().any(|f| f == file), "{file} is not in {found:?}");
+    }
+    let environment = std::fs::read_to_string(run.join("ENV.json")).unwrap();
+    for fact in ["0123456789abcdef", "\"dirty\": false", "\"nvcc\": \"13", "\"--stage5\"", "Linux"] {
+        assert!(environment.contains(fact), "{fact} is not in {environment}");
+    }
+
+    // Sealed evidence verifies; a changed byte does not.
+    let path = run.display().to_string();
+    dist.run(&["verify", &path]).expect(0);
+    let gates = run.join("gates.json");
+    let text = std::fs::read_to_string(&gates).unwrap();
+    std::fs::write(&gates, text.replacen("DEFERRED", "PASS", 1)).unwrap();
+    let faults = dist.run(&["verify", &path]).expect(1);
+    assert!(faults.stdout.contains("gates.json was changed") && faults.stdout.contains("the evidence gives DEFERRED"));
+
+    // The second time nothing is compiled, and a deferral can be allowed.
+    let begin = Instant::now();
+    let again = dist.run(&["validate", "--stage5", "--allow-deferred"]).expect(0);
+    assert!(again.stderr.contains("0 compiled, 5 from cache, 0 failed"), "{}", again.stderr);
+    assert!(begin.elapsed() < Duration::from_secs(10));
+    let history = dist.run(&["history"]).expect(0);
+    assert_eq!(history.lines(&["no GPU", "DEFER ws-p1"]).len(), 2);
+}
+
+#[test]
+fn one_changed_toggle_rebuilds_one_variant() {
+    let dist = Dist::new(NO_GPU);
+    let suite = "kbench/suites/stage5.toml";
+    dist.edit(suite, "variant = \"ws-p1\"", "variant = \"mine\"");
+    dist.edit(suite, "unless_spills = \"ws-p1\"", "");
+    dist.edit(suite, "[resources]", "[variants.mine]\nbase = \"stage1\"\ntoggles = { stages = 3 }\n\n[resources]");
+    let first = dist.run(&["validate", "--stage5", "--allow-deferred"]).expect(0);
+    assert!(first.stderr.contains("5 compiled, 0 from cache"), "{}", first.stderr);
+    dist.edit(suite, "toggles = { stages = 3 }", "toggles = { stages = 4 }");
+    let second = dist.run(&["validate", "--stage5", "--allow-deferred"]).expect(0);
+    assert!(second.stderr.contains("1 compiled, 4 from cache"), "{}", second.stderr);
+}
+
+#[test]
+fn a_kernel_that_ignores_a_toggle_is_refused_by_the_echo() {
+    let dist = Dist::new(NO_GPU);
+    let source = "sdpa-kernel/cuda/sdpa_ladder.cu";
+    dist.edit(source, "kStages = SDPA_STAGES;", "kStages = SDPA_STAGES > 2 ? 2 : SDPA_STAGES;");
+    let suite = "kbench/suites/stage2.toml";
+    dist.edit(suite, "variant = \"stage2\"", "variant = \"deaf\"");
+    dist.edit(suite, "[resources]", "[variants.deaf]\nbase = \"stage2\"\ntoggles = { stages = 3 }\n\n[resources]");
+    let ran = dist.run(&["validate", "--stage2"]).expect(1);
+    assert!(!ran.lines(&["deaf", "toggle echo", "stages: asked 3, compiled 2", "FAIL"]).is_empty(), "{}", ran.stdout);
+    assert!(!ran.lines(&["stage2: FIX deaf: identity"]).is_empty(), "{}", ran.stdout);
+}
+
+#[test]
+fn the_control_under_another_name_fails_as_the_same_code() {
+    let dist = Dist::new(NO_GPU);
+    let suite = "kbench/suites/stage2.toml";
+    dist.edit(suite, "variant = \"stage2\"", "variant = \"impostor\"");
+    dist.edit(suite, "[resources]", "[variants.impostor]\nbase = \"stage1\"\n\n[resources]");
+    let ran = dist.run(&["validate", "--stage2"]).expect(1);
+    assert!(!ran.lines(&["impostor", "own machine code", "same code as control", "FAIL"]).is_empty(), "{}", ran.stdout);
+    assert!(!ran.lines(&["FIX impostor: identity: same code as control"]).is_empty());
+}
+
+#[test]
+fn a_syntax_error_is_shown_with_file_and_line_and_fails_the_build() {
+    let dist = Dist::new(NO_GPU);
+    dist.write("sdpa-kernel/cuda/include/sdpa/broken.cuh", "#pragma once\nint broken = ;\n");
+    dist.edit(
+        "sdpa-kernel/cuda/sdpa_ladder.cu",
+        "#include \"sdpa/params.h\"",
+        "#include \"sdpa/params.h\"\n#include \"sdpa/broken.cuh\"",
+    );
+    let ran = dist.run(&["build", "stage0"]).expect(1);
+    assert!(ran.stdout.contains("broken.cuh(") && ran.stdout.contains("error"), "{}", ran.stdout);
+    let ran = dist.run(&["validate", "--stage5"]).expect(1);
+    assert!(!ran.lines(&["ws-p1", "compiles", "broken.cuh(", "FAIL"]).is_empty(), "{}", ran.stdout);
+    assert!(!ran.lines(&["FIX"]).is_empty());
+}
+
+#[test]
+fn wrong_usage_is_one_clear_line_and_status_2() {
+    let dist = Dist::new(NO_GPU);
+    dist.write("kbench/suites/wrong.toml", "name = 3\n");
+    dist.write(
+        "unknown.toml",
+        &std::fs::read_to_string(dist.path("kbench/suites/stage5.toml")).unwrap().replace("about", "abut"),
+    );
+    let cases: &[(&[&str], &str)] = &[
+        (&["validate", "--suite", "stage9"], "unknown suite `stage9`: use one of stage1, stage2, stage5"),
+        (&["validate", "--stage5", "--shapes", "huge"], "unknown shape `huge`: use one of tiny, small"),
+        (&["build", "stage7"], "unknown variant `stage7`: use one of stage0"),
+        (&["bench", "stage7"], "unknown variant `stage7`"),
+        (&["validate", "--suite", "wrong"], "invalid type: integer `3`, expected a string"),
+        (&["validate", "--suite", "unknown.toml"], "unknown field `abut`"),
+        (&["validate", "--stage5", "--iters", "0"], "--iters"),
+        (
+            &["validate", "--stage5", "--out", "/proc/nowhere"],
+            "cannot write to `/proc/nowhere`; choose another folder with --out",
+        ),
+        (&["validate", "--stage5", "--device", "gpu"], "--device gpu: no CUDA driver library"),
+        (&["build", "--arch", "avx2"], "unknown architecture `avx2`"),
+        (&["report", "/nowhere"], "is not a run directory"),
+        (&["validate", "--resume", "/nowhere"], "is not a run directory"),
+    ];
+    for (arguments, message) in cases {
+        let ran = dist.run(arguments).expect(2);
+        let errors: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+        assert!(matches!(errors.as_slice(), [line] if line.contains(message)), "{arguments:?}: {}", ran.stderr);
+        assert!(!ran.stdout.contains("PASS"), "{arguments:?}");
+    }
+    assert!(dist.runs().iter().all(|run| !run.join("manifest.json").exists()), "no refused run looks whole");
+}
+
+#[test]
+fn a_runner_that_dies_on_every_launch_is_a_fail_that_names_the_signal() {
+    let dist = Dist::new(&format!(
+        "{CLAIMS_A_GPU}\ncase \"$job\" in *'\"job\":\"launch\"'*) kill -9 $$;; esac\necho '{{\"event\":\"done\"}}'"
+    ));
+    let ran = dist.run(&["validate", "--stage5", "--smoke", "--peers", "none"]).expect(1);
+    assert!(!ran.lines(&["ws-p1", "every case ran", "signal 9", "FAIL"]).is_empty(), "{}", ran.stdout);
+    assert!(!ran.lines(&["FIX"]).is_empty());
+    assert!(!ran.stdout.contains("MERGE"), "{}", ran.stdout);
+}
+
+#[test]
+fn a_runner_that_dies_while_timing_leaves_no_samples_and_no_verdict() {
+    // It answers launches and errors as a perfect kernel would, then is killed in the bench job.
+    let body = r#"
+case "$job" in
+*'"job":"bench"'*) echo '{"event":"progress","done":0,"total":16,"what":"timing small"}'; kill -9 $$;;
+esac
+python3 - "$job" <<'PY'
+import json, sys
+job = json.loads(sys.argv[1])
+say = lambda event, **rest: print(json.dumps({"event": event, **rest}), flush=True)
+errors = dict(elements=1, nan=0, inf=0, kernel_max=0.001, kernel_mean=0.0001, worst_at=[0,0,0,0], floor_max=0.05,
+              end_to_end_max=0.05, end_to_end_mean=0.003, bad_share=0.0, reference_amax=1.0, from_control_max=0.0)
+for problem in job["problems"]:
+    if job["job"] == "launch":
+        say("launched", outcome=dict(problem=problem, failure=None, output_sha256="00", repeat_equal=True,
+                                     inputs_unchanged=True, guards_intact=True))
+    else:
+        for subject in job["outputs"]:
+            say("compared", subject=subject, problem=problem, errors=errors)
+say("done")
+PY"#;
+    let dist = Dist::new(&format!("{CLAIMS_A_GPU}{body}"));
+    let ran = dist.run(&["validate", "--stage5", "--peers", "none"]).expect(1);
+    assert!(!ran.lines(&["ws-p1", "kernel error max", "PASS"]).is_empty(), "{}", ran.stdout);
+    assert!(!ran.lines(&["ws-p1", "latency reduction on mission", "signal 9", "FAIL"]).is_empty(), "{}", ran.stdout);
+    assert!(!ran.stdout.contains("MERGE"), "{}", ran.stdout);
+}
+
+#[test]
+fn an_interrupted_run_is_not_whole_and_can_be_resumed() {
+    let dist = Dist::new(&format!("{CLAIMS_A_GPU}\nread until_the_pipeline_is_gone"));
+    let mut child = dist.start(&["validate", "--stage5", "--peers", "none"]);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let launched = |dist: &Dist| dist.runs().first().is_some_and(|run| run.join("logs/launch-stage2.log").exists());
+    while !launched(&dist) {
+        assert!(Instant::now() < deadline, "the first launch never began");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let run = dist.runs()[0].display().to_string();
+    assert!(
+        dist.run(&["verify", &run]).expect(2).stderr.contains("the run was interrupted; continue it with --resume")
+    );
+    assert!(dist.run(&["history"]).expect(0).stdout.contains("interrupted"));
+    dist.runner(NO_GPU);
+    dist.run(&["validate", "--resume", &run]).expect(3);
+    dist.run(&["verify", &run]).expect(0);
+    assert_eq!(dist.runs().len(), 1);
+    assert!(dist.run(&["validate", "--resume", &run]).expect(2).stderr.contains("is whole"));
+}

@@ -1,0 +1,151 @@
+//! A dist folder in a temporary place, with the real `xtask`, the real compilers and a runner that a test writes.
+//! What the kernels' sources or suites say can be changed there without touching the checkout.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use xtask::layout::Layout;
+use xtask::toolchain;
+
+/// A runner on a machine without a GPU.
+pub const NO_GPU: &str = r#"read job
+echo '{"event":"no-device","why":"no CUDA driver library on this machine; run on a machine with an NVIDIA GPU"}'
+echo '{"event":"done"}'"#;
+
+/// The answer to `probe` of a runner that claims a GPU; what it does with other jobs follows.
+pub const CLAIMS_A_GPU: &str = r#"read job
+case "$job" in *'"job":"probe"'*)
+  echo '{"event":"device","device":{"name":"NVIDIA TEST","uuid":"GPU-0","capability":[8,9],"sm_count":58,"max_sm_clock_mhz":2040,"memory_bytes":1,"l2_bytes":1,"max_shared_bytes":101376,"cuda_driver":"13.0","nvml":null},"state":{"sm_clock_mhz":null,"temperature_c":null,"power_w":null,"throttle":[],"power_capped":false},"others":[]}'
+  echo '{"event":"done"}'
+  exit 0;;
+esac
+"#;
+
+/// A dist folder of its own.
+pub struct Dist {
+    dir: tempfile::TempDir,
+    cuda_home: PathBuf,
+}
+
+impl Dist {
+    /// Copies the checkout's sources and suites; `runner` is the body of a shell script.
+    pub fn new(runner: &str) -> Dist {
+        let checkout = Layout::find().expect("the tests run in a checkout");
+        let tools = toolchain::find_or_install(&checkout.target, &|line| eprintln!("{line}")).expect("a CUDA compiler");
+        let cuda_home = tools.nvcc.ancestors().nth(2).expect("nvcc is in a bin folder").to_owned();
+        let dist = Dist { dir: tempfile::tempdir().unwrap(), cuda_home };
+        for folder in ["sdpa-kernel/cuda", "kbench/suites", "kbench/peers"] {
+            let status = Command::new("sh")
+                .args(["-c", "mkdir -p \"$2\" && cp -r \"$1/.\" \"$2\"", "sh"])
+                .args([checkout.root.join(folder), dist.path(folder)])
+                .status();
+            assert!(status.unwrap().success(), "copying {folder}");
+        }
+        std::fs::copy(env!("CARGO_BIN_EXE_xtask"), dist.path("xtask")).unwrap();
+        dist.write(
+            "DIST.json",
+            r#"{"commit":"0123456789abcdef","dirty":false,"diff_sha256":null,"rustc":"rustc 1.95.0"}"#,
+        );
+        dist.runner(runner);
+        dist
+    }
+
+    /// Replaces the runner.
+    pub fn runner(&self, body: &str) {
+        self.write("sdpa-runner", &format!("#!/bin/sh\n{body}\n"));
+        std::fs::set_permissions(self.path("sdpa-runner"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// A path in the folder.
+    pub fn path(&self, relative: &str) -> PathBuf {
+        self.dir.path().join(relative)
+    }
+
+    /// Writes a file.
+    pub fn write(&self, relative: &str, text: &str) {
+        std::fs::write(self.path(relative), text).unwrap();
+    }
+
+    /// Replaces text in a file; it must be there.
+    pub fn edit(&self, relative: &str, from: &str, to: &str) {
+        let text = std::fs::read_to_string(self.path(relative)).unwrap();
+        assert!(text.contains(from), "`{from}` is not in {relative}");
+        self.write(relative, &text.replace(from, to));
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.path("xtask"));
+        command.args(arguments).current_dir(self.dir.path()).env("CUDA_HOME", &self.cuda_home);
+        command.env_remove("CARGO_TARGET_DIR").stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `xtask` to its end.
+    pub fn run(&self, arguments: &[&str]) -> Ran {
+        Ran::of(self.command(arguments).output().unwrap())
+    }
+
+    /// Starts `xtask` and leaves it running.
+    pub fn start(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// The run directories, oldest first.
+    pub fn runs(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.path("kbench/runs")).into_iter().flatten().flatten();
+        let mut runs: Vec<PathBuf> = entries.map(|e| e.path()).collect();
+        runs.sort();
+        runs
+    }
+}
+
+/// How a run of `xtask` ended.
+pub struct Ran {
+    /// Exit status.
+    pub status: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Ran {
+    fn of(output: Output) -> Ran {
+        Ran {
+            status: output.status.code().expect("xtask is not killed by a signal"),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// Asserts the exit status, showing both streams otherwise.
+    #[track_caller]
+    pub fn expect(self, status: i32) -> Ran {
+        assert_eq!(self.status, status, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// The lines of standard output that hold all of `words`.
+    pub fn lines(&self, words: &[&str]) -> Vec<&str> {
+        self.stdout.lines().filter(|line| words.iter().all(|word| line.contains(word))).collect()
+    }
+}
+
+/// Every file under a folder, relative to it, sorted.
+pub fn files(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut left = vec![folder.to_owned()];
+    while let Some(dir) = left.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                left.push(path);
+            } else {
+                found.push(path.strip_prefix(folder).unwrap().display().to_string());
+            }
+        }
+    }
+    found.sort();
+    found
+}
