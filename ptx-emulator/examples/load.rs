@@ -11,11 +11,7 @@ fn main() -> ExitCode {
     for path in std::env::args().skip(1) {
         refused += load(&path);
     }
-    if refused == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Number of problems in one file.
@@ -36,10 +32,7 @@ fn load(path: &str) -> u32 {
         match module.entry(name) {
             Ok(kernel) => {
                 let (words, doubles, predicates) = kernel.registers();
-                println!(
-                    "{path}: {name}: {} operations, rows {words} + {doubles} + {predicates}",
-                    kernel.operations()
-                );
+                println!("{path}: {name}: {} operations, rows {words} + {doubles} + {predicates}", kernel.operations());
             }
             Err(error) => {
                 println!("{path}: {name}: {error}");

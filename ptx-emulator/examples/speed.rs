@@ -17,12 +17,7 @@ struct Case {
 }
 
 const CASES: [Case; 2] = [
-    Case {
-        name: "wmma_flash",
-        source: include_str!("../tests/data/wmma_flash.ptx"),
-        rows: 32,
-        dynamic: 0,
-    },
+    Case { name: "wmma_flash", source: include_str!("../tests/data/wmma_flash.ptx"), rows: 32, dynamic: 0 },
     Case {
         name: "mma_flash",
         source: include_str!("../tests/data/mma_flash.ptx"),
@@ -43,11 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn execute(
-    case: &Case,
-    checks: Checks,
-    threads: usize,
-) -> Result<Outcome, Box<dyn std::error::Error>> {
+fn execute(case: &Case, checks: Checks, threads: usize) -> Result<Outcome, Box<dyn std::error::Error>> {
     let module = Module::parse(case.source)?;
     let kernel = module.entry(case.name)?;
     let mut memory = Memory::new(&module);

@@ -46,20 +46,12 @@ pub struct Checks {
 impl Checks {
     /// Every check.
     pub fn all() -> Checks {
-        Checks {
-            races: true,
-            in_flight: true,
-            uninitialised: true,
-        }
+        Checks { races: true, in_flight: true, uninitialised: true }
     }
 
     /// Only what is always checked; for speed.
     pub fn none() -> Checks {
-        Checks {
-            races: false,
-            in_flight: false,
-            uninitialised: false,
-        }
+        Checks { races: false, in_flight: false, uninitialised: false }
     }
 }
 
@@ -154,8 +146,7 @@ impl Params {
     /// Appends raw bytes at an alignment.
     #[must_use]
     pub fn bytes(mut self, align: usize, value: &[u8]) -> Params {
-        self.bytes
-            .resize(self.bytes.len().next_multiple_of(align.max(1)), 0);
+        self.bytes.resize(self.bytes.len().next_multiple_of(align.max(1)), 0);
         self.bytes.extend_from_slice(value);
         self
     }
@@ -250,9 +241,7 @@ pub struct Outcome {
 impl Outcome {
     /// Findings of severity ERROR.
     pub fn errors(&self) -> impl Iterator<Item = &Finding> {
-        self.findings
-            .iter()
-            .filter(|f| f.severity == Severity::Error)
+        self.findings.iter().filter(|f| f.severity == Severity::Error)
     }
 
     /// Whether nothing of severity WARNING or ERROR was found.

@@ -50,9 +50,7 @@ mod report;
 mod tensor;
 
 pub use exec::run::run;
-pub use launch::{
-    BlockFilter, Checks, EmuError, Launch, Limits, MmaModel, Outcome, Params, Schedule,
-};
+pub use launch::{BlockFilter, Checks, EmuError, Launch, Limits, MmaModel, Outcome, Params, Schedule};
 pub use lower::LoadError;
 pub use memory::{Buffer, Memory, MemoryError};
 pub use module::{Kernel, Module};

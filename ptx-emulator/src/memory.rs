@@ -84,13 +84,7 @@ pub(crate) struct Allocation {
 }
 
 impl Allocation {
-    fn new(
-        name: String,
-        base: u64,
-        bytes: usize,
-        content: Option<&[u8]>,
-        read_only: bool,
-    ) -> Allocation {
+    fn new(name: String, base: u64, bytes: usize, content: Option<&[u8]>, read_only: bool) -> Allocation {
         let count = bytes.div_ceil(4);
         // Undefined memory reads as NaN in every float format and as -1.
         let words = (0..count).map(|_| AtomicU32::new(u32::MAX)).collect();
@@ -99,15 +93,7 @@ impl Allocation {
             None => (0..bytes.div_ceil(32)).map(|_| AtomicU32::new(0)).collect(),
         };
         let wide = Mutex::new(());
-        let allocation = Allocation {
-            name,
-            base,
-            bytes: bytes as u64,
-            read_only,
-            words,
-            defined,
-            wide,
-        };
+        let allocation = Allocation { name, base, bytes: bytes as u64, read_only, words, defined, wide };
         for (i, &byte) in content.unwrap_or_default().iter().enumerate() {
             allocation.store(i as u64, 1, u64::from(byte));
         }
@@ -212,20 +198,11 @@ impl Memory {
             .iter()
             .map(|image| {
                 let (name, content) = (image.name.clone(), Some(image.bytes.as_slice()));
-                Allocation::new(
-                    name,
-                    image.address,
-                    image.bytes.len(),
-                    content,
-                    image.constant,
-                )
+                Allocation::new(name, image.address, image.bytes.len(), content, image.constant)
             })
             .collect();
         allocations.sort_by_key(|a| a.base);
-        Memory {
-            allocations,
-            next: BUFFER_BASE,
-        }
+        Memory { allocations, next: BUFFER_BASE }
     }
 
     /// A buffer of `bytes` undefined bytes; reading them before writing is reported.
@@ -238,62 +215,29 @@ impl Memory {
         self.add(name, content.len(), Some(content))
     }
 
-    fn add(
-        &mut self,
-        name: &str,
-        bytes: usize,
-        content: Option<&[u8]>,
-    ) -> Result<Buffer, MemoryError> {
+    fn add(&mut self, name: &str, bytes: usize, content: Option<&[u8]>) -> Result<Buffer, MemoryError> {
         if bytes > MAX_BUFFER_BYTES {
-            return Err(MemoryError::TooLarge {
-                name: name.to_owned(),
-                bytes,
-            });
+            return Err(MemoryError::TooLarge { name: name.to_owned(), bytes });
         }
         let address = self.next;
         self.next = (address + bytes as u64 + RED_ZONE_BYTES).next_multiple_of(BUFFER_ALIGN);
-        self.allocations.push(Allocation::new(
-            name.to_owned(),
-            address,
-            bytes,
-            content,
-            false,
-        ));
+        self.allocations.push(Allocation::new(name.to_owned(), address, bytes, content, false));
         Ok(Buffer { address, bytes })
     }
 
     /// Handle of a module variable, to read or set it from the host.
     pub fn symbol(&self, name: &str) -> Option<Buffer> {
-        let found = self
-            .allocations
-            .iter()
-            .find(|a| a.base < BUFFER_BASE && a.name == name)?;
-        Some(Buffer {
-            address: found.base,
-            bytes: found.bytes as usize,
-        })
+        let found = self.allocations.iter().find(|a| a.base < BUFFER_BASE && a.name == name)?;
+        Some(Buffer { address: found.base, bytes: found.bytes as usize })
     }
 
-    fn checked(
-        &self,
-        buffer: Buffer,
-        start: usize,
-        len: usize,
-    ) -> Result<&Allocation, MemoryError> {
-        let unknown = MemoryError::UnknownBuffer {
-            address: buffer.address,
-        };
+    fn checked(&self, buffer: Buffer, start: usize, len: usize) -> Result<&Allocation, MemoryError> {
+        let unknown = MemoryError::UnknownBuffer { address: buffer.address };
         let Some(found) = self.find(buffer.address, 1) else {
-            let empty = self
-                .allocations
-                .iter()
-                .find(|a| a.base == buffer.address && a.bytes == 0);
+            let empty = self.allocations.iter().find(|a| a.base == buffer.address && a.bytes == 0);
             return empty.filter(|_| start == 0 && len == 0).ok_or(unknown);
         };
-        if start
-            .checked_add(len)
-            .is_none_or(|end| end as u64 > found.bytes)
-        {
+        if start.checked_add(len).is_none_or(|end| end as u64 > found.bytes) {
             return Err(MemoryError::OutOfRange {
                 name: found.name.clone(),
                 start,
@@ -305,12 +249,7 @@ impl Memory {
     }
 
     /// Copies `content` to byte `start` of the buffer and marks it defined.
-    pub fn write(
-        &mut self,
-        buffer: Buffer,
-        start: usize,
-        content: &[u8],
-    ) -> Result<(), MemoryError> {
+    pub fn write(&mut self, buffer: Buffer, start: usize, content: &[u8]) -> Result<(), MemoryError> {
         let allocation = self.checked(buffer, start, content.len())?;
         for (i, &byte) in content.iter().enumerate() {
             let offset = (start + i) as u64;
@@ -323,29 +262,21 @@ impl Memory {
     /// All bytes of the buffer; undefined ones read as 0xFF.
     pub fn read(&self, buffer: Buffer) -> Result<Vec<u8>, MemoryError> {
         let allocation = self.checked(buffer, 0, buffer.bytes)?;
-        let words = allocation
-            .words
-            .iter()
-            .flat_map(|w| w.load(Relaxed).to_le_bytes());
+        let words = allocation.words.iter().flat_map(|w| w.load(Relaxed).to_le_bytes());
         Ok(words.take(buffer.bytes).collect())
     }
 
     /// The buffer as f32 values; a trailing partial value is dropped.
     pub fn read_f32(&self, buffer: Buffer) -> Result<Vec<f32>, MemoryError> {
         let allocation = self.checked(buffer, 0, buffer.bytes)?;
-        let values = allocation
-            .words
-            .iter()
-            .map(|w| f32::from_bits(w.load(Relaxed)));
+        let values = allocation.words.iter().map(|w| f32::from_bits(w.load(Relaxed)));
         Ok(values.take(buffer.bytes / 4).collect())
     }
 
     /// Number of bytes that were never written.
     pub fn undefined_bytes(&self, buffer: Buffer) -> Result<usize, MemoryError> {
         let allocation = self.checked(buffer, 0, buffer.bytes)?;
-        Ok((0..allocation.bytes)
-            .filter(|&at| !allocation.is_defined(at, 1))
-            .count())
+        Ok((0..allocation.bytes).filter(|&at| !allocation.is_defined(at, 1)).count())
     }
 
     /// The allocation that contains the whole access.
@@ -358,9 +289,7 @@ impl Memory {
     pub(crate) fn index_of(&self, address: u64, size: u64) -> Option<usize> {
         let after = self.allocations.partition_point(|a| a.base <= address);
         let index = after.checked_sub(1)?;
-        self.allocations[index]
-            .covers(address, size)
-            .then_some(index)
+        self.allocations[index].covers(address, size).then_some(index)
     }
 
     /// Allocation by index.
@@ -379,9 +308,7 @@ impl Memory {
         let below = after.checked_sub(1).map(|i| &self.allocations[i]);
         let above = self.allocations.get(after);
         match (below, above) {
-            (Some(b), Some(a)) if a.base - address < address - (b.base + b.bytes).min(address) => {
-                Some(a)
-            }
+            (Some(b), Some(a)) if a.base - address < address - (b.base + b.bytes).min(address) => Some(a),
             (Some(b), _) => Some(b),
             (None, above) => above,
         }

@@ -50,22 +50,12 @@ impl Module {
         for var in &placed {
             next = next.next_multiple_of(u64::from(var.align.max(16)));
             if symbols.insert(var.name.clone(), next).is_some() {
-                return Err(ParseError::new(
-                    var.line,
-                    format!("`{}` is defined twice", var.name),
-                ));
+                return Err(ParseError::new(var.line, format!("`{}` is defined twice", var.name)));
             }
             next += var.bytes + SYMBOL_GAP;
         }
-        let images = placed
-            .iter()
-            .map(|v| image(v, &symbols))
-            .collect::<Result<_, _>>()?;
-        Ok(Module {
-            images,
-            symbols,
-            unit,
-        })
+        let images = placed.iter().map(|v| image(v, &symbols)).collect::<Result<_, _>>()?;
+        Ok(Module { images, symbols, unit })
     }
 
     /// Names of the kernels, in the order of the text.
@@ -81,11 +71,7 @@ impl Module {
 
     /// Loads a kernel; anything in it that cannot be executed faithfully is refused here.
     pub fn entry(&self, name: &str) -> Result<Kernel, LoadError> {
-        let found = self
-            .unit
-            .functions
-            .iter()
-            .position(|f| f.entry && f.defined && f.name == name);
+        let found = self.unit.functions.iter().position(|f| f.entry && f.defined && f.name == name);
         let Some(index) = found else {
             return Err(LoadError {
                 line: 0,
@@ -94,18 +80,12 @@ impl Module {
             });
         };
         let program = lower::lower(&self.unit, index, &self.symbols)?;
-        Ok(Kernel {
-            program,
-            files: self.unit.files.clone(),
-        })
+        Ok(Kernel { program, files: self.unit.files.clone() })
     }
 
     /// Initial bytes of a `.global` or `.const` variable.
     pub fn global_symbol(&self, name: &str) -> Option<&[u8]> {
-        self.images
-            .iter()
-            .find(|i| i.name == name)
-            .map(|i| i.bytes.as_slice())
+        self.images.iter().find(|i| i.name == name).map(|i| i.bytes.as_slice())
     }
 
     pub(crate) fn images(&self) -> &[Image] {
@@ -122,9 +102,7 @@ impl Kernel {
     /// Offset and size in bytes of each parameter.
     pub fn parameters(&self) -> Vec<(usize, usize)> {
         let params = self.program.params.iter();
-        params
-            .map(|p| (p.offset as usize, p.bytes as usize))
-            .collect()
+        params.map(|p| (p.offset as usize, p.bytes as usize)).collect()
     }
 
     /// Size in bytes of the parameter block.
@@ -139,11 +117,7 @@ impl Kernel {
 
     /// Registers after decoding: 32-bit rows, 64-bit rows and predicates.
     pub fn registers(&self) -> (usize, usize, usize) {
-        (
-            self.program.w_rows,
-            self.program.d_rows,
-            self.program.p_rows,
-        )
+        (self.program.w_rows, self.program.d_rows, self.program.p_rows)
     }
 }
 
@@ -154,10 +128,7 @@ fn image(var: &Var, symbols: &HashMap<String, u64>) -> Result<Image, ParseError>
             InitItem::Bytes(part) => bytes.extend_from_slice(part),
             InitItem::Address(name, offset) => {
                 let address = symbols.get(name).ok_or_else(|| {
-                    ParseError::new(
-                        var.line,
-                        format!("`{name}` in the value of `{}` is unknown", var.name),
-                    )
+                    ParseError::new(var.line, format!("`{name}` in the value of `{}` is unknown", var.name))
                 })?;
                 bytes.extend_from_slice(&address.wrapping_add(*offset as u64).to_le_bytes());
             }
@@ -166,10 +137,5 @@ fn image(var: &Var, symbols: &HashMap<String, u64>) -> Result<Image, ParseError>
     // Variables without a value are zero, as the loader of the hardware leaves them.
     bytes.resize(var.bytes as usize, 0);
     let address = symbols.get(&var.name).copied().unwrap_or(SYMBOL_BASE);
-    Ok(Image {
-        name: var.name.clone(),
-        address,
-        constant: var.space == VarSpace::Const,
-        bytes,
-    })
+    Ok(Image { name: var.name.clone(), address, constant: var.space == VarSpace::Const, bytes })
 }

@@ -138,12 +138,7 @@ impl fmt::Display for Finding {
         for note in &self.notes {
             write!(f, "\n  {note}")?;
         }
-        write!(
-            f,
-            "\n  {} hit{}",
-            self.hits,
-            if self.hits == 1 { "" } else { "s" }
-        )
+        write!(f, "\n  {} hit{}", self.hits, if self.hits == 1 { "" } else { "s" })
     }
 }
 
@@ -194,15 +189,7 @@ impl Findings {
         let (message, notes) = describe();
         let sites = sites.iter().map(|s| resolve(kernel, s)).collect();
         self.index.insert(key, self.list.len());
-        self.list.push(Finding {
-            kind,
-            severity,
-            message,
-            block,
-            sites,
-            notes,
-            hits: 1,
-        });
+        self.list.push(Finding { kind, severity, message, block, sites, notes, hits: 1 });
     }
 
     /// Adds the findings of another block.
@@ -226,19 +213,13 @@ fn resolve(kernel: &Kernel, raw: &RawSite) -> Site {
     let program = &kernel.program;
     let pc = raw.pc as usize;
     let origin = program.origins.get(pc).copied().unwrap_or_default();
-    let text = program
-        .texts
-        .get(pc)
-        .and_then(|&t| program.text_table.get(t as usize));
+    let text = program.texts.get(pc).and_then(|&t| program.text_table.get(t as usize));
     let chain = program.sources.get(origin.source as usize);
     let source = chain
         .into_iter()
         .flat_map(|chain| chain.0.iter().rev())
         .map(|pos| {
-            let file = kernel
-                .files
-                .get(&pos.file)
-                .map_or("?", |name| name.rsplit('/').next().unwrap_or(name));
+            let file = kernel.files.get(&pos.file).map_or("?", |name| name.rsplit('/').next().unwrap_or(name));
             format!("{file}:{}", pos.line)
         })
         .collect();

@@ -39,10 +39,7 @@ fn bytes(values: &[i32]) -> Vec<u8> {
 }
 
 fn words(bytes: &[u8]) -> Vec<i32> {
-    bytes
-        .chunks_exact(4)
-        .map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-        .collect()
+    bytes.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
 }
 
 /// Runs a kernel of `sync.ptx` on word buffers; the last one is the output.
@@ -57,10 +54,7 @@ fn run_sync(
 ) -> (Vec<Vec<i32>>, Vec<i32>) {
     let (module, kernel) = load(SYNC, name);
     let mut memory = Memory::new(&module);
-    let buffers: Vec<_> = inputs
-        .iter()
-        .map(|i| memory.alloc_from("in", &bytes(i)).expect("fits"))
-        .collect();
+    let buffers: Vec<_> = inputs.iter().map(|i| memory.alloc_from("in", &bytes(i)).expect("fits")).collect();
     let mut params = buffers.iter().fold(Params::new(), |p, &b| p.pointer(b));
     let output = memory.alloc("out", out * 4).expect("fits");
     if out > 0 {
@@ -72,15 +66,8 @@ fn run_sync(
     let mut launch = Launch::new([grid, 1, 1], [block, 1, 1], params.finish());
     launch.schedule = schedule;
     let outcome = run(&kernel, &memory, &launch).expect("the launch is valid");
-    assert!(
-        outcome.is_clean(),
-        "{name} {schedule:?}: {}",
-        report(&outcome)
-    );
-    let inputs = buffers
-        .iter()
-        .map(|&b| words(&memory.read(b).expect("own")))
-        .collect();
+    assert!(outcome.is_clean(), "{name} {schedule:?}: {}", report(&outcome));
+    let inputs = buffers.iter().map(|&b| words(&memory.read(b).expect("own"))).collect();
     (inputs, words(&memory.read(output).expect("own")))
 }
 
@@ -88,9 +75,7 @@ fn run_sync(
 fn pipelines_move_every_tile() {
     let tiles = 7;
     let input: Vec<i32> = (0..tiles * 64).collect();
-    let expected: Vec<i32> = (0..tiles)
-        .flat_map(|t| (0..64).rev().map(move |i| t * 64 + i))
-        .collect();
+    let expected: Vec<i32> = (0..tiles).flat_map(|t| (0..64).rev().map(move |i| t * 64 + i)).collect();
     for name in ["named_pipeline", "mbarrier_pipeline"] {
         for schedule in SCHEDULES {
             let (_, out) = run_sync(name, &[&input], input.len(), Some(tiles), 1, 96, schedule);
@@ -102,11 +87,8 @@ fn pipelines_move_every_tile() {
 #[test]
 fn a_work_queue_serves_every_tile_once() {
     for schedule in SCHEDULES {
-        let (counters, out) =
-            run_sync("work_queue", &[&[0, 0]], 10 * 64, Some(10), 4, 64, schedule);
-        let expected: Vec<i32> = (0..10)
-            .flat_map(|t| (0..64).map(move |i| t * 1000 + i))
-            .collect();
+        let (counters, out) = run_sync("work_queue", &[&[0, 0]], 10 * 64, Some(10), 4, 64, schedule);
+        let expected: Vec<i32> = (0..10).flat_map(|t| (0..64).map(move |i| t * 1000 + i)).collect();
         assert_eq!(out, expected, "{schedule:?}");
         assert_eq!(counters[0], [0, 0], "{schedule:?}");
     }
@@ -116,26 +98,11 @@ fn a_work_queue_serves_every_tile_once() {
 fn spins_end_under_every_schedule() {
     for schedule in SCHEDULES {
         let (_, out) = run_sync("spin_same_warp", &[&[0]], 32, None, 1, 32, schedule);
-        assert!(
-            out.iter()
-                .enumerate()
-                .all(|(i, &v)| v == if i % 2 == 1 { 7 } else { 1 })
-        );
+        assert!(out.iter().enumerate().all(|(i, &v)| v == if i % 2 == 1 { 7 } else { 1 }));
         let (counters, _) = run_sync("spin_lock", &[&[0], &[0]], 0, None, 2, 64, schedule);
         assert_eq!(counters[1], [128], "{schedule:?}");
-        let (_, out) = run_sync(
-            "flag_across_blocks",
-            &[&[0; 64], &[0]],
-            64,
-            None,
-            2,
-            64,
-            schedule,
-        );
-        assert!(
-            out.iter().enumerate().all(|(i, &v)| v == 3 * i as i32),
-            "{schedule:?}"
-        );
+        let (_, out) = run_sync("flag_across_blocks", &[&[0; 64], &[0]], 64, None, 2, 64, schedule);
+        assert!(out.iter().enumerate().all(|(i, &v)| v == 3 * i as i32), "{schedule:?}");
     }
 }
 
@@ -147,26 +114,14 @@ fn warp_operations_follow_their_definitions() {
     for l in 0..32 {
         assert_eq!(out[l], input[l ^ 5]);
         assert_eq!(out[32 + l], if l >= 3 { input[l - 3] } else { input[l] });
-        assert_eq!(
-            out[64 + l],
-            if l % 16 + 9 < 16 {
-                input[l + 9]
-            } else {
-                input[l]
-            }
-        );
+        assert_eq!(out[64 + l], if l % 16 + 9 < 16 { input[l + 9] } else { input[l] });
         assert_eq!(out[96 + l], input[l / 8 * 8 + l * 7 % 8]);
         let ballot = (0..32).fold(0, |b, i| b | (u(i) & 1) << i);
         assert_eq!(out[128 + l] as u32, ballot);
         let any = input.iter().any(|&x| x > 900);
         assert_eq!(out[160 + l], i32::from(any) + 2);
-        assert_eq!(
-            out[192 + l],
-            input.iter().sum::<i32>() + input.iter().max().expect("not empty")
-        );
-        let same = (0..32).fold(0u32, |m, i| {
-            m | u32::from(input[i] % 3 == input[l] % 3) << i
-        });
+        assert_eq!(out[192 + l], input.iter().sum::<i32>() + input.iter().max().expect("not empty"));
+        let same = (0..32).fold(0u32, |m, i| m | u32::from(input[i] % 3 == input[l] % 3) << i);
         assert_eq!(out[224 + l] as u32, same);
         let odd = ballot.count_ones() as i32;
         let one = i32::from(input.contains(&1));

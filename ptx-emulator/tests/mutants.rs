@@ -12,11 +12,7 @@ const WMMA: &str = include_str!("data/wmma_flash.ptx");
 const MMA: &str = include_str!("data/mma_flash.ptx");
 const SYNC: &str = include_str!("data/sync.ptx");
 
-const RACES: &[Kind] = &[
-    Kind::RaceReadAfterWrite,
-    Kind::RaceWriteAfterRead,
-    Kind::RaceWriteWrite,
-];
+const RACES: &[Kind] = &[Kind::RaceReadAfterWrite, Kind::RaceWriteAfterRead, Kind::RaceWriteWrite];
 
 /// What to do to the `n`th line of a kernel that contains a text.
 enum Change<'a> {
@@ -26,9 +22,7 @@ enum Change<'a> {
 
 /// The source with one line of `kernel` changed; panics if nothing changes.
 fn mutate(source: &str, kernel: &str, change: &Change) -> String {
-    let start = source
-        .find(&format!(".entry {kernel}("))
-        .expect("the kernel exists");
+    let start = source.find(&format!(".entry {kernel}(")).expect("the kernel exists");
     let (needle, wanted) = match change {
         Change::Drop(needle, n) | Change::Replace(needle, n, ..) => (*needle, *n),
     };
@@ -52,10 +46,7 @@ fn mutate(source: &str, kernel: &str, change: &Change) -> String {
 
 /// Whether any schedule yields one of the kinds.
 fn detected(outcomes: &[Outcome], kinds: &[Kind]) -> bool {
-    outcomes
-        .iter()
-        .flat_map(|o| &o.findings)
-        .any(|f| kinds.contains(&f.kind))
+    outcomes.iter().flat_map(|o| &o.findings).any(|f| kinds.contains(&f.kind))
 }
 
 fn flash_outcomes(name: &str, source: &str) -> (Vec<Outcome>, f64) {
@@ -78,10 +69,7 @@ fn check_flash(name: &str, source: &str, change: &Change, kinds: &[Kind]) {
     if kinds.is_empty() {
         assert!(error > 1e-2, "error {error}\n{text}");
     } else {
-        assert!(
-            detected(&outcomes, kinds),
-            "not detected, error {error}\n{text}"
-        );
+        assert!(detected(&outcomes, kinds), "not detected, error {error}\n{text}");
     }
 }
 
@@ -114,18 +102,8 @@ fn mma_flash_without_a_barrier_races() {
 fn mma_flash_with_wrong_groups_reads_bytes_in_flight() {
     let wait = "cp.async.wait_group";
     check_flash("mma_flash", MMA, &Change::Drop(wait, 0), &[Kind::InFlight]);
-    check_flash(
-        "mma_flash",
-        MMA,
-        &Change::Replace(wait, 0, "1", "2"),
-        &[Kind::InFlight],
-    );
-    check_flash(
-        "mma_flash",
-        MMA,
-        &Change::Drop("cp.async.commit_group", 0),
-        &[Kind::InFlight],
-    );
+    check_flash("mma_flash", MMA, &Change::Replace(wait, 0, "1", "2"), &[Kind::InFlight]);
+    check_flash("mma_flash", MMA, &Change::Drop("cp.async.commit_group", 0), &[Kind::InFlight]);
 }
 
 #[test]
@@ -136,12 +114,7 @@ fn mma_flash_with_a_wrong_operand_is_wrong() {
 
 #[test]
 fn mma_flash_with_a_missing_copy_reads_undefined_memory() {
-    check_flash(
-        "mma_flash",
-        MMA,
-        &Change::Drop("cp.async.cg", 1),
-        &[Kind::UninitialisedStore],
-    );
+    check_flash("mma_flash", MMA, &Change::Drop("cp.async.cg", 1), &[Kind::UninitialisedStore]);
 }
 
 #[test]
@@ -164,11 +137,7 @@ fn pipeline_outcomes(name: &str, change: &Change) -> Vec<Outcome> {
         let mut memory = Memory::new(&module);
         let source = memory.alloc_from("in", &input).expect("fits");
         let output = memory.alloc("out", input.len()).expect("fits");
-        let params = Params::new()
-            .pointer(source)
-            .pointer(output)
-            .i32(7)
-            .finish();
+        let params = Params::new().pointer(source).pointer(output).i32(7).finish();
         let mut launch = Launch::new([1, 1, 1], [96, 1, 1], params);
         launch.schedule = schedule;
         launch.limits.warp_instructions = 1_000_000;
@@ -191,43 +160,22 @@ fn named_barrier_mutants_are_rejected() {
     for n in 0..4 {
         check_pipeline(name, &Change::Drop("bar.arrive", n), stuck);
     }
-    let waits = [
-        Kind::InFlight,
-        Kind::RaceReadAfterWrite,
-        Kind::Deadlock,
-        Kind::BarrierMisuse,
-        Kind::RaceWriteAfterRead,
-    ];
+    let waits =
+        [Kind::InFlight, Kind::RaceReadAfterWrite, Kind::Deadlock, Kind::BarrierMisuse, Kind::RaceWriteAfterRead];
     for n in 0..3 {
         check_pipeline(name, &Change::Drop("bar.sync", n), &waits);
     }
-    check_pipeline(
-        name,
-        &Change::Replace("wait_group 0", 0, "0", "1"),
-        &[Kind::InFlight],
-    );
+    check_pipeline(name, &Change::Replace("wait_group 0", 0, "0", "1"), &[Kind::InFlight]);
 }
 
 #[test]
 fn mbarrier_mutants_are_rejected() {
     let name = "mbarrier_pipeline";
     let hangs: &[Kind] = &[Kind::NoProgress, Kind::Deadlock, Kind::Runaway];
-    check_pipeline(
-        name,
-        &Change::Drop("mbarrier.init", 0),
-        &[Kind::MbarrierMisuse],
-    );
+    check_pipeline(name, &Change::Drop("mbarrier.init", 0), &[Kind::MbarrierMisuse]);
     check_pipeline(name, &Change::Drop("cp.async.mbarrier.arrive", 0), hangs);
-    check_pipeline(
-        name,
-        &Change::Drop("bar.sync", 0),
-        &[Kind::MbarrierMisuse, Kind::RaceReadAfterWrite],
-    );
-    check_pipeline(
-        name,
-        &Change::Replace("cp.async.mbarrier.arrive", 0, ".noinc", ""),
-        hangs,
-    );
+    check_pipeline(name, &Change::Drop("bar.sync", 0), &[Kind::MbarrierMisuse, Kind::RaceReadAfterWrite]);
+    check_pipeline(name, &Change::Replace("cp.async.mbarrier.arrive", 0, ".noinc", ""), hangs);
 }
 
 #[test]
@@ -235,25 +183,15 @@ fn a_flag_without_fences_is_a_race_between_blocks() {
     for n in 0..2 {
         let source = mutate(SYNC, "flag_across_blocks", &Change::Drop("membar.gl", n));
         let module = Module::parse(&source).expect("the mutant parses");
-        let kernel = module
-            .entry("flag_across_blocks")
-            .expect("the mutant loads");
+        let kernel = module.entry("flag_across_blocks").expect("the mutant loads");
         let mut memory = Memory::new(&module);
         let data = memory.alloc_from("data", &[0; 256]).expect("fits");
         let flag = memory.alloc_from("flag", &[0; 4]).expect("fits");
         let out = memory.alloc("out", 256).expect("fits");
-        let params = Params::new()
-            .pointer(data)
-            .pointer(flag)
-            .pointer(out)
-            .finish();
+        let params = Params::new().pointer(data).pointer(flag).pointer(out).finish();
         let launch = Launch::new([2, 1, 1], [64, 1, 1], params);
         let outcome = run(&kernel, &memory, &launch).expect("the launch is valid");
-        assert!(
-            detected(std::slice::from_ref(&outcome), RACES),
-            "{}",
-            report(&outcome)
-        );
+        assert!(detected(std::slice::from_ref(&outcome), RACES), "{}", report(&outcome));
     }
 }
 
@@ -265,28 +203,16 @@ fn a_flag_that_nobody_sets_is_no_progress() {
     let data = memory.alloc_from("data", &[0; 256]).expect("fits");
     let flag = memory.alloc_from("flag", &[0; 4]).expect("fits");
     let out = memory.alloc("out", 256).expect("fits");
-    let params = Params::new()
-        .pointer(data)
-        .pointer(flag)
-        .pointer(out)
-        .finish();
+    let params = Params::new().pointer(data).pointer(flag).pointer(out).finish();
     let mut launch = Launch::new([2, 1, 1], [64, 1, 1], params);
     launch.blocks = ptx_emulator::BlockFilter::Only(vec![[1, 0, 0]]);
     let outcome = run(&kernel, &memory, &launch).expect("the launch is valid");
-    assert!(
-        detected(std::slice::from_ref(&outcome), &[Kind::NoProgress]),
-        "{}",
-        report(&outcome)
-    );
+    assert!(detected(std::slice::from_ref(&outcome), &[Kind::NoProgress]), "{}", report(&outcome));
     // With room for one block only, the waiting one keeps the other out.
     launch.blocks = ptx_emulator::BlockFilter::Only(vec![[1, 0, 0], [0, 0, 0]]);
     launch.limits.resident_blocks = 1;
     let outcome = run(&kernel, &memory, &launch).expect("the launch is valid");
-    assert!(
-        detected(std::slice::from_ref(&outcome), &[Kind::NoProgress]),
-        "{}",
-        report(&outcome)
-    );
+    assert!(detected(std::slice::from_ref(&outcome), &[Kind::NoProgress]), "{}", report(&outcome));
     memory.write(flag, 0, &[0; 4]).expect("own buffer");
     launch.limits.resident_blocks = 2;
     launch.schedule = Schedule::Greedy;

@@ -1,9 +1,7 @@
 //! Bad input of every kind ends in a typed error or a finding: never a panic, never a hang.
 
 use proptest::prelude::*;
-use ptx_emulator::{
-    BlockFilter, EmuError, Kind, Launch, LoadError, Memory, Module, Params, Schedule, run,
-};
+use ptx_emulator::{BlockFilter, EmuError, Kind, Launch, LoadError, Memory, Module, Params, Schedule, run};
 
 const FIXTURES: [&str; 4] = [
     include_str!("data/wmma_flash.ptx"),
@@ -33,30 +31,18 @@ fn refusal(body: &str) -> LoadError {
 fn what_cannot_run_is_refused_by_name_and_line() {
     // Bodies start at line 13 of the text.
     for (body, words) in [
-        (
-            "frobnicate.s32 %r1, %r2;",
-            "instruction `frobnicate` is not supported",
-        ),
-        (
-            "add.weird.s32 %r1, %r2, %r3;",
-            "modifier `.weird` is not supported",
-        ),
+        ("frobnicate.s32 %r1, %r2;", "instruction `frobnicate` is not supported"),
+        ("add.weird.s32 %r1, %r2, %r3;", "modifier `.weird` is not supported"),
         ("wgmma.fence.sync.aligned;", "wgmma is not supported"),
         ("cp.async.bulk.commit_group;", "not supported"),
         (
             "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%r1], [%d1, {%r2, %r3}], [%r4];",
             "not supported",
         ),
-        (
-            "barrier.cluster.arrive;",
-            "cluster barriers are not supported",
-        ),
+        ("barrier.cluster.arrive;", "cluster barriers are not supported"),
         ("fence.proxy.async;", "proxy"),
         ("shfl.bfly.b32 %r1, %r2, 1, 31;", "`.sync` form"),
-        (
-            "mma.sync.aligned.m8n8k4.row.col.f32.f16.f16.f32 {%f1}, {%r1}, {%r2}, {%f1};",
-            "shapes",
-        ),
+        ("mma.sync.aligned.m8n8k4.row.col.f32.f16.f16.f32 {%f1}, {%r1}, {%r2}, {%f1};", "shapes"),
         (
             "wmma.load.a.sync.aligned.row.m32n8k16.shared.f16 {%r1,%r2,%r3,%r4,%r5,%r6,%r7,%r8}, [%r9], %r10;",
             "m16n16k16",
@@ -71,10 +57,7 @@ fn what_cannot_run_is_refused_by_name_and_line() {
         ("ld.global.v4.f64 {%d1,%d2,%d3,%d4}, [%d5];", "vector"),
         ("st.const.u32 [%d1], %r1;", "constant memory"),
         ("cvt.f32.s32 %f1, %r1;", "rounding mode is missing"),
-        (
-            "tex.2d.v4.f32.f32 {%f1,%f2,%f3,%f4}, [%d1, {%f5,%f6}];",
-            "`tex` is not supported",
-        ),
+        ("tex.2d.v4.f32.f32 {%f1,%f2,%f3,%f4}, [%d1, {%f5,%f6}];", "`tex` is not supported"),
         ("ld.global.L2::cache_hint.f32 %f1, [%d1];", "L2::cache_hint"),
     ] {
         let error = refusal(body);
@@ -90,38 +73,14 @@ fn syntax_errors_name_token_and_line() {
     for (source, line, words) in [
         ("", 1, "no `.version`"),
         ("hello", 1, "expected a directive, found `hello`"),
-        (
-            ".version 9.0\n.target sm_89\n.address_size 32\n",
-            4,
-            "64-bit",
-        ),
+        (".version 9.0\n.target sm_89\n.address_size 32\n", 4, "64-bit"),
         (".version 9.0\n.visible .entry k(\n", 3, "end of the text"),
-        (
-            ".version 9.0\n.global .b8 x[99999999999];\n",
-            2,
-            "impossible size",
-        ),
-        (
-            ".version 9.0\n.global .b4 x;\n",
-            2,
-            "unknown directive `.b4`",
-        ),
-        (
-            ".version 9.0\n.entry k()\n{\nadd.s32 \"x\";\n}",
-            4,
-            "expected an operand",
-        ),
-        (
-            ".version 9.0\n.entry k()\n{\n@%p1 ret;\n}",
-            4,
-            "not a predicate",
-        ),
+        (".version 9.0\n.global .b8 x[99999999999];\n", 2, "impossible size"),
+        (".version 9.0\n.global .b4 x;\n", 2, "unknown directive `.b4`"),
+        (".version 9.0\n.entry k()\n{\nadd.s32 \"x\";\n}", 4, "expected an operand"),
+        (".version 9.0\n.entry k()\n{\n@%p1 ret;\n}", 4, "not a predicate"),
         (".version 9.0\n/* open\n", 2, "not closed"),
-        (
-            ".version 9.0\n.global .u32 x = 0x1g;\n",
-            2,
-            "is not a number",
-        ),
+        (".version 9.0\n.global .u32 x = 0x1g;\n", 2, "is not a number"),
     ] {
         let error = Module::parse(source).expect_err(source);
         assert!(error.message.contains(words), "{source:?}: {error}");
@@ -134,10 +93,7 @@ fn recursion_is_refused() {
     let source = ".version 9.0\n.target sm_89\n.address_size 64\n\
         .func f() { call.uni g, (); ret; }\n.func g() { call.uni f, (); ret; }\n\
         .entry k() { call.uni f, (); ret; }";
-    let error = Module::parse(source)
-        .expect("parses")
-        .entry("k")
-        .expect_err("recursive");
+    let error = Module::parse(source).expect("parses").entry("k").expect_err("recursive");
     assert!(error.message.contains("recursive"), "{error}");
 }
 
@@ -150,17 +106,7 @@ fn impossible_launches_are_errors() {
     let launch = |grid, block, params| Launch::new(grid, block, params);
     let fails = |launch: &Launch| run(&k, &memory, launch).expect_err("must not start");
     let params = fails(&launch([1, 1, 1], [32, 1, 1], vec![0; 12]));
-    assert!(
-        matches!(
-            params,
-            EmuError::Parameters {
-                given: 12,
-                wanted: 16,
-                ..
-            }
-        ),
-        "{params}"
-    );
+    assert!(matches!(params, EmuError::Parameters { given: 12, wanted: 16, .. }), "{params}");
     for (grid, block) in [
         ([0, 1, 1], [32, 1, 1]),
         ([1, 70_000, 1], [32, 1, 1]),
@@ -178,13 +124,7 @@ fn impossible_launches_are_errors() {
     assert!(matches!(fails(&large), EmuError::Shape { .. }));
     let mut outside = launch([1, 1, 1], [32, 1, 1], good());
     outside.blocks = BlockFilter::Only(vec![[1, 0, 0]]);
-    assert!(matches!(
-        fails(&outside),
-        EmuError::NoSuchBlock {
-            block: [1, 0, 0],
-            ..
-        }
-    ));
+    assert!(matches!(fails(&outside), EmuError::NoSuchBlock { block: [1, 0, 0], .. }));
     let missing = module.entry("other").expect_err("no such kernel");
     assert!(missing.to_string().contains("there are: k"));
 }
@@ -198,11 +138,7 @@ fn kinds(body: &str, threads: u32) -> Vec<Kind> {
     let mut memory = Memory::new(&module);
     let a = memory.alloc_from("a", &[1; 64]).expect("fits");
     let b = memory.alloc("b", 64).expect("fits");
-    let mut launch = Launch::new(
-        [1, 1, 1],
-        [threads, 1, 1],
-        Params::new().pointer(a).pointer(b).finish(),
-    );
+    let mut launch = Launch::new([1, 1, 1], [threads, 1, 1], Params::new().pointer(a).pointer(b).finish());
     launch.limits.warp_instructions = 100_000;
     launch.schedule = Schedule::Greedy;
     let outcome = run(&k, &memory, &launch).expect("starts");
@@ -215,66 +151,26 @@ fn faults_are_findings() {
         ("ld.global.u32 %r4, [%d1+64];", 1, Kind::OutOfBounds),
         ("ld.global.u32 %r4, [%d1+-4];", 1, Kind::OutOfBounds),
         ("ld.global.u32 %r4, [%d1+2];", 1, Kind::Misaligned),
-        (
-            "ld.global.v4.u32 {%r4,%r5,%r6,%r7}, [%d1+8];",
-            1,
-            Kind::Misaligned,
-        ),
-        (
-            "mov.u64 %d3, 0;\nst.global.u32 [%d3], %r1;",
-            1,
-            Kind::OutOfBounds,
-        ),
+        ("ld.global.v4.u32 {%r4,%r5,%r6,%r7}, [%d1+8];", 1, Kind::Misaligned),
+        ("mov.u64 %d3, 0;\nst.global.u32 [%d3], %r1;", 1, Kind::OutOfBounds),
         ("st.shared.u32 [%r2+256], %r1;", 1, Kind::OutOfBounds),
         ("ld.local.u32 %r4, [%d1];", 1, Kind::OutOfBounds),
         ("ld.global.u32 %r4, [%d7];", 1, Kind::UninitialisedAddress),
         ("@%p1 bra L;\nL:", 1, Kind::UninitialisedBranch),
         ("st.global.u32 [%d1], %r9;", 1, Kind::UninitialisedStore),
-        (
-            "ld.shared.u32 %r4, [%r2];\nadd.u32 %r4, %r4, 1;\nst.global.u32 [%d1], %r4;",
-            1,
-            Kind::UninitialisedStore,
-        ),
-        (
-            "ld.global.u32 %r4, [%d2];\nst.global.u32 [%d1], %r4;",
-            1,
-            Kind::UninitialisedStore,
-        ),
+        ("ld.shared.u32 %r4, [%r2];\nadd.u32 %r4, %r4, 1;\nst.global.u32 [%d1], %r4;", 1, Kind::UninitialisedStore),
+        ("ld.global.u32 %r4, [%d2];\nst.global.u32 [%d1], %r4;", 1, Kind::UninitialisedStore),
         ("bar.sync 16;", 32, Kind::BarrierMisuse),
         ("bar.sync 1, 33;", 32, Kind::BarrierMisuse),
         ("bar.sync 1, 64;", 32, Kind::BarrierMisuse),
-        (
-            "setp.lt.u32 %p1, %r1, 32;\n@%p1 bar.sync 1, 64;\n@!%p1 bar.sync 2, 64;",
-            64,
-            Kind::Deadlock,
-        ),
-        (
-            "setp.lt.u32 %p1, %r1, 32;\n@%p1 ret;\nbar.sync 0;",
-            64,
-            Kind::ExitedBeforeBarrier,
-        ),
-        (
-            "setp.lt.u32 %p1, %r1, 16;\n@%p1 shfl.sync.bfly.b32 %r4, %r1, 1, 31, -1;",
-            32,
-            Kind::SyncDivergence,
-        ),
-        (
-            "setp.lt.u32 %p1, %r1, 16;\n@%p1 bra A;\nbar.sync 0;\nbra B;\nA: bar.sync 0;\nB:",
-            32,
-            Kind::BarrierMisuse,
-        ),
+        ("setp.lt.u32 %p1, %r1, 32;\n@%p1 bar.sync 1, 64;\n@!%p1 bar.sync 2, 64;", 64, Kind::Deadlock),
+        ("setp.lt.u32 %p1, %r1, 32;\n@%p1 ret;\nbar.sync 0;", 64, Kind::ExitedBeforeBarrier),
+        ("setp.lt.u32 %p1, %r1, 16;\n@%p1 shfl.sync.bfly.b32 %r4, %r1, 1, 31, -1;", 32, Kind::SyncDivergence),
+        ("setp.lt.u32 %p1, %r1, 16;\n@%p1 bra A;\nbar.sync 0;\nbra B;\nA: bar.sync 0;\nB:", 32, Kind::BarrierMisuse),
         ("L: bra L;", 1, Kind::Runaway),
         ("trap;", 1, Kind::Trap),
-        (
-            "mbarrier.arrive.shared.b64 %d3, [%r3];",
-            1,
-            Kind::MbarrierMisuse,
-        ),
-        (
-            "mbarrier.init.shared.b64 [%r3], 1;\nmbarrier.init.shared.b64 [%r3], 1;",
-            1,
-            Kind::MbarrierMisuse,
-        ),
+        ("mbarrier.arrive.shared.b64 %d3, [%r3];", 1, Kind::MbarrierMisuse),
+        ("mbarrier.init.shared.b64 [%r3], 1;\nmbarrier.init.shared.b64 [%r3], 1;", 1, Kind::MbarrierMisuse),
         ("st.shared.u32 [%r2], %r1;", 2, Kind::RaceWriteWrite),
         (
             "cp.async.ca.shared.global [%r2], [%d1], 4;\nld.shared.u32 %r4, [%r2];\ncp.async.wait_all;",
@@ -286,16 +182,8 @@ fn faults_are_findings() {
             1,
             Kind::SourceChanged,
         ),
-        (
-            "cp.async.ca.shared.global [%r2], [%d1], 4;",
-            1,
-            Kind::UnwaitedCopy,
-        ),
-        (
-            "st.global.u32 [%d1], %r1;\nld.global.nc.u32 %r4, [%d1];",
-            1,
-            Kind::NonCoherentRead,
-        ),
+        ("cp.async.ca.shared.global [%r2], [%d1], 4;", 1, Kind::UnwaitedCopy),
+        ("st.global.u32 [%d1], %r1;\nld.global.nc.u32 %r4, [%d1];", 1, Kind::NonCoherentRead),
     ] {
         let found = kinds(body, threads);
         assert!(found.contains(&kind), "{body}: {found:?}");
@@ -312,15 +200,9 @@ fn what_is_allowed_is_silent() {
             1,
         ),
         // Undefined values may be copied and selected away.
-        (
-            "setp.eq.u32 %p1, %r1, %r1;\nmov.u32 %r5, %r9;\nselp.u32 %r4, 1, 2, %p1;\nst.global.u32 [%d1], %r4;",
-            1,
-        ),
+        ("setp.eq.u32 %p1, %r1, %r1;\nmov.u32 %r5, %r9;\nselp.u32 %r4, 1, 2, %p1;\nst.global.u32 [%d1], %r4;", 1),
         // Lanes that are not named may be elsewhere.
-        (
-            "setp.lt.u32 %p1, %r1, 16;\n@!%p1 bra L;\nshfl.sync.bfly.b32 %r4, %r1, 1, 31, 0xffff;\nL:",
-            32,
-        ),
+        ("setp.lt.u32 %p1, %r1, 16;\n@!%p1 bra L;\nshfl.sync.bfly.b32 %r4, %r1, 1, 31, 0xffff;\nL:", 32),
         // A warp barrier orders the lanes.
         (
             "shl.b32 %r4, %r1, 2;\nadd.u32 %r5, %r2, %r4;\nst.shared.u32 [%r5], %r1;\nbar.warp.sync -1;\n\

@@ -25,17 +25,11 @@ fn warp(source: &str, name: &str, inputs: &[Vec<u8>], out: usize, model: MmaMode
 }
 
 fn floats(bytes: &[u8]) -> Vec<f64> {
-    bytes
-        .chunks_exact(4)
-        .map(|b| f64::from(f32::from_le_bytes(b.try_into().expect("four"))))
-        .collect()
+    bytes.chunks_exact(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().expect("four")))).collect()
 }
 
 fn words(bytes: &[u8]) -> Vec<u32> {
-    bytes
-        .chunks_exact(4)
-        .map(|b| u32::from_le_bytes(b.try_into().expect("four")))
-        .collect()
+    bytes.chunks_exact(4).map(|b| u32::from_le_bytes(b.try_into().expect("four"))).collect()
 }
 
 /// Finite FP8 codes of moderate size, signs mixed.
@@ -43,9 +37,7 @@ fn codes(count: usize, seed: u64) -> Vec<u8> {
     let mut state = seed;
     (0..count)
         .map(|_| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (32 + (state >> 33) % 40) as u8 | ((state >> 60) as u8 & 1) << 7
         })
         .collect()
@@ -62,11 +54,7 @@ fn e5m2(code: u8) -> f64 {
 fn decode(code: u8, fraction: u32, bias: i32) -> f64 {
     let exponent = i32::from((code & 0x7f) >> fraction);
     let part = f64::from(code & ((1 << fraction) - 1)) / f64::from(1u32 << fraction);
-    let value = if exponent == 0 {
-        part * 2f64.powi(1 - bias)
-    } else {
-        (1.0 + part) * 2f64.powi(exponent - bias)
-    };
+    let value = if exponent == 0 { part * 2f64.powi(1 - bias) } else { (1.0 + part) * 2f64.powi(exponent - bias) };
     if code & 0x80 != 0 { -value } else { value }
 }
 
@@ -90,18 +78,8 @@ fn fp8_products_match_f64_and_the_model_decides_how_well() {
         );
         let error = |model: MmaModel| {
             let out = floats(&warp(FP8, name, &[a.clone(), b.clone()], 512, model));
-            let relative = out
-                .iter()
-                .zip(&exact)
-                .zip(&size)
-                .map(|((o, e), s)| (o - e).abs() / s);
-            relative.fold(0.0, |worst: f64, e| {
-                if e.is_nan() {
-                    f64::INFINITY
-                } else {
-                    worst.max(e)
-                }
-            })
+            let relative = out.iter().zip(&exact).zip(&size).map(|((o, e), s)| (o - e).abs() / s);
+            relative.fold(0.0, |worst: f64, e| if e.is_nan() { f64::INFINITY } else { worst.max(e) })
         };
         assert!(error(MmaModel::Fast) < 1e-6, "{name}");
         assert!(error(MmaModel::Sm90) < 1e-6, "{name}");
@@ -116,25 +94,14 @@ fn fp8_products_match_f64_and_the_model_decides_how_well() {
 fn bf16_and_integer_products() {
     let raw = codes(512, 5);
     let brains = |bytes: &[u8]| -> Vec<f64> {
-        bytes
-            .iter()
-            .map(|&c| f64::from(half::bf16::from_f64(e4m3(c)).to_f32()))
-            .collect()
+        bytes.iter().map(|&c| f64::from(half::bf16::from_f64(e4m3(c)).to_f32())).collect()
     };
     let store = |values: &[f64]| -> Vec<u8> {
-        values
-            .iter()
-            .flat_map(|&v| half::bf16::from_f64(v).to_bits().to_le_bytes())
-            .collect()
+        values.iter().flat_map(|&v| half::bf16::from_f64(v).to_bits().to_le_bytes()).collect()
     };
     let (a, b) = (brains(&raw[..256]), brains(&raw[256..384]));
     let exact = product(&a, &b, 16);
-    for model in [
-        MmaModel::Fast,
-        MmaModel::Sm80,
-        MmaModel::Sm89,
-        MmaModel::Sm90,
-    ] {
+    for model in [MmaModel::Fast, MmaModel::Sm80, MmaModel::Sm89, MmaModel::Sm90] {
         let out = floats(&warp(FP8, "mma_bf16", &[store(&a), store(&b)], 512, model));
         for (o, e) in out.iter().zip(&exact) {
             assert!((o - e - 1.0).abs() < 1e-4, "{model:?}: {o} {e}");
@@ -145,11 +112,7 @@ fn bf16_and_integer_products() {
     let signed = |v: &[u8]| -> Vec<f64> { v.iter().map(|&x| f64::from(x as i8)).collect() };
     let exact = product(&signed(&a), &signed(&b), 32);
     let out = words(&warp(FP8, "mma_s8", &[a, b], 512, MmaModel::Fast));
-    assert!(
-        out.iter()
-            .zip(&exact)
-            .all(|(&o, &e)| f64::from(o as i32) == e)
-    );
+    assert!(out.iter().zip(&exact).all(|(&o, &e)| f64::from(o as i32) == e));
 }
 
 /// A kernel that fills `tile` (16 rows of 16 halves, value = index) and runs `body`.
@@ -202,23 +165,12 @@ fn ldmatrix_wmma_and_stmatrix_agree() {
             assert_eq!(got as usize, row * 16 + k, "lane {lane} element {i}");
         }
     }
-    let wmma = "wmma.load.a.sync.aligned.row.m16n16k16.shared.f16 {%r20,%r21,%r22,%r23,%r24,%r25,%r26,%r27}, [%r2], 16;";
-    let by_wmma = tile_words(
-        &wmma
-            .replace(", 16;", ", %r11;")
-            .replace("wmma", "mov.u32 %r11, 16;\nwmma"),
-        8,
-    );
+    let wmma =
+        "wmma.load.a.sync.aligned.row.m16n16k16.shared.f16 {%r20,%r21,%r22,%r23,%r24,%r25,%r26,%r27}, [%r2], 16;";
+    let by_wmma = tile_words(&wmma.replace(", 16;", ", %r11;").replace("wmma", "mov.u32 %r11, 16;\nwmma"), 8);
     for lane in 0..32 {
-        assert_eq!(
-            by_wmma[lane * 8..lane * 8 + 4],
-            by_ldmatrix[lane * 4..lane * 4 + 4]
-        );
-        assert_eq!(
-            by_wmma[lane * 8 + 4..lane * 8 + 8],
-            by_ldmatrix[lane * 4..lane * 4 + 4],
-            "copies"
-        );
+        assert_eq!(by_wmma[lane * 8..lane * 8 + 4], by_ldmatrix[lane * 4..lane * 4 + 4]);
+        assert_eq!(by_wmma[lane * 8 + 4..lane * 8 + 8], by_ldmatrix[lane * 4..lane * 4 + 4], "copies");
     }
     // The column-major load of the transposed view gives the same map.
     let trans = load.replace(".x4", ".x4.trans");
@@ -227,18 +179,11 @@ fn ldmatrix_wmma_and_stmatrix_agree() {
         add.u32 %r7, %r7, %r8;\nadd.u32 %r9, %r7, %r2;\n";
     let by_trans = tile_words(&format!("{column}{trans}"), 4);
     let by_column = tile_words(
-        &wmma
-            .replace("row", "col")
-            .replace(", 16;", ", %r11;")
-            .replace("wmma", "mov.u32 %r11, 16;\nwmma"),
+        &wmma.replace("row", "col").replace(", 16;", ", %r11;").replace("wmma", "mov.u32 %r11, 16;\nwmma"),
         8,
     );
     for lane in 0..32 {
-        assert_eq!(
-            by_column[lane * 8..lane * 8 + 4],
-            by_trans[lane * 4..lane * 4 + 4],
-            "lane {lane}"
-        );
+        assert_eq!(by_column[lane * 8..lane * 8 + 4], by_trans[lane * 4..lane * 4 + 4], "lane {lane}");
     }
     // stmatrix is the inverse, and movmatrix one transposition.
     for form in ["", ".trans"] {
@@ -253,21 +198,12 @@ fn ldmatrix_wmma_and_stmatrix_agree() {
             .replace("%r31", "%r21")
             .replace("%r32", "%r22")
             .replace("%r33", "%r23");
-        let round_trip = tile_words(
-            &format!("{ROW_ADDRESS}{load}\n{store}mov.u32 %r20, 0;\n{again}"),
-            4,
-        );
+        let round_trip = tile_words(&format!("{ROW_ADDRESS}{load}\n{store}mov.u32 %r20, 0;\n{again}"), 4);
         let plain = tile_words(&format!("{ROW_ADDRESS}{load}"), 4);
         assert_eq!(round_trip, plain, "{form}");
     }
-    let moved = tile_words(
-        &format!("{ROW_ADDRESS}{load}\nmovmatrix.sync.aligned.m8n8.trans.b16 %r20, %r20;"),
-        1,
-    );
-    let transposed = tile_words(
-        &format!("{ROW_ADDRESS}{}", load.replace(".x4", ".x4.trans")),
-        4,
-    );
+    let moved = tile_words(&format!("{ROW_ADDRESS}{load}\nmovmatrix.sync.aligned.m8n8.trans.b16 %r20, %r20;"), 1);
+    let transposed = tile_words(&format!("{ROW_ADDRESS}{}", load.replace(".x4", ".x4.trans")), 4);
     for lane in 0..32 {
         assert_eq!(moved[lane], transposed[lane * 4]);
     }
@@ -277,13 +213,7 @@ fn ldmatrix_wmma_and_stmatrix_agree() {
 fn small_float_kernel_follows_the_host() {
     let values: Vec<f32> = (0..64).map(|i| (i as f32 - 31.0) * 0.37).collect();
     let input = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-    let out = words(&warp(
-        SYNC,
-        "small_floats",
-        &[input],
-        4 * 256,
-        MmaModel::Fast,
-    ));
+    let out = words(&warp(SYNC, "small_floats", &[input], 4 * 256, MmaModel::Fast));
     for l in 0..32 {
         let (x, y) = (values[2 * l], values[2 * l + 1]);
         let h = |v: f32| u32::from(half::f16::from_f32(v).to_bits());
@@ -292,21 +222,14 @@ fn small_float_kernel_follows_the_host() {
         assert_eq!(out[32 + l], b(x) | b(y) << 16);
         let codes = out[64 + l];
         assert!((e4m3(codes as u8) - f64::from(x)).abs() <= f64::from(x.abs()) / 16.0 + 1e-3);
-        assert!(
-            (e5m2((codes >> 16) as u8) - f64::from(x)).abs() <= f64::from(x.abs()) / 8.0 + 1e-3
-        );
+        assert!((e5m2((codes >> 16) as u8) - f64::from(x)).abs() <= f64::from(x.abs()) / 8.0 + 1e-3);
         let sum = half::f16::from_f32(x).to_f32() + half::bf16::from_f32(y).to_f32();
         assert_eq!(f32::from_bits(out[128 + l]), sum);
-        let ints = (x.round_ties_even() as i32)
-            .wrapping_add(y as i32)
-            .wrapping_add(x as u32 as i32);
+        let ints = (x.round_ties_even() as i32).wrapping_add(y as i32).wrapping_add(x as u32 as i32);
         assert_eq!(out[160 + l] as i32, ints);
         let power = half::f16::from_bits(out[224 + l] as u16).to_f64();
         let want = half::f16::from_f32(x).to_f64().exp2();
-        assert!(
-            (power - want).abs() <= want / 512.0 + 1e-6,
-            "{x}: {power} {want}"
-        );
+        assert!((power - want).abs() <= want / 512.0 + 1e-6, "{x}: {power} {want}");
     }
 }
 
@@ -315,30 +238,13 @@ fn calls_use_constants_locals_and_globals() {
     let module = Module::parse(SYNC).expect("parses");
     let kernel = module.entry("calls").expect("loads");
     assert_eq!(module.global_symbol("table").map(<[u8]>::len), Some(16));
-    assert_eq!(
-        module.global_symbol("counter_init"),
-        Some(&41i32.to_le_bytes()[..])
-    );
+    assert_eq!(module.global_symbol("counter_init"), Some(&41i32.to_le_bytes()[..]));
     let mut memory = Memory::new(&module);
     let values: Vec<f32> = (0..128).map(|i| i as f32).collect();
     let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-    let (input, output) = (
-        memory.alloc_from("in", &bytes).expect("fits"),
-        memory.alloc("out", 512).expect("fits"),
-    );
-    let params = |at: i32| {
-        Params::new()
-            .pointer(input)
-            .pointer(output)
-            .i32(at)
-            .finish()
-    };
-    let outcome = run(
-        &kernel,
-        &memory,
-        &Launch::new([1, 1, 1], [32, 1, 1], params(3)),
-    )
-    .expect("valid");
+    let (input, output) = (memory.alloc_from("in", &bytes).expect("fits"), memory.alloc("out", 512).expect("fits"));
+    let params = |at: i32| Params::new().pointer(input).pointer(output).i32(at).finish();
+    let outcome = run(&kernel, &memory, &Launch::new([1, 1, 1], [32, 1, 1], params(3))).expect("valid");
     assert!(outcome.is_clean(), "{:?}", outcome.findings);
     let table = [1.5f32, -2.0, 0.25, 8.0];
     let out = memory.read_f32(output).expect("own buffer");
@@ -347,25 +253,13 @@ fn calls_use_constants_locals_and_globals() {
         let w = [v[2], v[3], v[0] + table[l % 4], v[1] + 1.0];
         let stack = w[0] * ((l + 8 - 3) % 8) as f32;
         let third = if l == 0 { 41.0 } else { w[2] };
-        assert_eq!(
-            out[4 * l..4 * l + 4],
-            [w[0], stack, third, w[3]],
-            "lane {l}"
-        );
+        assert_eq!(out[4 * l..4 * l + 4], [w[0], stack, third, w[3]], "lane {l}");
     }
     let counter = memory.symbol("counter_init").expect("a module variable");
     assert_eq!(memory.read(counter).expect("mapped"), 42i32.to_le_bytes());
-    let failed = run(
-        &kernel,
-        &memory,
-        &Launch::new([1, 1, 1], [32, 1, 1], params(-1)),
-    )
-    .expect("valid");
+    let failed = run(&kernel, &memory, &Launch::new([1, 1, 1], [32, 1, 1], params(-1))).expect("valid");
     let text = failed.findings[0].to_string();
-    assert!(
-        text.contains("device assertion `at >= 0` failed at sync.cu:"),
-        "{text}"
-    );
+    assert!(text.contains("device assertion `at >= 0` failed at sync.cu:"), "{text}");
 }
 
 #[test]
@@ -377,30 +271,12 @@ fn atomics_count_every_lane() {
         let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
         memory.alloc_from("data", &bytes).expect("fits")
     };
-    let (u, w, f, s) = (
-        buffer(&[0, 99, 0, 0]),
-        buffer(&[0, 0]),
-        buffer(&[0, 0]),
-        buffer(&[0, 0, 0]),
-    );
-    let params = Params::new()
-        .pointer(u)
-        .pointer(w)
-        .pointer(f)
-        .pointer(s)
-        .finish();
-    let outcome = run(
-        &kernel,
-        &memory,
-        &Launch::new([3, 1, 1], [64, 1, 1], params),
-    )
-    .expect("valid");
+    let (u, w, f, s) = (buffer(&[0, 99, 0, 0]), buffer(&[0, 0]), buffer(&[0, 0]), buffer(&[0, 0, 0]));
+    let params = Params::new().pointer(u).pointer(w).pointer(f).pointer(s).finish();
+    let outcome = run(&kernel, &memory, &Launch::new([3, 1, 1], [64, 1, 1], params)).expect("valid");
     // The last block to finish wins f[1] and s[2]: a race of equal values between blocks.
     assert_eq!(outcome.errors().count(), 0, "{:?}", outcome.findings);
-    assert_eq!(
-        words(&memory.read(u).expect("own")),
-        [384, 3, u32::MAX, 192 % 10]
-    );
+    assert_eq!(words(&memory.read(u).expect("own")), [384, 3, u32::MAX, 192 % 10]);
     assert_eq!(words(&memory.read(w).expect("own")), [192, 192]);
     assert_eq!(memory.read_f32(f).expect("own"), [96.0, 64.0]);
     assert_eq!(words(&memory.read(s).expect("own")), [5, 17, 63]);

@@ -20,12 +20,7 @@ pub(crate) const MAX_CLOCK: u32 = (1 << T_BITS) - 1;
 impl Epoch {
     /// An access of a lane; the lane can be replaced with [`Epoch::with_lane`].
     pub(crate) fn new(pc: u32, t: u32, warp: u32) -> Epoch {
-        Epoch(
-            VALID
-                | u64::from(pc & 0xf_ffff)
-                | u64::from(t & MAX_CLOCK) << T_AT
-                | u64::from(warp & 31) << WARP_AT,
-        )
+        Epoch(VALID | u64::from(pc & 0xf_ffff) | u64::from(t & MAX_CLOCK) << T_AT | u64::from(warp & 31) << WARP_AT)
     }
 
     #[inline(always)]
@@ -114,12 +109,7 @@ pub(crate) type Stamp = Vec<u32>;
 
 impl Clocks {
     pub(crate) fn new(warps: usize) -> Clocks {
-        Clocks {
-            warps,
-            known: vec![0; warps * warps],
-            now: vec![1; warps],
-            synced: vec![0; warps],
-        }
+        Clocks { warps, known: vec![0; warps * warps], now: vec![1; warps], synced: vec![0; warps] }
     }
 
     #[inline(always)]
@@ -131,12 +121,7 @@ impl Clocks {
     #[inline(always)]
     pub(crate) fn view(&self, warp: usize) -> View<'_> {
         let known = &self.known[warp * self.warps..(warp + 1) * self.warps];
-        View {
-            warp: warp as u32,
-            now: self.now[warp],
-            synced: self.synced[warp],
-            known,
-        }
+        View { warp: warp as u32, now: self.now[warp], synced: self.synced[warp], known }
     }
 
     /// Time passes without ordering anything: a converging instruction.
@@ -201,16 +186,8 @@ impl View<'_> {
     pub(crate) fn relation(&self, earlier: Epoch, lane: u32) -> Relation {
         let t = earlier.t();
         if earlier.warp() != self.warp {
-            let seen = self
-                .known
-                .get(earlier.warp() as usize)
-                .copied()
-                .unwrap_or(0);
-            return if t <= seen {
-                Relation::Ordered
-            } else {
-                Relation::OtherWarp
-            };
+            let seen = self.known.get(earlier.warp() as usize).copied().unwrap_or(0);
+            return if t <= seen { Relation::Ordered } else { Relation::OtherWarp };
         }
         let own = earlier.lane() == lane && !earlier.is_several() && !earlier.is_collective();
         if own || t < self.synced {

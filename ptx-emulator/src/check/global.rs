@@ -54,11 +54,7 @@ fn join(into: &mut HashMap<u32, u32>, from: &HashMap<u32, u32>) {
 
 impl BlockClock {
     pub(crate) fn new(block: u32) -> BlockClock {
-        BlockClock {
-            block,
-            time: 1,
-            ..BlockClock::default()
-        }
+        BlockClock { block, time: 1, ..BlockClock::default() }
     }
 
     fn snapshot(&mut self) -> HashMap<u32, u32> {
@@ -101,17 +97,11 @@ impl GlobalShadow {
                 (0..count).map(|_| Mutex::new(None)).collect()
             })
             .collect();
-        GlobalShadow {
-            chunks,
-            sync: Mutex::new(HashMap::new()),
-        }
+        GlobalShadow { chunks, sync: Mutex::new(HashMap::new()) }
     }
 
     /// Records an access inside one allocation; returns the first conflict.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "place, kind and knowledge of one access"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "place, kind and knowledge of one access")]
     pub(crate) fn access(
         &self,
         allocation: usize,
@@ -130,16 +120,9 @@ impl GlobalShadow {
             let bytes = ((1u16 << (next - word * 4)) - (1u16 << (at - word * 4))) as u8;
             let chunk = &self.chunks[allocation][(word / CHUNK_WORDS) as usize];
             let mut cells = chunk.lock().unwrap_or_else(PoisonError::into_inner);
-            let cells =
-                cells.get_or_insert_with(|| vec![Cell::default(); CHUNK_WORDS as usize].into());
+            let cells = cells.get_or_insert_with(|| vec![Cell::default(); CHUNK_WORDS as usize].into());
             let cell = &mut cells[(word % CHUNK_WORDS) as usize];
-            let mark = Mark {
-                epoch: me,
-                block: clock.block,
-                time: clock.time,
-                bytes,
-                more: false,
-            };
+            let mark = Mark { epoch: me, block: clock.block, time: clock.time, bytes, more: false };
             found = found.or(touch(cell, mark, write, clock, view));
             at = next;
         }
@@ -151,9 +134,7 @@ impl GlobalShadow {
         let word = offset / 4;
         let chunk = &self.chunks[allocation][(word / CHUNK_WORDS) as usize];
         let cells = chunk.lock().unwrap_or_else(PoisonError::into_inner);
-        cells
-            .as_ref()
-            .is_some_and(|c| c[(word % CHUNK_WORDS) as usize].write.epoch.exists())
+        cells.as_ref().is_some_and(|c| c[(word % CHUNK_WORDS) as usize].write.epoch.exists())
     }
 
     /// Ordering effect of a strong access at an address.
@@ -168,21 +149,10 @@ impl GlobalShadow {
     ) {
         let mut sync = self.sync.lock().unwrap_or_else(PoisonError::into_inner);
         if read && let Some(stamp) = sync.get(&address) {
-            join(
-                if acquire {
-                    &mut clock.seen
-                } else {
-                    &mut clock.pending
-                },
-                stamp,
-            );
+            join(if acquire { &mut clock.seen } else { &mut clock.pending }, stamp);
         }
         if write {
-            let published = if release {
-                Some(clock.snapshot())
-            } else {
-                clock.fenced.clone()
-            };
+            let published = if release { Some(clock.snapshot()) } else { clock.fenced.clone() };
             if let Some(published) = published {
                 join(sync.entry(address).or_default(), &published);
             }
@@ -190,13 +160,7 @@ impl GlobalShadow {
     }
 }
 
-fn touch(
-    cell: &mut Cell,
-    mark: Mark,
-    write: bool,
-    clock: &BlockClock,
-    view: &View<'_>,
-) -> Option<GlobalConflict> {
+fn touch(cell: &mut Cell, mark: Mark, write: bool, clock: &BlockClock, view: &View<'_>) -> Option<GlobalConflict> {
     let judge = |old: Mark, clash: Clash| {
         let apart = old.bytes & mark.bytes == 0;
         if !old.epoch.exists() || apart || (old.epoch.is_strong() && mark.epoch.is_strong()) {
@@ -214,21 +178,12 @@ fn touch(
             return (!ordered).then_some(conflict);
         }
         let relation = view.relation(old.epoch, mark.epoch.lane());
-        let conflict = GlobalConflict {
-            clash,
-            earlier: old.epoch,
-            relation,
-            other_block: None,
-        };
+        let conflict = GlobalConflict { clash, earlier: old.epoch, relation, other_block: None };
         (relation != Relation::Ordered).then_some(conflict)
     };
     if write {
-        let conflict =
-            judge(cell.write, Clash::WriteWrite).or(judge(cell.read, Clash::WriteAfterRead));
-        *cell = Cell {
-            write: mark,
-            read: Mark::default(),
-        };
+        let conflict = judge(cell.write, Clash::WriteWrite).or(judge(cell.read, Clash::WriteAfterRead));
+        *cell = Cell { write: mark, read: Mark::default() };
         return conflict;
     }
     let conflict = judge(cell.write, Clash::ReadAfterWrite);

@@ -51,11 +51,7 @@ impl Access {
     /// Lane that owns the access; a collective one has none.
     #[inline(always)]
     fn lane(&self) -> u32 {
-        if self.me.is_collective() {
-            u32::MAX
-        } else {
-            self.me.lane()
-        }
+        if self.me.is_collective() { u32::MAX } else { self.me.lane() }
     }
 }
 
@@ -75,8 +71,7 @@ impl ReadSets {
             return index;
         }
         let index = (self.slots.len() / self.warps) as u64;
-        self.slots
-            .resize(self.slots.len() + self.warps, Epoch::default());
+        self.slots.resize(self.slots.len() + self.warps, Epoch::default());
         index
     }
 
@@ -108,22 +103,13 @@ impl Shadow {
             granules: vec![Cell::default(); granules],
             split: vec![false; granules],
             bytes: Vec::new(),
-            sets: ReadSets {
-                warps: warps.max(1),
-                slots: Vec::new(),
-                free: Vec::new(),
-            },
+            sets: ReadSets { warps: warps.max(1), slots: Vec::new(), free: Vec::new() },
         }
     }
 
     /// Records an access and passes every conflict to `report`.
     #[inline]
-    pub(crate) fn access(
-        &mut self,
-        view: &View<'_>,
-        access: Access,
-        report: &mut impl FnMut(Conflict),
-    ) {
+    pub(crate) fn access(&mut self, view: &View<'_>, access: Access, report: &mut impl FnMut(Conflict)) {
         let (mut at, end) = (access.offset, access.offset + access.size);
         while at < end {
             let granule = (at / 4) as usize;
@@ -135,10 +121,7 @@ impl Shadow {
             } else {
                 self.access_bytes(view, granule, at, next, &access, report);
                 if whole && access.write {
-                    self.granules[granule] = Cell {
-                        write: access.me,
-                        read: 0,
-                    };
+                    self.granules[granule] = Cell { write: access.me, read: 0 };
                     self.split[granule] = false;
                 }
             }
@@ -159,14 +142,7 @@ impl Shadow {
             self.split_granule(granule);
         }
         for at in from..to {
-            touch(
-                &mut self.bytes[at as usize],
-                &mut self.sets,
-                view,
-                at,
-                access,
-                report,
-            );
+            touch(&mut self.bytes[at as usize], &mut self.sets, view, at, access, report);
         }
     }
 
@@ -182,9 +158,7 @@ impl Shadow {
                 let own = self.sets.take();
                 let (from, to) = ((cell.read & !SET) as usize, own as usize);
                 let warps = self.sets.warps;
-                self.sets
-                    .slots
-                    .copy_within(from * warps..(from + 1) * warps, to * warps);
+                self.sets.slots.copy_within(from * warps..(from + 1) * warps, to * warps);
                 copy.read = own | SET;
             }
             self.bytes[granule * 4 + i] = copy;
@@ -219,27 +193,14 @@ fn touch(
 ) {
     let lane = access.lane();
     let mut clash = |clash: Clash, relation: Relation, earlier: Epoch| {
-        report(Conflict {
-            clash,
-            relation,
-            earlier,
-            lane: access.me.lane(),
-            offset,
-            same_value: access.same_value,
-        });
+        report(Conflict { clash, relation, earlier, lane: access.me.lane(), offset, same_value: access.same_value });
     };
     if cell.write.exists() {
         let relation = view.relation(cell.write, lane);
         if cell.write.is_in_flight() {
             clash(Clash::InFlight, relation, cell.write);
-        } else if relation != Relation::Ordered
-            && !(cell.write.is_strong() && access.me.is_strong())
-        {
-            let kind = if access.write {
-                Clash::WriteWrite
-            } else {
-                Clash::ReadAfterWrite
-            };
+        } else if relation != Relation::Ordered && !(cell.write.is_strong() && access.me.is_strong()) {
+            let kind = if access.write { Clash::WriteWrite } else { Clash::ReadAfterWrite };
             clash(kind, relation, cell.write);
         }
     }
@@ -248,10 +209,7 @@ fn touch(
         if cell.read & SET != 0 {
             sets.free.push(cell.read & !SET);
         }
-        *cell = Cell {
-            write: access.me,
-            read: 0,
-        };
+        *cell = Cell { write: access.me, read: 0 };
     } else {
         record_read(cell, sets, view, access.me);
     }
@@ -278,9 +236,7 @@ fn check_reads(
         }
     };
     if cell.read & SET != 0 {
-        sets.get(cell.read & !SET)
-            .iter()
-            .for_each(|read| check(*read));
+        sets.get(cell.read & !SET).iter().for_each(|read| check(*read));
     } else {
         check(Epoch(cell.read));
     }
@@ -295,10 +251,7 @@ fn record_read(cell: &mut Cell, sets: &mut ReadSets, view: &View<'_>, me: Epoch)
         return;
     }
     let old = Epoch(cell.read);
-    if !old.exists()
-        || old.warp() == me.warp()
-        || view.relation(old, me.lane()) == Relation::Ordered
-    {
+    if !old.exists() || old.warp() == me.warp() || view.relation(old, me.lane()) == Relation::Ordered {
         cell.read = merge(old, view, me).0;
         return;
     }
@@ -313,9 +266,5 @@ fn record_read(cell: &mut Cell, sets: &mut ReadSets, view: &View<'_>, me: Epoch)
 #[inline(always)]
 fn merge(old: Epoch, view: &View<'_>, me: Epoch) -> Epoch {
     let same_warp = old.exists() && old.warp() == me.warp();
-    if same_warp && view.relation(old, me.lane()) != Relation::Ordered {
-        me.several()
-    } else {
-        me
-    }
+    if same_warp && view.relation(old, me.lane()) != Relation::Ordered { me.several() } else { me }
 }

@@ -178,21 +178,12 @@ fn sat_if(v: u32, x: u16) -> u32 {
 /// The wide integer behind a source of the given signedness.
 #[inline(always)]
 fn wide(v: u64, x: u16) -> i128 {
-    if x & X_SRC_SIGNED != 0 {
-        i128::from(v as i64)
-    } else {
-        i128::from(v)
-    }
+    if x & X_SRC_SIGNED != 0 { i128::from(v as i64) } else { i128::from(v) }
 }
 
 #[inline(always)]
 fn f32_to_int(v: u32, x: u16) -> u64 {
-    float_to_int(
-        f64::from(f(flush_if(v, x))),
-        bits_of(x),
-        x & X_SIGNED != 0,
-        rnd(x),
-    )
+    float_to_int(f64::from(f(flush_if(v, x))), bits_of(x), x & X_SIGNED != 0, rnd(x))
 }
 
 /// Saturates an integer to the width and signedness in `x`.
@@ -200,17 +191,10 @@ fn f32_to_int(v: u32, x: u16) -> u64 {
 fn clamp_int(v: u64, x: u16) -> u64 {
     let value = wide(v, x);
     let bits = bits_of(x);
-    let (low, high) = if x & X_SIGNED != 0 {
-        (-(1i128 << (bits - 1)), (1i128 << (bits - 1)) - 1)
-    } else {
-        (0, (1i128 << bits) - 1)
-    };
+    let (low, high) =
+        if x & X_SIGNED != 0 { (-(1i128 << (bits - 1)), (1i128 << (bits - 1)) - 1) } else { (0, (1i128 << bits) - 1) };
     let out = value.clamp(low, high) as u64;
-    if bits < 32 {
-        out & ((1 << bits) - 1)
-    } else {
-        out
-    }
+    if bits < 32 { out & ((1 << bits) - 1) } else { out }
 }
 
 /// Rounds an f32 to an integral f32.
@@ -466,11 +450,7 @@ fn e4m3_to_f16(v: u32) -> u32 {
     // Fraction and exponent moved into place; multiplying by 2^8 rebiases, also subnormals.
     let magnitude = (v & 0x7f) << 7;
     let scaled = small::f32_to_f16((f(small::f16_to_f32(magnitude)) * 256.0).to_bits());
-    if v & 0x7f == 0x7f {
-        0x7fff
-    } else {
-        (v & 0x80) << 8 | scaled
-    }
+    if v & 0x7f == 0x7f { 0x7fff } else { (v & 0x80) << 8 | scaled }
 }
 
 /// e5m2 bits to f16 bits: the same exponent field, two fraction bits.
@@ -506,18 +486,10 @@ fn run_rows<const CHECK: bool>(
     let mut at = pc;
     let mut count = RunCount::default();
     while at < stop {
-        let Some(Inst {
-            op: Op::Alu(alu),
-            guard,
-        }) = insts.get(at)
-        else {
+        let Some(Inst { op: Op::Alu(alu), guard }) = insts.get(at) else {
             break;
         };
-        let mask = if *guard == NO_GUARD {
-            active
-        } else {
-            active & guard_bits(regs, *guard)
-        };
+        let mask = if *guard == NO_GUARD { active } else { active & guard_bits(regs, *guard) };
         count.lanes += u64::from(mask.count_ones());
         if mask != 0 {
             execute::<CHECK>(regs, alu, mask);

@@ -14,11 +14,7 @@ use crate::report::Kind;
 pub(crate) fn combine(op: AtomOp, bytes: u32, old: u64, a: u64, b: u64) -> u64 {
     let wide = bytes == 8;
     let signed = |v: u64| {
-        if wide {
-            v as i64
-        } else {
-            i64::from(v as u32 as i32)
-        }
+        if wide { v as i64 } else { i64::from(v as u32 as i32) }
     };
     let out = match op {
         AtomOp::Add => old.wrapping_add(a),
@@ -59,78 +55,39 @@ pub(crate) fn combine(op: AtomOp, bytes: u32, old: u64, a: u64, b: u64) -> u64 {
         AtomOp::AddF16x2 => u64::from(halves2(old as u32, a as u32, small::add::<Fp16>)),
         AtomOp::AddBf16x2 => u64::from(halves2(old as u32, a as u32, small::add::<Bfloat>)),
     };
-    if wide {
-        out
-    } else {
-        out & ((1 << (8 * bytes)) - 1)
-    }
+    if wide { out } else { out & ((1 << (8 * bytes)) - 1) }
 }
 
 impl Block {
-    pub(crate) fn atom(
-        &mut self,
-        context: &Context<'_>,
-        warp: &mut Warp,
-        pc: usize,
-        active: u32,
-        atom: &Atom,
-    ) -> Flow {
-        let usage = Use {
-            pc,
-            bytes: atom.bytes,
-            align: atom.bytes,
-            write: true,
-            strong: true,
-            collective: false,
-        };
+    pub(crate) fn atom(&mut self, context: &Context<'_>, warp: &mut Warp, pc: usize, active: u32, atom: &Atom) -> Flow {
+        let usage = Use { pc, bytes: atom.bytes, align: atom.bytes, write: true, strong: true, collective: false };
         let (a, a_taint) = source(warp, atom.a, atom.bytes);
-        let (b, b_taint) = atom
-            .b
-            .map_or(([0; LANES], 0), |b| source(warp, b, atom.bytes));
+        let (b, b_taint) = atom.b.map_or(([0; LANES], 0), |b| source(warp, b, atom.bytes));
         warp.polled = true;
         let tainted = (a_taint | b_taint) & active;
         if context.launch.checks.uninitialised && tainted != 0 {
-            self.report_lane(
-                context,
-                warp,
-                Kind::UninitialisedStore,
-                pc,
-                "write",
-                tainted,
-                || "uninitialised value used by an atomic".into(),
-            );
+            self.report_lane(context, warp, Kind::UninitialisedStore, pc, "write", tainted, || {
+                "uninitialised value used by an atomic".into()
+            });
         }
         let mut old = [u64::MAX; LANES];
-        self.for_each_target(
-            context,
-            warp,
-            active,
-            &atom.addr,
-            usage,
-            |block, warp, target| {
-                match target.space {
-                    Space::Shared => block.shadow_shared(context, warp, target, usage, 0),
-                    Space::Local | Space::Param => {
-                        block.report_lane(
-                            context,
-                            warp,
-                            Kind::OutOfBounds,
-                            pc,
-                            "write",
-                            target.lanes,
-                            || "atomic on local or parameter memory".into(),
-                        );
-                        return;
-                    }
-                    _ => block.shadow_global(context, warp, target, usage, 0),
+        self.for_each_target(context, warp, active, &atom.addr, usage, |block, warp, target| {
+            match target.space {
+                Space::Shared => block.shadow_shared(context, warp, target, usage, 0),
+                Space::Local | Space::Param => {
+                    block.report_lane(context, warp, Kind::OutOfBounds, pc, "write", target.lanes, || {
+                        "atomic on local or parameter memory".into()
+                    });
+                    return;
                 }
-                block.synchronise(context, warp, target, true, true, atom.order);
-                let changed = block.atom_lanes(context, warp, pc, target, atom, &a, &b, &mut old);
-                if changed {
-                    block.progressed_globally(context);
-                }
-            },
-        );
+                _ => block.shadow_global(context, warp, target, usage, 0),
+            }
+            block.synchronise(context, warp, target, true, true, atom.order);
+            let changed = block.atom_lanes(context, warp, pc, target, atom, &a, &b, &mut old);
+            if changed {
+                block.progressed_globally(context);
+            }
+        });
         if let Some(dst) = atom.dst {
             self.set_slot(warp, dst, active, |l| old[l]);
         }
@@ -174,15 +131,9 @@ impl Block {
             changed |= new(old[l]) != old[l];
         });
         if undefined != 0 && context.launch.checks.uninitialised && atom.op != AtomOp::Exch {
-            self.report_lane(
-                context,
-                warp,
-                Kind::UninitialisedStore,
-                pc,
-                "read",
-                undefined,
-                || "atomic on uninitialised memory".into(),
-            );
+            self.report_lane(context, warp, Kind::UninitialisedStore, pc, "read", undefined, || {
+                "atomic on uninitialised memory".into()
+            });
         }
         changed
     }

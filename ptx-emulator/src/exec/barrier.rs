@@ -41,11 +41,7 @@ impl NamedBarrier {
             return None;
         }
         let list = |waits: bool| {
-            let warps = self
-                .members
-                .iter()
-                .filter(|m| m.waits == waits)
-                .map(|m| m.warp.to_string());
+            let warps = self.members.iter().filter(|m| m.waits == waits).map(|m| m.warp.to_string());
             warps.collect::<Vec<_>>().join(", ")
         };
         Some(format!(
@@ -75,15 +71,9 @@ impl Block {
         }
         let id = lane_word(&warp.regs, op.id, active);
         if id > 15 {
-            self.report_lane(
-                context,
-                warp,
-                Kind::BarrierMisuse,
-                pc,
-                "executes",
-                active,
-                || format!("barrier id {id} is above 15"),
-            );
+            self.report_lane(context, warp, Kind::BarrierMisuse, pc, "executes", active, || {
+                format!("barrier id {id} is above 15")
+            });
             return Flow::Abort;
         }
         let threads: u32 = context.launch.block.iter().product();
@@ -91,31 +81,12 @@ impl Block {
         let count = op.count.map(|row| lane_word(&warp.regs, row, active));
         if count.is_some_and(|c| c == 0 || c % 32 != 0 || c > all) {
             let count = count.unwrap_or(0);
-            self.report_lane(
-                context,
-                warp,
-                Kind::BarrierMisuse,
-                pc,
-                "executes",
-                active,
-                || {
-                    format!(
-                        "barrier {id}: thread count {count} is not a multiple of 32 up to {all}"
-                    )
-                },
-            );
+            self.report_lane(context, warp, Kind::BarrierMisuse, pc, "executes", active, || {
+                format!("barrier {id}: thread count {count} is not a multiple of 32 up to {all}")
+            });
             return Flow::Abort;
         }
-        self.arrive(
-            context,
-            warp,
-            pc,
-            active,
-            op,
-            id as usize,
-            count.unwrap_or(all),
-            count.is_none(),
-        );
+        self.arrive(context, warp, pc, active, op, id as usize, count.unwrap_or(all), count.is_none());
         let waits = op.kind != BarrierKind::Arrive;
         if waits {
             warp.fragments[current].state = State::Barrier(id as u8);
@@ -139,10 +110,7 @@ impl Block {
         let waits = op.kind != BarrierKind::Arrive;
         let barrier = &mut self.barriers[id];
         let first = barrier.members.first().copied();
-        let twice = barrier
-            .members
-            .iter()
-            .any(|m| m.warp == warp.index && m.lanes & active != 0);
+        let twice = barrier.members.iter().any(|m| m.warp == warp.index && m.lanes & active != 0);
         let expected = barrier.expected;
         if first.is_none() {
             barrier.expected = count;
@@ -156,29 +124,15 @@ impl Block {
             barrier.and &= bits == active;
         }
         // Aligned barriers count whole warps, also those with exited or missing lanes.
-        barrier.arrived += if op.aligned || active == warp.alive() {
-            32
-        } else {
-            active.count_ones()
-        };
-        barrier.members.push(Member {
-            warp: warp.index,
-            pc,
-            waits,
-            lanes: active,
-        });
+        barrier.arrived += if op.aligned || active == warp.alive() { 32 } else { active.count_ones() };
+        barrier.members.push(Member { warp: warp.index, pc, waits, lanes: active });
         let (generation, arrived) = (barrier.generation, barrier.arrived);
         let mut stamp = std::mem::take(&mut barrier.stamp);
         self.clocks.release(warp.index, &mut stamp);
         self.clocks.sync_warp(warp.index);
         self.barriers[id].stamp = stamp;
         self.progressed();
-        let here = RawSite {
-            role: "arrives",
-            pc: pc as u32,
-            warp: warp.index as u32,
-            lane: active.trailing_zeros(),
-        };
+        let here = RawSite { role: "arrives", pc: pc as u32, warp: warp.index as u32, lane: active.trailing_zeros() };
         let Some(first) = first else { return };
         let before = RawSite {
             role: "arrives",
@@ -193,27 +147,21 @@ impl Block {
         }
         if twice {
             self.report(context, Kind::BarrierMisuse, Severity::Error, &[before, here], || {
-                format!("barrier {id}: warp {} arrives twice in generation {generation} ({arrived} of {expected} threads)", warp.index)
+                format!(
+                    "barrier {id}: warp {} arrives twice in generation {generation} ({arrived} of {expected} threads)",
+                    warp.index
+                )
             });
         }
         if all_threads && first.pc != pc && waits {
-            self.report(
-                context,
-                Kind::BarrierMisuse,
-                Severity::Warning,
-                &[before, here],
-                || format!("barrier {id} is reached from different instructions at once"),
-            );
+            self.report(context, Kind::BarrierMisuse, Severity::Warning, &[before, here], || {
+                format!("barrier {id} is reached from different instructions at once")
+            });
         }
     }
 
     /// Ends the generation if all expected threads have arrived.
-    fn complete_barrier(
-        &mut self,
-        context: &Context<'_>,
-        mut running: Option<&mut Warp>,
-        id: usize,
-    ) {
+    fn complete_barrier(&mut self, context: &Context<'_>, mut running: Option<&mut Warp>, id: usize) {
         let barrier = &self.barriers[id];
         if barrier.members.is_empty() || barrier.arrived < barrier.expected {
             return;
@@ -225,9 +173,7 @@ impl Block {
             self.clocks.acquire(member.warp, &barrier.stamp);
             self.clocks.sync_warp(member.warp);
             match (&mut running, &mut self.warps[member.warp]) {
-                (Some(warp), _) if warp.index == member.warp => {
-                    release(context, warp, &barrier, member, id)
-                }
+                (Some(warp), _) if warp.index == member.warp => release(context, warp, &barrier, member, id),
                 (_, Some(warp)) => release(context, warp, &barrier, member, id),
                 _ => {}
             }
@@ -239,12 +185,7 @@ impl Block {
             .members
             .iter()
             .take(1)
-            .map(|m| RawSite {
-                role: "waits",
-                pc: m.pc as u32,
-                warp: m.warp as u32,
-                lane: 0,
-            })
+            .map(|m| RawSite { role: "waits", pc: m.pc as u32, warp: m.warp as u32, lane: 0 })
             .collect();
         let (arrived, expected) = (self.barriers[id].arrived, self.barriers[id].expected);
         self.report(context, Kind::ExitedBeforeBarrier, Severity::Warning, &sites, || {
@@ -290,25 +231,14 @@ impl Block {
 }
 
 /// Lets a waiting warp go on and gives it the result of a reduction.
-fn release(
-    context: &Context<'_>,
-    warp: &mut Warp,
-    barrier: &NamedBarrier,
-    member: &Member,
-    id: usize,
-) {
+fn release(context: &Context<'_>, warp: &mut Warp, barrier: &NamedBarrier, member: &Member, id: usize) {
     if let crate::program::Op::Barrier(op) = &context.kernel.program.insts[member.pc].op
         && let Some(dst) = op.dst
     {
         match dst.class {
             Class::P => {
-                let value = if op.kind == BarrierKind::RedAnd {
-                    barrier.and
-                } else {
-                    barrier.or
-                };
-                warp.regs
-                    .set_p(dst.row, if value { FULL } else { 0 }, member.lanes);
+                let value = if op.kind == BarrierKind::RedAnd { barrier.and } else { barrier.or };
+                warp.regs.set_p(dst.row, if value { FULL } else { 0 }, member.lanes);
                 warp.regs.taint_p(dst.row, 0, member.lanes);
             }
             _ => {

@@ -101,9 +101,7 @@ impl Block {
         };
         let threads: u32 = launch.block.iter().product();
         let count = threads.div_ceil(32) as usize;
-        let warps = (0..count)
-            .map(|i| Some(Box::new(Warp::new(i, program, &position))))
-            .collect();
+        let warps = (0..count).map(|i| Some(Box::new(Warp::new(i, program, &position)))).collect();
         let seed = match launch.schedule {
             Schedule::Seeded(seed) => seed ^ (u64::from(linear) << 32),
             _ => 0,
@@ -191,11 +189,9 @@ impl Block {
         let count = self.warps.len();
         let can_run = |warp: &Option<Box<Warp>>, at: usize| {
             !rested[at]
-                && warp.as_ref().is_some_and(|w| {
-                    w.fragments
-                        .iter()
-                        .any(|f| matches!(f.state, State::Ready | State::Parked))
-                })
+                && warp
+                    .as_ref()
+                    .is_some_and(|w| w.fragments.iter().any(|f| matches!(f.state, State::Ready | State::Parked)))
         };
         let start = match context.launch.schedule {
             Schedule::Greedy => 0,
@@ -208,9 +204,7 @@ impl Block {
             }
             Schedule::Seeded(_) => (self.random() >> 11) as usize % count,
         };
-        (0..count)
-            .map(|i| (start + i) % count)
-            .find(|&i| can_run(&self.warps[i], i))
+        (0..count).map(|i| (start + i) % count).find(|&i| can_run(&self.warps[i], i))
     }
 
     /// Adds a finding of this block.
@@ -222,40 +216,25 @@ impl Block {
         sites: &[RawSite],
         describe: impl FnOnce() -> String,
     ) {
-        self.findings
-            .add(context.kernel, kind, severity, self.id, sites, || {
-                (describe(), Vec::new())
-            });
+        self.findings.add(context.kernel, kind, severity, self.id, sites, || (describe(), Vec::new()));
     }
 
     /// Reports that nothing in the block can go on, with who waits for what.
     pub(crate) fn report_deadlock(&mut self, context: &Context<'_>) {
         let (sites, notes) = self.wait_graph(context);
-        self.findings.add(
-            context.kernel,
-            Kind::Deadlock,
-            Severity::Error,
-            self.id,
-            &sites,
-            || ("deadlock: no warp of the block can go on".to_owned(), notes),
-        );
+        self.findings.add(context.kernel, Kind::Deadlock, Severity::Error, self.id, &sites, || {
+            ("deadlock: no warp of the block can go on".to_owned(), notes)
+        });
     }
 
     /// Reports polls that nothing will ever answer.
     pub(crate) fn report_no_progress(&mut self, context: &Context<'_>) {
         let (sites, notes) = self.wait_graph(context);
-        self.findings.add(
-            context.kernel,
-            Kind::NoProgress,
-            Severity::Error,
-            self.id,
-            &sites,
-            || {
-                let text = "no progress: every warp polls values that no running block changes \
+        self.findings.add(context.kernel, Kind::NoProgress, Severity::Error, self.id, &sites, || {
+            let text = "no progress: every warp polls values that no running block changes \
                         (a wait for a block that is not resident needs a cooperative launch)";
-                (text.to_owned(), notes)
-            },
-        );
+            (text.to_owned(), notes)
+        });
     }
 
     fn wait_graph(&self, context: &Context<'_>) -> (Vec<RawSite>, Vec<String>) {
@@ -269,12 +248,7 @@ impl Block {
                     State::Ready | State::Parked => "polls",
                 };
                 let lane = fragment.mask.trailing_zeros();
-                sites.push(RawSite {
-                    role,
-                    pc: fragment.pc as u32,
-                    warp: warp.index as u32,
-                    lane,
-                });
+                sites.push(RawSite { role, pc: fragment.pc as u32, warp: warp.index as u32, lane });
                 if fragment.state == State::Converging {
                     notes.push(format!(
                         "warp {} lanes {:#010x} wait at a warp-wide instruction for lanes {:#010x}",
@@ -291,11 +265,7 @@ impl Block {
             }
         }
         for (address, state) in &self.mbarriers {
-            notes.push(format!(
-                "mbarrier at {}: {}",
-                self.shared_name(context, *address),
-                state.describe()
-            ));
+            notes.push(format!("mbarrier at {}: {}", self.shared_name(context, *address), state.describe()));
         }
         notes.sort();
         (sites, notes)
@@ -304,11 +274,7 @@ impl Block {
     /// `variable+0x10` for a shared offset.
     pub(crate) fn shared_name(&self, context: &Context<'_>, offset: u32) -> String {
         let vars = &context.kernel.program.shared;
-        match vars
-            .iter()
-            .filter(|v| v.offset <= offset)
-            .max_by_key(|v| v.offset)
-        {
+        match vars.iter().filter(|v| v.offset <= offset).max_by_key(|v| v.offset) {
             Some(var) => format!("shared {}+0x{:x}", var.name, offset - var.offset),
             None => format!("shared 0x{offset:x}"),
         }
@@ -335,18 +301,11 @@ impl Shared {
     fn new(context: &Context<'_>, total: usize, warps: usize) -> Shared {
         let program = &context.kernel.program;
         let checks = context.launch.checks;
-        let mut ranges: Vec<(u32, u32)> = program
-            .shared
-            .iter()
-            .filter(|v| v.bytes > 0)
-            .map(|v| (v.offset, v.offset + v.bytes))
-            .collect();
+        let mut ranges: Vec<(u32, u32)> =
+            program.shared.iter().filter(|v| v.bytes > 0).map(|v| (v.offset, v.offset + v.bytes)).collect();
         let dynamic = context.launch.dynamic_shared_bytes;
         if dynamic > 0 {
-            ranges.push((
-                program.shared_static_bytes,
-                program.shared_static_bytes + dynamic,
-            ));
+            ranges.push((program.shared_static_bytes, program.shared_static_bytes + dynamic));
         }
         ranges.sort_unstable();
         let total = if ranges.is_empty() { 0 } else { total };

@@ -26,75 +26,37 @@ impl Block {
             // A source size above the copy size has no meaning; the hardware cuts it.
             sizes = w(&warp.regs, row).map(|v| v.min(copy.bytes));
         }
-        let reading = sizes
-            .iter()
-            .enumerate()
-            .fold(0, |m, (l, &s)| m | u32::from(s > 0) << l)
-            & active;
+        let reading = sizes.iter().enumerate().fold(0, |m, (l, &s)| m | u32::from(s > 0) << l) & active;
         let mut data = [[0u8; 16]; LANES];
         let mut defined = [u16::MAX; LANES];
         let mut readable = active & !reading;
         let mut sources = [0u64; LANES];
         // A source of size 0 is not touched, so its address may be anything.
-        let read = Use {
-            pc,
-            bytes: copy.bytes,
-            align: copy.bytes,
-            write: false,
-            strong: false,
-            collective: false,
-        };
+        let read = Use { pc, bytes: copy.bytes, align: copy.bytes, write: false, strong: false, collective: false };
         let uniform = sizes == [copy.bytes; LANES] || reading == 0;
-        let source_use = if uniform {
-            read
-        } else {
-            Use { bytes: 4, ..read }
-        };
+        let source_use = if uniform { read } else { Use { bytes: 4, ..read } };
         if !uniform {
             self.check_partial_sources(context, warp, pc, reading, &copy.src, &sizes);
         }
-        self.for_each_target(
-            context,
-            warp,
-            reading,
-            &copy.src,
-            source_use,
-            |block, warp, target| {
-                block.shadow_global(context, warp, target, source_use, 0);
-                readable |= target.lanes;
-                each_lane(target.lanes, |l| {
-                    sources[l] = target.at[l];
-                    let allocation = context.memory.at(target.allocation[l] as usize);
-                    let at = target.at[l] - allocation.base;
-                    for i in 0..u64::from(sizes[l]).min(allocation.bytes - at) {
-                        data[l][i as usize] = allocation.load(at + i, 1) as u8;
-                        if !allocation.is_defined(at + i, 1) {
-                            defined[l] &= !(1 << i);
-                        }
+        self.for_each_target(context, warp, reading, &copy.src, source_use, |block, warp, target| {
+            block.shadow_global(context, warp, target, source_use, 0);
+            readable |= target.lanes;
+            each_lane(target.lanes, |l| {
+                sources[l] = target.at[l];
+                let allocation = context.memory.at(target.allocation[l] as usize);
+                let at = target.at[l] - allocation.base;
+                for i in 0..u64::from(sizes[l]).min(allocation.bytes - at) {
+                    data[l][i as usize] = allocation.load(at + i, 1) as u8;
+                    if !allocation.is_defined(at + i, 1) {
+                        defined[l] &= !(1 << i);
                     }
-                });
-            },
-        );
-        let usage = Use {
-            pc,
-            bytes: copy.bytes,
-            align: copy.bytes,
-            write: true,
-            strong: false,
-            collective: false,
-        };
-        self.for_each_target(
-            context,
-            warp,
-            readable,
-            &copy.dst,
-            usage,
-            |block, warp, target| {
-                block.issue(
-                    context, warp, target, usage, &data, &defined, &sources, &sizes,
-                );
-            },
-        );
+                }
+            });
+        });
+        let usage = Use { pc, bytes: copy.bytes, align: copy.bytes, write: true, strong: false, collective: false };
+        self.for_each_target(context, warp, readable, &copy.dst, usage, |block, warp, target| {
+            block.issue(context, warp, target, usage, &data, &defined, &sources, &sizes);
+        });
         Flow::Next
     }
 
@@ -112,19 +74,13 @@ impl Block {
         each_lane(lanes, |l| {
             if context.memory.find(at[l], u64::from(sizes[l])).is_none() {
                 self.report_lane(context, warp, Kind::OutOfBounds, pc, "read", 1 << l, || {
-                    format!(
-                        "out of bounds: {}-byte global read at 0x{:x}",
-                        sizes[l], at[l]
-                    )
+                    format!("out of bounds: {}-byte global read at 0x{:x}", sizes[l], at[l])
                 });
             }
         });
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "everything a copy remembers until it completes"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "everything a copy remembers until it completes")]
     fn issue(
         &mut self,
         context: &Context<'_>,
@@ -164,14 +120,7 @@ impl Block {
     }
 
     /// Race check of the destination at issue.
-    fn shadow_issue(
-        &mut self,
-        context: &Context<'_>,
-        warp: &Warp,
-        target: &Target,
-        usage: Use,
-        late: bool,
-    ) {
+    fn shadow_issue(&mut self, context: &Context<'_>, warp: &Warp, target: &Target, usage: Use, late: bool) {
         let Some(mut shadow) = self.shared.shadow.take() else {
             return;
         };
@@ -202,8 +151,7 @@ impl Block {
         let (at, bytes) = (open.dst as usize, open.bytes as usize);
         self.shared.bytes[at..at + bytes].copy_from_slice(&open.data[..bytes]);
         for i in 0..open.bytes {
-            self.shared
-                .define(open.dst + i, 1, open.defined >> i & 1 == 1);
+            self.shared.define(open.dst + i, 1, open.defined >> i & 1 == 1);
         }
     }
 
@@ -229,27 +177,12 @@ impl Block {
             return;
         };
         let at = open.src - allocation.base;
-        let changed = (0..open.src_bytes)
-            .any(|i| allocation.load(at + u64::from(i), 1) as u8 != open.data[i as usize]);
+        let changed = (0..open.src_bytes).any(|i| allocation.load(at + u64::from(i), 1) as u8 != open.data[i as usize]);
         if changed {
-            let site = RawSite {
-                role: "copies",
-                pc: open.pc,
-                warp: warp.index as u32,
-                lane: open.lane,
-            };
-            self.report(
-                context,
-                Kind::SourceChanged,
-                Severity::Error,
-                &[site],
-                || {
-                    format!(
-                        "source of a cp.async in {} changed before the copy was complete",
-                        allocation.name
-                    )
-                },
-            );
+            let site = RawSite { role: "copies", pc: open.pc, warp: warp.index as u32, lane: open.lane };
+            self.report(context, Kind::SourceChanged, Severity::Error, &[site], || {
+                format!("source of a cp.async in {} changed before the copy was complete", allocation.name)
+            });
         }
     }
 
@@ -294,25 +227,12 @@ impl Block {
         addr: &Addr,
         noinc: bool,
     ) -> Flow {
-        let usage = Use {
-            pc,
-            bytes: 8,
-            align: 8,
-            write: false,
-            strong: true,
-            collective: false,
-        };
+        let usage = Use { pc, bytes: 8, align: 8, write: false, strong: true, collective: false };
         self.for_each_target(context, warp, active, addr, usage, |block, warp, target| {
             if target.space != Space::Shared {
-                block.report_lane(
-                    context,
-                    warp,
-                    Kind::MbarrierMisuse,
-                    pc,
-                    "arrives",
-                    target.lanes,
-                    || "mbarrier outside shared memory".into(),
-                );
+                block.report_lane(context, warp, Kind::MbarrierMisuse, pc, "arrives", target.lanes, || {
+                    "mbarrier outside shared memory".into()
+                });
                 return;
             }
             each_lane(target.lanes, |l| {
@@ -321,12 +241,7 @@ impl Block {
                     block.mbar_expect_arrival(context, warp, pc, l as u32, addr);
                 }
                 let after = warp.issued;
-                warp.arrives.push(OpenArrive {
-                    lane: l as u32,
-                    addr,
-                    after,
-                    pc: pc as u32,
-                });
+                warp.arrives.push(OpenArrive { lane: l as u32, addr, after, pc: pc as u32 });
             });
         });
         self.progressed();
@@ -343,12 +258,8 @@ impl Block {
             };
             if !warp.arrives.is_empty() {
                 let first = warp.arrives.remove(0);
-                let same = |a: &OpenArrive| {
-                    a.pc == first.pc && a.addr == first.addr && a.after == first.after
-                };
-                let (now, later) = std::mem::take(&mut warp.arrives)
-                    .into_iter()
-                    .partition(same);
+                let same = |a: &OpenArrive| a.pc == first.pc && a.addr == first.addr && a.after == first.after;
+                let (now, later) = std::mem::take(&mut warp.arrives).into_iter().partition(same);
                 warp.arrives = later;
                 let mut now: Vec<OpenArrive> = now;
                 now.insert(0, first);
@@ -378,43 +289,19 @@ impl Block {
     }
 
     /// Exiting lanes leave no copy behind unseen.
-    pub(crate) fn drop_copies(
-        &mut self,
-        context: &Context<'_>,
-        warp: &mut Warp,
-        pc: usize,
-        lanes: u32,
-    ) {
+    pub(crate) fn drop_copies(&mut self, context: &Context<'_>, warp: &mut Warp, pc: usize, lanes: u32) {
         // Copies that an asynchronous arrival will complete are accounted for.
         let covered = warp.arrives.iter().fold(0u32, |m, a| m | 1 << a.lane);
-        let open = warp
-            .copies
-            .iter()
-            .find(|c| lanes & !covered & (1 << c.lane) != 0)
-            .copied();
+        let open = warp.copies.iter().find(|c| lanes & !covered & (1 << c.lane) != 0).copied();
         let Some(open) = open else { return };
         if context.launch.checks.in_flight {
             let sites = [
-                RawSite {
-                    role: "copies",
-                    pc: open.pc,
-                    warp: warp.index as u32,
-                    lane: open.lane,
-                },
-                RawSite {
-                    role: "exits",
-                    pc: pc as u32,
-                    warp: warp.index as u32,
-                    lane: open.lane,
-                },
+                RawSite { role: "copies", pc: open.pc, warp: warp.index as u32, lane: open.lane },
+                RawSite { role: "exits", pc: pc as u32, warp: warp.index as u32, lane: open.lane },
             ];
-            self.report(
-                context,
-                Kind::UnwaitedCopy,
-                Severity::Warning,
-                &sites,
-                || "a thread exits with a cp.async it never waited for".into(),
-            );
+            self.report(context, Kind::UnwaitedCopy, Severity::Warning, &sites, || {
+                "a thread exits with a cp.async it never waited for".into()
+            });
         }
     }
 

@@ -14,10 +14,7 @@ use crate::report::Kind;
 impl Block {
     /// Waits for every lane named by an executing lane; then calls `act` once per group of lanes
     /// with the same member mask.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "position of the instruction and its action"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "position of the instruction and its action")]
     fn grouped(
         &mut self,
         context: &Context<'_>,
@@ -55,51 +52,35 @@ impl Block {
         active: u32,
         op: &Shuffle,
     ) -> Flow {
-        self.grouped(
-            context,
-            warp,
-            current,
-            pc,
-            active,
-            op.members,
-            |block, warp, group| {
-                let src = *w(&warp.regs, op.src);
-                let (lanes, clamps) = (w(&warp.regs, op.lane), w(&warp.regs, op.clamp));
-                let (mut out, mut from, mut valid) = ([0; LANES], [0usize; LANES], 0u32);
-                for l in 0..LANES {
-                    let (j, ok) = shuffle_source(op.mode, l as u32, lanes[l], clamps[l]);
-                    from[l] = j as usize;
-                    valid |= u32::from(ok) << l;
-                    out[l] = src[j as usize];
-                }
-                let mut stray = 0;
-                each_lane(group, |l| {
-                    stray |= u32::from((group >> from[l]) & 1 == 0) << l
+        self.grouped(context, warp, current, pc, active, op.members, |block, warp, group| {
+            let src = *w(&warp.regs, op.src);
+            let (lanes, clamps) = (w(&warp.regs, op.lane), w(&warp.regs, op.clamp));
+            let (mut out, mut from, mut valid) = ([0; LANES], [0usize; LANES], 0u32);
+            for l in 0..LANES {
+                let (j, ok) = shuffle_source(op.mode, l as u32, lanes[l], clamps[l]);
+                from[l] = j as usize;
+                valid |= u32::from(ok) << l;
+                out[l] = src[j as usize];
+            }
+            let mut stray = 0;
+            each_lane(group, |l| stray |= u32::from((group >> from[l]) & 1 == 0) << l);
+            if stray != 0 {
+                block.report_lane(context, warp, Kind::SyncDivergence, pc, "shuffles", stray, || {
+                    "shuffle reads a lane that does not take part".into()
                 });
-                if stray != 0 {
-                    block.report_lane(
-                        context,
-                        warp,
-                        Kind::SyncDivergence,
-                        pc,
-                        "shuffles",
-                        stray,
-                        || "shuffle reads a lane that does not take part".into(),
-                    );
-                }
-                let taint = warp.regs.tw[usize::from(op.src)];
-                let mut moved = 0;
-                for (l, &j) in from.iter().enumerate() {
-                    moved |= (taint >> j & 1) << l;
-                }
-                warp.regs.set_w(op.dst, &out, group);
-                warp.regs.taint_w(op.dst, moved, group);
-                if let Some(p) = op.in_range {
-                    warp.regs.set_p(p, valid, group);
-                    warp.regs.taint_p(p, 0, group);
-                }
-            },
-        )
+            }
+            let taint = warp.regs.tw[usize::from(op.src)];
+            let mut moved = 0;
+            for (l, &j) in from.iter().enumerate() {
+                moved |= (taint >> j & 1) << l;
+            }
+            warp.regs.set_w(op.dst, &out, group);
+            warp.regs.taint_w(op.dst, moved, group);
+            if let Some(p) = op.in_range {
+                warp.regs.set_p(p, valid, group);
+                warp.regs.taint_p(p, 0, group);
+            }
+        })
     }
 
     pub(crate) fn vote(
@@ -111,29 +92,21 @@ impl Block {
         active: u32,
         op: &Vote,
     ) -> Flow {
-        self.grouped(
-            context,
-            warp,
-            current,
-            pc,
-            active,
-            op.members,
-            |block, warp, group| {
-                let row = usize::from(op.src);
-                let bits = (warp.regs.p[row] ^ if op.negated { FULL } else { 0 }) & group;
-                let tainted = warp.regs.tp[row] & group != 0;
-                let value = match op.mode {
-                    VoteMode::All => u64::from(bits == group),
-                    VoteMode::Any => u64::from(bits != 0),
-                    VoteMode::Uniform => u64::from(bits == group || bits == 0),
-                    VoteMode::Ballot => u64::from(bits),
-                };
-                block.set_slot(warp, op.dst, group, |_| value);
-                if tainted {
-                    super::memory::set_taint(warp, op.dst, FULL, group);
-                }
-            },
-        )
+        self.grouped(context, warp, current, pc, active, op.members, |block, warp, group| {
+            let row = usize::from(op.src);
+            let bits = (warp.regs.p[row] ^ if op.negated { FULL } else { 0 }) & group;
+            let tainted = warp.regs.tp[row] & group != 0;
+            let value = match op.mode {
+                VoteMode::All => u64::from(bits == group),
+                VoteMode::Any => u64::from(bits != 0),
+                VoteMode::Uniform => u64::from(bits == group || bits == 0),
+                VoteMode::Ballot => u64::from(bits),
+            };
+            block.set_slot(warp, op.dst, group, |_| value);
+            if tainted {
+                super::memory::set_taint(warp, op.dst, FULL, group);
+            }
+        })
     }
 
     pub(crate) fn reduce(
@@ -145,27 +118,17 @@ impl Block {
         active: u32,
         op: &Reduce,
     ) -> Flow {
-        self.grouped(
-            context,
-            warp,
-            current,
-            pc,
-            active,
-            op.members,
-            |_, warp, group| {
-                let src = *w(&warp.regs, op.src);
-                let mut total: Option<u64> = None;
-                each_lane(group, |l| {
-                    let value = u64::from(src[l]);
-                    total = Some(total.map_or(value, |old| combine(op.op, 4, old, value, 0)));
-                });
-                let tainted = warp.regs.tw[usize::from(op.src)] & group != 0;
-                warp.regs
-                    .set_w(op.dst, &[total.unwrap_or(0) as u32; LANES], group);
-                warp.regs
-                    .taint_w(op.dst, if tainted { FULL } else { 0 }, group);
-            },
-        )
+        self.grouped(context, warp, current, pc, active, op.members, |_, warp, group| {
+            let src = *w(&warp.regs, op.src);
+            let mut total: Option<u64> = None;
+            each_lane(group, |l| {
+                let value = u64::from(src[l]);
+                total = Some(total.map_or(value, |old| combine(op.op, 4, old, value, 0)));
+            });
+            let tainted = warp.regs.tw[usize::from(op.src)] & group != 0;
+            warp.regs.set_w(op.dst, &[total.unwrap_or(0) as u32; LANES], group);
+            warp.regs.taint_w(op.dst, if tainted { FULL } else { 0 }, group);
+        })
     }
 
     pub(crate) fn match_lanes(
@@ -177,47 +140,26 @@ impl Block {
         active: u32,
         op: &Match,
     ) -> Flow {
-        self.grouped(
-            context,
-            warp,
-            current,
-            pc,
-            active,
-            op.members,
-            |block, warp, group| {
-                let (values, taint) = source(warp, op.src, 8);
-                let mut same = [0u32; LANES];
-                each_lane(group, |l| {
-                    each_lane(group, |j| same[l] |= u32::from(values[l] == values[j]) << j)
-                });
-                let all = same[group.trailing_zeros() as usize] == group;
-                let dst = Slot {
-                    class: Class::W,
-                    row: op.dst,
-                };
-                block.set_slot(warp, dst, group, |l| {
-                    u64::from(match (op.all, all) {
-                        (false, _) => same[l],
-                        (true, true) => group,
-                        (true, false) => 0,
-                    })
-                });
-                if let Some(p) = op.pred {
-                    block.set_slot(
-                        warp,
-                        Slot {
-                            class: Class::P,
-                            row: p,
-                        },
-                        group,
-                        |_| u64::from(all),
-                    );
-                }
-                if taint & group != 0 {
-                    super::memory::set_taint(warp, dst, FULL, group);
-                }
-            },
-        )
+        self.grouped(context, warp, current, pc, active, op.members, |block, warp, group| {
+            let (values, taint) = source(warp, op.src, 8);
+            let mut same = [0u32; LANES];
+            each_lane(group, |l| each_lane(group, |j| same[l] |= u32::from(values[l] == values[j]) << j));
+            let all = same[group.trailing_zeros() as usize] == group;
+            let dst = Slot { class: Class::W, row: op.dst };
+            block.set_slot(warp, dst, group, |l| {
+                u64::from(match (op.all, all) {
+                    (false, _) => same[l],
+                    (true, true) => group,
+                    (true, false) => 0,
+                })
+            });
+            if let Some(p) = op.pred {
+                block.set_slot(warp, Slot { class: Class::P, row: p }, group, |_| u64::from(all));
+            }
+            if taint & group != 0 {
+                super::memory::set_taint(warp, dst, FULL, group);
+            }
+        })
     }
 }
 

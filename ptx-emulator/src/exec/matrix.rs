@@ -26,68 +26,31 @@ impl Block {
         }
         // x1 and x2 ignore the addresses of the other lanes.
         let count = op.regs.len();
-        let lanes = if count == 4 {
-            FULL
-        } else {
-            (1 << (8 * count)) - 1
-        };
-        let usage = Use {
-            pc,
-            bytes: 16,
-            align: 16,
-            write: op.store,
-            strong: false,
-            collective: false,
-        };
+        let lanes = if count == 4 { FULL } else { (1 << (8 * count)) - 1 };
+        let usage = Use { pc, bytes: 16, align: 16, write: op.store, strong: false, collective: false };
         let mut rows = [[u32::MAX; 4]; LANES];
         let mut undefined = [0xffu8; LANES];
         if op.store {
             collect_matrix(&warp.regs, op, &mut rows, &mut undefined);
         }
-        self.for_each_target(
-            context,
-            warp,
-            active & lanes,
-            &op.addr,
-            usage,
-            |block, warp, target| {
-                if target.space != Space::Shared {
-                    block.report_lane(
-                        context,
-                        warp,
-                        Kind::OutOfBounds,
-                        pc,
-                        "uses",
-                        target.lanes,
-                        || "matrix outside shared memory".into(),
-                    );
-                    return;
-                }
-                block.shadow_shared(context, warp, target, usage, 0);
-                block.move_rows(target, op.store, &mut rows, &mut undefined);
-            },
-        );
+        self.for_each_target(context, warp, active & lanes, &op.addr, usage, |block, warp, target| {
+            if target.space != Space::Shared {
+                block.report_lane(context, warp, Kind::OutOfBounds, pc, "uses", target.lanes, || {
+                    "matrix outside shared memory".into()
+                });
+                return;
+            }
+            block.shadow_shared(context, warp, target, usage, 0);
+            block.move_rows(target, op.store, &mut rows, &mut undefined);
+        });
         if !op.store {
-            spread_matrix(
-                &mut warp.regs,
-                op,
-                &rows,
-                &undefined,
-                active,
-                context.launch.checks.uninitialised,
-            );
+            spread_matrix(&mut warp.regs, op, &rows, &undefined, active, context.launch.checks.uninitialised);
         }
         Flow::Next
     }
 
     /// Copies 16-byte rows between shared memory and `rows`; bit `i` of `undefined` is half `i`.
-    fn move_rows(
-        &mut self,
-        target: &Target,
-        store: bool,
-        rows: &mut [[u32; 4]; LANES],
-        undefined: &mut [u8; LANES],
-    ) {
+    fn move_rows(&mut self, target: &Target, store: bool, rows: &mut [[u32; 4]; LANES], undefined: &mut [u8; LANES]) {
         super::regs::each_lane(target.lanes, |l| {
             let at = target.at[l] as u32;
             for (i, word) in rows[l].iter_mut().enumerate() {
@@ -101,8 +64,7 @@ impl Block {
             let mut flags = 0;
             for i in 0..8u32 {
                 if store {
-                    self.shared
-                        .define(at + 2 * i, 2, undefined[l] >> i & 1 == 0);
+                    self.shared.define(at + 2 * i, 2, undefined[l] >> i & 1 == 0);
                 } else {
                     flags |= u8::from(!self.shared.is_defined(at + 2 * i, 2)) << i;
                 }
@@ -113,10 +75,7 @@ impl Block {
         });
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "position of the instruction and its operands"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "position of the instruction and its operands")]
     pub(crate) fn move_matrix(
         &mut self,
         context: &Context<'_>,
@@ -133,21 +92,13 @@ impl Block {
         let from = *w(&warp.regs, src);
         let half = |row: usize, column: usize| {
             let word = from[4 * row + column / 2];
-            if column.is_multiple_of(2) {
-                word & 0xffff
-            } else {
-                word >> 16
-            }
+            if column.is_multiple_of(2) { word & 0xffff } else { word >> 16 }
         };
         let out: Lanes = std::array::from_fn(|l| {
             let (g, t) = (l / 4, l % 4);
             half(2 * t, g) | half(2 * t + 1, g) << 16
         });
-        let taint = if warp.regs.tw[usize::from(src)] == 0 {
-            0
-        } else {
-            FULL
-        };
+        let taint = if warp.regs.tw[usize::from(src)] == 0 { 0 } else { FULL };
         warp.regs.set_w(dst, &out, active);
         warp.regs.taint_w(dst, taint, active);
         Flow::Next
@@ -155,12 +106,7 @@ impl Block {
 }
 
 /// Registers of `stmatrix` as 16-byte rows by address lane.
-fn collect_matrix(
-    regs: &Regs,
-    op: &Matrix,
-    rows: &mut [[u32; 4]; LANES],
-    undefined: &mut [u8; LANES],
-) {
+fn collect_matrix(regs: &Regs, op: &Matrix, rows: &mut [[u32; 4]; LANES], undefined: &mut [u8; LANES]) {
     *undefined = [0; LANES];
     for (j, &reg) in op.regs.iter().enumerate() {
         let values = w(regs, reg);
@@ -168,11 +114,7 @@ fn collect_matrix(
         for (l, &pair) in values.iter().enumerate() {
             let (g, t) = (l / 4, l % 4);
             for half in 0..2 {
-                let (row, column) = if op.trans {
-                    (2 * t + half, g)
-                } else {
-                    (g, 2 * t + half)
-                };
+                let (row, column) = if op.trans { (2 * t + half, g) } else { (g, 2 * t + half) };
                 let value = pair >> (16 * half) & 0xffff;
                 let word = &mut rows[8 * j + row][column / 2];
                 let shift = 16 * (column % 2);

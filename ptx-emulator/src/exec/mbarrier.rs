@@ -32,34 +32,16 @@ pub(crate) struct MbarState {
 
 impl MbarState {
     pub(crate) fn describe(&self) -> String {
-        format!(
-            "phase {}, {} of {} arrivals pending",
-            self.phase, self.pending, self.expected
-        )
+        format!("phase {}, {} of {} arrivals pending", self.phase, self.pending, self.expected)
     }
 }
 
 impl Block {
-    pub(crate) fn mbar(
-        &mut self,
-        context: &Context<'_>,
-        warp: &mut Warp,
-        pc: usize,
-        active: u32,
-        mbar: &Mbar,
-    ) -> Flow {
+    pub(crate) fn mbar(&mut self, context: &Context<'_>, warp: &mut Warp, pc: usize, active: u32, mbar: &Mbar) -> Flow {
         let Some(addr) = &mbar.addr else {
             if let MbarOp::PendingCount { dst, state } = mbar.op {
                 let states = warp.regs.d[usize::from(state)].0;
-                self.set_slot(
-                    warp,
-                    Slot {
-                        class: Class::W,
-                        row: dst,
-                    },
-                    active,
-                    |l| states[l] & 0xf_ffff,
-                );
+                self.set_slot(warp, Slot { class: Class::W, row: dst }, active, |l| states[l] & 0xf_ffff);
             }
             return Flow::Next;
         };
@@ -78,25 +60,12 @@ impl Block {
     ) {
         let write = matches!(op, MbarOp::Init { .. } | MbarOp::Inval);
         // Arrivals and waits are strong accesses, so that they never race with each other.
-        let usage = Use {
-            pc,
-            bytes: 8,
-            align: 8,
-            write,
-            strong: !write,
-            collective: false,
-        };
+        let usage = Use { pc, bytes: 8, align: 8, write, strong: !write, collective: false };
         self.for_each_target(context, warp, active, addr, usage, |block, warp, target| {
             if target.space != Space::Shared {
-                block.report_lane(
-                    context,
-                    warp,
-                    Kind::MbarrierMisuse,
-                    pc,
-                    "uses",
-                    target.lanes,
-                    || "mbarrier outside shared memory".into(),
-                );
+                block.report_lane(context, warp, Kind::MbarrierMisuse, pc, "uses", target.lanes, || {
+                    "mbarrier outside shared memory".into()
+                });
                 return;
             }
             block.shadow_shared(context, warp, target, usage, 0);
@@ -104,14 +73,7 @@ impl Block {
         });
     }
 
-    fn mbar_op(
-        &mut self,
-        context: &Context<'_>,
-        warp: &mut Warp,
-        pc: usize,
-        target: &Target,
-        op: &MbarOp,
-    ) {
+    fn mbar_op(&mut self, context: &Context<'_>, warp: &mut Warp, pc: usize, target: &Target, op: &MbarOp) {
         let mut result = [0u64; LANES];
         each_lane(target.lanes, |l| {
             let at = target.at[l] as u32;
@@ -127,8 +89,7 @@ impl Block {
                 }
                 MbarOp::Arrive { count, drop, .. } => {
                     let count = count.map_or(1, |row| Self::word(warp, row, l));
-                    result[l] =
-                        self.mbar_arrive(context, warp.index, pc, l as u32, at, count, drop);
+                    result[l] = self.mbar_arrive(context, warp.index, pc, l as u32, at, count, drop);
                 }
                 MbarOp::ExpectTx { bytes, only, .. } => {
                     let bytes = Self::word(warp, bytes, l);
@@ -136,32 +97,23 @@ impl Block {
                         state.tx += i64::from(bytes);
                     }
                     if !only {
-                        result[l] =
-                            self.mbar_arrive(context, warp.index, pc, l as u32, at, 1, false);
+                        result[l] = self.mbar_arrive(context, warp.index, pc, l as u32, at, 1, false);
                     }
                 }
                 MbarOp::TestState { state, .. } => {
                     let token = warp.regs.d[usize::from(state)].0[l] >> 20;
-                    result[l] =
-                        u64::from(self.mbar_test(context, warp, pc, l, at, |phase| phase > token));
+                    result[l] = u64::from(self.mbar_test(context, warp, pc, l, at, |phase| phase > token));
                 }
                 MbarOp::TestParity { parity, .. } => {
                     let parity = u64::from(Self::word(warp, parity, l)) & 1;
-                    result[l] = u64::from(
-                        self.mbar_test(context, warp, pc, l, at, |phase| phase & 1 != parity),
-                    );
+                    result[l] = u64::from(self.mbar_test(context, warp, pc, l, at, |phase| phase & 1 != parity));
                 }
                 MbarOp::PendingCount { .. } => {}
             }
         });
         let slot = |class: Class, row: u16| Slot { class, row };
         match *op {
-            MbarOp::Arrive {
-                state: Some(row), ..
-            }
-            | MbarOp::ExpectTx {
-                state: Some(row), ..
-            } => {
+            MbarOp::Arrive { state: Some(row), .. } | MbarOp::ExpectTx { state: Some(row), .. } => {
                 self.set_slot(warp, slot(Class::D, row), target.lanes, |l| result[l]);
             }
             MbarOp::TestState { dst, .. } | MbarOp::TestParity { dst, .. } => {
@@ -171,64 +123,28 @@ impl Block {
         }
     }
 
-    fn mbar_misuse(
-        &mut self,
-        context: &Context<'_>,
-        warp: &Warp,
-        pc: usize,
-        lane: usize,
-        at: u32,
-        what: &str,
-    ) {
+    fn mbar_misuse(&mut self, context: &Context<'_>, warp: &Warp, pc: usize, lane: usize, at: u32, what: &str) {
         let place = self.shared_name(context, at);
-        self.report_lane(
-            context,
-            warp,
-            Kind::MbarrierMisuse,
-            pc,
-            "uses",
-            1 << lane,
-            || format!("mbarrier at {place}: {what}"),
-        );
+        self.report_lane(context, warp, Kind::MbarrierMisuse, pc, "uses", 1 << lane, || {
+            format!("mbarrier at {place}: {what}")
+        });
     }
 
-    fn mbar_init(
-        &mut self,
-        context: &Context<'_>,
-        warp: &Warp,
-        pc: usize,
-        lane: usize,
-        at: u32,
-        count: u32,
-    ) {
+    fn mbar_init(&mut self, context: &Context<'_>, warp: &Warp, pc: usize, lane: usize, at: u32, count: u32) {
         if count == 0 || count > MAX_COUNT {
             self.mbar_misuse(context, warp, pc, lane, at, "count outside 1..2^20");
         }
         let expected = count.clamp(1, MAX_COUNT);
-        let state = MbarState {
-            expected,
-            pending: expected,
-            ..MbarState::default()
-        };
+        let state = MbarState { expected, pending: expected, ..MbarState::default() };
         if self.mbarriers.insert(at, state).is_some() {
-            self.mbar_misuse(
-                context,
-                warp,
-                pc,
-                lane,
-                at,
-                "initialised again while in use",
-            );
+            self.mbar_misuse(context, warp, pc, lane, at, "initialised again while in use");
         }
         self.shared.define(at, 8, true);
         self.progressed();
     }
 
     /// Arrives `count` times and returns the token of the phase before.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "who arrives, where and how often"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "who arrives, where and how often")]
     fn mbar_arrive(
         &mut self,
         context: &Context<'_>,
@@ -239,21 +155,12 @@ impl Block {
         count: u32,
         drop: bool,
     ) -> u64 {
-        let site = RawSite {
-            role: "arrives",
-            pc: pc as u32,
-            warp: warp as u32,
-            lane,
-        };
+        let site = RawSite { role: "arrives", pc: pc as u32, warp: warp as u32, lane };
         let place = self.shared_name(context, at);
         let Some(state) = self.mbarriers.get_mut(&at) else {
-            self.report(
-                context,
-                Kind::MbarrierMisuse,
-                Severity::Error,
-                &[site],
-                || format!("mbarrier at {place}: arrival before init"),
-            );
+            self.report(context, Kind::MbarrierMisuse, Severity::Error, &[site], || {
+                format!("mbarrier at {place}: arrival before init")
+            });
             return 0;
         };
         let token = state.phase << 20 | u64::from(state.pending);
@@ -273,13 +180,9 @@ impl Block {
             }
         }
         if overflow {
-            self.report(
-                context,
-                Kind::MbarrierMisuse,
-                Severity::Error,
-                &[site],
-                || format!("mbarrier at {place}: more arrivals than the phase expects"),
-            );
+            self.report(context, Kind::MbarrierMisuse, Severity::Error, &[site], || {
+                format!("mbarrier at {place}: more arrivals than the phase expects")
+            });
         }
         self.progressed();
         token
@@ -310,14 +213,7 @@ impl Block {
     }
 
     /// `cp.async.mbarrier.arrive` without `.noinc` raises the pending count at issue.
-    pub(crate) fn mbar_expect_arrival(
-        &mut self,
-        context: &Context<'_>,
-        warp: &Warp,
-        pc: usize,
-        lane: u32,
-        at: u32,
-    ) {
+    pub(crate) fn mbar_expect_arrival(&mut self, context: &Context<'_>, warp: &Warp, pc: usize, lane: u32, at: u32) {
         match self.mbarriers.get_mut(&at) {
             Some(state) => state.pending = (state.pending + 1).min(MAX_COUNT),
             None => self.mbar_misuse(context, warp, pc, lane as usize, at, "arrival before init"),
@@ -325,12 +221,7 @@ impl Block {
     }
 
     /// The asynchronous arrival itself, when the copies before it are complete.
-    pub(crate) fn mbar_arrive_async(
-        &mut self,
-        context: &Context<'_>,
-        warp: &Warp,
-        arrive: OpenArrive,
-    ) {
+    pub(crate) fn mbar_arrive_async(&mut self, context: &Context<'_>, warp: &Warp, arrive: OpenArrive) {
         let pc = arrive.pc as usize;
         self.mbar_arrive(context, warp.index, pc, arrive.lane, arrive.addr, 1, false);
     }

@@ -9,56 +9,30 @@ use crate::program::{Class, Load, Slot, Space, Store};
 use crate::report::Kind;
 
 impl Block {
-    pub(crate) fn load(
-        &mut self,
-        context: &Context<'_>,
-        warp: &mut Warp,
-        pc: usize,
-        active: u32,
-        load: &Load,
-    ) -> Flow {
+    pub(crate) fn load(&mut self, context: &Context<'_>, warp: &mut Warp, pc: usize, active: u32, load: &Load) -> Flow {
         let total = load.bytes * load.dst.len() as u32;
-        let usage = Use {
-            pc,
-            bytes: total,
-            align: total,
-            write: false,
-            strong: load.order.strong,
-            collective: false,
-        };
+        let usage = Use { pc, bytes: total, align: total, write: false, strong: load.order.strong, collective: false };
         let mut values = [[u64::MAX; LANES]; 4];
         let mut undefined = [active; 4];
         warp.polled |= load.order.strong;
-        self.for_each_target(
-            context,
-            warp,
-            active,
-            &load.addr,
-            usage,
-            |block, warp, target| {
-                match target.space {
-                    Space::Shared => block.shadow_shared(context, warp, target, usage, 0),
-                    Space::Local | Space::Param => {}
-                    _ => {
-                        if load.non_coherent {
-                            block.check_non_coherent(context, warp, target, usage);
-                        }
-                        block.shadow_global(context, warp, target, usage, 0);
+        self.for_each_target(context, warp, active, &load.addr, usage, |block, warp, target| {
+            match target.space {
+                Space::Shared => block.shadow_shared(context, warp, target, usage, 0),
+                Space::Local | Space::Param => {}
+                _ => {
+                    if load.non_coherent {
+                        block.check_non_coherent(context, warp, target, usage);
                     }
+                    block.shadow_global(context, warp, target, usage, 0);
                 }
-                block.synchronise(context, warp, target, true, false, load.order);
-                for (i, (out, taint)) in values
-                    .iter_mut()
-                    .zip(&mut undefined)
-                    .enumerate()
-                    .take(load.dst.len())
-                {
-                    let offset = i as u64 * u64::from(load.bytes);
-                    *taint &= !target.lanes;
-                    *taint |= block.gather(context, warp, target, offset, load.bytes, out);
-                }
-            },
-        );
+            }
+            block.synchronise(context, warp, target, true, false, load.order);
+            for (i, (out, taint)) in values.iter_mut().zip(&mut undefined).enumerate().take(load.dst.len()) {
+                let offset = i as u64 * u64::from(load.bytes);
+                *taint &= !target.lanes;
+                *taint |= block.gather(context, warp, target, offset, load.bytes, out);
+            }
+        });
         for (i, slot) in load.dst.iter().enumerate() {
             write_loaded(warp, *slot, load, &values[i], active);
             if context.launch.checks.uninitialised {
@@ -68,13 +42,7 @@ impl Block {
         Flow::Next
     }
 
-    fn check_non_coherent(
-        &mut self,
-        context: &Context<'_>,
-        warp: &Warp,
-        target: &Target,
-        usage: Use,
-    ) {
+    fn check_non_coherent(&mut self, context: &Context<'_>, warp: &Warp, target: &Target, usage: Use) {
         let Some(shadow) = &context.shadow else {
             return;
         };
@@ -85,15 +53,9 @@ impl Block {
             stale |= u32::from(shadow.written(index, offset)) << l;
         });
         if stale != 0 {
-            self.report_lane(
-                context,
-                warp,
-                Kind::NonCoherentRead,
-                usage.pc,
-                "read",
-                stale,
-                || "non-coherent load of memory written in the same launch".into(),
-            );
+            self.report_lane(context, warp, Kind::NonCoherentRead, usage.pc, "read", stale, || {
+                "non-coherent load of memory written in the same launch".into()
+            });
         }
     }
 
@@ -120,8 +82,7 @@ impl Block {
                 let at = warp.local.len() / LANES * l + (target.at[l] + offset) as usize;
                 let end = at + bytes as usize;
                 out[l] = little_endian(&warp.local[at..end]);
-                undefined |=
-                    u32::from(tracked && !warp.local_defined[at..end].iter().all(|&d| d)) << l;
+                undefined |= u32::from(tracked && !warp.local_defined[at..end].iter().all(|&d| d)) << l;
             }),
             Space::Param => each_lane(target.lanes, |l| {
                 let at = (target.at[l] + offset) as usize;
@@ -146,58 +107,36 @@ impl Block {
         store: &Store,
     ) -> Flow {
         let total = store.bytes * store.src.len() as u32;
-        let usage = Use {
-            pc,
-            bytes: total,
-            align: total,
-            write: true,
-            strong: store.order.strong,
-            collective: false,
-        };
+        let usage = Use { pc, bytes: total, align: total, write: true, strong: store.order.strong, collective: false };
         let checks = context.launch.checks;
-        self.for_each_target(
-            context,
-            warp,
-            active,
-            &store.addr,
-            usage,
-            |block, warp, target| {
-                let mut same = target.lanes;
-                let mut old = [0; LANES];
-                for (i, slot) in store.src.iter().enumerate() {
-                    let (value, taint) = source(warp, *slot, store.bytes);
-                    let offset = i as u64 * u64::from(store.bytes);
-                    if checks.races || store.order.strong {
-                        block.gather(context, warp, target, offset, store.bytes, &mut old);
-                        each_lane(target.lanes, |l| {
-                            same &= !(u32::from(old[l] != value[l]) << l)
-                        });
-                    }
-                    let tainted = taint & target.lanes;
-                    if checks.uninitialised && tainted != 0 && target.space == Space::Global {
-                        block.report_lane(
-                            context,
-                            warp,
-                            Kind::UninitialisedStore,
-                            pc,
-                            "write",
-                            tainted,
-                            || "uninitialised value stored to global memory".into(),
-                        );
-                    }
-                    block.scatter(context, warp, target, offset, store.bytes, &value, taint);
+        self.for_each_target(context, warp, active, &store.addr, usage, |block, warp, target| {
+            let mut same = target.lanes;
+            let mut old = [0; LANES];
+            for (i, slot) in store.src.iter().enumerate() {
+                let (value, taint) = source(warp, *slot, store.bytes);
+                let offset = i as u64 * u64::from(store.bytes);
+                if checks.races || store.order.strong {
+                    block.gather(context, warp, target, offset, store.bytes, &mut old);
+                    each_lane(target.lanes, |l| same &= !(u32::from(old[l] != value[l]) << l));
                 }
-                match target.space {
-                    Space::Shared => block.shadow_shared(context, warp, target, usage, same),
-                    Space::Local => {}
-                    _ => block.shadow_global(context, warp, target, usage, same),
+                let tainted = taint & target.lanes;
+                if checks.uninitialised && tainted != 0 && target.space == Space::Global {
+                    block.report_lane(context, warp, Kind::UninitialisedStore, pc, "write", tainted, || {
+                        "uninitialised value stored to global memory".into()
+                    });
                 }
-                block.synchronise(context, warp, target, false, true, store.order);
-                if store.order.strong && same != target.lanes {
-                    block.progressed_globally(context);
-                }
-            },
-        );
+                block.scatter(context, warp, target, offset, store.bytes, &value, taint);
+            }
+            match target.space {
+                Space::Shared => block.shadow_shared(context, warp, target, usage, same),
+                Space::Local => {}
+                _ => block.shadow_global(context, warp, target, usage, same),
+            }
+            block.synchronise(context, warp, target, false, true, store.order);
+            if store.order.strong && same != target.lanes {
+                block.progressed_globally(context);
+            }
+        });
         Flow::Next
     }
 
@@ -236,31 +175,18 @@ impl Block {
 }
 
 fn little_endian(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .rev()
-        .fold(0, |value, &byte| value << 8 | u64::from(byte))
+    bytes.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte))
 }
 
 /// Values and taint of a source register, cut to the element size.
 #[inline(always)]
 pub(crate) fn source(warp: &Warp, slot: Slot, bytes: u32) -> ([u64; LANES], u32) {
     let row = usize::from(slot.row);
-    let mask = if bytes >= 8 {
-        u64::MAX
-    } else {
-        (1 << (8 * bytes)) - 1
-    };
+    let mask = if bytes >= 8 { u64::MAX } else { (1 << (8 * bytes)) - 1 };
     match slot.class {
         Class::D => (warp.regs.d[row].0.map(|v| v & mask), warp.regs.td[row]),
-        Class::W => (
-            warp.regs.w[row].0.map(|v| u64::from(v) & mask),
-            warp.regs.tw[row],
-        ),
-        Class::P => (
-            std::array::from_fn(|l| u64::from(warp.regs.p[row] >> l & 1)),
-            warp.regs.tp[row],
-        ),
+        Class::W => (warp.regs.w[row].0.map(|v| u64::from(v) & mask), warp.regs.tw[row]),
+        Class::P => (std::array::from_fn(|l| u64::from(warp.regs.p[row] >> l & 1)), warp.regs.tp[row]),
     }
 }
 
@@ -269,11 +195,7 @@ pub(crate) fn source(warp: &Warp, slot: Slot, bytes: u32) -> ([u64; LANES], u32)
 fn write_loaded(warp: &mut Warp, slot: Slot, load: &Load, values: &[u64; LANES], active: u32) {
     let unused = 64 - 8 * load.bytes.min(8);
     let extend = |v: u64| {
-        if load.signed {
-            (((v << unused) as i64) >> unused) as u64
-        } else {
-            (v << unused) >> unused
-        }
+        if load.signed { (((v << unused) as i64) >> unused) as u64 } else { (v << unused) >> unused }
     };
     match slot.class {
         Class::D => {

@@ -69,11 +69,7 @@ impl Block {
 fn widen16(row: &Lanes, brain: bool, low: &mut [f32; LANES], high: &mut [f32; LANES]) {
     for (l, &word) in row.iter().enumerate() {
         let (a, b) = (word & 0xffff, word >> 16);
-        let (a, b) = if brain {
-            (bf16_to_f32(a), bf16_to_f32(b))
-        } else {
-            (f16_to_f32(a), f16_to_f32(b))
-        };
+        let (a, b) = if brain { (bf16_to_f32(a), bf16_to_f32(b)) } else { (f16_to_f32(a), f16_to_f32(b)) };
         low[l] = f32::from_bits(a);
         high[l] = f32::from_bits(b);
     }
@@ -132,36 +128,17 @@ fn decode_b(level: Level, regs: &Regs, op: &Mma, rows: &[u16], b: &mut FactorB) 
 fn model_of(model: MmaModel, elem: Elem, k: usize) -> Option<Aligned> {
     let fp8 = elem.is_byte();
     let half = k.div_ceil(2).max(8);
-    let ada8 = Aligned {
-        fraction: 13,
-        result: 13,
-        chunk: half,
-    };
+    let ada8 = Aligned { fraction: 13, result: 13, chunk: half };
     match model {
         MmaModel::Fast => None,
         MmaModel::FastExceptFp8 => fp8.then_some(ada8),
         MmaModel::Sm89 if fp8 => Some(ada8),
-        MmaModel::Sm80 | MmaModel::Sm89 => Some(Aligned {
-            fraction: 24,
-            result: 23,
-            chunk: half.min(8),
-        }),
-        MmaModel::Sm90 => Some(Aligned {
-            fraction: 25,
-            result: 23,
-            chunk: k,
-        }),
+        MmaModel::Sm80 | MmaModel::Sm89 => Some(Aligned { fraction: 24, result: 23, chunk: half.min(8) }),
+        MmaModel::Sm90 => Some(Aligned { fraction: 25, result: 23, chunk: k }),
     }
 }
 
-fn float_product(
-    context: &Context<'_>,
-    regs: &mut Regs,
-    op: &Mma,
-    half: &MmaHalf,
-    a: &FactorA,
-    active: u32,
-) {
+fn float_product(context: &Context<'_>, regs: &mut Regs, op: &Mma, half: &MmaHalf, a: &FactorA, active: u32) {
     let mut b: FactorB = [[0.0; N]; K];
     decode_b(context.level, regs, op, &half.b, &mut b);
     let mut tile: Tile = [[0.0; N]; M];
@@ -199,11 +176,7 @@ fn float_product(
 fn integer_product(regs: &mut Regs, op: &Mma, half: &MmaHalf, active: u32) {
     let value = |word: u32, byte: usize, elem: Elem| {
         let byte = (word >> (8 * byte)) as u8;
-        if elem == Elem::S8 {
-            i64::from(byte as i8)
-        } else {
-            i64::from(byte)
-        }
+        if elem == Elem::S8 { i64::from(byte as i8) } else { i64::from(byte) }
     };
     let mut a = [[0i64; K]; M];
     let mut b = [[0i64; N]; K];
@@ -226,11 +199,7 @@ fn integer_product(regs: &mut Regs, op: &Mma, half: &MmaHalf, active: u32) {
             let product = |k: usize| a[m][k] * b[k][n];
             let sum = i64::from(start as i32) + (0..op.k).map(product).sum::<i64>();
             let clamped = sum.clamp(i64::from(i32::MIN), i64::from(i32::MAX));
-            *out = if op.satfinite {
-                clamped as u32
-            } else {
-                sum as u32
-            };
+            *out = if op.satfinite { clamped as u32 } else { sum as u32 };
         }
     }
     for (row, out) in half.d.iter().zip(&out) {
@@ -258,22 +227,10 @@ fn taint_product(regs: &mut Regs, op: &Mma, half: &MmaHalf, active: u32) {
     let columns = (0..LANES).fold(0u32, |c, lane| c | (column_taint >> lane & 1) << (lane / 4));
     let sums: Vec<u32> = half.c.iter().map(|&r| regs.tw[usize::from(r)]).collect();
     for (reg, &row) in half.d.iter().enumerate() {
-        let mut taint = if op.c_acc == op.d_acc {
-            sums[reg]
-        } else {
-            sums.iter().fold(0, |t, s| t | s)
-        };
+        let mut taint = if op.c_acc == op.d_acc { sums[reg] } else { sums.iter().fold(0, |t, s| t | s) };
         for lane in 0..LANES {
-            let (m, n) = if op.d_acc == Acc::F16 {
-                layout::c16(lane, reg, 0)
-            } else {
-                layout::c32(lane, reg)
-            };
-            let pair = if op.d_acc == Acc::F16 {
-                columns >> n & 3 != 0
-            } else {
-                columns >> n & 1 == 1
-            };
+            let (m, n) = if op.d_acc == Acc::F16 { layout::c16(lane, reg, 0) } else { layout::c32(lane, reg) };
+            let pair = if op.d_acc == Acc::F16 { columns >> n & 3 != 0 } else { columns >> n & 1 == 1 };
             taint |= u32::from(rows >> m & 1 == 1 || pair) << lane;
         }
         regs.taint_w(row, taint, active);

@@ -12,14 +12,7 @@ use crate::report::{Kind, RawSite, Severity};
 impl Block {
     /// Checks and records a shared access of each lane; `same` says whether a store changes
     /// nothing there.
-    pub(crate) fn shadow_shared(
-        &mut self,
-        context: &Context<'_>,
-        warp: &Warp,
-        target: &Target,
-        usage: Use,
-        same: u32,
-    ) {
+    pub(crate) fn shadow_shared(&mut self, context: &Context<'_>, warp: &Warp, target: &Target, usage: Use, same: u32) {
         let Some(mut shadow) = self.shared.shadow.take() else {
             return;
         };
@@ -53,13 +46,7 @@ impl Block {
         epoch
     }
 
-    pub(crate) fn report_conflict(
-        &mut self,
-        context: &Context<'_>,
-        warp: &Warp,
-        conflict: Conflict,
-        usage: Use,
-    ) {
+    pub(crate) fn report_conflict(&mut self, context: &Context<'_>, warp: &Warp, conflict: Conflict, usage: Use) {
         let earlier = conflict.earlier;
         let (kind, first, second) = match conflict.clash {
             Clash::WriteWrite => (Kind::RaceWriteWrite, "write", "write"),
@@ -74,38 +61,18 @@ impl Block {
             _ => Severity::Error,
         };
         let sites = [
-            RawSite {
-                role: first,
-                pc: earlier.pc(),
-                warp: earlier.warp(),
-                lane: earlier.lane(),
-            },
-            RawSite {
-                role: second,
-                pc: usage.pc as u32,
-                warp: warp.index as u32,
-                lane: conflict.lane,
-            },
+            RawSite { role: first, pc: earlier.pc(), warp: earlier.warp(), lane: earlier.lane() },
+            RawSite { role: second, pc: usage.pc as u32, warp: warp.index as u32, lane: conflict.lane },
         ];
         let place = self.shared_name(context, conflict.offset);
         self.report(context, kind, severity, &sites, || match conflict.clash {
             Clash::InFlight => format!("{} of bytes still in flight: {place}", verb(usage.write)),
-            _ => format!(
-                "race ({first} then {second}, {}) on {place}",
-                relation_text(conflict.relation)
-            ),
+            _ => format!("race ({first} then {second}, {}) on {place}", relation_text(conflict.relation)),
         });
     }
 
     /// Checks and records a global access of each lane.
-    pub(crate) fn shadow_global(
-        &mut self,
-        context: &Context<'_>,
-        warp: &Warp,
-        target: &Target,
-        usage: Use,
-        same: u32,
-    ) {
+    pub(crate) fn shadow_global(&mut self, context: &Context<'_>, warp: &Warp, target: &Target, usage: Use, same: u32) {
         let Some(shadow) = &context.shadow else {
             return;
         };
@@ -119,15 +86,7 @@ impl Block {
             let offset = target.at[l] - allocation.base;
             let me = base.with_lane(l as u32);
             let view = self.clocks.view(warp.index);
-            let found = shadow.access(
-                index,
-                offset,
-                usage.bytes,
-                usage.write,
-                me,
-                &self.block_clock,
-                &view,
-            );
+            let found = shadow.access(index, offset, usage.bytes, usage.write, me, &self.block_clock, &view);
             let Some(conflict) = found else { return };
             let (kind, first, second) = match conflict.clash {
                 Clash::WriteWrite => (Kind::RaceWriteWrite, "write", "write"),
@@ -141,18 +100,8 @@ impl Block {
             };
             let earlier = conflict.earlier;
             let sites = [
-                RawSite {
-                    role: first,
-                    pc: earlier.pc(),
-                    warp: earlier.warp(),
-                    lane: earlier.lane(),
-                },
-                RawSite {
-                    role: second,
-                    pc: usage.pc as u32,
-                    warp: warp.index as u32,
-                    lane: l as u32,
-                },
+                RawSite { role: first, pc: earlier.pc(), warp: earlier.warp(), lane: earlier.lane() },
+                RawSite { role: second, pc: usage.pc as u32, warp: warp.index as u32, lane: l as u32 },
             ];
             let (name, own) = (&allocation.name, self.linear);
             self.report(context, kind, severity, &sites, || {
@@ -187,14 +136,7 @@ impl Block {
             if target.space == Space::Global
                 && let Some(shadow) = &context.shadow
             {
-                shadow.synchronise(
-                    target.at[l],
-                    &mut self.block_clock,
-                    read,
-                    write,
-                    order.acquire,
-                    order.release,
-                );
+                shadow.synchronise(target.at[l], &mut self.block_clock, read, write, order.acquire, order.release);
             }
         });
     }
@@ -206,10 +148,7 @@ impl Block {
             } else {
                 let pending = self.pending_acquire[warp].get_or_insert_with(Vec::new);
                 pending.resize(stamp.len().max(pending.len()), 0);
-                pending
-                    .iter_mut()
-                    .zip(stamp)
-                    .for_each(|(p, s)| *p = (*p).max(*s));
+                pending.iter_mut().zip(stamp).for_each(|(p, s)| *p = (*p).max(*s));
             }
         }
         if !write {
@@ -222,10 +161,7 @@ impl Block {
         } else if let Some(fenced) = &self.fenced[warp] {
             let stamp = self.sync_stamps.entry(key).or_default();
             stamp.resize(fenced.len().max(stamp.len()), 0);
-            stamp
-                .iter_mut()
-                .zip(fenced)
-                .for_each(|(s, f)| *s = (*s).max(*f));
+            stamp.iter_mut().zip(fenced).for_each(|(s, f)| *s = (*s).max(*f));
         }
     }
 

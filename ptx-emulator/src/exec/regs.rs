@@ -72,11 +72,7 @@ impl Regs {
             *row = *value;
         } else {
             for l in 0..LANES {
-                row[l] = if (mask >> l) & 1 == 1 {
-                    value[l]
-                } else {
-                    row[l]
-                };
+                row[l] = if (mask >> l) & 1 == 1 { value[l] } else { row[l] };
             }
         }
     }
@@ -89,11 +85,7 @@ impl Regs {
             *row = *value;
         } else {
             for l in 0..LANES {
-                row[l] = if (mask >> l) & 1 == 1 {
-                    value[l]
-                } else {
-                    row[l]
-                };
+                row[l] = if (mask >> l) & 1 == 1 { value[l] } else { row[l] };
             }
         }
     }

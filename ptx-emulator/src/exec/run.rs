@@ -65,9 +65,7 @@ pub fn run(kernel: &Kernel, memory: &Memory, launch: &Launch) -> Result<Outcome,
     }
     let mut work = work.into_inner().unwrap_or_else(PoisonError::into_inner);
     if work.exhausted {
-        return Err(EmuError::ClockExhausted {
-            kernel: kernel.name().to_owned(),
-        });
+        return Err(EmuError::ClockExhausted { kernel: kernel.name().to_owned() });
     }
     work.results.sort_by_key(|(at, _)| *at);
     let mut findings = Findings::default();
@@ -96,8 +94,7 @@ fn worker(context: &Context<'_>, blocks: &[[u32; 3]], work: &Mutex<Work>) {
     loop {
         let mut guard = lock(work);
         let resident = guard.waiting.len() + guard.running;
-        let block = if guard.next < blocks.len() && resident < context.launch.limits.resident_blocks
-        {
+        let block = if guard.next < blocks.len() && resident < context.launch.limits.resident_blocks {
             let id = blocks[guard.next];
             guard.next += 1;
             guard.running += 1;
@@ -126,11 +123,7 @@ fn turn(context: &Context<'_>, work: &Mutex<Work>, mut block: Box<Block>) {
     let after = (block.progress, context.progress.load(Relaxed));
     let mut finished = outcome == BlockTurn::Finished;
     if !finished {
-        block.idle_turns = if before == after {
-            block.idle_turns + 1
-        } else {
-            0
-        };
+        block.idle_turns = if before == after { block.idle_turns + 1 } else { 0 };
         let alone = lock(work).running == 1;
         if alone && block.idle_turns > context.launch.limits.idle_turns {
             block.report_no_progress(context);
@@ -153,59 +146,31 @@ fn turn(context: &Context<'_>, work: &Mutex<Work>, mut block: Box<Block>) {
 /// Hardware limits and the list of blocks to run.
 fn check(kernel: &Kernel, launch: &Launch) -> Result<Vec<[u32; 3]>, EmuError> {
     let name = || kernel.name().to_owned();
-    let shape = |message: String| EmuError::Shape {
-        kernel: name(),
-        message,
-    };
+    let shape = |message: String| EmuError::Shape { kernel: name(), message };
     let program = &kernel.program;
     if launch.params.len() != program.param_bytes as usize {
         let (given, wanted) = (launch.params.len(), program.param_bytes as usize);
-        return Err(EmuError::Parameters {
-            kernel: name(),
-            given,
-            wanted,
-        });
+        return Err(EmuError::Parameters { kernel: name(), given, wanted });
     }
-    let threads: u64 = launch
-        .block
-        .iter()
-        .map(|&d| u64::from(d))
-        .fold(1, u64::saturating_mul);
+    let threads: u64 = launch.block.iter().map(|&d| u64::from(d)).fold(1, u64::saturating_mul);
     let [x, y, z] = launch.block;
     if threads == 0 || threads > 1024 || x > 1024 || y > 1024 || z > 64 {
-        return Err(shape(format!(
-            "block {:?} is empty or exceeds 1024 threads",
-            launch.block
-        )));
+        return Err(shape(format!("block {:?} is empty or exceeds 1024 threads", launch.block)));
     }
     if program.max_threads.is_some_and(|max| threads > max) {
-        return Err(shape(format!(
-            "{threads} threads exceed the kernel's own bound"
-        )));
+        return Err(shape(format!("{threads} threads exceed the kernel's own bound")));
     }
-    if program
-        .required_block
-        .is_some_and(|block| block != launch.block)
-    {
-        return Err(shape(format!(
-            "block {:?} differs from the one the kernel requires",
-            launch.block
-        )));
+    if program.required_block.is_some_and(|block| block != launch.block) {
+        return Err(shape(format!("block {:?} differs from the one the kernel requires", launch.block)));
     }
     let [gx, gy, gz] = launch.grid;
     if launch.grid.contains(&0) || gx > i32::MAX as u32 || gy > 65_535 || gz > 65_535 {
-        return Err(shape(format!(
-            "grid {:?} is empty or too large",
-            launch.grid
-        )));
+        return Err(shape(format!("grid {:?} is empty or too large", launch.grid)));
     }
     let static_bytes: u64 = program.shared.iter().map(|v| u64::from(v.bytes)).sum();
     let shared = static_bytes + u64::from(launch.dynamic_shared_bytes);
     if shared > launch.limits.shared_bytes as u64 {
-        return Err(shape(format!(
-            "{shared} bytes of shared memory exceed {}",
-            launch.limits.shared_bytes
-        )));
+        return Err(shape(format!("{shared} bytes of shared memory exceed {}", launch.limits.shared_bytes)));
     }
     select(kernel, launch)
 }
@@ -218,10 +183,7 @@ fn select(kernel: &Kernel, launch: &Launch) -> Result<Vec<[u32; 3]>, EmuError> {
         BlockFilter::Only(list) => {
             for &block in list {
                 if block[0] >= gx || block[1] >= gy || block[2] >= gz {
-                    return Err(EmuError::NoSuchBlock {
-                        kernel: kernel.name().to_owned(),
-                        block,
-                    });
+                    return Err(EmuError::NoSuchBlock { kernel: kernel.name().to_owned(), block });
                 }
             }
             Ok(list.clone())
@@ -230,10 +192,7 @@ fn select(kernel: &Kernel, launch: &Launch) -> Result<Vec<[u32; 3]>, EmuError> {
             let count = u64::from(gx) * u64::from(gy) * u64::from(gz);
             if count > MAX_BLOCKS {
                 let message = format!("{count} blocks; choose a sample of them");
-                return Err(EmuError::Shape {
-                    kernel: kernel.name().to_owned(),
-                    message,
-                });
+                return Err(EmuError::Shape { kernel: kernel.name().to_owned(), message });
             }
             let mut list = Vec::with_capacity(count as usize);
             for z in 0..gz {

@@ -95,9 +95,6 @@ mod tests {
         let mut best = base;
         sum::fast(Level::base(), &a, &b, 16, &mut base);
         sum::fast(Level::detect(), &a, &b, 16, &mut best);
-        assert_eq!(
-            base.map(|r| r.map(f32::to_bits)),
-            best.map(|r| r.map(f32::to_bits))
-        );
+        assert_eq!(base.map(|r| r.map(f32::to_bits)), best.map(|r| r.map(f32::to_bits)));
     }
 }

@@ -65,13 +65,7 @@ impl Block {
     }
 
     /// Executes until the fragment branches apart, waits, meets another or the budget ends.
-    fn run_fragment(
-        &mut self,
-        context: &Context<'_>,
-        warp: &mut Warp,
-        current: usize,
-        left: &mut u64,
-    ) -> Flow {
+    fn run_fragment(&mut self, context: &Context<'_>, warp: &mut Warp, current: usize, left: &mut u64) -> Flow {
         let insts = &context.kernel.program.insts;
         let checked = context.launch.checks.uninitialised;
         let fragment = warp.fragments[current];
@@ -99,11 +93,7 @@ impl Block {
             warp.executed += 1;
             self.instructions += 1;
             self.lane_instructions += u64::from(active.count_ones());
-            let flow = if active == 0 {
-                Flow::Next
-            } else {
-                self.step(context, warp, current, pc, active, &inst.op)
-            };
+            let flow = if active == 0 { Flow::Next } else { self.step(context, warp, current, pc, active, &inst.op) };
             match flow {
                 Flow::Next => pc += 1,
                 // A uniform branch keeps the fragment; anything else needs a new choice.
@@ -118,31 +108,14 @@ impl Block {
     }
 
     /// A branch or access guarded by an undefined predicate.
-    fn check_guard(
-        &mut self,
-        context: &Context<'_>,
-        warp: &Warp,
-        pc: usize,
-        guard: u16,
-        mask: u32,
-        op: &Op,
-    ) {
+    fn check_guard(&mut self, context: &Context<'_>, warp: &Warp, pc: usize, guard: u16, mask: u32, op: &Op) {
         let tainted = warp.regs.tp[usize::from(guard >> 1)] & mask;
         if tainted != 0 && matches!(op, Op::Bra { .. } | Op::Exit) {
             let lane = tainted.trailing_zeros();
-            let site = RawSite {
-                role: "branch",
-                pc: pc as u32,
-                warp: warp.index as u32,
-                lane,
-            };
-            self.report(
-                context,
-                Kind::UninitialisedBranch,
-                Severity::Error,
-                &[site],
-                || "uninitialised value decides a branch".into(),
-            );
+            let site = RawSite { role: "branch", pc: pc as u32, warp: warp.index as u32, lane };
+            self.report(context, Kind::UninitialisedBranch, Severity::Error, &[site], || {
+                "uninitialised value decides a branch".into()
+            });
         }
     }
 
@@ -178,15 +151,7 @@ impl Block {
             }
             Op::ActiveMask { dst } => {
                 let value = u64::from(active);
-                self.set_slot(
-                    warp,
-                    Slot {
-                        class: Class::W,
-                        row: *dst,
-                    },
-                    active,
-                    |_| value,
-                );
+                self.set_slot(warp, Slot { class: Class::W, row: *dst }, active, |_| value);
                 Flow::Next
             }
             Op::IsSpace { dst, addr, space } => {
@@ -202,9 +167,7 @@ impl Block {
                 Flow::Next
             }
             Op::CopyWait { pending } => self.copy_wait(context, warp, pc, active, *pending),
-            Op::CopyArrive { addr, noinc } => {
-                self.copy_arrive(context, warp, pc, active, addr, *noinc)
-            }
+            Op::CopyArrive { addr, noinc } => self.copy_arrive(context, warp, pc, active, addr, *noinc),
             Op::Barrier(barrier) => self.barrier(context, warp, current, pc, active, barrier),
             Op::WarpSync { mask } => self.warp_sync(context, warp, current, pc, active, *mask),
             Op::Shuffle(shuffle) => self.shuffle(context, warp, current, pc, active, shuffle),
@@ -212,31 +175,18 @@ impl Block {
             Op::Reduce(reduce) => self.reduce(context, warp, current, pc, active, reduce),
             Op::Match(matching) => self.match_lanes(context, warp, current, pc, active, matching),
             Op::Matrix(matrix) => self.matrix(context, warp, current, pc, active, matrix),
-            Op::MoveMatrix { dst, src } => {
-                self.move_matrix(context, warp, current, pc, active, *dst, *src)
-            }
+            Op::MoveMatrix { dst, src } => self.move_matrix(context, warp, current, pc, active, *dst, *src),
             Op::Mma(mma) => self.mma(context, warp, current, pc, active, mma),
             Op::Wmma(wmma) => self.wmma(context, warp, current, pc, active, wmma),
             Op::Mbar(mbar) => self.mbar(context, warp, pc, active, mbar),
-            Op::AssertFail {
-                message,
-                file,
-                line,
-            } => {
+            Op::AssertFail { message, file, line } => {
                 let text = self.assert_text(context, warp, active, *message, *file, *line);
                 self.trap(context, warp, pc, active, text)
             }
         }
     }
 
-    fn branch(
-        &mut self,
-        warp: &mut Warp,
-        current: usize,
-        pc: usize,
-        taken: u32,
-        target: usize,
-    ) -> Flow {
+    fn branch(&mut self, warp: &mut Warp, current: usize, pc: usize, taken: u32, target: usize) -> Flow {
         let fragment = &mut warp.fragments[current];
         let backward = target <= pc;
         if taken == fragment.mask {
@@ -247,11 +197,7 @@ impl Block {
         if backward {
             self.loop_taken(
                 warp,
-                if warp.fragments[current].pc == target {
-                    current
-                } else {
-                    warp.fragments.len() - 1
-                },
+                if warp.fragments[current].pc == target { current } else { warp.fragments.len() - 1 },
             );
         }
         Flow::Moved
@@ -280,47 +226,23 @@ impl Block {
         }
     }
 
-    fn exit(
-        &mut self,
-        context: &Context<'_>,
-        warp: &mut Warp,
-        current: usize,
-        pc: usize,
-        lanes: u32,
-    ) -> Flow {
+    fn exit(&mut self, context: &Context<'_>, warp: &mut Warp, current: usize, pc: usize, lanes: u32) -> Flow {
         self.drop_copies(context, warp, pc, lanes);
         warp.exit(current, lanes);
         self.progressed();
         Flow::Moved
     }
 
-    fn trap(
-        &mut self,
-        context: &Context<'_>,
-        warp: &Warp,
-        pc: usize,
-        active: u32,
-        text: String,
-    ) -> Flow {
+    fn trap(&mut self, context: &Context<'_>, warp: &Warp, pc: usize, active: u32, text: String) -> Flow {
         let lane = active.trailing_zeros();
-        let site = RawSite {
-            role: "trap",
-            pc: pc as u32,
-            warp: warp.index as u32,
-            lane,
-        };
+        let site = RawSite { role: "trap", pc: pc as u32, warp: warp.index as u32, lane };
         self.report(context, Kind::Trap, Severity::Error, &[site], || text);
         Flow::Abort
     }
 
     fn report_runaway(&mut self, context: &Context<'_>, warp: &Warp) {
         let pc = warp.fragments.first().map_or(0, |f| f.pc as u32);
-        let site = RawSite {
-            role: "runs",
-            pc,
-            warp: warp.index as u32,
-            lane: 0,
-        };
+        let site = RawSite { role: "runs", pc, warp: warp.index as u32, lane: 0 };
         let limit = context.launch.limits.warp_instructions;
         self.report(context, Kind::Runaway, Severity::Error, &[site], || {
             format!("runaway: a warp executed more than {limit} instructions")
@@ -330,17 +252,10 @@ impl Block {
     /// When no fragment can run although none waits at a block barrier, lanes that a warp-wide
     /// instruction names never arrive: reports it and goes on with those present.
     fn resolve_divergence(&mut self, context: &Context<'_>, warp: &mut Warp) -> bool {
-        if warp
-            .fragments
-            .iter()
-            .any(|f| matches!(f.state, State::Barrier(_)))
-        {
+        if warp.fragments.iter().any(|f| matches!(f.state, State::Barrier(_))) {
             return false;
         }
-        let waiting = warp
-            .fragments
-            .iter()
-            .position(|f| f.state == State::Converging);
+        let waiting = warp.fragments.iter().position(|f| f.state == State::Converging);
         let Some(at) = waiting else { return false };
         let fragment = &mut warp.fragments[at];
         fragment.state = State::Ready;
@@ -354,12 +269,7 @@ impl Block {
             Op::Barrier(_) => Kind::BarrierMisuse,
             _ => Kind::SyncDivergence,
         };
-        let site = RawSite {
-            role: "executes",
-            pc: pc as u32,
-            warp: warp.index as u32,
-            lane: mask.trailing_zeros(),
-        };
+        let site = RawSite { role: "executes", pc: pc as u32, warp: warp.index as u32, lane: mask.trailing_zeros() };
         self.report(context, kind, Severity::Error, &[site], || {
             format!("warp-wide instruction reached by lanes {mask:#010x} only; lanes {missing:#010x} wait elsewhere")
         });
@@ -390,49 +300,25 @@ impl Block {
         }
         if fragment.mask & missing != 0 {
             // The lanes are here but their guard is false: they will never execute it.
-            let site = RawSite {
-                role: "executes",
-                pc: pc as u32,
-                warp: warp.index as u32,
-                lane: active.trailing_zeros(),
-            };
-            self.report(
-                context,
-                Kind::SyncDivergence,
-                Severity::Error,
-                &[site],
-                || {
-                    format!(
-                        "warp-wide instruction names lanes {missing:#010x} whose guard is false"
-                    )
-                },
-            );
+            let site =
+                RawSite { role: "executes", pc: pc as u32, warp: warp.index as u32, lane: active.trailing_zeros() };
+            self.report(context, Kind::SyncDivergence, Severity::Error, &[site], || {
+                format!("warp-wide instruction names lanes {missing:#010x} whose guard is false")
+            });
             return None;
         }
         fragment.state = State::Converging;
         Some(Flow::Wait)
     }
 
-    fn check_members(
-        &mut self,
-        context: &Context<'_>,
-        warp: &Warp,
-        pc: usize,
-        active: u32,
-        members: u32,
-    ) {
+    fn check_members(&mut self, context: &Context<'_>, warp: &Warp, pc: usize, active: u32, members: u32) {
         let gone = members & warp.exited;
         let outside = active & !members;
         if gone == 0 && outside == 0 {
             return;
         }
         let lane = active.trailing_zeros();
-        let site = RawSite {
-            role: "executes",
-            pc: pc as u32,
-            warp: warp.index as u32,
-            lane,
-        };
+        let site = RawSite { role: "executes", pc: pc as u32, warp: warp.index as u32, lane };
         self.report(context, Kind::SyncDivergence, Severity::Error, &[site], || {
             if gone != 0 {
                 format!("warp-wide instruction names lanes {gone:#010x} that have exited")
@@ -443,13 +329,7 @@ impl Block {
     }
 
     /// Writes a value per lane to a row of any class and clears its taint.
-    pub(crate) fn set_slot(
-        &mut self,
-        warp: &mut Warp,
-        slot: Slot,
-        mask: u32,
-        value: impl Fn(usize) -> u64,
-    ) {
+    pub(crate) fn set_slot(&mut self, warp: &mut Warp, slot: Slot, mask: u32, value: impl Fn(usize) -> u64) {
         match slot.class {
             Class::W => {
                 let out = std::array::from_fn(|l| value(l) as u32);
@@ -469,15 +349,7 @@ impl Block {
         }
     }
 
-    fn is_space(
-        &mut self,
-        context: &Context<'_>,
-        warp: &mut Warp,
-        dst: u16,
-        addr: Slot,
-        space: Space,
-        active: u32,
-    ) {
+    fn is_space(&mut self, context: &Context<'_>, warp: &mut Warp, dst: u16, addr: Slot, space: Space, active: u32) {
         let mut bits = 0;
         each_lane(active, |l| {
             let address = warp.regs.d[usize::from(addr.row)].0[l];
@@ -517,10 +389,6 @@ impl Block {
             out
         };
         let line = w(&warp.regs, line.row)[lane];
-        format!(
-            "device assertion `{}` failed at {}:{line}",
-            text(message),
-            text(file)
-        )
+        format!("device assertion `{}` failed at {}:{line}", text(message), text(file))
     }
 }

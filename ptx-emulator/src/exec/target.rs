@@ -121,10 +121,7 @@ impl Block {
         }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the state of one access, passed through once"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "the state of one access, passed through once")]
     #[inline]
     fn one_space(
         &mut self,
@@ -136,12 +133,7 @@ impl Block {
         usage: Use,
         act: &mut impl FnMut(&mut Block, &mut Warp, &Target),
     ) {
-        let mut target = Target {
-            space,
-            at,
-            lanes,
-            allocation: [0; LANES],
-        };
+        let mut target = Target { space, at, lanes, allocation: [0; LANES] };
         self.validate(context, warp, &mut target, usage);
         if target.lanes != 0 {
             act(self, warp, &target);
@@ -170,9 +162,7 @@ impl Block {
         let size = u64::from(usage.bytes);
         let align = u64::from(usage.align);
         let span = (high - low).saturating_add(size);
-        if bits & (align - 1) == 0
-            && self.span_is_valid(context, warp, target, low, span, usage.write)
-        {
+        if bits & (align - 1) == 0 && self.span_is_valid(context, warp, target, low, span, usage.write) {
             return;
         }
         let lanes = target.lanes;
@@ -181,28 +171,12 @@ impl Block {
             let lane = 1 << l;
             if address & (align - 1) != 0 {
                 target.lanes &= !lane;
-                self.report_lane(
-                    context,
-                    warp,
-                    Kind::Misaligned,
-                    usage.pc,
-                    verb(usage.write),
-                    lane,
-                    || {
-                        format!(
-                            "misaligned {size}-byte {} at 0x{address:x}",
-                            verb(usage.write)
-                        )
-                    },
-                );
+                self.report_lane(context, warp, Kind::Misaligned, usage.pc, verb(usage.write), lane, || {
+                    format!("misaligned {size}-byte {} at 0x{address:x}", verb(usage.write))
+                });
                 return;
             }
-            let mut single = Target {
-                space: target.space,
-                at: target.at,
-                lanes: lane,
-                allocation: [0; LANES],
-            };
+            let mut single = Target { space: target.space, at: target.at, lanes: lane, allocation: [0; LANES] };
             if self.span_is_valid(context, warp, &mut single, address, size, usage.write) {
                 target.allocation[l] = single.allocation[l];
                 return;
@@ -245,31 +219,13 @@ impl Block {
         }
     }
 
-    fn report_bounds(
-        &mut self,
-        context: &Context<'_>,
-        warp: &Warp,
-        space: Space,
-        address: u64,
-        l: usize,
-        usage: Use,
-    ) {
+    fn report_bounds(&mut self, context: &Context<'_>, warp: &Warp, space: Space, address: u64, l: usize, usage: Use) {
         let (size, what) = (usage.bytes, verb(usage.write));
-        let read_only = context
-            .memory
-            .find(address, u64::from(size))
-            .is_some_and(|a| a.read_only);
-        if read_only && usage.write && !matches!(space, Space::Shared | Space::Local | Space::Param)
-        {
-            self.report_lane(
-                context,
-                warp,
-                Kind::ReadOnlyStore,
-                usage.pc,
-                what,
-                1 << l,
-                || format!("store to constant memory at 0x{address:x}"),
-            );
+        let read_only = context.memory.find(address, u64::from(size)).is_some_and(|a| a.read_only);
+        if read_only && usage.write && !matches!(space, Space::Shared | Space::Local | Space::Param) {
+            self.report_lane(context, warp, Kind::ReadOnlyStore, usage.pc, what, 1 << l, || {
+                format!("store to constant memory at 0x{address:x}")
+            });
             return;
         }
         let place = match space {
@@ -282,10 +238,7 @@ impl Block {
                 )
             }
             Space::Local => format!("local 0x{address:x}"),
-            Space::Param => format!(
-                "parameters + 0x{address:x} of {}",
-                context.launch.params.len()
-            ),
+            Space::Param => format!("parameters + 0x{address:x} of {}", context.launch.params.len()),
             _ => match context.memory.nearest(address) {
                 Some(a) if address >= a.base + a.bytes => {
                     format!(
@@ -299,23 +252,13 @@ impl Block {
                 Some(a) if address >= a.base => {
                     format!("{} + 0x{:x} of {} bytes", a.name, address - a.base, a.bytes)
                 }
-                Some(a) => format!(
-                    "0x{address:x}, {} bytes before {}",
-                    a.base - address,
-                    a.name
-                ),
+                Some(a) => format!("0x{address:x}, {} bytes before {}", a.base - address, a.name),
                 None => format!("0x{address:x}"),
             },
         };
-        self.report_lane(
-            context,
-            warp,
-            Kind::OutOfBounds,
-            usage.pc,
-            what,
-            1 << l,
-            || format!("out of bounds: {size}-byte {what} at {place}"),
-        );
+        self.report_lane(context, warp, Kind::OutOfBounds, usage.pc, what, 1 << l, || {
+            format!("out of bounds: {size}-byte {what} at {place}")
+        });
     }
 
     /// Reports an ERROR of one instruction; the first lane of `lanes` is named.
@@ -331,12 +274,7 @@ impl Block {
         describe: impl FnOnce() -> String,
     ) {
         let lane = lanes.trailing_zeros();
-        let site = RawSite {
-            role,
-            pc: pc as u32,
-            warp: warp.index as u32,
-            lane,
-        };
+        let site = RawSite { role, pc: pc as u32, warp: warp.index as u32, lane };
         self.report(context, kind, Severity::Error, &[site], describe);
     }
 }

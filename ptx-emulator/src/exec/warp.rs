@@ -98,11 +98,7 @@ impl Warp {
     pub(crate) fn new(index: usize, program: &Program, at: &Position) -> Warp {
         let threads = at.block_dim.iter().product::<u32>();
         let remaining = (threads - index as u32 * 32).min(32);
-        let lanes = if remaining == 32 {
-            FULL
-        } else {
-            (1 << remaining) - 1
-        };
+        let lanes = if remaining == 32 { FULL } else { (1 << remaining) - 1 };
         let mut regs = Regs {
             w: vec![Row([u32::MAX; LANES]); program.w_rows.max(1)],
             d: vec![Row64([u64::MAX; LANES]); program.d_rows.max(1)],
@@ -116,13 +112,7 @@ impl Warp {
         Warp {
             index,
             regs,
-            fragments: vec![Fragment {
-                pc: 0,
-                mask: lanes,
-                state: State::Ready,
-                loops: 0,
-                forced: false,
-            }],
+            fragments: vec![Fragment { pc: 0, mask: lanes, state: State::Ready, loops: 0, forced: false }],
             lanes,
             exited: 0,
             copies: Vec::new(),
@@ -150,10 +140,7 @@ impl Warp {
     /// The ready fragment with the lowest program counter; parked ones only if no other.
     pub(crate) fn choose(&mut self) -> Option<usize> {
         let lowest = |fragments: &[Fragment], state: State| {
-            let ready = fragments
-                .iter()
-                .enumerate()
-                .filter(|(_, f)| f.state == state);
+            let ready = fragments.iter().enumerate().filter(|(_, f)| f.state == state);
             ready.min_by_key(|(_, f)| f.pc).map(|(i, _)| i)
         };
         if let Some(at) = lowest(&self.fragments, State::Ready) {
@@ -170,10 +157,11 @@ impl Warp {
 
     /// Lowest program counter above `pc` among the other fragments that may be joined.
     pub(crate) fn next_meeting(&self, current: usize, pc: usize) -> usize {
-        let others =
-            self.fragments.iter().enumerate().filter(|(i, f)| {
-                *i != current && f.pc > pc && !matches!(f.state, State::Barrier(_))
-            });
+        let others = self
+            .fragments
+            .iter()
+            .enumerate()
+            .filter(|(i, f)| *i != current && f.pc > pc && !matches!(f.state, State::Barrier(_)));
         others.map(|(_, f)| f.pc).min().unwrap_or(usize::MAX)
     }
 
@@ -209,13 +197,7 @@ impl Warp {
         fragment.mask &= !taken;
         fragment.pc += 1;
         let loops = fragment.loops;
-        self.fragments.push(Fragment {
-            pc: target,
-            mask: taken,
-            state: State::Ready,
-            loops,
-            forced: false,
-        });
+        self.fragments.push(Fragment { pc: target, mask: taken, state: State::Ready, loops, forced: false });
     }
 
     /// Retires lanes; the fragment disappears when none are left.

@@ -23,71 +23,34 @@ impl Block {
             return flow;
         }
         let bytes = if op.frag == Frag::AccF32 { 4 } else { 2 };
-        let stride = op
-            .stride
-            .map_or(16, |row| lane_word(&warp.regs, row, active));
+        let stride = op.stride.map_or(16, |row| lane_word(&warp.regs, row, active));
         if let Some(what) = self.wmma_misuse(warp, op, active, stride, bytes) {
-            self.report_lane(
-                context,
-                warp,
-                Kind::SyncDivergence,
-                pc,
-                "uses",
-                active,
-                || what.into(),
-            );
+            self.report_lane(context, warp, Kind::SyncDivergence, pc, "uses", active, || what.into());
         }
-        let Some((scratch, saved)) =
-            line_addresses(warp, &op.addr, active, u64::from(stride) * u64::from(bytes))
+        let Some((scratch, saved)) = line_addresses(warp, &op.addr, active, u64::from(stride) * u64::from(bytes))
         else {
             return Flow::Next;
         };
         // One lane per line of 16 elements: the real assignment of bytes to lanes is open.
-        let usage = Use {
-            pc,
-            bytes: 16 * bytes,
-            align: 16,
-            write: op.store,
-            strong: false,
-            collective: true,
-        };
+        let usage = Use { pc, bytes: 16 * bytes, align: 16, write: op.store, strong: false, collective: true };
         let mut lines = [[0u32; 16]; 16];
         let mut undefined = [FULL as u16; 16];
         if op.store {
             collect_fragment(&warp.regs, op, &mut lines, &mut undefined);
         }
-        let addr = Addr {
-            base: scratch,
-            offset: 0,
-            ..op.addr
-        };
-        self.for_each_target(
-            context,
-            warp,
-            0xffff,
-            &addr,
-            usage,
-            |block, warp, target| {
-                match target.space {
-                    Space::Shared => block.shadow_shared(context, warp, target, usage, 0),
-                    _ => block.shadow_global(context, warp, target, usage, 0),
-                }
-                if op.store && target.space == Space::Global {
-                    block.check_stored_lines(context, warp, pc, &undefined);
-                }
-                super::regs::each_lane(target.lanes, |i| {
-                    block.move_line(
-                        context,
-                        target,
-                        i,
-                        bytes,
-                        op.store,
-                        &mut lines[i],
-                        &mut undefined[i],
-                    );
-                });
-            },
-        );
+        let addr = Addr { base: scratch, offset: 0, ..op.addr };
+        self.for_each_target(context, warp, 0xffff, &addr, usage, |block, warp, target| {
+            match target.space {
+                Space::Shared => block.shadow_shared(context, warp, target, usage, 0),
+                _ => block.shadow_global(context, warp, target, usage, 0),
+            }
+            if op.store && target.space == Space::Global {
+                block.check_stored_lines(context, warp, pc, &undefined);
+            }
+            super::regs::each_lane(target.lanes, |i| {
+                block.move_line(context, target, i, bytes, op.store, &mut lines[i], &mut undefined[i]);
+            });
+        });
         restore_scratch(warp, scratch, saved);
         if !op.store {
             spread_fragment(&mut warp.regs, op, &lines, &undefined, active);
@@ -95,49 +58,28 @@ impl Block {
         Flow::Next
     }
 
-    fn check_stored_lines(
-        &mut self,
-        context: &Context<'_>,
-        warp: &Warp,
-        pc: usize,
-        undefined: &[u16; 16],
-    ) {
+    fn check_stored_lines(&mut self, context: &Context<'_>, warp: &Warp, pc: usize, undefined: &[u16; 16]) {
         if context.launch.checks.uninitialised && undefined.iter().any(|&u| u != 0) {
-            self.report_lane(
-                context,
-                warp,
-                Kind::UninitialisedStore,
-                pc,
-                "write",
-                1,
-                || "uninitialised value stored to global memory".into(),
-            );
+            self.report_lane(context, warp, Kind::UninitialisedStore, pc, "write", 1, || {
+                "uninitialised value stored to global memory".into()
+            });
         }
     }
 
     /// What is wrong with the operands of a fragment move, if anything.
-    fn wmma_misuse(
-        &self,
-        warp: &Warp,
-        op: &WmmaMove,
-        active: u32,
-        stride: u32,
-        bytes: u32,
-    ) -> Option<&'static str> {
+    fn wmma_misuse(&self, warp: &Warp, op: &WmmaMove, active: u32, stride: u32, bytes: u32) -> Option<&'static str> {
         let at = Self::addresses(warp, &op.addr);
         let first = at[active.trailing_zeros() as usize];
         let strides = op.stride.map(|row| *w(&warp.regs, row));
-        let uniform = (0..LANES).all(|l| {
-            (active >> l) & 1 == 0 || (at[l] == first && strides.is_none_or(|s| s[l] == stride))
-        });
+        let uniform =
+            (0..LANES).all(|l| (active >> l) & 1 == 0 || (at[l] == first && strides.is_none_or(|s| s[l] == stride)));
         if !uniform {
             return Some("fragment address or stride differs between lanes");
         }
         if !first.is_multiple_of(32) {
             return Some("fragment address is not a multiple of 32 bytes");
         }
-        (!(stride * bytes).is_multiple_of(16))
-            .then_some("fragment stride is not a multiple of 16 bytes")
+        (!(stride * bytes).is_multiple_of(16)).then_some("fragment stride is not a multiple of 16 bytes")
     }
 
     /// Moves one line of 16 elements of 2 or 4 bytes.
@@ -186,12 +128,7 @@ impl Block {
 
 /// Writes the 16 line addresses into the address row's first lanes; the old row is returned to
 /// be restored. `None` if no lane is active.
-fn line_addresses(
-    warp: &mut Warp,
-    addr: &Addr,
-    active: u32,
-    step: u64,
-) -> Option<(Slot, [u64; LANES])> {
+fn line_addresses(warp: &mut Warp, addr: &Addr, active: u32, step: u64) -> Option<(Slot, [u64; LANES])> {
     if active == 0 {
         return None;
     }
@@ -244,24 +181,14 @@ fn each_element(op: &WmmaMove, mut f: impl FnMut(usize, usize, usize, usize, usi
                         (row, column + 8 * (reg / 2))
                     }
                 };
-                let (line, position) = if op.column_major {
-                    (column, row)
-                } else {
-                    (row, column)
-                };
+                let (line, position) = if op.column_major { (column, row) } else { (row, column) };
                 f(reg, lane, half, line, position);
             }
         }
     }
 }
 
-fn spread_fragment(
-    regs: &mut Regs,
-    op: &WmmaMove,
-    lines: &[[u32; 16]; 16],
-    undefined: &[u16; 16],
-    active: u32,
-) {
+fn spread_fragment(regs: &mut Regs, op: &WmmaMove, lines: &[[u32; 16]; 16], undefined: &[u16; 16], active: u32) {
     let mut out = [[0u32; LANES]; 8];
     let mut taint = [0u32; 8];
     let open = undefined.iter().any(|&u| u != 0);
@@ -277,18 +204,9 @@ fn spread_fragment(
     }
 }
 
-fn collect_fragment(
-    regs: &Regs,
-    op: &WmmaMove,
-    lines: &mut [[u32; 16]; 16],
-    undefined: &mut [u16; 16],
-) {
+fn collect_fragment(regs: &Regs, op: &WmmaMove, lines: &mut [[u32; 16]; 16], undefined: &mut [u16; 16]) {
     *undefined = [0; 16];
-    let mask = if op.frag == Frag::AccF32 {
-        u32::MAX
-    } else {
-        0xffff
-    };
+    let mask = if op.frag == Frag::AccF32 { u32::MAX } else { 0xffff };
     each_element(op, |reg, lane, half, line, position| {
         let row = op.regs[reg];
         lines[line][position] = w(regs, row)[lane] >> (16 * half) & mask;

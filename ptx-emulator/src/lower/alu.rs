@@ -63,14 +63,7 @@ impl Lower<'_> {
     }
 
     /// Emits `op d, a, b, …` with all operands of one type.
-    pub(super) fn uniform(
-        &mut self,
-        inst: &AstInst,
-        op: AluOp,
-        ty: Ty,
-        sources: usize,
-        x: u16,
-    ) -> Lowered {
+    pub(super) fn uniform(&mut self, inst: &AstInst, op: AluOp, ty: Ty, sources: usize, x: u16) -> Lowered {
         arity(inst, sources + 1..=sources + 1)?;
         let d = self.dst(operand(inst, 0)?, ty)?;
         let mut rows = Vec::with_capacity(sources);
@@ -92,15 +85,9 @@ impl Lower<'_> {
         }
         let d = self.dst(to, ty)?;
         if let Operand::Special(name) = from
-            && let "%clock" | "%clock64" | "%clock_hi" | "%globaltimer" | "%globaltimer_lo" =
-                name.as_str()
+            && let "%clock" | "%clock64" | "%clock_hi" | "%globaltimer" | "%globaltimer_lo" = name.as_str()
         {
-            return self.emit(Op::Clock {
-                dst: Slot {
-                    class: class_of(ty),
-                    row: d,
-                },
-            });
+            return self.emit(Op::Clock { dst: Slot { class: class_of(ty), row: d } });
         }
         let s = self.src(from, ty)?;
         let op = match class_of(ty) {
@@ -218,11 +205,7 @@ impl Lower<'_> {
             ("rem", 8, false) => RemU64,
             _ => return Err(format!("type .{ty:?} is not supported").to_lowercase()),
         };
-        let sources = if matches!(opcode, "neg" | "abs") {
-            1
-        } else {
-            2
-        };
+        let sources = if matches!(opcode, "neg" | "abs") { 1 } else { 2 };
         self.uniform(inst, op, ty, sources, 0)
     }
 
@@ -285,15 +268,7 @@ impl Lower<'_> {
     }
 
     /// Emits a comparison into predicate row `d`.
-    fn compare(
-        &mut self,
-        d: u16,
-        a: &Operand,
-        b: &Operand,
-        ty: Ty,
-        classes: u16,
-        ftz: bool,
-    ) -> Lowered {
+    fn compare(&mut self, d: u16, a: &Operand, b: &Operand, ty: Ty, classes: u16, ftz: bool) -> Lowered {
         use AluOp::*;
         let op = match ty {
             Ty::S16 => SetpS16,
@@ -331,14 +306,7 @@ impl Lower<'_> {
             return self.compare(d, operand(inst, 1)?, operand(inst, 2)?, ty, classes, ftz);
         }
         let result = self.temp(Class::P)?;
-        self.compare(
-            result,
-            operand(inst, 1)?,
-            operand(inst, 2)?,
-            ty,
-            classes,
-            ftz,
-        )?;
+        self.compare(result, operand(inst, 1)?, operand(inst, 2)?, ty, classes, ftz)?;
         let third = match combine {
             Some(_) => {
                 // A destination may also be the third operand.
@@ -390,19 +358,9 @@ impl Lower<'_> {
 
     /// 0xFFFF in each half whose comparison holds.
     fn set_packed(&mut self, inst: &AstInst, d: u16, ty: Ty, classes: u16) -> Lowered {
-        let op = if ty == Ty::F16x2 {
-            AluOp::SetpF16
-        } else {
-            AluOp::SetpBf16
-        };
-        let rows = [
-            self.src(operand(inst, 1)?, ty)?,
-            self.src(operand(inst, 2)?, ty)?,
-        ];
-        let (ones, zero) = (
-            self.constant(Class::W, 0xffff)?,
-            self.constant(Class::W, 0)?,
-        );
+        let op = if ty == Ty::F16x2 { AluOp::SetpF16 } else { AluOp::SetpBf16 };
+        let rows = [self.src(operand(inst, 1)?, ty)?, self.src(operand(inst, 2)?, ty)?];
+        let (ones, zero) = (self.constant(Class::W, 0xffff)?, self.constant(Class::W, 0)?);
         let mut halves = [0; 2];
         for (high, half) in halves.iter_mut().enumerate() {
             let mut parts = rows;
@@ -480,29 +438,18 @@ impl Lower<'_> {
         arity(inst, 2..=2)?;
         let dst = self.dst(operand(inst, 0)?, Ty::Pred)?;
         let row = self.src(operand(inst, 1)?, Ty::B64)?;
-        self.emit(Op::IsSpace {
-            dst,
-            addr: Slot {
-                class: Class::D,
-                row,
-            },
-            space,
-        })
+        self.emit(Op::IsSpace { dst, addr: Slot { class: Class::D, row }, space })
     }
 }
 
 /// Comparison word and operand type of `setp`.
 fn comparison_mods(mods: &mut Mods<'_>) -> Lowered<(Ty, u16)> {
     let ty = mods.ty().ok_or("a type is missing")?;
-    let classes = mods
-        .pick(|w| comparison(w, ty.float()))
-        .ok_or("a comparison is missing")?;
+    let classes = mods.pick(|w| comparison(w, ty.float())).ok_or("a comparison is missing")?;
     Ok((ty, classes))
 }
 
 /// Whether the instruction works on floats: those forms live in another file.
 fn names_float(inst: &AstInst) -> bool {
-    inst.modifiers
-        .iter()
-        .any(|word| Ty::parse(word).is_some_and(Ty::float))
+    inst.modifiers.iter().any(|word| Ty::parse(word).is_some_and(Ty::float))
 }

@@ -28,11 +28,7 @@ impl Lower<'_> {
             ("cnot", Class::W) => Cnot,
             _ => return Err(format!("type .{ty:?} is not supported").to_lowercase()),
         };
-        let sources = if matches!(inst.opcode.as_str(), "not" | "cnot") {
-            1
-        } else {
-            2
-        };
+        let sources = if matches!(inst.opcode.as_str(), "not" | "cnot") { 1 } else { 2 };
         self.uniform(inst, op, ty, sources, 0)
     }
 
@@ -131,10 +127,7 @@ impl Lower<'_> {
                 arity(inst, 4..=4)?;
                 let d = self.dst(operand(inst, 0)?, ty)?;
                 let a = self.src(operand(inst, 1)?, ty)?;
-                let (b, c) = (
-                    self.src_word(operand(inst, 2)?)?,
-                    self.src_word(operand(inst, 3)?)?,
-                );
+                let (b, c) = (self.src_word(operand(inst, 2)?)?, self.src_word(operand(inst, 3)?)?);
                 self.alu(pick(BfeW, BfeD), d, &[a, b, c], signed)
             }
             "bfi" => {
@@ -142,10 +135,7 @@ impl Lower<'_> {
                 let d = self.dst(operand(inst, 0)?, ty)?;
                 let a = self.src(operand(inst, 1)?, ty)?;
                 let base = self.src(operand(inst, 2)?, ty)?;
-                let (b, c) = (
-                    self.src_word(operand(inst, 3)?)?,
-                    self.src_word(operand(inst, 4)?)?,
-                );
+                let (b, c) = (self.src_word(operand(inst, 3)?)?, self.src_word(operand(inst, 4)?)?);
                 // The row operation inserts into its destination, which may also be a source.
                 let temp = self.temp(class_of(ty))?;
                 self.alu(pick(MovW, MovD), temp, &[base], 0)?;

@@ -27,16 +27,8 @@ fn take_apart(inst: &AstInst) -> Lowered<Call<'_>> {
         rest => (&[], rest),
     };
     match rest {
-        [Operand::Name(name, 0)] => Ok(Call {
-            returns,
-            name,
-            args: &[],
-        }),
-        [Operand::Name(name, 0), Operand::List(args)] => Ok(Call {
-            returns,
-            name,
-            args,
-        }),
+        [Operand::Name(name, 0)] => Ok(Call { returns, name, args: &[] }),
+        [Operand::Name(name, 0), Operand::List(args)] => Ok(Call { returns, name, args }),
         _ => Err("indirect calls are not supported".into()),
     }
 }
@@ -45,34 +37,20 @@ impl Lower<'_> {
     pub(super) fn call(&mut self, inst: &AstInst) -> Result<(), LoadError> {
         let call = take_apart(inst).map_err(|message| error_at(inst, message))?;
         if call.name == "__assertfail" {
-            return self
-                .assert_fail(&call)
-                .map_err(|message| error_at(inst, message));
+            return self.assert_fail(&call).map_err(|message| error_at(inst, message));
         }
-        let found = self
-            .unit
-            .functions
-            .iter()
-            .position(|f| f.name == call.name && f.defined);
+        let found = self.unit.functions.iter().position(|f| f.name == call.name && f.defined);
         let Some(index) = found else {
-            return Err(error_at(
-                inst,
-                format!("external function `{}` is not supported", call.name),
-            ));
+            return Err(error_at(inst, format!("external function `{}` is not supported", call.name)));
         };
-        let vars = self
-            .bind(&call, index)
-            .map_err(|message| error_at(inst, message))?;
+        let vars = self.bind(&call, index).map_err(|message| error_at(inst, message))?;
         self.instance(index, vars)
     }
 
     /// Gives the formal parameters of a callee the places of the caller's arguments.
     fn bind(&mut self, call: &Call<'_>, index: usize) -> Lowered<Vec<Option<Place>>> {
         if self.frames.iter().any(|f| f.index == index) {
-            return Err(format!(
-                "`{}` is recursive, which is not supported",
-                call.name
-            ));
+            return Err(format!("`{}` is recursive, which is not supported", call.name));
         }
         if self.frames.len() >= MAX_CALL_DEPTH {
             return Err(format!("calls are nested deeper than {MAX_CALL_DEPTH}"));
@@ -125,10 +103,6 @@ impl Lower<'_> {
             }
         };
         let (message, file, line) = (load(message, 8)?, load(file, 8)?, load(line, 4)?);
-        self.emit(Op::AssertFail {
-            message,
-            file,
-            line,
-        })
+        self.emit(Op::AssertFail { message, file, line })
     }
 }

@@ -62,13 +62,10 @@ impl Lower<'_> {
         let conversion = Conversion::parse(mods);
         let small = |w: &str| matches!(w, "e4m3x2" | "e5m2x2").then(|| w == "e5m2x2");
         // The order of the two types matters, so look at the first of them.
-        let first_small = inst.modifiers.iter().find_map(|w| {
-            if small(w).is_some() {
-                Some(true)
-            } else {
-                Ty::parse(w).map(|_| false)
-            }
-        });
+        let first_small = inst
+            .modifiers
+            .iter()
+            .find_map(|w| if small(w).is_some() { Some(true) } else { Ty::parse(w).map(|_| false) });
         if let Some(e5m2) = mods.pick(small) {
             let ty = mods.ty().ok_or("a second type is missing")?;
             self.fp8(inst, &conversion, e5m2, ty, first_small == Some(true))?;
@@ -85,14 +82,7 @@ impl Lower<'_> {
         Ok(true)
     }
 
-    fn fp8(
-        &mut self,
-        inst: &AstInst,
-        c: &Conversion,
-        e5m2: bool,
-        ty: Ty,
-        narrowing: bool,
-    ) -> Lowered {
+    fn fp8(&mut self, inst: &AstInst, c: &Conversion, e5m2: bool, ty: Ty, narrowing: bool) -> Lowered {
         use AluOp::*;
         if c.round != Some(Round::Nearest) || c.integral || c.ftz || c.sat {
             return Err("only `.rn` conversions of FP8 exist".into());
@@ -107,38 +97,20 @@ impl Lower<'_> {
             (true, Ty::F32) => {
                 arity(inst, 3..=3)?;
                 let d = self.dst(operand(inst, 0)?, Ty::B16)?;
-                let rows = [
-                    self.src(operand(inst, 1)?, ty)?,
-                    self.src(operand(inst, 2)?, ty)?,
-                ];
-                self.alu(
-                    if e5m2 { F32x2ToE5m2x2 } else { F32x2ToE4m3x2 },
-                    d,
-                    &rows,
-                    0,
-                )
+                let rows = [self.src(operand(inst, 1)?, ty)?, self.src(operand(inst, 2)?, ty)?];
+                self.alu(if e5m2 { F32x2ToE5m2x2 } else { F32x2ToE4m3x2 }, d, &rows, 0)
             }
             (true, Ty::F16x2) => {
                 arity(inst, 2..=2)?;
                 let d = self.dst(operand(inst, 0)?, Ty::B16)?;
                 let row = self.src(operand(inst, 1)?, ty)?;
-                self.alu(
-                    if e5m2 { F16x2ToE5m2x2 } else { F16x2ToE4m3x2 },
-                    d,
-                    &[row],
-                    0,
-                )
+                self.alu(if e5m2 { F16x2ToE5m2x2 } else { F16x2ToE4m3x2 }, d, &[row], 0)
             }
             (false, Ty::F16x2) => {
                 arity(inst, 2..=2)?;
                 let d = self.dst(operand(inst, 0)?, ty)?;
                 let row = self.src(operand(inst, 1)?, Ty::B16)?;
-                self.alu(
-                    if e5m2 { E5m2x2ToF16x2 } else { E4m3x2ToF16x2 },
-                    d,
-                    &[row],
-                    0,
-                )
+                self.alu(if e5m2 { E5m2x2ToF16x2 } else { E4m3x2ToF16x2 }, d, &[row], 0)
             }
             _ => Err(format!("FP8 with .{ty:?} is not supported").to_lowercase()),
         }
@@ -155,18 +127,10 @@ impl Lower<'_> {
         }
         arity(inst, 3..=3)?;
         let d = self.dst(operand(inst, 0)?, to)?;
-        let rows = [
-            self.src(operand(inst, 1)?, from)?,
-            self.src(operand(inst, 2)?, from)?,
-        ];
+        let rows = [self.src(operand(inst, 1)?, from)?, self.src(operand(inst, 2)?, from)?];
         let brain = to == Ty::Bf16x2;
         if round == Round::Nearest && !c.satfinite {
-            self.alu(
-                if brain { F32x2ToBf16x2 } else { F32x2ToF16x2 },
-                d,
-                &rows,
-                0,
-            )?;
+            self.alu(if brain { F32x2ToBf16x2 } else { F32x2ToF16x2 }, d, &rows, 0)?;
         } else {
             let op = if brain { F32ToBf16Round } else { F32ToF16Round };
             let (high, low) = (self.temp(Class::W)?, self.temp(Class::W)?);
@@ -205,10 +169,7 @@ impl Lower<'_> {
         if slot.class == Class::D && from.bytes() < 8 {
             let row = self.temp(Class::W)?;
             self.alu(AluOp::TruncD, row, &[slot.row], 0)?;
-            slot = Slot {
-                class: Class::W,
-                row,
-            };
+            slot = Slot { class: Class::W, row };
         }
         let op = match (from.bytes(), from.signed()) {
             (1, true) => AluOp::ExtS8,
@@ -219,10 +180,7 @@ impl Lower<'_> {
         };
         let row = self.temp(Class::W)?;
         self.alu(op, row, &[slot.row], 0)?;
-        Ok(Slot {
-            class: Class::W,
-            row,
-        })
+        Ok(Slot { class: Class::W, row })
     }
 
     /// A row widened to 64 bits by the sign of the source type.
@@ -231,16 +189,7 @@ impl Lower<'_> {
             return Ok(s.row);
         }
         let row = self.temp(Class::D)?;
-        self.alu(
-            if from.signed() {
-                AluOp::SextD
-            } else {
-                AluOp::ZextD
-            },
-            row,
-            &[s.row],
-            0,
-        )?;
+        self.alu(if from.signed() { AluOp::SextD } else { AluOp::ZextD }, row, &[s.row], 0)?;
         Ok(row)
     }
 
@@ -265,28 +214,12 @@ impl Lower<'_> {
             let wide = self.widened(s, from)?;
             let class = class_of(to);
             let row = self.temp(class)?;
-            self.alu(
-                if class == Class::D {
-                    ClampIntD
-                } else {
-                    ClampIntW
-                },
-                row,
-                &[wide],
-                c.x(to, from),
-            )?;
+            self.alu(if class == Class::D { ClampIntD } else { ClampIntW }, row, &[wide], c.x(to, from))?;
             return self.store_int(d, Slot { class, row }, to);
         }
         if to.bytes() == 8 {
             let row = self.widened(s, from)?;
-            return self.store_int(
-                d,
-                Slot {
-                    class: Class::D,
-                    row,
-                },
-                to,
-            );
+            return self.store_int(d, Slot { class: Class::D, row }, to);
         }
         let word = if s.class == Class::D {
             let row = self.temp(Class::W)?;
@@ -311,14 +244,7 @@ impl Lower<'_> {
         }
         let row = self.temp(Class::W)?;
         self.alu(op, row, &[word], 0)?;
-        self.store_int(
-            d,
-            Slot {
-                class: Class::W,
-                row,
-            },
-            to,
-        )
+        self.store_int(d, Slot { class: Class::W, row }, to)
     }
 
     fn float_to_int(&mut self, d: Slot, s: Slot, to: Ty, from: Ty, c: &Conversion) -> Lowered {
@@ -355,10 +281,7 @@ impl Lower<'_> {
         };
         let row = self.temp(Class::W)?;
         self.alu(op, row, &[s.row], 0)?;
-        Ok(Slot {
-            class: Class::W,
-            row,
-        })
+        Ok(Slot { class: Class::W, row })
     }
 
     fn int_to_float(&mut self, d: Slot, s: Slot, to: Ty, from: Ty, c: &Conversion) -> Lowered {
@@ -401,12 +324,8 @@ impl Lower<'_> {
             (Ty::F64, Ty::F32) => F32ToF64,
             (Ty::F32, Ty::F64) if c.round.is_some() => F64ToF32,
             (Ty::F16, Ty::F64) if c.round.is_some() => F64ToF16,
-            (Ty::F16, Ty::F32) if c.round == Some(Round::Nearest) && !c.satfinite && !c.sat => {
-                F32ToF16
-            }
-            (Ty::Bf16, Ty::F32) if c.round == Some(Round::Nearest) && !c.satfinite && !c.sat => {
-                F32ToBf16
-            }
+            (Ty::F16, Ty::F32) if c.round == Some(Round::Nearest) && !c.satfinite && !c.sat => F32ToF16,
+            (Ty::Bf16, Ty::F32) if c.round == Some(Round::Nearest) && !c.satfinite && !c.sat => F32ToBf16,
             (Ty::F16, Ty::F32) if c.round.is_some() && !c.sat => F32ToF16Round,
             (Ty::Bf16, Ty::F32) if c.round.is_some() && !c.sat => F32ToBf16Round,
             (Ty::F64, Ty::F16 | Ty::Bf16) => {
@@ -414,9 +333,7 @@ impl Lower<'_> {
                 return self.alu(F32ToF64, d.row, &[word.row], 0);
             }
             _ => {
-                return Err(
-                    format!("conversion from .{from:?} to .{to:?} is not supported").to_lowercase(),
-                );
+                return Err(format!("conversion from .{from:?} to .{to:?} is not supported").to_lowercase());
             }
         };
         if c.ftz && matches!(to, Ty::F16 | Ty::Bf16) && from == Ty::F32 {

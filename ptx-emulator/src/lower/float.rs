@@ -37,15 +37,9 @@ impl Lower<'_> {
         let round = rounding(mods).unwrap_or(Round::Nearest);
         let (ftz, sat) = (mods.flag("ftz"), mods.flag("sat"));
         let ty = mods.ty().ok_or("a type is missing")?;
-        let opcode = if inst.opcode == "mad" {
-            "fma"
-        } else {
-            inst.opcode.as_str()
-        };
+        let opcode = if inst.opcode == "mad" { "fma" } else { inst.opcode.as_str() };
         match ty {
-            Ty::F32 if round != Round::Nearest || sat => {
-                self.rounded32(inst, opcode, round, ftz, sat)
-            }
+            Ty::F32 if round != Round::Nearest || sat => self.rounded32(inst, opcode, round, ftz, sat),
             Ty::F32 => {
                 use AluOp::*;
                 let op = match (opcode, ftz) {
@@ -69,27 +63,15 @@ impl Lower<'_> {
                 };
                 self.uniform(inst, op, ty, sources(opcode), 0)
             }
-            Ty::F16 | Ty::F16x2 | Ty::Bf16 | Ty::Bf16x2
-                if round == Round::Nearest && !ftz && !sat =>
-            {
+            Ty::F16 | Ty::F16x2 | Ty::Bf16 | Ty::Bf16x2 if round == Round::Nearest && !ftz && !sat => {
                 self.half_arithmetic(inst, mods, opcode, ty)
             }
-            _ => Err(
-                format!("this rounding, flushing or saturation of .{ty:?} is not supported")
-                    .to_lowercase(),
-            ),
+            _ => Err(format!("this rounding, flushing or saturation of .{ty:?} is not supported").to_lowercase()),
         }
     }
 
     /// Directed rounding and saturation through the general fused form.
-    fn rounded32(
-        &mut self,
-        inst: &AstInst,
-        opcode: &str,
-        round: Round,
-        ftz: bool,
-        sat: bool,
-    ) -> Lowered {
+    fn rounded32(&mut self, inst: &AstInst, opcode: &str, round: Round, ftz: bool, sat: bool) -> Lowered {
         let x = round.code() | if ftz { X_FTZ } else { 0 } | if sat { X_SAT } else { 0 };
         let count = sources(opcode);
         arity(inst, count + 1..=count + 1)?;
@@ -111,13 +93,7 @@ impl Lower<'_> {
         self.alu(AluOp::FmaF32Round, d, &args, x)
     }
 
-    fn half_arithmetic(
-        &mut self,
-        inst: &AstInst,
-        mods: &mut Mods<'_>,
-        opcode: &str,
-        ty: Ty,
-    ) -> Lowered {
+    fn half_arithmetic(&mut self, inst: &AstInst, mods: &mut Mods<'_>, opcode: &str, ty: Ty) -> Lowered {
         use AluOp::*;
         let relu = opcode == "fma" && mods.flag("relu");
         mods.flag("noftz");
@@ -184,8 +160,7 @@ impl Lower<'_> {
                 if inst.opcode == "abs" {
                     return self.alu(Abs16x2, d, &[a], 0);
                 }
-                let signs =
-                    self.constant(Class::W, if ty.bytes() == 2 { 0x8000 } else { 0x8000_8000 })?;
+                let signs = self.constant(Class::W, if ty.bytes() == 2 { 0x8000 } else { 0x8000_8000 })?;
                 self.alu(Neg16x2, d, &[a, signs], 0)
             }
             ("copysign", Ty::F32) => self.uniform(inst, CopysignF32, ty, 2, 0),
@@ -209,9 +184,7 @@ impl Lower<'_> {
             ("div", Ty::F64, false, false, Some(Round::Nearest)) if !ftz => DivF64,
             ("rcp", Ty::F32, true, false, None) => RcpF32Approx,
             ("rcp", Ty::F32, false, false, Some(_)) => RcpF32,
-            ("sqrt", Ty::F32, true, false, None) | ("sqrt", Ty::F32, false, false, Some(_)) => {
-                SqrtF32
-            }
+            ("sqrt", Ty::F32, true, false, None) | ("sqrt", Ty::F32, false, false, Some(_)) => SqrtF32,
             ("sqrt", Ty::F64, false, false, Some(Round::Nearest)) if !ftz => SqrtF64,
             ("rsqrt", Ty::F32, true, false, None) => RsqrtF32,
             ("rcp", Ty::F64, false, false, Some(Round::Nearest)) if !ftz => {
@@ -222,9 +195,7 @@ impl Lower<'_> {
                 return self.alu(DivF64, d, &[one, a], 0);
             }
             _ => {
-                return Err(
-                    format!("type .{ty:?} with these modifiers is not supported").to_lowercase(),
-                );
+                return Err(format!("type .{ty:?} with these modifiers is not supported").to_lowercase());
             }
         };
         self.uniform(inst, op, ty, count, x)
@@ -250,9 +221,7 @@ impl Lower<'_> {
             ("tanh", Ty::F16 | Ty::F16x2) if !ftz => TanhF16,
             ("tanh", Ty::Bf16 | Ty::Bf16x2) if !ftz => TanhBf16,
             _ => {
-                return Err(
-                    format!("type .{ty:?} with these modifiers is not supported").to_lowercase(),
-                );
+                return Err(format!("type .{ty:?} with these modifiers is not supported").to_lowercase());
             }
         };
         self.uniform(inst, op, ty, 1, x)?;
@@ -260,14 +229,7 @@ impl Lower<'_> {
     }
 
     fn testp(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {
-        let names = [
-            "finite",
-            "infinite",
-            "number",
-            "notanumber",
-            "normal",
-            "subnormal",
-        ];
+        let names = ["finite", "infinite", "number", "notanumber", "normal", "subnormal"];
         let property = mods.pick(|w| names.iter().position(|n| *n == w));
         let property = property.ok_or("a property is missing")? as u16;
         if mods.ty() != Some(Ty::F32) {

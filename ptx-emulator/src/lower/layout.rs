@@ -58,11 +58,7 @@ impl Lower<'_> {
                 return Err(format!("shared variable `{}` is too large", var.name));
             }
             let name = var.name.clone();
-            self.program.shared.push(SharedVar {
-                name,
-                offset,
-                bytes,
-            });
+            self.program.shared.push(SharedVar { name, offset, bytes });
             self.shared.insert((owner, index), offset);
             end = offset + bytes + SHARED_RED_ZONE;
         }
@@ -72,11 +68,7 @@ impl Lower<'_> {
         for (owner, index, _, name) in dynamic {
             let offset = self.program.shared_static_bytes;
             self.shared.insert((owner, index), offset);
-            self.program.shared.push(SharedVar {
-                name,
-                offset,
-                bytes: 0,
-            });
+            self.program.shared.push(SharedVar { name, offset, bytes: 0 });
         }
         Ok(())
     }
@@ -102,11 +94,7 @@ impl Lower<'_> {
                 {
                     found.push((None, index));
                 }
-                let callee = self
-                    .unit
-                    .functions
-                    .iter()
-                    .position(|f| f.name == name && f.defined);
+                let callee = self.unit.functions.iter().position(|f| f.name == name && f.defined);
                 if let Some(callee) = callee
                     && visited.insert(callee)
                 {
@@ -141,9 +129,7 @@ impl Lower<'_> {
         let offset = align_up(self.program.local_bytes.max(LOCAL_START), var.align);
         let bytes = u32::try_from(var.bytes).unwrap_or(u32::MAX);
         if bytes > MAX_LOCAL || offset + bytes > MAX_LOCAL {
-            return Err(format!(
-                "local storage of a thread exceeds {MAX_LOCAL} bytes"
-            ));
+            return Err(format!("local storage of a thread exceeds {MAX_LOCAL} bytes"));
         }
         self.program.local_bytes = offset + bytes;
         Ok(offset)
@@ -164,10 +150,7 @@ impl Lower<'_> {
             },
             VarSpace::Local | VarSpace::Param => Place::Local(self.reserve_local(declared)?),
             VarSpace::Global | VarSpace::Const => {
-                return Err(format!(
-                    "`{}`: global variables inside a function are not supported",
-                    declared.name
-                ));
+                return Err(format!("`{}`: global variables inside a function are not supported", declared.name));
             }
         };
         self.frame().vars[var] = Some(place);
@@ -211,9 +194,7 @@ fn names(function: &Function) -> Vec<&str> {
     }
     let mut out = Vec::new();
     for inst in &function.insts {
-        inst.operands
-            .iter()
-            .for_each(|operand| collect(operand, &mut out));
+        inst.operands.iter().for_each(|operand| collect(operand, &mut out));
     }
     out
 }

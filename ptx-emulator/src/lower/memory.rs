@@ -22,25 +22,10 @@ pub(super) fn space(mods: &mut Mods<'_>) -> Space {
 /// Ordering words. Scopes are taken as the block or wider: the emulator has one order for all.
 pub(super) fn order(mods: &mut Mods<'_>) -> Order {
     let word = mods.pick(|w| match w {
-        "volatile" | "relaxed" => Some(Order {
-            strong: true,
-            ..Order::default()
-        }),
-        "acquire" => Some(Order {
-            strong: true,
-            acquire: true,
-            release: false,
-        }),
-        "release" => Some(Order {
-            strong: true,
-            acquire: false,
-            release: true,
-        }),
-        "acq_rel" => Some(Order {
-            strong: true,
-            acquire: true,
-            release: true,
-        }),
+        "volatile" | "relaxed" => Some(Order { strong: true, ..Order::default() }),
+        "acquire" => Some(Order { strong: true, acquire: true, release: false }),
+        "release" => Some(Order { strong: true, acquire: false, release: true }),
+        "acq_rel" => Some(Order { strong: true, acquire: true, release: true }),
         "weak" => Some(Order::default()),
         _ => None,
     });
@@ -95,14 +80,7 @@ impl Lower<'_> {
         }
         let addr = self.address(operand(inst, 1)?, space)?;
         let (bytes, signed) = (ty.bytes(), ty.signed());
-        self.emit(Op::Load(Box::new(Load {
-            addr,
-            bytes,
-            signed,
-            dst,
-            order,
-            non_coherent,
-        })))
+        self.emit(Op::Load(Box::new(Load { addr, bytes, signed, dst, order, non_coherent })))
     }
 
     fn store(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {
@@ -125,12 +103,7 @@ impl Lower<'_> {
         if addr.space == Space::Param {
             return Err("kernel parameters cannot be stored to".into());
         }
-        self.emit(Op::Store(Box::new(Store {
-            addr,
-            bytes: ty.bytes(),
-            src,
-            order,
-        })))
+        self.emit(Op::Store(Box::new(Store { addr, bytes: ty.bytes(), src, order })))
     }
 
     fn atom(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {
@@ -138,9 +111,7 @@ impl Lower<'_> {
         order.strong = true;
         let space = space(mods);
         let word = mods.pick(|w| {
-            let known = [
-                "add", "min", "max", "and", "or", "xor", "inc", "dec", "exch", "cas",
-            ];
+            let known = ["add", "min", "max", "and", "or", "xor", "inc", "dec", "exch", "cas"];
             known.iter().find(|k| **k == w).copied()
         });
         let word = word.ok_or("an operation is missing")?;
@@ -152,38 +123,17 @@ impl Lower<'_> {
         let values = if op == AtomOp::Cas { 2 } else { 1 };
         arity(inst, first + 1 + values..=first + 1 + values)?;
         let class = class_of(ty);
-        let dst = if reduction {
-            None
-        } else {
-            Some(Slot {
-                class,
-                row: self.dst(operand(inst, 0)?, ty)?,
-            })
-        };
+        let dst = if reduction { None } else { Some(Slot { class, row: self.dst(operand(inst, 0)?, ty)? }) };
         let addr = self.address(operand(inst, first)?, space)?;
         if !matches!(addr.space, Space::Global | Space::Shared | Space::Generic) {
             return Err("atomics work on global and shared memory".into());
         }
-        let a = Slot {
-            class,
-            row: self.src(operand(inst, first + 1)?, ty)?,
-        };
+        let a = Slot { class, row: self.src(operand(inst, first + 1)?, ty)? };
         let b = match values {
-            2 => Some(Slot {
-                class,
-                row: self.src(operand(inst, first + 2)?, ty)?,
-            }),
+            2 => Some(Slot { class, row: self.src(operand(inst, first + 2)?, ty)? }),
             _ => None,
         };
-        self.emit(Op::Atom(Box::new(Atom {
-            op,
-            addr,
-            bytes: ty.bytes(),
-            dst,
-            a,
-            b,
-            order,
-        })))
+        self.emit(Op::Atom(Box::new(Atom { op, addr, bytes: ty.bytes(), dst, a, b, order })))
     }
 
     fn copy_async(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {
@@ -200,9 +150,7 @@ impl Lower<'_> {
             let Operand::Int(pending @ 0..=0xffff) = *operand(inst, 0)? else {
                 return Err("the group count must be an immediate".into());
             };
-            return self.emit(Op::CopyWait {
-                pending: Some(pending as u32),
-            });
+            return self.emit(Op::CopyWait { pending: Some(pending as u32) });
         }
         if mods.flag("mbarrier") {
             if !mods.flag("arrive") {
@@ -244,12 +192,7 @@ impl Lower<'_> {
             Some(size) => Some(self.src(size, Ty::U32)?),
             None => None,
         };
-        self.emit(Op::CopyAsync(Box::new(CopyAsync {
-            dst,
-            src,
-            bytes,
-            src_bytes,
-        })))
+        self.emit(Op::CopyAsync(Box::new(CopyAsync { dst, src, bytes, src_bytes })))
     }
 
     /// Prefetches change nothing that the emulator models; the address is not checked either.
@@ -267,27 +210,10 @@ impl Lower<'_> {
     /// Emits a load of one value from this thread's local storage.
     pub(super) fn load_local(&mut self, at: u32, bytes: u32) -> Lowered<Slot> {
         let class = if bytes == 8 { Class::D } else { Class::W };
-        let dst = Slot {
-            class,
-            row: self.temp(class)?,
-        };
-        let base = Slot {
-            class: Class::D,
-            row: self.constant(Class::D, u64::from(at))?,
-        };
-        let addr = crate::program::Addr {
-            space: Space::Local,
-            base,
-            offset: 0,
-        };
-        let load = Load {
-            addr,
-            bytes,
-            signed: false,
-            dst: vec![dst],
-            order: Order::default(),
-            non_coherent: false,
-        };
+        let dst = Slot { class, row: self.temp(class)? };
+        let base = Slot { class: Class::D, row: self.constant(Class::D, u64::from(at))? };
+        let addr = crate::program::Addr { space: Space::Local, base, offset: 0 };
+        let load = Load { addr, bytes, signed: false, dst: vec![dst], order: Order::default(), non_coherent: false };
         self.emit(Op::Load(Box::new(load)))?;
         Ok(dst)
     }

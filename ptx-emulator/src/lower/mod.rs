@@ -69,11 +69,7 @@ struct Lower<'u> {
 }
 
 /// Lowers the kernel `index` of `unit`; `symbols` gives the address of each module variable.
-pub(crate) fn lower(
-    unit: &Unit,
-    index: usize,
-    symbols: &HashMap<String, u64>,
-) -> Result<Program, LoadError> {
+pub(crate) fn lower(unit: &Unit, index: usize, symbols: &HashMap<String, u64>) -> Result<Program, LoadError> {
     let mut lower = Lower {
         unit,
         symbols,
@@ -91,11 +87,7 @@ pub(crate) fn lower(
     lower.program.name.clone_from(&function.name);
     lower.program.max_threads = function.max_threads;
     lower.program.required_block = function.required_block;
-    let whole = |message: String| LoadError {
-        line: function.line,
-        instruction: function.name.clone(),
-        message,
-    };
+    let whole = |message: String| LoadError { line: function.line, instruction: function.name.clone(), message };
     lower.lay_out_shared(index).map_err(whole)?;
     let vars = lower.lay_out_params(function).map_err(whole)?;
     lower.instance(index, vars)?;
@@ -106,22 +98,14 @@ pub(crate) fn lower(
 
 impl<'u> Lower<'u> {
     fn frame(&mut self) -> &mut Frame<'u> {
-        self.frames
-            .last_mut()
-            .expect("instructions are lowered only inside an instance")
+        self.frames.last_mut().expect("instructions are lowered only inside an instance")
     }
 
     /// Lowers one inlined copy of a function whose parameters are already placed.
     fn instance(&mut self, index: usize, vars: Vec<Option<Place>>) -> Result<(), LoadError> {
         let function = &self.unit.functions[index];
         let regs = vec![None; function.regs.len()];
-        self.frames.push(Frame {
-            function,
-            index,
-            regs,
-            vars,
-            returns: Vec::new(),
-        });
+        self.frames.push(Frame { function, index, regs, vars, returns: Vec::new() });
         let mut starts = Vec::with_capacity(function.insts.len() + 1);
         let mut branches = Vec::new();
         for (at, inst) in function.insts.iter().enumerate() {
@@ -155,16 +139,14 @@ impl<'u> Lower<'u> {
         at: usize,
         branches: &mut Vec<(usize, usize)>,
     ) -> Result<(), LoadError> {
-        self.begin(inst)
-            .map_err(|message| error_at(inst, message))?;
+        self.begin(inst).map_err(|message| error_at(inst, message))?;
         match inst.opcode.as_str() {
             "call" => return self.call(inst),
             "bra" => {
                 let mut mods = Mods::new(&inst.modifiers);
                 mods.flag("uni");
                 branches.push((self.program.insts.len(), at));
-                self.emit(Op::Bra { target: 0 })
-                    .and_then(|()| finished(&mods))
+                self.emit(Op::Bra { target: 0 }).and_then(|()| finished(&mods))
             }
             _ => self.dispatch(inst),
         }
@@ -184,10 +166,7 @@ impl<'u> Lower<'u> {
             Some(loc) => self.source(loc),
             None => u32::MAX,
         };
-        self.origin = Origin {
-            line: inst.line,
-            source,
-        };
+        self.origin = Origin { line: inst.line, source };
         let text = full_name(inst);
         let next = self.texts.len() as u32;
         self.text = *self.texts.entry(text).or_insert_with_key(|text| {
@@ -208,23 +187,16 @@ impl<'u> Lower<'u> {
                 break;
             }
             // The caller's own position may itself have been inlined.
-            outer = locs[..loc]
-                .iter()
-                .rev()
-                .find(|l| l.pos == pos)
-                .and_then(|l| l.inlined_at);
+            outer = locs[..loc].iter().rev().find(|l| l.pos == pos).and_then(|l| l.inlined_at);
         }
         // Line 0 marks code without a source line of its own.
         chain.retain(|pos: &Pos| pos.line != 0);
         let next = self.sources.len() as u32;
         let sources = &mut self.program.sources;
-        *self
-            .sources
-            .entry(SourceChain(chain))
-            .or_insert_with_key(|chain| {
-                sources.push(chain.clone());
-                next
-            })
+        *self.sources.entry(SourceChain(chain)).or_insert_with_key(|chain| {
+            sources.push(chain.clone());
+            next
+        })
     }
 
     fn dispatch(&mut self, inst: &'u AstInst) -> Lowered {
@@ -243,14 +215,9 @@ impl<'u> Lower<'u> {
 
     fn emit(&mut self, op: Op) -> Lowered {
         if self.program.insts.len() >= MAX_INSTS {
-            return Err(format!(
-                "the program exceeds {MAX_INSTS} instructions after inlining"
-            ));
+            return Err(format!("the program exceeds {MAX_INSTS} instructions after inlining"));
         }
-        self.program.insts.push(Inst {
-            op,
-            guard: self.guard,
-        });
+        self.program.insts.push(Inst { op, guard: self.guard });
         self.program.origins.push(self.origin);
         self.program.texts.push(self.text);
         Ok(())
@@ -259,14 +226,7 @@ impl<'u> Lower<'u> {
     /// Emits a row operation; missing operands are row 0.
     fn alu(&mut self, op: AluOp, d: u16, args: &[u16], x: u16) -> Lowered {
         let arg = |i: usize| args.get(i).copied().unwrap_or(0);
-        self.emit(Op::Alu(AluInst {
-            op,
-            d,
-            a: arg(0),
-            b: arg(1),
-            c: arg(2),
-            x,
-        }))
+        self.emit(Op::Alu(AluInst { op, d, a: arg(0), b: arg(1), c: arg(2), x }))
     }
 }
 
@@ -287,11 +247,7 @@ fn full_name(inst: &AstInst) -> String {
 }
 
 fn error_at(inst: &AstInst, message: String) -> LoadError {
-    LoadError {
-        line: inst.line,
-        instruction: full_name(inst),
-        message,
-    }
+    LoadError { line: inst.line, instruction: full_name(inst), message }
 }
 
 /// The instruction a branch leads to: the label in the innermost enclosing scope.
@@ -302,18 +258,13 @@ fn find_label(function: &Function, inst: &AstInst) -> Lowered<usize> {
     };
     let mut scope = inst.scope;
     loop {
-        let hit = function
-            .labels
-            .iter()
-            .find(|l| l.scope == scope && l.name == *name);
+        let hit = function.labels.iter().find(|l| l.scope == scope && l.name == *name);
         if let Some(label) = hit {
             return Ok(label.at);
         }
         let parent = function.scope_parent[scope];
         if parent == scope {
-            return Err(format!(
-                "label `{name}` is not declared in an enclosing scope"
-            ));
+            return Err(format!("label `{name}` is not declared in an enclosing scope"));
         }
         scope = parent;
     }

@@ -24,10 +24,7 @@ pub(super) struct Mods<'a> {
 
 impl<'a> Mods<'a> {
     pub(super) fn new(words: &'a [String]) -> Mods<'a> {
-        let words = words
-            .iter()
-            .map(|w| (w.as_str(), HINTS.contains(&w.as_str())))
-            .collect();
+        let words = words.iter().map(|w| (w.as_str(), HINTS.contains(&w.as_str()))).collect();
         Mods { words }
     }
 
@@ -63,9 +60,6 @@ impl<'a> Mods<'a> {
 
     /// First modifier not ticked off.
     pub(super) fn leftover(&self) -> Option<&'a str> {
-        self.words
-            .iter()
-            .find(|(_, used)| !used)
-            .map(|(word, _)| *word)
+        self.words.iter().find(|(_, used)| !used).map(|(word, _)| *word)
     }
 }

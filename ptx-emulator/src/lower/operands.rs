@@ -17,13 +17,7 @@ pub(super) fn class_of(ty: Ty) -> Class {
 
 /// The operand at `index`, or an error that counts them.
 pub(super) fn operand(inst: &AstInst, index: usize) -> Lowered<&Operand> {
-    inst.operands.get(index).ok_or_else(|| {
-        format!(
-            "operand {} is missing ({} given)",
-            index + 1,
-            inst.operands.len()
-        )
-    })
+    inst.operands.get(index).ok_or_else(|| format!("operand {} is missing ({} given)", index + 1, inst.operands.len()))
 }
 
 /// Checks the number of operands.
@@ -31,12 +25,7 @@ pub(super) fn arity(inst: &AstInst, range: std::ops::RangeInclusive<usize>) -> L
     if range.contains(&inst.operands.len()) {
         return Ok(());
     }
-    Err(format!(
-        "{} operands given, {} to {} expected",
-        inst.operands.len(),
-        range.start(),
-        range.end()
-    ))
+    Err(format!("{} operands given, {} to {} expected", inst.operands.len(), range.start(), range.end()))
 }
 
 impl Lower<'_> {
@@ -66,10 +55,7 @@ impl Lower<'_> {
             return Ok(slot);
         }
         let class = class_of(self.frame().function.regs[reg].ty);
-        let slot = Slot {
-            class,
-            row: self.new_row(class)?,
-        };
+        let slot = Slot { class, row: self.new_row(class)? };
         self.frame().regs[reg] = Some(slot);
         Ok(slot)
     }
@@ -102,10 +88,7 @@ impl Lower<'_> {
             return Ok(());
         }
         let name = self.frame().function.regs[reg].name.clone();
-        Err(
-            format!("register `{name}` is .{declared:?}, the instruction type is .{ty:?}")
-                .to_lowercase(),
-        )
+        Err(format!("register `{name}` is .{declared:?}, the instruction type is .{ty:?}").to_lowercase())
     }
 
     /// Row of a source operand of the given type.
@@ -141,15 +124,11 @@ impl Lower<'_> {
                     Ok(value as u64)
                 }
             }
-            Operand::Int(_) if matches!(ty, Ty::F32) => {
-                Err("an integer cannot stand for a float".into())
-            }
+            Operand::Int(_) if matches!(ty, Ty::F32) => Err("an integer cannot stand for a float".into()),
             Operand::Int(value) => Ok(value as u64 & ((1 << (8 * bytes)) - 1)),
             Operand::F32(bits) if bytes == 4 => Ok(u64::from(bits)),
             Operand::F64(bits) if bytes == 8 => Ok(bits),
-            Operand::F64(bits) if ty == Ty::F32 => {
-                Ok(u64::from((f64::from_bits(bits) as f32).to_bits()))
-            }
+            Operand::F64(bits) if ty == Ty::F32 => Ok(u64::from((f64::from_bits(bits) as f32).to_bits())),
             Operand::Var(..) | Operand::Name(..) => self.address_value(operand, bytes),
             _ => Err(format!("operand {operand:?} does not fit type .{ty:?}").to_lowercase()),
         }
@@ -218,10 +197,7 @@ impl Lower<'_> {
             }
             Operand::Sink => {
                 let class = class_of(ty);
-                Ok(Slot {
-                    class,
-                    row: self.temp(class)?,
-                })
+                Ok(Slot { class, row: self.temp(class)? })
             }
             _ => Err("the destination is not a register".into()),
         }
@@ -237,10 +213,7 @@ impl Lower<'_> {
             }
             return self.reg_slot(reg);
         }
-        Ok(Slot {
-            class: class_of(ty),
-            row: self.src(operand, ty)?,
-        })
+        Ok(Slot { class: class_of(ty), row: self.src(operand, ty)? })
     }
 
     /// A source that may be 32 or 64 bits wide, brought to a 32-bit row.
@@ -269,18 +242,11 @@ impl Lower<'_> {
                 }
                 let base = self.reg_slot(*reg)?;
                 if base.class == Class::W
-                    && !matches!(
-                        space,
-                        Space::Shared | Space::Local | Space::Param | Space::Const
-                    )
+                    && !matches!(space, Space::Shared | Space::Local | Space::Param | Space::Const)
                 {
                     return Err("a 32-bit address in a 64-bit space".into());
                 }
-                Ok(Addr {
-                    space,
-                    base,
-                    offset: *offset,
-                })
+                Ok(Addr { space, base, offset: *offset })
             }
             Operand::Int(value) => self.fixed(space, *value as u64, *offset),
             Operand::Var(var, inner) => {
@@ -316,14 +282,7 @@ impl Lower<'_> {
 
     fn fixed(&mut self, space: Space, at: u64, offset: i64) -> Lowered<Addr> {
         let row = self.constant(Class::D, at.wrapping_add(offset as u64))?;
-        Ok(Addr {
-            space,
-            base: Slot {
-                class: Class::D,
-                row,
-            },
-            offset: 0,
-        })
+        Ok(Addr { space, base: Slot { class: Class::D, row }, offset: 0 })
     }
 }
 

@@ -6,8 +6,8 @@ use super::operands::{arity, operand};
 use super::{Lower, Lowered};
 use crate::parse::ast::{Inst as AstInst, Operand, Ty};
 use crate::program::{
-    AtomOp, Barrier, BarrierKind, Class, Match, Mbar, MbarOp, Op, Reduce, Shuffle, ShuffleMode,
-    Slot, Space, Vote, VoteMode,
+    AtomOp, Barrier, BarrierKind, Class, Match, Mbar, MbarOp, Op, Reduce, Shuffle, ShuffleMode, Slot, Space, Vote,
+    VoteMode,
 };
 
 impl Lower<'_> {
@@ -75,27 +75,13 @@ impl Lower<'_> {
         } else {
             return Err("`.sync`, `.arrive` or `.red` is missing".into());
         };
-        arity(
-            inst,
-            if kind == BarrierKind::Arrive {
-                2..=2
-            } else {
-                1..=2
-            },
-        )?;
+        arity(inst, if kind == BarrierKind::Arrive { 2..=2 } else { 1..=2 })?;
         let id = self.src(operand(inst, 0)?, Ty::U32)?;
         let count = match inst.operands.get(1) {
             Some(count) => Some(self.src(count, Ty::U32)?),
             None => None,
         };
-        self.emit(Op::Barrier(Box::new(Barrier {
-            kind,
-            id,
-            count,
-            dst: None,
-            src: None,
-            aligned,
-        })))
+        self.emit(Op::Barrier(Box::new(Barrier { kind, id, count, dst: None, src: None, aligned })))
     }
 
     fn barrier_reduction(&mut self, inst: &AstInst, mods: &mut Mods<'_>, aligned: bool) -> Lowered {
@@ -113,25 +99,11 @@ impl Lower<'_> {
             BarrierKind::RedPopc => (Class::W, Ty::U32),
             _ => (Class::P, Ty::Pred),
         };
-        let dst = Some(Slot {
-            class,
-            row: self.dst(operand(inst, 0)?, ty)?,
-        });
+        let dst = Some(Slot { class, row: self.dst(operand(inst, 0)?, ty)? });
         let id = self.src(operand(inst, 1)?, Ty::U32)?;
-        let count = if last == 3 {
-            Some(self.src(operand(inst, 2)?, Ty::U32)?)
-        } else {
-            None
-        };
+        let count = if last == 3 { Some(self.src(operand(inst, 2)?, Ty::U32)?) } else { None };
         let src = Some(self.predicate(operand(inst, last)?)?);
-        self.emit(Op::Barrier(Box::new(Barrier {
-            kind,
-            id,
-            count,
-            dst,
-            src,
-            aligned,
-        })))
+        self.emit(Op::Barrier(Box::new(Barrier { kind, id, count, dst, src, aligned })))
     }
 
     /// A predicate source and whether it is negated.
@@ -144,9 +116,7 @@ impl Lower<'_> {
 
     fn fence(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {
         if mods.flag("proxy") || mods.flag("mbarrier_init") {
-            return Err(
-                "proxy and mbarrier-init fences (TMA, wgmma, clusters) are not supported".into(),
-            );
+            return Err("proxy and mbarrier-init fences (TMA, wgmma, clusters) are not supported".into());
         }
         arity(inst, 0..=0)?;
         mods.flag("sc");
@@ -156,11 +126,7 @@ impl Lower<'_> {
     }
 
     fn sync_flag(mods: &mut Mods<'_>) -> Lowered {
-        if mods.flag("sync") {
-            Ok(())
-        } else {
-            Err("only the `.sync` form exists since sm_70".into())
-        }
+        if mods.flag("sync") { Ok(()) } else { Err("only the `.sync` form exists since sm_70".into()) }
     }
 
     fn shuffle(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {
@@ -183,15 +149,7 @@ impl Lower<'_> {
         let lane = self.src(operand(inst, 2)?, Ty::B32)?;
         let clamp = self.src(operand(inst, 3)?, Ty::B32)?;
         let members = self.src(operand(inst, 4)?, Ty::B32)?;
-        self.emit(Op::Shuffle(Box::new(Shuffle {
-            mode,
-            dst,
-            in_range,
-            src,
-            lane,
-            clamp,
-            members,
-        })))
+        self.emit(Op::Shuffle(Box::new(Shuffle { mode, dst, in_range, src, lane, clamp, members })))
     }
 
     fn vote(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {
@@ -206,24 +164,11 @@ impl Lower<'_> {
         let mode = mode.ok_or("a vote mode is missing")?;
         mods.ty();
         arity(inst, 3..=3)?;
-        let (class, ty) = if mode == VoteMode::Ballot {
-            (Class::W, Ty::B32)
-        } else {
-            (Class::P, Ty::Pred)
-        };
-        let dst = Slot {
-            class,
-            row: self.dst(operand(inst, 0)?, ty)?,
-        };
+        let (class, ty) = if mode == VoteMode::Ballot { (Class::W, Ty::B32) } else { (Class::P, Ty::Pred) };
+        let dst = Slot { class, row: self.dst(operand(inst, 0)?, ty)? };
         let (src, negated) = self.predicate(operand(inst, 1)?)?;
         let members = self.src(operand(inst, 2)?, Ty::B32)?;
-        self.emit(Op::Vote(Box::new(Vote {
-            mode,
-            dst,
-            src,
-            negated,
-            members,
-        })))
+        self.emit(Op::Vote(Box::new(Vote { mode, dst, src, negated, members })))
     }
 
     fn redux(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {
@@ -247,12 +192,7 @@ impl Lower<'_> {
         let dst = self.dst(operand(inst, 0)?, ty)?;
         let src = self.src(operand(inst, 1)?, ty)?;
         let members = self.src(operand(inst, 2)?, Ty::B32)?;
-        self.emit(Op::Reduce(Box::new(Reduce {
-            op,
-            dst,
-            src,
-            members,
-        })))
+        self.emit(Op::Reduce(Box::new(Reduce { op, dst, src, members })))
     }
 
     fn match_lanes(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {
@@ -268,18 +208,9 @@ impl Lower<'_> {
             single => (self.dst(single, Ty::B32)?, None),
         };
         let class = if ty.bytes() == 8 { Class::D } else { Class::W };
-        let src = Slot {
-            class,
-            row: self.src(operand(inst, 1)?, ty)?,
-        };
+        let src = Slot { class, row: self.src(operand(inst, 1)?, ty)? };
         let members = self.src(operand(inst, 2)?, Ty::B32)?;
-        self.emit(Op::Match(Box::new(Match {
-            all,
-            dst,
-            pred,
-            src,
-            members,
-        })))
+        self.emit(Op::Match(Box::new(Match { all, dst, pred, src, members })))
     }
 
     fn mbarrier(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {
@@ -292,10 +223,7 @@ impl Lower<'_> {
             arity(inst, 2..=2)?;
             let dst = self.dst(operand(inst, 0)?, Ty::U32)?;
             let state = self.src(operand(inst, 1)?, Ty::B64)?;
-            return self.emit(Op::Mbar(Box::new(Mbar {
-                op: MbarOp::PendingCount { dst, state },
-                addr: None,
-            })));
+            return self.emit(Op::Mbar(Box::new(Mbar { op: MbarOp::PendingCount { dst, state }, addr: None })));
         }
         let drop = mods.flag("arrive_drop");
         let blocking = mods.flag("try_wait");
@@ -315,15 +243,9 @@ impl Lower<'_> {
         arity(inst, if init || expect { 2..=2 } else { 1..=1 })?;
         let addr = Some(self.address(operand(inst, 0)?, space)?);
         let op = if init {
-            MbarOp::Init {
-                count: self.src(operand(inst, 1)?, Ty::U32)?,
-            }
+            MbarOp::Init { count: self.src(operand(inst, 1)?, Ty::U32)? }
         } else if expect {
-            MbarOp::ExpectTx {
-                bytes: self.src(operand(inst, 1)?, Ty::U32)?,
-                state: None,
-                only: true,
-            }
+            MbarOp::ExpectTx { bytes: self.src(operand(inst, 1)?, Ty::U32)?, state: None, only: true }
         } else {
             MbarOp::Inval
         };
@@ -340,22 +262,14 @@ impl Lower<'_> {
         let has_state = !matches!(operand(inst, 0)?, Operand::Addr(..));
         let first = usize::from(has_state);
         arity(inst, first + 1..=first + 2)?;
-        let state = if has_state {
-            Some(self.dst(operand(inst, 0)?, Ty::B64)?)
-        } else {
-            None
-        };
+        let state = if has_state { Some(self.dst(operand(inst, 0)?, Ty::B64)?) } else { None };
         let addr = Some(self.address(operand(inst, first)?, space)?);
         let count = match inst.operands.get(first + 1) {
             Some(count) => Some(self.src(count, Ty::U32)?),
             None => None,
         };
         let op = match (expect, count) {
-            (true, Some(bytes)) if !drop => MbarOp::ExpectTx {
-                bytes,
-                state,
-                only: false,
-            },
+            (true, Some(bytes)) if !drop => MbarOp::ExpectTx { bytes, state, only: false },
             (true, _) => return Err("`.expect_tx` needs a byte count and no drop".into()),
             (false, count) => MbarOp::Arrive { count, state, drop },
         };
@@ -370,15 +284,9 @@ impl Lower<'_> {
         let dst = self.dst(operand(inst, 0)?, Ty::Pred)?;
         let addr = Some(self.address(operand(inst, 1)?, space)?);
         let op = if parity {
-            MbarOp::TestParity {
-                dst,
-                parity: self.src(operand(inst, 2)?, Ty::U32)?,
-            }
+            MbarOp::TestParity { dst, parity: self.src(operand(inst, 2)?, Ty::U32)? }
         } else {
-            MbarOp::TestState {
-                dst,
-                state: self.src(operand(inst, 2)?, Ty::B64)?,
-            }
+            MbarOp::TestState { dst, state: self.src(operand(inst, 2)?, Ty::B64)? }
         };
         self.emit(Op::Mbar(Box::new(Mbar { op, addr })))
     }

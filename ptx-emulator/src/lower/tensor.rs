@@ -27,16 +27,7 @@ impl Lower<'_> {
         if parts.len() != count {
             return Err(format!("{} registers given, {count} expected", parts.len()));
         }
-        parts
-            .iter()
-            .map(|part| {
-                if to {
-                    self.dst(part, ty)
-                } else {
-                    self.src(part, ty)
-                }
-            })
-            .collect()
+        parts.iter().map(|part| if to { self.dst(part, ty) } else { self.src(part, ty) }).collect()
     }
 
     fn matrix(&mut self, inst: &AstInst, mods: &mut Mods<'_>, store: bool) -> Lowered {
@@ -63,12 +54,7 @@ impl Lower<'_> {
         let (list, place) = if store { (1, 0) } else { (0, 1) };
         let regs = self.rows(operand(inst, list)?, count, Ty::B32, !store)?;
         let addr = self.address(operand(inst, place)?, space)?;
-        self.emit(Op::Matrix(Box::new(Matrix {
-            store,
-            trans,
-            addr,
-            regs,
-        })))
+        self.emit(Op::Matrix(Box::new(Matrix { store, trans, addr, regs })))
     }
 
     fn movmatrix(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {
@@ -115,16 +101,7 @@ impl Lower<'_> {
         let b = self.rows(operand(inst, 2)?, words_per_k, Ty::B32, false)?;
         let c = self.rows(operand(inst, 3)?, registers(c_acc), c_ty, false)?;
         let halves = vec![MmaHalf { b, c, d }];
-        self.emit(Op::Mma(Box::new(Mma {
-            k,
-            a_elem,
-            b_elem,
-            c_acc,
-            d_acc,
-            a,
-            halves,
-            satfinite,
-        })))
+        self.emit(Op::Mma(Box::new(Mma { k, a_elem, b_elem, c_acc, d_acc, a, halves, satfinite })))
     }
 
     fn wmma(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {
@@ -163,14 +140,7 @@ impl Lower<'_> {
             Some(stride) => Some(self.src(stride, Ty::U32)?),
             None => None,
         };
-        let wmma = WmmaMove {
-            store,
-            frag,
-            column_major,
-            addr,
-            stride,
-            regs,
-        };
+        let wmma = WmmaMove { store, frag, column_major, addr, stride, regs };
         self.emit(Op::Wmma(Box::new(wmma)))
     }
 
@@ -201,13 +171,8 @@ impl Lower<'_> {
             rows[h * n..(h + 1) * n].to_vec()
         };
         // Registers 4..8 of both factors are copies and never read.
-        let halves = (0..2)
-            .map(|h| MmaHalf {
-                b: b[2 * h..2 * h + 2].to_vec(),
-                c: half(&c, h),
-                d: half(&d, h),
-            })
-            .collect();
+        let halves =
+            (0..2).map(|h| MmaHalf { b: b[2 * h..2 * h + 2].to_vec(), c: half(&c, h), d: half(&d, h) }).collect();
         let mma = Mma {
             k: 16,
             a_elem: Elem::F16,
@@ -240,20 +205,13 @@ fn layout(mods: &mut Mods<'_>) -> Lowered<bool> {
 }
 
 fn wmma_shape(mods: &mut Mods<'_>) -> Lowered {
-    if mods.flag("m16n16k16") {
-        Ok(())
-    } else {
-        Err("only shape m16n16k16 is supported".into())
-    }
+    if mods.flag("m16n16k16") { Ok(()) } else { Err("only shape m16n16k16 is supported".into()) }
 }
 
 /// The remaining type words, in order.
 fn type_words(mods: &mut Mods<'_>) -> Lowered<Vec<String>> {
     let known = |w: &str| {
-        let small = matches!(
-            w,
-            "e4m3" | "e5m2" | "f16" | "bf16" | "f32" | "s32" | "s8" | "u8"
-        );
+        let small = matches!(w, "e4m3" | "e5m2" | "f16" | "bf16" | "f32" | "s32" | "s8" | "u8");
         small.then(|| w.to_owned())
     };
     let mut words = Vec::new();
@@ -295,9 +253,5 @@ fn check_mma(k: usize, a: Elem, b: Elem, c: Acc, d: Acc) -> Lowered {
         _ if integer(a) && integer(b) => matches!(k, 16 | 32) && c == Acc::S32 && d == Acc::S32,
         _ => false,
     };
-    if fits {
-        Ok(())
-    } else {
-        Err("this combination of shape and types does not exist".into())
-    }
+    if fits { Ok(()) } else { Err("this combination of shape and types does not exist".into()) }
 }

@@ -56,11 +56,7 @@ pub(crate) fn canon(x: f32) -> u32 {
 /// Flushes a subnormal to zero with its sign.
 #[inline(always)]
 pub(crate) fn ftz(bits: u32) -> u32 {
-    if bits & 0x7f80_0000 == 0 {
-        bits & 0x8000_0000
-    } else {
-        bits
-    }
+    if bits & 0x7f80_0000 == 0 { bits & 0x8000_0000 } else { bits }
 }
 
 /// Clamps to [0, 1]; NaN gives +0.
@@ -94,11 +90,7 @@ pub(crate) fn min_max(a: u32, b: u32, max: bool) -> u32 {
 /// [`min_max`] where any NaN gives NaN.
 #[inline(always)]
 pub(crate) fn min_max_nan(a: u32, b: u32, max: bool) -> u32 {
-    if f(a).is_nan() || f(b).is_nan() {
-        NAN32
-    } else {
-        min_max(a, b, max)
-    }
+    if f(a).is_nan() || f(b).is_nan() { NAN32 } else { min_max(a, b, max) }
 }
 
 /// Minimum or maximum of f64 with the same rules.
@@ -132,11 +124,7 @@ pub(crate) fn narrow32(x: f64, exact_error: f64, round: Round) -> f32 {
         return nearest;
     }
     let residual = (x - f64::from(nearest)) + exact_error;
-    let overshoot = if nearest.is_infinite() {
-        -x.signum()
-    } else {
-        residual
-    };
+    let overshoot = if nearest.is_infinite() { -x.signum() } else { residual };
     match round {
         Round::Nearest => nearest,
         Round::Down if overshoot < 0.0 => nearest.next_down(),
@@ -175,11 +163,7 @@ pub(crate) fn fma_round(a: u32, b: u32, c: u32, round: Round) -> u32 {
 pub(crate) fn div_round(a: u32, b: u32, round: Round) -> u32 {
     let (a, b) = (f64::from(f(a)), f64::from(f(b)));
     let quotient = a / b;
-    let remainder = if quotient.is_finite() && b.is_finite() {
-        (-quotient).mul_add(b, a)
-    } else {
-        0.0
-    };
+    let remainder = if quotient.is_finite() && b.is_finite() { (-quotient).mul_add(b, a) } else { 0.0 };
     if round == Round::Nearest {
         // Two roundings are safe: 53 bits are more than twice 24 plus 2.
         return canon(quotient as f32);
@@ -191,11 +175,7 @@ pub(crate) fn div_round(a: u32, b: u32, round: Round) -> u32 {
 pub(crate) fn sqrt_round(a: u32, round: Round) -> u32 {
     let a = f64::from(f(a));
     let root = a.sqrt();
-    let remainder = if root.is_finite() {
-        (-root).mul_add(root, a)
-    } else {
-        0.0
-    };
+    let remainder = if root.is_finite() { (-root).mul_add(root, a) } else { 0.0 };
     canon(narrow32(root, remainder, round))
 }
 
@@ -205,11 +185,7 @@ pub(crate) fn div_approx(a: u32, b: u32) -> u32 {
     let large = f(b).abs() > f32::from_bits(0x7e80_0000) && f(b).abs() < f32::INFINITY;
     let sign = (a ^ b) & 0x8000_0000;
     let quotient = canon(f(a) / f(b));
-    let flushed = if f(a).is_infinite() || f(a).is_nan() {
-        NAN32
-    } else {
-        sign
-    };
+    let flushed = if f(a).is_infinite() || f(a).is_nan() { NAN32 } else { sign };
     if large { flushed } else { quotient }
 }
 

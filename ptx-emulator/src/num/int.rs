@@ -91,11 +91,7 @@ pub(crate) fn shf_r(lo: u32, hi: u32, n: u32) -> u32 {
 pub(crate) fn bfe(a: u64, pos: u32, len: u32, width: u32, signed: bool) -> u64 {
     let (pos, len) = (pos & 0xff, len & 0xff);
     let top = (pos + len).min(width);
-    let sign_at = if len == 0 {
-        None
-    } else {
-        Some(top.saturating_sub(1).min(width - 1))
-    };
+    let sign_at = if len == 0 { None } else { Some(top.saturating_sub(1).min(width - 1)) };
     let sign = signed && sign_at.is_some_and(|at| (a >> at) & 1 == 1);
     let field = shr_u64(a, pos);
     let kept = len.min(width.saturating_sub(pos));
@@ -112,11 +108,7 @@ pub(crate) fn bfe(a: u64, pos: u32, len: u32, width: u32, signed: bool) -> u64 {
 pub(crate) fn bfi(a: u64, b: u64, pos: u32, len: u32, width: u32) -> u64 {
     let (pos, len) = (pos & 0xff, len & 0xff);
     let len = len.min(width.saturating_sub(pos));
-    let ones = if len >= 64 {
-        u64::MAX
-    } else {
-        shl64(1, len) - 1
-    };
+    let ones = if len >= 64 { u64::MAX } else { shl64(1, len) - 1 };
     let mask = shl64(ones, pos);
     (b & !mask) | (shl64(a, pos) & mask)
 }
@@ -125,11 +117,7 @@ pub(crate) fn bfi(a: u64, b: u64, pos: u32, len: u32, width: u32) -> u64 {
 #[inline(always)]
 pub(crate) fn bfind(a: u64, width: u32, signed: bool, shift_amount: bool) -> u32 {
     let value = if signed {
-        let extended = if width == 32 {
-            i64::from(a as i32)
-        } else {
-            a as i64
-        };
+        let extended = if width == 32 { i64::from(a as i32) } else { a as i64 };
         (extended ^ (extended >> 63)) as u64
     } else {
         a
@@ -138,11 +126,7 @@ pub(crate) fn bfind(a: u64, width: u32, signed: bool, shift_amount: bool) -> u32
         return u32::MAX;
     }
     let position = 63 - value.leading_zeros();
-    if shift_amount {
-        width - 1 - position
-    } else {
-        position
-    }
+    if shift_amount { width - 1 - position } else { position }
 }
 
 /// Byte permute in the default mode: nibble bit 3 replicates the sign of the byte.
@@ -154,11 +138,7 @@ pub(crate) fn prmt(a: u32, b: u32, selector: u32) -> u32 {
         let nibble = (selector >> (4 * i)) & 0xf;
         let byte = (wide >> (8 * (nibble & 7))) as u32 & 0xff;
         let sign = ((byte as i8) >> 7) as u8;
-        let value = if nibble & 8 != 0 {
-            u32::from(sign)
-        } else {
-            byte
-        };
+        let value = if nibble & 8 != 0 { u32::from(sign) } else { byte };
         out |= value << (8 * i);
     }
     out
@@ -179,10 +159,7 @@ pub(crate) fn prmt_mode(a: u32, b: u32, selector: u32, mode: u16) -> u32 {
         }
     };
     let wide = u64::from(b) << 32 | u64::from(a);
-    picks
-        .iter()
-        .rev()
-        .fold(0, |out, &p| out << 8 | ((wide >> (8 * p)) as u32 & 0xff))
+    picks.iter().rev().fold(0, |out, &p| out << 8 | ((wide >> (8 * p)) as u32 & 0xff))
 }
 
 /// Any three-input bit function; bit `4a+2b+c` of the table is the result.
@@ -204,13 +181,7 @@ pub(crate) fn lop3(a: u32, b: u32, c: u32, table: u32) -> u32 {
 pub(crate) fn dp4a(a: u32, b: u32, c: u32, a_signed: bool, b_signed: bool) -> u32 {
     let pick = |v: u32, i: u32, signed: bool| {
         let byte = (v >> (8 * i)) as u8;
-        if signed {
-            i32::from(byte as i8)
-        } else {
-            i32::from(byte)
-        }
+        if signed { i32::from(byte as i8) } else { i32::from(byte) }
     };
-    (0..4).fold(c, |sum, i| {
-        sum.wrapping_add((pick(a, i, a_signed) * pick(b, i, b_signed)) as u32)
-    })
+    (0..4).fold(c, |sum, i| sum.wrapping_add((pick(a, i, a_signed) * pick(b, i, b_signed)) as u32))
 }

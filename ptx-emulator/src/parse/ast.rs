@@ -73,10 +73,7 @@ impl Ty {
 
     /// Whether the type is one of the floating-point formats.
     pub(crate) fn float(self) -> bool {
-        matches!(
-            self,
-            Ty::F16 | Ty::F16x2 | Ty::Bf16 | Ty::Bf16x2 | Ty::F32 | Ty::F64
-        )
+        matches!(self, Ty::F16 | Ty::F16x2 | Ty::Bf16 | Ty::Bf16x2 | Ty::F32 | Ty::F64)
     }
 }
 

@@ -30,25 +30,10 @@ struct Body<'f> {
 }
 
 /// Parses statements up to the closing brace of the body.
-pub(super) fn parse_body(
-    cursor: &mut Cursor<'_, '_>,
-    function: &mut Function,
-) -> Result<(), ParseError> {
-    let vars = function
-        .vars
-        .iter()
-        .enumerate()
-        .map(|(i, v)| (v.name.clone(), i))
-        .collect();
+pub(super) fn parse_body(cursor: &mut Cursor<'_, '_>, function: &mut Function) -> Result<(), ParseError> {
+    let vars = function.vars.iter().enumerate().map(|(i, v)| (v.name.clone(), i)).collect();
     function.scope_parent.push(0);
-    let mut body = Body {
-        function,
-        scopes: vec![Scope {
-            vars,
-            ..Scope::default()
-        }],
-        loc: None,
-    };
+    let mut body = Body { function, scopes: vec![Scope { vars, ..Scope::default() }], loc: None };
     while !body.scopes.is_empty() {
         body.statement(cursor)?;
     }
@@ -58,10 +43,7 @@ pub(super) fn parse_body(
 /// The rest of a `.loc` directive.
 pub(super) fn loc(cursor: &mut Cursor<'_, '_>) -> Result<Loc, ParseError> {
     let pos = position(cursor)?;
-    let mut loc = Loc {
-        pos,
-        inlined_at: None,
-    };
+    let mut loc = Loc { pos, inlined_at: None };
     while cursor.eat(',') {
         match cursor.ident("`function_name` or `inlined_at`")? {
             "function_name" => {
@@ -78,18 +60,12 @@ pub(super) fn loc(cursor: &mut Cursor<'_, '_>) -> Result<Loc, ParseError> {
 }
 
 fn position(cursor: &mut Cursor<'_, '_>) -> Result<Pos, ParseError> {
-    Ok(Pos {
-        file: cursor.u32()?,
-        line: cursor.u32()?,
-        column: cursor.u32()?,
-    })
+    Ok(Pos { file: cursor.u32()?, line: cursor.u32()?, column: cursor.u32()? })
 }
 
 impl Body<'_> {
     fn scope(&mut self) -> &mut Scope {
-        self.scopes
-            .last_mut()
-            .expect("a statement is parsed only inside a scope")
+        self.scopes.last_mut().expect("a statement is parsed only inside a scope")
     }
 
     fn statement(&mut self, cursor: &mut Cursor<'_, '_>) -> Result<(), ParseError> {
@@ -102,10 +78,7 @@ impl Body<'_> {
                 let parent = self.scope().id;
                 let id = self.function.scope_parent.len();
                 self.function.scope_parent.push(parent);
-                self.scopes.push(Scope {
-                    id,
-                    ..Scope::default()
-                });
+                self.scopes.push(Scope { id, ..Scope::default() });
                 Ok(())
             }
             Token::Punct('}') => {
@@ -129,11 +102,7 @@ impl Body<'_> {
                 cursor.next();
                 cursor.next();
                 let (scope, at) = (self.scope().id, self.function.insts.len());
-                self.function.labels.push(Label {
-                    scope,
-                    name: name.to_owned(),
-                    at,
-                });
+                self.function.labels.push(Label { scope, name: name.to_owned(), at });
                 Ok(())
             }
             Token::Ident(_) | Token::Punct('@') => self.instruction(cursor),
@@ -160,12 +129,7 @@ impl Body<'_> {
         }
     }
 
-    fn register(
-        &mut self,
-        cursor: &mut Cursor<'_, '_>,
-        ty: Option<Ty>,
-        vector: u32,
-    ) -> Result<(), ParseError> {
+    fn register(&mut self, cursor: &mut Cursor<'_, '_>, ty: Option<Ty>, vector: u32) -> Result<(), ParseError> {
         let Some(ty) = ty else {
             return cursor.expected("a register type");
         };
@@ -179,10 +143,7 @@ impl Body<'_> {
             self.scope().families.push((name, ty, count));
         } else {
             let index = self.function.regs.len();
-            self.function.regs.push(RegDecl {
-                name: name.clone(),
-                ty,
-            });
+            self.function.regs.push(RegDecl { name: name.clone(), ty });
             self.scope().regs.insert(name, index);
         }
         Ok(())
@@ -215,15 +176,7 @@ impl Body<'_> {
         }
         let scope = self.scope().id;
         let loc = self.loc;
-        self.function.insts.push(Inst {
-            guard,
-            opcode,
-            modifiers,
-            operands,
-            line,
-            loc,
-            scope,
-        });
+        self.function.insts.push(Inst { guard, opcode, modifiers, operands, line, loc, scope });
         Ok(())
     }
 
@@ -239,16 +192,12 @@ impl Body<'_> {
             }
             if let Some(ty) = family_member(&scope.families, name) {
                 let index = self.function.regs.len();
-                self.function.regs.push(RegDecl {
-                    name: name.to_owned(),
-                    ty,
-                });
+                self.function.regs.push(RegDecl { name: name.to_owned(), ty });
                 self.scopes[depth].regs.insert(name.to_owned(), index);
                 return Some(Operand::Reg(index));
             }
         }
-        name.starts_with('%')
-            .then(|| Operand::Special(name.to_owned()))
+        name.starts_with('%').then(|| Operand::Special(name.to_owned()))
     }
 
     fn operand(&mut self, cursor: &mut Cursor<'_, '_>, depth: u32) -> Result<Operand, ParseError> {
@@ -296,14 +245,8 @@ impl Body<'_> {
     /// A name with an optional `+offset`.
     fn named(&mut self, cursor: &mut Cursor<'_, '_>) -> Result<Operand, ParseError> {
         let name = cursor.ident("a name")?;
-        let base = self
-            .resolve(name)
-            .unwrap_or_else(|| Operand::Name(name.to_owned(), 0));
-        let offset = if matches!(base, Operand::Var(..) | Operand::Name(..)) {
-            signed_offset(cursor)?
-        } else {
-            0
-        };
+        let base = self.resolve(name).unwrap_or_else(|| Operand::Name(name.to_owned(), 0));
+        let offset = if matches!(base, Operand::Var(..) | Operand::Name(..)) { signed_offset(cursor)? } else { 0 };
         Ok(match base {
             Operand::Var(var, _) => Operand::Var(var, offset),
             Operand::Name(name, _) => Operand::Name(name, offset),
@@ -311,12 +254,7 @@ impl Body<'_> {
         })
     }
 
-    fn pair(
-        &mut self,
-        cursor: &mut Cursor<'_, '_>,
-        first: Operand,
-        depth: u32,
-    ) -> Result<Operand, ParseError> {
+    fn pair(&mut self, cursor: &mut Cursor<'_, '_>, first: Operand, depth: u32) -> Result<Operand, ParseError> {
         if !cursor.eat('|') {
             return Ok(first);
         }
@@ -361,11 +299,7 @@ impl Body<'_> {
 
 /// `+4`, `+-4`, `-4` or nothing.
 fn signed_offset(cursor: &mut Cursor<'_, '_>) -> Result<i64, ParseError> {
-    if cursor.eat('+') || cursor.peek() == Token::Punct('-') {
-        cursor.int()
-    } else {
-        Ok(0)
-    }
+    if cursor.eat('+') || cursor.peek() == Token::Punct('-') { cursor.int() } else { Ok(0) }
 }
 
 fn family_member(families: &[(String, Ty, u32)], name: &str) -> Option<Ty> {

@@ -35,11 +35,7 @@ pub(crate) struct Spanned<'a> {
 
 /// Tokenises the whole source; the last token is [`Token::End`].
 pub(crate) fn tokenize(source: &str) -> Result<Vec<Spanned<'_>>, ParseError> {
-    let mut lexer = Lexer {
-        source,
-        at: 0,
-        line: 1,
-    };
+    let mut lexer = Lexer { source, at: 0, line: 1 };
     let mut tokens = Vec::with_capacity(source.len() / 4);
     loop {
         let next = lexer.next_token()?;
@@ -62,11 +58,7 @@ fn is_word(byte: u8) -> bool {
 
 impl<'a> Lexer<'a> {
     fn peek(&self, ahead: usize) -> u8 {
-        self.source
-            .as_bytes()
-            .get(self.at + ahead)
-            .copied()
-            .unwrap_or(0)
+        self.source.as_bytes().get(self.at + ahead).copied().unwrap_or(0)
     }
 
     fn error(&self, message: String) -> ParseError {
@@ -84,9 +76,7 @@ impl<'a> Lexer<'a> {
                 Token::Directive(&text[1..])
             }
             c if c.is_ascii_digit() => self.number()?,
-            c if is_word(c) || (c == b'%' && is_word(self.peek(1))) => {
-                Token::Ident(self.word_with_tail())
-            }
+            c if is_word(c) || (c == b'%' && is_word(self.peek(1))) => Token::Ident(self.word_with_tail()),
             c if c.is_ascii_graphic() => {
                 self.at += 1;
                 Token::Punct(char::from(c))
@@ -161,8 +151,7 @@ impl<'a> Lexer<'a> {
         // A backslash before a multi-byte character may leave `at` inside it.
         let text = self.source.get(start..self.at);
         self.at += 1;
-        text.map(Token::Str)
-            .ok_or_else(|| self.error("text is not valid".into()))
+        text.map(Token::Str).ok_or_else(|| self.error("text is not valid".into()))
     }
 
     fn number(&mut self) -> Result<Token<'a>, ParseError> {
@@ -180,9 +169,7 @@ fn parse_number(text: &str) -> Option<Token<'static>> {
         return u32::from_str_radix(exact(hex, 8)?, 16).ok().map(Token::F32);
     }
     if let Some(hex) = text.strip_prefix("0d").or_else(|| text.strip_prefix("0D")) {
-        return u64::from_str_radix(exact(hex, 16)?, 16)
-            .ok()
-            .map(Token::F64);
+        return u64::from_str_radix(exact(hex, 16)?, 16).ok().map(Token::F64);
     }
     let digits = text.strip_suffix('U').unwrap_or(text);
     let (radix, digits) = match digits.as_bytes() {

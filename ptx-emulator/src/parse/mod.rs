@@ -22,20 +22,14 @@ pub struct ParseError {
 
 impl ParseError {
     pub(crate) fn new(line: u32, message: impl Into<String>) -> ParseError {
-        ParseError {
-            line,
-            message: message.into(),
-        }
+        ParseError { line, message: message.into() }
     }
 }
 
 /// Parses a whole translation unit.
 pub(crate) fn parse(source: &str) -> Result<ast::Unit, ParseError> {
     let tokens = lexer::tokenize(source)?;
-    let mut cursor = Cursor {
-        tokens: &tokens,
-        at: 0,
-    };
+    let mut cursor = Cursor { tokens: &tokens, at: 0 };
     unit::parse_unit(&mut cursor)
 }
 
@@ -54,9 +48,7 @@ impl<'a> Cursor<'_, 'a> {
     }
 
     fn peek_at(&self, ahead: usize) -> Token<'a> {
-        self.tokens
-            .get(self.at + ahead)
-            .map_or(Token::End, |t| t.token)
+        self.tokens.get(self.at + ahead).map_or(Token::End, |t| t.token)
     }
 
     fn line(&self) -> u32 {
@@ -98,11 +90,7 @@ impl<'a> Cursor<'_, 'a> {
     }
 
     fn expect(&mut self, c: char) -> Result<(), ParseError> {
-        if self.eat(c) {
-            Ok(())
-        } else {
-            self.expected(&format!("`{c}`"))
-        }
+        if self.eat(c) { Ok(()) } else { self.expected(&format!("`{c}`")) }
     }
 
     fn ident(&mut self, what: &str) -> Result<&'a str, ParseError> {
@@ -122,11 +110,7 @@ impl<'a> Cursor<'_, 'a> {
             Token::Int(value) => {
                 self.at += 1;
                 let value = value as i64;
-                Ok(if negative {
-                    value.wrapping_neg()
-                } else {
-                    value
-                })
+                Ok(if negative { value.wrapping_neg() } else { value })
             }
             _ => self.expected("an integer"),
         }

@@ -49,11 +49,7 @@ fn directive(cursor: &mut Cursor<'_, '_>, unit: &mut Unit, word: &str) -> Result
         }
         "address_size" => {
             cursor.next();
-            if cursor.int()? == 64 {
-                Ok(())
-            } else {
-                cursor.error("only 64-bit addresses are supported")
-            }
+            if cursor.int()? == 64 { Ok(()) } else { cursor.error("only 64-bit addresses are supported") }
         }
         "file" => {
             cursor.next();
@@ -122,10 +118,7 @@ pub(super) struct DeclWords {
 
 /// Reads `.shared .align 16 .b8`, also when written `.shared.align`, and `.ptr .global`.
 pub(super) fn decl_words(cursor: &mut Cursor<'_, '_>) -> Result<DeclWords, ParseError> {
-    let mut words = DeclWords {
-        vector: 1,
-        ..DeclWords::default()
-    };
+    let mut words = DeclWords { vector: 1, ..DeclWords::default() };
     let mut pointer = false;
     while let Token::Directive(text) = cursor.peek() {
         cursor.next();
@@ -145,9 +138,7 @@ pub(super) fn decl_words(cursor: &mut Cursor<'_, '_>) -> Result<DeclWords, Parse
                 "align" => {
                     let align = cursor.u32()?;
                     if !align.is_power_of_two() || align > 4096 {
-                        return cursor.error(format!(
-                            "alignment {align} is not a power of two up to 4096"
-                        ));
+                        return cursor.error(format!("alignment {align} is not a power of two up to 4096"));
                     }
                     if !pointer {
                         words.align = Some(align);
@@ -178,10 +169,7 @@ impl Cursor<'_, '_> {
 }
 
 /// One or more variables of the same type, ended by `;`.
-pub(super) fn variable(
-    cursor: &mut Cursor<'_, '_>,
-    external: bool,
-) -> Result<Vec<Var>, ParseError> {
+pub(super) fn variable(cursor: &mut Cursor<'_, '_>, external: bool) -> Result<Vec<Var>, ParseError> {
     let words = decl_words(cursor)?;
     let mut vars = Vec::new();
     loop {
@@ -195,11 +183,7 @@ pub(super) fn variable(
 }
 
 /// Name, dimensions and initialiser behind the declaration words.
-pub(super) fn declarator(
-    cursor: &mut Cursor<'_, '_>,
-    words: &DeclWords,
-    external: bool,
-) -> Result<Var, ParseError> {
+pub(super) fn declarator(cursor: &mut Cursor<'_, '_>, words: &DeclWords, external: bool) -> Result<Var, ParseError> {
     let line = cursor.line();
     let (Some(space), Some(ty)) = (words.space, words.ty) else {
         return cursor.expected("a state space and a type before the name");
@@ -228,21 +212,10 @@ pub(super) fn declarator(
         count.saturating_mul(u64::from(ty.bytes()))
     };
     if bytes > MAX_VAR_BYTES || init_bytes(&init) > bytes {
-        return Err(ParseError::new(
-            line,
-            format!("`{name}` has an impossible size"),
-        ));
+        return Err(ParseError::new(line, format!("`{name}` has an impossible size")));
     }
     let align = words.align.unwrap_or(ty.bytes() * words.vector);
-    Ok(Var {
-        name,
-        space,
-        align,
-        bytes,
-        init,
-        external,
-        line,
-    })
+    Ok(Var { name, space, align, bytes, init, external, line })
 }
 
 fn init_bytes(init: &[InitItem]) -> u64 {
@@ -254,12 +227,7 @@ fn init_bytes(init: &[InitItem]) -> u64 {
         .sum()
 }
 
-fn initialiser(
-    cursor: &mut Cursor<'_, '_>,
-    ty: Ty,
-    out: &mut Vec<InitItem>,
-    depth: u32,
-) -> Result<(), ParseError> {
+fn initialiser(cursor: &mut Cursor<'_, '_>, ty: Ty, out: &mut Vec<InitItem>, depth: u32) -> Result<(), ParseError> {
     if depth > 8 {
         return cursor.error("initialiser is nested too deeply");
     }
@@ -312,16 +280,8 @@ fn address(cursor: &mut Cursor<'_, '_>, word: &str) -> Result<InitItem, ParseErr
 }
 
 /// Header and body of `.entry` or `.func`.
-fn function(
-    cursor: &mut Cursor<'_, '_>,
-    entry: bool,
-    external: bool,
-) -> Result<Function, ParseError> {
-    let mut function = Function {
-        entry,
-        line: cursor.line(),
-        ..Function::default()
-    };
+fn function(cursor: &mut Cursor<'_, '_>, entry: bool, external: bool) -> Result<Function, ParseError> {
+    let mut function = Function { entry, line: cursor.line(), ..Function::default() };
     if cursor.peek() == Token::Punct('(') {
         function.returns = formals(cursor, &mut function.vars)?;
     }
@@ -371,11 +331,7 @@ fn formals(cursor: &mut Cursor<'_, '_>, vars: &mut Vec<Var>) -> Result<Vec<usize
 }
 
 /// Performance and launch-shape directives between header and body.
-fn tuning(
-    cursor: &mut Cursor<'_, '_>,
-    function: &mut Function,
-    word: &str,
-) -> Result<(), ParseError> {
+fn tuning(cursor: &mut Cursor<'_, '_>, function: &mut Function, word: &str) -> Result<(), ParseError> {
     match word {
         "maxntid" | "reqntid" => {
             let mut dims = [1u32; 3];
@@ -385,11 +341,7 @@ fn tuning(
                     *dim = cursor.u32()?;
                 }
             }
-            function.max_threads = Some(
-                dims.iter()
-                    .map(|&d| u64::from(d))
-                    .fold(1, u64::saturating_mul),
-            );
+            function.max_threads = Some(dims.iter().map(|&d| u64::from(d)).fold(1, u64::saturating_mul));
             if word == "reqntid" {
                 function.required_block = Some(dims);
             }
@@ -398,9 +350,9 @@ fn tuning(
         "minnctapersm" | "maxnctapersm" | "maxnreg" => cursor.int().map(drop),
         "noreturn" => Ok(()),
         "pragma" => cursor.skip_statement(),
-        "reqnctapercluster" | "explicitcluster" | "maxclusterrank" => cursor.error(format!(
-            "thread-block clusters (`.{word}`) are not supported"
-        )),
+        "reqnctapercluster" | "explicitcluster" | "maxclusterrank" => {
+            cursor.error(format!("thread-block clusters (`.{word}`) are not supported"))
+        }
         _ => cursor.error(format!("unknown directive `.{word}`")),
     }
 }

@@ -6,10 +6,7 @@
 /// Row and column of 16-bit element `half` of register `reg` of the first factor.
 #[inline(always)]
 pub(crate) fn a16(lane: usize, reg: usize, half: usize) -> (usize, usize) {
-    (
-        lane / 4 + 8 * (reg & 1),
-        2 * (lane % 4) + half + 8 * (reg >> 1),
-    )
+    (lane / 4 + 8 * (reg & 1), 2 * (lane % 4) + half + 8 * (reg >> 1))
 }
 
 /// k and n of 16-bit element `half` of register `reg` of the second factor.
@@ -21,10 +18,7 @@ pub(crate) fn b16(lane: usize, reg: usize, half: usize) -> (usize, usize) {
 /// Row and k of byte `byte` of register `reg` of the first factor.
 #[inline(always)]
 pub(crate) fn a8(lane: usize, reg: usize, byte: usize) -> (usize, usize) {
-    (
-        lane / 4 + 8 * (reg & 1),
-        4 * (lane % 4) + byte + 16 * (reg >> 1),
-    )
+    (lane / 4 + 8 * (reg & 1), 4 * (lane % 4) + byte + 16 * (reg >> 1))
 }
 
 /// k and n of byte `byte` of register `reg` of the second factor.

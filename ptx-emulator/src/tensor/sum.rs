@@ -20,19 +20,8 @@ fn split(x: f32) -> (i64, i32) {
     let bits = x.to_bits();
     let biased = (bits >> 23 & 0xff) as i32;
     let fraction = i64::from(bits & 0x7f_ffff);
-    let (significand, exponent) = if biased == 0 {
-        (fraction, -149)
-    } else {
-        (fraction | 1 << 23, biased - 150)
-    };
-    (
-        if bits >> 31 == 1 {
-            -significand
-        } else {
-            significand
-        },
-        exponent,
-    )
+    let (significand, exponent) = if biased == 0 { (fraction, -149) } else { (fraction | 1 << 23, biased - 150) };
+    (if bits >> 31 == 1 { -significand } else { significand }, exponent)
 }
 
 /// Exponent of the leading bit of a number that is not zero, as the hardware sees it: subnormal
@@ -48,17 +37,10 @@ fn chunk(a: &[f32], b: &[f32], c: f32, model: Aligned) -> f32 {
     if special(c) || a.iter().chain(b).any(|&x| special(x)) {
         // Infinities and NaN follow IEEE rules; the order of the sum does not matter for them.
         let sum = a.iter().zip(b).fold(c, |sum, (x, y)| sum + x * y);
-        return if sum.is_nan() {
-            f32::from_bits(0x7fff_ffff)
-        } else {
-            sum
-        };
+        return if sum.is_nan() { f32::from_bits(0x7fff_ffff) } else { sum };
     }
     let product_exponent = |x: f32, y: f32| (x != 0.0 && y != 0.0).then(|| leading(x) + leading(y));
-    let products = a
-        .iter()
-        .zip(b)
-        .filter_map(|(&x, &y)| product_exponent(x, y));
+    let products = a.iter().zip(b).filter_map(|(&x, &y)| product_exponent(x, y));
     let own = (c != 0.0).then(|| leading(c));
     let Some(top) = products.chain(own).max() else {
         return c + 0.0;
@@ -96,28 +78,18 @@ fn truncate(sum: i128, unit: i32, fraction: u32) -> f32 {
     // Below the normal range fewer bits are left.
     let kept = (fraction as i32).min(fraction as i32 + exponent + 126);
     let drop = top - kept;
-    let significand = if drop > 0 {
-        (magnitude >> drop.min(127)) << drop.min(127)
-    } else {
-        magnitude
-    };
+    let significand = if drop > 0 { (magnitude >> drop.min(127)) << drop.min(127) } else { magnitude };
     if significand == 0 {
         return 0.0;
     }
     exponent = exponent.min(128);
-    let value = if exponent > 127 {
-        f64::INFINITY
-    } else {
-        significand as f64 * 2f64.powi(unit)
-    };
+    let value = if exponent > 127 { f64::INFINITY } else { significand as f64 * 2f64.powi(unit) };
     (if sum < 0 { -value } else { value }) as f32
 }
 
 /// `c + Σ a·b` in an aligned model.
 pub(crate) fn aligned(a: &[f32], b: &[f32], c: f32, model: Aligned) -> f32 {
-    a.chunks(model.chunk)
-        .zip(b.chunks(model.chunk))
-        .fold(c, |sum, (a, b)| chunk(a, b, sum, model))
+    a.chunks(model.chunk).zip(b.chunks(model.chunk)).fold(c, |sum, (a, b)| chunk(a, b, sum, model))
 }
 
 /// Rows and columns of one product.
