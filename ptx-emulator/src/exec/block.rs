@@ -342,7 +342,9 @@ impl Shared {
 
     #[inline(always)]
     fn array<const N: usize>(&self, at: usize) -> [u8; N] {
-        std::array::from_fn(|i| self.bytes[at..at + N][i])
+        let mut out = [0; N];
+        out.copy_from_slice(&self.bytes[at..at + N]);
+        out
     }
 
     /// Writes 1, 2, 4 or 8 checked bytes.

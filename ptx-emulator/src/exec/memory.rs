@@ -183,10 +183,26 @@ fn little_endian(bytes: &[u8]) -> u64 {
 pub(crate) fn source(warp: &Warp, slot: Slot, bytes: u32) -> ([u64; LANES], u32) {
     let row = usize::from(slot.row);
     let mask = if bytes >= 8 { u64::MAX } else { (1 << (8 * bytes)) - 1 };
+    let mut out = [0; LANES];
     match slot.class {
-        Class::D => (warp.regs.d[row].0.map(|v| v & mask), warp.regs.td[row]),
-        Class::W => (warp.regs.w[row].0.map(|v| u64::from(v) & mask), warp.regs.tw[row]),
-        Class::P => (std::array::from_fn(|l| u64::from(warp.regs.p[row] >> l & 1)), warp.regs.tp[row]),
+        Class::D => {
+            for (to, from) in out.iter_mut().zip(&warp.regs.d[row].0) {
+                *to = from & mask;
+            }
+            (out, warp.regs.td[row])
+        }
+        Class::W => {
+            for (to, from) in out.iter_mut().zip(&warp.regs.w[row].0) {
+                *to = u64::from(*from) & mask;
+            }
+            (out, warp.regs.tw[row])
+        }
+        Class::P => {
+            for (l, to) in out.iter_mut().enumerate() {
+                *to = u64::from(warp.regs.p[row] >> l & 1);
+            }
+            (out, warp.regs.tp[row])
+        }
     }
 }
 
@@ -199,11 +215,17 @@ fn write_loaded(warp: &mut Warp, slot: Slot, load: &Load, values: &[u64; LANES],
     };
     match slot.class {
         Class::D => {
-            let out = values.map(extend);
+            let mut out = [0; LANES];
+            for (to, from) in out.iter_mut().zip(values) {
+                *to = extend(*from);
+            }
             warp.regs.set_d(slot.row, &out, active);
         }
         _ => {
-            let out = values.map(|v| extend(v) as u32);
+            let mut out = [0; LANES];
+            for (to, from) in out.iter_mut().zip(values) {
+                *to = extend(*from) as u32;
+            }
             warp.regs.set_w(slot.row, &out, active);
         }
     }

@@ -9,8 +9,8 @@ use super::warp::Warp;
 use crate::launch::MmaModel;
 use crate::num::small::{bf16_to_f32, f16_to_f32, f32_to_f16};
 use crate::program::{Acc, Elem, Mma, MmaHalf};
-use crate::tensor::layout;
 use crate::tensor::sum::{self, Aligned, FactorA, FactorB, K, M, N, Tile};
+use crate::tensor::{half16, layout};
 
 /// A row of 32-bit register values.
 type Lanes = [u32; LANES];
@@ -48,6 +48,8 @@ impl Block {
             for half in &op.halves {
                 integer_product(&mut warp.regs, op, half, active);
             }
+        } else if is_common(context, op) {
+            common_product(context.level, &mut warp.regs, op, active);
         } else {
             let mut a: FactorA = [[0.0; K]; M];
             decode_a(context.level, &warp.regs, op, &mut a);
@@ -124,6 +126,27 @@ fn decode_b(level: Level, regs: &Regs, op: &Mma, rows: &[u16], b: &mut FactorB) 
     }
 }
 
+/// Whether the row-to-row product applies: 16-bit factors of depth 16, f32 sums, fast model.
+fn is_common(context: &Context<'_>, op: &Mma) -> bool {
+    op.k == 16
+        && !op.a_elem.is_byte()
+        && (op.c_acc, op.d_acc) == (Acc::F32, Acc::F32)
+        && model_of(context.launch.mma_model, op.a_elem, op.k).is_none()
+}
+
+fn common_product(level: Level, regs: &mut Regs, op: &Mma, active: u32) {
+    let brain = op.a_elem == Elem::Bf16;
+    let mut a = [[0.0; 16]; M];
+    half16::decode(level, [0, 1, 2, 3].map(|i| w(regs, op.a[i])), brain, &mut a);
+    for half in &op.halves {
+        let (b, c) = ([0, 1].map(|i| w(regs, half.b[i])), [0, 1, 2, 3].map(|i| w(regs, half.c[i])));
+        let out = half16::product(level, &a, b, brain, c);
+        for (&row, values) in half.d.iter().zip(&out) {
+            regs.set_w(row, values, active);
+        }
+    }
+}
+
 /// The aligned model for an instruction, or none for the fast chain.
 fn model_of(model: MmaModel, elem: Elem, k: usize) -> Option<Aligned> {
     let fp8 = elem.is_byte();
@@ -160,15 +183,16 @@ fn float_product(context: &Context<'_>, regs: &mut Regs, op: &Mma, half: &MmaHal
         None => sum::fast(context.level, a, &b, op.k, &mut tile),
     }
     for (reg, &row) in half.d.iter().enumerate() {
-        let out: Lanes = std::array::from_fn(|lane| {
-            if op.d_acc == Acc::F32 {
+        let mut out: Lanes = [0; LANES];
+        for (lane, value) in out.iter_mut().enumerate() {
+            *value = if op.d_acc == Acc::F32 {
                 let (m, n) = layout::c32(lane, reg);
                 crate::num::float::canon(tile[m][n])
             } else {
                 let (m, n) = layout::c16(lane, reg, 0);
                 f32_to_f16(tile[m][n].to_bits()) | f32_to_f16(tile[m][n + 1].to_bits()) << 16
-            }
-        });
+            };
+        }
         regs.set_w(row, &out, active);
     }
 }

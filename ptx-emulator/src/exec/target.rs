@@ -54,16 +54,20 @@ impl Block {
     #[inline(always)]
     pub(crate) fn addresses(warp: &Warp, addr: &Addr) -> [u64; LANES] {
         let row = usize::from(addr.base.row);
+        let mut at = [0; LANES];
         match addr.base.class {
             Class::D => {
-                let base = &warp.regs.d[row].0;
-                std::array::from_fn(|l| base[l].wrapping_add(addr.offset as u64))
+                for (to, base) in at.iter_mut().zip(&warp.regs.d[row].0) {
+                    *to = base.wrapping_add(addr.offset as u64);
+                }
             }
             _ => {
-                let base = &warp.regs.w[row].0;
-                std::array::from_fn(|l| u64::from(base[l].wrapping_add(addr.offset as u32)))
+                for (to, base) in at.iter_mut().zip(&warp.regs.w[row].0) {
+                    *to = u64::from(base.wrapping_add(addr.offset as u32));
+                }
             }
         }
+        at
     }
 
     fn address_taint(warp: &Warp, addr: &Addr) -> u32 {
@@ -74,7 +78,29 @@ impl Block {
         }
     }
 
+    /// The lanes whose address is defined; the others are reported.
+    pub(crate) fn defined_addresses(
+        &mut self,
+        context: &Context<'_>,
+        warp: &Warp,
+        active: u32,
+        addr: &Addr,
+        usage: Use,
+    ) -> u32 {
+        if !context.launch.checks.uninitialised {
+            return active;
+        }
+        let tainted = Self::address_taint(warp, addr) & active;
+        if tainted != 0 {
+            self.report_lane(context, warp, Kind::UninitialisedAddress, usage.pc, verb(usage.write), tainted, || {
+                "uninitialised value used as an address".into()
+            });
+        }
+        active & !tainted
+    }
+
     /// Resolves, checks and passes the lanes of each state space to `act`.
+    #[inline]
     pub(crate) fn for_each_target(
         &mut self,
         context: &Context<'_>,
@@ -82,61 +108,52 @@ impl Block {
         active: u32,
         addr: &Addr,
         usage: Use,
+        act: impl FnMut(&mut Block, &mut Warp, &Target),
+    ) {
+        let lanes = self.defined_addresses(context, warp, active, addr, usage);
+        let at = Self::addresses(warp, addr);
+        self.for_each_address(context, warp, lanes, addr.space, at, usage, act);
+    }
+
+    /// As [`Block::for_each_target`], for addresses that are already known.
+    #[expect(clippy::too_many_arguments, reason = "the state of one access, passed through once")]
+    #[inline]
+    pub(crate) fn for_each_address(
+        &mut self,
+        context: &Context<'_>,
+        warp: &mut Warp,
+        mut lanes: u32,
+        space: Space,
+        at: [u64; LANES],
+        usage: Use,
         mut act: impl FnMut(&mut Block, &mut Warp, &Target),
     ) {
-        let at = Self::addresses(warp, addr);
-        let mut lanes = active;
-        if context.launch.checks.uninitialised {
-            let tainted = Self::address_taint(warp, addr) & active;
-            if tainted != 0 {
-                self.report_lane(
-                    context,
-                    warp,
-                    Kind::UninitialisedAddress,
-                    usage.pc,
-                    verb(usage.write),
-                    tainted,
-                    || "uninitialised value used as an address".into(),
-                );
-                lanes &= !tainted;
+        let mut target = Target { space, at, lanes, allocation: [0; LANES] };
+        if space != Space::Generic {
+            self.validate(context, warp, &mut target, usage);
+            if target.lanes != 0 {
+                act(self, warp, &target);
             }
-        }
-        if addr.space != Space::Generic {
-            self.one_space(context, warp, lanes, addr.space, at, usage, &mut act);
             return;
         }
         while lanes != 0 {
-            let space = space_of(at[lanes.trailing_zeros() as usize]);
-            let mut group = 0;
-            each_lane(lanes, |l| group |= u32::from(space_of(at[l]) == space) << l);
-            let window = match space {
+            target.space = space_of(at[lanes.trailing_zeros() as usize]);
+            target.lanes = 0;
+            each_lane(lanes, |l| target.lanes |= u32::from(space_of(at[l]) == target.space) << l);
+            lanes &= !target.lanes;
+            let window = match target.space {
                 Space::Shared => SHARED_WINDOW,
                 Space::Local => LOCAL_WINDOW,
                 Space::Param => PARAM_WINDOW,
                 _ => 0,
             };
-            let inner = at.map(|a| a.wrapping_sub(window));
-            self.one_space(context, warp, group, space, inner, usage, &mut act);
-            lanes &= !group;
-        }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the state of one access, passed through once")]
-    #[inline]
-    fn one_space(
-        &mut self,
-        context: &Context<'_>,
-        warp: &mut Warp,
-        lanes: u32,
-        space: Space,
-        at: [u64; LANES],
-        usage: Use,
-        act: &mut impl FnMut(&mut Block, &mut Warp, &Target),
-    ) {
-        let mut target = Target { space, at, lanes, allocation: [0; LANES] };
-        self.validate(context, warp, &mut target, usage);
-        if target.lanes != 0 {
-            act(self, warp, &target);
+            for (to, from) in target.at.iter_mut().zip(&at) {
+                *to = from.wrapping_sub(window);
+            }
+            self.validate(context, warp, &mut target, usage);
+            if target.lanes != 0 {
+                act(self, warp, &target);
+            }
         }
     }
 
