@@ -73,6 +73,16 @@ impl Block {
         let mut undefined = 0;
         let tracked = context.launch.checks.uninitialised;
         match target.space {
+            Space::Shared if bytes == 4 => {
+                // The usual case, with the size known to the compiler.
+                each_lane(target.lanes, |l| out[l] = self.shared.load((target.at[l] + offset) as u32, 4));
+                if tracked {
+                    each_lane(target.lanes, |l| {
+                        let at = (target.at[l] + offset) as u32;
+                        undefined |= u32::from(!self.shared.is_defined(at, 4)) << l;
+                    });
+                }
+            }
             Space::Shared => each_lane(target.lanes, |l| {
                 let at = (target.at[l] + offset) as u32;
                 out[l] = self.shared.load(at, bytes);

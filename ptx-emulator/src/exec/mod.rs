@@ -13,6 +13,7 @@ mod matrix;
 mod mbarrier;
 mod memory;
 mod mma;
+pub(crate) mod profile;
 mod race;
 pub(crate) mod regs;
 pub(crate) mod run;

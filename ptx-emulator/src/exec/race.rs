@@ -1,7 +1,7 @@
 //! Races and ordering: shadow updates of an access and what atomics and fences publish.
 
 use super::block::{Block, Context};
-use super::regs::each_lane;
+use super::regs::{FULL, LANES, each_lane};
 use super::target::{Target, Use, verb};
 use super::warp::Warp;
 use crate::check::clock::{Epoch, Relation};
@@ -19,13 +19,19 @@ impl Block {
         let mut conflicts: Vec<Conflict> = Vec::new();
         let base = self.usage_epoch(warp, usage);
         let view = self.clocks.view(warp.index);
-        each_lane(target.lanes, |l| {
+        let (lanes, shared_by_several) =
+            if usage.write { (target.lanes, 0) } else { distinct_reads(&target.at, target.lanes) };
+        each_lane(lanes, |l| {
+            let mut me = base.with_lane(l as u32);
+            if (shared_by_several >> l) & 1 == 1 {
+                me = me.several();
+            }
             let access = Access {
                 offset: target.at[l] as u32,
                 size: usage.bytes,
                 write: usage.write,
                 same_value: (same >> l) & 1 == 1,
-                me: base.with_lane(l as u32),
+                me,
             };
             shadow.access(&view, access, &mut |conflict| conflicts.push(conflict));
         });
@@ -186,4 +192,29 @@ fn relation_text(relation: Relation) -> &'static str {
         Relation::SameWarp => "lanes of one warp",
         Relation::OtherWarp => "two warps",
     }
+}
+
+/// One lane per address of a read that several lanes share, and which of those stand for others.
+/// Sharing is looked for only at the distances at which lane 0 has a twin.
+fn distinct_reads(at: &[u64; LANES], lanes: u32) -> (u32, u32) {
+    let distances = [1, 2, 4, 8, 16].map(|d| (d, at[d] == at[0]));
+    if lanes != FULL || distances.iter().all(|(_, twin)| !twin) {
+        return (lanes, 0);
+    }
+    let mut first: [usize; LANES] = [0; LANES];
+    let (mut kept, mut several) = (0u32, 0u32);
+    for l in 0..LANES {
+        let twin = distances.iter().find(|(d, twin)| *twin && l >= *d && at[l] == at[l - d]);
+        match twin {
+            Some((d, _)) => {
+                first[l] = first[l - d];
+                several |= 1 << first[l];
+            }
+            None => {
+                first[l] = l;
+                kept |= 1 << l;
+            }
+        }
+    }
+    (kept, several)
 }

@@ -73,7 +73,9 @@ impl Block {
         let stop = warp.next_meeting(current, pc);
         loop {
             let run = if checked { run_checked } else { run_plain };
+            let start = self.profile.start();
             let (next, count) = run(context.level, &mut warp.regs, insts, pc, stop, mask);
+            self.profile.rows(start, count.insts);
             self.instructions += count.insts;
             self.lane_instructions += count.lanes;
             warp.executed += count.insts;
@@ -93,7 +95,9 @@ impl Block {
             warp.executed += 1;
             self.instructions += 1;
             self.lane_instructions += u64::from(active.count_ones());
+            let start = self.profile.start();
             let flow = if active == 0 { Flow::Next } else { self.step(context, warp, current, pc, active, &inst.op) };
+            self.profile.one(start, &inst.op);
             match flow {
                 Flow::Next => pc += 1,
                 // A uniform branch keeps the fragment; anything else needs a new choice.
