@@ -129,7 +129,6 @@ impl Block {
         let (generation, arrived) = (barrier.generation, barrier.arrived);
         let mut stamp = std::mem::take(&mut barrier.stamp);
         self.clocks.release(warp.index, &mut stamp);
-        self.clocks.sync_warp(warp.index);
         self.barriers[id].stamp = stamp;
         self.progressed();
         let here = RawSite { role: "arrives", pc: pc as u32, warp: warp.index as u32, lane: active.trailing_zeros() };

@@ -10,10 +10,26 @@ use crate::report::Kind;
 
 impl Block {
     pub(crate) fn load(&mut self, context: &Context<'_>, warp: &mut Warp, pc: usize, active: u32, load: &Load) -> Flow {
+        match load.dst.len() {
+            1 => self.load_elements::<1>(context, warp, pc, active, load),
+            2 => self.load_elements::<2>(context, warp, pc, active, load),
+            _ => self.load_elements::<4>(context, warp, pc, active, load),
+        }
+    }
+
+    /// A load of up to `N` elements per lane.
+    fn load_elements<const N: usize>(
+        &mut self,
+        context: &Context<'_>,
+        warp: &mut Warp,
+        pc: usize,
+        active: u32,
+        load: &Load,
+    ) -> Flow {
         let total = load.bytes * load.dst.len() as u32;
         let usage = Use { pc, bytes: total, align: total, write: false, strong: load.order.strong, collective: false };
-        let mut values = [[u64::MAX; LANES]; 4];
-        let mut undefined = [active; 4];
+        let mut values = [[u64::MAX; LANES]; N];
+        let mut undefined = [active; N];
         warp.polled |= load.order.strong;
         self.for_each_target(context, warp, active, &load.addr, usage, |block, warp, target| {
             match target.space {
@@ -230,6 +246,13 @@ fn write_loaded(warp: &mut Warp, slot: Slot, load: &Load, values: &[u64; LANES],
                 *to = extend(*from);
             }
             warp.regs.set_d(slot.row, &out, active);
+        }
+        _ if load.bytes == 4 => {
+            let mut out = [0; LANES];
+            for (to, from) in out.iter_mut().zip(values) {
+                *to = *from as u32;
+            }
+            warp.regs.set_w(slot.row, &out, active);
         }
         _ => {
             let mut out = [0; LANES];

@@ -2,6 +2,7 @@
 
 use super::block::{Block, Context};
 use super::regs::{FULL, LANES, each_lane};
+use super::simd::{Level, dispatch};
 use super::warp::Warp;
 use crate::program::{Addr, Class, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, Space, WINDOW_BYTES};
 use crate::report::{Kind, RawSite, Severity};
@@ -47,6 +48,28 @@ pub(crate) struct Use {
 /// Name of an access in reports.
 pub(crate) fn verb(write: bool) -> &'static str {
     if write { "write" } else { "read" }
+}
+
+/// Lowest and highest address and the union of their bits.
+#[inline(always)]
+fn all_lanes(at: &[u64; LANES]) -> (u64, u64, u64) {
+    at.iter().fold((u64::MAX, 0, 0), |(low, high, bits), &a| (low.min(a), high.max(a), bits | a))
+}
+
+dispatch! {
+    /// [`all_lanes`] compiled for `level`.
+    fn extent(at: &[u64; LANES]) -> (u64, u64, u64) = all_lanes;
+}
+
+/// [`all_lanes`] of the lanes in use.
+fn partial_extent(target: &Target) -> (u64, u64, u64) {
+    let (mut low, mut high, mut bits) = (u64::MAX, 0, 0);
+    each_lane(target.lanes, |l| {
+        low = low.min(target.at[l]);
+        high = high.max(target.at[l]);
+        bits |= target.at[l];
+    });
+    (low, high, bits)
 }
 
 impl Block {
@@ -162,20 +185,8 @@ impl Block {
         if target.lanes == 0 {
             return;
         }
-        let (mut low, mut high, mut bits) = (u64::MAX, 0, 0);
-        if target.lanes == FULL {
-            for address in target.at {
-                low = low.min(address);
-                high = high.max(address);
-                bits |= address;
-            }
-        } else {
-            each_lane(target.lanes, |l| {
-                low = low.min(target.at[l]);
-                high = high.max(target.at[l]);
-                bits |= target.at[l];
-            });
-        }
+        let (low, high, bits) =
+            if target.lanes == FULL { extent(context.level, &target.at) } else { partial_extent(target) };
         let size = u64::from(usage.bytes);
         let align = u64::from(usage.align);
         let span = (high - low).saturating_add(size);
