@@ -2,8 +2,10 @@
 
 mod common;
 
-use common::{Attention, SCHEDULES, flash, load, max_error, report};
-use ptx_emulator::{Launch, Memory, Params, Schedule, run};
+use common::{Attention, MMA_SHARED, SCHEDULES, flash, half_bytes, load, max_error, report};
+use ptx_emulator::{
+    BlockFilter, Buffer, Checks, Kind, Launch, Memory, Module, Params, Schedule, findings_to_json, run,
+};
 
 #[test]
 fn wmma_flash_matches_the_reference_under_every_schedule() {
@@ -139,5 +141,76 @@ fn warp_operations_follow_their_definitions() {
             .wrapping_add(shifted);
         assert_eq!(out[288 + l] as u32, sum, "lane {l}");
         assert_eq!(out[320 + l], 1);
+    }
+}
+
+#[test]
+fn threads_checks_and_schedules_do_not_change_results() {
+    let data = Attention::new(2, 128, 21);
+    let source = include_str!("data/mma_flash.ptx");
+    let mut outputs = Vec::new();
+    for threads in [1, 2, 5] {
+        for checks in [Checks::all(), Checks::none()] {
+            for schedule in SCHEDULES {
+                let (module, kernel) = load(source, "mma_flash");
+                let (mut memory, mut launch, o) = prepare(&module, &data);
+                launch.schedule = schedule;
+                launch.checks = checks;
+                launch.limits.threads = threads;
+                let outcome = run(&kernel, &memory, &launch).expect("the launch is valid");
+                assert!(outcome.is_clean(), "{}", report(&outcome));
+                assert_eq!((outcome.blocks_run, outcome.blocks_in_grid), (4, 4));
+                outputs.push((memory.read(o).expect("own buffer"), outcome.instructions));
+                memory.write(o, 0, &[0]).expect("own buffer");
+            }
+        }
+    }
+    assert!(outputs.iter().all(|o| *o == outputs[0]));
+}
+
+/// Memory and launch of `mma_flash`.
+fn prepare(module: &Module, data: &Attention) -> (Memory, Launch, Buffer) {
+    let mut memory = Memory::new(module);
+    let mut put = |name: &str, values: &[half::f16]| memory.alloc_from(name, &half_bytes(values)).expect("fits");
+    let (q, k, v) = (put("Q", &data.q), put("K", &data.k), put("V", &data.v));
+    let o = memory.alloc("O", data.q.len() * 4).expect("fits");
+    let params = Params::new().pointer(q).pointer(k).pointer(v).pointer(o).i32(data.seq as i32).f32(0.18);
+    let grid = [(data.seq / 64) as u32, data.heads as u32, 1];
+    let mut launch = Launch::new(grid, [128, 1, 1], params.finish());
+    launch.dynamic_shared_bytes = MMA_SHARED;
+    (memory, launch, o)
+}
+
+#[test]
+fn a_sample_of_blocks_runs_only_those() {
+    let data = Attention::new(2, 128, 22);
+    let (module, kernel) = load(include_str!("data/mma_flash.ptx"), "mma_flash");
+    let (memory, mut launch, o) = prepare(&module, &data);
+    launch.blocks = BlockFilter::Only(vec![[1, 0, 0], [0, 1, 0]]);
+    launch.profile = true;
+    let outcome = run(&kernel, &memory, &launch).expect("the launch is valid");
+    assert_eq!((outcome.blocks_run, outcome.blocks_in_grid), (2, 4));
+    assert_eq!(memory.undefined_bytes(o).expect("own buffer"), 2 * 64 * 64 * 4);
+    let counted: u64 = outcome.profile.iter().map(|line| line.instructions).sum();
+    assert_eq!(counted, outcome.instructions);
+}
+
+#[test]
+fn reports_name_both_sides_and_replay_from_the_seed() {
+    let source = include_str!("data/wmma_flash.ptx").replacen("bar.sync", "// bar.sync", 2);
+    let data = Attention::new(1, 64, 23);
+    let findings = |seed| flash("wmma_flash", &source, &data, Schedule::Seeded(seed)).1.findings;
+    let first = findings(5);
+    assert_eq!(first, findings(5));
+    let race = first.iter().find(|f| f.kind == Kind::RaceReadAfterWrite).expect("a race");
+    let text = race.to_string();
+    for part in
+        ["ERROR race (write then read, two warps)", "block (", "write: ", "read: ", "wmma_flash.cu:", "[ptx ", "hint: "]
+    {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let json = findings_to_json(&first).expect("plain data");
+    for part in ["\"kind\": \"race-read-after-write\"", "\"severity\": \"ERROR\"", "\"ptx_line\"", "\"hits\""] {
+        assert!(json.contains(part), "{part} in {json}");
     }
 }

@@ -41,8 +41,9 @@ impl NamedBarrier {
             return None;
         }
         let list = |waits: bool| {
-            let warps = self.members.iter().filter(|m| m.waits == waits).map(|m| m.warp.to_string());
-            warps.collect::<Vec<_>>().join(", ")
+            let mut warps: Vec<usize> = self.members.iter().filter(|m| m.waits == waits).map(|m| m.warp).collect();
+            warps.sort_unstable();
+            warps.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
         };
         Some(format!(
             "barrier {id}: {} of {} threads; warps waiting: [{}]; warps arrived only: [{}]; generation {}",
