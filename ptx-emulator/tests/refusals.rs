@@ -157,6 +157,13 @@ fn faults_are_findings() {
         ("ld.local.u32 %r4, [%d1];", 1, Kind::OutOfBounds),
         ("ld.global.u32 %r4, [%d7];", 1, Kind::UninitialisedAddress),
         ("@%p1 bra L;\nL:", 1, Kind::UninitialisedBranch),
+        ("@%p1 st.global.u32 [%d1], %r1;", 1, Kind::UninitialisedBranch),
+        ("mov.u32 %r4, 1;\n@%p1 mov.u32 %r4, 2;\nst.global.u32 [%d1], %r4;", 1, Kind::UninitialisedStore),
+        (
+            "setp.eq.u32 %p1, %r1, %r1;\nselp.u32 %r4, %r9, %r1, %p1;\nst.global.u32 [%d1], %r4;",
+            1,
+            Kind::UninitialisedStore,
+        ),
         ("st.global.u32 [%d1], %r9;", 1, Kind::UninitialisedStore),
         ("ld.shared.u32 %r4, [%r2];\nadd.u32 %r4, %r4, 1;\nst.global.u32 [%d1], %r4;", 1, Kind::UninitialisedStore),
         ("ld.global.u32 %r4, [%d2];\nst.global.u32 [%d1], %r4;", 1, Kind::UninitialisedStore),
@@ -165,6 +172,7 @@ fn faults_are_findings() {
         ("bar.sync 1, 64;", 32, Kind::BarrierMisuse),
         ("setp.lt.u32 %p1, %r1, 32;\n@%p1 bar.sync 1, 64;\n@!%p1 bar.sync 2, 64;", 64, Kind::Deadlock),
         ("setp.lt.u32 %p1, %r1, 32;\n@%p1 ret;\nbar.sync 0;", 64, Kind::ExitedBeforeBarrier),
+        ("setp.lt.u32 %p1, %r1, 16;\n@%p1 ret;\nbar.sync 0;", 32, Kind::ExitedBeforeBarrier),
         ("setp.lt.u32 %p1, %r1, 16;\n@%p1 shfl.sync.bfly.b32 %r4, %r1, 1, 31, -1;", 32, Kind::SyncDivergence),
         ("setp.lt.u32 %p1, %r1, 16;\n@%p1 bra A;\nbar.sync 0;\nbra B;\nA: bar.sync 0;\nB:", 32, Kind::BarrierMisuse),
         ("L: bra L;", 1, Kind::Runaway),
@@ -201,6 +209,7 @@ fn what_is_allowed_is_silent() {
         ),
         // Undefined values may be copied and selected away.
         ("setp.eq.u32 %p1, %r1, %r1;\nmov.u32 %r5, %r9;\nselp.u32 %r4, 1, 2, %p1;\nst.global.u32 [%d1], %r4;", 1),
+        ("setp.eq.u32 %p1, %r1, %r1;\nselp.u32 %r4, %r1, %r9, %p1;\nst.global.u32 [%d1], %r4;", 1),
         // Lanes that are not named may be elsewhere.
         ("setp.lt.u32 %p1, %r1, 16;\n@!%p1 bra L;\nshfl.sync.bfly.b32 %r4, %r1, 1, 31, 0xffff;\nL:", 32),
         // A warp barrier orders the lanes.

@@ -67,8 +67,15 @@ impl Block {
         op: &Barrier,
     ) -> Flow {
         // The aligned form needs the whole warp; the plain form is run that way as well.
-        if let Some(flow) = self.converge(context, warp, current, pc, active, FULL) {
+        let members = warp.alive();
+        if let Some(flow) = self.converge(context, warp, current, pc, active, members) {
             return flow;
+        }
+        if warp.exited != 0 {
+            let site = RawSite { role: "waits", pc: pc as u32, warp: warp.index as u32, lane: active.trailing_zeros() };
+            self.report(context, Kind::ExitedBeforeBarrier, Severity::Warning, &[site], || {
+                format!("lanes {:#010x} of the warp have exited before this barrier", warp.exited)
+            });
         }
         let id = lane_word(&warp.regs, op.id, active);
         if id > 15 {

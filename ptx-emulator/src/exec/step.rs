@@ -89,7 +89,7 @@ impl Block {
             };
             let active = mask & guard_bits(&warp.regs, inst.guard);
             if checked && inst.guard != u16::MAX {
-                self.check_guard(context, warp, pc, inst.guard, mask, &inst.op);
+                self.check_guard(context, warp, pc, inst.guard, mask);
             }
             *left = left.saturating_sub(1);
             warp.executed += 1;
@@ -111,14 +111,14 @@ impl Block {
         }
     }
 
-    /// A branch or access guarded by an undefined predicate.
-    fn check_guard(&mut self, context: &Context<'_>, warp: &Warp, pc: usize, guard: u16, mask: u32, op: &Op) {
+    /// An undefined predicate that decides whether an instruction with effects runs.
+    fn check_guard(&mut self, context: &Context<'_>, warp: &Warp, pc: usize, guard: u16, mask: u32) {
         let tainted = warp.regs.tp[usize::from(guard >> 1)] & mask;
-        if tainted != 0 && matches!(op, Op::Bra { .. } | Op::Exit) {
+        if tainted != 0 {
             let lane = tainted.trailing_zeros();
-            let site = RawSite { role: "branch", pc: pc as u32, warp: warp.index as u32, lane };
+            let site = RawSite { role: "decides", pc: pc as u32, warp: warp.index as u32, lane };
             self.report(context, Kind::UninitialisedBranch, Severity::Error, &[site], || {
-                "uninitialised value decides a branch".into()
+                "uninitialised value decides a branch or a guarded instruction".into()
             });
         }
     }
