@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::evidence::{Checks, Mode, Samples};
 use crate::gate::{Gate, Kind, State, significant};
-use crate::judge::{correctness_pattern, paired_blocks};
+use crate::judge::{TIMED_EVERYWHERE, correctness_pattern, paired_blocks};
 use crate::stats::{Interval, paired_ratio};
 use crate::suite::Suite;
 
@@ -122,10 +122,18 @@ impl Counts {
 pub fn decide(suite: &Suite, gates: &[Gate], checks: &Checks, samples: &Samples) -> Decision {
     let others: Vec<&str> =
         suite.variant_names().filter(|v| !suite.candidates.iter().any(|c| c.variant == *v)).collect();
-    let candidates: Vec<CandidateDecision> =
+    let mut candidates: Vec<CandidateDecision> =
         suite.candidates.iter().map(|c| decide_one(suite, gates, checks, &c.variant)).collect();
     let mut broken = others.iter().map(|v| decide_one(suite, gates, checks, v)).filter(|d| d.verdict == Verdict::Fix);
-    let headline = match broken.next() {
+    let broken = broken.next();
+    if let Some(other) = &broken {
+        // A ratio to something broken means nothing, so neither does a verdict that rests on it.
+        for candidate in candidates.iter_mut().filter(|c| c.verdict != Verdict::Fix) {
+            candidate.verdict = Verdict::Defer;
+            candidate.because = format!("{} must be fixed first", other.variant);
+        }
+    }
+    let headline = match broken {
         Some(other) => {
             format!("FIX {}: {} (not a candidate, but the comparison rests on it)", other.variant, other.because)
         }
@@ -152,6 +160,9 @@ fn decide_one(suite: &Suite, gates: &[Gate], checks: &Checks, variant: &str) -> 
     if let Some(gate) = failing(Kind::Resources) {
         let hint = if variant.starts_with("ws-") { "; try fewer producer warps first" } else { "" };
         return decided(Verdict::Fix, format!("resources: {}{hint}", line(gate)));
+    }
+    if let Some(gate) = failing(Kind::Correctness).filter(|g| g.figure == TIMED_EVERYWHERE) {
+        return decided(Verdict::Fix, format!("timing: {}", line(gate)));
     }
     if let Some(gate) = failing(Kind::Correctness) {
         let pattern = correctness_pattern(suite, checks, variant);
@@ -269,7 +280,9 @@ mod tests {
     fn a_broken_control_is_the_headline() {
         let mut evidence = testing::evidence();
         evidence.checks.cases[0].errors.as_mut().unwrap().nan = 1;
-        assert!(decided(&evidence).headline.starts_with("FIX old: correctness"));
+        let decision = decided(&evidence);
+        assert!(decision.headline.starts_with("FIX old: correctness"));
+        assert_eq!(decision.candidates[0].verdict, Verdict::Defer);
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub struct BuildRecord {
     pub ptx_sha256: String,
     /// SHA-256 of the cubin, hex.
     pub cubin_sha256: String,
+    /// Device memory of the module's own variables, in bytes: what a kernel could remember between launches.
+    pub global_bytes: u32,
     /// Entry functions by head dimension, ascending.
     pub entries: Vec<EntryBuild>,
     /// Advisories and warnings that ptxas printed.
@@ -184,6 +186,28 @@ pub struct LaunchOutcome {
     pub inputs_unchanged: bool,
     /// Whether the guard bands around the output were left alone.
     pub guards_intact: bool,
+    /// CTAs that ran, of how many, where only a sample did; absent when all ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampled_ctas: Option<(u32, u32)>,
+    /// What the emulator's checks found, errors and warnings; always empty on a GPU.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<String>,
+}
+
+impl LaunchOutcome {
+    /// The outcome of a launch that gave no output.
+    pub fn failed(problem: &Problem, why: &str) -> LaunchOutcome {
+        LaunchOutcome {
+            problem: problem.clone(),
+            failure: Some(why.to_owned()),
+            output_sha256: None,
+            repeat_equal: false,
+            inputs_unchanged: false,
+            guards_intact: false,
+            sampled_ctas: None,
+            findings: Vec::new(),
+        }
+    }
 }
 
 /// Errors of one output against float64 attention. Maxima are over finite elements; NaN and Inf are counted apart.
@@ -226,10 +250,13 @@ pub struct CheckedCase {
     pub errors: Option<Errors>,
 }
 
+/// What [`Checks::device`] says when the cases were emulated.
+pub const EMULATOR: &str = "emulator";
+
 /// `check.json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Checks {
-    /// `gpu: NVIDIA H200`, or `emulator`; absent when nothing ran.
+    /// `gpu: NVIDIA H200`, or [`EMULATOR`]; absent when nothing ran.
     pub device: Option<String>,
     /// Why nothing ran, and what to do about it.
     pub deferred: Option<String>,

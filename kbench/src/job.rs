@@ -23,8 +23,10 @@ pub const EXIT_BAD_JOB: i32 = 2;
 pub struct Module {
     /// Variant.
     pub variant: String,
-    /// The cubin.
+    /// The cubin, which a GPU loads.
     pub image: PathBuf,
+    /// The PTX that the cubin was assembled from, which the emulator executes.
+    pub ptx: PathBuf,
     /// The toggles that it was asked for; a module that contradicts them is refused.
     pub toggles: BTreeMap<String, u32>,
     /// How to launch its entry functions.
@@ -38,6 +40,16 @@ pub struct PeerCommand {
     pub name: String,
     /// Program and arguments.
     pub argv: Vec<String>,
+}
+
+/// What executes a launch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Executor {
+    /// The first CUDA device.
+    Gpu,
+    /// The PTX on the CPU, with every check.
+    Emulator,
 }
 
 /// What the runner is asked to do.
@@ -63,6 +75,22 @@ pub struct LaunchJob {
     pub problems: Vec<Problem>,
     /// Outputs go to `<out_dir>/<problem id>.f16`, raw little-endian FP16.
     pub out_dir: PathBuf,
+    /// On what it is run.
+    pub executor: Executor,
+    /// On the emulator, a grid of more CTAs than this is sampled; which rows the sample computed goes to
+    /// `<out_dir>/<problem id>.rows.json`, a list of [`Rows`].
+    pub max_ctas: Option<u32>,
+}
+
+/// Consecutive query rows of one head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rows {
+    /// Batch times heads, flattened.
+    pub head: u32,
+    /// First row.
+    pub first: u32,
+    /// How many.
+    pub count: u32,
 }
 
 /// See [`Job::Errors`].
@@ -107,6 +135,13 @@ pub enum Event {
         total: u64,
         /// What is being done, in a few words.
         what: String,
+    },
+    /// A subject is about to be timed: if the runner is lost now, this is who was running.
+    Timing {
+        /// Shape.
+        shape: String,
+        /// Variant or peer.
+        subject: String,
     },
     /// One launch ended.
     Launched {
@@ -162,6 +197,11 @@ impl BenchJob {
 /// The file of an output within a subject's directory.
 pub fn output_file(problem: &Problem) -> String {
     format!("{}.f16", problem.id())
+}
+
+/// The file that says which rows of an output were computed; absent when all were.
+pub fn rows_file(problem: &Problem) -> String {
+    format!("{}.rows.json", problem.id())
 }
 
 #[cfg(test)]

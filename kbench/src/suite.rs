@@ -158,6 +158,16 @@ impl Default for Timing {
     }
 }
 
+/// What of a suite's correctness may be judged on the emulator, where there is no GPU. Time never may.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Emulation {
+    /// Shapes that are emulated; the others wait for a GPU.
+    pub shapes: Vec<String>,
+    /// Larger grids are sampled down to this many CTAs, spread evenly over the grid.
+    pub max_ctas: u32,
+}
+
 /// A suite file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -195,6 +205,9 @@ pub struct Suite {
     /// With this, a candidate's output may differ from the control's by at most this much on any gated element.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_difference_from_control: Option<f64>,
+    /// What may be emulated; without it nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emulation: Option<Emulation>,
     /// Relative performance gates.
     #[serde(default)]
     pub performance: Vec<PerformanceLimit>,
@@ -230,6 +243,10 @@ impl Suite {
         if self.seeds.is_empty() {
             return value("seeds", "give at least one seed");
         }
+        let unique: std::collections::BTreeSet<u64> = self.seeds.iter().copied().collect();
+        if unique.len() != self.seeds.len() {
+            return value("seeds", "a seed is named twice: it would count as two cases");
+        }
         if self.check_shapes.is_empty() {
             return value("check_shapes", "give at least one shape: nothing is merged unchecked");
         }
@@ -239,6 +256,12 @@ impl Suite {
             ("time_shapes", &self.time_shapes),
         ] {
             shapes_of(key, names)?;
+        }
+        if let Some(emulation) = &self.emulation {
+            shapes_of("emulation.shapes", &emulation.shapes)?;
+            if emulation.max_ctas == 0 {
+                return value("emulation.max_ctas", "must be at least 1");
+            }
         }
         let mut seen = std::collections::BTreeSet::new();
         for name in self.variant_names() {
@@ -259,6 +282,17 @@ impl Suite {
             if !(0.0..1.0).contains(&limit.min_latency_reduction) {
                 return value("performance.min_latency_reduction", "is a share: at least 0 and below 1");
             }
+        }
+        let timed = |shape: &String| !self.narrowed.is_empty() || self.time_shapes.contains(shape);
+        if let Some(limit) = self.absolute.iter().find(|limit| !timed(&limit.shape)) {
+            return value("absolute.shape", &format!("`{}` is gated but not in time_shapes", limit.shape));
+        }
+        if let Some(wanted) = self.aspiration.as_ref().filter(|a| !timed(&a.shape)) {
+            return value("aspiration.shape", &format!("`{}` is not in time_shapes", wanted.shape));
+        }
+        let known = |name: &String| self.candidates.iter().any(|c| c.variant == *name) || self.baselines.contains(name);
+        if let Some(other) = self.candidates.iter().filter_map(|c| c.unless_spills.as_ref()).find(|name| !known(name)) {
+            return value("candidates.unless_spills", &format!("`{other}` is no candidate or baseline of this suite"));
         }
         let timing = &self.timing;
         if timing.launches == 0 || timing.rounds == 0 {
@@ -343,6 +377,8 @@ min_latency_reduction = 0.10
             ("[\"tiny\"", "[\"tinny\"", "check_shapes: unknown shape `tinny`"),
             ("[\"tiny\", \"mission\"]", "[\"tiny\"]", "`mission` is timed but not in check_shapes"),
             ("seeds = [0]", "seeds = []", "seeds: give at least one"),
+            ("seeds = [0]", "seeds = [0, 0]", "seeds: a seed is named twice"),
+            ("variant = \"ws-p1\"", "variant = \"ws-p1\"\nunless_spills = \"ws-p9\"", "`ws-p9` is no candidate"),
             ("variant = \"ws-p1\"", "variant = \"stage2\"", "`stage2` is named twice"),
             ("shape = \"mission\"", "shape = \"long\"", "`long` is gated but not in time_shapes"),
             ("= 0.10", "= 10", "is a share"),

@@ -14,7 +14,7 @@ use kbench::stats::shuffled;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use crate::cuda::{Event, Gpu, Graph, Kernel, LoadedModule, explain};
+use crate::cuda::{Buffer, Event, Gpu, Graph, Kernel, LoadedModule, POISON, explain, first_uuid};
 use crate::events::{emit, progress};
 use crate::inputs::Inputs;
 use crate::launch::sha256_hex;
@@ -22,8 +22,8 @@ use crate::nvml::Monitor;
 use crate::peers::Peer;
 use crate::workload::{Workload, load_echoed};
 
-/// Timed graph replays of a block; each is a sample.
-const REPLAYS: u32 = 3;
+/// Timed graph replays of a block. One: before a second, outputs would have to be poisoned again.
+const REPLAYS: u32 = 1;
 /// A block of slow launches has fewer of them, so that the two arms of a round stay close in time.
 const BLOCK_TARGET_US: f64 = 10_000.0;
 /// But not fewer than this.
@@ -40,14 +40,15 @@ fn measure(job: &BenchJob) -> Result<(Samples, Peers)> {
     let mut samples =
         Samples { cache_mode: "hot-l2".to_owned(), input_sets: job.suite.seeds.len() as u32, ..Samples::default() };
     let mut peers = Peers { wanted: !job.peers.is_empty(), ..Peers::default() };
-    let others = Monitor::connect("").map(|m| m.compute_processes()).unwrap_or_default();
+    let monitor = Monitor::connect(&first_uuid()?);
+    let busy = |others: &[String]| format!("another process computes on this GPU: {}; stop it", others.join(", "));
+    let others = monitor.as_ref().map(Monitor::compute_processes).unwrap_or_default();
     if !others.is_empty() {
-        samples.deferred = Some(format!("another process computes on this GPU: {}; stop it", others.join(", ")));
+        samples.deferred = Some(busy(&others));
         return Ok((samples, peers));
     }
     let gpu = Gpu::open()?;
     let mut device = gpu.device.clone();
-    let monitor = Monitor::connect(&device.uuid);
     if let Some(monitor) = &monitor {
         monitor.complete(&mut device);
     }
@@ -61,13 +62,27 @@ fn measure(job: &BenchJob) -> Result<(Samples, Peers)> {
         }
     };
     let mut running = start_peers(job, &mut peers);
+    // Ourselves and our peers, under whatever numbers NVML knows us; peers take their contexts when they are greeted.
+    let ours = monitor.as_ref().map(Monitor::compute_processes).unwrap_or_default();
     let shapes = job.suite.time();
     let mut order = ChaCha8Rng::seed_from_u64(job.order_seed);
     for shape in &shapes {
         let mut bench = ShapeBench::prepare(job, &gpu, shape, &mut samples, &mut peers, &mut running)?;
         bench.rounds(job, &gpu, monitor.as_ref(), &mut order, &mut samples, &mut running)?;
+        let now = monitor.as_ref().map(Monitor::compute_processes).unwrap_or_default();
+        let strangers: Vec<String> = now.into_iter().filter(|p| !ours.contains(p) && !is_ours(p, &running)).collect();
+        if !strangers.is_empty() {
+            samples.deferred = Some(busy(&strangers));
+            break;
+        }
     }
     Ok((samples, peers))
+}
+
+/// Whether `pid name` is this process or a peer of it.
+fn is_ours(process: &str, peers: &[Peer]) -> bool {
+    let pid = process.split(' ').next().and_then(|pid| pid.parse::<u32>().ok());
+    pid == Some(std::process::id()) || peers.iter().any(|peer| pid == Some(peer.pid()))
 }
 
 /// One validation at a time on a GPU; the file is empty and stays, only its lock matters.
@@ -96,12 +111,13 @@ fn start_peers(job: &BenchJob, peers: &mut Peers) -> Vec<Peer> {
     running
 }
 
-/// Everything of one variant on one shape.
+/// Everything of one variant on one shape. Launch `i` of a block reads set `i % sets` and writes output `i`: a kernel
+/// that finds its work done, or does it only now and then, leaves poison where a result should be.
 struct Subject<'m> {
     name: String,
     kernel: Kernel<'m>,
     sets: Vec<(Workload, Vec<u8>)>,
-    launches: u32,
+    outputs: Vec<Buffer>,
     graph: Graph,
     events: Vec<(Event, Event)>,
 }
@@ -173,6 +189,8 @@ impl ShapeBench {
             }
         }
         let turns = self.turns(job, &subjects);
+        let mut scratch = vec![0; self.shape.q_len() * 2];
+        let mut silent = std::collections::BTreeSet::new();
         let timing = &job.suite.timing;
         let mut planned = timing.rounds;
         let mut round = 0;
@@ -183,11 +201,27 @@ impl ShapeBench {
                     let stamp = Stamp { shape: &self.shape.name, mode, round, slot: slot as u32 };
                     let block = match &turns[turn] {
                         Turn::Variant { index, name } => {
-                            subjects[*index].block(gpu, monitor, timing.warmup, &stamp, name).map_err(|e| {
-                                anyhow!("`{name}` on {} failed while timed: {}", self.shape.name, explain(e))
-                            })?
+                            emit(&JobEvent::Timing {
+                                shape: self.shape.name.clone(),
+                                subject: subjects[*index].name.clone(),
+                            });
+                            subjects[*index].block(gpu, monitor, timing.warmup, &stamp, name, &mut scratch).map_err(
+                                |e| anyhow!("`{name}` on {} failed while timed: {}", self.shape.name, explain(e)),
+                            )?
                         }
-                        Turn::Peer { index, name } => peer_block(&mut running[*index], job, monitor, &stamp, name)?,
+                        Turn::Peer { name, .. } if silent.contains(name) => continue,
+                        Turn::Peer { index, name } => {
+                            emit(&JobEvent::Timing { shape: self.shape.name.clone(), subject: name.clone() });
+                            match peer_block(&mut running[*index], job, monitor, &stamp, name) {
+                                Ok(block) => block,
+                                Err(error) => {
+                                    // A peer's trouble is its own: it drops out, the rounds go on.
+                                    silent.insert(name.clone());
+                                    samples.failures.push(failure(&self.shape, name, &format!("{error:#}")));
+                                    continue;
+                                }
+                            }
+                        }
                     };
                     samples.blocks.push(block);
                 }
@@ -198,6 +232,11 @@ impl ShapeBench {
                 && needs_more_rounds(&job.suite, samples, &self.shape.name)
             {
                 planned = (planned + timing.rounds).min(timing.max_rounds);
+            }
+        }
+        for subject in &subjects {
+            if let Some(what) = subject.trespass().map_err(|e| anyhow!("{}", explain(e)))? {
+                samples.failures.push(failure(&self.shape, &subject.name, what));
             }
         }
         Ok(())
@@ -218,35 +257,40 @@ impl ShapeBench {
         let kernel = loaded.kernel(record, gpu)?;
         let none = BTreeMap::new();
         let verified = job.verified.get(&module.variant).unwrap_or(&none);
+        // What was not verified is not run: a kernel that faults would take everybody's context with it.
+        if let Some(problem) = self.problems.iter().find(|p| !verified.contains_key(&p.id())) {
+            anyhow::bail!("there is no verified output of {}", problem.id());
+        }
         let mut sets = Vec::new();
         for (problem, inputs) in self.problems.iter().zip(&self.inputs) {
+            emit(&JobEvent::Timing { shape: self.shape.name.clone(), subject: module.variant.clone() });
             let workload = Workload::upload(problem, inputs, record.workspace_bytes)?;
+            let output = workload.output()?;
             let first = || -> Result<Vec<u8>, DriverError> {
-                kernel.launch(gpu, &self.shape, &workload.params())?;
+                kernel.launch(gpu, &self.shape, &workload.params(&output))?;
                 gpu.synchronize()?;
-                workload.output()
+                output.read()
             };
             let bytes = first().map_err(|e| anyhow!("{}", explain(e)))?;
-            let expected = verified.get(&problem.id());
             anyhow::ensure!(
-                expected == Some(&sha256_hex(&bytes)),
+                verified.get(&problem.id()) == Some(&sha256_hex(&bytes)),
                 "the output on {} is not the verified one",
                 problem.id()
             );
             sets.push((workload, bytes));
         }
-        let timed = || -> Result<(u32, Graph), DriverError> {
-            let once = time_once(gpu, &kernel, &self.shape, &sets[0].0)?;
-            let launches = job.suite.timing.launches.min(((BLOCK_TARGET_US / once) as u32).max(LEAST_LAUNCHES));
-            let graph = Graph::capture(gpu, || {
-                (0..launches)
-                    .try_for_each(|i| kernel.launch(gpu, &self.shape, &sets[i as usize % sets.len()].0.params()))
-            })?;
-            Ok((launches, graph))
-        };
-        let (launches, graph) = timed().map_err(|e| anyhow!("{}", explain(e)))?;
+        let once = time_once(gpu, &kernel, &sets[0].0)?;
+        let launches = job.suite.timing.launches.min(((BLOCK_TARGET_US / once) as u32).max(LEAST_LAUNCHES));
+        let outputs: Vec<Buffer> = (0..launches).map(|_| sets[0].0.output()).collect::<Result<_>>()?;
+        let graph = Graph::capture(gpu, || {
+            outputs
+                .iter()
+                .enumerate()
+                .try_for_each(|(i, output)| kernel.launch(gpu, &self.shape, &sets[i % sets.len()].0.params(output)))
+        });
+        let graph = graph.map_err(|e| anyhow!("{}", explain(e)))?;
         let events = (0..launches).map(|_| Ok((Event::new()?, Event::new()?))).collect::<Result<_>>()?;
-        Ok(Subject { name: module.variant.clone(), kernel, sets, launches, graph, events })
+        Ok(Subject { name: module.variant.clone(), kernel, sets, outputs, graph, events })
     }
 }
 
@@ -284,16 +328,20 @@ fn failure(shape: &Shape, subject: &str, why: &str) -> TimingFailure {
 }
 
 /// Microseconds of one warm launch.
-fn time_once(gpu: &Gpu, kernel: &Kernel, shape: &Shape, workload: &Workload) -> Result<f64, DriverError> {
-    let (Ok(start), Ok(end)) = (Event::new(), Event::new()) else { return Ok(BLOCK_TARGET_US) };
-    start.record(gpu)?;
-    kernel.launch(gpu, shape, &workload.params())?;
-    end.record(gpu)?;
-    gpu.synchronize()?;
-    end.us_since(&start)
+fn time_once(gpu: &Gpu, kernel: &Kernel, workload: &Workload) -> Result<f64> {
+    let (start, end, output) = (Event::new()?, Event::new()?, workload.output()?);
+    let timed = || -> Result<f64, DriverError> {
+        start.record(gpu)?;
+        kernel.launch(gpu, workload.shape(), &workload.params(&output))?;
+        end.record(gpu)?;
+        gpu.synchronize()?;
+        end.us_since(&start)
+    };
+    timed().map_err(|e| anyhow!("{}", explain(e)))
 }
 
 impl Subject<'_> {
+    /// Warms up, poisons every output again, times, and compares every output with the verified one of its set.
     fn block(
         &self,
         gpu: &Gpu,
@@ -301,54 +349,70 @@ impl Subject<'_> {
         warmup: u32,
         stamp: &Stamp,
         name: &str,
+        scratch: &mut [u8],
     ) -> Result<Block, DriverError> {
-        for (workload, _) in &self.sets {
-            workload.poison()?;
-        }
         let before = state(monitor);
         let us = match stamp.mode {
             Mode::Call => self.time_calls(gpu, warmup)?,
             Mode::Kernel => self.time_graph(gpu)?,
         };
         let after = state(monitor);
-        // Sets beyond the number of launches were not computed in this block.
-        let touched = self.sets.iter().take(self.launches as usize);
         let mut equal = true;
-        for (workload, verified) in touched {
-            equal &= workload.output()? == *verified;
+        for (i, output) in self.outputs.iter().enumerate() {
+            output.read_into(scratch)?;
+            equal &= *scratch == *self.sets[i % self.sets.len()].1;
         }
         Ok(stamp.block(name, us, [before, after], equal))
     }
 
-    fn launch(&self, gpu: &Gpu, i: u32) -> Result<(), DriverError> {
-        let (workload, _) = &self.sets[i as usize % self.sets.len()];
-        self.kernel.launch(gpu, workload.shape(), &workload.params())
+    fn launch(&self, gpu: &Gpu, i: usize) -> Result<(), DriverError> {
+        let workload = &self.sets[i % self.sets.len()].0;
+        self.kernel.launch(gpu, workload.shape(), &workload.params(&self.outputs[i % self.outputs.len()]))
+    }
+
+    /// Poison in every output and zeroes in every scratch, in the order of the stream.
+    fn start_afresh(&self, gpu: &Gpu) -> Result<(), DriverError> {
+        self.sets.iter().try_for_each(|(workload, _)| workload.forget(gpu))?;
+        self.outputs.iter().try_for_each(|output| output.fill(gpu, POISON))
     }
 
     fn time_calls(&self, gpu: &Gpu, warmup: u32) -> Result<Vec<f64>, DriverError> {
-        for i in 0..warmup {
-            self.launch(gpu, i)?;
-        }
+        (0..warmup as usize).try_for_each(|i| self.launch(gpu, i))?;
+        self.start_afresh(gpu)?;
         for (i, (start, end)) in self.events.iter().enumerate() {
             start.record(gpu)?;
-            self.launch(gpu, i as u32)?;
+            self.launch(gpu, i)?;
             end.record(gpu)?;
         }
         gpu.synchronize()?;
         self.events.iter().map(|(start, end)| end.us_since(start)).collect()
     }
 
-    /// The first replay warms up; the others are one sample each.
+    /// The first replay warms up, the second is the sample; the poison between them is outside the events.
     fn time_graph(&self, gpu: &Gpu) -> Result<Vec<f64>, DriverError> {
-        let replays = &self.events[..self.events.len().min(REPLAYS as usize)];
+        let (start, end) = &self.events[0];
         self.graph.launch(gpu)?;
-        for (start, end) in replays {
-            start.record(gpu)?;
-            self.graph.launch(gpu)?;
-            end.record(gpu)?;
-        }
+        self.start_afresh(gpu)?;
+        start.record(gpu)?;
+        self.graph.launch(gpu)?;
+        end.record(gpu)?;
         gpu.synchronize()?;
-        replays.iter().map(|(start, end)| Ok(end.us_since(start)? / f64::from(self.launches))).collect()
+        Ok(vec![end.us_since(start)? / self.outputs.len() as f64])
+    }
+
+    /// Memory that was written although it was not the kernel's to write, in words.
+    fn trespass(&self) -> Result<Option<&'static str>, DriverError> {
+        for (workload, _) in &self.sets {
+            if !workload.inputs_unchanged()? {
+                return Ok(Some("an input was written while timed"));
+            }
+        }
+        for output in &self.outputs {
+            if !self.sets[0].0.guards_intact(output)? {
+                return Ok(Some("a guard band was written while timed"));
+            }
+        }
+        Ok(None)
     }
 }
 

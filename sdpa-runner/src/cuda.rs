@@ -18,6 +18,19 @@ pub fn missing_driver() -> Option<String> {
     (!present).then(|| "no CUDA driver library on this machine; run on a machine with an NVIDIA GPU".to_owned())
 }
 
+/// The unique id of the first CUDA device, which needs no context: whoever computes on it now is not us.
+pub fn first_uuid() -> Result<String> {
+    result::init().map_err(|e| anyhow!("CUDA does not start: {}", explain(e)))?;
+    let ordinal = result::device::get(0).map_err(|e| anyhow!("no CUDA device: {}", explain(e)))?;
+    uuid_of(ordinal)
+}
+
+fn uuid_of(ordinal: sys::CUdevice) -> Result<String> {
+    let uuid = result::device::get_uuid(ordinal).map_err(cause)?;
+    let hex: String = uuid.bytes.iter().map(|b| format!("{:02x}", *b as u8)).collect();
+    Ok(format!("GPU-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]))
+}
+
 /// The first CUDA device, its primary context current on this thread, and one stream.
 pub struct Gpu {
     ordinal: sys::CUdevice,
@@ -64,15 +77,12 @@ fn describe(ordinal: sys::CUdevice) -> Result<Device> {
         // SAFETY: the ordinal is valid.
         unsafe { result::device::get_attribute(ordinal, attribute) }.map(|v| v as u32).map_err(cause)
     };
-    let uuid = result::device::get_uuid(ordinal).map_err(cause)?;
-    let hex: String = uuid.bytes.iter().map(|b| format!("{:02x}", *b as u8)).collect();
-    let uuid = format!("GPU-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
     let mut version = 0;
     // SAFETY: writes one integer.
     unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(cause)?;
     Ok(Device {
         name: result::device::get_name(ordinal).map_err(cause)?,
-        uuid,
+        uuid: uuid_of(ordinal)?,
         capability: (
             attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
             attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
@@ -136,7 +146,9 @@ impl Buffer {
             let base = result::malloc_sync(len + 2 * GUARD_BYTES).map_err(cause)?;
             let buffer = Buffer { base, len };
             result::memset_d8_sync(base, GUARD, len + 2 * GUARD_BYTES).map_err(cause)?;
-            buffer.fill(fill).map_err(cause)?;
+            result::memset_d8_sync(buffer.address(), fill, len).map_err(cause)?;
+            // These memsets return before they are done, and our stream does not wait for theirs.
+            result::ctx::synchronize().map_err(cause)?;
             Ok(buffer)
         }
     }
@@ -154,18 +166,24 @@ impl Buffer {
         self.base + GUARD_BYTES as u64
     }
 
-    /// Sets every byte, guards excepted.
-    pub fn fill(&self, value: u8) -> Result<(), DriverError> {
-        // SAFETY: within the allocation.
-        unsafe { result::memset_d8_sync(self.address(), value, self.len) }
+    /// Sets every byte, guards excepted, in the order of the stream.
+    pub fn fill(&self, gpu: &Gpu, value: u8) -> Result<(), DriverError> {
+        // SAFETY: within the allocation; the stream is alive.
+        unsafe { result::memset_d8_async(self.address(), value, self.len, gpu.stream) }
     }
 
-    /// The bytes, guards excepted.
+    /// The bytes, guards excepted. Synchronise first.
     pub fn read(&self) -> Result<Vec<u8>, DriverError> {
         let mut bytes = vec![0; self.len];
-        // SAFETY: within the allocation.
-        unsafe { result::memcpy_dtoh_sync(&mut bytes, self.address()) }?;
+        self.read_into(&mut bytes)?;
         Ok(bytes)
+    }
+
+    /// The same into memory that is there; `bytes` has the buffer's length.
+    pub fn read_into(&self, bytes: &mut [u8]) -> Result<(), DriverError> {
+        assert_eq!(bytes.len(), self.len, "the copy has the buffer's length");
+        // SAFETY: within the allocation, and within `bytes`.
+        unsafe { result::memcpy_dtoh_sync(bytes, self.address()) }
     }
 
     /// Whether both guard bands still hold what they held.

@@ -5,52 +5,82 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use half::f16;
 use kbench::evidence::Errors;
-use kbench::job::{ErrorsJob, Event, output_file};
+use kbench::job::{ErrorsJob, Event, Rows, output_file, rows_file};
 use kbench::shape::{Problem, Shape};
 
 use crate::events::{emit, progress};
 use crate::inputs::Inputs;
 use crate::reference::attention;
 
-/// Runs the job: the reference of a problem is computed once for all subjects, and only if one has an output.
+/// Runs the job: the reference of a problem is computed once for all subjects, and only for rows that one computed.
 pub fn run(job: &ErrorsJob) -> Result<()> {
     for (i, problem) in job.problems.iter().enumerate() {
         progress(i, job.problems.len(), &format!("float64 reference of {}", problem.id()));
-        let read = |dir: &Path| read_output(&dir.join(output_file(problem)), &problem.shape);
         let mut outputs = Vec::new();
         for (subject, dir) in &job.outputs {
-            if let Some(output) = read(dir)? {
+            if let Some(output) = Output::read(dir, problem)? {
                 outputs.push((subject, output));
             }
         }
         if outputs.is_empty() {
             continue;
         }
-        let reference = Reference::of(problem);
-        let control = outputs.iter().find(|(subject, _)| **subject == job.control).map(|(_, output)| output.clone());
-        for (subject, output) in outputs {
-            let errors = reference.errors(&problem.shape, &output, control.as_deref(), job.bad_element);
-            emit(&Event::Compared { subject: subject.clone(), problem: problem.clone(), errors });
+        let reference = Reference::of(problem, &outputs.iter().map(|(_, output)| output).collect::<Vec<_>>());
+        let control = outputs.iter().find(|(subject, _)| **subject == job.control).map(|(_, output)| output);
+        for (subject, output) in &outputs {
+            let errors = reference.errors(&problem.shape, output, control, job.bad_element);
+            emit(&Event::Compared { subject: (*subject).clone(), problem: problem.clone(), errors });
         }
     }
     Ok(())
 }
 
-/// The FP16 output in a file; `None` when there is none.
-fn read_output(path: &Path, shape: &Shape) -> Result<Option<Vec<f16>>> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("failed to read `{}`", path.display())),
-    };
-    ensure!(
-        bytes.len() == shape.q_len() * 2,
-        "`{}` has {} bytes, {} expected",
-        path.display(),
-        bytes.len(),
-        shape.q_len() * 2
-    );
-    Ok(Some(bytes.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b)).collect()))
+/// An output, and which of its rows were computed.
+#[derive(Clone)]
+struct Output {
+    values: Vec<f16>,
+    computed: Vec<bool>,
+}
+
+impl Output {
+    /// The output of a problem in a subject's directory; `None` when there is none.
+    fn read(dir: &Path, problem: &Problem) -> Result<Option<Output>> {
+        let (path, shape) = (dir.join(output_file(problem)), &problem.shape);
+        let Some(bytes) = read_if_there(&path)? else { return Ok(None) };
+        let wanted = shape.q_len() * 2;
+        ensure!(bytes.len() == wanted, "`{}` has {} bytes, {wanted} expected", path.display(), bytes.len());
+        let values = bytes.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b)).collect();
+        let computed = match read_if_there(&dir.join(rows_file(problem)))? {
+            None => vec![true; row_count(shape)],
+            Some(text) => flags(shape, &serde_json::from_slice::<Vec<Rows>>(&text)?)?,
+        };
+        Ok(Some(Output { values, computed }))
+    }
+}
+
+fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("failed to read `{}`", path.display())),
+    }
+}
+
+fn row_count(shape: &Shape) -> usize {
+    shape.batch_heads() * shape.seq_q as usize
+}
+
+/// One flag per head and row.
+fn flags(shape: &Shape, rows: &[Rows]) -> Result<Vec<bool>> {
+    let mut flags = vec![false; row_count(shape)];
+    for part in rows {
+        let first = part.head as usize * shape.seq_q as usize + part.first as usize;
+        let slots =
+            flags.get_mut(first..first + part.count as usize).context("computed rows lie outside the output")?;
+        slots.fill(true);
+    }
+    ensure!(flags.contains(&true), "no row of {} was computed", shape.name);
+    Ok(flags)
 }
 
 /// Both float64 results of a problem.
@@ -60,17 +90,20 @@ struct Reference {
 }
 
 impl Reference {
-    fn of(problem: &Problem) -> Reference {
+    fn of(problem: &Problem, outputs: &[&Output]) -> Reference {
         let Inputs { q, k, v } = Inputs::of(problem);
+        let wanted: Vec<bool> =
+            (0..row_count(&problem.shape)).map(|row| outputs.iter().any(|o| o.computed[row])).collect();
+        let shape = &problem.shape;
         Reference {
-            dequantised: attention(&problem.shape, &q.dequantised(), &k.dequantised(), &v.dequantised()),
-            original: attention(&problem.shape, &q.exact(), &k.exact(), &v.exact()),
+            dequantised: attention(shape, &q.dequantised(), &k.dequantised(), &v.dequantised(), &wanted),
+            original: attention(shape, &q.exact(), &k.exact(), &v.exact(), &wanted),
         }
     }
 
-    fn errors(&self, shape: &Shape, output: &[f16], control: Option<&[f16]>, bad_element: f64) -> Errors {
+    fn errors(&self, shape: &Shape, output: &Output, control: Option<&Output>, bad_element: f64) -> Errors {
         let mut errors = Errors {
-            elements: output.len() as u64,
+            elements: 0,
             nan: 0,
             inf: 0,
             kernel_max: 0.0,
@@ -81,12 +114,14 @@ impl Reference {
             end_to_end_mean: 0.0,
             bad_share: 0.0,
             reference_amax: 0.0,
-            from_control_max: control.map(|c| max_difference(output, c)),
+            from_control_max: control.map(|c| max_difference(shape, output, c)),
         };
         let mut worst = 0;
         let mut bad = 0u64;
-        for (i, ((out, dequantised), original)) in output.iter().zip(&self.dequantised).zip(&self.original).enumerate()
-        {
+        let head_dim = shape.head_dim as usize;
+        for (i, out) in output.values.iter().enumerate().filter(|(i, _)| output.computed[i / head_dim]) {
+            let (dequantised, original) = (self.dequantised[i], self.original[i]);
+            errors.elements += 1;
             errors.floor_max = errors.floor_max.max((dequantised - original).abs());
             errors.reference_amax = errors.reference_amax.max(dequantised.abs());
             let out = out.to_f64();
@@ -118,8 +153,10 @@ impl Reference {
 }
 
 /// The largest difference; the largest number there is where exactly one side is finite (JSON has no infinity).
-fn max_difference(a: &[f16], b: &[f16]) -> f64 {
-    a.iter().zip(b).fold(0.0, |max, (x, y)| {
+fn max_difference(shape: &Shape, a: &Output, b: &Output) -> f64 {
+    let both = |i: usize| a.computed[i / shape.head_dim as usize] && b.computed[i / shape.head_dim as usize];
+    let pairs = a.values.iter().zip(&b.values).enumerate().filter(|(i, _)| both(*i));
+    pairs.fold(0.0, |max, (_, (x, y))| {
         let difference = (x.to_f64() - y.to_f64()).abs();
         if x.to_bits() == y.to_bits() {
             max
@@ -146,15 +183,38 @@ mod tests {
         Problem { shape: "ragged-causal".parse().unwrap(), seed: 0, distribution: Distribution::Normal }
     }
 
-    fn perfect(reference: &Reference) -> Vec<f16> {
-        reference.dequantised.iter().map(|x| f16::from_f64(*x)).collect()
+    fn whole(problem: &Problem, values: Vec<f16>) -> Output {
+        Output { values, computed: vec![true; row_count(&problem.shape)] }
+    }
+
+    fn reference(problem: &Problem) -> Reference {
+        Reference::of(problem, &[&whole(problem, Vec::new())])
+    }
+
+    fn perfect(problem: &Problem, reference: &Reference) -> Output {
+        whole(problem, reference.dequantised.iter().map(|x| f16::from_f64(*x)).collect())
+    }
+
+    #[test]
+    fn rows_that_were_not_computed_are_left_out_and_those_that_were_are_not() {
+        let problem = problem();
+        let reference = reference(&problem);
+        let mut output = perfect(&problem, &reference);
+        output.values[64 * 77..].fill(f16::NAN);
+        output.computed = flags(&problem.shape, &[Rows { head: 0, first: 0, count: 77 }]).unwrap();
+        let errors = reference.errors(&problem.shape, &output, None, 0.06);
+        assert_eq!((errors.elements, errors.nan), (64 * 77, 0));
+        output.values[64 * 3] = f16::NAN;
+        assert_eq!(reference.errors(&problem.shape, &output, None, 0.06).nan, 1);
+        assert!(flags(&problem.shape, &[Rows { head: 2, first: 70, count: 8 }]).is_err());
+        assert!(flags(&problem.shape, &[]).is_err());
     }
 
     #[test]
     fn a_perfect_kernel_has_the_quantisation_floor_as_its_end_to_end_error() {
         let problem = problem();
-        let reference = Reference::of(&problem);
-        let output = perfect(&reference);
+        let reference = reference(&problem);
+        let output = perfect(&problem, &reference);
         let errors = reference.errors(&problem.shape, &output, Some(&output), 0.06);
         assert!(errors.kernel_max < 2e-3 && errors.kernel_max > 0.0, "{errors:?}");
         assert!((errors.end_to_end_max - errors.floor_max).abs() < 2e-3, "{errors:?}");
@@ -165,11 +225,11 @@ mod tests {
     #[test]
     fn one_wrong_element_is_found_wherever_it_is() {
         let problem = problem();
-        let reference = Reference::of(&problem);
-        let good = perfect(&reference);
-        for (index, value) in [(0, 9.0), (64 * 77 + 65, f32::NAN), (good.len() - 1, f32::INFINITY)] {
+        let reference = reference(&problem);
+        let good = perfect(&problem, &reference);
+        for (index, value) in [(0, 9.0), (64 * 77 + 65, f32::NAN), (good.values.len() - 1, f32::INFINITY)] {
             let mut output = good.clone();
-            output[index] = f16::from_f32(value);
+            output.values[index] = f16::from_f32(value);
             let errors = reference.errors(&problem.shape, &output, Some(&good), 0.06);
             assert_eq!(errors.worst_at, coordinate(&problem.shape, index));
             assert_eq!(errors.nan + errors.inf, u64::from(!value.is_finite()));
@@ -182,8 +242,8 @@ mod tests {
     #[test]
     fn an_untouched_output_is_all_nan() {
         let problem = problem();
-        let reference = Reference::of(&problem);
-        let poisoned = vec![f16::from_bits(0xffff); problem.shape.q_len()];
+        let reference = reference(&problem);
+        let poisoned = whole(&problem, vec![f16::from_bits(0xffff); problem.shape.q_len()]);
         let errors = reference.errors(&problem.shape, &poisoned, None, 0.06);
         assert_eq!(errors.nan, errors.elements);
     }

@@ -113,6 +113,11 @@ fn quantise(original: Vec<f16>, head_size: usize) -> Tensor {
 }
 
 impl Tensor {
+    /// The scales as the device holds them.
+    pub fn scale_bytes(&self) -> Vec<u8> {
+        self.scales.iter().flat_map(|s| s.to_le_bytes()).collect()
+    }
+
     /// The originals in float64.
     pub fn exact(&self) -> Vec<f64> {
         self.original.par_iter().map(|x| x.to_f64()).collect()

@@ -8,7 +8,7 @@ use kbench::job::{Event, LaunchJob, output_file};
 use kbench::shape::Problem;
 use sha2::{Digest, Sha256};
 
-use crate::cuda::{Gpu, LoadedModule, explain};
+use crate::cuda::{Gpu, LoadedModule, POISON, explain};
 use crate::events::{emit, progress};
 use crate::inputs::Inputs;
 use crate::workload::{Workload, load_echoed};
@@ -18,31 +18,20 @@ use crate::workload::{Workload, load_echoed};
 pub fn run(job: &LaunchJob) -> Result<()> {
     let gpu = Gpu::open()?;
     std::fs::create_dir_all(&job.out_dir).with_context(|| format!("failed to create `{}`", job.out_dir.display()))?;
-    let module = load_echoed(&job.module)?;
     for (i, problem) in job.problems.iter().enumerate() {
         progress(i, job.problems.len(), &format!("{} on {}", job.module.variant, problem.id()));
         let inputs = Inputs::of(problem);
+        // Loaded anew for each problem: nothing that a kernel kept in the module survives.
+        let module = load_echoed(&job.module)?;
         let result = solve(&gpu, job, &module, problem, &inputs)?;
         let fault = result.is_err();
-        let outcome = result.unwrap_or_else(|error| failed(problem, &explain(error)));
+        let outcome = result.unwrap_or_else(|error| LaunchOutcome::failed(problem, &explain(error)));
         emit(&Event::Launched { outcome });
         if fault {
             break;
         }
     }
     Ok(())
-}
-
-/// The outcome of a launch that gave no output.
-fn failed(problem: &Problem, why: &str) -> LaunchOutcome {
-    LaunchOutcome {
-        problem: problem.clone(),
-        failure: Some(why.to_owned()),
-        output_sha256: None,
-        repeat_equal: false,
-        inputs_unchanged: false,
-        guards_intact: false,
-    }
 }
 
 /// The inner result is the kernel's fault, the outer one ours.
@@ -58,12 +47,13 @@ fn solve(
         record.with_context(|| format!("`{}` has no entry for D={}", job.module.variant, problem.shape.head_dim))?;
     let kernel = module.kernel(record, gpu)?;
     let workload = Workload::upload(problem, inputs, record.workspace_bytes)?;
-    let params = workload.params();
+    let output = workload.output()?;
     let launch = || -> Result<Vec<u8>, DriverError> {
-        workload.poison()?;
-        kernel.launch(gpu, &problem.shape, &params)?;
+        workload.forget(gpu)?;
+        output.fill(gpu, POISON)?;
+        kernel.launch(gpu, &problem.shape, &workload.params(&output))?;
         gpu.synchronize()?;
-        workload.output()
+        output.read()
     };
     let outcome = || -> Result<(Vec<u8>, LaunchOutcome), DriverError> {
         let first = launch()?;
@@ -74,7 +64,9 @@ fn solve(
             output_sha256: Some(sha256_hex(&first)),
             repeat_equal: first == second,
             inputs_unchanged: workload.inputs_unchanged()?,
-            guards_intact: workload.guards_intact()?,
+            guards_intact: workload.guards_intact(&output)?,
+            sampled_ctas: None,
+            findings: Vec::new(),
         };
         Ok((first, outcome))
     };

@@ -4,6 +4,7 @@
 mod bench;
 mod cuda;
 mod e4m3;
+mod emulate;
 mod errors;
 mod events;
 mod inputs;
@@ -17,11 +18,15 @@ use std::io::{BufRead, Read};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use kbench::job::{EXIT_BAD_JOB, EXIT_DONE, EXIT_ERROR, Event, Job};
+use kbench::job::{EXIT_BAD_JOB, EXIT_DONE, EXIT_ERROR, Event, Executor, Job};
 
 use crate::events::emit;
 
 fn main() -> ExitCode {
+    if let Err(error) = events::claim_standard_output() {
+        eprintln!("error: standard output cannot be claimed: {error}");
+        return ExitCode::from(EXIT_ERROR as u8);
+    }
     let mut line = String::new();
     let read = std::io::stdin().lock().read_line(&mut line);
     let job = match read.map_err(anyhow::Error::from).and_then(|_| Ok(serde_json::from_str::<Job>(&line)?)) {
@@ -57,6 +62,7 @@ fn run(job: &Job) -> Result<()> {
     match job {
         Job::Errors(job) => return errors::run(job),
         Job::Probe => return probe(),
+        Job::Launch(job) if job.executor == Executor::Emulator => return emulate::run(job),
         Job::Launch(_) | Job::Bench(_) => {}
     }
     if let Some(why) = cuda::missing_driver() {
@@ -76,7 +82,8 @@ fn probe() -> Result<()> {
         emit(&Event::NoDevice { why });
         return Ok(());
     }
-    let others = nvml::Monitor::connect("").map(|m| m.compute_processes()).unwrap_or_default();
+    let others = cuda::first_uuid().ok().and_then(|uuid| nvml::Monitor::connect(&uuid));
+    let others = others.map(|m| m.compute_processes()).unwrap_or_default();
     match cuda::Gpu::open() {
         Err(error) => emit(&Event::NoDevice { why: format!("{error:#}; check `nvidia-smi`") }),
         Ok(gpu) => {

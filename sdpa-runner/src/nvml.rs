@@ -29,7 +29,7 @@ impl Monitor {
     }
 
     fn device(&self) -> Option<Device<'_>> {
-        self.nvml.device_by_uuid(self.uuid.as_str()).or_else(|_| self.nvml.device_by_index(0)).ok()
+        self.nvml.device_by_uuid(self.uuid.as_str()).ok()
     }
 
     /// Adds what only NVML knows to what the driver said of the device.
@@ -63,7 +63,7 @@ impl Monitor {
         }
     }
 
-    /// Processes that compute on the device, as `pid name`. Ask before this process does.
+    /// Processes that compute on the device, as `pid name`; this process too, once it has a context.
     pub fn compute_processes(&self) -> Vec<String> {
         let processes = self.device().and_then(|device| device.running_compute_processes().ok()).unwrap_or_default();
         let name = |pid: u32| self.nvml.sys_process_name(pid, 64).unwrap_or_else(|_| "(name unknown)".to_owned());

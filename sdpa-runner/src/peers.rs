@@ -49,6 +49,11 @@ impl Peer {
         Ok(peer)
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// One question, one answer. An answer that is not ok becomes an error with its remedy.
     fn ask(&mut self, question: &Value) -> Result<Value> {
         let name = self.name.clone();

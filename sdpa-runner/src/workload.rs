@@ -1,4 +1,4 @@
-//! A problem on the device: guarded inputs, a poisoned output, and the parameters that point at them.
+//! A problem on the device: guarded inputs, poisoned outputs, and the parameters that point at them.
 
 use anyhow::Result;
 use cudarc::driver::DriverError;
@@ -6,13 +6,12 @@ use kbench::job::Module;
 use kbench::shape::{Problem, Shape};
 use sdpa_kernel::abi::{Config, Params};
 
-use crate::cuda::{Buffer, LoadedModule, POISON};
-use crate::inputs::{Inputs, Tensor};
+use crate::cuda::{Buffer, Gpu, LoadedModule, POISON};
+use crate::inputs::Inputs;
 
-/// Inputs and output of one problem in device memory.
+/// Inputs and scratch of one problem in device memory. Outputs are apart: every launch that counts has its own.
 pub struct Workload {
     inputs: Vec<(Buffer, Vec<u8>)>,
-    output: Buffer,
     workspace: Option<Buffer>,
     shape: Shape,
 }
@@ -22,14 +21,18 @@ impl Workload {
     pub fn upload(problem: &Problem, inputs: &Inputs, workspace_bytes: u32) -> Result<Workload> {
         let tensors = [&inputs.q, &inputs.k, &inputs.v];
         let codes = tensors.iter().map(|t| t.codes.clone());
-        let scales = tensors.iter().map(|t| scale_bytes(t));
+        let scales = tensors.iter().map(|t| t.scale_bytes());
         let inputs = codes.chain(scales).map(|bytes| Ok((Buffer::holding(&bytes)?, bytes)));
         Ok(Workload {
             inputs: inputs.collect::<Result<_>>()?,
-            output: Buffer::filled(problem.shape.q_len() * 2, POISON)?,
             workspace: (workspace_bytes > 0).then(|| Buffer::filled(workspace_bytes as usize, 0)).transpose()?,
             shape: problem.shape.clone(),
         })
+    }
+
+    /// A poisoned output of this problem's size.
+    pub fn output(&self) -> Result<Buffer> {
+        Buffer::filled(self.shape.q_len() * 2, POISON)
     }
 
     /// Sizes.
@@ -37,38 +40,15 @@ impl Workload {
         &self.shape
     }
 
-    /// Parameters for a launch.
-    pub fn params(&self) -> Params {
-        let address = |i: usize| self.inputs[i].0.address();
-        let shape = &self.shape;
-        Params {
-            q: address(0),
-            k: address(1),
-            v: address(2),
-            q_scale: address(3),
-            k_scale: address(4),
-            v_scale: address(5),
-            out: self.output.address(),
-            workspace: self.workspace.as_ref().map_or(0, Buffer::address),
-            batch: shape.batch as i32,
-            heads: shape.heads as i32,
-            seq_q: shape.seq_q as i32,
-            seq_kv: shape.seq_kv as i32,
-            head_dim: shape.head_dim as i32,
-            causal: i32::from(shape.causal),
-            causal_offset: shape.causal_offset(),
-            softmax_scale: shape.softmax_scale(),
-        }
+    /// Parameters for a launch that writes `output`.
+    pub fn params(&self, output: &Buffer) -> Params {
+        let addresses = [0, 1, 2, 3, 4, 5].map(|i: usize| self.inputs[i].0.address());
+        params(&self.shape, addresses, output.address(), self.workspace.as_ref().map_or(0, Buffer::address))
     }
 
-    /// Fills the output with NaN.
-    pub fn poison(&self) -> Result<(), DriverError> {
-        self.output.fill(POISON)
-    }
-
-    /// The output's bytes.
-    pub fn output(&self) -> Result<Vec<u8>, DriverError> {
-        self.output.read()
+    /// Zeroes the scratch, so that nothing is remembered.
+    pub fn forget(&self, gpu: &Gpu) -> Result<(), DriverError> {
+        self.workspace.as_ref().map_or(Ok(()), |workspace| workspace.fill(gpu, 0))
     }
 
     /// Whether every input byte is what was uploaded.
@@ -81,9 +61,9 @@ impl Workload {
         Ok(true)
     }
 
-    /// Whether nothing around inputs and output was written.
-    pub fn guards_intact(&self) -> Result<bool, DriverError> {
-        for buffer in self.inputs.iter().map(|(buffer, _)| buffer).chain([&self.output]).chain(&self.workspace) {
+    /// Whether nothing around inputs, scratch and `output` was written.
+    pub fn guards_intact(&self, output: &Buffer) -> Result<bool, DriverError> {
+        for buffer in self.inputs.iter().map(|(buffer, _)| buffer).chain([output]).chain(&self.workspace) {
             if !buffer.guards_intact()? {
                 return Ok(false);
             }
@@ -92,8 +72,27 @@ impl Workload {
     }
 }
 
-fn scale_bytes(tensor: &Tensor) -> Vec<u8> {
-    tensor.scales.iter().flat_map(|s| s.to_le_bytes()).collect()
+/// Parameters of a launch; `inputs` are the addresses of q, k, v and their scales.
+pub fn params(shape: &Shape, inputs: [u64; 6], out: u64, workspace: u64) -> Params {
+    let [q, k, v, q_scale, k_scale, v_scale] = inputs;
+    Params {
+        q,
+        k,
+        v,
+        q_scale,
+        k_scale,
+        v_scale,
+        out,
+        workspace,
+        batch: shape.batch as i32,
+        heads: shape.heads as i32,
+        seq_q: shape.seq_q as i32,
+        seq_kv: shape.seq_kv as i32,
+        head_dim: shape.head_dim as i32,
+        causal: i32::from(shape.causal),
+        causal_offset: shape.causal_offset(),
+        softmax_scale: shape.softmax_scale(),
+    }
 }
 
 /// Loads a module and refuses it when what it says of itself is not what it was asked for.

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::console::Step;
 use crate::cubin::{Cubin, hex, sha256_hex};
-use crate::files::write_whole;
+use crate::files::{all_files, write_whole};
 use crate::layout::Layout;
 use crate::ptxas;
 use crate::toolchain::Toolchain;
@@ -24,7 +24,7 @@ const HEAD_DIMS: [u32; 2] = [64, 128];
 /// Flags of nvcc besides the target and the variant's definitions.
 const NVCC_FLAGS: [&str; 4] = ["-ptx", "-std=c++17", "-O3", "-lineinfo"];
 /// Changes when the meaning of a cached build does.
-const CACHE_VERSION: &str = "sdpa-build/1";
+const CACHE_VERSION: &str = "sdpa-build/2";
 
 /// One build, and where its files are.
 #[derive(Clone, Debug)]
@@ -113,6 +113,10 @@ fn build_one(
         Err(error) => return Ok(Err(fail(format!("{error:#}")))),
     };
     write_whole(&work.path().join("build.json"), serde_json::to_string_pretty(&record)?.as_bytes())?;
+    // What is there and does not hold is in the way: a cache entry that lost a file, or was cut short.
+    if dir.exists() && cached_record(&dir, variant).is_none() {
+        let _ = std::fs::remove_dir_all(&dir);
+    }
     // Two processes may build the same thing at once: whoever renames first wins, the other's files are the same.
     if std::fs::rename(work.path(), &dir).is_err() {
         ensure!(cached_record(&dir, variant).is_some(), "failed to move a build to `{}`", dir.display());
@@ -149,7 +153,7 @@ fn content_key(
         part(text.as_bytes());
     }
     arguments.iter().for_each(|argument| part(argument.as_bytes()));
-    let mut files = headers(&cuda.join("include"))?;
+    let mut files = all_files(&cuda.join("include"))?;
     files.push(cuda.join(&variant.source));
     for file in files {
         let bytes = std::fs::read(&file).with_context(|| format!("failed to read `{}`", file.display()))?;
@@ -159,24 +163,13 @@ fn content_key(
     Ok(hex(&hash.finalize())[..32].to_owned())
 }
 
-/// Every file under a folder, in a fixed order.
-fn headers(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    let entries = std::fs::read_dir(dir).with_context(|| format!("failed to read `{}`", dir.display()))?;
-    for entry in entries {
-        let path = entry?.path();
-        if path.is_dir() { files.extend(headers(&path)?) } else { files.push(path) }
-    }
-    files.sort();
-    Ok(files)
-}
-
 /// The record of a finished build, if its files are still the ones it was written for.
 fn cached_record(dir: &Path, variant: &Variant) -> Option<BuildRecord> {
     let mut record: BuildRecord = serde_json::from_slice(&std::fs::read(dir.join("build.json")).ok()?).ok()?;
     let intact =
         |file: &str, sha256: &str| std::fs::read(dir.join(file)).is_ok_and(|bytes| sha256_hex(&bytes) == sha256);
-    if !intact("kernel.ptx", &record.ptx_sha256) || !intact("kernel.cubin", &record.cubin_sha256) {
+    let whole = intact("kernel.ptx", &record.ptx_sha256) && intact("kernel.cubin", &record.cubin_sha256);
+    if !whole || !dir.join("ptxas.txt").is_file() {
         return None;
     }
     // Two names may share one build; the name is not part of what was compiled.
@@ -253,6 +246,7 @@ fn describe(toolchain: &Toolchain, variant: &Variant, arch: &str, key: &str, wor
         ptxas: toolchain.ptxas_version.clone(),
         ptx_sha256: sha256_hex(&ptx),
         cubin_sha256: sha256_hex(&image),
+        global_bytes: resources.global_bytes,
         entries,
         warnings: resources
             .messages

@@ -20,21 +20,47 @@ pub struct SourceState {
     pub diff_sha256: Option<String>,
     /// Compiler of the pipeline.
     pub rustc: Option<String>,
+    /// SHA-256 over the kernels, suites and peers: what a dist folder carries as source.
+    pub sources_sha256: Option<String>,
+}
+
+/// A hash over the names and contents of everything that is read at run time.
+fn sources_sha256(layout: &Layout) -> Option<String> {
+    let mut listing = String::new();
+    for folder in [layout.cuda(), layout.suites(), layout.peers()] {
+        for file in crate::files::all_files(&folder).ok()? {
+            let name = file.strip_prefix(&layout.root).ok()?.display().to_string();
+            if !name.contains("__pycache__") {
+                listing.push_str(&format!("{name} {}\n", sha256_hex(&std::fs::read(&file).ok()?)));
+            }
+        }
+    }
+    Some(sha256_hex(listing.as_bytes()))
 }
 
 impl SourceState {
-    /// Asks git and rustc, or reads the dist folder's file.
+    /// Asks git and rustc, or reads the dist folder's file and looks whether its sources are still those.
     pub fn of(layout: &Layout) -> SourceState {
         if layout.is_dist() {
             let text = std::fs::read(layout.root.join(DIST_FILE)).unwrap_or_default();
-            return serde_json::from_slice(&text).unwrap_or_default();
+            let mut state: SourceState = serde_json::from_slice(&text).unwrap_or_default();
+            let now = sources_sha256(layout);
+            if state.sources_sha256 != now {
+                (state.dirty, state.diff_sha256, state.sources_sha256) = (Some(true), now.clone(), now);
+            }
+            return state;
         }
         let git = |arguments: &[&str]| output(&layout.root, "git", arguments);
         let status = git(&["status", "--porcelain"]);
         let dirty = status.as_ref().map(|s| !s.is_empty());
+        let untracked = git(&["ls-files", "--others", "--exclude-standard"]).unwrap_or_default();
+        let new_files: String = untracked
+            .lines()
+            .map(|file| format!("{file} {}\n", sha256_hex(&std::fs::read(layout.root.join(file)).unwrap_or_default())))
+            .collect();
         let differences = match (&status, dirty) {
             (Some(status), Some(true)) => {
-                git(&["diff", "HEAD"]).map(|diff| sha256_hex(format!("{status}\n{diff}").as_bytes()))
+                git(&["diff", "HEAD"]).map(|diff| sha256_hex(format!("{status}\n{diff}\n{new_files}").as_bytes()))
             }
             _ => None,
         };
@@ -43,6 +69,7 @@ impl SourceState {
             dirty,
             diff_sha256: differences,
             rustc: output(&layout.root, "rustc", &["--version"]),
+            sources_sha256: sources_sha256(layout),
         }
     }
 
@@ -58,10 +85,10 @@ fn output(dir: &Path, program: &str, arguments: &[&str]) -> Option<String> {
 }
 
 /// What can be said before anything ran.
-pub fn collect(source: &SourceState, toolchain: Option<&Toolchain>) -> Environment {
+pub fn collect(source: &SourceState, toolchain: Option<&Toolchain>, started: jiff::Timestamp) -> Environment {
     let source = source.clone();
     Environment {
-        started: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        started: started.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         command: std::env::args().collect(),
         commit: source.commit,
         dirty: source.dirty,

@@ -1,13 +1,12 @@
 //! `report`, `verify`, `history`: reading finished runs. Nothing here measures; `verify` judges again from the samples.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use kbench::decision::decide;
-use kbench::evidence::Mode;
 use kbench::gate::significant;
-use kbench::judge::{compare, judge};
-use kbench::report::{Format, RunView, headline, markdown_file, render};
+use kbench::judge::judge;
+use kbench::report::{Format, HistoryPoint, PastRun, RunView, headline, html, markdown_file, render};
 
 use crate::run_dir::RunDir;
 
@@ -18,6 +17,8 @@ pub enum ReportFormat {
     Table,
     /// Markdown.
     Md,
+    /// One page with plots, as in report.html.
+    Html,
 }
 
 /// The report of a whole run.
@@ -37,6 +38,7 @@ pub fn report(path: &Path, format: ReportFormat) -> Result<String> {
     Ok(match format {
         ReportFormat::Table => format!("{}\n{}", render(&view, Format::Table), headline(&view)),
         ReportFormat::Md => markdown_file(&view),
+        ReportFormat::Html => html(&view, &earlier_runs(&run, &suite.name)?),
     })
 }
 
@@ -73,16 +75,22 @@ pub fn verify(path: &Path) -> Result<Vec<String>> {
 
 /// One line for each run under a folder, oldest first.
 pub fn history(runs: &Path) -> Result<Vec<String>> {
+    let paths = run_paths(runs)?;
+    Ok(paths
+        .iter()
+        .map(|path| history_line(path).unwrap_or_else(|error| format!("{}: {error:#}", path.display())))
+        .collect())
+}
+
+/// Run directories under a folder, oldest first: their names begin with the time.
+fn run_paths(runs: &Path) -> Result<Vec<PathBuf>> {
     let mut paths: Vec<_> = match std::fs::read_dir(runs) {
         Ok(entries) => entries.flatten().map(|e| e.path()).filter(|p| p.join("suite.toml").is_file()).collect(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(error).with_context(|| format!("failed to read `{}`", runs.display())),
     };
     paths.sort();
-    Ok(paths
-        .iter()
-        .map(|path| history_line(path).unwrap_or_else(|error| format!("{}: {error:#}", path.display())))
-        .collect())
+    Ok(paths)
 }
 
 fn history_line(path: &Path) -> Result<String> {
@@ -90,13 +98,43 @@ fn history_line(path: &Path) -> Result<String> {
     if !run.is_whole() {
         return Ok(format!("{}  interrupted; continue it with --resume", run.name()));
     }
+    let past = past_run(&run)?;
+    let device = past.device.as_deref().unwrap_or("no GPU");
+    let times: Vec<String> =
+        past.medians.iter().map(|m| format!("{} {} {} us", m.variant, m.shape, significant(m.p50_us))).collect();
+    Ok(format!("{}  {device}  {}  {}", run.name(), past.decision, times.join(", ")))
+}
+
+fn past_run(run: &RunDir) -> Result<PastRun> {
     let (suite, evidence) = (run.suite()?, run.evidence()?);
-    let (environment, _, decision) = run.judgement()?;
-    let device = environment.device.map_or_else(|| "no GPU".to_owned(), |d| d.name);
-    let times: Vec<String> = compare(&suite, &evidence.samples)
-        .iter()
-        .filter(|c| c.mode == Mode::Kernel && suite.variant_names().any(|v| v == c.subject))
-        .map(|c| format!("{} {} {} us", c.subject, c.shape, significant(c.time_us.p50)))
-        .collect();
-    Ok(format!("{}  {device}  {}  {}", run.name(), decision.headline, times.join(", ")))
+    let (environment, gates, decision) = run.judgement()?;
+    let name = run.name();
+    Ok(PastRun::of(&RunView {
+        name: &name,
+        suite: &suite,
+        evidence: &evidence,
+        gates: &gates,
+        decision: &decision,
+        environment: &environment,
+    }))
+}
+
+/// Whole runs of a suite beside `run` that began before it, oldest first. One that cannot be read is in the list with
+/// its reason: it may be damaged, or older than today's files.
+pub fn earlier_runs(run: &RunDir, suite: &str) -> Result<Vec<HistoryPoint>> {
+    // Also where the run was named by a relative path, which has no parent to look into.
+    let path = std::path::absolute(&run.path)?;
+    let folder = path.parent().context("a run directory lies in a folder")?;
+    let earlier = run_paths(folder)?.into_iter().filter(|other| *other < path);
+    Ok(earlier.filter_map(|other| history_point(&RunDir { path: other }, suite)).collect())
+}
+
+fn history_point(run: &RunDir, suite: &str) -> Option<HistoryPoint> {
+    let other_suite = run.suite().is_ok_and(|own| own.name != suite);
+    if other_suite || !run.is_whole() {
+        return None;
+    }
+    // The reason goes into a file that is handed on, so it names the run and not where it lies.
+    let reason = |error| format!("{error:#}").replace(&run.path.display().to_string(), &run.name());
+    Some(HistoryPoint { run: run.name(), outcome: past_run(run).map_err(reason) })
 }

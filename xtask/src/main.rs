@@ -201,7 +201,11 @@ fn run(layout: &Layout) -> Result<u8> {
             let plan = Plan::comparison(&against, &variants, &measuring.changes(false))?;
             let outcome = validate(layout, &plan, &measuring.options(None))?;
             show(&outcome, measuring.json)?;
-            Ok(u8::from(outcome.decision.counts.fail > 0))
+            Ok(match outcome.decision.counts.fail {
+                0 if outcome.complete => 0,
+                0 => EXIT_DEFERRED,
+                _ => 1,
+            })
         }
         Command::Sanitize { variants, json } => run_sanitize(layout, &variants, json),
         Command::Report { run, format } => {

@@ -6,12 +6,15 @@ use std::io::{BufRead, BufReader, PipeReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use kbench::job::{Event, Job};
 
 use crate::layout::Layout;
+
+/// How long a process may stay after its last word, or after it closed its output without one.
+const LEAVE: Duration = Duration::from_secs(10);
 
 /// How a job ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,10 +47,8 @@ impl Runner {
     pub fn run(&self, name: &str, job: &Job, silence: Duration, mut on_event: impl FnMut(Event)) -> Result<End> {
         std::fs::create_dir_all(&self.logs).with_context(|| format!("failed to create `{}`", self.logs.display()))?;
         let log = self.logs.join(format!("{name}.log"));
-        let mut child = Child::start(&self.command, &log)?;
-        let line = serde_json::to_string(job)?;
-        // A runner that died at once has closed its end; how it died is told below.
-        let _ = writeln!(child.stdin, "{line}");
+        let child = Child::start(&self.command, &log)?;
+        child.send(serde_json::to_string(job)?)?;
         loop {
             match child.events.recv_timeout(silence) {
                 Ok(Ok(Event::Done)) => return child.ended(Some(End::Done), &log),
@@ -112,17 +113,38 @@ impl Child {
         Ok(Child { handle, stdin, events: read_events(stdout) })
     }
 
-    /// Waits for the process and explains an end without a last word.
+    /// Hands the job over on a thread of its own: a runner that does not read would block us once the pipe is full.
+    fn send(&self, job: String) -> Result<()> {
+        let mut stdin = self.stdin.try_clone().context("failed to share a pipe")?;
+        std::thread::spawn(move || {
+            // A runner that died at once has closed its end; how it died is told by `ended`.
+            let _ = writeln!(stdin, "{job}");
+        });
+        Ok(())
+    }
+
+    /// Lets the process leave and explains an end without a last word. After its last word it may still have to write:
+    /// a sanitizer sums up when what it watched is gone.
     fn ended(self, last_word: Option<End>, log: &Path) -> Result<End> {
+        use std::os::unix::process::ExitStatusExt;
+        let start = Instant::now();
+        let status = loop {
+            if let Some(output) = self.handle.try_wait().context("failed to wait for the runner")? {
+                break Some(output.status);
+            }
+            if start.elapsed() > LEAVE {
+                break None;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        };
         if let Some(end) = last_word {
             return Ok(end);
         }
-        use std::os::unix::process::ExitStatusExt;
-        let status = self.handle.wait().context("failed to wait for the runner")?.status;
-        let how = match (status.signal(), status.code()) {
-            (Some(9), _) => "it was killed (signal 9; out of memory, or by hand)".to_owned(),
-            (Some(signal), _) => format!("it was ended by signal {signal}"),
-            (None, code) => format!("it exited with status {} and no last word", code.unwrap_or(-1)),
+        let how = match status.map(|s| (s.signal(), s.code())) {
+            None => "it closed its output, stayed, and was stopped".to_owned(),
+            Some((Some(9), _)) => "it was killed (signal 9; out of memory, or by hand)".to_owned(),
+            Some((Some(signal), _)) => format!("it was ended by signal {signal}"),
+            Some((None, code)) => format!("it exited with status {} and no last word", code.unwrap_or(-1)),
         };
         Ok(End::Lost(format!("{how}; see `{}`", log.display())))
     }
@@ -144,12 +166,14 @@ impl Drop for Child {
 fn read_events(stdout: PipeReader) -> Receiver<Result<Event, String>> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
-        for line in BufReader::new(stdout).lines() {
-            let Ok(line) = line else { break };
-            let event = serde_json::from_str(&line).map_err(|_| line.chars().take(200).collect());
-            if sender.send(event).is_err() {
+        let mut reader = BufReader::new(stdout);
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            let shown = || String::from_utf8_lossy(&line).trim_end().chars().take(200).collect();
+            if sender.send(serde_json::from_slice(&line).map_err(|_| shown())).is_err() {
                 break;
             }
+            line.clear();
         }
     });
     receiver
@@ -175,13 +199,15 @@ mod tests {
     fn events_arrive_and_done_ends_the_job() {
         let progress = r#"{"event":"progress","done":1,"total":2,"what":"x"}"#;
         let (end, events, logs) = run(
-            &format!("read job; echo \"$job\" >&2; echo '{progress}'; echo '{{\"event\":\"done\"}}'; sleep 60"),
+            &format!(
+                "read job; echo \"$job\" >&2; echo '{progress}'; echo '{{\"event\":\"done\"}}'; sleep 0.1; echo late >&2"
+            ),
             LONG,
         );
         assert_eq!(end, End::Done);
         assert_eq!(events.len(), 1);
         let log = std::fs::read_to_string(logs.path().join("test.log")).unwrap();
-        assert_eq!(log.trim(), r#"{"job":"probe"}"#);
+        assert_eq!(log.trim(), "{\"job\":\"probe\"}\nlate", "what is said after the last word is waited for");
     }
 
     #[test]
@@ -194,6 +220,7 @@ mod tests {
         assert!(lost("kill -9 $$", LONG).contains("signal 9"));
         assert!(lost("kill -SEGV $$", LONG).contains("signal 11"));
         assert!(lost("echo hello; sleep 60", LONG).contains("`hello`, which is no event"));
+        assert!(lost("printf '\\377\\n'; sleep 60", LONG).contains("which is no event"));
         assert!(lost("sleep 60", Duration::from_millis(200)).contains("silent"));
         assert_eq!(run(r#"echo '{"event":"error","why":"no room"}'"#, LONG).0, End::Error("no room".into()));
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use kbench::job::{Event, Job, LaunchJob, Module};
+use kbench::job::{Event, Executor, Job, LaunchJob, Module};
 use kbench::shape::{Distribution, Problem};
 use sdpa_kernel::registry::Variant;
 use serde::Serialize;
@@ -71,6 +71,7 @@ pub fn sanitize(layout: &Layout, variants: &[Variant], logs: &Path) -> Result<Sa
         let module = Module {
             variant: built.record.variant.clone(),
             image: built.dir.join("kernel.cubin"),
+            ptx: built.dir.join("kernel.ptx"),
             toggles: built.record.toggles.clone(),
             launches: built.record.entries.iter().map(|e| e.launch.clone()).collect(),
         };
@@ -96,7 +97,13 @@ fn run_tool(runner: &Runner, tool: &str, module: &Module, scratch: &Path) -> Res
     let problem = |shape: &str| Ok(Problem { shape: shape.parse()?, seed: 0, distribution: Distribution::Normal });
     let problems = SHAPES.iter().map(|s| problem(s)).collect::<Result<Vec<_>>>()?;
     let planned = problems.len();
-    let job = LaunchJob { module: module.clone(), problems, out_dir: scratch.to_owned() };
+    let job = LaunchJob {
+        module: module.clone(),
+        problems,
+        out_dir: scratch.to_owned(),
+        executor: Executor::Gpu,
+        max_ctas: None,
+    };
     let mut good = 0;
     let end = wrapped.run(&name, &Job::Launch(job), SILENCE, |event| {
         if let Event::Launched { outcome } = event {

@@ -8,24 +8,28 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use kbench::decision::{Decision, decide};
 use kbench::evidence::{
-    CheckedCase, Checks, Device, Environment, Errors, GpuState, LaunchOutcome, Peers, Samples, TimingFailure,
+    CheckedCase, Checks, Device, EMULATOR, Environment, Errors, GpuState, LaunchOutcome, Peers, Samples, TimingFailure,
 };
-use kbench::job::{BenchJob, ErrorsJob, Event, Job, LaunchJob, Module, PeerCommand};
-use kbench::judge::{Evidence, judge, problems};
-use kbench::report::{Format, RunView, headline, markdown_file, render};
+use kbench::job::{BenchJob, ErrorsJob, Event, Executor, Job, LaunchJob, Module, PeerCommand};
+use kbench::judge::{Evidence, emulated_problems, judge, problems};
+use kbench::report::{Format, RunView, headline, html, markdown_file, render};
 use kbench::shape::{Distribution, Problem};
-use kbench::suite::Suite;
 use sdpa_kernel::registry::Variant;
+use serde::{Deserialize, Serialize};
 
 use crate::build::{BuildSet, build_all};
 use crate::console::Step;
+use crate::cubin::sha256_hex;
 use crate::environment::{self, SourceState};
+use crate::inspect::earlier_runs;
 use crate::layout::Layout;
 use crate::plan::Plan;
 use crate::run_dir::RunDir;
 use crate::runner::{End, Runner};
 use crate::toolchain::{self, Toolchain};
 
+/// An emulated launch of the largest shape, twice, on two slow cores.
+const EMULATION_SILENCE: Duration = Duration::from_secs(300);
 /// A launch, with its upload and read-back, is done long before this; a kernel that hangs is not.
 const LAUNCH_SILENCE: Duration = Duration::from_secs(60);
 /// The float64 reference of the largest shape on two slow cores.
@@ -40,10 +44,12 @@ const MAX_FAULTS: usize = 5;
 /// Where cases run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum DeviceChoice {
-    /// A GPU if there is one.
+    /// A GPU if there is one, else the emulator for what the suite allows it.
     Auto,
     /// A GPU, or nothing.
     Gpu,
+    /// The emulator, even where there is a GPU.
+    Emulator,
 }
 
 /// Which peers are measured.
@@ -78,6 +84,8 @@ pub struct Outcome {
     pub decision: Decision,
     /// The report as a terminal shows it.
     pub report: String,
+    /// Whether cases ran on a GPU and were timed.
+    pub complete: bool,
 }
 
 /// The device as the probe found it, or why there is none.
@@ -88,7 +96,7 @@ struct Found {
 
 /// Validates a plan.
 pub fn validate(layout: &Layout, plan: &Plan, options: &Options) -> Result<Outcome> {
-    let source = SourceState::of(layout);
+    let (source, started) = (SourceState::of(layout), jiff::Timestamp::now());
     let run = open_run(layout, plan, options, &source)?;
     run.write("suite.toml", &toml::to_string(&plan.suite)?)?;
     let runner = Runner::locate(layout, &run.logs())?;
@@ -97,13 +105,15 @@ pub fn validate(layout: &Layout, plan: &Plan, options: &Options) -> Result<Outco
         bail!("--device gpu: {why}");
     }
     let (toolchain, builds) = build(layout, plan, &found, &run)?;
-    let mut environment = environment::collect(&source, toolchain.as_ref());
+    let mut environment = environment::collect(&source, toolchain.as_ref(), started);
     if let Some((device, state)) = &found.device {
         (environment.device, environment.device_state) = (Some(device.clone()), Some(state.clone()));
     }
+    hold_to_basis(&run, &Basis::of(plan, &builds, &found, &source)?)?;
     run.write_json("ENV.json", &environment)?;
     let scratch = tempfile::Builder::new().prefix("sdpa-work-").tempdir_in(&layout.target)?;
-    let work = Work { plan, builds: &builds, runner: &runner, found: &found, scratch: scratch.path() };
+    let executor = executor(plan, &found, options.device);
+    let work = Work { plan, builds: &builds, runner: &runner, found: &found, executor, scratch: scratch.path() };
     let mut evidence = Evidence { builds: run.read_json("builds.json")?, ..Evidence::default() };
     (evidence.checks, evidence.samples, evidence.peers) = match finished_evidence(&run)? {
         Some(measured) => measured,
@@ -112,6 +122,17 @@ pub fn validate(layout: &Layout, plan: &Plan, options: &Options) -> Result<Outco
     environment.peers = evidence.peers.versions.clone();
     run.write_json("ENV.json", &environment)?;
     conclude(plan, run, &environment, &evidence)
+}
+
+/// What runs the cases, if anything does.
+fn executor(plan: &Plan, found: &Found, choice: DeviceChoice) -> Option<Executor> {
+    let emulator = plan.suite.emulation.as_ref().map(|_| Executor::Emulator);
+    match choice {
+        DeviceChoice::Emulator => emulator,
+        DeviceChoice::Gpu => Some(Executor::Gpu),
+        DeviceChoice::Auto if found.device.is_some() => Some(Executor::Gpu),
+        DeviceChoice::Auto => emulator,
+    }
 }
 
 fn open_run(layout: &Layout, plan: &Plan, options: &Options, source: &SourceState) -> Result<RunDir> {
@@ -126,15 +147,59 @@ fn open_run(layout: &Layout, plan: &Plan, options: &Options, source: &SourceStat
     Ok(run)
 }
 
-/// Measured files of an interrupted run; they are written whole, so those that are there can be used.
+/// What a run's evidence rests on. A resumed run must rest on the same, or its parts belong to different runs.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Basis {
+    suite: String,
+    source: SourceState,
+    device: Option<String>,
+    cubins: BTreeMap<String, String>,
+}
+
+impl Basis {
+    fn of(plan: &Plan, builds: &BuildSet, found: &Found, source: &SourceState) -> Result<Basis> {
+        let cubin = |b: &crate::build::Built| {
+            (
+                format!("{} {}", b.record.variant, b.record.arch),
+                format!("{} {}", b.record.ptx_sha256, b.record.cubin_sha256),
+            )
+        };
+        Ok(Basis {
+            suite: sha256_hex(toml::to_string(&plan.suite)?.as_bytes()),
+            source: source.clone(),
+            device: found.device.as_ref().map(|(device, _)| device.uuid.clone()),
+            cubins: builds.built.iter().map(cubin).collect(),
+        })
+    }
+}
+
+/// Writes what the run rests on, or refuses to go on when it rests on something else.
+fn hold_to_basis(run: &RunDir, basis: &Basis) -> Result<()> {
+    const FILE: &str = "basis.json";
+    match run.read_if_there::<Basis>(FILE)? {
+        None => run.write_json(FILE, basis),
+        Some(earlier) if earlier == *basis => Ok(()),
+        Some(_) => bail!(
+            "`{}` cannot be resumed: suite, sources, kernels or device are not those it began with; start a new run",
+            run.path.display()
+        ),
+    }
+}
+
+/// Measured files of an interrupted run; they are written whole, so those that are there can be used. What was deferred
+/// is tried again.
 fn finished_evidence(run: &RunDir) -> Result<Option<(Checks, Samples, Peers)>> {
-    let checks = run.read_if_there("check.json")?;
-    let samples = run.read_if_there("samples.json")?;
+    let checks = finished_checks(run)?;
+    let samples = run.read_if_there("samples.json")?.filter(|s: &Samples| s.deferred.is_none());
     let peers = run.read_if_there("peers.json")?;
     Ok(match (checks, samples, peers) {
         (Some(checks), Some(samples), Some(peers)) => Some((checks, samples, peers)),
         _ => None,
     })
+}
+
+fn finished_checks(run: &RunDir) -> Result<Option<Checks>> {
+    Ok(run.read_if_there("check.json")?.filter(|c: &Checks| c.deferred.is_none()))
 }
 
 fn probe(runner: &Runner) -> Result<Found> {
@@ -184,11 +249,12 @@ struct Work<'a> {
     builds: &'a BuildSet,
     runner: &'a Runner,
     found: &'a Found,
+    executor: Option<Executor>,
     scratch: &'a Path,
 }
 
 fn measure(work: &Work, layout: &Layout, options: &Options, run: &RunDir) -> Result<(Checks, Samples, Peers)> {
-    let checks = match run.read_if_there("check.json")? {
+    let checks = match finished_checks(run)? {
         Some(checks) => checks,
         None => check(work)?,
     };
@@ -200,13 +266,23 @@ fn measure(work: &Work, layout: &Layout, options: &Options, run: &RunDir) -> Res
 }
 
 impl Work<'_> {
+    /// The architecture whose build runs: a GPU's own, or the suite's, whose PTX the emulator executes.
+    fn arch(&self) -> Option<String> {
+        match (self.executor?, &self.found.device) {
+            (Executor::Gpu, Some((device, _))) => Some(device.arch()),
+            (Executor::Gpu, None) => None,
+            (Executor::Emulator, _) => Some(self.plan.suite.arch.clone()),
+        }
+    }
+
     fn modules(&self) -> Vec<Module> {
-        let Some((device, _)) = &self.found.device else { return Vec::new() };
+        let Some(arch) = self.arch() else { return Vec::new() };
         let module = |variant: &Variant| {
-            let built = self.builds.get(&variant.name, &device.arch())?;
+            let built = self.builds.get(&variant.name, &arch)?;
             Some(Module {
                 variant: variant.name.clone(),
                 image: built.dir.join("kernel.cubin"),
+                ptx: built.dir.join("kernel.ptx"),
                 toggles: variant.toggles.clone(),
                 launches: built.record.entries.iter().map(|e| e.launch.clone()).collect(),
             })
@@ -214,22 +290,39 @@ impl Work<'_> {
         self.plan.variants.iter().filter_map(module).collect()
     }
 
-    fn why_nothing_runs(&self) -> Option<String> {
-        match &self.found.why_not {
-            None if self.builds.built.is_empty() => Some("nothing was built; see the build gates".to_owned()),
-            why => why.clone(),
+    /// Why no case can run, as "why; remedy".
+    fn why_nothing_is_checked(&self) -> Option<String> {
+        if self.builds.built.is_empty() {
+            return Some("nothing was built; see the build gates".to_owned());
+        }
+        match self.executor {
+            Some(_) => None,
+            None => Some(
+                self.found.why_not.clone().unwrap_or_else(|| "the suite allows no emulation; run on a GPU".to_owned()),
+            ),
+        }
+    }
+
+    /// Why nothing can be timed, as "why; remedy".
+    fn why_nothing_is_timed(&self) -> Option<String> {
+        let emulated = || "time is never taken on the emulator; run on a machine with an NVIDIA GPU".to_owned();
+        match self.executor {
+            Some(Executor::Gpu) => self.why_nothing_is_checked(),
+            Some(Executor::Emulator) => Some(self.found.why_not.clone().unwrap_or_else(emulated)),
+            None => self.why_nothing_is_checked(),
         }
     }
 }
 
 /// Runs every variant on every problem, then compares all outputs with float64 attention in another process.
 fn check(work: &Work) -> Result<Checks> {
-    if let Some(why) = work.why_nothing_runs() {
+    if let Some(why) = work.why_nothing_is_checked() {
         return Ok(Checks { deferred: Some(why), ..Checks::default() });
     }
-    let problems = problems(&work.plan.suite);
+    let emulated = work.executor == Some(Executor::Emulator);
+    let problems = if emulated { emulated_problems(&work.plan.suite) } else { problems(&work.plan.suite) };
     let modules = work.modules();
-    let step = Step::begin("launch", (problems.len() * modules.len()) as u64);
+    let step = Step::begin(if emulated { "emulate" } else { "launch" }, (problems.len() * modules.len()) as u64);
     let mut launches = BTreeMap::new();
     for (i, module) in modules.iter().enumerate() {
         let out_dir = BenchJob::output_dir(work.scratch, &module.variant);
@@ -242,7 +335,11 @@ fn check(work: &Work) -> Result<Checks> {
     let faults = launches.values().flatten().filter(|o| o.failure.is_some()).count();
     step.end(&format!("{} variants on {} problems, {faults} faults", modules.len(), problems.len()));
     let subjects = modules.iter().map(|m| m.variant.as_str()).collect::<Vec<_>>();
-    let mut errors = compare_outputs(work, "errors", &subjects, &problems)?;
+    let (mut errors, broke_off) = compare_outputs(work, "errors", &subjects, &problems)?;
+    if let Some(why) = broke_off {
+        // Ours, not a kernel's: no case is judged on part of the comparison.
+        return Ok(Checks { deferred: Some(format!("comparing with float64 broke off: {why}")), ..Checks::default() });
+    }
     let mut cases = Vec::new();
     for (variant, outcomes) in launches {
         for launch in outcomes {
@@ -250,7 +347,10 @@ fn check(work: &Work) -> Result<Checks> {
             cases.push(CheckedCase { variant: variant.clone(), launch, errors });
         }
     }
-    let device = work.found.device.as_ref().map(|(device, _)| format!("gpu: {}", device.name));
+    let device = match &work.found.device {
+        _ if emulated => Some(EMULATOR.to_owned()),
+        device => device.as_ref().map(|(device, _)| format!("gpu: {}", device.name)),
+    };
     Ok(Checks { device, deferred: None, cases })
 }
 
@@ -267,30 +367,43 @@ fn launch_all(
         let left = &problems[outcomes.len()..];
         let faults = outcomes.iter().filter(|o| o.failure.is_some()).count();
         if faults >= MAX_FAULTS {
-            outcomes.push(no_output(&left[0], &format!("not run: the kernel had faulted {faults} times")));
+            outcomes.push(LaunchOutcome::failed(&left[0], &format!("not run: the kernel had faulted {faults} times")));
             continue;
         }
-        let job = LaunchJob { module: module.clone(), problems: left.to_vec(), out_dir: out_dir.to_owned() };
+        let executor = work.executor.context("something runs the cases")?;
+        let job = LaunchJob {
+            module: module.clone(),
+            problems: left.to_vec(),
+            out_dir: out_dir.to_owned(),
+            executor,
+            max_ctas: work.plan.suite.emulation.as_ref().map(|e| e.max_ctas),
+        };
+        let silence = if executor == Executor::Emulator { EMULATION_SILENCE } else { LAUNCH_SILENCE };
         let (before, mut last) = (outcomes.len(), String::new());
         let end =
-            work.runner.run(&format!("launch-{}", module.variant), &Job::Launch(job), LAUNCH_SILENCE, |event| {
-                match event {
+            work.runner.run(
+                &format!("launch-{}", module.variant),
+                &Job::Launch(job),
+                silence,
+                |event| match event {
                     Event::Progress { what, .. } => {
                         report(outcomes.len() as u64, &what);
                         last = what;
                     }
                     Event::Launched { outcome } => outcomes.push(outcome),
                     _ => {}
-                }
-            })?;
+                },
+            )?;
         match end {
             End::Done if outcomes.len() > before => {}
-            End::Done => outcomes.push(no_output(&left[0], "the runner ended without an outcome")),
+            End::Done => outcomes.push(LaunchOutcome::failed(&left[0], "the runner ended without an outcome")),
             // What stops a job before its first launch stops every problem alike.
-            End::Error(why) => outcomes.extend(problems[outcomes.len()..].iter().map(|p| no_output(p, &why))),
+            End::Error(why) => {
+                outcomes.extend(problems[outcomes.len()..].iter().map(|p| LaunchOutcome::failed(p, &why)))
+            }
             End::Lost(why) => {
                 let problem = &problems[outcomes.len().min(problems.len() - 1)];
-                outcomes.push(no_output(problem, &format!("the runner was lost during {last}: {why}")));
+                outcomes.push(LaunchOutcome::failed(problem, &format!("the runner was lost during {last}: {why}")));
             }
         }
     }
@@ -298,24 +411,16 @@ fn launch_all(
     Ok(outcomes)
 }
 
-fn no_output(problem: &Problem, why: &str) -> LaunchOutcome {
-    LaunchOutcome {
-        problem: problem.clone(),
-        failure: Some(why.to_owned()),
-        output_sha256: None,
-        repeat_equal: false,
-        inputs_unchanged: false,
-        guards_intact: false,
-    }
-}
+/// Errors by subject and problem id.
+type ErrorsByCase = BTreeMap<(String, String), Errors>;
 
-/// Errors by subject and problem id. What the process did not get to is absent, and fails its gate.
+/// Errors of every output that is there, and why the comparison broke off, if it did.
 fn compare_outputs(
     work: &Work,
     name: &str,
     subjects: &[&str],
     problems: &[Problem],
-) -> Result<BTreeMap<(String, String), Errors>> {
+) -> Result<(ErrorsByCase, Option<String>)> {
     let step = Step::begin(name, problems.len() as u64);
     let outputs = subjects.iter().map(|s| ((*s).to_owned(), BenchJob::output_dir(work.scratch, s)));
     let job = ErrorsJob {
@@ -332,17 +437,18 @@ fn compare_outputs(
         }
         _ => {}
     })?;
-    if let End::Error(why) | End::Lost(why) = end {
-        step.note(&format!("error: comparing outputs with float64: {why}"));
-    }
     step.end(&format!("{} outputs against float64", errors.len()));
-    Ok(errors)
+    let broke_off = match end {
+        End::Done => None,
+        End::Error(why) | End::Lost(why) => Some(why),
+    };
+    Ok((errors, broke_off))
 }
 
 /// Times everything whose outputs were verified, with peers in the same rounds.
 fn bench(work: &Work, layout: &Layout, options: &Options, checks: &Checks) -> Result<(Samples, Peers)> {
     let wanted = options.peers != PeerChoice::None;
-    if let Some(why) = work.why_nothing_runs() {
+    if let Some(why) = work.why_nothing_is_timed() {
         let peers = Peers { wanted, deferred: wanted.then(|| why.clone()), ..Peers::default() };
         return Ok((Samples { deferred: Some(why), ..Samples::default() }, peers));
     }
@@ -357,12 +463,12 @@ fn bench(work: &Work, layout: &Layout, options: &Options, checks: &Checks) -> Re
     };
     let step = Step::begin("time", 0);
     let mut timed = None;
-    let mut last = String::new();
+    let mut last = None;
     let end = work.runner.run("bench", &Job::Bench(Box::new(job)), BENCH_SILENCE, |event| match event {
         Event::Progress { done, total, what } => {
             step.at(done, total, &what);
-            last = what;
         }
+        Event::Timing { shape, subject } => last = Some((shape, subject)),
         Event::Timed { samples, peers } => timed = Some((*samples, *peers)),
         _ => {}
     })?;
@@ -371,9 +477,10 @@ fn bench(work: &Work, layout: &Layout, options: &Options, checks: &Checks) -> Re
             End::Done => "the runner ended without samples".to_owned(),
             End::Error(why) | End::Lost(why) => why,
         };
-        let why = format!("timing broke off during {last}: {why}");
-        step.end(&why);
-        return Ok((broken_off(suite, work, &why), Peers { wanted, ..Peers::default() }));
+        step.end(&format!("broke off: {why}"));
+        let peers =
+            Peers { wanted, deferred: wanted.then(|| "timing broke off; see the log".to_owned()), ..Peers::default() };
+        return Ok((broken_off(work, last, &why), peers));
     };
     step.end(&format!("{} blocks, {} subjects not timed", samples.blocks.len(), samples.failures.len()));
     peers.wanted = wanted;
@@ -381,17 +488,19 @@ fn bench(work: &Work, layout: &Layout, options: &Options, checks: &Checks) -> Re
     Ok((samples, peers))
 }
 
-/// Nothing that was measured before the end is kept: an interval over part of the rounds would look like any other.
-fn broken_off(suite: &Suite, work: &Work, why: &str) -> Samples {
-    let failures = suite.time_shapes.iter().flat_map(|shape| {
-        suite.variant_names().map(move |variant| TimingFailure {
-            shape: shape.clone(),
-            subject: variant.to_owned(),
-            why: why.to_owned(),
-        })
-    });
-    let device = work.found.device.as_ref().map(|(device, _)| device.clone());
-    Samples { device, failures: failures.collect(), ..Samples::default() }
+/// Nothing that was measured before the end is kept: an interval over part of the rounds would look like any other. Who
+/// was running has failed; the others wait for a run without it.
+fn broken_off(work: &Work, running: Option<(String, String)>, why: &str) -> Samples {
+    let who = running.as_ref().map_or("nobody", |(_, subject)| subject);
+    Samples {
+        device: work.found.device.as_ref().map(|(device, _)| device.clone()),
+        deferred: Some(format!("timing broke off while `{who}` was running; mend or leave out `{who}` and run again")),
+        failures: running
+            .map(|(shape, subject)| TimingFailure { shape, subject, why: why.to_owned() })
+            .into_iter()
+            .collect(),
+        ..Samples::default()
+    }
 }
 
 /// Hashes of outputs whose case has errors, which is to say that it was compared with float64.
@@ -419,7 +528,7 @@ fn add_peer_errors(work: &Work, peers: &mut Peers) -> Result<()> {
     }
     let problem = |shape| Problem { shape, seed: suite.seeds[0], distribution: Distribution::Normal };
     let problems: Vec<Problem> = suite.time().into_iter().map(problem).collect();
-    let mut errors = compare_outputs(work, "peers", &subjects.into_iter().collect::<Vec<_>>(), &problems)?;
+    let (mut errors, _) = compare_outputs(work, "peers", &subjects.into_iter().collect::<Vec<_>>(), &problems)?;
     for backend in &mut peers.backends {
         let problem = problems.iter().find(|p| p.shape.name == backend.shape).context("a peer ran on a timed shape")?;
         backend.errors = errors.remove(&(backend.subject.clone(), problem.id()));
@@ -436,7 +545,9 @@ fn conclude(plan: &Plan, run: RunDir, environment: &Environment, evidence: &Evid
     let name = run.name();
     let view = RunView { name: &name, suite: &plan.suite, evidence, gates: &gates, decision: &decision, environment };
     run.write("REPORT.md", &markdown_file(&view))?;
+    run.write("report.html", &html(&view, &earlier_runs(&run, &plan.suite.name)?))?;
     let report = format!("{}\n{}", render(&view, Format::Table), headline(&view));
     run.seal()?;
-    Ok(Outcome { run, decision, report })
+    let complete = evidence.checks.deferred.is_none() && evidence.samples.deferred.is_none();
+    Ok(Outcome { run, decision, report, complete })
 }

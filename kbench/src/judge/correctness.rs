@@ -1,6 +1,6 @@
 //! Gates on checked cases. The plan (`problems`) is the denominator: a case that is missing fails, it is never skipped.
 
-use crate::evidence::{Builds, CheckedCase, Checks, Errors};
+use crate::evidence::{Builds, CheckedCase, Checks, EMULATOR, Errors};
 use crate::gate::{Gate, Kind, Subject};
 use crate::shape::{Distribution, Problem};
 use crate::suite::{CorrectnessLimits, Suite};
@@ -21,6 +21,12 @@ pub fn problems(suite: &Suite) -> Vec<Problem> {
     gated.chain(stress).collect()
 }
 
+/// The problems that the emulator solves: those on the shapes that the suite allows it.
+pub fn emulated_problems(suite: &Suite) -> Vec<Problem> {
+    let allowed = suite.emulation.as_ref().map(|e| e.shapes.as_slice()).unwrap_or_default();
+    problems(suite).into_iter().filter(|p| allowed.contains(&p.shape.name)).collect()
+}
+
 /// Correctness gates of every variant that was built.
 pub fn judge_checks(suite: &Suite, builds: &Builds, checks: &Checks) -> Vec<Gate> {
     suite
@@ -39,16 +45,18 @@ struct Worst<'a> {
 }
 
 impl<'a> Worst<'a> {
-    /// The case with the largest value / limit; a NaN is worse than anything.
+    /// The case that is furthest over its limit, or closest to it; what is not comparable is worse than anything.
+    /// Limits may be zero, so cases are ranked by difference and never by quotient.
     fn over(cases: &[&'a CheckedCase], figure: impl Fn(&Errors) -> (f64, f64)) -> Worst<'a> {
         let mut worst = Worst { value: f64::NAN, limit: f64::NAN, case: None };
+        let excess = |value: f64, limit: f64| if value <= limit { value - limit } else { f64::MAX.min(value - limit) };
         for case in cases {
             let Some(errors) = &case.errors else { continue };
             let (value, limit) = figure(errors);
             // Maxima are over finite elements; an output that is not finite has no error worth a number.
             let value = if errors.nan + errors.inf > 0 { f64::INFINITY } else { value };
-            let better = value / limit <= worst.value / worst.limit;
-            if worst.case.is_none() || !better {
+            let rank = if value.is_nan() { f64::INFINITY } else { excess(value, limit) };
+            if worst.case.is_none() || rank > excess(worst.value, worst.limit) {
                 worst = Worst { value, limit, case: Some(case) };
             }
             if value.is_nan() {
@@ -70,12 +78,17 @@ fn judge_variant(suite: &Suite, builds: &Builds, checks: &Checks, variant: &str)
         let (why, remedy) = super::split_remedy(why);
         return vec![subject("errors against float64").deferred("DESIGN section 5", why, remedy)];
     }
-    let planned = problems(suite);
+    let emulated = checks.device.as_deref() == Some(EMULATOR);
+    let planned = if emulated { emulated_problems(suite) } else { problems(suite) };
     let cases: Vec<&CheckedCase> = checks.cases.iter().filter(|c| c.variant == variant).collect();
     let ran = |problem: &&Problem| cases.iter().any(|c| &&c.launch.problem == problem && c.errors.is_some());
     let missing: Vec<&Problem> = planned.iter().filter(|p| !ran(p)).collect();
     let failures: Vec<&CheckedCase> = cases.iter().copied().filter(|c| c.launch.failure.is_some()).collect();
     let mut gates = vec![launch_gate(&subject("every case ran"), &planned, &missing, &failures)];
+    if emulated {
+        gates.push(not_emulated(&subject("seen on a GPU"), suite));
+        gates.push(findings_gate(&subject("emulator's checks"), &cases));
+    }
     let has_output: Vec<&CheckedCase> = cases.iter().copied().filter(|c| c.errors.is_some()).collect();
     if has_output.is_empty() {
         return gates;
@@ -85,6 +98,32 @@ fn judge_variant(suite: &Suite, builds: &Builds, checks: &Checks, variant: &str)
     let e4m3 = builds.get(variant, &suite.arch).and_then(|b| b.toggles.get("p_format")) == Some(&P_FORMAT_E4M3);
     gates.extend(error_gates(suite, variant, &has_output, e4m3));
     gates
+}
+
+/// No merge without silicon: what was emulated, however well, still waits for a GPU.
+fn not_emulated(subject: &Subject, suite: &Suite) -> Gate {
+    let allowed = suite.emulation.as_ref().map(|e| e.shapes.as_slice()).unwrap_or_default();
+    let left: Vec<&str> =
+        suite.check_shapes.iter().map(String::as_str).filter(|s| !allowed.iter().any(|a| a == s)).collect();
+    let why = match left.as_slice() {
+        [] => "emulated only".to_owned(),
+        left => format!("emulated only, and not at all: {}", left.join(", ")),
+    };
+    subject.deferred("every shape of the suite", &why, "run on a machine with an NVIDIA GPU")
+}
+
+/// Races, bytes in flight, uninitialised values, bounds, barriers: what a GPU hides.
+fn findings_gate(subject: &Subject, cases: &[&CheckedCase]) -> Gate {
+    const RULE: &str = "no error, no warning";
+    let found = cases.iter().find_map(|case| Some((case, case.launch.findings.first()?)));
+    match found {
+        None => subject.holds("", "nothing found", RULE, true),
+        Some((case, finding)) => {
+            let first = finding.lines().next().unwrap_or_default();
+            let more = cases.iter().map(|c| c.launch.findings.len()).sum::<usize>() - 1;
+            subject.holds(&case.launch.problem.id(), &format!("{first} (+{more} more, see check.json)"), RULE, false)
+        }
+    }
 }
 
 fn launch_gate(subject: &Subject, planned: &[Problem], missing: &[&Problem], failures: &[&CheckedCase]) -> Gate {
@@ -274,10 +313,38 @@ mod tests {
     fn difference_from_control_is_gated_for_candidates_only() {
         let mut suite = testing::suite();
         suite.max_difference_from_control = Some(0.0);
+        let first = break_case("mission", |c| c.errors.as_mut().unwrap().from_control_max = Some(1e-4));
+        let gates = judge_checks(&suite, &testing::evidence().builds, &first);
+        assert!(
+            gates.iter().any(|g| g.state == State::Fail && g.place.contains("mission")),
+            "the first case counts too"
+        );
         let checks = break_case("wide", |c| c.errors.as_mut().unwrap().from_control_max = Some(1e-4));
         let gates = judge_checks(&suite, &testing::evidence().builds, &checks);
         let failed: Vec<_> = gates.iter().filter(|g| g.state == State::Fail).collect();
         assert!(matches!(failed.as_slice(), [g] if g.figure == "difference from control" && g.place.contains("wide")));
+    }
+
+    #[test]
+    fn emulated_cases_are_judged_on_their_shapes_and_the_rest_waits() {
+        let mut suite = testing::suite();
+        let shapes = ["mission", "ragged-causal", "small"].map(str::to_owned).to_vec();
+        suite.emulation = Some(crate::suite::Emulation { shapes, max_ctas: 8 });
+        let mut checks = testing::evidence().checks;
+        checks.device = Some(EMULATOR.to_owned());
+        checks.cases.retain(|c| c.launch.problem.shape.name != "wide");
+        let judged = |checks: &Checks| judge_checks(&suite, &testing::evidence().builds, checks);
+        let states = |gates: &[Gate], figure: &str| {
+            gates.iter().filter(|g| g.figure == figure).map(|g| g.state.word()).collect::<Vec<_>>()
+        };
+        let gates = judged(&checks);
+        assert_eq!(states(&gates, "every case ran"), ["PASS"; 2]);
+        assert_eq!(states(&gates, "emulator's checks"), ["PASS"; 2]);
+        assert_eq!(states(&gates, "seen on a GPU"), ["DEFERRED"; 2]);
+        checks.cases[0].launch.findings.push("ERROR race (write after read) on shared sK\n  more".into());
+        assert_eq!(states(&judged(&checks), "emulator's checks"), ["FAIL", "PASS"]);
+        checks.cases.pop();
+        assert_eq!(states(&judged(&checks), "every case ran"), ["PASS", "FAIL"]);
     }
 
     #[test]

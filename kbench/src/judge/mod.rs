@@ -4,10 +4,12 @@
 mod correctness;
 mod performance;
 mod resources;
+mod timing;
 
-pub use correctness::{correctness_pattern, judge_checks, problems};
-pub use performance::{Comparison, compare, judge_samples, needs_more_rounds, paired_blocks};
+pub use correctness::{correctness_pattern, emulated_problems, judge_checks, problems};
+pub use performance::{Comparison, compare, judge_samples, needs_more_rounds, paired_blocks, paired_rounds};
 pub use resources::judge_builds;
+pub use timing::TIMED_EVERYWHERE;
 
 use crate::evidence::{Builds, Checks, Peers, Samples};
 use crate::gate::{Gate, Kind, Subject};
@@ -87,6 +89,7 @@ pub(crate) mod testing {
             resources: ResourceLimits { max_registers: 120, max_shared_kib: 48, max_spill_bytes: 0 },
             correctness: Default::default(),
             max_difference_from_control: None,
+            emulation: None,
             performance: vec![PerformanceLimit { shape: "mission".into(), min_latency_reduction: 0.1 }],
             absolute: vec![],
             aspiration: None,
@@ -135,6 +138,7 @@ pub(crate) mod testing {
             ptxas: "13.0.88".into(),
             ptx_sha256: String::new(),
             cubin_sha256: String::new(),
+            global_bytes: 0,
             entries: vec![entry(64, variant), entry(128, variant)],
             warnings: vec![],
             toggle_mismatches: vec![],
@@ -220,6 +224,8 @@ pub(crate) mod testing {
                     repeat_equal: true,
                     inputs_unchanged: true,
                     guards_intact: true,
+                    sampled_ctas: None,
+                    findings: vec![],
                 },
                 errors: Some(errors()),
             })

@@ -1,7 +1,7 @@
 //! Gates on builds: it compiles, it is what it says it is, it is not the control under another name, and ptxas' figures
 //! are within limits.
 
-use crate::evidence::{BuildRecord, Builds};
+use crate::evidence::{BuildRecord, Builds, EntryBuild};
 use crate::gate::{Gate, Kind, Subject};
 use crate::suite::Suite;
 
@@ -36,9 +36,11 @@ fn judge_variant(suite: &Suite, builds: &Builds, variant: &str) -> Vec<Gate> {
     let mut gates = vec![compiles.holds(&suite.arch, "yes", "no error", true)];
     gates.push(toggle_echo(&subject(Kind::Identity, "toggle echo"), builds, variant));
     if variant != suite.control {
-        gates.extend(distinct_code(&subject(Kind::Identity, "own machine code"), suite, builds, record));
+        gates.push(distinct_code(&subject(Kind::Identity, "own machine code"), suite, builds, variant));
     }
+    gates.push(stateless(&subject(Kind::Identity, "no memory between launches"), builds, variant));
     gates.extend(resource_gates(suite, record));
+    gates.extend(other_arch_spills(suite, builds, variant));
     gates.extend(serialised_gate(&subject(Kind::Resources, "wgmma pipelining"), record));
     gates
 }
@@ -61,16 +63,47 @@ fn toggle_echo(subject: &Subject, builds: &Builds, variant: &str) -> Gate {
 }
 
 /// Every entry must differ from the same entry of the control, on every architecture that both were built for.
-fn distinct_code(subject: &Subject, suite: &Suite, builds: &Builds, record: &BuildRecord) -> Option<Gate> {
-    let control = builds.get(&suite.control, &suite.arch)?;
-    let same: Vec<&str> = record
-        .entries
-        .iter()
-        .filter(|e| control.entry(e.launch.head_dim).is_some_and(|c| c.code_sha256 == e.code_sha256))
-        .map(|e| e.launch.entry.as_str())
+fn distinct_code(subject: &Subject, suite: &Suite, builds: &Builds, variant: &str) -> Gate {
+    let own = builds.records.iter().filter(|b| b.variant == variant);
+    let same: Vec<String> = own
+        .flat_map(|record| {
+            let control = builds.get(&suite.control, &record.arch);
+            let twin = move |e: &&EntryBuild| {
+                let other = control.and_then(|c| c.entry(e.launch.head_dim));
+                other.is_some_and(|c| c.code_sha256 == e.code_sha256)
+            };
+            record.entries.iter().filter(twin).map(|e| format!("{} {}", record.arch, e.launch.entry))
+        })
         .collect();
     let measured = if same.is_empty() { "differs".to_owned() } else { "same code as control".to_owned() };
-    Some(subject.holds(&same.join(", "), &measured, &format!("differs from {}", suite.control), same.is_empty()))
+    subject.holds(&same.join(", "), &measured, &format!("differs from {}", suite.control), same.is_empty())
+}
+
+/// Scratch that a kernel may ask for: counters of a scheduler, not room to keep results in.
+const MAX_WORKSPACE_BYTES: u32 = 4096;
+
+/// A kernel with memory of its own could do the work once and remember it.
+fn stateless(subject: &Subject, builds: &Builds, variant: &str) -> Gate {
+    let own = builds.records.iter().filter(|b| b.variant == variant);
+    let state =
+        |b: &BuildRecord| b.global_bytes + b.entries.iter().map(|e| e.launch.workspace_bytes).max().unwrap_or(0);
+    let worst = own.map(|b| (state(b), b.global_bytes, b.arch.as_str())).max().unwrap_or_default();
+    let (bytes, global, arch) = worst;
+    let holds = global == 0 && bytes <= MAX_WORKSPACE_BYTES;
+    let rule = format!("no device variables, at most {MAX_WORKSPACE_BYTES} bytes of workspace");
+    subject.holds(arch, &format!("{global} bytes of variables, {} of workspace", bytes - global), &rule, holds)
+}
+
+/// What the device really runs may spill although the suite's architecture does not.
+fn other_arch_spills(suite: &Suite, builds: &Builds, variant: &str) -> Vec<Gate> {
+    let others = builds.records.iter().filter(|b| b.variant == variant && b.arch != suite.arch);
+    others
+        .map(|record| {
+            let subject = Subject { variant, kind: Kind::Resources, figure: "spills" };
+            let limit = f64::from(suite.resources.max_spill_bytes);
+            subject.at_most(&format!("{}, as timed", record.arch), record.spill_bytes() as f64, limit, "bytes")
+        })
+        .collect()
 }
 
 fn resource_gates(suite: &Suite, record: &BuildRecord) -> Vec<Gate> {
@@ -128,6 +161,8 @@ mod tests {
             ("spills", |b| b.records[1].entries[1].resources.spill_load_bytes = 4),
             ("fits the chip", |b| b.records[1].entries[1].launch.dynamic_smem_bytes = 101_376),
             ("wgmma pipelining", |b| b.records[1].warnings.push("C7510 serialized".into())),
+            ("no memory between launches", |b| b.records[1].global_bytes = 4),
+            ("no memory between launches", |b| b.records[1].entries[0].launch.workspace_bytes = 1 << 20),
             ("toggle echo", |b| b.records[1].toggle_mismatches.push("stages: asked 3, compiled 2".into())),
             ("own machine code", |b| b.records[1].entries[0].code_sha256 = "old64".into()),
             ("entry functions", |b| drop(b.records[1].entries.remove(0))),
@@ -140,6 +175,21 @@ mod tests {
             assert_eq!(failed.len(), 1, "{figure}: {failed:?}");
             assert_eq!((failed[0].0.as_str(), failed[0].1.as_str()), ("new", *figure));
         }
+    }
+
+    #[test]
+    fn the_build_that_runs_is_judged_beside_the_one_that_is_gated() {
+        let mut builds = testing::evidence().builds;
+        for variant in ["old", "new"] {
+            let mut record = testing::build(variant);
+            record.arch = "sm_90".into();
+            builds.records.push(record);
+        }
+        assert_eq!(failed(&builds), []);
+        builds.records[3].entries[0].resources.spill_store_bytes = 64;
+        builds.records[3].entries[1].code_sha256 = "old128".into();
+        let figures: Vec<String> = failed(&builds).into_iter().map(|f| f.1).collect();
+        assert_eq!(figures, ["own machine code", "spills"]);
     }
 
     #[test]

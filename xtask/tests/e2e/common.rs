@@ -42,12 +42,31 @@ impl Dist {
                 .status();
             assert!(status.unwrap().success(), "copying {folder}");
         }
+        // A stand-in for the runner does not emulate; the emulator has tests with the real one.
+        for suite in std::fs::read_dir(dist.path("kbench/suites")).unwrap() {
+            let path = suite.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            std::fs::write(&path, text.split("\n[emulation]").next().unwrap()).unwrap();
+        }
         std::fs::copy(env!("CARGO_BIN_EXE_xtask"), dist.path("xtask")).unwrap();
         dist.write(
             "DIST.json",
             r#"{"commit":"0123456789abcdef","dirty":false,"diff_sha256":null,"rustc":"rustc 1.95.0"}"#,
         );
         dist.runner(runner);
+        dist
+    }
+
+    /// With the checkout's own runner and emulation left in the suites.
+    pub fn emulating() -> Dist {
+        let dist = Dist::new(NO_GPU);
+        let checkout = Layout::find().expect("the tests run in a checkout");
+        let runner = xtask::runner::Runner::locate(&checkout, &dist.path("logs")).expect("the runner builds");
+        std::fs::copy(&runner.command[0], dist.path("sdpa-runner")).unwrap();
+        for suite in xtask::plan::suite_names(&checkout) {
+            let file = format!("kbench/suites/{suite}.toml");
+            std::fs::copy(checkout.root.join(&file), dist.path(&file)).unwrap();
+        }
         dist
     }
 

@@ -1,11 +1,9 @@
 //! End to end: the `xtask` binary with the real compilers and kernels. Only the runner is a stand-in where a test needs
 //! a machine that this one is not: one without a GPU, or one whose GPU process dies.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::{CLAIMS_A_GPU, Dist, NO_GPU, files};
+use crate::common::{CLAIMS_A_GPU, Dist, NO_GPU, files};
 
 #[test]
 fn without_a_gpu_resources_are_gated_and_the_rest_is_deferred_with_a_remedy() {
@@ -34,6 +32,7 @@ fn without_a_gpu_resources_are_gated_and_the_rest_is_deferred_with_a_remedy() {
         "gates.json",
         "manifest.json",
         "peers.json",
+        "report.html",
         "samples.json",
         "suite.toml",
         "logs/probe.log",
@@ -46,9 +45,15 @@ fn without_a_gpu_resources_are_gated_and_the_rest_is_deferred_with_a_remedy() {
         assert!(found.iter().any(|f| f == file), "{file} is not in {found:?}");
     }
     let environment = std::fs::read_to_string(run.join("ENV.json")).unwrap();
-    for fact in ["0123456789abcdef", "\"dirty\": false", "\"nvcc\": \"13", "\"--stage5\"", "Linux"] {
+    for fact in ["0123456789abcdef", "\"dirty\": true", "\"nvcc\": \"13", "\"--stage5\"", "Linux"] {
         assert!(environment.contains(fact), "{fact} is not in {environment}");
     }
+
+    // The page is made again from the files alone, byte for byte.
+    let sealed = std::fs::read_to_string(run.join("report.html")).unwrap();
+    let printed = dist.run(&["report", &run.display().to_string(), "--format", "html"]).expect(0);
+    assert_eq!(printed.stdout.trim_end(), sealed.trim_end());
+    assert!(sealed.contains("first whole run of the suite") && !sealed.contains("<svg"));
 
     // Sealed evidence verifies; a changed byte does not.
     let path = run.display().to_string();
@@ -66,6 +71,8 @@ fn without_a_gpu_resources_are_gated_and_the_rest_is_deferred_with_a_remedy() {
     assert!(begin.elapsed() < Duration::from_secs(10));
     let history = dist.run(&["history"]).expect(0);
     assert_eq!(history.lines(&["no GPU", "DEFER ws-p1"]).len(), 2);
+    let second = std::fs::read_to_string(dist.runs()[1].join("report.html")).unwrap();
+    assert!(second.contains(run.file_name().unwrap().to_str().unwrap()), "the first run is not in its history");
 }
 
 #[test]
@@ -172,7 +179,7 @@ fn a_runner_that_dies_while_timing_leaves_no_samples_and_no_verdict() {
     // It answers launches and errors as a perfect kernel would, then is killed in the bench job.
     let body = r#"
 case "$job" in
-*'"job":"bench"'*) echo '{"event":"progress","done":0,"total":16,"what":"timing small"}'; kill -9 $$;;
+*'"job":"bench"'*) echo '{"event":"timing","shape":"small","subject":"ws-p1"}'; kill -9 $$;;
 esac
 python3 - "$job" <<'PY'
 import json, sys
@@ -192,7 +199,11 @@ PY"#;
     let dist = Dist::new(&format!("{CLAIMS_A_GPU}{body}"));
     let ran = dist.run(&["validate", "--stage5", "--peers", "none"]).expect(1);
     assert!(!ran.lines(&["ws-p1", "kernel error max", "PASS"]).is_empty(), "{}", ran.stdout);
-    assert!(!ran.lines(&["ws-p1", "latency reduction on mission", "signal 9", "FAIL"]).is_empty(), "{}", ran.stdout);
+    assert!(!ran.lines(&["ws-p1", "timed on every shape", "signal 9", "FAIL"]).is_empty(), "{}", ran.stdout);
+    assert!(!ran.lines(&["stage5: FIX ws-p1: timing", "DEFER ws-p2"]).is_empty(), "{}", ran.stdout);
+    assert!(
+        !ran.lines(&["ws-p2", "latency reduction", "DEFERRED (timing broke off while `ws-p1` was running"]).is_empty()
+    );
     assert!(!ran.stdout.contains("MERGE"), "{}", ran.stdout);
 }
 
@@ -213,8 +224,18 @@ fn an_interrupted_run_is_not_whole_and_can_be_resumed() {
         dist.run(&["verify", &run]).expect(2).stderr.contains("the run was interrupted; continue it with --resume")
     );
     assert!(dist.run(&["history"]).expect(0).stdout.contains("interrupted"));
-    dist.runner(NO_GPU);
-    dist.run(&["validate", "--resume", &run]).expect(3);
+
+    // It goes on with the kernels and the device that it began with, and with no others.
+    let header = std::fs::read_to_string(dist.path("sdpa-kernel/cuda/include/sdpa/mask.cuh")).unwrap();
+    dist.write("sdpa-kernel/cuda/include/sdpa/mask.cuh", &format!("{header}// another\n"));
+    let refused = dist.run(&["validate", "--resume", &run]).expect(2);
+    assert!(refused.stderr.contains("cannot be resumed: suite, sources, kernels or device"), "{}", refused.stderr);
+    dist.write("sdpa-kernel/cuda/include/sdpa/mask.cuh", &header);
+    let no_room =
+        "case \"$job\" in *'\"job\":\"launch\"'*) echo '{\"event\":\"error\",\"why\":\"no room\"}'; exit 1;; esac";
+    dist.runner(&format!("{CLAIMS_A_GPU}\n{no_room}\necho '{{\"event\":\"done\"}}'"));
+    let resumed = dist.run(&["validate", "--resume", &run]).expect(1);
+    assert!(!resumed.lines(&["every case ran", "no room", "FAIL"]).is_empty(), "{}", resumed.stdout);
     dist.run(&["verify", &run]).expect(0);
     assert_eq!(dist.runs().len(), 1);
     assert!(dist.run(&["validate", "--resume", &run]).expect(2).stderr.contains("is whole"));

@@ -1,5 +1,15 @@
-//! Reports: what a person reads of a run, as text tables or Markdown. Every figure comes from the evidence; nothing is
-//! computed here that a gate does not also use. Leaves to others: colour, and where the text goes.
+//! Reports: what a person reads of a run, as text tables, Markdown, or a page with plots (`page`). Every figure comes
+//! from the evidence; nothing is computed here that a gate does not also use. Leaves to others: where the text goes.
+
+mod clocks;
+mod history;
+mod page;
+mod roofline;
+mod svg;
+mod timing;
+
+pub use history::{HistoryPoint, PastMedian, PastRun};
+pub use page::html;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -128,8 +138,13 @@ fn strings(cells: &[&str]) -> Vec<String> {
     cells.iter().map(|c| (*c).to_owned()).collect()
 }
 
+/// The largest figure over cases. Figures are over finite elements only, so an output that is not finite has none.
 fn worst(cases: &[&CheckedCase], figure: impl Fn(&crate::evidence::Errors) -> f64) -> String {
-    let values: Vec<f64> = cases.iter().filter_map(|c| c.errors.as_ref()).map(figure).collect();
+    let errors: Vec<_> = cases.iter().filter_map(|c| c.errors.as_ref()).collect();
+    if errors.iter().any(|e| e.nan + e.inf > 0) {
+        return "NaN".to_owned();
+    }
+    let values: Vec<f64> = errors.into_iter().map(figure).collect();
     if values.is_empty() { "-".to_owned() } else { significant(values.into_iter().fold(0.0, f64::max)) }
 }
 
@@ -137,7 +152,7 @@ fn summary(view: &RunView, comparisons: &[Comparison]) -> Vec<Vec<String>> {
     let mut rows = vec![strings(&[
         "variant",
         "shape",
-        "regs",
+        "regs gated / timed",
         "smem KiB",
         "spills",
         "cases",
@@ -190,6 +205,8 @@ fn summary_row(view: &RunView, comparisons: &[Comparison], variant: &str, shape:
     };
     let head_dim = shape.parse::<crate::shape::Shape>().map_or(64, |s| s.head_dim);
     let build = view.evidence.builds.get(variant, &view.suite.arch).and_then(|b| b.entry(head_dim));
+    let timed_arch = view.evidence.samples.device.as_ref().map(|d| d.arch());
+    let timed = timed_arch.and_then(|arch| view.evidence.builds.get(variant, &arch)?.entry(head_dim));
     let built = |figure: &dyn Fn(&crate::evidence::EntryBuild) -> String| build.map_or("-".to_owned(), figure);
     let checked = row.cases.iter().filter(|c| c.errors.is_some()).count();
     let not_finite: u64 = row.cases.iter().filter_map(|c| c.errors.as_ref()).map(|e| e.nan + e.inf).sum();
@@ -197,7 +214,11 @@ fn summary_row(view: &RunView, comparisons: &[Comparison], variant: &str, shape:
     vec![
         variant.to_owned(),
         shape.to_owned(),
-        built(&|e| e.resources.registers.to_string()),
+        match (build, timed) {
+            (Some(gated), Some(timed)) => format!("{} / {}", gated.resources.registers, timed.resources.registers),
+            (Some(gated), None) => gated.resources.registers.to_string(),
+            (None, _) => "-".to_owned(),
+        },
         built(&|e| significant(f64::from(e.resources.static_smem_bytes + e.launch.dynamic_smem_bytes) / 1024.0)),
         built(&|e| (e.resources.spill_store_bytes + e.resources.spill_load_bytes).to_string()),
         if row.cases.is_empty() { "-".to_owned() } else { format!("{checked}/{}", view.suite.seeds.len()) },
@@ -365,36 +386,53 @@ fn decision(view: &RunView) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+mod testing {
+    //! A judged run around evidence, for the tests of every form of the report.
+
     use super::*;
     use crate::decision::decide;
     use crate::judge::{judge, testing};
 
-    fn rendered(evidence: &Evidence, format: Format) -> String {
+    pub fn with_view<T>(evidence: &Evidence, look: impl FnOnce(&RunView) -> T) -> T {
         let suite = testing::suite();
         let gates = judge(&suite, evidence);
         let decision = decide(&suite, &gates, &evidence.checks, &evidence.samples);
-        let environment = Environment { started: "2026-11-21T00:00:00Z".into(), ..Environment::default() };
-        let view = RunView {
-            name: "run",
-            suite: &suite,
-            evidence,
-            gates: &gates,
-            decision: &decision,
-            environment: &environment,
-        };
-        format!("{}\n{}", headline(&view), render(&view, format))
+        let device = evidence.samples.device.clone();
+        let environment = Environment { started: "2026-11-21T00:00:00Z".into(), device, ..Environment::default() };
+        let (suite, gates, decision, environment) = (&suite, &gates, &decision, &environment);
+        look(&RunView { name: "run", suite, evidence, gates, decision, environment })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::with_view;
+    use super::*;
+    use crate::judge::testing;
+
+    fn rendered(evidence: &Evidence, format: Format) -> String {
+        with_view(evidence, |view| format!("{}\n{}", headline(view), render(view, format)))
     }
 
     #[test]
     fn a_merge_reads_as_one() {
         let text = rendered(&testing::evidence(), Format::Table);
         assert!(text.starts_with("t: MERGE new: latency reduction on mission 20.0%"), "{text}");
-        assert!(text.contains("no GPU, nvcc"), "{text}");
+        assert!(text.contains("NVIDIA L4, nvcc"), "{text}");
         let row = text.lines().find(|l| l.starts_with("│ new") && l.contains("mission")).unwrap();
         for cell in ["96", "33", "2/2", "0.002", "0.081", "79.96", "(1.250x)"] {
             assert!(row.contains(cell), "`{cell}` is not in {row}");
         }
+    }
+
+    #[test]
+    fn an_output_that_is_not_finite_has_no_error_worth_a_number() {
+        let mut evidence = testing::evidence();
+        let case = evidence.checks.cases.iter_mut().find(|c| c.variant == "new").unwrap();
+        case.errors.as_mut().unwrap().nan = 9;
+        let text = rendered(&evidence, Format::Markdown);
+        let row = text.lines().find(|l| l.contains("| new") && l.contains("mission")).unwrap();
+        assert_eq!(row.matches("NaN").count(), 5, "{row}");
     }
 
     #[test]
@@ -403,6 +441,7 @@ mod tests {
         evidence.checks = crate::evidence::Checks { deferred: Some("no GPU; get one".into()), ..Default::default() };
         evidence.samples = crate::evidence::Samples { deferred: Some("no GPU; get one".into()), ..Default::default() };
         let text = rendered(&evidence, Format::Markdown);
+        assert!(text.contains("no GPU, nvcc"), "{text}");
         let row = text.lines().find(|l| l.contains("| new") && l.contains("mission")).unwrap();
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
         assert_eq!(cells[3..6], ["96", "33", "0"]);

@@ -1,0 +1,159 @@
+//! Gates on the timing itself: every variant was timed everywhere, left the verified output behind, and took no less than
+//! the chip allows; and somebody else's kernels ran beside ours. They say whether the samples can be believed.
+
+use crate::evidence::{AA_SUFFIX, Block, Builds, Mode, Peers, Samples};
+use crate::gate::{Gate, Kind, Subject, significant};
+use crate::judge::split_remedy;
+use crate::stats::median;
+use crate::suite::Suite;
+
+/// The figure of the gate that a variant fails when it could not be timed.
+pub const TIMED_EVERYWHERE: &str = "timed on every shape";
+
+/// Timing gates of every variant that was built, and the peer gate.
+pub fn judge_timing(suite: &Suite, builds: &Builds, samples: &Samples, peers: &Peers) -> Vec<Gate> {
+    let built = |variant: &&str| {
+        super::left_out(suite, builds, variant).is_none() && builds.get(variant, &suite.arch).is_some()
+    };
+    let mut gates: Vec<Gate> =
+        suite.variant_names().filter(built).flat_map(|variant| variant_gates(suite, samples, variant)).collect();
+    gates.extend(peer_gate(suite, samples, peers));
+    gates
+}
+
+fn variant_gates(suite: &Suite, samples: &Samples, variant: &str) -> Vec<Gate> {
+    let failed = samples.failures.iter().any(|f| f.subject == variant);
+    if samples.deferred.is_some() && !failed {
+        return Vec::new();
+    }
+    let mut gates = vec![timed_everywhere(suite, samples, variant)];
+    let again = format!("{variant}{AA_SUFFIX}");
+    let own: Vec<&Block> = samples.blocks.iter().filter(|b| b.subject == variant || b.subject == again).collect();
+    if !own.is_empty() {
+        gates.push(outputs_gate(variant, &own));
+        gates.push(floor_gate(suite, samples, variant, &own));
+    }
+    gates
+}
+
+/// A variant that faults, hangs or gives another output while it is timed is broken, whatever the checks said before.
+fn timed_everywhere(suite: &Suite, samples: &Samples, variant: &str) -> Gate {
+    let subject = Subject { variant, kind: Kind::Correctness, figure: TIMED_EVERYWHERE };
+    let threshold = format!("{} shapes, both timers", suite.time_shapes.len());
+    if let Some(failure) = samples.failures.iter().find(|f| f.subject == variant) {
+        return subject.holds(&failure.shape, &failure.why, &threshold, false);
+    }
+    let has =
+        |shape: &str, mode| samples.blocks.iter().any(|b| b.subject == variant && b.shape == shape && b.mode == mode);
+    let missing = suite.time_shapes.iter().find(|shape| Mode::ALL.into_iter().any(|mode| !has(shape, mode)));
+    let measured = if missing.is_none() { "yes" } else { "no samples" };
+    subject.holds(missing.map_or("", String::as_str), measured, &threshold, missing.is_none())
+}
+
+fn outputs_gate(variant: &str, own: &[&Block]) -> Gate {
+    let subject = Subject { variant, kind: Kind::Correctness, figure: "timed outputs" };
+    let wrong = own.iter().find(|b| !b.outputs_verified);
+    let place = wrong.map(|b| format!("{} {} round {}", b.subject, b.shape, b.round)).unwrap_or_default();
+    let measured = if wrong.is_none() { "all equal" } else { "a timed launch left another output" };
+    subject.holds(&place, measured, "every timed launch gives the verified output", wrong.is_none())
+}
+
+fn floor_gate(suite: &Suite, samples: &Samples, variant: &str, own: &[&Block]) -> Gate {
+    let subject = Subject { variant, kind: Kind::Performance, figure: "physically possible" };
+    const RULE: &str = "at or above the tensor-core floor";
+    let Some(device) = &samples.device else {
+        return subject.holds("", "samples without a device", RULE, false);
+    };
+    let shapes = suite.time();
+    let closest = shapes.iter().filter_map(|shape| {
+        let blocks = own.iter().filter(|b| b.shape == shape.name && b.mode == Mode::Kernel);
+        let least = blocks.filter_map(|b| median(&b.us)).min_by(f64::total_cmp)?;
+        Some((shape, least / device.floor_us(shape)))
+    });
+    match closest.min_by(|a, b| a.1.total_cmp(&b.1)) {
+        None => subject.holds("", "no kernel time", RULE, false),
+        Some((shape, ratio)) => {
+            let measured = format!("{}x the floor", significant(ratio));
+            subject.holds(&shape.name, &measured, RULE, ratio >= 1.0)
+        }
+    }
+}
+
+/// Peers that were asked for and did not run are a deferral: they say nothing about a candidate.
+fn peer_gate(suite: &Suite, samples: &Samples, peers: &Peers) -> Option<Gate> {
+    if !peers.wanted {
+        return None;
+    }
+    const RULE: &str = "at least one peer";
+    let subject = Subject { variant: "peers", kind: Kind::Peers, figure: "measured in this run" };
+    let timed = |s: &str| samples.blocks.iter().any(|b| b.subject == s);
+    let names: std::collections::BTreeSet<&str> =
+        peers.backends.iter().map(|b| b.subject.as_str()).filter(|s| timed(s)).collect();
+    if let Some(text) = peers.deferred.as_ref().or(samples.deferred.as_ref()) {
+        let (why, remedy) = split_remedy(text);
+        return Some(subject.deferred(RULE, why, remedy));
+    }
+    if names.is_empty() {
+        return Some(subject.deferred(RULE, "no backend of a peer ran", "see peers.json"));
+    }
+    let measured = names.iter().copied().collect::<Vec<_>>().join(", ");
+    Some(subject.holds(&suite.time_shapes.join(", "), &measured, RULE, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::TimingFailure;
+    use crate::gate::State;
+    use crate::judge::testing;
+
+    fn failed(samples: &Samples) -> Vec<String> {
+        let gates = judge_timing(&testing::suite(), &testing::evidence().builds, samples, &Peers::default());
+        gates.into_iter().filter(|g| g.state == State::Fail).map(|g| format!("{} {}", g.variant, g.figure)).collect()
+    }
+
+    #[test]
+    fn wrong_timed_output_and_impossible_times_fail() {
+        assert_eq!(failed(&testing::samples(100.0, 80.0)), [""; 0]);
+        for subject in ["new", "old#aa"] {
+            let mut wrong = testing::samples(100.0, 80.0);
+            wrong.blocks.iter_mut().rfind(|b| b.subject == subject).unwrap().outputs_verified = false;
+            assert_eq!(failed(&wrong), [format!("{} timed outputs", subject.trim_end_matches("#aa"))]);
+        }
+        assert_eq!(failed(&testing::samples(100.0, 0.5)), ["new physically possible"]);
+        let nowhere = Samples { device: None, ..testing::samples(100.0, 80.0) };
+        assert_eq!(failed(&nowhere), ["old physically possible", "new physically possible"]);
+    }
+
+    #[test]
+    fn what_was_not_timed_somewhere_fails_even_where_no_gate_looks() {
+        let mut suite = testing::suite();
+        suite.time_shapes.push("wide".into());
+        let builds = testing::evidence().builds;
+        let samples = testing::samples(100.0, 80.0);
+        let states = |samples: &Samples| -> Vec<State> {
+            judge_timing(&suite, &builds, samples, &Peers::default())
+                .into_iter()
+                .filter(|g| g.figure == TIMED_EVERYWHERE)
+                .map(|g| g.state)
+                .collect()
+        };
+        assert_eq!(states(&samples), [State::Fail, State::Fail]);
+        let mut other = testing::samples(100.0, 80.0);
+        let why = "the output on wide is not the verified one".to_owned();
+        other.failures.push(TimingFailure { shape: "wide".into(), subject: "new".into(), why });
+        assert_eq!(failed(&other), ["new timed on every shape"]);
+    }
+
+    #[test]
+    fn peers_that_were_wanted_and_did_not_run_are_deferred() {
+        let suite = testing::suite();
+        let samples = testing::samples(100.0, 80.0);
+        let wanted = Peers { wanted: true, ..Peers::default() };
+        let state = |peers: &Peers| peer_gate(&suite, &samples, peers).map(|g| g.state.word().to_owned());
+        assert_eq!(state(&wanted).as_deref(), Some("DEFERRED"));
+        let absent = Peers { deferred: Some("torch is not installed; pip install torch".into()), ..wanted };
+        assert_eq!(state(&absent).as_deref(), Some("DEFERRED"));
+        assert_eq!(state(&Peers::default()), None);
+    }
+}

@@ -1,0 +1,191 @@
+//! The launch job on the emulator: the PTX that ptxas assembled, on the CPU, with every check. Results are those of
+//! another machine than a GPU and are labelled so; times are never taken here.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, anyhow};
+use kbench::evidence::LaunchOutcome;
+use kbench::job::{Event, LaunchJob, Module as Job, Rows, output_file, rows_file};
+use kbench::shape::{Problem, Shape};
+use ptx_emulator::{
+    BlockFilter, Buffer, Checks, Finding, Launch, Limits, Memory, Module, Schedule, Severity, run as execute,
+};
+use sdpa_kernel::abi::{Config, Params};
+
+use crate::events::{emit, progress};
+use crate::inputs::Inputs;
+use crate::launch::sha256_hex;
+
+/// Replays the second schedule; any value would do.
+const SCHEDULE_SEED: u64 = 1;
+/// The value of the `scheduler` toggle with which CTA (x, y) computes query tile x of head y, so that a sample of CTAs
+/// is a known sample of rows.
+const SCHEDULER_ONE_TILE: u32 = 0;
+
+/// Runs the job.
+pub fn run(job: &LaunchJob) -> Result<()> {
+    std::fs::create_dir_all(&job.out_dir).with_context(|| format!("failed to create `{}`", job.out_dir.display()))?;
+    let path = job.module.ptx.display().to_string();
+    let source = std::fs::read_to_string(&job.module.ptx).with_context(|| format!("failed to read `{path}`"))?;
+    let module = Module::parse(&source).with_context(|| format!("failed to parse `{path}`"))?;
+    refuse_other_toggles(&module, &job.module)?;
+    for (i, problem) in job.problems.iter().enumerate() {
+        progress(i, job.problems.len(), &format!("emulating {} on {}", job.module.variant, problem.id()));
+        let outcome = solve(job, &module, problem);
+        emit(&Event::Launched {
+            outcome: outcome.unwrap_or_else(|e| LaunchOutcome::failed(problem, &format!("{e:#}"))),
+        });
+    }
+    Ok(())
+}
+
+/// The toggle echo, read from the PTX's own initialisers.
+fn refuse_other_toggles(module: &Module, asked: &Job) -> Result<()> {
+    for launch in &asked.launches {
+        let symbol = &launch.config_symbol;
+        let bytes = module.global_symbol(symbol).with_context(|| format!("the PTX has no symbol `{symbol}`"))?;
+        let mut toggles: BTreeMap<String, u32> = asked.toggles.clone();
+        toggles.insert("head_dim".to_owned(), launch.head_dim);
+        toggles.insert("dynamic_smem".to_owned(), launch.dynamic_smem_bytes);
+        let mismatches = Config::parse(bytes)?.mismatches(&toggles);
+        anyhow::ensure!(
+            mismatches.is_empty(),
+            "toggle echo of `{}` {symbol}: {}",
+            asked.variant,
+            mismatches.join("; ")
+        );
+    }
+    Ok(())
+}
+
+fn solve(job: &LaunchJob, module: &Module, problem: &Problem) -> Result<LaunchOutcome> {
+    let shape = &problem.shape;
+    let record = job.module.launches.iter().find(|l| l.head_dim == shape.head_dim);
+    let record = record.with_context(|| format!("`{}` has no entry for D={}", job.module.variant, shape.head_dim))?;
+    let kernel = module.entry(&record.entry)?;
+    let grid = [shape.seq_q.div_ceil(record.tile_q), shape.batch * shape.heads, 1];
+    let may_sample = job.module.toggles.get("scheduler") == Some(&SCHEDULER_ONE_TILE);
+    let sample = job.max_ctas.filter(|_| may_sample).and_then(|limit| sample_of(grid, limit));
+    let inputs = Inputs::of(problem);
+    let attempt = |schedule, checks| -> Result<Attempt> {
+        let mut memory = Memory::new(module);
+        let workload = Workload::place(&mut memory, &inputs, shape, record.workspace_bytes)?;
+        let launch = Launch {
+            dynamic_shared_bytes: record.dynamic_smem_bytes,
+            schedule,
+            checks,
+            blocks: sample.clone().map_or(BlockFilter::All, BlockFilter::Only),
+            limits: Limits::default(),
+            ..Launch::new(grid, [record.threads, 1, 1], workload.params(shape).to_bytes().to_vec())
+        };
+        let outcome = execute(&kernel, &memory, &launch)?;
+        Ok(Attempt {
+            output: memory.read(workload.output)?,
+            inputs_unchanged: workload.unchanged(&memory)?,
+            findings: outcome.findings,
+        })
+    };
+    let first = attempt(Schedule::Greedy, Checks::all())?;
+    let second = attempt(Schedule::Seeded(SCHEDULE_SEED), Checks::none())?;
+    std::fs::write(job.out_dir.join(output_file(problem)), &first.output)?;
+    if let Some(blocks) = &sample {
+        let rows: Vec<Rows> = blocks.iter().map(|block| rows_of(block, record.tile_q, shape)).collect();
+        std::fs::write(job.out_dir.join(rows_file(problem)), serde_json::to_string(&rows)?)?;
+    }
+    let outside = first.findings.iter().any(|f| f.kind == ptx_emulator::Kind::OutOfBounds);
+    Ok(LaunchOutcome {
+        problem: problem.clone(),
+        failure: None,
+        output_sha256: Some(sha256_hex(&first.output)),
+        repeat_equal: first.output == second.output,
+        inputs_unchanged: first.inputs_unchanged && second.inputs_unchanged,
+        guards_intact: !outside,
+        sampled_ctas: sample.map(|blocks| (blocks.len() as u32, grid[0] * grid[1])),
+        findings: first.findings.iter().filter(|f| f.severity > Severity::Info).map(Finding::to_string).collect(),
+    })
+}
+
+/// What one emulated launch left behind.
+struct Attempt {
+    output: Vec<u8>,
+    inputs_unchanged: bool,
+    findings: Vec<Finding>,
+}
+
+/// CTAs spread evenly over the grid, first and last among them; `None` when the whole grid is within the limit.
+fn sample_of(grid: [u32; 3], limit: u32) -> Option<Vec<[u32; 3]>> {
+    let total = grid[0] * grid[1];
+    if total <= limit {
+        return None;
+    }
+    let last = u64::from(total - 1);
+    let steps = u64::from(limit.max(2) - 1);
+    let picked = (0..u64::from(limit)).map(|i| (i * last / steps) as u32);
+    Some(picked.map(|flat| [flat % grid[0], flat / grid[0], 0]).collect())
+}
+
+fn rows_of(block: &[u32; 3], tile_q: u32, shape: &Shape) -> Rows {
+    let first = block[0] * tile_q;
+    Rows { head: block[1], first, count: tile_q.min(shape.seq_q - first) }
+}
+
+/// Buffers in the emulator's memory.
+struct Workload {
+    inputs: Vec<(Buffer, Vec<u8>)>,
+    output: Buffer,
+    workspace: u64,
+}
+
+impl Workload {
+    /// The output starts undefined: it reads as NaN, and a read of it is reported.
+    fn place(memory: &mut Memory, inputs: &Inputs, shape: &Shape, workspace_bytes: u32) -> Result<Workload> {
+        let tensors = [("q", &inputs.q), ("k", &inputs.k), ("v", &inputs.v)];
+        let codes = tensors.iter().map(|(name, t)| ((*name).to_owned(), t.codes.clone()));
+        let scales = tensors.iter().map(|(name, t)| (format!("{name}_scale"), t.scale_bytes()));
+        let mut placed = Vec::new();
+        for (name, bytes) in codes.chain(scales) {
+            placed.push((memory.alloc_from(&name, &bytes)?, bytes));
+        }
+        let workspace = match workspace_bytes {
+            0 => 0,
+            bytes => memory.alloc_from("workspace", &vec![0; bytes as usize])?.address(),
+        };
+        Ok(Workload { inputs: placed, output: memory.alloc("out", shape.q_len() * 2)?, workspace })
+    }
+
+    fn params(&self, shape: &Shape) -> Params {
+        let address = |i: usize| self.inputs[i].0.address();
+        let addresses = [0, 1, 2, 3, 4, 5].map(address);
+        crate::workload::params(shape, addresses, self.output.address(), self.workspace)
+    }
+
+    fn unchanged(&self, memory: &Memory) -> Result<bool> {
+        for (buffer, bytes) in &self.inputs {
+            if memory.read(*buffer).map_err(|e| anyhow!("{e}"))? != *bytes {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_spread_and_holds_both_ends() {
+        assert_eq!(sample_of([4, 4, 1], 16), None);
+        let sample = sample_of([16, 16, 1], 24).unwrap();
+        assert_eq!((sample.len(), sample[0], sample[23]), (24, [0, 0, 0], [15, 15, 0]));
+        let unique: std::collections::BTreeSet<_> = sample.iter().collect();
+        assert_eq!(unique.len(), 24);
+        assert_eq!(sample_of([2, 2, 1], 1), Some(vec![[0, 0, 0]]));
+    }
+
+    #[test]
+    fn the_last_tile_has_the_rows_that_are_left() {
+        let shape: Shape = "ragged".parse().unwrap();
+        assert_eq!(rows_of(&[2, 1, 0], 32, &shape), Rows { head: 1, first: 64, count: 13 });
+    }
+}

@@ -1,0 +1,5 @@
+//! End to end: the `xtask` binary, the real compilers and kernels. One test program, so that it is linked once.
+
+mod cli;
+mod common;
+mod mutants;
