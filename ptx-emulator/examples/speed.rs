@@ -31,14 +31,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("shape (2, 8, 512, 64), threads {threads} (0 is all)");
     for case in &CASES {
         for (label, checks) in [("checks off", Checks::none()), ("checks on", Checks::all())] {
-            let outcome = execute(case, checks, threads)?;
+            let outcome = execute(case, checks, threads, false)?;
             print(case.name, label, &outcome, threads);
         }
+        print_profile(&execute(case, Checks::none(), 1, true)?);
     }
     Ok(())
 }
 
-fn execute(case: &Case, checks: Checks, threads: usize) -> Result<Outcome, Box<dyn std::error::Error>> {
+fn execute(case: &Case, checks: Checks, threads: usize, profile: bool) -> Result<Outcome, Box<dyn std::error::Error>> {
     let module = Module::parse(case.source)?;
     let kernel = module.entry(case.name)?;
     let mut memory = Memory::new(&module);
@@ -61,6 +62,7 @@ fn execute(case: &Case, checks: Checks, threads: usize) -> Result<Outcome, Box<d
     launch.dynamic_shared_bytes = case.dynamic;
     launch.checks = checks;
     launch.limits.threads = threads;
+    launch.profile = profile;
     Ok(run(&kernel, &memory, &launch)?)
 }
 
@@ -77,4 +79,18 @@ fn print(name: &str, label: &str, outcome: &Outcome, threads: usize) {
         per_core / 1e9,
         outcome.findings.len(),
     );
+}
+
+/// Shares of the families of instructions, from a run of its own on one thread.
+fn print_profile(outcome: &Outcome) {
+    let total: f64 = outcome.profile.iter().map(|line| line.seconds).sum();
+    for line in &outcome.profile {
+        println!(
+            "    {:26} {:5.1} % of the time, {:5.1} % of the instructions, {:6.0} ns each",
+            line.family,
+            100.0 * line.seconds / total,
+            100.0 * line.instructions as f64 / outcome.instructions as f64,
+            1e9 * line.seconds / line.instructions as f64,
+        );
+    }
 }

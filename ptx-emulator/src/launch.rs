@@ -1,5 +1,6 @@
 //! What a launch asks for and what it gives back.
 
+use crate::exec::profile::ProfileLine;
 use crate::report::{Finding, Severity};
 
 /// Order in which the warps of a block run.
@@ -112,6 +113,8 @@ pub struct Launch {
     pub blocks: BlockFilter,
     /// Bounds on the run.
     pub limits: Limits,
+    /// Measure where the host's time goes; slows the run down.
+    pub profile: bool,
 }
 
 impl Launch {
@@ -127,6 +130,7 @@ impl Launch {
             mma_model: MmaModel::FastExceptFp8,
             blocks: BlockFilter::All,
             limits: Limits::default(),
+            profile: false,
         }
     }
 }
@@ -234,6 +238,8 @@ pub struct Outcome {
     pub blocks_run: u64,
     /// Blocks in the grid.
     pub blocks_in_grid: u64,
+    /// Where the time went, if the launch asked.
+    pub profile: Vec<ProfileLine>,
     /// Host seconds of the run.
     pub seconds: f64,
 }

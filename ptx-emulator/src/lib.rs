@@ -49,6 +49,7 @@ mod program;
 mod report;
 mod tensor;
 
+pub use exec::profile::ProfileLine;
 pub use exec::run::run;
 pub use launch::{BlockFilter, Checks, EmuError, Launch, Limits, MmaModel, Outcome, Params, Schedule};
 pub use lower::LoadError;

@@ -1,7 +1,8 @@
 //! Global memory: buffers in one 64-bit window, apart from each other by red zones.
 //!
 //! Words are relaxed atomics, so that blocks on several threads share them without `unsafe`.
-//! A 64-bit access that must not tear takes a lock; see [`Allocation::update64`].
+//! 64-bit atomics take a lock, see [`Allocation::update64`]; a 64-bit load of another block's
+//! value may see halves of two stores, as nothing but an atomic promises otherwise.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};

@@ -67,6 +67,37 @@ pub enum Kind {
     Trap,
 }
 
+impl Kind {
+    /// Why this is wrong and what usually repairs it, in one line.
+    pub fn hint(self) -> &'static str {
+        match self {
+            Kind::RaceWriteWrite | Kind::RaceReadAfterWrite | Kind::RaceWriteAfterRead => {
+                "nothing orders the two accesses: a barrier between them, or atomics with fences"
+            }
+            Kind::InFlight => "the copying thread has not waited for the group, or has waited for too few groups",
+            Kind::SourceChanged => "the source of a copy must stay unchanged until its wait",
+            Kind::UnwaitedCopy => "wait for every group before the thread ends",
+            Kind::OutOfBounds => "check index arithmetic and the guard of tail elements",
+            Kind::Misaligned => "the address must be a multiple of the whole access, vectors included",
+            Kind::UninitialisedAddress | Kind::UninitialisedBranch | Kind::UninitialisedStore => {
+                "the value comes from a register or memory that was never written on this path"
+            }
+            Kind::BarrierMisuse => "all participants must agree on id and thread count, once per generation",
+            Kind::ExitedBeforeBarrier => "threads that return early do not reach the barrier",
+            Kind::SyncDivergence => "every lane named in the mask must execute the instruction together",
+            Kind::MbarrierMisuse => {
+                "init once, then a barrier, then arrivals as counted, waits with alternating parity"
+            }
+            Kind::NonCoherentRead => "use a plain load for memory that the launch writes",
+            Kind::ReadOnlyStore => "constant memory cannot be written by a kernel",
+            Kind::Deadlock => "an arrival is missing, doubled, or on another barrier",
+            Kind::NoProgress => "the awaited value is never written by a running block",
+            Kind::Runaway => "the loop has no end, or the limit is too small for the shape",
+            Kind::Trap => "the kernel stopped itself",
+        }
+    }
+}
+
 /// One access or instruction that takes part in a finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Site {
@@ -138,6 +169,7 @@ impl fmt::Display for Finding {
         for note in &self.notes {
             write!(f, "\n  {note}")?;
         }
+        write!(f, "\n  hint: {}", self.kind.hint())?;
         write!(f, "\n  {} hit{}", self.hits, if self.hits == 1 { "" } else { "s" })
     }
 }

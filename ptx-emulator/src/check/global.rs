@@ -115,16 +115,18 @@ impl GlobalShadow {
         let (mut at, end) = (offset, offset + u64::from(size));
         let mut found = None;
         while at < end {
-            let word = at / 4;
-            let next = (word * 4 + 4).min(end);
-            let bytes = ((1u16 << (next - word * 4)) - (1u16 << (at - word * 4))) as u8;
-            let chunk = &self.chunks[allocation][(word / CHUNK_WORDS) as usize];
-            let mut cells = chunk.lock().unwrap_or_else(PoisonError::into_inner);
+            let index = at / 4 / CHUNK_WORDS;
+            let chunk_end = end.min((index + 1) * 4 * CHUNK_WORDS);
+            let mut cells = self.chunks[allocation][index as usize].lock().unwrap_or_else(PoisonError::into_inner);
             let cells = cells.get_or_insert_with(|| vec![Cell::default(); CHUNK_WORDS as usize].into());
-            let cell = &mut cells[(word % CHUNK_WORDS) as usize];
-            let mark = Mark { epoch: me, block: clock.block, time: clock.time, bytes, more: false };
-            found = found.or(touch(cell, mark, write, clock, view));
-            at = next;
+            while at < chunk_end {
+                let word = at / 4;
+                let next = (word * 4 + 4).min(chunk_end);
+                let bytes = ((1u16 << (next - word * 4)) - (1u16 << (at - word * 4))) as u8;
+                let mark = Mark { epoch: me, block: clock.block, time: clock.time, bytes, more: false };
+                found = found.or(touch(&mut cells[(word % CHUNK_WORDS) as usize], mark, write, clock, view));
+                at = next;
+            }
         }
         found
     }

@@ -102,14 +102,16 @@ macro_rules! alu_table {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub(crate) enum AluOp { $($name),* }
 
-        /// Executes one operation on the lanes of `mask`.
+        /// Executes one operation on the lanes of `mask`; those of `doubt` may or may not belong
+        /// to it, because their guard is undefined.
         #[inline(always)]
-        fn execute<const CHECK: bool>(regs: &mut Regs, inst: &AluInst, mask: u32) {
+        fn execute<const CHECK: bool>(regs: &mut Regs, inst: &AluInst, mask: u32, doubt: u32) {
             match inst.op {
                 $(AluOp::$name => {
                     if CHECK {
-                        let taint = 0 $(| class_taint!($class, regs, inst.$slot))*;
-                        class_set_taint!($out, regs, inst.d, taint, mask);
+                        let taint = doubt $(| class_taint!($class, regs, inst.$slot))*;
+                        let lanes = mask | doubt;
+                        class_set_taint!($out, regs, inst.d, taint, lanes);
                     }
                     let $x = inst.x;
                     $(let $arg = class_source!($class, regs, inst.$slot);)*
@@ -464,6 +466,28 @@ pub(crate) fn fp8_to_f32(code: u32, e5m2: bool) -> f32 {
     widen(code & 0xff, if e5m2 { E5M2 } else { E4M3 }) as f32
 }
 
+/// Taint of a selection, exact per lane: compilers select undefined values away. Read before the
+/// operation, which may overwrite its sources.
+#[inline(always)]
+fn chosen_taint(regs: &Regs, inst: &AluInst) -> u32 {
+    let (a, b, c) = (usize::from(inst.a), usize::from(inst.b), usize::from(inst.c));
+    match inst.op {
+        AluOp::SelW => regs.tp[c] | (regs.p[c] & regs.tw[a]) | (!regs.p[c] & regs.tw[b]),
+        AluOp::SelD => regs.tp[c] | (regs.p[c] & regs.td[a]) | (!regs.p[c] & regs.td[b]),
+        _ => 0,
+    }
+}
+
+/// Replaces the union of all source taints by the exact taint of a selection.
+#[inline(always)]
+fn set_chosen_taint(regs: &mut Regs, inst: &AluInst, taint: u32, mask: u32) {
+    match inst.op {
+        AluOp::SelW => regs.taint_w(inst.d, taint, mask),
+        AluOp::SelD => regs.taint_d(inst.d, taint, mask),
+        _ => {}
+    }
+}
+
 /// What a straight run of row operations did.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RunCount {
@@ -491,8 +515,15 @@ fn run_rows<const CHECK: bool>(
         };
         let mask = if *guard == NO_GUARD { active } else { active & guard_bits(regs, *guard) };
         count.lanes += u64::from(mask.count_ones());
-        if mask != 0 {
-            execute::<CHECK>(regs, alu, mask);
+        if CHECK {
+            let doubt = if *guard == NO_GUARD { 0 } else { active & regs.tp[usize::from(*guard >> 1)] };
+            let chosen = chosen_taint(regs, alu);
+            if mask | doubt != 0 {
+                execute::<CHECK>(regs, alu, mask, doubt);
+                set_chosen_taint(regs, alu, chosen, mask & !doubt);
+            }
+        } else if mask != 0 {
+            execute::<CHECK>(regs, alu, mask, 0);
         }
         at += 1;
     }

@@ -1,9 +1,10 @@
 //! Atomic read-modify-write on global and shared memory, lane after lane.
 
 use super::block::{Block, Context};
-use super::memory::{Target, Use, source};
+use super::memory::source;
 use super::regs::{LANES, each_lane};
 use super::step::Flow;
+use super::target::{Target, Use};
 use super::warp::Warp;
 use crate::num::small::{self, Bfloat, Fp16, halves2};
 use crate::program::{Atom, AtomOp, Space};

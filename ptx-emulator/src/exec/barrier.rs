@@ -41,8 +41,9 @@ impl NamedBarrier {
             return None;
         }
         let list = |waits: bool| {
-            let warps = self.members.iter().filter(|m| m.waits == waits).map(|m| m.warp.to_string());
-            warps.collect::<Vec<_>>().join(", ")
+            let mut warps: Vec<usize> = self.members.iter().filter(|m| m.waits == waits).map(|m| m.warp).collect();
+            warps.sort_unstable();
+            warps.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
         };
         Some(format!(
             "barrier {id}: {} of {} threads; warps waiting: [{}]; warps arrived only: [{}]; generation {}",
@@ -66,8 +67,15 @@ impl Block {
         op: &Barrier,
     ) -> Flow {
         // The aligned form needs the whole warp; the plain form is run that way as well.
-        if let Some(flow) = self.converge(context, warp, current, pc, active, FULL) {
+        let members = warp.alive();
+        if let Some(flow) = self.converge(context, warp, current, pc, active, members) {
             return flow;
+        }
+        if warp.exited != 0 {
+            let site = RawSite { role: "waits", pc: pc as u32, warp: warp.index as u32, lane: active.trailing_zeros() };
+            self.report(context, Kind::ExitedBeforeBarrier, Severity::Warning, &[site], || {
+                format!("lanes {:#010x} of the warp have exited before this barrier", warp.exited)
+            });
         }
         let id = lane_word(&warp.regs, op.id, active);
         if id > 15 {
@@ -129,7 +137,6 @@ impl Block {
         let (generation, arrived) = (barrier.generation, barrier.arrived);
         let mut stamp = std::mem::take(&mut barrier.stamp);
         self.clocks.release(warp.index, &mut stamp);
-        self.clocks.sync_warp(warp.index);
         self.barriers[id].stamp = stamp;
         self.progressed();
         let here = RawSite { role: "arrives", pc: pc as u32, warp: warp.index as u32, lane: active.trailing_zeros() };

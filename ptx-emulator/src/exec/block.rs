@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::barrier::NamedBarrier;
 use super::mbarrier::MbarState;
+use super::profile::Profile;
 use super::simd::Level;
 use super::warp::{Position, State, Warp};
 use crate::check::clock::{Clocks, Epoch, Stamp};
@@ -80,6 +81,7 @@ pub(crate) struct Block {
     /// Changes of state that a waiting warp could be waiting for.
     pub(crate) progress: u64,
     pub(crate) idle_turns: u32,
+    pub(crate) profile: Profile,
     random: u64,
     cursor: usize,
 }
@@ -123,6 +125,7 @@ impl Block {
             lane_instructions: 0,
             progress: 0,
             idle_turns: 0,
+            profile: Profile::new(launch.profile),
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             cursor: 0,
         }
@@ -342,7 +345,9 @@ impl Shared {
 
     #[inline(always)]
     fn array<const N: usize>(&self, at: usize) -> [u8; N] {
-        std::array::from_fn(|i| self.bytes[at..at + N][i])
+        let mut out = [0; N];
+        out.copy_from_slice(&self.bytes[at..at + N]);
+        out
     }
 
     /// Writes 1, 2, 4 or 8 checked bytes.
@@ -361,7 +366,12 @@ impl Shared {
     #[inline(always)]
     pub(crate) fn is_defined(&self, offset: u32, size: u32) -> bool {
         let at = offset as usize;
-        self.defined.is_empty() || self.defined[at..at + size as usize].iter().all(|&d| d)
+        match (self.defined.is_empty(), size) {
+            (true, _) => true,
+            (false, 4) => self.defined[at..at + 4] == [true; 4],
+            (false, 16) => self.defined[at..at + 16] == [true; 16],
+            (false, _) => self.defined[at..at + size as usize].iter().all(|&d| d),
+        }
     }
 
     /// Marks bytes as written, or as undefined again.

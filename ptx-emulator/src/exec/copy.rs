@@ -4,11 +4,12 @@
 //! reads too early computes NaN as well as being reported. Without it the copy is immediate.
 
 use super::block::{Block, Context};
-use super::memory::{Target, Use};
 use super::regs::{LANES, each_lane, w};
 use super::step::Flow;
+use super::target::{Target, Use};
 use super::warp::{OpenArrive, OpenCopy, Warp};
 use crate::check::shadow::{Access, Conflict};
+use crate::memory::Allocation;
 use crate::program::{Addr, CopyAsync, Space};
 use crate::report::{Kind, RawSite, Severity};
 
@@ -45,12 +46,8 @@ impl Block {
                 sources[l] = target.at[l];
                 let allocation = context.memory.at(target.allocation[l] as usize);
                 let at = target.at[l] - allocation.base;
-                for i in 0..u64::from(sizes[l]).min(allocation.bytes - at) {
-                    data[l][i as usize] = allocation.load(at + i, 1) as u8;
-                    if !allocation.is_defined(at + i, 1) {
-                        defined[l] &= !(1 << i);
-                    }
-                }
+                let size = u64::from(sizes[l]).min(allocation.bytes - at);
+                defined[l] = read_source(allocation, at, size, &mut data[l]);
             });
         });
         let usage = Use { pc, bytes: copy.bytes, align: copy.bytes, write: true, strong: false, collective: false };
@@ -150,8 +147,11 @@ impl Block {
     fn deliver(&mut self, open: &OpenCopy) {
         let (at, bytes) = (open.dst as usize, open.bytes as usize);
         self.shared.bytes[at..at + bytes].copy_from_slice(&open.data[..bytes]);
-        for i in 0..open.bytes {
-            self.shared.define(open.dst + i, 1, open.defined >> i & 1 == 1);
+        self.shared.define(open.dst, open.bytes, true);
+        if open.defined != u16::MAX {
+            for i in 0..open.bytes {
+                self.shared.define(open.dst + i, 1, open.defined >> i & 1 == 1);
+            }
         }
     }
 
@@ -177,7 +177,10 @@ impl Block {
             return;
         };
         let at = open.src - allocation.base;
-        let changed = (0..open.src_bytes).any(|i| allocation.load(at + u64::from(i), 1) as u8 != open.data[i as usize]);
+        let mut now = [0; 16];
+        read_source(allocation, at, u64::from(open.src_bytes), &mut now);
+        let size = open.src_bytes as usize;
+        let changed = now[..size] != open.data[..size];
         if changed {
             let site = RawSite { role: "copies", pc: open.pc, warp: warp.index as u32, lane: open.lane };
             self.report(context, Kind::SourceChanged, Severity::Error, &[site], || {
@@ -309,4 +312,23 @@ impl Block {
     pub(crate) fn word(warp: &Warp, row: u16, lane: usize) -> u32 {
         warp.regs.w[usize::from(row)].0[lane]
     }
+}
+
+/// Copies `size` bytes from global memory; returns a bit per byte, set where it is defined. The
+/// bytes behind stay zero and count as defined.
+fn read_source(allocation: &Allocation, at: u64, size: u64, data: &mut [u8; 16]) -> u16 {
+    if size == 16 && at.is_multiple_of(16) && allocation.is_defined(at, 16) {
+        for (i, word) in data.chunks_exact_mut(4).enumerate() {
+            word.copy_from_slice(&(allocation.load(at + 4 * i as u64, 4) as u32).to_le_bytes());
+        }
+        return u16::MAX;
+    }
+    let mut defined = u16::MAX;
+    for i in 0..size {
+        data[i as usize] = allocation.load(at + i, 1) as u8;
+        if !allocation.is_defined(at + i, 1) {
+            defined &= !(1 << i);
+        }
+    }
+    defined
 }

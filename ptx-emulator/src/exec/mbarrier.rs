@@ -3,10 +3,13 @@
 //! The object's state is kept beside shared memory; the eight bytes themselves hold an opaque
 //! word, and a plain access to them while the object lives is reported by the race check.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use super::block::{Block, Context};
-use super::memory::{Target, Use};
 use super::regs::{LANES, each_lane};
 use super::step::Flow;
+use super::target::{Target, Use};
 use super::warp::{OpenArrive, Warp};
 use crate::check::clock::Stamp;
 use crate::program::{Addr, Class, Mbar, MbarOp, Slot, Space};
@@ -28,6 +31,8 @@ pub(crate) struct MbarState {
     stamp: Stamp,
     /// Clock of the last completed phase, and of all before it.
     done_stamp: Stamp,
+    /// Phase in which a lane of a warp began to wait in vain.
+    waiting: HashMap<(usize, usize), u64>,
 }
 
 impl MbarState {
@@ -198,16 +203,29 @@ impl Block {
         at: u32,
         ended: impl Fn(u64) -> bool,
     ) -> bool {
-        let Some(state) = self.mbarriers.get(&at) else {
+        let Some(state) = self.mbarriers.get_mut(&at) else {
             self.mbar_misuse(context, warp, pc, lane, at, "waited for before init");
             return true;
         };
         let hit = ended(state.phase);
+        let lapped = match state.waiting.entry((warp.index, lane)) {
+            Entry::Occupied(entry) if hit => state.phase >= entry.remove() + 2,
+            Entry::Occupied(entry) => state.phase >= entry.get() + 2,
+            Entry::Vacant(entry) => {
+                if !hit {
+                    entry.insert(state.phase);
+                }
+                false
+            }
+        };
         if hit {
             self.clocks.acquire(warp.index, &state.done_stamp);
         } else {
             warp.polled = true;
             warp.wants_rest = true;
+        }
+        if lapped {
+            self.mbar_misuse(context, warp, pc, lane, at, "a waiter was lapped: two phases ended during its wait");
         }
         hit
     }

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::block::{Block, BlockTurn, Context};
+use super::profile::Profile;
 use super::simd::Level;
 use crate::check::global::GlobalShadow;
 use crate::launch::{BlockFilter, EmuError, Launch, Outcome};
@@ -27,6 +28,7 @@ struct Work {
     lane_instructions: u64,
     blocks_run: u64,
     exhausted: bool,
+    profile: Profile,
 }
 
 /// Runs a kernel to its end and returns what was found.
@@ -50,6 +52,7 @@ pub fn run(kernel: &Kernel, memory: &Memory, launch: &Launch) -> Result<Outcome,
         lane_instructions: 0,
         blocks_run: 0,
         exhausted: false,
+        profile: Profile::new(launch.profile),
     });
     let threads = match launch.limits.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -81,6 +84,7 @@ pub fn run(kernel: &Kernel, memory: &Memory, launch: &Launch) -> Result<Outcome,
         lane_instructions: work.lane_instructions,
         blocks_run: work.blocks_run,
         blocks_in_grid: x * y * z,
+        profile: work.profile.finish(),
         seconds: start.elapsed().as_secs_f64(),
     })
 }
@@ -140,6 +144,7 @@ fn turn(context: &Context<'_>, work: &Mutex<Work>, mut block: Box<Block>) {
     guard.lane_instructions += block.lane_instructions;
     guard.blocks_run += 1;
     guard.exhausted |= block.clocks.exhausted();
+    guard.profile.merge(&block.profile);
     guard.results.push((block.linear as usize, block.findings));
 }
 

@@ -73,7 +73,9 @@ impl Block {
         let stop = warp.next_meeting(current, pc);
         loop {
             let run = if checked { run_checked } else { run_plain };
+            let start = self.profile.start();
             let (next, count) = run(context.level, &mut warp.regs, insts, pc, stop, mask);
+            self.profile.rows(start, count.insts);
             self.instructions += count.insts;
             self.lane_instructions += count.lanes;
             warp.executed += count.insts;
@@ -87,13 +89,15 @@ impl Block {
             };
             let active = mask & guard_bits(&warp.regs, inst.guard);
             if checked && inst.guard != u16::MAX {
-                self.check_guard(context, warp, pc, inst.guard, mask, &inst.op);
+                self.check_guard(context, warp, pc, inst.guard, mask);
             }
             *left = left.saturating_sub(1);
             warp.executed += 1;
             self.instructions += 1;
             self.lane_instructions += u64::from(active.count_ones());
+            let start = self.profile.start();
             let flow = if active == 0 { Flow::Next } else { self.step(context, warp, current, pc, active, &inst.op) };
+            self.profile.one(start, &inst.op);
             match flow {
                 Flow::Next => pc += 1,
                 // A uniform branch keeps the fragment; anything else needs a new choice.
@@ -107,14 +111,14 @@ impl Block {
         }
     }
 
-    /// A branch or access guarded by an undefined predicate.
-    fn check_guard(&mut self, context: &Context<'_>, warp: &Warp, pc: usize, guard: u16, mask: u32, op: &Op) {
+    /// An undefined predicate that decides whether an instruction with effects runs.
+    fn check_guard(&mut self, context: &Context<'_>, warp: &Warp, pc: usize, guard: u16, mask: u32) {
         let tainted = warp.regs.tp[usize::from(guard >> 1)] & mask;
-        if tainted != 0 && matches!(op, Op::Bra { .. } | Op::Exit) {
+        if tainted != 0 {
             let lane = tainted.trailing_zeros();
-            let site = RawSite { role: "branch", pc: pc as u32, warp: warp.index as u32, lane };
+            let site = RawSite { role: "decides", pc: pc as u32, warp: warp.index as u32, lane };
             self.report(context, Kind::UninitialisedBranch, Severity::Error, &[site], || {
-                "uninitialised value decides a branch".into()
+                "uninitialised value decides a branch or a guarded instruction".into()
             });
         }
     }
@@ -353,7 +357,7 @@ impl Block {
         let mut bits = 0;
         each_lane(active, |l| {
             let address = warp.regs.d[usize::from(addr.row)].0[l];
-            let actual = super::memory::space_of(address);
+            let actual = super::target::space_of(address);
             let constant = context.memory.find(address, 1).is_some_and(|a| a.read_only);
             let hit = match space {
                 Space::Const => constant,

@@ -4,6 +4,7 @@
 //! Device functions are inlined, so recursion and indirect calls are refused.
 
 mod alu;
+mod bits;
 mod call;
 mod convert;
 mod float;

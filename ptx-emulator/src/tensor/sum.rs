@@ -141,3 +141,57 @@ pub(crate) fn exact(a: &FactorA, b: &FactorB, k: usize, tile: &mut Tile, model: 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ADA8: Aligned = Aligned { fraction: 13, result: 13, chunk: 16 };
+    const AMPERE: Aligned = Aligned { fraction: 24, result: 23, chunk: 8 };
+
+    fn sum(pairs: &[(f32, f32)], c: f32, model: Aligned) -> f32 {
+        let (a, b): (Vec<f32>, Vec<f32>) = pairs.iter().copied().unzip();
+        aligned(&a, &b, c, model)
+    }
+
+    #[test]
+    fn terms_below_the_kept_bits_are_cut() {
+        let tiny = 2f32.powi(-14);
+        // Thirteen bits below the largest term are kept, and each term is cut on its own.
+        assert_eq!(sum(&[(1.0, 1.0), (tiny, 1.0), (tiny, 1.0)], 0.0, ADA8), 1.0);
+        assert_eq!(sum(&[(1.0, 1.0), (2.0 * tiny, 1.0)], 0.0, ADA8), 1.0 + 2.0 * tiny);
+        assert_eq!(sum(&[(1.0, 1.0), (-tiny, 1.0)], 0.0, ADA8), 1.0, "cut toward zero, not down");
+        assert_eq!(sum(&[(1.0, 1.0), (tiny, 1.0)], 0.0, AMPERE), 1.0 + tiny);
+    }
+
+    #[test]
+    fn results_are_cut_toward_zero() {
+        let ulp = 2f32.powi(-23);
+        let almost = 0.75 * ulp;
+        assert_eq!(sum(&[(1.0, 1.0), (almost, 1.0)], 0.0, AMPERE), 1.0);
+        assert_eq!(sum(&[(-1.0, 1.0), (-almost, 1.0)], 0.0, AMPERE), -1.0);
+        assert_eq!(sum(&[(0.5, ulp), (0.5, ulp)], 1.0, AMPERE), 1.0 + ulp, "24 bits while summing");
+    }
+
+    #[test]
+    fn chunks_chain_through_the_result() {
+        let ulp = 2f32.powi(-23);
+        let mut pairs = vec![(1.0, 1.0)];
+        pairs.extend([(0.0, 0.0); 7]);
+        pairs.push((0.5, ulp));
+        pairs.push((0.5, ulp));
+        // Both halves of the last bit arrive in the second chunk and meet there.
+        assert_eq!(sum(&pairs, 0.0, AMPERE), 1.0 + ulp);
+    }
+
+    #[test]
+    fn special_values_and_zero() {
+        assert_eq!(sum(&[(0.0, 5.0)], 0.0, ADA8), 0.0);
+        assert_eq!(sum(&[(f32::INFINITY, 1.0)], 1.0, AMPERE), f32::INFINITY);
+        assert!(sum(&[(f32::INFINITY, 1.0), (f32::NEG_INFINITY, 1.0)], 0.0, AMPERE).is_nan());
+        assert!(sum(&[(f32::NAN, 0.0)], 0.0, AMPERE).is_nan());
+        let smallest = 2f32.powi(-24);
+        assert_eq!(sum(&[(smallest, smallest)], 0.0, AMPERE), 2f32.powi(-48));
+        assert_eq!(sum(&[(65504.0, 65504.0)], f32::MAX, AMPERE), f32::MAX);
+    }
+}
