@@ -5,7 +5,6 @@
 
 #include "sdpa/consumers.cuh"
 #include "sdpa/loader.cuh"
-#include "sdpa/named_barriers.cuh"
 #include "sdpa/scheduler.cuh"
 #include "sdpa/slots.cuh"
 #include "sdpa/traits.cuh"
@@ -52,7 +51,10 @@ struct KernelWs {
     int first_tile = 0;  // tiles are numbered through over all works of the CTA, because the slots are
     Scheduling::for_each(p, [&](const Work& work) {
       // Whole warps take one role, so neither role can wait for a lane of the other.
-      if (threadIdx.x >= Traits::kConsumerThreads) {
+      const bool producing = threadIdx.x >= Traits::kConsumerThreads;
+      if (producing) make_loader(p, work, shared).start();
+      __syncthreads();  // the slots' barriers are made, while the first copies are under way
+      if (producing) {
         produce(p, work, first_tile, shared);
       } else {
         consume(p, work, first_tile, shared);
@@ -62,12 +64,14 @@ struct KernelWs {
   }
 
  private:
+  static __device__ __forceinline__ Loading make_loader(const Params& p, const Work& work, SharedStorage& shared) {
+    return Loading(shared.mainloop.loading, p, work, threadIdx.x - Traits::kConsumerThreads);
+  }
+
   static __device__ __forceinline__ void produce(const Params& p, const Work& work, int first_tile,
                                                  SharedStorage& shared) {
-    Loading loading(shared.mainloop.loading, p, work, threadIdx.x - Traits::kConsumerThreads);
+    Loading loading = make_loader(p, work, shared);
     TileSlots slots{shared.slots};
-    loading.start();
-    sync_roles<Traits>();  // the slots' barriers are ready; the first copies are under way
     for (int t = 0; t < work.key_tiles; ++t) {
       const int tile = first_tile + t;
       loading.prepare(t);
@@ -77,7 +81,7 @@ struct KernelWs {
     }
   }
 
-  // No other barrier of the CTA inside: producers would have to take part in it. Q K^T of the next tile goes together
+  // No barrier of the CTA inside: producers would have to take part in it. Q K^T of the next tile goes together
   // with P V of this one: neither depends on the other, so the tensor core has work while first results are on their
   // way.
   static __device__ __forceinline__ void consume(const Params& p, const Work& work, int first_tile,
@@ -91,7 +95,6 @@ struct KernelWs {
     };
 
     computing.load_query(shared.q, p, work);
-    sync_roles<Traits>();  // the slots' barriers are ready
     multiply_scores(0);
     for (int t = 0; t < work.key_tiles; ++t) {
       computing.soften(t);

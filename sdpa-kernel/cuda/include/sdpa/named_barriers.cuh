@@ -26,12 +26,6 @@ __device__ __forceinline__ void sync_consumers() {
   ptx::bar_sync(kBarrierConsumers, Traits::kConsumerThreads);
 }
 
-// All threads of the CTA, each from where its role stands: __syncthreads asks for one place in the code.
-template <class Traits>
-__device__ __forceinline__ void sync_roles() {
-  ptx::bar_sync(kBarrierCta, Traits::kThreads);
-}
-
 // The warps that share the same query rows.
 template <int kWarps>
 __device__ __forceinline__ void sync_row_group(int group) {
