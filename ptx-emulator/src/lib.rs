@@ -35,7 +35,24 @@
 //! ```
 //!
 //! Not executed, refused when the kernel is loaded: wgmma, TMA and other bulk copies, clusters,
-//! indirect and recursive calls, `vprintf`, textures and surfaces.
+//! indirect and recursive calls, `vprintf`, textures and surfaces. Every launch counts as cooperative.
+//!
+//! # What a clean run does not prove
+//!
+//! - Another schedule may show what this one did not: run several ([`Schedule`]).
+//! - A `bar.warp.sync` of some lanes orders the whole warp here. Global memory remembers one writer
+//!   and one reader per word. Ordering between blocks is by block, not by thread.
+//! - Approximate functions are within 1 ulp of the truth, not bit-equal to the hardware's; sums of
+//!   tensor cores follow published models ([`MmaModel`]). Nothing here was compared with silicon.
+//! - `wmma.load` and `wmma.store` have no lane of their own per byte: a plain access by the same warp
+//!   without `bar.warp.sync` between is a WARNING.
+//!
+//! # Adding an instruction
+//!
+//! Start with a failing case in `tests/instructions.rs` (or the test of its family). A row operation is
+//! one line in the table of `exec/alu.rs` and an arm in `lower/` that takes every modifier it
+//! understands from `lower::mods`; what is left over is refused by itself. Anything that touches
+//! memory or other lanes is a variant of `program::Op` with a handler in `exec/`.
 
 mod check;
 mod exec;

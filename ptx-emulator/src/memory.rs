@@ -11,6 +11,9 @@ use crate::module::Module;
 
 /// First address of module variables.
 pub(crate) const SYMBOL_BASE: u64 = 0x0010_0000_0000;
+/// Where the driver of a cooperative launch would put the counter of `grid.sync()`. Every launch
+/// counts as cooperative here; blocks beyond the resident limit then make no progress.
+pub(crate) const GRID_WORKSPACE: u64 = 0x0008_0000_0000;
 /// First address of buffers.
 const BUFFER_BASE: u64 = 0x7000_0000_0000;
 /// Unmapped bytes between two buffers.
@@ -202,6 +205,8 @@ impl Memory {
                 Allocation::new(name, image.address, image.bytes.len(), content, image.constant)
             })
             .collect();
+        let workspace = Some([0u8; 16].as_slice());
+        allocations.push(Allocation::new("grid workspace".to_owned(), GRID_WORKSPACE, 16, workspace, false));
         allocations.sort_by_key(|a| a.base);
         Memory { allocations, next: BUFFER_BASE }
     }

@@ -11,6 +11,9 @@ use crate::program::Program;
 /// Unmapped bytes between two module variables.
 const SYMBOL_GAP: u64 = 4096;
 
+/// Largest sum of all module variables, gaps included: a corrupt size must not exhaust the host.
+const MAX_MODULE_BYTES: u64 = 1 << 30;
+
 /// Content of a module variable as it is before the first launch.
 #[derive(Clone, Debug)]
 pub(crate) struct Image {
@@ -53,6 +56,9 @@ impl Module {
                 return Err(ParseError::new(var.line, format!("`{}` is defined twice", var.name)));
             }
             next += var.bytes + SYMBOL_GAP;
+            if next - SYMBOL_BASE > MAX_MODULE_BYTES {
+                return Err(ParseError::new(var.line, format!("module variables exceed {MAX_MODULE_BYTES} bytes")));
+            }
         }
         let images = placed.iter().map(|v| image(v, &symbols)).collect::<Result<_, _>>()?;
         Ok(Module { images, symbols, unit })

@@ -428,6 +428,9 @@ pub(crate) enum Special {
     LaneMaskGt,
     DynamicShared,
     TotalShared,
+    /// Address of the words with which `grid.sync()` counts blocks.
+    GridWorkspaceHigh,
+    GridWorkspaceLow,
 }
 
 /// Initial value of a constant row.

@@ -54,6 +54,15 @@ fn integer_arithmetic() {
         ("rem.s32 %d, %a, %b;", WW, "b32", |v| if v[1] == 0 { v[0] } else { w(s(v[0]) % s(v[1])) }),
         ("rem.u64 %d, %a, %b;", DD, "b64", |v| v[0].checked_rem(v[1]).unwrap_or(v[0])),
         ("div.s64 %d, %a, %b;", DD, "b64", |v| if v[1] == 0 { u64::MAX } else { (s64(v[0]) / s64(v[1])) as u64 }),
+        ("add.cc.u32 %d, %a, %b;\naddc.u32 %d, %c, 0;", WWW, "b32", |v| w(s(v[2]) + i128::from((v[0] + v[1]) >> 32))),
+        ("sub.cc.u32 %d, %a, %b;\nsubc.u32 %d, %c, 5;", WWW, "b32", |v| w(s(v[2]) - 5 - i128::from(v[0] < v[1]))),
+        ("add.cc.u64 %d, %a, %b;\naddc.cc.u64 %d, %b, %b;\naddc.u64 %d, 0, 0;", DD, "b64", |v| {
+            let carry = (u128::from(v[0]) + u128::from(v[1])) >> 64;
+            ((2 * u128::from(v[1]) + carry) >> 64) as u64
+        }),
+        ("mad.lo.cc.u32 %d, %a, %b, %c;\nmadc.hi.u32 %d, %a, %b, 1;", WWW, "b32", |v| {
+            ((u128::from(v[0]) * u128::from(v[1]) + u128::from(v[2]) + (1 << 32)) >> 32) as u64 & 0xffff_ffff
+        }),
         ("sad.u32 %d, %a, %b, %c;", WWW, "b32", |v| w(i128::from(v[0].abs_diff(v[1])) + i128::from(v[2]))),
         ("add.sat.s32 %d, %a, %b;", WW, "b32", |v| {
             w((s(v[0]) + s(v[1])).clamp(i128::from(i32::MIN), i128::from(i32::MAX)))

@@ -1,6 +1,7 @@
 //! State of one warp: rows, fragments of diverged lanes, open copies, local storage.
 
 use super::regs::{FULL, LANES, Regs, Row, Row64};
+use crate::memory::GRID_WORKSPACE;
 use crate::program::{Class, Program, RowInit, Special};
 
 /// Why a fragment does not run.
@@ -270,5 +271,7 @@ fn special_value(special: Special, warp: u32, lane: u32, at: &Position) -> u32 {
         Special::LaneMaskGt => (u64::from(FULL) << (lane + 1)) as u32,
         Special::DynamicShared => at.dynamic_shared,
         Special::TotalShared => at.total_shared,
+        Special::GridWorkspaceHigh => (GRID_WORKSPACE >> 32) as u32,
+        Special::GridWorkspaceLow => GRID_WORKSPACE as u32,
     }
 }

@@ -338,29 +338,30 @@ impl Lower<'_> {
             return Err("two types are expected".into());
         };
         arity(inst, 3..=3)?;
-        let one = match out {
-            Ty::U32 | Ty::S32 => 0xffff_ffff,
-            Ty::F32 => 0x3f80_0000,
+        let packed = matches!(ty, Ty::F16x2 | Ty::Bf16x2);
+        let one = match (out, packed) {
+            (Ty::U32 | Ty::S32, false) => 0xffff_ffff,
+            (Ty::U32 | Ty::S32, true) => 0xffff,
+            (Ty::F32, false) => 0x3f80_0000,
+            (Ty::F16, false) | (Ty::F16x2, true) => 0x3c00,
+            (Ty::Bf16, false) | (Ty::Bf16x2, true) => 0x3f80,
             _ => return Err(format!("result type .{out:?} is not supported").to_lowercase()),
         };
         let (one, zero) = (self.constant(Class::W, one)?, self.constant(Class::W, 0)?);
         let d = self.dst(operand(inst, 0)?, out)?;
-        if let Ty::F16x2 | Ty::Bf16x2 = ty {
-            if out == Ty::F32 {
-                return Err("a packed comparison has an integer result".into());
-            }
-            return self.set_packed(inst, d, ty, classes);
+        if packed {
+            return self.set_packed(inst, d, ty, classes, one);
         }
         let p = self.temp(Class::P)?;
         self.compare(p, operand(inst, 1)?, operand(inst, 2)?, ty, classes, ftz)?;
         self.alu(AluOp::SelW, d, &[one, zero, p], 0)
     }
 
-    /// 0xFFFF in each half whose comparison holds.
-    fn set_packed(&mut self, inst: &AstInst, d: u16, ty: Ty, classes: u16) -> Lowered {
+    /// `one` in each half whose comparison holds.
+    fn set_packed(&mut self, inst: &AstInst, d: u16, ty: Ty, classes: u16, one: u16) -> Lowered {
         let op = if ty == Ty::F16x2 { AluOp::SetpF16 } else { AluOp::SetpBf16 };
         let rows = [self.src(operand(inst, 1)?, ty)?, self.src(operand(inst, 2)?, ty)?];
-        let (ones, zero) = (self.constant(Class::W, 0xffff)?, self.constant(Class::W, 0)?);
+        let (one, zero) = (self.constant(Class::W, u64::from(one))?, self.constant(Class::W, 0)?);
         let mut halves = [0; 2];
         for (high, half) in halves.iter_mut().enumerate() {
             let mut parts = rows;
@@ -374,7 +375,7 @@ impl Lower<'_> {
             let p = self.temp(Class::P)?;
             self.alu(op, p, &parts, classes)?;
             *half = self.temp(Class::W)?;
-            self.alu(AluOp::SelW, *half, &[ones, zero, p], 0)?;
+            self.alu(AluOp::SelW, *half, &[one, zero, p], 0)?;
         }
         self.alu(AluOp::Pack16, d, &halves, 0)
     }

@@ -6,6 +6,7 @@
 mod alu;
 mod bits;
 mod call;
+mod carry;
 mod convert;
 mod float;
 mod layout;
@@ -62,6 +63,8 @@ struct Lower<'u> {
     sources: HashMap<SourceChain, u32>,
     frames: Vec<Frame<'u>>,
     shared: HashMap<(Option<usize>, usize), u32>,
+    /// Row of the carry flag, once an instruction needs it.
+    carry: Option<u16>,
     // State of the instruction being lowered.
     guard: u16,
     origin: Origin,
@@ -79,6 +82,7 @@ pub(crate) fn lower(unit: &Unit, index: usize, symbols: &HashMap<String, u64>) -
         sources: HashMap::new(),
         frames: Vec::new(),
         shared: HashMap::new(),
+        carry: None,
         guard: NO_GUARD,
         origin: Origin::default(),
         text: 0,
@@ -201,7 +205,8 @@ impl<'u> Lower<'u> {
 
     fn dispatch(&mut self, inst: &'u AstInst) -> Lowered {
         let mut mods = Mods::new(&inst.modifiers);
-        let known = self.lower_alu(inst, &mut mods)?
+        let known = self.lower_carry(inst, &mut mods)?
+            || self.lower_alu(inst, &mut mods)?
             || self.lower_float(inst, &mut mods)?
             || self.lower_convert(inst, &mut mods)?
             || self.lower_memory(inst, &mut mods)?

@@ -317,6 +317,8 @@ fn special_register(name: &str) -> Option<Special> {
         "%lanemask_gt" => Special::LaneMaskGt,
         "%dynamic_smem_size" => Special::DynamicShared,
         "%total_smem_size" => Special::TotalShared,
+        "%envreg1" => Special::GridWorkspaceHigh,
+        "%envreg2" => Special::GridWorkspaceLow,
         _ => return None,
     })
 }

@@ -1,0 +1,107 @@
+//! Extended-precision arithmetic: `add.cc`, `addc`, `sub.cc`, `subc`, `mad.cc`, `madc`.
+//!
+//! The carry flag is a predicate row of the kernel; each instruction becomes plain row operations
+//! and comparisons that find the carry or borrow.
+
+use super::mods::Mods;
+use super::operands::{arity, class_of, operand};
+use super::{Lower, Lowered};
+use crate::exec::alu::AluOp;
+use crate::parse::ast::{Inst as AstInst, Ty};
+use crate::program::Class;
+
+/// Comparison class "less" of the row operations.
+const LESS: u16 = 1;
+
+impl Lower<'_> {
+    /// Lowers an instruction of this family; false if the opcode belongs elsewhere.
+    pub(super) fn lower_carry(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered<bool> {
+        let carry_in = matches!(inst.opcode.as_str(), "addc" | "subc" | "madc");
+        let carry_out = inst.modifiers.iter().any(|word| word == "cc");
+        let plain = matches!(inst.opcode.as_str(), "add" | "sub" | "mad");
+        if !(carry_in || carry_out && plain) {
+            return Ok(false);
+        }
+        mods.flag("cc");
+        let part = mods.pick(|w| match w {
+            "lo" => Some(false),
+            "hi" => Some(true),
+            _ => None,
+        });
+        let ty = mods.ty().ok_or("a type is missing")?;
+        if !matches!(ty.bytes(), 4 | 8) || ty.float() || ty == Ty::Pred {
+            return Err(format!("type .{ty:?} is not supported").to_lowercase());
+        }
+        let subtract = inst.opcode.starts_with("sub");
+        let (d, a, b) = if inst.opcode.starts_with("mad") {
+            arity(inst, 4..=4)?;
+            let high = part.ok_or("`.lo` or `.hi` is missing")?;
+            let product = self.product(inst, ty, high)?;
+            (self.dst(operand(inst, 0)?, ty)?, product, self.src(operand(inst, 3)?, ty)?)
+        } else {
+            arity(inst, 3..=3)?;
+            let d = self.dst(operand(inst, 0)?, ty)?;
+            (d, self.src(operand(inst, 1)?, ty)?, self.src(operand(inst, 2)?, ty)?)
+        };
+        self.with_carry(ty, d, [a, b], subtract, carry_in, carry_out)?;
+        Ok(true)
+    }
+
+    fn product(&mut self, inst: &AstInst, ty: Ty, high: bool) -> Lowered<u16> {
+        let op = match (class_of(ty), high, ty.signed()) {
+            (Class::D, false, _) => AluOp::MulD,
+            (Class::D, true, false) => AluOp::MulHiU64,
+            (Class::D, true, true) => AluOp::MulHiS64,
+            (_, false, _) => AluOp::MulW,
+            (_, true, false) => AluOp::MulHiU32,
+            (_, true, true) => AluOp::MulHiS32,
+        };
+        let rows = [self.src(operand(inst, 1)?, ty)?, self.src(operand(inst, 2)?, ty)?];
+        let product = self.temp(class_of(ty))?;
+        self.alu(op, product, &rows, 0)?;
+        Ok(product)
+    }
+
+    /// `d = a ± b ± carry`, and the carry of it.
+    fn with_carry(&mut self, ty: Ty, d: u16, [a, b]: [u16; 2], subtract: bool, take: bool, give: bool) -> Lowered {
+        use AluOp::*;
+        let class = class_of(ty);
+        let wide = class == Class::D;
+        let pick = |narrow, double| if wide { double } else { narrow };
+        let op = if subtract { pick(SubW, SubD) } else { pick(AddW, AddD) };
+        let below = pick(SetpU32, SetpU64);
+        let flag = self.carry_flag()?;
+        let first = self.temp(class)?;
+        let first_carry = self.temp(Class::P)?;
+        self.alu(op, first, &[a, b], 0)?;
+        // A sum is below its first term exactly if it wrapped; a difference borrows if a < b.
+        self.alu(below, first_carry, &if subtract { [a, b] } else { [first, a] }, LESS)?;
+        let (mut result, mut carry) = (first, first_carry);
+        if take {
+            let (one, zero) = (self.constant(class, 1)?, self.constant(class, 0)?);
+            let incoming = self.temp(class)?;
+            self.alu(pick(SelW, SelD), incoming, &[one, zero, flag], 0)?;
+            result = self.temp(class)?;
+            self.alu(op, result, &[first, incoming], 0)?;
+            let second_carry = self.temp(Class::P)?;
+            self.alu(below, second_carry, &if subtract { [first, incoming] } else { [result, first] }, LESS)?;
+            carry = self.temp(Class::P)?;
+            self.alu(OrP, carry, &[first_carry, second_carry], 0)?;
+        }
+        if give {
+            self.alu(MovP, flag, &[carry], 0)?;
+        }
+        self.alu(pick(MovW, MovD), d, &[result], 0)
+    }
+
+    fn carry_flag(&mut self) -> Lowered<u16> {
+        match self.carry {
+            Some(row) => Ok(row),
+            None => {
+                let row = self.temp(Class::P)?;
+                self.carry = Some(row);
+                Ok(row)
+            }
+        }
+    }
+}
