@@ -110,6 +110,9 @@ struct ValidateArgs {
     /// The suite: a name, or a path that ends in .toml. `--stage5` is short for `--suite stage5`.
     #[arg(long, default_value = "stage5")]
     suite: String,
+    /// Every suite that comes with the project, in order, and one summary.
+    #[arg(long, conflicts_with_all = ["suite", "resume"])]
+    all: bool,
     /// 10 launches on `small`.
     #[arg(long)]
     smoke: bool,
@@ -239,7 +242,44 @@ fn print(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> R
     Ok(())
 }
 
+/// A failure anywhere is the status of the whole; short of that, a deferral is.
+fn run_all(layout: &Layout, args: &ValidateArgs) -> Result<u8> {
+    let names = suite_names(layout);
+    let plans = names.iter().map(|name| Plan::read(layout, name, &args.measuring.changes(args.smoke)));
+    let mut decisions = Vec::new();
+    let mut statuses = Vec::new();
+    for plan in plans.collect::<Result<Vec<_>>>()? {
+        eprintln!("suite {}: {}", plan.suite.name, plan.suite.about);
+        let outcome = validate(layout, &plan, &args.measuring.options(None))?;
+        statuses.push(outcome.decision.counts.exit_status(args.allow_deferred));
+        decisions.push((plan.suite.name.clone(), outcome.run.path.clone(), outcome.decision));
+    }
+    let line = |(name, run, decision): &(String, PathBuf, kbench::decision::Decision)| {
+        let counts = &decision.counts;
+        format!(
+            "{name}: {}\n  {} PASS, {} FAIL, {} DEFERRED, {} INCONCLUSIVE; {}",
+            decision.headline,
+            counts.pass,
+            counts.fail,
+            counts.deferred,
+            counts.inconclusive,
+            run.display()
+        )
+    };
+    let json: Vec<_> =
+        decisions.iter().map(|(name, run, d)| json!({"suite": name, "run": run, "decision": d})).collect();
+    print(args.measuring.json, &json, || decisions.iter().map(line).collect::<Vec<_>>().join("\n"))?;
+    Ok(match statuses.as_slice() {
+        all if all.contains(&1) => 1,
+        all if all.contains(&EXIT_DEFERRED) => EXIT_DEFERRED,
+        _ => 0,
+    })
+}
+
 fn run_validate(layout: &Layout, args: &ValidateArgs) -> Result<u8> {
+    if args.all {
+        return run_all(layout, args);
+    }
     let plan = match &args.resume {
         None => Plan::read(layout, &args.suite, &args.measuring.changes(args.smoke))?,
         Some(path) => Plan::of(xtask::run_dir::RunDir::open(path)?.suite()?, &Changes::default())?,

@@ -244,3 +244,14 @@ fn an_interrupted_run_is_not_whole_and_can_be_resumed() {
     assert_eq!(dist.runs().len(), 1);
     assert!(dist.run(&["validate", "--resume", &run]).expect(2).stderr.contains("is whole"));
 }
+
+#[test]
+fn all_suites_run_in_order_and_end_in_one_summary() {
+    let dist = Dist::new(NO_GPU);
+    let ran = dist.run(&["validate", "--all", "--smoke", "--peers", "none"]).expect(3);
+    let suites: Vec<&str> =
+        ran.stdout.lines().filter_map(|line| line.split_once(": DEFER").map(|(suite, _)| suite)).collect();
+    assert!(suites.contains(&"stage1") && suites.contains(&"v2") && suites.is_sorted(), "{}", ran.stdout);
+    assert_eq!(dist.runs().len(), suites.len());
+    dist.run(&["validate", "--all", "--smoke", "--peers", "none", "--allow-deferred"]).expect(0);
+}
