@@ -119,6 +119,7 @@ pub(crate) mod testing {
                 entry: format!("sdpa_fwd_d{head_dim}"),
                 config_symbol: format!("sdpa_config_d{head_dim}"),
                 head_dim,
+                operands: Operands::RowMajor,
                 tile_q: 32,
                 threads: 128,
                 dynamic_smem_bytes: 32 * 1024,
