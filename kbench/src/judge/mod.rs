@@ -2,6 +2,7 @@
 //! can be judged again without a GPU. Leaves to others: what the gates add up to (`decision`).
 
 mod correctness;
+mod peers;
 mod performance;
 mod resources;
 mod timing;
@@ -92,6 +93,7 @@ pub(crate) mod testing {
             emulation: None,
             performance: vec![PerformanceLimit { shape: "mission".into(), min_latency_reduction: 0.1 }],
             absolute: vec![],
+            peers: None,
             aspiration: None,
             timing: Timing::default(),
             narrowed: vec![],

@@ -138,7 +138,7 @@ fn wrong_usage_is_one_clear_line_and_status_2() {
         &std::fs::read_to_string(dist.path("kbench/suites/stage5.toml")).unwrap().replace("about", "abut"),
     );
     let cases: &[(&[&str], &str)] = &[
-        (&["validate", "--suite", "stage9"], "unknown suite `stage9`: use one of stage1, stage2, stage5"),
+        (&["validate", "--suite", "stage9"], "unknown suite `stage9`: use one of flagship, stage1, stage2, stage5"),
         (&["validate", "--stage5", "--shapes", "huge"], "unknown shape `huge`: use one of tiny, small"),
         (&["build", "stage7"], "unknown variant `stage7`: use one of stage0"),
         (&["bench", "stage7"], "unknown variant `stage7`"),
