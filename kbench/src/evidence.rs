@@ -8,6 +8,26 @@ use serde::{Deserialize, Serialize};
 use crate::resources::EntryResources;
 use crate::shape::{Problem, Shape};
 
+/// What an entry function takes, and so what its errors are measured against.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Operands {
+    /// e4m3 as the tensors lie, with the largest magnitude of a head at 448.
+    #[default]
+    RowMajor,
+    /// Shared-memory images from the project's own quantiser, with scale targets of 16 for Q and K.
+    HopperImages,
+    /// The FP16 originals: the quantiser itself.
+    Originals,
+}
+
+impl Operands {
+    /// Whether it is the usual form, which records leave out.
+    pub fn is_row_major(&self) -> bool {
+        *self == Operands::RowMajor
+    }
+}
+
 /// How to launch one entry function; everything that the host needs to know of a kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaunchRecord {
@@ -17,7 +37,10 @@ pub struct LaunchRecord {
     pub config_symbol: String,
     /// D that it is for.
     pub head_dim: u32,
-    /// Query rows per CTA: the grid is `[ceil(seq_q / tile_q), batch * heads, 1]`.
+    /// What it takes.
+    #[serde(default, skip_serializing_if = "Operands::is_row_major")]
+    pub operands: Operands,
+    /// Query rows per CTA: the grid is `[ceil(seq_q / tile_q), batch * heads, 1]` for row-major operands.
     pub tile_q: u32,
     /// CTA size.
     pub threads: u32,
@@ -59,7 +82,7 @@ pub struct BuildRecord {
     pub cubin_sha256: String,
     /// Device memory of the module's own variables, in bytes: what a kernel could remember between launches.
     pub global_bytes: u32,
-    /// Entry functions by head dimension, ascending.
+    /// Entry functions, in the family's order.
     pub entries: Vec<EntryBuild>,
     /// Advisories and warnings that ptxas printed.
     pub warnings: Vec<String>,
@@ -68,7 +91,12 @@ pub struct BuildRecord {
 }
 
 impl BuildRecord {
-    /// The entry for a head dimension.
+    /// What its attention entries take.
+    pub fn operands(&self) -> Operands {
+        self.entries.iter().map(|e| e.launch.operands).find(|o| *o != Operands::Originals).unwrap_or_default()
+    }
+
+    /// The first entry for a head dimension.
     pub fn entry(&self, head_dim: u32) -> Option<&EntryBuild> {
         self.entries.iter().find(|e| e.launch.head_dim == head_dim)
     }
@@ -336,6 +364,9 @@ impl Block {
 
 /// The suffix of the control's second block in each round.
 pub const AA_SUFFIX: &str = "#aa";
+
+/// The suffix of a variant's blocks in which each launch is preceded by the quantiser, from FP16 originals.
+pub const QUANTISE_SUFFIX: &str = "+quantise";
 
 /// A subject that could not be timed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

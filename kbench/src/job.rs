@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::evidence::{Device, Errors, GpuState, LaunchOutcome, LaunchRecord, Peers, Samples};
+use crate::evidence::{Device, Errors, GpuState, LaunchOutcome, LaunchRecord, Operands, Peers, Samples};
 use crate::shape::Problem;
 use crate::suite::Suite;
 
@@ -100,6 +100,9 @@ pub struct ErrorsJob {
     pub problems: Vec<Problem>,
     /// The directory of each subject's outputs; a file may be absent.
     pub outputs: BTreeMap<String, PathBuf>,
+    /// What subjects were given, which is what their kernel error is measured against; row-major where absent.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub operands: BTreeMap<String, Operands>,
     /// The subject that others are compared with.
     pub control: String,
     /// An element is bad when its end-to-end error exceeds this.
@@ -215,6 +218,7 @@ mod tests {
         let job = Job::Errors(ErrorsJob {
             problems: vec![problem.clone()],
             outputs: BTreeMap::from([("stage0".into(), "out".into())]),
+            operands: BTreeMap::from([("stage0".into(), Operands::HopperImages)]),
             control: "stage0".into(),
             bad_element: 0.06,
         });

@@ -99,6 +99,9 @@ pub struct CorrectnessLimits {
     pub kernel_max_f16: f64,
     /// Largest kernel error of a kernel that rounds P to e4m3.
     pub kernel_max_e4m3: f64,
+    /// Largest mean kernel error, where that is limited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel_mean: Option<f64>,
     /// Largest mean end-to-end error.
     pub end_to_end_mean: f64,
     /// An element is bad when its end-to-end error exceeds this.
@@ -114,6 +117,7 @@ impl Default for CorrectnessLimits {
         CorrectnessLimits {
             kernel_max_f16: 0.01,
             kernel_max_e4m3: 0.06,
+            kernel_mean: None,
             end_to_end_mean: 0.02,
             bad_element: 0.06,
             bad_share: 0.01,
@@ -155,6 +159,19 @@ pub struct AbsoluteLimit {
     pub shape: String,
     /// Largest p50 of kernel time, in microseconds.
     pub max_p50_us: f64,
+}
+
+/// Candidate against somebody else's kernels, on every timed shape.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerLimit {
+    /// A candidate's time over that of every peer must be at most this, over the whole interval.
+    pub max_ratio: f64,
+    /// Shapes on which the same must hold from FP16 originals, with the quantiser's time in it, against `baseline`.
+    #[serde(default)]
+    pub from_originals: Vec<String>,
+    /// The peer that a user would otherwise call, e.g. `torch/default`.
+    pub baseline: String,
 }
 
 /// What would make a merge excellent; never part of the decision.
@@ -245,6 +262,9 @@ pub struct Suite {
     /// Absolute performance gates.
     #[serde(default)]
     pub absolute: Vec<AbsoluteLimit>,
+    /// Peers that must be slower.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peers: Option<PeerLimit>,
     /// What would be excellent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aspiration: Option<Aspiration>,
@@ -326,6 +346,13 @@ impl Suite {
         let timed = |shape: &String| !self.narrowed.is_empty() || self.time_shapes.contains(shape);
         if let Some(limit) = self.absolute.iter().find(|limit| !timed(&limit.shape)) {
             return value("absolute.shape", &format!("`{}` is gated but not in time_shapes", limit.shape));
+        }
+        let from_originals = self.peers.iter().flat_map(|limit| &limit.from_originals);
+        if let Some(shape) = from_originals.into_iter().find(|shape| !timed(shape)) {
+            return value("peers.from_originals", &format!("`{shape}` is gated but not in time_shapes"));
+        }
+        if self.peers.as_ref().is_some_and(|limit| !(limit.max_ratio > 0.0 && limit.max_ratio <= 1.0)) {
+            return value("peers.max_ratio", "is a ratio of times: above 0 and at most 1");
         }
         if let Some(wanted) = self.aspiration.as_ref().filter(|a| !timed(&a.shape)) {
             return value("aspiration.shape", &format!("`{}` is not in time_shapes", wanted.shape));
@@ -436,6 +463,7 @@ min_latency_reduction = 0.10
             ("= 0.10", "= 10", "is a share"),
             ("= 0.10", "= 0.10\ncandidate = \"stage2\"", "performance.candidate: `stage2` is no candidate"),
             ("= 0.10", "= 0.10\nagainst = \"ws-p9\"", "performance.against: `ws-p9` is no variant"),
+            ("[resources]", "[peers]\nmax_ratio = 2.0\nbaseline = \"torch/default\"\n[resources]", "peers.max_ratio"),
             ("[[candidates]]", "[variants.x]\nbase=\"stage2\"\n[[candidates]]", "`x` is defined but neither"),
             ("[resources]", "[timing]\nlaunches = 0\n[resources]", "--iters"),
             ("name = ", "name ", "line 2"),

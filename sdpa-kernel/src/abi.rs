@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::registry::Operands;
+
 /// Parameters of every entry function, passed by value. Pointers are device addresses.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -111,7 +113,7 @@ pub enum ConfigError {
         version: u32,
     },
     /// The kernel was compiled against another parameter struct.
-    #[error("the module takes {0} bytes of parameters, 96 expected")]
+    #[error("the module takes {0} bytes of parameters, which no family of this project does")]
     Params(u32),
 }
 
@@ -132,9 +134,10 @@ impl Config {
             return Err(ConfigError::Header { magic: words[0], version: words[1] });
         }
         let fields: BTreeMap<_, _> = CONFIG_FIELDS.into_iter().zip(words[2..].iter().copied()).collect();
-        match fields["params_bytes"] as usize {
-            size if size == size_of::<Params>() => Ok(Config { fields }),
-            _ => Err(ConfigError::Params(fields["params_bytes"])),
+        let known = [Operands::RowMajor, Operands::HopperImages, Operands::Originals].map(Operands::params_bytes);
+        match known.contains(&(fields["params_bytes"] as usize)) {
+            true => Ok(Config { fields }),
+            false => Err(ConfigError::Params(fields["params_bytes"])),
         }
     }
 

@@ -2,4 +2,5 @@
 //! Leaves to others: compiling (xtask), launching (sdpa-runner), judging (kbench). It knows none of them.
 
 pub mod abi;
+pub mod hopper;
 pub mod registry;

@@ -4,6 +4,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::abi::Params;
+use crate::hopper;
+
 /// What a family's translation unit understands, in the order of its `-D` macros.
 const TOGGLES: [&str; 12] = [
     "loader",
@@ -137,6 +140,74 @@ pub const VARIANTS: &[Entry] = &[
     },
 ];
 
+/// A set of variants that share a translation unit, its entry functions and its parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// `sdpa_ladder.cu`: any architecture since sm_80.
+    Ladder,
+    /// `sdpa_hopper.cu`: see [`crate::hopper`].
+    Hopper,
+}
+
+/// What an entry function takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operands {
+    /// e4m3 as the tensors lie, with the largest magnitude of a head at 448.
+    RowMajor,
+    /// Shared-memory images that the family's quantiser made, with its scale targets.
+    HopperImages,
+    /// The FP16 originals: this entry is the quantiser.
+    Originals,
+}
+
+/// An entry function of a family's module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryPoint {
+    /// Its name.
+    pub name: String,
+    /// The symbol that says what it was compiled with.
+    pub config_symbol: String,
+    /// D that it is for.
+    pub head_dim: u32,
+    /// What it takes.
+    pub operands: Operands,
+}
+
+impl Operands {
+    /// Size of the parameter struct.
+    pub fn params_bytes(self) -> usize {
+        match self {
+            Operands::RowMajor => size_of::<Params>(),
+            Operands::HopperImages => hopper::AttentionParams::BYTES,
+            Operands::Originals => hopper::QuantiseParams::BYTES,
+        }
+    }
+}
+
+impl Family {
+    /// The only architecture that it compiles for, if there is only one.
+    pub fn arch(self) -> Option<&'static str> {
+        match self {
+            Family::Ladder => None,
+            Family::Hopper => Some(hopper::ARCH),
+        }
+    }
+
+    /// Its entry functions.
+    pub fn entry_points(self) -> Vec<EntryPoint> {
+        let ladder = |head_dim: u32| EntryPoint {
+            name: format!("sdpa_fwd_d{head_dim}"),
+            config_symbol: format!("sdpa_config_d{head_dim}"),
+            head_dim,
+            operands: Operands::RowMajor,
+        };
+        match self {
+            Family::Ladder => [64, 128].map(ladder).to_vec(),
+            Family::Hopper => hopper::entry_points(),
+        }
+    }
+}
+
 /// A variant that can be built: a registered one, or one with some toggles changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variant {
@@ -144,6 +215,8 @@ pub struct Variant {
     pub name: String,
     /// Its translation unit under `cuda/`.
     pub source: String,
+    /// What it is one of.
+    pub family: Family,
     /// Its toggles by name.
     pub toggles: BTreeMap<String, u32>,
 }
@@ -177,7 +250,11 @@ pub enum RegistryError {
 
 /// What the family refuses to be, by toggles: the twin of its static assertions, so that a patch is refused before a
 /// compiler runs. Each sentence stands in the headers word for word.
-fn refusal(toggles: &BTreeMap<String, u32>) -> Option<&'static str> {
+fn refusal(family: Family, toggles: &BTreeMap<String, u32>) -> Option<&'static str> {
+    // The other family has no combinations: its module is compiled one way.
+    if family != Family::Ladder {
+        return None;
+    }
     let get = |name: &str| toggles[name];
     let consumer_warps = (get("threads") / 32).saturating_sub(get("producer_warps"));
     let rules = [
@@ -218,15 +295,18 @@ fn refusal(toggles: &BTreeMap<String, u32>) -> Option<&'static str> {
 
 /// The names of all registered variants.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    VARIANTS.iter().map(|entry| entry.name)
+    VARIANTS.iter().map(|entry| entry.name).chain([hopper::NAME])
 }
 
 /// A registered variant by name.
 pub fn find(name: &str) -> Result<Variant, RegistryError> {
+    if name == hopper::NAME {
+        return Ok(hopper::variant());
+    }
     let entry = VARIANTS.iter().find(|entry| entry.name == name);
     let entry = entry.ok_or_else(|| RegistryError::UnknownVariant { name: name.to_owned() })?;
     let toggles = TOGGLES.iter().zip(entry.toggles).map(|(toggle, value)| (toggle.to_string(), value)).collect();
-    Ok(Variant { name: name.to_owned(), source: entry.source.to_owned(), toggles })
+    Ok(Variant { name: name.to_owned(), source: entry.source.to_owned(), family: Family::Ladder, toggles })
 }
 
 impl Variant {
@@ -240,7 +320,7 @@ impl Variant {
                 .ok_or_else(|| RegistryError::UnknownToggle { variant: name.to_owned(), toggle: toggle.clone() })?;
             *slot = *value;
         }
-        match refusal(&patched.toggles) {
+        match refusal(patched.family, &patched.toggles) {
             Some(rule) => Err(RegistryError::Refused { variant: name.to_owned(), rule }),
             None => Ok(patched),
         }
@@ -259,7 +339,7 @@ mod tests {
     #[test]
     fn names_and_toggles_are_unique() {
         let unique: std::collections::BTreeSet<_> = names().collect();
-        assert_eq!(unique.len(), VARIANTS.len());
+        assert_eq!(unique.len(), names().count());
         let toggles: std::collections::BTreeSet<_> = VARIANTS.iter().map(|e| (e.source, e.toggles)).collect();
         assert_eq!(toggles.len(), VARIANTS.len(), "two variants are compiled with the same toggles");
     }
@@ -276,7 +356,8 @@ mod tests {
     #[test]
     fn every_registered_variant_is_one_that_the_family_accepts() {
         for name in names() {
-            assert_eq!(refusal(&find(name).unwrap().toggles), None, "{name}");
+            let variant = find(name).unwrap();
+            assert_eq!(refusal(variant.family, &variant.toggles), None, "{name}");
         }
     }
 

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use cudarc::driver::DriverError;
-use kbench::evidence::{AA_SUFFIX, Block, GpuState, Mode, Peers, Samples, TimingFailure};
+use kbench::evidence::{AA_SUFFIX, Block, GpuState, Mode, Operands, Peers, QUANTISE_SUFFIX, Samples, TimingFailure};
 use kbench::job::{BenchJob, Event as JobEvent, Module};
 use kbench::judge::needs_more_rounds;
 use kbench::shape::{Distribution, Problem, Shape};
@@ -14,12 +14,13 @@ use kbench::stats::shuffled;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use crate::cuda::{Buffer, Event, Gpu, Graph, Kernel, LoadedModule, POISON, explain, first_uuid};
+use crate::cuda::{Buffer, Event, Gpu, Graph, LoadedModule, POISON, explain, first_uuid};
 use crate::events::{emit, progress};
 use crate::inputs::Inputs;
 use crate::launch::sha256_hex;
 use crate::nvml::Monitor;
 use crate::peers::Peer;
+use crate::program::Program;
 use crate::workload::{Workload, load_echoed};
 
 /// Timed graph replays of a block. One: before a second, outputs would have to be poisoned again.
@@ -115,10 +116,13 @@ fn start_peers(job: &BenchJob, peers: &mut Peers) -> Vec<Peer> {
 /// that finds its work done, or does it only now and then, leaves poison where a result should be.
 struct Subject<'m> {
     name: String,
-    kernel: Kernel<'m>,
+    program: Program<'m>,
+    /// Whether a launch begins with the quantiser.
+    quantises: bool,
     sets: Vec<(Workload, Vec<u8>)>,
     outputs: Vec<Buffer>,
-    graph: Graph,
+    /// All launches of a block.
+    graph: Option<Graph>,
     events: Vec<(Event, Event)>,
 }
 
@@ -183,9 +187,12 @@ impl ShapeBench {
     ) -> Result<()> {
         let mut subjects = Vec::new();
         for (module, loaded) in &self.modules {
-            match self.subject(job, gpu, module, loaded) {
-                Ok(subject) => subjects.push(subject),
-                Err(error) => samples.failures.push(failure(&self.shape, &module.variant, &format!("{error:#}"))),
+            let has_quantiser = module.launches.iter().any(|l| l.operands == Operands::Originals);
+            for quantises in [false, true].into_iter().take(1 + usize::from(has_quantiser)) {
+                match self.subject(job, gpu, module, loaded, quantises) {
+                    Ok(subject) => subjects.push(subject),
+                    Err(error) => samples.failures.push(failure(&self.shape, &module.variant, &format!("{error:#}"))),
+                }
             }
         }
         let turns = self.turns(job, &subjects);
@@ -251,10 +258,15 @@ impl ShapeBench {
         variants.chain(peers).collect()
     }
 
-    fn subject<'m>(&self, job: &BenchJob, gpu: &Gpu, module: &Module, loaded: &'m LoadedModule) -> Result<Subject<'m>> {
-        let record = module.launches.iter().find(|l| l.head_dim == self.shape.head_dim);
-        let record = record.with_context(|| format!("no entry for D={}", self.shape.head_dim))?;
-        let kernel = loaded.kernel(record, gpu)?;
+    fn subject<'m>(
+        &self,
+        job: &BenchJob,
+        gpu: &Gpu,
+        module: &Module,
+        loaded: &'m LoadedModule,
+        quantises: bool,
+    ) -> Result<Subject<'m>> {
+        let program = Program::of(module, loaded, &self.shape, gpu)?;
         let none = BTreeMap::new();
         let verified = job.verified.get(&module.variant).unwrap_or(&none);
         // What was not verified is not run: a kernel that faults would take everybody's context with it.
@@ -264,10 +276,10 @@ impl ShapeBench {
         let mut sets = Vec::new();
         for (problem, inputs) in self.problems.iter().zip(&self.inputs) {
             emit(&JobEvent::Timing { shape: self.shape.name.clone(), subject: module.variant.clone() });
-            let workload = Workload::upload(problem, inputs, record.workspace_bytes)?;
+            let workload = Workload::upload(problem, inputs, &program)?.made(gpu, &program)?;
             let output = workload.output()?;
             let first = || -> Result<Vec<u8>, DriverError> {
-                kernel.launch(gpu, &self.shape, &workload.params(&output))?;
+                program.attend(gpu, &workload, &output)?;
                 gpu.synchronize()?;
                 output.read()
             };
@@ -279,18 +291,26 @@ impl ShapeBench {
             );
             sets.push((workload, bytes));
         }
-        let once = time_once(gpu, &kernel, &sets[0].0)?;
-        let launches = job.suite.timing.launches.min(((BLOCK_TARGET_US / once) as u32).max(LEAST_LAUNCHES));
+        let launches = job.suite.timing.launches;
         let outputs: Vec<Buffer> = (0..launches).map(|_| sets[0].0.output()).collect::<Result<_>>()?;
-        let graph = Graph::capture(gpu, || {
-            outputs
-                .iter()
-                .enumerate()
-                .try_for_each(|(i, output)| kernel.launch(gpu, &self.shape, &sets[i % sets.len()].0.params(output)))
-        });
-        let graph = graph.map_err(|e| anyhow!("{}", explain(e)))?;
         let events = (0..launches).map(|_| Ok((Event::new()?, Event::new()?))).collect::<Result<_>>()?;
-        Ok(Subject { name: module.variant.clone(), kernel, sets, outputs, graph, events })
+        let suffix = if quantises { QUANTISE_SUFFIX } else { "" };
+        let mut subject = Subject {
+            name: format!("{}{suffix}", module.variant),
+            program,
+            quantises,
+            sets,
+            outputs,
+            graph: None,
+            events,
+        };
+        let once = subject.time_once(gpu).map_err(|e| anyhow!("{}", explain(e)))?;
+        let launches = launches.min(((BLOCK_TARGET_US / once) as u32).max(LEAST_LAUNCHES)) as usize;
+        subject.outputs.truncate(launches);
+        subject.events.truncate(launches);
+        let graph = Graph::capture(gpu, || (0..launches).try_for_each(|i| subject.launch(gpu, i)));
+        subject.graph = Some(graph.map_err(|e| anyhow!("{}", explain(e)))?);
+        Ok(subject)
     }
 }
 
@@ -327,19 +347,6 @@ fn failure(shape: &Shape, subject: &str, why: &str) -> TimingFailure {
     TimingFailure { shape: shape.name.clone(), subject: subject.to_owned(), why: why.to_owned() }
 }
 
-/// Microseconds of one warm launch.
-fn time_once(gpu: &Gpu, kernel: &Kernel, workload: &Workload) -> Result<f64> {
-    let (start, end, output) = (Event::new()?, Event::new()?, workload.output()?);
-    let timed = || -> Result<f64, DriverError> {
-        start.record(gpu)?;
-        kernel.launch(gpu, workload.shape(), &workload.params(&output))?;
-        end.record(gpu)?;
-        gpu.synchronize()?;
-        end.us_since(&start)
-    };
-    timed().map_err(|e| anyhow!("{}", explain(e)))
-}
-
 impl Subject<'_> {
     /// Warms up, poisons every output again, times, and compares every output with the verified one of its set.
     fn block(
@@ -367,11 +374,27 @@ impl Subject<'_> {
 
     fn launch(&self, gpu: &Gpu, i: usize) -> Result<(), DriverError> {
         let workload = &self.sets[i % self.sets.len()].0;
-        self.kernel.launch(gpu, workload.shape(), &workload.params(&self.outputs[i % self.outputs.len()]))
+        if self.quantises {
+            self.program.quantise(gpu, workload)?;
+        }
+        self.program.attend(gpu, workload, &self.outputs[i % self.outputs.len()])
     }
 
-    /// Poison in every output and zeroes in every scratch, in the order of the stream.
+    /// Microseconds of one warm launch.
+    fn time_once(&self, gpu: &Gpu) -> Result<f64, DriverError> {
+        let (start, end) = &self.events[0];
+        start.record(gpu)?;
+        self.launch(gpu, 0)?;
+        end.record(gpu)?;
+        gpu.synchronize()?;
+        end.us_since(start)
+    }
+
+    /// Poison in every output, and in what the launches quantise; zeroes in every scratch; in the order of the stream.
     fn start_afresh(&self, gpu: &Gpu) -> Result<(), DriverError> {
+        if self.quantises {
+            self.sets.iter().try_for_each(|(workload, _)| workload.unmake(gpu))?;
+        }
         self.sets.iter().try_for_each(|(workload, _)| workload.forget(gpu))?;
         self.outputs.iter().try_for_each(|output| output.fill(gpu, POISON))
     }
@@ -391,10 +414,11 @@ impl Subject<'_> {
     /// The first replay warms up, the second is the sample; the poison between them is outside the events.
     fn time_graph(&self, gpu: &Gpu) -> Result<Vec<f64>, DriverError> {
         let (start, end) = &self.events[0];
-        self.graph.launch(gpu)?;
+        let replay = || self.graph.as_ref().map_or(Ok(()), |graph| graph.launch(gpu));
+        replay()?;
         self.start_afresh(gpu)?;
         start.record(gpu)?;
-        self.graph.launch(gpu)?;
+        replay()?;
         end.record(gpu)?;
         gpu.synchronize()?;
         Ok(vec![end.us_since(start)? / self.outputs.len() as f64])

@@ -8,8 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
 use cudarc::driver::{DriverError, result};
 use kbench::evidence::{Device, LaunchRecord};
-use kbench::shape::Shape;
-use sdpa_kernel::abi::Params;
+use sdpa_kernel::hopper::Geometry;
 
 /// Why there is no device, as "why; remedy".
 pub fn missing_driver() -> Option<String> {
@@ -128,7 +127,7 @@ pub fn explain(error: DriverError) -> String {
 /// Bytes of the band on each side of a buffer.
 const GUARD_BYTES: usize = 4096;
 /// What bands hold: NaN in e4m3 (0x7f) and in FP16 (0x7f7f), so that a stray read shows in the result.
-const GUARD: u8 = 0x7f;
+pub const GUARD: u8 = 0x7f;
 /// What outputs hold before a launch: NaN in FP16.
 pub const POISON: u8 = 0xff;
 
@@ -274,23 +273,33 @@ pub struct Kernel<'m> {
 }
 
 impl Kernel<'_> {
-    /// Launches on the stream of `gpu`; an error is one of the launch itself, not of what the kernel then does.
-    pub fn launch(&self, gpu: &Gpu, shape: &Shape, params: &Params) -> Result<(), DriverError> {
-        let mut bytes = params.to_bytes();
-        let mut arguments = [bytes.as_mut_ptr().cast::<c_void>()];
-        let grid = (shape.seq_q.div_ceil(self.record.tile_q), shape.batch * shape.heads, 1);
-        // SAFETY: the one parameter of every entry function is `Params` by value, copied during the call; its
-        // addresses belong to buffers that the caller keeps until it has synchronised.
-        unsafe {
-            result::launch_kernel(
-                self.function,
-                grid,
-                (self.record.threads, 1, 1),
-                self.record.dynamic_smem_bytes,
-                gpu.stream,
-                &mut arguments,
-            )
-        }
+    /// Launches on the stream of `gpu`; `params` is the parameter struct's bytes. An error is one of the launch itself,
+    /// not of what the kernel then does.
+    pub fn launch(&self, gpu: &Gpu, geometry: &Geometry, params: &mut [u8]) -> Result<(), DriverError> {
+        let mut arguments = [params.as_mut_ptr().cast::<c_void>()];
+        let [grid_x, grid_y, grid_z] = geometry.grid;
+        let mut cluster = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue {
+                clusterDim: sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: geometry.cluster, y: 1, z: 1 },
+            },
+        };
+        let config = sys::CUlaunchConfig {
+            gridDimX: grid_x,
+            gridDimY: grid_y,
+            gridDimZ: grid_z,
+            blockDimX: geometry.threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: self.record.dynamic_smem_bytes,
+            hStream: gpu.stream,
+            attrs: &mut cluster,
+            numAttrs: u32::from(geometry.cluster > 1),
+        };
+        // SAFETY: the one parameter of every entry function is a struct by value, copied during the call; whoever made
+        // its bytes keeps the buffers that it points to until it has synchronised.
+        unsafe { sys::cuLaunchKernelEx(&config, self.function, arguments.as_mut_ptr(), std::ptr::null_mut()).result() }
     }
 }
 

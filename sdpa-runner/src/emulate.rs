@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, anyhow};
-use kbench::evidence::LaunchOutcome;
+use anyhow::{Context, Result, anyhow, ensure};
+use kbench::evidence::{LaunchOutcome, Operands};
 use kbench::job::{Event, LaunchJob, Module as Job, Rows, output_file, rows_file};
 use kbench::shape::{Problem, Shape};
 use ptx_emulator::{
@@ -62,6 +62,7 @@ fn solve(job: &LaunchJob, module: &Module, problem: &Problem) -> Result<LaunchOu
     let shape = &problem.shape;
     let record = job.module.launches.iter().find(|l| l.head_dim == shape.head_dim);
     let record = record.with_context(|| format!("`{}` has no entry for D={}", job.module.variant, shape.head_dim))?;
+    ensure!(record.operands == Operands::RowMajor, "the emulator executes neither wgmma nor bulk copies");
     let kernel = module.entry(&record.entry)?;
     let grid = [shape.seq_q.div_ceil(record.tile_q), shape.batch * shape.heads, 1];
     let may_sample = job.module.toggles.get("scheduler") == Some(&SCHEDULER_ONE_TILE);

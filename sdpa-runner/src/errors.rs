@@ -1,14 +1,16 @@
 //! The errors job: outputs of any number of subjects against float64 attention. Touches no device.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use half::f16;
-use kbench::evidence::Errors;
+use kbench::evidence::{Errors, Operands};
 use kbench::job::{ErrorsJob, Event, Rows, output_file, rows_file};
 use kbench::shape::{Problem, Shape};
 
 use crate::events::{emit, progress};
+use crate::images;
 use crate::inputs::Inputs;
 use crate::reference::attention;
 
@@ -18,7 +20,8 @@ pub fn run(job: &ErrorsJob) -> Result<()> {
         progress(i, job.problems.len(), &format!("float64 reference of {}", problem.id()));
         let mut outputs = Vec::new();
         for (subject, dir) in &job.outputs {
-            if let Some(output) = Output::read(dir, problem)? {
+            let operands = job.operands.get(subject).copied().unwrap_or_default();
+            if let Some(output) = Output::read(dir, problem, operands)? {
                 outputs.push((subject, output));
             }
         }
@@ -40,11 +43,13 @@ pub fn run(job: &ErrorsJob) -> Result<()> {
 struct Output {
     values: Vec<f16>,
     computed: Vec<bool>,
+    /// What the kernel was given.
+    operands: Operands,
 }
 
 impl Output {
     /// The output of a problem in a subject's directory; `None` when there is none.
-    fn read(dir: &Path, problem: &Problem) -> Result<Option<Output>> {
+    fn read(dir: &Path, problem: &Problem, operands: Operands) -> Result<Option<Output>> {
         let (path, shape) = (dir.join(output_file(problem)), &problem.shape);
         let Some(bytes) = read_if_there(&path)? else { return Ok(None) };
         let wanted = shape.q_len() * 2;
@@ -54,7 +59,7 @@ impl Output {
             None => vec![true; row_count(shape)],
             Some(text) => flags(shape, &serde_json::from_slice::<Vec<Rows>>(&text)?)?,
         };
-        Ok(Some(Output { values, computed }))
+        Ok(Some(Output { values, computed, operands }))
     }
 }
 
@@ -83,21 +88,28 @@ fn flags(shape: &Shape, rows: &[Rows]) -> Result<Vec<bool>> {
     Ok(flags)
 }
 
-/// Both float64 results of a problem.
+/// float64 results of a problem: on the originals, and on the dequantised operands of each form that a subject was given.
 struct Reference {
-    dequantised: Vec<f64>,
+    dequantised: BTreeMap<Operands, Vec<f64>>,
     original: Vec<f64>,
 }
 
 impl Reference {
     fn of(problem: &Problem, outputs: &[&Output]) -> Reference {
-        let Inputs { q, k, v } = Inputs::of(problem);
-        let wanted: Vec<bool> =
-            (0..row_count(&problem.shape)).map(|row| outputs.iter().any(|o| o.computed[row])).collect();
         let shape = &problem.shape;
+        let inputs = Inputs::of(problem);
+        let wanted: Vec<bool> = (0..row_count(shape)).map(|row| outputs.iter().any(|o| o.computed[row])).collect();
+        let dequantised = |Inputs { q, k, v }: &Inputs| {
+            attention(shape, &q.dequantised(), &k.dequantised(), &v.dequantised(), &wanted)
+        };
+        let forms: BTreeSet<Operands> = outputs.iter().map(|o| o.operands).collect();
+        let of_form = |form: Operands| match form {
+            Operands::HopperImages => (form, dequantised(&images::quantised(&inputs, shape))),
+            Operands::RowMajor | Operands::Originals => (form, dequantised(&inputs)),
+        };
         Reference {
-            dequantised: attention(shape, &q.dequantised(), &k.dequantised(), &v.dequantised(), &wanted),
-            original: attention(shape, &q.exact(), &k.exact(), &v.exact(), &wanted),
+            dequantised: forms.into_iter().map(of_form).collect(),
+            original: attention(shape, &inputs.q.exact(), &inputs.k.exact(), &inputs.v.exact(), &wanted),
         }
     }
 
@@ -119,8 +131,9 @@ impl Reference {
         let mut worst = 0;
         let mut bad = 0u64;
         let head_dim = shape.head_dim as usize;
+        let given = &self.dequantised[&output.operands];
         for (i, out) in output.values.iter().enumerate().filter(|(i, _)| output.computed[i / head_dim]) {
-            let (dequantised, original) = (self.dequantised[i], self.original[i]);
+            let (dequantised, original) = (given[i], self.original[i]);
             errors.elements += 1;
             errors.floor_max = errors.floor_max.max((dequantised - original).abs());
             errors.reference_amax = errors.reference_amax.max(dequantised.abs());
@@ -184,7 +197,7 @@ mod tests {
     }
 
     fn whole(problem: &Problem, values: Vec<f16>) -> Output {
-        Output { values, computed: vec![true; row_count(&problem.shape)] }
+        Output { values, computed: vec![true; row_count(&problem.shape)], operands: Operands::RowMajor }
     }
 
     fn reference(problem: &Problem) -> Reference {
@@ -192,7 +205,7 @@ mod tests {
     }
 
     fn perfect(problem: &Problem, reference: &Reference) -> Output {
-        whole(problem, reference.dequantised.iter().map(|x| f16::from_f64(*x)).collect())
+        whole(problem, reference.dequantised[&Operands::RowMajor].iter().map(|x| f16::from_f64(*x)).collect())
     }
 
     #[test]

@@ -118,6 +118,11 @@ impl Tensor {
         self.scales.iter().flat_map(|s| s.to_le_bytes()).collect()
     }
 
+    /// The originals as the device holds them.
+    pub fn original_bytes(&self) -> Vec<u8> {
+        self.original.iter().flat_map(|x| x.to_le_bytes()).collect()
+    }
+
     /// The originals in float64.
     pub fn exact(&self) -> Vec<f64> {
         self.original.par_iter().map(|x| x.to_f64()).collect()

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::cuda::{Gpu, LoadedModule, POISON, explain};
 use crate::events::{emit, progress};
 use crate::inputs::Inputs;
+use crate::program::Program;
 use crate::workload::{Workload, load_echoed};
 
 /// Runs the job. Ends at the first fault of the kernel: the context is lost with it, so the pipeline starts a new
@@ -42,16 +43,18 @@ fn solve(
     problem: &Problem,
     inputs: &Inputs,
 ) -> Result<Result<LaunchOutcome, DriverError>> {
-    let record = job.module.launches.iter().find(|l| l.head_dim == problem.shape.head_dim);
-    let record =
-        record.with_context(|| format!("`{}` has no entry for D={}", job.module.variant, problem.shape.head_dim))?;
-    let kernel = module.kernel(record, gpu)?;
-    let workload = Workload::upload(problem, inputs, record.workspace_bytes)?;
+    let program = Program::of(&job.module, module, &problem.shape, gpu)?;
+    let workload = Workload::upload(problem, inputs, &program)?;
+    match workload.make_operands(gpu, &program) {
+        Err(error) => return Ok(Err(error)),
+        Ok(Err(difference)) => return Ok(Ok(LaunchOutcome::failed(problem, &difference))),
+        Ok(Ok(())) => {}
+    }
     let output = workload.output()?;
     let launch = || -> Result<Vec<u8>, DriverError> {
         workload.forget(gpu)?;
         output.fill(gpu, POISON)?;
-        kernel.launch(gpu, &problem.shape, &workload.params(&output))?;
+        program.attend(gpu, &workload, &output)?;
         gpu.synchronize()?;
         output.read()
     };

@@ -7,10 +7,12 @@ mod e4m3;
 mod emulate;
 mod errors;
 mod events;
+mod images;
 mod inputs;
 mod launch;
 mod nvml;
 mod peers;
+mod program;
 mod reference;
 mod workload;
 

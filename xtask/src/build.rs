@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use kbench::evidence::{BuildFailure, BuildRecord, Builds, EntryBuild, LaunchRecord};
+use kbench::evidence::{BuildFailure, BuildRecord, Builds, EntryBuild, LaunchRecord, Operands};
 use kbench::resources::{EntryResources, Severity};
 use rayon::prelude::*;
 use sdpa_kernel::abi::Config;
-use sdpa_kernel::registry::Variant;
+use sdpa_kernel::registry::{EntryPoint, Operands as Takes, Variant};
 use sha2::{Digest, Sha256};
 
 use crate::console::Step;
@@ -19,12 +19,10 @@ use crate::layout::Layout;
 use crate::ptxas;
 use crate::toolchain::Toolchain;
 
-/// Head dimensions that every module has an entry function for.
-const HEAD_DIMS: [u32; 2] = [64, 128];
 /// Flags of nvcc besides the target and the variant's definitions.
 const NVCC_FLAGS: [&str; 4] = ["-ptx", "-std=c++17", "-O3", "-lineinfo"];
 /// Changes when the meaning of a cached build does.
-const CACHE_VERSION: &str = "sdpa-build/2";
+const CACHE_VERSION: &str = "sdpa-build/3";
 
 /// One build, and where its files are.
 #[derive(Clone, Debug)]
@@ -62,11 +60,24 @@ impl BuildSet {
     }
 }
 
-/// Builds every variant for every architecture, in parallel. A variant that does not compile is a failure in the
+/// The architecture that a variant is built for where `arch` is asked for: its family may know only one.
+pub fn target<'a>(variant: &Variant, arch: &'a str) -> &'a str {
+    variant.family.arch().unwrap_or(arch)
+}
+
+/// Whether a variant has code for a device of this architecture.
+pub fn runs_on(variant: &Variant, device_arch: &str) -> bool {
+    let own = variant.family.arch();
+    own.is_none_or(|own| own == device_arch || own.strip_suffix('a') == Some(device_arch))
+}
+
+/// Builds every variant for every architecture that it can be built for, in parallel. A variant that does not compile is a failure in the
 /// result; an error is one of ours (no space, no permission).
 pub fn build_all(layout: &Layout, toolchain: &Toolchain, variants: &[Variant], arches: &[String]) -> Result<BuildSet> {
-    let jobs: Vec<(&Variant, &String)> =
-        arches.iter().flat_map(|arch| variants.iter().map(move |v| (v, arch))).collect();
+    let mut jobs: Vec<(&Variant, &str)> =
+        arches.iter().flat_map(|arch| variants.iter().map(move |v| (v, target(v, arch)))).collect();
+    let mut seen = std::collections::BTreeSet::new();
+    jobs.retain(|(variant, arch)| seen.insert((variant.name.as_str(), *arch)));
     let step = Step::begin("build", jobs.len() as u64);
     let results: Vec<Result<Result<Built, BuildFailure>>> = jobs
         .par_iter()
@@ -220,17 +231,18 @@ fn describe(toolchain: &Toolchain, variant: &Variant, arch: &str, key: &str, wor
     let cubin = Cubin::parse(&image)?;
     let mut mismatches = Vec::new();
     let mut entries = Vec::new();
-    for head_dim in HEAD_DIMS {
-        let config_symbol = format!("sdpa_config_d{head_dim}");
-        let config = Config::parse(&cubin.symbol(&config_symbol)?).with_context(|| format!("`{config_symbol}`"))?;
-        let mut asked: BTreeMap<String, u32> = variant.toggles.clone();
-        asked.insert("head_dim".to_owned(), head_dim);
-        mismatches.extend(config.mismatches(&asked).into_iter().map(|m| format!("{config_symbol}: {m}")));
-        let entry = format!("sdpa_fwd_d{head_dim}");
+    for point in variant.family.entry_points() {
+        let symbol = &point.config_symbol;
+        let config = Config::parse(&cubin.symbol(symbol)?).with_context(|| format!("`{symbol}`"))?;
+        // The quantiser is the family's, not the variant's.
+        let mut asked = if point.operands == Takes::Originals { BTreeMap::new() } else { variant.toggles.clone() };
+        asked.insert("head_dim".to_owned(), point.head_dim);
+        asked.insert("params_bytes".to_owned(), point.operands.params_bytes() as u32);
+        mismatches.extend(config.mismatches(&asked).into_iter().map(|m| format!("{symbol}: {m}")));
         entries.push(EntryBuild {
-            resources: entry_resources(&resources.entries, &entry)?,
-            code_sha256: cubin.code_sha256(&entry)?,
-            launch: launch_record(&config, entry, config_symbol, head_dim)?,
+            resources: entry_resources(&resources.entries, &point.name)?,
+            code_sha256: cubin.code_sha256(&point.name)?,
+            launch: launch_record(&config, point)?,
         });
     }
     let message = |m: &kbench::resources::AssemblerMessage| match &m.code {
@@ -265,13 +277,19 @@ fn entry_resources(entries: &[EntryResources], name: &str) -> Result<EntryResour
     }
 }
 
-fn launch_record(config: &Config, entry: String, config_symbol: String, head_dim: u32) -> Result<LaunchRecord> {
+fn launch_record(config: &Config, point: EntryPoint) -> Result<LaunchRecord> {
+    let EntryPoint { name: entry, config_symbol, head_dim, operands } = point;
     let field = |name: &str| config.get(name).with_context(|| format!("`{config_symbol}` has no `{name}`"));
     let (tile_q, threads) = (field("tile_q")?, field("threads")?);
     ensure!(tile_q > 0 && (1..=1024).contains(&threads), "`{config_symbol}`: tile_q {tile_q}, threads {threads}");
     Ok(LaunchRecord {
         entry,
         head_dim,
+        operands: match operands {
+            Takes::RowMajor => Operands::RowMajor,
+            Takes::HopperImages => Operands::HopperImages,
+            Takes::Originals => Operands::Originals,
+        },
         tile_q,
         threads,
         dynamic_smem_bytes: field("dynamic_smem")?,
@@ -286,7 +304,7 @@ pub fn render(set: &BuildSet) -> String {
         built.record.entries.iter().map(move |e| {
             let (r, l) = (&e.resources, &e.launch);
             format!(
-                "{:8} {:6} {:13} {:3} registers, {} + {} bytes shared, {} bytes spilled, {} threads{}",
+                "{:8} {:6} {:18} {:3} registers, {} + {} bytes shared, {} bytes spilled, {} threads{}",
                 built.record.variant,
                 built.record.arch,
                 l.entry,
@@ -355,6 +373,14 @@ mod tests {
         }
         let unique: std::collections::BTreeSet<_> = keys.iter().collect();
         assert_eq!(unique.len(), keys.len(), "{keys:?}");
+    }
+
+    #[test]
+    fn a_family_of_one_architecture_is_built_for_that_one_and_runs_only_there() {
+        let (ladder, hopper) = (find("stage2").unwrap(), find("hopper").unwrap());
+        assert_eq!((target(&ladder, "sm_89"), target(&hopper, "sm_89")), ("sm_89", "sm_90a"));
+        let runs = |variant| ["sm_89", "sm_90", "sm_90a", "sm_100"].map(|arch| runs_on(variant, arch));
+        assert_eq!((runs(&ladder), runs(&hopper)), ([true; 4], [false, true, true, false]));
     }
 
     #[test]

@@ -55,9 +55,11 @@ impl Plan {
 
     /// A suite without gates on time: candidates beside a control, on the usual timed shapes.
     pub fn comparison(control: &str, candidates: &[String], changes: &Changes) -> Result<Plan> {
+        let of_one_arch = |name: &String| registry::find(name).ok().and_then(|v| v.family.arch());
+        let arch = candidates.iter().chain([&control.to_owned()]).find_map(of_one_arch).unwrap_or("sm_89");
         let shapes: Vec<String> = ["small", "mission", "long"].map(str::to_owned).to_vec();
         let text = format!(
-            "name = \"bench\"\nabout = \"A comparison without a verdict\"\ncontrol = \"{control}\"\narch = \"sm_89\"\n\
+            "name = \"bench\"\nabout = \"A comparison without a verdict\"\ncontrol = \"{control}\"\narch = \"{arch}\"\n\
              candidates = []\nseeds = [0, 1, 2]\ncheck_shapes = {shapes:?}\ntime_shapes = {shapes:?}\n\
              [resources]\nmax_registers = 255\nmax_shared_kib = 99\nmax_spill_bytes = 0\n"
         );

@@ -9,7 +9,7 @@ use kbench::shape::{Distribution, Problem};
 use sdpa_kernel::registry::Variant;
 use serde::Serialize;
 
-use crate::build::build_all;
+use crate::build::{build_all, runs_on};
 use crate::console::Step;
 use crate::layout::Layout;
 use crate::runner::{End, Runner};
@@ -60,7 +60,12 @@ pub fn sanitize(layout: &Layout, variants: &[Variant], logs: &Path) -> Result<Sa
         return Ok(Sanitizing::Deferred("compute-sanitizer is not on PATH; install the CUDA toolkit".to_owned()));
     }
     let toolchain = toolchain::find_or_install(&layout.target, &|line| eprintln!("{line}"))?;
-    let builds = build_all(layout, &toolchain, variants, &[device.arch()])?;
+    let variants: Vec<Variant> = variants.iter().filter(|v| runs_on(v, &device.arch())).cloned().collect();
+    if variants.is_empty() {
+        let why = format!("no variant that was asked for runs on {}; run on another GPU", device.arch());
+        return Ok(Sanitizing::Deferred(why));
+    }
+    let builds = build_all(layout, &toolchain, &variants, &[device.arch()])?;
     if let Some(failure) = builds.failures.first() {
         anyhow::bail!("`{}` does not compile: {}", failure.variant, failure.error);
     }

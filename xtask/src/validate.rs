@@ -17,7 +17,7 @@ use kbench::shape::{Distribution, Problem};
 use sdpa_kernel::registry::Variant;
 use serde::{Deserialize, Serialize};
 
-use crate::build::{BuildSet, build_all};
+use crate::build::{BuildSet, build_all, runs_on, target};
 use crate::console::Step;
 use crate::cubin::sha256_hex;
 use crate::environment::{self, SourceState};
@@ -278,7 +278,7 @@ impl Work<'_> {
     fn modules(&self) -> Vec<Module> {
         let Some(arch) = self.arch() else { return Vec::new() };
         let module = |variant: &Variant| {
-            let built = self.builds.get(&variant.name, &arch)?;
+            let built = self.builds.get(&variant.name, target(variant, &arch))?;
             Some(Module {
                 variant: variant.name.clone(),
                 image: built.dir.join("kernel.cubin"),
@@ -294,6 +294,12 @@ impl Work<'_> {
     fn why_nothing_is_checked(&self) -> Option<String> {
         if self.builds.built.is_empty() {
             return Some("nothing was built; see the build gates".to_owned());
+        }
+        if let Some(arch) = self.arch()
+            && let Some(variant) = self.plan.variants.iter().find(|v| !runs_on(v, &arch))
+        {
+            let (name, own) = (&variant.name, variant.family.arch().unwrap_or_default());
+            return Some(format!("`{name}` is compiled for {own} and this device is {arch}; run on a Hopper GPU"));
         }
         match self.executor {
             Some(_) => None,
@@ -426,6 +432,7 @@ fn compare_outputs(
     let job = ErrorsJob {
         problems: problems.to_vec(),
         outputs: outputs.collect(),
+        operands: work.builds.built.iter().map(|b| (b.record.variant.clone(), b.record.operands())).collect(),
         control: work.plan.suite.control.clone(),
         bad_element: work.plan.suite.correctness.bad_element,
     };

@@ -180,6 +180,9 @@ fn error_gates(suite: &Suite, variant: &str, cases: &[&CheckedCase], e4m3: bool)
     if !normal.is_empty() {
         let end_to_end = |e: &Errors| (e.end_to_end_max, limits.bad_element.max(e.floor_max + limits.floor_allowance));
         gates.push(Worst::over(&normal, |e| (e.kernel_max, kernel_limit)).gate(&subject("kernel error max")));
+        if let Some(limit) = limits.kernel_mean {
+            gates.push(Worst::over(&normal, |e| (e.kernel_mean, limit)).gate(&subject("kernel error mean")));
+        }
         gates.push(
             Worst::over(&normal, |e| (e.end_to_end_mean, limits.end_to_end_mean)).gate(&subject("end-to-end mean")),
         );
@@ -278,6 +281,19 @@ mod tests {
         for (figure, break_it) in faults {
             assert_eq!(failed(&break_case("mission", break_it)), [format!("new {figure}")]);
         }
+    }
+
+    #[test]
+    fn the_mean_kernel_error_is_gated_where_a_suite_limits_it() {
+        let mut suite = testing::suite();
+        let checks = break_case("mission", |c| c.errors.as_mut().unwrap().kernel_mean = 0.004);
+        let failed = |suite: &Suite| {
+            let gates = judge_checks(suite, &testing::evidence().builds, &checks);
+            gates.into_iter().filter(|g| g.state == State::Fail).map(|g| g.figure).collect::<Vec<_>>()
+        };
+        assert_eq!(failed(&suite), [""; 0]);
+        suite.correctness.kernel_mean = Some(0.003);
+        assert_eq!(failed(&suite), ["kernel error mean"]);
     }
 
     #[test]

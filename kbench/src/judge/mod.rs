@@ -2,6 +2,7 @@
 //! can be judged again without a GPU. Leaves to others: what the gates add up to (`decision`).
 
 mod correctness;
+mod peers;
 mod performance;
 mod resources;
 mod timing;
@@ -97,6 +98,7 @@ pub(crate) mod testing {
                 against: None,
             }],
             absolute: vec![],
+            peers: None,
             aspiration: None,
             timing: Timing::default(),
             narrowed: vec![],
@@ -124,6 +126,7 @@ pub(crate) mod testing {
                 entry: format!("sdpa_fwd_d{head_dim}"),
                 config_symbol: format!("sdpa_config_d{head_dim}"),
                 head_dim,
+                operands: Operands::RowMajor,
                 tile_q: 32,
                 threads: 128,
                 dynamic_smem_bytes: 32 * 1024,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::peers::peer_gates;
 use super::split_remedy;
 use super::timing::judge_timing;
 use crate::evidence::{AA_SUFFIX, Block, Builds, Mode, Peers, Samples};
@@ -100,7 +101,8 @@ pub fn judge_samples(suite: &Suite, builds: &Builds, samples: &Samples, peers: &
         let limits = suite.performance.iter().filter(|limit| limit.holds_for(variant));
         gates.extend(limits.map(|limit| relative_gate(suite, samples, variant, limit)));
         gates.extend(absolute_gates(suite, samples, variant));
-        if suite.performance.is_empty() && suite.absolute.is_empty() {
+        gates.extend(peer_gates(suite, samples, variant, None));
+        if suite.performance.is_empty() && suite.absolute.is_empty() && suite.peers.is_none() {
             let subject = Subject { variant, kind: Kind::Performance, figure: "gate on time" };
             gates.push(subject.deferred("at least one", "the suite has no gate on time", "add one to the suite"));
         }
@@ -111,6 +113,10 @@ pub fn judge_samples(suite: &Suite, builds: &Builds, samples: &Samples, peers: &
 
 /// Whether another round could turn an inconclusive gate on this shape into a verdict.
 pub fn needs_more_rounds(suite: &Suite, samples: &Samples, shape: &str) -> bool {
+    let of_peers = suite.candidates.iter().flat_map(|c| peer_gates(suite, samples, &c.variant, Some(shape)));
+    if of_peers.into_iter().any(|gate| matches!(gate.state, State::Inconclusive { .. })) {
+        return true;
+    }
     let limits = suite.performance.iter().filter(|l| l.shape == shape);
     limits.into_iter().any(|limit| {
         let open = |variant: &str| {
@@ -126,7 +132,7 @@ fn percent(share: f64) -> String {
 }
 
 /// Rounds are added while a gate is open, so it is looked at more than once: each look gets its share of the 5%.
-fn gate_level(suite: &Suite) -> f64 {
+pub(super) fn gate_level(suite: &Suite) -> f64 {
     let looks = suite.timing.max_rounds.div_ceil(suite.timing.rounds.max(1)).max(1);
     1.0 - 0.05 / f64::from(looks)
 }
@@ -134,7 +140,7 @@ fn gate_level(suite: &Suite) -> f64 {
 /// Blocks dropped for throttling leave a selected rest; beyond this share there is no verdict.
 const MAX_DROPPED_SHARE: f64 = 0.25;
 /// The widest interval of the control against itself where the margin of the gate is smaller than this.
-const LEAST_NOISE_LIMIT: f64 = 0.02;
+pub(super) const LEAST_NOISE_LIMIT: f64 = 0.02;
 
 fn relative_gate(suite: &Suite, samples: &Samples, variant: &str, limit: &PerformanceLimit) -> Gate {
     let figure = format!("latency reduction on {}", limit.shape);
@@ -159,7 +165,13 @@ fn relative_gate(suite: &Suite, samples: &Samples, variant: &str, limit: &Perfor
 }
 
 /// The deferral of a gate on a shape that was not timed here.
-fn not_timed(suite: &Suite, samples: &Samples, subject: &Subject, threshold: &str, shape: &str) -> Option<Gate> {
+pub(super) fn not_timed(
+    suite: &Suite,
+    samples: &Samples,
+    subject: &Subject,
+    threshold: &str,
+    shape: &str,
+) -> Option<Gate> {
     if let Some(text) = &samples.deferred {
         let (why, remedy) = split_remedy(text);
         return Some(subject.deferred(threshold, why, remedy));
@@ -173,7 +185,7 @@ fn not_timed(suite: &Suite, samples: &Samples, subject: &Subject, threshold: &st
 
 /// The first subject over the second, if the rounds allow a verdict; else why not. The noise of the run is that of the
 /// control against itself, whatever is compared.
-fn settled_ratio(
+pub(super) fn settled_ratio(
     suite: &Suite,
     samples: &Samples,
     [variant, against]: [&str; 2],
@@ -201,7 +213,7 @@ fn settled_ratio(
 }
 
 /// Which side of `bound` the whole interval is on; smaller is better.
-fn side_of(ratio: Interval, bound: f64) -> State {
+pub(super) fn side_of(ratio: Interval, bound: f64) -> State {
     if ratio.high <= bound {
         State::Pass
     } else if ratio.low > bound {

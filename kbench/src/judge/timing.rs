@@ -1,7 +1,7 @@
 //! Gates on the timing itself: every variant was timed everywhere, left the verified output behind, and took no less than
 //! the chip allows; and somebody else's kernels ran beside ours. They say whether the samples can be believed.
 
-use crate::evidence::{AA_SUFFIX, Block, Builds, Mode, Peers, Samples};
+use crate::evidence::{AA_SUFFIX, Block, Builds, Mode, Peers, QUANTISE_SUFFIX, Samples};
 use crate::gate::{Gate, Kind, Subject, significant};
 use crate::judge::split_remedy;
 use crate::stats::median;
@@ -22,13 +22,12 @@ pub fn judge_timing(suite: &Suite, builds: &Builds, samples: &Samples, peers: &P
 }
 
 fn variant_gates(suite: &Suite, samples: &Samples, variant: &str) -> Vec<Gate> {
-    let failed = samples.failures.iter().any(|f| f.subject == variant);
+    let failed = samples.failures.iter().any(|f| is_of(&f.subject, variant));
     if samples.deferred.is_some() && !failed {
         return Vec::new();
     }
     let mut gates = vec![timed_everywhere(suite, samples, variant)];
-    let again = format!("{variant}{AA_SUFFIX}");
-    let own: Vec<&Block> = samples.blocks.iter().filter(|b| b.subject == variant || b.subject == again).collect();
+    let own: Vec<&Block> = samples.blocks.iter().filter(|b| is_of(&b.subject, variant)).collect();
     if !own.is_empty() {
         gates.push(outputs_gate(variant, &own));
         gates.push(floor_gate(suite, samples, variant, &own));
@@ -36,11 +35,16 @@ fn variant_gates(suite: &Suite, samples: &Samples, variant: &str) -> Vec<Gate> {
     gates
 }
 
+/// Whether a subject is the variant, in whatever arm of a round.
+fn is_of(subject: &str, variant: &str) -> bool {
+    subject.strip_prefix(variant).is_some_and(|arm| ["", AA_SUFFIX, QUANTISE_SUFFIX].contains(&arm))
+}
+
 /// A variant that faults, hangs or gives another output while it is timed is broken, whatever the checks said before.
 fn timed_everywhere(suite: &Suite, samples: &Samples, variant: &str) -> Gate {
     let subject = Subject { variant, kind: Kind::Correctness, figure: TIMED_EVERYWHERE };
     let threshold = format!("{} shapes, both timers", suite.time_shapes.len());
-    if let Some(failure) = samples.failures.iter().find(|f| f.subject == variant) {
+    if let Some(failure) = samples.failures.iter().find(|f| is_of(&f.subject, variant)) {
         return subject.holds(&failure.shape, &failure.why, &threshold, false);
     }
     let has =
