@@ -1,20 +1,19 @@
 //! The launch job on the emulator: the PTX that ptxas assembled, on the CPU, with every check. Results are those of
 //! another machine than a GPU and are labelled so; times are never taken here.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context, Result, anyhow, ensure};
 use kbench::evidence::{LaunchOutcome, Operands};
-use kbench::job::{Event, LaunchJob, Module as Job, Rows, output_file, rows_file};
+use kbench::job::{Event, LaunchJob, Rows, output_file, rows_file};
 use kbench::shape::{Problem, Shape};
 use ptx_emulator::{
     BlockFilter, Buffer, Checks, Finding, Launch, Limits, Memory, Module, Schedule, Severity, run as execute,
 };
-use sdpa_kernel::abi::{Config, Params};
+use sdpa_kernel::abi::Params;
 
 use crate::events::{emit, progress};
 use crate::inputs::Inputs;
 use crate::launch::sha256_hex;
+use crate::workload::refuse_other_toggles;
 
 /// Replays the second schedule; any value would do.
 const SCHEDULE_SEED: u64 = 1;
@@ -28,32 +27,16 @@ pub fn run(job: &LaunchJob) -> Result<()> {
     let path = job.module.ptx.display().to_string();
     let source = std::fs::read_to_string(&job.module.ptx).with_context(|| format!("failed to read `{path}`"))?;
     let module = Module::parse(&source).with_context(|| format!("failed to parse `{path}`"))?;
-    refuse_other_toggles(&module, &job.module)?;
+    refuse_other_toggles(&job.module, |symbol| {
+        let bytes = module.global_symbol(symbol).with_context(|| format!("the PTX has no symbol `{symbol}`"))?;
+        Ok(bytes.to_vec())
+    })?;
     for (i, problem) in job.problems.iter().enumerate() {
         progress(i, job.problems.len(), &format!("emulating {} on {}", job.module.variant, problem.id()));
         let outcome = solve(job, &module, problem);
         emit(&Event::Launched {
             outcome: outcome.unwrap_or_else(|e| LaunchOutcome::failed(problem, &format!("{e:#}"))),
         });
-    }
-    Ok(())
-}
-
-/// The toggle echo, read from the PTX's own initialisers.
-fn refuse_other_toggles(module: &Module, asked: &Job) -> Result<()> {
-    for launch in &asked.launches {
-        let symbol = &launch.config_symbol;
-        let bytes = module.global_symbol(symbol).with_context(|| format!("the PTX has no symbol `{symbol}`"))?;
-        let mut toggles: BTreeMap<String, u32> = asked.toggles.clone();
-        toggles.insert("head_dim".to_owned(), launch.head_dim);
-        toggles.insert("dynamic_smem".to_owned(), launch.dynamic_smem_bytes);
-        let mismatches = Config::parse(bytes)?.mismatches(&toggles);
-        anyhow::ensure!(
-            mismatches.is_empty(),
-            "toggle echo of `{}` {symbol}: {}",
-            asked.variant,
-            mismatches.join("; ")
-        );
     }
     Ok(())
 }

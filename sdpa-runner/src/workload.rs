@@ -160,8 +160,14 @@ pub fn params(shape: &Shape, inputs: [u64; 6], out: u64, workspace: u64) -> Para
 /// Loads a module and refuses it when what it says of itself is not what it was asked for.
 pub fn load_echoed(module: &Module) -> Result<LoadedModule> {
     let loaded = LoadedModule::load(&module.image)?;
+    refuse_other_toggles(module, |symbol| loaded.symbol(symbol))?;
+    Ok(loaded)
+}
+
+/// The toggle echo, whoever executes the module: `read` gives the bytes of an exported configuration.
+pub fn refuse_other_toggles(module: &Module, read: impl Fn(&str) -> Result<Vec<u8>>) -> Result<()> {
     for launch in &module.launches {
-        let config = Config::parse(&loaded.symbol(&launch.config_symbol)?)?;
+        let config = Config::parse(&read(&launch.config_symbol)?)?;
         // The quantiser is the family's, not the variant's.
         let of_variant = launch.operands != Operands::Originals;
         let mut asked = if of_variant { module.toggles.clone() } else { BTreeMap::new() };
@@ -176,5 +182,5 @@ pub fn load_echoed(module: &Module) -> Result<LoadedModule> {
             mismatches.join("; ")
         );
     }
-    Ok(loaded)
+    Ok(())
 }
