@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use kbench::decision::decide;
 use kbench::gate::significant;
 use kbench::judge::judge;
-use kbench::report::{Format, HistoryPoint, PastRun, RunView, headline, html, markdown_file, render};
+use kbench::report::{Format, HistoryPoint, PastRun, RunView, headline, html, markdown_file, render, speedups};
 
 use crate::run_dir::RunDir;
 
@@ -71,6 +71,25 @@ pub fn verify(path: &Path) -> Result<Vec<String>> {
         ));
     }
     Ok(faults)
+}
+
+/// The times of one run as speedups over its control and over PyTorch, in Markdown.
+pub fn history_within(path: &Path) -> Result<String> {
+    let run = RunDir::open(path)?;
+    let (suite, evidence) = (run.suite()?, run.evidence()?);
+    let (environment, gates, decision) = run.judgement()?;
+    let name = run.name();
+    let view = RunView {
+        name: &name,
+        suite: &suite,
+        evidence: &evidence,
+        gates: &gates,
+        decision: &decision,
+        environment: &environment,
+    };
+    let text = speedups(&view, Format::Markdown);
+    ensure!(!text.is_empty(), "`{}` has no times; run it on a GPU", path.display());
+    Ok(text)
 }
 
 /// One line for each run under a folder, oldest first.

@@ -88,8 +88,11 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// All runs: when, commit, device, decision, medians.
+    /// All runs: when, commit, device, decision, medians. Of one run: its variants' speedups over control and PyTorch.
     History {
+        /// A run directory; every run of the folder when none is named.
+        #[arg(conflicts_with_all = ["runs", "json"])]
+        run: Option<PathBuf>,
         /// The folder of runs.
         #[arg(long)]
         runs: Option<PathBuf>,
@@ -225,7 +228,11 @@ fn run(layout: &Layout) -> Result<u8> {
             })?;
             Ok(u8::from(!faults.is_empty()))
         }
-        Command::History { runs, json } => {
+        Command::History { run: Some(run), .. } => {
+            println!("{}", inspect::history_within(&run)?);
+            Ok(0)
+        }
+        Command::History { run: None, runs, json } => {
             let lines = inspect::history(&runs.unwrap_or_else(|| layout.runs()))?;
             print(json, &lines, || if lines.is_empty() { "no runs yet".to_owned() } else { lines.join("\n") })?;
             Ok(0)

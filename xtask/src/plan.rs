@@ -53,11 +53,12 @@ impl Plan {
         Ok(Plan { suite, variants })
     }
 
-    /// A suite without gates on time: candidates beside a control, on the usual timed shapes.
+    /// A suite without gates on time: candidates beside a control, on the usual timed shapes or on all that were asked for.
     pub fn comparison(control: &str, candidates: &[String], changes: &Changes) -> Result<Plan> {
         let of_one_arch = |name: &String| registry::find(name).ok().and_then(|v| v.family.arch());
         let arch = candidates.iter().chain([&control.to_owned()]).find_map(of_one_arch).unwrap_or("sm_89");
-        let shapes: Vec<String> = ["small", "mission", "long"].map(str::to_owned).to_vec();
+        let usual = || ["small", "mission", "long"].map(str::to_owned).to_vec();
+        let shapes: Vec<String> = changes.shapes.clone().unwrap_or_else(usual);
         let text = format!(
             "name = \"bench\"\nabout = \"A comparison without a verdict\"\ncontrol = \"{control}\"\narch = \"{arch}\"\n\
              candidates = []\nseeds = [0, 1, 2]\ncheck_shapes = {shapes:?}\ntime_shapes = {shapes:?}\n\
@@ -156,6 +157,14 @@ mod tests {
         assert!(read("stage5", &none).contains("--iters"));
         let error = Plan::comparison("stage2", &["stage8".to_owned()], &Changes::default()).unwrap_err();
         assert!(format!("{error:#}").contains("unknown variant `stage8`"));
+    }
+
+    #[test]
+    fn a_comparison_times_every_shape_that_it_is_asked_for() {
+        let asked = vec!["mission".to_owned(), "mission-b1".to_owned()];
+        let changes = Changes { shapes: Some(asked.clone()), ..Changes::default() };
+        let plan = Plan::comparison("stage0", &["stage1".to_owned()], &changes).unwrap();
+        assert_eq!((plan.suite.time_shapes, plan.suite.check_shapes), (asked.clone(), asked));
     }
 
     #[test]

@@ -5,11 +5,13 @@ mod clocks;
 mod history;
 mod page;
 mod roofline;
+mod speedups;
 mod svg;
 mod timing;
 
 pub use history::{HistoryPoint, PastMedian, PastRun};
 pub use page::html;
+pub use speedups::speedups;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
