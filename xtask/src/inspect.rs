@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use kbench::decision::decide;
 use kbench::gate::significant;
 use kbench::judge::judge;
@@ -73,9 +73,8 @@ pub fn verify(path: &Path) -> Result<Vec<String>> {
     Ok(faults)
 }
 
-/// The times of one run as speedups over its control and over PyTorch, in Markdown.
-pub fn history_within(path: &Path) -> Result<String> {
-    let run = RunDir::open(path)?;
+/// The times of one run as speedups over its control and over PyTorch, in Markdown; `None` without times.
+pub fn speedups_of(run: &RunDir) -> Result<Option<String>> {
     let (suite, evidence) = (run.suite()?, run.evidence()?);
     let (environment, gates, decision) = run.judgement()?;
     let name = run.name();
@@ -87,9 +86,7 @@ pub fn history_within(path: &Path) -> Result<String> {
         decision: &decision,
         environment: &environment,
     };
-    let text = speedups(&view, Format::Markdown);
-    ensure!(!text.is_empty(), "`{}` has no times; run it on a GPU", path.display());
-    Ok(text)
+    Ok(Some(speedups(&view, Format::Markdown)).filter(|text| !text.is_empty()))
 }
 
 /// One line for each run under a folder, oldest first.

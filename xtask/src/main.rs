@@ -4,14 +4,16 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
+use kbench::gate::{Gate, State};
 use serde::Serialize;
 use serde_json::json;
 use xtask::build::build_all;
 use xtask::inspect::ReportFormat;
 use xtask::layout::Layout;
 use xtask::plan::{Changes, Plan, suite_names};
+use xtask::run_dir::RunDir;
 use xtask::sanitize::Sanitizing;
 use xtask::validate::{DeviceChoice, Options, Outcome, PeerChoice, validate};
 use xtask::{dist, doctor, inspect, sanitize, toolchain};
@@ -206,7 +208,7 @@ fn run(layout: &Layout) -> Result<u8> {
         Command::Bench { variants, against, measuring } => {
             let plan = Plan::comparison(&against, &variants, &measuring.changes(false))?;
             let outcome = validate(layout, &plan, &measuring.options(None))?;
-            show(&outcome, measuring.json)?;
+            show_comparison(&outcome, measuring.json)?;
             Ok(match outcome.decision.counts.fail {
                 0 if outcome.complete => 0,
                 0 => EXIT_DEFERRED,
@@ -229,7 +231,9 @@ fn run(layout: &Layout) -> Result<u8> {
             Ok(u8::from(!faults.is_empty()))
         }
         Command::History { run: Some(run), .. } => {
-            println!("{}", inspect::history_within(&run)?);
+            let run = RunDir::open(&run)?;
+            let times = inspect::speedups_of(&run)?;
+            println!("{}", times.with_context(|| format!("`{}` has no times; run it on a GPU", run.path.display()))?);
             Ok(0)
         }
         Command::History { run: None, runs, json } => {
@@ -289,7 +293,7 @@ fn run_validate(layout: &Layout, args: &ValidateArgs) -> Result<u8> {
     }
     let plan = match &args.resume {
         None => Plan::read(layout, &args.suite, &args.measuring.changes(args.smoke))?,
-        Some(path) => Plan::of(xtask::run_dir::RunDir::open(path)?.suite()?, &Changes::default())?,
+        Some(path) => Plan::of(RunDir::open(path)?.suite()?, &Changes::default())?,
     };
     let outcome = validate(layout, &plan, &args.measuring.options(args.resume.clone()))?;
     show(&outcome, args.measuring.json)?;
@@ -299,6 +303,18 @@ fn run_validate(layout: &Layout, args: &ValidateArgs) -> Result<u8> {
 fn show(outcome: &Outcome, json: bool) -> Result<()> {
     print(json, &json!({"run": outcome.run.path, "decision": outcome.decision}), || {
         format!("{}\nevidence: {}", outcome.report, outcome.run.path.display())
+    })
+}
+
+/// A comparison has no verdict to lead with: its times, and what is wrong with them. Without times, the whole report.
+fn show_comparison(outcome: &Outcome, json: bool) -> Result<()> {
+    let Some(times) = inspect::speedups_of(&outcome.run)? else { return show(outcome, json) };
+    let (_, gates, decision) = outcome.run.judgement()?;
+    print(json, &json!({"run": outcome.run.path, "decision": decision}), || {
+        let open = gates.iter().filter(|g| matches!(g.state, State::Fail | State::Inconclusive { .. }));
+        let line = |g: &Gate| format!("{}: {} {} ({}) {}\n", g.variant, g.figure, g.measured, g.threshold, g.state);
+        let lines: String = open.map(line).collect();
+        format!("{times}\n{lines}no verdict: run a suite with validate\nevidence: {}", outcome.run.path.display())
     })
 }
 

@@ -2,7 +2,7 @@
 //! PyTorch, from pairs of blocks of the same rounds. Times of different runs are never divided by each other.
 
 use super::{Format, RunView, provenance, strings, table};
-use crate::evidence::Mode;
+use crate::evidence::{AA_SUFFIX, Mode};
 use crate::gate::{State, significant};
 use crate::judge::{compare, paired_blocks};
 use crate::stats::paired_ratio;
@@ -27,12 +27,26 @@ pub fn speedups(view: &RunView, format: Format) -> String {
         .iter()
         .filter_map(|shape| {
             let rows = rows(view, shape);
-            (rows.len() > 1).then(|| format!("{shape}, kernel time, p50\n\n{}\n", table(format, rows)))
+            let title = format!("{shape}, kernel time, p50; {}", control_against_itself(view, shape));
+            (rows.len() > 1).then(|| format!("{title}\n\n{}\n", table(format, rows)))
         })
         .collect();
     match sections.as_slice() {
         [] => String::new(),
         sections => format!("{}\n\n{}", provenance(view), sections.join("\n")),
+    }
+}
+
+/// What a ratio of 1 looks like in this run: without it the others cannot be read.
+fn control_against_itself(view: &RunView, shape: &str) -> String {
+    let control = &view.suite.control;
+    let again = format!("{control}{AA_SUFFIX}");
+    match paired_ratio(&paired_blocks(&view.evidence.samples.blocks, shape, Mode::Kernel, &again, control)) {
+        Some(ratio) => {
+            let [at, low, high] = [ratio.estimate, ratio.low, ratio.high].map(significant);
+            format!("{control} against itself {at} [{low}, {high}]")
+        }
+        None => format!("{control} was not timed against itself"),
     }
 }
 
@@ -100,6 +114,7 @@ mod tests {
         assert_eq!(new[4], "-", "torch/default was not timed: {new:?}");
         assert!(new[5].starts_with("2 [1.99"), "{new:?}");
         assert_eq!(row("old")[3], "1");
+        assert!(text.contains("old against itself 1"), "{text}");
     }
 
     #[test]
