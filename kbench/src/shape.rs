@@ -26,15 +26,18 @@ pub struct Shape {
     pub causal: bool,
 }
 
-/// name, batch, heads, seq, head_dim of every shape that has a name; each also exists with `-causal`.
-const NAMED: &[(&str, u32, u32, u32, u32)] = &[
-    ("tiny", 1, 1, 32, 64),
-    ("small", 1, 8, 128, 64),
-    ("mission", 2, 8, 512, 64),
-    ("mission-b1", 1, 8, 512, 64),
-    ("long", 2, 8, 2048, 64),
-    ("wide", 2, 8, 2048, 128),
-    ("ragged", 1, 3, 77, 64),
+/// name, batch, heads, seq_q, seq_kv, head_dim of every shape that has a name; each also exists with `-causal`.
+const NAMED: &[(&str, u32, u32, u32, u32, u32)] = &[
+    ("tiny", 1, 1, 32, 32, 64),
+    ("small", 1, 8, 128, 128, 64),
+    ("mission", 2, 8, 512, 512, 64),
+    ("mission-b1", 1, 8, 512, 512, 64),
+    ("long", 2, 8, 2048, 2048, 64),
+    ("wide", 2, 8, 2048, 2048, 128),
+    ("ragged", 1, 3, 77, 77, 64),
+    // A kernel that takes one length for the other is right on every shape above.
+    ("cross", 1, 3, 45, 173, 64),
+    ("cross-wide", 2, 1, 150, 70, 128),
 ];
 
 /// The shape has no such name.
@@ -118,8 +121,8 @@ impl FromStr for Shape {
             batch: row.1,
             heads: row.2,
             seq_q: row.3,
-            seq_kv: row.3,
-            head_dim: row.4,
+            seq_kv: row.4,
+            head_dim: row.5,
             causal,
         })
     }
@@ -200,7 +203,7 @@ mod tests {
     fn named_shapes_match_the_design_table() {
         let mission: Shape = "mission".parse().unwrap();
         assert_eq!((mission.batch, mission.heads, mission.seq_q, mission.head_dim), (2, 8, 512, 64));
-        assert_eq!(Shape::all_named().len(), 14);
+        assert_eq!(Shape::all_named().len(), 18);
         let wide: Shape = "wide-causal".parse().unwrap();
         assert!(wide.causal && wide.head_dim == 128);
     }

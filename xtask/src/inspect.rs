@@ -6,7 +6,10 @@ use anyhow::{Context, Result};
 use kbench::decision::decide;
 use kbench::gate::significant;
 use kbench::judge::judge;
-use kbench::report::{Format, HistoryPoint, PastRun, RunView, headline, html, markdown_file, render, speedups};
+use kbench::report::{
+    Differences, Format, HistoryPoint, PastRun, RunView, differences, headline, html, markdown_file, render, speedups,
+    two_runs,
+};
 
 use crate::run_dir::RunDir;
 
@@ -24,22 +27,33 @@ pub enum ReportFormat {
 /// The report of a whole run.
 pub fn report(path: &Path, format: ReportFormat) -> Result<String> {
     let run = RunDir::open(path)?;
+    let earlier = || earlier_runs(&run, &run.suite()?.name);
+    match format {
+        ReportFormat::Table => with_view(&run, |view| format!("{}\n{}", render(view, Format::Table), headline(view))),
+        ReportFormat::Md => with_view(&run, markdown_file),
+        ReportFormat::Html => earlier().and_then(|earlier| with_view(&run, |view| html(view, &earlier))),
+    }
+}
+
+/// Two whole runs, judged as they were recorded, side by side.
+pub fn compare(a: &Path, b: &Path) -> Result<(Differences, String)> {
+    with_view(&RunDir::open(a)?, |a| {
+        with_view(&RunDir::open(b)?, |b| (differences(a, b), two_runs(a, b, Format::Table)))
+    })?
+}
+
+fn with_view<T>(run: &RunDir, look: impl FnOnce(&RunView) -> T) -> Result<T> {
     let (suite, evidence) = (run.suite()?, run.evidence()?);
     let (environment, gates, decision) = run.judgement()?;
     let name = run.name();
-    let view = RunView {
+    Ok(look(&RunView {
         name: &name,
         suite: &suite,
         evidence: &evidence,
         gates: &gates,
         decision: &decision,
         environment: &environment,
-    };
-    Ok(match format {
-        ReportFormat::Table => format!("{}\n{}", render(&view, Format::Table), headline(&view)),
-        ReportFormat::Md => markdown_file(&view),
-        ReportFormat::Html => html(&view, &earlier_runs(&run, &suite.name)?),
-    })
+    }))
 }
 
 /// Everything about a run that does not hold: changed files, and gates or a decision that the evidence does not give.
@@ -75,18 +89,8 @@ pub fn verify(path: &Path) -> Result<Vec<String>> {
 
 /// The times of one run as speedups over its control and over PyTorch, in Markdown; `None` without times.
 pub fn speedups_of(run: &RunDir) -> Result<Option<String>> {
-    let (suite, evidence) = (run.suite()?, run.evidence()?);
-    let (environment, gates, decision) = run.judgement()?;
-    let name = run.name();
-    let view = RunView {
-        name: &name,
-        suite: &suite,
-        evidence: &evidence,
-        gates: &gates,
-        decision: &decision,
-        environment: &environment,
-    };
-    Ok(Some(speedups(&view, Format::Markdown)).filter(|text| !text.is_empty()))
+    let text = with_view(run, |view| speedups(view, Format::Markdown))?;
+    Ok(Some(text).filter(|text| !text.is_empty()))
 }
 
 /// One line for each run under a folder, oldest first.
@@ -122,17 +126,7 @@ fn history_line(path: &Path) -> Result<String> {
 }
 
 fn past_run(run: &RunDir) -> Result<PastRun> {
-    let (suite, evidence) = (run.suite()?, run.evidence()?);
-    let (environment, gates, decision) = run.judgement()?;
-    let name = run.name();
-    Ok(PastRun::of(&RunView {
-        name: &name,
-        suite: &suite,
-        evidence: &evidence,
-        gates: &gates,
-        decision: &decision,
-        environment: &environment,
-    }))
+    with_view(run, PastRun::of)
 }
 
 /// Whole runs of a suite beside `run` that began before it, oldest first. One that cannot be read is in the list with

@@ -1,6 +1,7 @@
 //! `cargo xtask`: parses the command line, calls one module a subcommand, and turns its outcome into an exit status:
 //! 0 all gates PASS, 1 a gate FAILs, 2 wrong usage or environment, 3 something is DEFERRED or INCONCLUSIVE.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -86,6 +87,16 @@ enum Command {
     Verify {
         /// The run directory.
         run: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Two runs side by side: gates, code and ratios that changed.
+    Compare {
+        /// A run directory.
+        run_a: PathBuf,
+        /// Another.
+        run_b: PathBuf,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -217,7 +228,7 @@ fn run(layout: &Layout) -> Result<u8> {
         }
         Command::Sanitize { variants, json } => run_sanitize(layout, &variants, json),
         Command::Report { run, format } => {
-            println!("{}", inspect::report(&run, format)?);
+            say(&inspect::report(&run, format)?)?;
             Ok(0)
         }
         Command::Verify { run, json } => {
@@ -230,10 +241,15 @@ fn run(layout: &Layout) -> Result<u8> {
             })?;
             Ok(u8::from(!faults.is_empty()))
         }
+        Command::Compare { run_a, run_b, json } => {
+            let (differences, text) = inspect::compare(&run_a, &run_b)?;
+            print(json, &differences, || text)?;
+            Ok(0)
+        }
         Command::History { run: Some(run), .. } => {
             let run = RunDir::open(&run)?;
             let times = inspect::speedups_of(&run)?;
-            println!("{}", times.with_context(|| format!("`{}` has no times; run it on a GPU", run.path.display()))?);
+            say(&times.with_context(|| format!("`{}` has no times; run it on a GPU", run.path.display()))?)?;
             Ok(0)
         }
         Command::History { run: None, runs, json } => {
@@ -242,15 +258,23 @@ fn run(layout: &Layout) -> Result<u8> {
             Ok(0)
         }
         Command::Dist { out } => {
-            println!("{}", dist::dist(layout, out.as_deref())?.display());
+            say(&dist::dist(layout, out.as_deref())?.display().to_string())?;
             Ok(0)
         }
     }
 }
 
 fn print(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
-    println!("{}", if json { serde_json::to_string_pretty(value)? } else { text() });
-    Ok(())
+    say(&if json { serde_json::to_string_pretty(value)? } else { text() })
+}
+
+/// One line or more on standard output. A reader that has seen enough (`| head`) is no error of ours: the exit status
+/// stays the verdict.
+fn say(text: &str) -> Result<()> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
 }
 
 /// A failure anywhere is the status of the whole; short of that, a deferral is.

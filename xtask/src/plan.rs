@@ -62,7 +62,8 @@ impl Plan {
         let text = format!(
             "name = \"bench\"\nabout = \"A comparison without a verdict\"\ncontrol = \"{control}\"\narch = \"{arch}\"\n\
              candidates = []\nseeds = [0, 1, 2]\ncheck_shapes = {shapes:?}\ntime_shapes = {shapes:?}\n\
-             [resources]\nmax_registers = 255\nmax_shared_kib = 99\nmax_spill_bytes = 0\n"
+             [resources]\nmax_registers = 255\nmax_shared_kib = 99\nmax_spill_bytes = 0\n\
+             [emulation]\nshapes = {shapes:?}\nmax_ctas = 32\n"
         );
         let mut suite: Suite = toml::from_str(&text)?;
         suite.candidates = candidates.iter().map(|v| Candidate::of(v)).collect();

@@ -8,10 +8,12 @@ mod roofline;
 mod speedups;
 mod svg;
 mod timing;
+mod two_runs;
 
 pub use history::{HistoryPoint, PastMedian, PastRun};
 pub use page::html;
 pub use speedups::speedups;
+pub use two_runs::{CodePair, Differences, GatePair, RatioPair, differences, two_runs};
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
