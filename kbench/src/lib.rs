@@ -7,6 +7,7 @@ pub mod job;
 pub mod judge;
 pub mod report;
 pub mod resources;
+pub mod selftest;
 pub mod shape;
 pub mod stats;
 pub mod suite;

@@ -14,5 +14,6 @@ pub mod ptxas;
 pub mod run_dir;
 pub mod runner;
 pub mod sanitize;
+pub mod selftest;
 pub mod toolchain;
 pub mod validate;

@@ -17,7 +17,7 @@ use xtask::plan::{Changes, Plan, suite_names};
 use xtask::run_dir::RunDir;
 use xtask::sanitize::Sanitizing;
 use xtask::validate::{DeviceChoice, Options, Outcome, PeerChoice, validate};
-use xtask::{dist, doctor, inspect, sanitize, toolchain};
+use xtask::{dist, doctor, inspect, sanitize, selftest, toolchain};
 
 /// Wrong usage or environment.
 const EXIT_USAGE: u8 = 2;
@@ -87,6 +87,15 @@ enum Command {
     Verify {
         /// The run directory.
         run: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Feed the judge and verify their known lies, and honest controls.
+    SelfTest {
+        /// Every trial, not only those that came out wrong.
+        #[arg(long)]
+        table: bool,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -240,6 +249,11 @@ fn run(layout: &Layout) -> Result<u8> {
                 faults => faults.join("\n"),
             })?;
             Ok(u8::from(!faults.is_empty()))
+        }
+        Command::SelfTest { table, json } => {
+            let trials = selftest::self_test()?;
+            print(json, &trials, || selftest::render(&trials, table))?;
+            Ok(u8::from(trials.iter().any(|t| !t.right)))
         }
         Command::Compare { run_a, run_b, json } => {
             let (differences, text) = inspect::compare(&run_a, &run_b)?;
