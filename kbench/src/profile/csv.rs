@@ -1,0 +1,161 @@
+//! The page `raw` of ncu's CSV: a row of names, a row of units, one row for each profiled launch. A cell that is no number
+//! is a figure that is missing, never a zero.
+
+use std::collections::BTreeMap;
+
+use super::metrics::stall_reason;
+use super::{Figure, Measured, Reading, Stall, Unit};
+
+/// The CSV cannot be read as one profiled launch.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum CsvError {
+    /// Text that is no CSV of ncu.
+    #[error("it has no header with `Kernel Name`")]
+    NoHeader,
+    /// A row of another length than the header.
+    #[error("row {row} has {found} cells, the header has {wanted}")]
+    Ragged {
+        /// Which, from 1.
+        row: usize,
+        /// Its cells.
+        found: usize,
+        /// The header's.
+        wanted: usize,
+    },
+    /// None or several launches.
+    #[error("it holds {0} launches, one was asked for")]
+    Launches(usize),
+}
+
+/// Reads the one launch of a CSV.
+pub fn read(text: &str) -> Result<Reading, CsvError> {
+    // Lines that ncu or the program printed before the header are no part of the table.
+    let start = text.lines().position(|line| cells(line).iter().any(|c| c == NAME)).ok_or(CsvError::NoHeader)?;
+    let rows: Vec<Vec<String>> = text.lines().skip(start).filter(|l| !l.trim().is_empty()).map(cells).collect();
+    let wanted = rows[0].len();
+    if let Some((i, row)) = rows.iter().enumerate().find(|(_, row)| row.len() != wanted) {
+        return Err(CsvError::Ragged { row: i + 1, found: row.len(), wanted });
+    }
+    let [names, units, launch] = rows.as_slice() else {
+        return Err(CsvError::Launches(rows.len().saturating_sub(2)));
+    };
+    let columns = names.iter().zip(units.iter().zip(launch));
+    let columns: BTreeMap<&str, (&str, &str)> =
+        columns.map(|(name, (unit, cell))| (name.as_str(), (unit.as_str(), cell.as_str()))).collect();
+    let text_of = |name: &str| columns.get(name).map_or(String::new(), |(_, cell)| (*cell).to_owned());
+    let mut reading = Reading {
+        kernel: text_of(NAME),
+        grid: text_of("Grid Size"),
+        block: text_of("Block Size"),
+        figures: BTreeMap::new(),
+        missing: BTreeMap::new(),
+        stalls: stalls(&columns),
+    };
+    for figure in Figure::all() {
+        match measure(figure, &columns) {
+            Ok(measured) => drop(reading.figures.insert(figure, measured)),
+            Err(why) => drop(reading.missing.insert(figure, why)),
+        }
+    }
+    Ok(reading)
+}
+
+/// The column that makes a line the header.
+const NAME: &str = "Kernel Name";
+
+/// Cells of one line; a quoted cell may hold commas, and a doubled quote is one.
+fn cells(line: &str) -> Vec<String> {
+    let mut cells = vec![String::new()];
+    let mut quoted = false;
+    let mut letters = line.trim_end_matches('\r').chars().peekable();
+    while let Some(letter) = letters.next() {
+        let cell = cells.last_mut().expect("there is always a cell");
+        match letter {
+            '"' if quoted && letters.peek() == Some(&'"') => {
+                letters.next();
+                cell.push('"');
+            }
+            '"' => quoted = !quoted,
+            ',' if !quoted => cells.push(String::new()),
+            other => cell.push(other),
+        }
+    }
+    cells
+}
+
+fn measure(figure: Figure, columns: &BTreeMap<&str, (&str, &str)>) -> Result<Measured, String> {
+    let found = figure.metrics().iter().find_map(|metric| Some((*metric, *columns.get(metric)?)));
+    let Some((metric, (unit, cell))) = found else {
+        return Err(format!("neither this chip nor this ncu has {}", figure.metrics().join(" or ")));
+    };
+    let value = number(cell).ok_or_else(|| format!("{metric} is `{cell}`, which is no number"))?;
+    let factor = factor(figure.unit(), unit).ok_or_else(|| format!("{metric} is in `{unit}`, which is not known"))?;
+    let metric = metric.to_owned();
+    Ok(Measured { value: value * factor, metric, raw: cell.to_owned(), raw_unit: unit.to_owned() })
+}
+
+/// A finite number, perhaps with commas between thousands. A comma anywhere else is no number of ours: a decimal comma
+/// read as a separator would be off by powers of ten.
+fn number(cell: &str) -> Option<f64> {
+    let cell = cell.trim();
+    let (whole, fraction) = cell.split_once('.').map_or((cell, None), |(whole, fraction)| (whole, Some(fraction)));
+    let mut groups = whole.trim_start_matches('-').split(',');
+    let first = groups.next()?.len();
+    let mut rest = groups.peekable();
+    if rest.peek().is_some() && (!(1..=3).contains(&first) || !rest.all(|group| group.len() == 3)) {
+        return None;
+    }
+    if fraction.is_some_and(|digits| digits.contains(',')) {
+        return None;
+    }
+    cell.replace(',', "").parse::<f64>().ok().filter(|value| value.is_finite())
+}
+
+/// What a number in `unit` is multiplied with to be in `wanted`; `None` for a unit of another kind.
+fn factor(wanted: Unit, unit: &str) -> Option<f64> {
+    let table: &[(&str, f64)] = match wanted {
+        Unit::Microseconds => &[
+            ("ns", 1e-3),
+            ("nsecond", 1e-3),
+            ("us", 1.0),
+            ("usecond", 1.0),
+            ("ms", 1e3),
+            ("msecond", 1e3),
+            ("s", 1e6),
+            ("second", 1e6),
+        ],
+        Unit::Megahertz => &[
+            ("hz", 1e-6),
+            ("Hz", 1e-6),
+            ("Khz", 1e-3),
+            ("Mhz", 1.0),
+            ("MHz", 1.0),
+            ("Ghz", 1e3),
+            ("GHz", 1e3),
+            ("cycle/second", 1e-6),
+            ("cycle/nsecond", 1e3),
+            ("cycle/ns", 1e3),
+            ("cycle/usecond", 1.0),
+            ("cycle/us", 1.0),
+        ],
+        Unit::Percent => &[("%", 1.0)],
+        Unit::Bytes => &[("byte", 1.0), ("Kbyte", 1e3), ("Mbyte", 1e6), ("Gbyte", 1e9), ("Tbyte", 1e12)],
+        Unit::Count => &[("", 1.0), ("inst", 1.0), ("sector", 1.0), ("wavefront", 1.0), ("request", 1.0)],
+    };
+    table.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor)
+}
+
+/// All stall reasons that hold a number, with their shares.
+fn stalls(columns: &BTreeMap<&str, (&str, &str)>) -> Vec<Stall> {
+    let reason = |(name, (_, cell)): (&&str, &(&str, &str))| {
+        let ratio = name.ends_with(".ratio").then_some(name)?;
+        Some((stall_reason(ratio)?.to_owned(), number(cell)?))
+    };
+    let found: Vec<(String, f64)> = columns.iter().filter_map(reason).collect();
+    let total: f64 = found.iter().map(|(_, warps)| warps).sum();
+    let share = |warps: f64| if total > 0.0 { warps / total } else { 0.0 };
+    let stall = |(reason, warps): (String, f64)| Stall { reason, warps_per_issue: warps, share: share(warps) };
+    let mut stalls: Vec<Stall> = found.into_iter().map(stall).collect();
+    stalls.sort_by(|a, b| b.warps_per_issue.total_cmp(&a.warps_per_issue));
+    stalls
+}
