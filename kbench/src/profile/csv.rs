@@ -29,9 +29,10 @@ pub enum CsvError {
 
 /// Reads the one launch of a CSV.
 pub fn read(text: &str) -> Result<Reading, CsvError> {
-    // Lines that ncu or the program printed before the header are no part of the table.
+    // What ncu or the program printed before the header is no part of the table, nor are ncu's messages after it.
     let start = text.lines().position(|line| cells(line).iter().any(|c| c == NAME)).ok_or(CsvError::NoHeader)?;
-    let rows: Vec<Vec<String>> = text.lines().skip(start).filter(|l| !l.trim().is_empty()).map(cells).collect();
+    let of_table = |line: &&str| !line.trim().is_empty() && !line.starts_with("==");
+    let rows: Vec<Vec<String>> = text.lines().skip(start).filter(of_table).map(cells).collect();
     let wanted = rows[0].len();
     if let Some((i, row)) = rows.iter().enumerate().find(|(_, row)| row.len() != wanted) {
         return Err(CsvError::Ragged { row: i + 1, found: row.len(), wanted });

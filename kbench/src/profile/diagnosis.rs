@@ -124,7 +124,7 @@ pub const RULES: &[Rule] = &[
         when: &[AtLeast(Of(Figure::XuPipe), 50.0)],
         because: "exponentials and conversions go through one narrow pipe, and softmax needs one for each score",
         next: &[
-            "exponentials by polynomial on the FMA pipe (toggle `fast_exp`)",
+            "exponentials by polynomial on the FMA pipe (toggle `exp`)",
             "convert e4m3 in pairs, or give e4m3 to the tensor cores as it is",
         ],
     },
@@ -156,7 +156,7 @@ pub const RULES: &[Rule] = &[
         because: "SMs are idle for a part of the launch: CTAs are few, or the last of them end late",
         next: &[
             "fewer query rows per CTA",
-            "persistent CTAs that take work from a queue (toggle `persistent`)",
+            "persistent CTAs that take work from a queue (toggle `scheduler`)",
             "split the keys of a head over CTAs, where heads are few",
         ],
     },

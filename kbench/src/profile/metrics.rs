@@ -141,10 +141,7 @@ const ROWS: &[Row] = &[
         Figure::IssueActive,
         "issue slots used, %",
         Unit::Percent,
-        &[
-            "smsp__issue_active.avg.pct_of_peak_sustained_active",
-            "sm__inst_issued.avg.pct_of_peak_sustained_active",
-        ],
+        &["smsp__issue_active.avg.pct_of_peak_sustained_active", "sm__inst_issued.avg.pct_of_peak_sustained_active"],
     ),
     row(
         Figure::DramThroughput,
