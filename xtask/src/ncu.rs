@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use kbench::evidence::Operands;
+use kbench::evidence::{LaunchOutcome, LaunchRecord, Operands};
 use kbench::job::{Event, Job, Module, ProfileJob};
 use kbench::profile::{self, KernelProfile, Settings};
 use kbench::shape::Problem;
@@ -44,6 +44,8 @@ impl Ncu {
             Ok(text) => profile::choose(&profile::available(&text)),
             Err(why) => return Ok(Err(why)),
         };
+        // A megabyte of names in every run tells less than those that were taken.
+        write_whole(&logs.join("ncu-metrics.log"), (metrics.join("\n") + "\n").as_bytes())?;
         if metrics.is_empty() {
             return Ok(Err("ncu has none of the metrics for this GPU; use a version of ncu that knows it".to_owned()));
         }
@@ -74,16 +76,23 @@ impl Ncu {
         let mut outcome = None;
         let end = wrapped.run(&format!("ncu-{name}"), &Job::Profile(job), SILENCE, |event| match event {
             Event::Launched { outcome: found } => outcome = Some(found),
-            Event::NoDevice { why } => outcome = Some(kbench::evidence::LaunchOutcome::failed(problem, &why)),
+            Event::NoDevice { why } => outcome = Some(LaunchOutcome::failed(problem, &why)),
             _ => {}
         })?;
-        let said = std::fs::read_to_string(&log).unwrap_or_default();
+        // Its own log, and what it said before it opened that.
+        let heard = [log.clone(), runner.logs.join(format!("ncu-{name}.log"))];
+        let said: String = heard.iter().map(|file| std::fs::read_to_string(file).unwrap_or_default()).collect();
         let deferred = |why: &str| Ok(KernelProfile::deferred(&module.variant, problem, why));
-        if let Some(why) = known_obstacle(&said) {
+        let last_words = match &end {
+            End::Done => "",
+            End::Error(why) | End::Lost(why) => why,
+        };
+        if let Some(why) = known_obstacle(&said).or_else(|| known_obstacle(last_words)) {
             return deferred(&why);
         }
-        if let End::Error(why) | End::Lost(why) = &end {
-            let why = first_error(&said).unwrap_or_else(|| why.clone());
+        if end != End::Done {
+            let why =
+                first_error(&said).unwrap_or_else(|| last_words.split("; ").next().unwrap_or_default().to_owned());
             return deferred(&format!("the launch under ncu broke off: {why}; see `logs/ncu-{name}.report.txt`"));
         }
         if !dir.join(&report).is_file() {
@@ -95,10 +104,14 @@ impl Ncu {
             Err(why) => return deferred(&why),
         };
         write_whole(&dir.join(&csv), text.as_bytes())?;
+        let _ = std::fs::remove_file(runner.logs.join(format!("ncu-{name}.csv.log")));
         let reading = match profile::read(&text) {
             Ok(reading) => reading,
             Err(error) => return deferred(&format!("ncu's CSV: {error}; see `{csv}`")),
         };
+        if !entries(module, problem).contains(&reading.kernel.as_str()) {
+            return deferred(&format!("ncu profiled `{}` instead; see `{csv}`", reading.kernel));
+        }
         Ok(KernelProfile {
             variant: module.variant.clone(),
             problem: problem.clone(),
@@ -112,10 +125,6 @@ impl Ncu {
 
     /// ncu and its arguments, up to the program that it watches. The user's configuration file has no say.
     fn command(&self, module: &Module, problem: &Problem, report: &Path, log: &Path) -> Vec<String> {
-        let of_shape = |l: &&kbench::evidence::LaunchRecord| {
-            l.head_dim == problem.shape.head_dim && l.operands != Operands::Originals
-        };
-        let entries: Vec<&str> = module.launches.iter().filter(of_shape).map(|l| l.entry.as_str()).collect();
         let settings = &self.settings;
         let path = |path: &Path| path.display().to_string();
         [
@@ -130,7 +139,7 @@ impl Ncu {
             "--kernel-name-base".to_owned(),
             "function".to_owned(),
             "--kernel-name".to_owned(),
-            format!("regex:^({})$", entries.join("|")),
+            format!("regex:^({})$", entries(module, problem).join("|")),
             "--launch-skip".to_owned(),
             settings.warmup_launches.to_string(),
             "--launch-count".to_owned(),
@@ -146,6 +155,12 @@ impl Ncu {
         ]
         .to_vec()
     }
+}
+
+/// The attention entries of a module for a problem's head dimension; the quantiser is none of them.
+fn entries<'a>(module: &'a Module, problem: &Problem) -> Vec<&'a str> {
+    let of_shape = |l: &&LaunchRecord| l.head_dim == problem.shape.head_dim && l.operands != Operands::Originals;
+    module.launches.iter().filter(of_shape).map(|l| l.entry.as_str()).collect()
 }
 
 /// What ncu prints; the inner error is "why; remedy".
@@ -175,10 +190,10 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The raw page of a report, in base units.
+/// The raw page of a report. In the units that ncu picks it has six decimals, in base units only two.
 fn csv_of(report: &Path, log: &Path) -> Result<Result<String, String>> {
     let report = report.display().to_string();
-    answer(&["--import", &report, "--csv", "--page", "raw", "--print-units", "base"], log)
+    answer(&["--import", &report, "--csv", "--page", "raw"], log)
 }
 
 /// `2025.3.1.0` of "Version 2025.3.1.0 (build 12345) (public-release)".
@@ -212,6 +227,21 @@ const OBSTACLES: [(&str, &str, &str); 6] = [
 const LOCKED: &str = "ncu's lock file `nsight-compute-lock` in the shared temporary directory belongs to another user";
 const UNLOCK: &str = "remove it with `sudo rm /tmp/nsight-compute-lock`, or set TMPDIR to a directory of your own";
 
+/// What ncu would meet here, as far as files tell: counters for administrators only, a lock file of somebody else.
+pub fn obstacle_ahead() -> Option<String> {
+    let params = std::fs::read_to_string("/proc/driver/nvidia/params").unwrap_or_default();
+    let lock = std::env::temp_dir().join("nsight-compute-lock");
+    let locked = lock.exists() && std::fs::File::options().write(true).open(&lock).is_err();
+    obstacle_in(&params, rustix::process::geteuid().is_root(), locked)
+}
+
+fn obstacle_in(params: &str, root: bool, locked: bool) -> Option<String> {
+    if params.lines().any(|line| line.trim() == "RmProfilingAdminOnly: 1") && !root {
+        return known_obstacle("ERR_NVGPUCTRPERM");
+    }
+    if locked { known_obstacle("nsight-compute-lock") } else { None }
+}
+
 /// What ncu met, as "why; remedy", if it is known.
 fn known_obstacle(said: &str) -> Option<String> {
     let (_, why, remedy) = OBSTACLES.iter().find(|(word, ..)| said.contains(word))?;
@@ -224,4 +254,38 @@ fn first_error(said: &str) -> Option<String> {
     let line =
         line.or_else(|| said.lines().rev().map(str::trim).find(|line| !line.is_empty() && !line.starts_with("==")));
     line.map(|line| line.replace("; ", ", ").chars().take(300).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_obstacle_has_a_reason_and_a_remedy() {
+        for (word, ..) in OBSTACLES {
+            let text = known_obstacle(&format!("==PROF== a\n==ERROR== b {word} c\n")).unwrap();
+            let (why, remedy) = text.split_once("; ").unwrap();
+            assert!(!why.is_empty() && !remedy.is_empty() && !text.contains('\n'), "{text}");
+        }
+        assert_eq!(known_obstacle("==PROF== Connected to process 1"), None);
+    }
+
+    #[test]
+    fn the_first_error_is_one_line_that_cannot_be_taken_for_a_remedy() {
+        let said = "==PROF== Connected\n==ERROR== no; never\n==ERROR== later\n";
+        assert_eq!(first_error(said).unwrap(), "no, never");
+        assert_eq!(first_error("sh: ncu: not found\n\n").unwrap(), "sh: ncu: not found");
+        assert_eq!(first_error("==PROF== Connected\n"), None);
+        assert_eq!(version("NVIDIA (R)\nVersion 2025.3.1.0 (build 1)\n"), "2025.3.1.0");
+    }
+
+    #[test]
+    fn counters_for_administrators_stop_only_others() {
+        let only = "ModifyDeviceFiles: 1\nRmProfilingAdminOnly: 1\n";
+        assert!(obstacle_in(only, false, false).unwrap().contains("ERR_NVGPUCTRPERM"));
+        assert!(obstacle_in(only, true, true).unwrap().contains("TMPDIR"));
+        for (params, root) in [(only, true), ("RmProfilingAdminOnly: 0\n", false), ("", false)] {
+            assert_eq!(obstacle_in(params, root, false), None);
+        }
+    }
 }

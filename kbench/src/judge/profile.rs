@@ -82,3 +82,124 @@ fn is_verified(evidence: &Evidence, kernel: &KernelProfile) -> bool {
     let checked = evidence.checks.cases.iter().find(of).and_then(|case| case.launch.output_sha256.as_ref());
     checked.is_some() && checked == kernel.output_sha256.as_ref()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::judge::{judge, testing};
+    use crate::profile::{Measured, Profile, Reading};
+    use crate::shape::{Distribution, Problem};
+
+    fn suite() -> Suite {
+        let limit = ProfileLimit {
+            shape: "mission".into(),
+            candidate: None,
+            min_tensor_percent: 50.0,
+            or_dram_below_percent: Some(50.0),
+        };
+        Suite { profile: vec![limit], ..testing::suite() }
+    }
+
+    fn evidence(tensor: Option<f64>, dram: Option<f64>) -> Evidence {
+        let figures = [(Figure::TensorActive, tensor), (Figure::DramThroughput, dram)];
+        let measured = |value| Measured { value, metric: "m".into(), raw: "r".into(), raw_unit: "%".into() };
+        let reading = Reading {
+            kernel: "sdpa_fwd_d64".into(),
+            grid: "(16, 16, 1)".into(),
+            block: "(128, 1, 1)".into(),
+            figures: figures.iter().filter_map(|(figure, value)| Some((*figure, measured((*value)?)))).collect(),
+            missing: BTreeMap::from([(Figure::TensorActive, "no such metric".to_owned())]),
+            stalls: vec![],
+        };
+        let problem = Problem { shape: "mission".parse().unwrap(), seed: 0, distribution: Distribution::Normal };
+        let kernel = KernelProfile {
+            output_sha256: Some("00".into()),
+            reading: Some(reading),
+            ..KernelProfile::deferred("new", &problem, "")
+        };
+        let kernel = KernelProfile { deferred: None, ..kernel };
+        let profile = Profile { deferred: None, settings: None, kernels: vec![kernel] };
+        Evidence { profile: Some(profile), ..testing::evidence() }
+    }
+
+    fn only_gate(suite: &Suite, evidence: &Evidence) -> Gate {
+        let mut gates = judge_profile(suite, evidence);
+        assert_eq!(gates.len(), 1, "{gates:#?}");
+        gates.remove(0)
+    }
+
+    #[test]
+    fn busy_tensor_cores_or_idle_memory_and_nothing_unknown_passes_or_fails() {
+        let cases = [
+            (Some(50.0), Some(50.0), "PASS"),
+            (Some(60.0), None, "PASS"),
+            (None, Some(49.9), "PASS"),
+            (Some(49.9), Some(49.9), "PASS"),
+            (Some(49.9), Some(50.0), "FAIL"),
+            (Some(49.9), None, "DEFERRED"),
+            (None, Some(50.0), "DEFERRED"),
+            (None, None, "DEFERRED"),
+            (Some(f64::NAN), Some(f64::NAN), "FAIL"),
+        ];
+        for (tensor, dram, word) in cases {
+            let gate = only_gate(&suite(), &evidence(tensor, dram));
+            assert_eq!(gate.state.word(), word, "tensor {tensor:?}, DRAM {dram:?}: {gate:?}");
+        }
+        let gate = only_gate(&suite(), &evidence(Some(31.25), Some(2.5)));
+        assert_eq!(
+            (gate.measured.as_str(), gate.threshold.as_str()),
+            ("tensor 31.25%, DRAM 2.500%", "tensor >= 50% or DRAM < 50%")
+        );
+    }
+
+    #[test]
+    fn without_an_alternative_idle_memory_is_no_help() {
+        let mut suite = suite();
+        suite.profile[0].or_dram_below_percent = None;
+        assert_eq!(only_gate(&suite, &evidence(Some(49.0), Some(1.0))).state, State::Fail);
+        assert_eq!(only_gate(&suite, &evidence(None, Some(1.0))).state.word(), "DEFERRED");
+        assert_eq!(only_gate(&suite, &evidence(Some(50.0), None)).state, State::Pass);
+    }
+
+    #[test]
+    fn what_was_not_asked_for_has_no_gate_and_what_could_not_be_had_is_deferred() {
+        let none = Evidence { profile: None, ..evidence(Some(60.0), Some(1.0)) };
+        assert_eq!(judge_profile(&suite(), &none), []);
+        assert_eq!(judge_profile(&testing::suite(), &evidence(Some(60.0), Some(1.0))), []);
+        let mut deferred = evidence(Some(60.0), Some(1.0));
+        deferred.profile = Some(Profile { deferred: Some("no ncu; install it".into()), ..Profile::default() });
+        assert_eq!(only_gate(&suite(), &deferred).state.to_string(), "DEFERRED (no ncu; install it)");
+        deferred.profile = Some(Profile::default());
+        assert_eq!(only_gate(&suite(), &deferred).state.word(), "DEFERRED", "a profile of nobody is none of mine");
+        let mut other = suite();
+        other.profile[0].candidate = Some("other".into());
+        assert_eq!(judge_profile(&other, &evidence(Some(1.0), Some(99.0))), []);
+    }
+
+    #[test]
+    fn a_profile_of_a_launch_that_gave_something_else_fails() {
+        let mut wrong = evidence(Some(60.0), Some(1.0));
+        wrong.profile.as_mut().unwrap().kernels[0].output_sha256 = Some("01".into());
+        assert_eq!(only_gate(&suite(), &wrong).state, State::Fail);
+        wrong.profile.as_mut().unwrap().kernels[0].output_sha256 = None;
+        assert_eq!(only_gate(&suite(), &wrong).state, State::Fail);
+        let mut unchecked = evidence(Some(60.0), Some(1.0));
+        unchecked.checks.cases.iter_mut().for_each(|case| case.errors = None);
+        assert_eq!(only_gate(&suite(), &unchecked).state, State::Fail);
+    }
+
+    #[test]
+    fn a_short_profile_is_a_valid_negative_and_a_missing_one_defers() {
+        use crate::decision::{Verdict, decide};
+        let verdict = |evidence: &Evidence| {
+            let gates = judge(&suite(), evidence);
+            assert_eq!(gates.last().unwrap().kind, Kind::Profile, "it is asked last");
+            decide(&suite(), &gates, &evidence.checks, &evidence.samples).candidates[0].verdict
+        };
+        assert_eq!(verdict(&evidence(Some(60.0), Some(60.0))), Verdict::Merge);
+        assert_eq!(verdict(&evidence(Some(10.0), Some(60.0))), Verdict::ValidNegative);
+        assert_eq!(verdict(&evidence(None, None)), Verdict::Defer);
+    }
+}

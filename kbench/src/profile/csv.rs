@@ -160,3 +160,97 @@ fn stalls(columns: &BTreeMap<&str, (&str, &str)>) -> Vec<Stall> {
     stalls.sort_by(|a, b| b.warps_per_issue.total_cmp(&a.warps_per_issue));
     stalls
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A CSV of three columns beside the fixed ones.
+    fn csv(names: [&str; 3], units: [&str; 3], cells: [&str; 3]) -> String {
+        let row =
+            |fixed: &str, rest: [&str; 3]| format!("{fixed},{}\n", rest.map(|cell| format!("\"{cell}\"")).join(","));
+        [
+            row("\"Kernel Name\",\"Grid Size\",\"Block Size\"", names),
+            row("\"\",\"\",\"\"", units),
+            row("\"sdpa\",\"(16, 16, 1)\",\"(128, 1, 1)\"", cells),
+        ]
+        .concat()
+    }
+
+    const TIME: &str = "gpu__time_duration.sum";
+    const DRAM: &str = "dram__bytes.sum";
+    const TENSOR: &str = "sm__inst_executed_pipe_tensor.sum";
+
+    #[test]
+    fn units_become_those_of_the_figure_and_thousands_are_understood() {
+        let cases = [
+            (TIME, "ns", "12,345", Figure::Time, 12.345),
+            (TIME, "us", "12.345", Figure::Time, 12.345),
+            (TIME, "ms", "1,234.5", Figure::Time, 1_234_500.0),
+            (TIME, "second", "0.5", Figure::Time, 500_000.0),
+            (DRAM, "byte", "1,234,567", Figure::DramBytes, 1_234_567.0),
+            (DRAM, "Mbyte", "1.5", Figure::DramBytes, 1_500_000.0),
+            (TENSOR, "inst", "65536", Figure::TensorInstructions, 65536.0),
+            (TENSOR, "", "0", Figure::TensorInstructions, 0.0),
+        ];
+        for (metric, unit, cell, figure, value) in cases {
+            let reading = read(&csv([metric, "a", "b"], [unit, "", ""], [cell, "", ""])).unwrap();
+            let measured = &reading.figures[&figure];
+            assert!((measured.value - value).abs() <= 1e-12 * value, "{cell} {unit}: {measured:?}");
+            assert_eq!((measured.raw.as_str(), measured.raw_unit.as_str()), (cell, unit));
+            assert_eq!(reading.grid, "(16, 16, 1)", "a quoted comma is no separator");
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_of_ours_is_missing_with_its_reason_and_never_zero() {
+        let cases = [
+            (TIME, "ns", "n/a", "`n/a`, which is no number"),
+            (TIME, "ns", "", "``, which is no number"),
+            (TIME, "ns", "nan", "which is no number"),
+            (TIME, "ns", "inf", "which is no number"),
+            (TIME, "ns", "1,5", "which is no number"),
+            (TIME, "ns", "1234,567", "which is no number"),
+            (TIME, "ns", "1.234,5", "which is no number"),
+            (TIME, "ns", "-,123", "which is no number"),
+            (TIME, "parsec", "1", "in `parsec`, which is not known"),
+            (TIME, "%", "1", "in `%`, which is not known"),
+            ("other", "ns", "1", "neither this chip nor this ncu has gpu__time_duration.sum"),
+        ];
+        for (metric, unit, cell, why) in cases {
+            let reading = read(&csv([metric, "a", "b"], [unit, "", ""], [cell, "", ""])).unwrap();
+            assert!(!reading.figures.contains_key(&Figure::Time), "{cell} {unit}");
+            assert!(reading.missing[&Figure::Time].contains(why), "{}", reading.missing[&Figure::Time]);
+        }
+    }
+
+    #[test]
+    fn stall_reasons_are_ordered_and_are_shares_of_all() {
+        let name = |reason: &str| format!("smsp__average_warps_issue_stalled_{reason}_per_issue_active.ratio");
+        let names = [name("wait"), name("barrier"), name("barrier_not_issued")];
+        let text = csv([&names[0], &names[1], &names[2]], ["inst"; 3], ["1.0", "3.0", "3.0"]);
+        let reading = read(&text).unwrap();
+        let shares: Vec<(&str, f64)> = reading.stalls.iter().map(|s| (s.reason.as_str(), s.share)).collect();
+        assert_eq!(shares, [("barrier", 0.75), ("wait", 0.25)]);
+        assert_eq!(reading.stall_share(&["barrier", "sleeping"]), Some(0.75));
+        assert_eq!(read(&csv(["a", "b", "c"], [""; 3], [""; 3])).unwrap().stall_share(&["wait"]), None);
+    }
+
+    #[test]
+    fn a_table_that_is_not_one_launch_is_refused() {
+        let good = csv([TIME, "a", "b"], ["ns", "", ""], ["1", "", ""]);
+        let launch = good.lines().last().unwrap();
+        let cases = [
+            (String::new(), CsvError::NoHeader),
+            ("==ERROR== x\n".to_owned(), CsvError::NoHeader),
+            (good.replace(&format!("{launch}\n"), ""), CsvError::Launches(0)),
+            (format!("{good}{launch}\n"), CsvError::Launches(2)),
+            (format!("{good}\"a\",\"b\"\n"), CsvError::Ragged { row: 4, found: 2, wanted: 6 }),
+        ];
+        for (text, error) in cases {
+            assert_eq!(read(&text).unwrap_err(), error, "{text}");
+        }
+        let noisy = format!("==PROF== Connected\nhello\n{good}==PROF== Disconnected\n");
+        assert_eq!(read(&noisy).unwrap(), read(&good).unwrap());
+    }
+}

@@ -151,9 +151,9 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         bound: Bound::Occupancy,
-        what: "too few CTAs",
+        what: "uneven end",
         when: &[Below(Of(Figure::SmActive), 75.0)],
-        because: "SMs are idle for a part of the launch: CTAs are few, or the last of them end late",
+        because: "SMs are idle for a part of the launch: the last CTAs end late, or there are fewer CTAs than SMs",
         next: &[
             "fewer query rows per CTA",
             "persistent CTAs that take work from a queue (toggle `scheduler`)",
@@ -211,8 +211,20 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         bound: Bound::Occupancy,
+        what: "too few CTAs",
+        when: &[Below(Of(Figure::Waves), 1.0), Below(Of(Figure::TensorActive), 50.0)],
+        because: "all CTAs together do not fill the SMs once, so an SM has fewer warps than it could hold",
+        next: &[
+            "fewer query rows per CTA",
+            "split the keys of a head over CTAs and merge the parts",
+            "a longer shape, to see what the loop can do",
+        ],
+    },
+    Rule {
+        bound: Bound::Occupancy,
         what: "too few warps",
         when: &[
+            AtLeast(Of(Figure::Waves), 1.0),
             Below(Of(Figure::AchievedOccupancy), 30.0),
             Below(Of(Figure::IssueActive), 50.0),
             Below(Of(Figure::TensorActive), 50.0),
@@ -223,18 +235,20 @@ pub const RULES: &[Rule] = &[
             "or the opposite: few warps with more independent work each, as the tensor cores like it",
         ],
     },
-    Rule {
-        bound: Bound::Latency,
-        what: "no single cause",
-        when: &[
-            Below(Of(Figure::IssueActive), 50.0),
-            Below(Of(Figure::TensorActive), 50.0),
-            Below(Of(Figure::DramThroughput), 50.0),
-        ],
-        because: "neither a pipe nor memory is busy: time goes into waiting",
-        next: &["start from the largest stall reason", "longer rows, to see whether it is the launch and not the loop"],
-    },
 ];
+
+/// Asked when no other rule holds.
+const NOTHING_ELSE: Rule = Rule {
+    bound: Bound::Latency,
+    what: "no single cause",
+    when: &[
+        Below(Of(Figure::IssueActive), 50.0),
+        Below(Of(Figure::TensorActive), 50.0),
+        Below(Of(Figure::DramThroughput), 50.0),
+    ],
+    because: "neither a pipe nor memory is busy: time goes into waiting",
+    next: &["start from the largest stall reason", "longer rows, to see whether it is the launch and not the loop"],
+};
 
 /// One rule that holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -318,7 +332,10 @@ impl Condition {
 /// Asks every rule. A rule with a condition that cannot be asked and none that is false is named as such.
 pub fn diagnose(reading: &Reading) -> Diagnosis {
     let mut diagnosis = Diagnosis { findings: Vec::new(), not_asked: Vec::new() };
-    for rule in RULES {
+    for rule in RULES.iter().chain([&NOTHING_ELSE]) {
+        if rule == &NOTHING_ELSE && !diagnosis.findings.is_empty() {
+            break;
+        }
         let values: Vec<(Condition, Option<f64>)> =
             rule.when.iter().map(|c| (*c, c.quantity().value(reading))).collect();
         if values.iter().any(|(condition, value)| value.is_some_and(|v| !condition.holds(v))) {
@@ -338,4 +355,91 @@ pub fn diagnose(reading: &Reading) -> Diagnosis {
         });
     }
     diagnosis
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::profile::{Measured, Stall};
+
+    /// A kernel that is busy enough for no rule to hold, with some figures and stall shares of its own.
+    fn reading(figures: &[(Figure, f64)], stalls: &[(&str, f64)]) -> Reading {
+        let usual = [
+            (Figure::SmActive, 99.0),
+            (Figure::TensorActive, 40.0),
+            (Figure::XuPipe, 10.0),
+            (Figure::FmaPipe, 10.0),
+            (Figure::AluPipe, 10.0),
+            (Figure::IssueActive, 65.0),
+            (Figure::DramThroughput, 10.0),
+            (Figure::L2Throughput, 10.0),
+            (Figure::SharedWavefronts, 1000.0),
+            (Figure::BankConflicts, 0.0),
+            (Figure::AchievedOccupancy, 60.0),
+            (Figure::Waves, 8.0),
+        ];
+        let measured = |value| Measured { value, metric: String::new(), raw: String::new(), raw_unit: String::new() };
+        let figures: BTreeMap<Figure, Measured> =
+            usual.iter().chain(figures).map(|(figure, value)| (*figure, measured(*value))).collect();
+        let rest = ("selected", 1.0 - stalls.iter().map(|s| s.1).sum::<f64>());
+        let stall = |(reason, share): &(&str, f64)| Stall {
+            reason: (*reason).to_owned(),
+            warps_per_issue: *share,
+            share: *share,
+        };
+        Reading {
+            kernel: String::new(),
+            grid: String::new(),
+            block: String::new(),
+            figures,
+            missing: BTreeMap::new(),
+            stalls: stalls.iter().chain([&rest]).map(stall).collect(),
+        }
+    }
+
+    #[test]
+    fn each_rule_can_hold_and_says_what_was_measured() {
+        use Figure::*;
+        type Case<'a> = (&'a [(Figure, f64)], &'a [(&'a str, f64)], &'a str);
+        let cases: &[Case] = &[
+            (&[(TensorActive, 50.0)], &[], "compute-bound, tensor pipe"),
+            (&[(DramThroughput, 50.0)], &[], "memory-bound, device memory"),
+            (&[(L2Throughput, 60.0)], &[], "memory-bound, L2"),
+            (&[(BankConflicts, 150.0)], &[("mio_throttle", 0.2)], "bank-conflict-bound, shared memory"),
+            (&[(XuPipe, 50.0)], &[], "compute-bound, XU pipe"),
+            (&[(AluPipe, 60.0)], &[], "compute-bound, FMA or ALU pipe"),
+            (&[(FmaPipe, 60.0)], &[], "compute-bound, FMA or ALU pipe"),
+            (&[(IssueActive, 70.0)], &[], "compute-bound, issue slots"),
+            (&[(SmActive, 74.0)], &[], "occupancy-bound, uneven end"),
+            (&[(IssueActive, 40.0)], &[("barrier", 0.25)], "latency-bound, barriers"),
+            (&[(IssueActive, 40.0)], &[("long_scoreboard", 0.25)], "latency-bound, L1, L2 and device memory"),
+            (&[(IssueActive, 40.0)], &[("short_scoreboard", 0.25)], "latency-bound, shared memory"),
+            (&[], &[("gmma", 0.3)], "latency-bound, tensor cores"),
+            (&[(IssueActive, 40.0)], &[("wait", 0.25)], "latency-bound, chains of instructions"),
+            (&[], &[("no_instruction", 0.2)], "latency-bound, instruction fetch"),
+            (&[(Waves, 0.5)], &[], "occupancy-bound, too few CTAs"),
+            (&[(IssueActive, 40.0), (AchievedOccupancy, 20.0)], &[], "occupancy-bound, too few warps"),
+            (&[(IssueActive, 40.0)], &[], "latency-bound, no single cause"),
+        ];
+        for (figures, stalls, headline) in cases {
+            let diagnosis = diagnose(&reading(figures, stalls));
+            assert_eq!(diagnosis.headline(), *headline, "{figures:?} {stalls:?}");
+            let first = &diagnosis.findings[0];
+            assert!(!first.next.is_empty() && first.evidence.iter().all(|line| line.contains(": ")), "{first:?}");
+        }
+        assert_eq!(diagnose(&reading(&[], &[])).headline(), "no rule holds: nothing stands out");
+        let held: std::collections::BTreeSet<&str> = cases.iter().map(|(_, _, headline)| *headline).collect();
+        for rule in RULES {
+            let name = format!("{}, {}", rule.bound.words(), rule.what);
+            assert!(held.contains(name.as_str()), "no case for {name}");
+        }
+    }
+
+    #[test]
+    fn no_wavefront_is_no_conflict() {
+        let idle = reading(&[(Figure::SharedWavefronts, 0.0)], &[("mio_throttle", 0.2)]);
+        assert_eq!(diagnose(&idle).headline(), "no rule holds: nothing stands out");
+    }
 }

@@ -45,6 +45,10 @@ pub enum Figure {
     BankConflicts,
     /// Warps on an active SM, of the most it can hold.
     AchievedOccupancy,
+    /// The most that registers, shared memory and CTA size allow, of the most an SM can hold.
+    TheoreticalOccupancy,
+    /// CTAs over the CTAs that all SMs hold at once.
+    Waves,
 }
 
 /// The unit in which a figure is kept.
@@ -74,7 +78,7 @@ const fn row(figure: Figure, label: &'static str, unit: Unit, metrics: &'static 
     Row { figure, label, unit, metrics }
 }
 
-/// In the order of reports.
+/// In the order of reports. Where a chip has a metric with `_v2`, ncu calls the one without it deprecated.
 const ROWS: &[Row] = &[
     row(Figure::Time, "time under the profiler, us", Unit::Microseconds, &["gpu__time_duration.sum"]),
     row(
@@ -94,7 +98,9 @@ const ROWS: &[Row] = &[
         "tensor pipe, % of active cycles",
         Unit::Percent,
         &[
+            "sm__pipe_tensor_cycles_active_v2.avg.pct_of_peak_sustained_active",
             "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_active",
+            "sm__inst_executed_pipe_tensor_v2.avg.pct_of_peak_sustained_active",
             "sm__inst_executed_pipe_tensor.avg.pct_of_peak_sustained_active",
         ],
     ),
@@ -103,7 +109,9 @@ const ROWS: &[Row] = &[
         "tensor pipe, % of all cycles",
         Unit::Percent,
         &[
+            "sm__pipe_tensor_cycles_active_v2.avg.pct_of_peak_sustained_elapsed",
             "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_elapsed",
+            "sm__inst_executed_pipe_tensor_v2.avg.pct_of_peak_sustained_elapsed",
             "sm__inst_executed_pipe_tensor.avg.pct_of_peak_sustained_elapsed",
         ],
     ),
@@ -111,7 +119,7 @@ const ROWS: &[Row] = &[
         Figure::TensorInstructions,
         "tensor instructions",
         Unit::Count,
-        &["sm__inst_executed_pipe_tensor.sum", "smsp__inst_executed_pipe_tensor.sum"],
+        &["sm__inst_executed_pipe_tensor_v2.sum", "sm__inst_executed_pipe_tensor.sum"],
     ),
     row(
         Figure::XuPipe,
@@ -184,6 +192,13 @@ const ROWS: &[Row] = &[
         Unit::Percent,
         &["sm__warps_active.avg.pct_of_peak_sustained_active"],
     ),
+    row(
+        Figure::TheoreticalOccupancy,
+        "theoretical occupancy, %",
+        Unit::Percent,
+        &["sm__maximum_warps_per_active_cycle_pct"],
+    ),
+    row(Figure::Waves, "waves of CTAs", Unit::Count, &["launch__waves_per_multiprocessor"]),
 ];
 
 impl Figure {
@@ -215,17 +230,20 @@ impl Figure {
 /// Around the reason in the names of the stall metrics.
 const STALL: (&str, &str) = ("smsp__average_warps_issue_stalled_", "_per_issue_active");
 
-/// The reason that a stall metric counts; the same reasons counted only while nothing was issued are another thing.
+/// The reason that a stall metric counts. Not the same reasons counted only while nothing was issued, nor the parts of a
+/// reason by pipe: together with the whole they would count twice.
 pub(super) fn stall_reason(metric: &str) -> Option<&str> {
     let base = metric.split('.').next()?;
     let reason = base.strip_prefix(STALL.0)?.strip_suffix(STALL.1)?;
-    (!reason.ends_with("_not_issued")).then_some(reason)
+    let partial = ["_not_issued", "_pipe_l1tex", "_pipe_mio"].iter().any(|end| reason.ends_with(end));
+    (!partial).then_some(reason)
 }
 
-/// Names of metrics, without their suffixes, in what `ncu --query-metrics` prints.
+/// Names of metrics, without their suffixes, in what `ncu --query-metrics` prints. Indented lines go on with a description,
+/// which may name other metrics.
 pub fn available(query: &str) -> BTreeSet<String> {
     let name = |line: &str| {
-        let word = line.split_whitespace().next()?;
+        let word = line.split(' ').next()?;
         let plain = word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
         (plain && word.contains("__")).then(|| word.to_owned())
     };
@@ -238,4 +256,44 @@ pub fn choose(available: &BTreeSet<String>) -> Vec<String> {
     let figures = ROWS.iter().filter_map(|row| row.metrics.iter().find(has)).map(|metric| (*metric).to_owned());
     let stalls = available.iter().filter(|base| stall_reason(base).is_some()).map(|base| format!("{base}.ratio"));
     figures.chain(stalls).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_figure_has_one_row_with_whole_metric_names() {
+        for figure in Figure::all() {
+            assert_eq!(ROWS.iter().filter(|row| row.figure == figure).count(), 1, "{figure:?}");
+            assert_eq!(figure.row().figure, figure);
+            assert!(!figure.metrics().is_empty());
+            for metric in figure.metrics() {
+                let base = metric.split('.').next().unwrap();
+                assert!(available(base).contains(base), "{metric}");
+                let percent = metric.contains("pct_of_peak") || metric.ends_with("_pct");
+                assert_eq!(percent, figure.unit() == Unit::Percent, "{metric} and its unit");
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_name_that_is_there_is_asked_for_and_none_that_is_not() {
+        let query = "Device NVIDIA X (GX100)\n-----\nMetric Name   Metric Type  Metric Unit\n\
+                     gpu__time_duration          Counter  ns   How long\n\
+                     gpu__dram_throughput        Throughput  %  DRAM\n\
+                     smsp__average_warps_issue_stalled_wait_per_issue_active Ratio\n\
+                     smsp__average_warps_issue_stalled_wait_not_issued_per_issue_active Ratio\n\
+                     sm__pipe_tensor_cycles_active   Counter  cycle  [DEPRECATED: use\n\
+                     \x20                             sm__pipe_tensor_cycles_active_v2 instead]\n";
+        let expected = [
+            "gpu__time_duration.sum",
+            "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_active",
+            "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_elapsed",
+            "gpu__dram_throughput.avg.pct_of_peak_sustained_elapsed",
+            "smsp__average_warps_issue_stalled_wait_per_issue_active.ratio",
+        ];
+        assert_eq!(choose(&available(query)), expected);
+        assert_eq!(choose(&available("==ERROR== no device")), [""; 0]);
+    }
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::shape::Problem;
 
 pub use csv::{CsvError, read};
-pub use diagnosis::{Bound, Diagnosis, Finding, RULES, Rule, diagnose};
+pub use diagnosis::{Bound, Condition, Diagnosis, Finding, Quantity, RULES, Rule, diagnose};
 pub use metrics::{Figure, Unit, available, choose};
 
 /// How the profiler was run. None of it is taken from the user's configuration.

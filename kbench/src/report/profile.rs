@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::{Format, table};
 use crate::gate::significant;
-use crate::profile::{Diagnosis, Figure, KernelProfile, Profile, Reading, diagnose};
+use crate::profile::{Diagnosis, Figure, KernelProfile, Profile, Reading, Unit, diagnose};
 
 /// Stall reasons of each kernel that are shown.
 const STALLS_SHOWN: usize = 6;
@@ -73,14 +73,15 @@ pub(super) fn figures(profile: &Profile, shape: &str) -> Vec<Vec<String>> {
     header.extend(kernels.iter().map(|(kernel, _)| kernel.variant.clone()));
     let mut rows = vec![header];
     for figure in Figure::all() {
-        let cell =
-            |(_, reading): &(&KernelProfile, &Reading)| reading.value(figure).map_or("missing".to_owned(), shown);
+        let cell = |(_, reading): &(&KernelProfile, &Reading)| {
+            reading.value(figure).map_or("missing".to_owned(), |value| shown(figure, value))
+        };
         rows.push(std::iter::once(figure.label().to_owned()).chain(kernels.iter().map(cell)).collect());
     }
     for reason in reasons(&kernels) {
         let cell = |(_, reading): &(&KernelProfile, &Reading)| match reading.stalls.iter().find(|s| s.reason == reason)
         {
-            Some(stall) => format!("{}%", significant((1000.0 * stall.share).round() / 10.0)),
+            Some(stall) => format!("{:.1}%", 100.0 * stall.share),
             None => "missing".to_owned(),
         };
         rows.push(std::iter::once(format!("stalled: {reason}")).chain(kernels.iter().map(cell)).collect());
@@ -88,9 +89,13 @@ pub(super) fn figures(profile: &Profile, shape: &str) -> Vec<Vec<String>> {
     rows
 }
 
-/// Counts whole, everything else with four digits.
-fn shown(value: f64) -> String {
-    if value.fract() == 0.0 { format!("{value:.0}") } else { significant(value) }
+/// Percentages with two decimals, counts as they are, everything else with four digits.
+fn shown(figure: Figure, value: f64) -> String {
+    match figure.unit() {
+        Unit::Percent => format!("{value:.2}"),
+        Unit::Count => value.to_string(),
+        Unit::Microseconds | Unit::Megahertz | Unit::Bytes => significant(value),
+    }
 }
 
 /// The largest stall reasons of every kernel, those of the first kernel first.
