@@ -505,6 +505,21 @@ min_latency_reduction = 0.10
             ("[resources]", "[peers]\nmax_ratio = 2.0\nbaseline = \"torch/default\"\n[resources]", "peers.max_ratio"),
             ("[[candidates]]", "[variants.x]\nbase=\"stage2\"\n[[candidates]]", "`x` is defined but neither"),
             ("[resources]", "[timing]\nlaunches = 0\n[resources]", "--iters"),
+            (
+                "[resources]",
+                "[[profile]]\nshape = \"long\"\nmin_tensor_percent = 50.0\n[resources]",
+                "profile.shape: `long` is gated but not in check_shapes",
+            ),
+            (
+                "[resources]",
+                "[[profile]]\nshape = \"tiny\"\nmin_tensor_percent = 500.0\n[resources]",
+                "profile: limits are percentages",
+            ),
+            (
+                "[resources]",
+                "[[profile]]\nshape = \"tiny\"\nmin_tensor_percent = 50.0\ncandidate = \"x\"\n[resources]",
+                "profile.candidate: `x` is no candidate",
+            ),
             ("name = ", "name ", "line 2"),
         ];
         for (from, to, expected) in cases {
