@@ -18,7 +18,7 @@ pub enum Verdict {
     /// A hard gate fails.
     #[serde(rename = "FIX")]
     Fix,
-    /// Right, but not faster.
+    /// Right, but not faster, or short of what its profile must show.
     #[serde(rename = "VALID NEGATIVE")]
     ValidNegative,
     /// Nothing fails, but not everything was measured or settled.
@@ -170,7 +170,8 @@ fn decide_one(suite: &Suite, gates: &[Gate], checks: &Checks, variant: &str) -> 
     }
     let unsettled = own.iter().find(|g| matches!(g.state, State::Deferred { .. } | State::Inconclusive { .. }));
     let hard_unsettled = unsettled.filter(|g| g.kind < Kind::Performance);
-    match (failing(Kind::Performance), hard_unsettled.or(unsettled)) {
+    let short = failing(Kind::Performance).or(failing(Kind::Profile));
+    match (short, hard_unsettled.or(unsettled)) {
         (Some(gate), None) => decided(Verdict::ValidNegative, line(gate)),
         (Some(gate), Some(_)) if hard_unsettled.is_none() => decided(Verdict::ValidNegative, line(gate)),
         (_, Some(gate)) => decided(Verdict::Defer, format!("{} {}", gate.figure, gate.state)),

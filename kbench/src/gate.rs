@@ -66,6 +66,8 @@ pub enum Kind {
     Performance,
     /// Somebody else's kernels were measured beside ours.
     Peers,
+    /// What the profiler says.
+    Profile,
 }
 
 /// One threshold on one figure of one variant.

@@ -64,6 +64,8 @@ pub enum Job {
     Errors(ErrorsJob),
     /// Time variants and peers against each other.
     Bench(Box<BenchJob>),
+    /// Launch one variant for a profiler that watches.
+    Profile(ProfileJob),
 }
 
 /// See [`Job::Launch`].
@@ -124,6 +126,17 @@ pub struct BenchJob {
     pub work_dir: PathBuf,
     /// Seed of the order of blocks.
     pub order_seed: u64,
+}
+
+/// See [`Job::Profile`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProfileJob {
+    /// What to launch, on a GPU.
+    pub module: Module,
+    /// On what.
+    pub problem: Problem,
+    /// How often; the outcome is that of the last launch.
+    pub launches: u32,
 }
 
 /// A line that the runner writes.

@@ -5,6 +5,7 @@ pub mod evidence;
 pub mod gate;
 pub mod job;
 pub mod judge;
+pub mod profile;
 pub mod report;
 pub mod resources;
 pub mod selftest;

@@ -174,6 +174,29 @@ pub struct PeerLimit {
     pub baseline: String,
 }
 
+/// What a profile must show; asked only when a profile was.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProfileLimit {
+    /// Where it holds.
+    pub shape: String,
+    /// The only candidate that it holds for; all of them without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<String>,
+    /// The tensor pipe works in at least this share of active cycles, in percent.
+    pub min_tensor_percent: f64,
+    /// Or else device memory is used to less than this share of its peak, in percent; without it there is no else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub or_dram_below_percent: Option<f64>,
+}
+
+impl ProfileLimit {
+    /// Whether a candidate has to keep it.
+    pub fn holds_for(&self, candidate: &str) -> bool {
+        self.candidate.as_deref().is_none_or(|only| only == candidate)
+    }
+}
+
 /// What would make a merge excellent; never part of the decision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -262,6 +285,9 @@ pub struct Suite {
     /// Absolute performance gates.
     #[serde(default)]
     pub absolute: Vec<AbsoluteLimit>,
+    /// Gates on what the profiler says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub profile: Vec<ProfileLimit>,
     /// Peers that must be slower.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peers: Option<PeerLimit>,
@@ -341,6 +367,19 @@ impl Suite {
             }
             if !(0.0..1.0).contains(&limit.min_latency_reduction) {
                 return value("performance.min_latency_reduction", "is a share: at least 0 and below 1");
+            }
+        }
+        for limit in &self.profile {
+            if self.narrowed.is_empty() && !self.check_shapes.contains(&limit.shape) {
+                return value("profile.shape", &format!("`{}` is gated but not in check_shapes", limit.shape));
+            }
+            let named = limit.candidate.as_ref();
+            if let Some(name) = named.filter(|name| !self.candidates.iter().any(|c| &c.variant == *name)) {
+                return value("profile.candidate", &format!("`{name}` is no candidate of this suite"));
+            }
+            let percents = [Some(limit.min_tensor_percent), limit.or_dram_below_percent];
+            if !percents.iter().flatten().all(|percent| (0.0..=100.0).contains(percent)) {
+                return value("profile", "limits are percentages: from 0 to 100");
             }
         }
         let timed = |shape: &String| !self.narrowed.is_empty() || self.time_shapes.contains(shape);
@@ -466,6 +505,21 @@ min_latency_reduction = 0.10
             ("[resources]", "[peers]\nmax_ratio = 2.0\nbaseline = \"torch/default\"\n[resources]", "peers.max_ratio"),
             ("[[candidates]]", "[variants.x]\nbase=\"stage2\"\n[[candidates]]", "`x` is defined but neither"),
             ("[resources]", "[timing]\nlaunches = 0\n[resources]", "--iters"),
+            (
+                "[resources]",
+                "[[profile]]\nshape = \"long\"\nmin_tensor_percent = 50.0\n[resources]",
+                "profile.shape: `long` is gated but not in check_shapes",
+            ),
+            (
+                "[resources]",
+                "[[profile]]\nshape = \"tiny\"\nmin_tensor_percent = 500.0\n[resources]",
+                "profile: limits are percentages",
+            ),
+            (
+                "[resources]",
+                "[[profile]]\nshape = \"tiny\"\nmin_tensor_percent = 50.0\ncandidate = \"x\"\n[resources]",
+                "profile.candidate: `x` is no candidate",
+            ),
             ("name = ", "name ", "line 2"),
         ];
         for (from, to, expected) in cases {

@@ -87,7 +87,7 @@ fn is_ours(process: &str, peers: &[Peer]) -> bool {
 }
 
 /// One validation at a time on a GPU; the file is empty and stays, only its lock matters.
-fn lock_gpu(uuid: &str) -> Result<File, String> {
+pub fn lock_gpu(uuid: &str) -> Result<File, String> {
     let path = std::env::temp_dir().join(format!("sdpa-bench-{uuid}.lock"));
     let shown = path.display();
     let file = File::options().create(true).truncate(false).write(true).open(&path);

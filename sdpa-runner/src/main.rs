@@ -12,6 +12,7 @@ mod inputs;
 mod launch;
 mod nvml;
 mod peers;
+mod profile;
 mod program;
 mod reference;
 mod workload;
@@ -65,7 +66,7 @@ fn run(job: &Job) -> Result<()> {
         Job::Errors(job) => return errors::run(job),
         Job::Probe => return probe(),
         Job::Launch(job) if job.executor == Executor::Emulator => return emulate::run(job),
-        Job::Launch(_) | Job::Bench(_) => {}
+        Job::Launch(_) | Job::Bench(_) | Job::Profile(_) => {}
     }
     if let Some(why) = cuda::missing_driver() {
         emit(&Event::NoDevice { why });
@@ -74,6 +75,7 @@ fn run(job: &Job) -> Result<()> {
     match job {
         Job::Launch(job) => launch::run(job),
         Job::Bench(job) => bench::run(job),
+        Job::Profile(job) => profile::run(job),
         Job::Errors(_) | Job::Probe => Ok(()),
     }
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::layout::Layout;
+use crate::ncu;
 use crate::runner::{End, Runner};
 use crate::toolchain;
 
@@ -36,7 +37,7 @@ fn missing(what: &str, detail: &str, lack: &str) -> Finding {
 pub fn examine(layout: &Layout) -> Result<Vec<Finding>> {
     let mut findings = compilers(layout);
     findings.extend(device(layout)?);
-    findings.push(program("ncu", &["--version"], "profile gates: DEFERRED; install Nsight Compute"));
+    findings.push(profiler());
     findings.push(program("compute-sanitizer", &["--version"], "`sanitize`: DEFERRED; install the CUDA toolkit"));
     findings.push(torch(layout));
     Ok(findings)
@@ -121,6 +122,19 @@ fn program(name: &str, arguments: &[&str], lack: &str) -> Finding {
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => missing(name, "not on PATH", lack),
         Err(error) => missing(name, &format!("does not run: {error}"), lack),
+    }
+}
+
+/// Nsight Compute, and whether it may read counters.
+fn profiler() -> Finding {
+    let found =
+        program("ncu", &["--version"], "`ncu` and `validate --ncu`: profile gates DEFERRED; install Nsight Compute");
+    match (found.here, ncu::obstacle_ahead()) {
+        (true, Some(text)) => {
+            let (why, remedy) = text.split_once("; ").unwrap_or((&text, ""));
+            missing("ncu", &format!("{}, but {why}", found.detail), &format!("profile gates: DEFERRED; {remedy}"))
+        }
+        _ => found,
     }
 }
 

@@ -61,6 +61,7 @@ pub fn verify(path: &Path) -> Result<Vec<String>> {
     let run = RunDir::open(path)?;
     let mut faults = run.differences()?;
     let (suite, evidence) = (run.suite()?, run.evidence()?);
+    faults.extend(crate::profile::faults(&run, &evidence));
     let (_, recorded_gates, recorded_decision) = run.judgement()?;
     let gates = judge(&suite, &evidence);
     if gates.len() != recorded_gates.len() {

@@ -67,6 +67,23 @@ enum Command {
         #[command(flatten)]
         measuring: MeasuringArgs,
     },
+    /// Profile variants beside a control with Nsight Compute, and say what holds them back.
+    Ncu {
+        /// Variants; the candidates of the suite stage5 when none is named.
+        variants: Vec<String>,
+        /// What they are compared with.
+        #[arg(long, default_value = "stage2")]
+        against: String,
+        /// The shape.
+        #[arg(long, default_value = "mission")]
+        shape: String,
+        /// The folder that the run directory goes to.
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Run compute-sanitizer over variants.
     Sanitize {
         /// Variants; all of the registry when none is named.
@@ -144,6 +161,9 @@ struct ValidateArgs {
     /// Exit 0 although something is DEFERRED or INCONCLUSIVE.
     #[arg(long)]
     allow_deferred: bool,
+    /// Profile control and candidates with Nsight Compute, and gate what it says.
+    #[arg(long)]
+    ncu: bool,
     /// Continue an interrupted run.
     #[arg(long, conflicts_with_all = ["out", "shapes", "seeds", "iters", "warmup", "smoke"])]
     resume: Option<PathBuf>,
@@ -190,8 +210,8 @@ impl MeasuringArgs {
         }
     }
 
-    fn options(&self, resume: Option<PathBuf>) -> Options {
-        Options { device: self.device, peers: self.peers, out: self.out.clone(), resume }
+    fn options(&self, resume: Option<PathBuf>, ncu: bool) -> Options {
+        Options { device: self.device, peers: self.peers, out: self.out.clone(), resume, time: true, ncu }
     }
 }
 
@@ -227,7 +247,7 @@ fn run(layout: &Layout) -> Result<u8> {
         Command::Validate(args) => run_validate(layout, &args),
         Command::Bench { variants, against, measuring } => {
             let plan = Plan::comparison(&against, &variants, &measuring.changes(false))?;
-            let outcome = validate(layout, &plan, &measuring.options(None))?;
+            let outcome = validate(layout, &plan, &measuring.options(None, false))?;
             show_comparison(&outcome, measuring.json)?;
             Ok(match outcome.decision.counts.fail {
                 0 if outcome.complete => 0,
@@ -235,6 +255,7 @@ fn run(layout: &Layout) -> Result<u8> {
                 _ => 1,
             })
         }
+        Command::Ncu { variants, against, shape, out, json } => run_ncu(layout, variants, &against, &shape, out, json),
         Command::Sanitize { variants, json } => run_sanitize(layout, &variants, json),
         Command::Report { run, format } => {
             say(&inspect::report(&run, format)?)?;
@@ -299,7 +320,7 @@ fn run_all(layout: &Layout, args: &ValidateArgs) -> Result<u8> {
     let mut statuses = Vec::new();
     for plan in plans.collect::<Result<Vec<_>>>()? {
         eprintln!("suite {}: {}", plan.suite.name, plan.suite.about);
-        let outcome = validate(layout, &plan, &args.measuring.options(None))?;
+        let outcome = validate(layout, &plan, &args.measuring.options(None, args.ncu))?;
         statuses.push(outcome.decision.counts.exit_status(args.allow_deferred));
         decisions.push((plan.suite.name.clone(), outcome.run.path.clone(), outcome.decision));
     }
@@ -333,7 +354,7 @@ fn run_validate(layout: &Layout, args: &ValidateArgs) -> Result<u8> {
         None => Plan::read(layout, &args.suite, &args.measuring.changes(args.smoke))?,
         Some(path) => Plan::of(RunDir::open(path)?.suite()?, &Changes::default())?,
     };
-    let outcome = validate(layout, &plan, &args.measuring.options(args.resume.clone()))?;
+    let outcome = validate(layout, &plan, &args.measuring.options(args.resume.clone(), args.ncu))?;
     show(&outcome, args.measuring.json)?;
     Ok(outcome.decision.counts.exit_status(args.allow_deferred))
 }
@@ -373,6 +394,30 @@ fn build(layout: &Layout, names: &[String], suite: Option<&str>, arch: &str, jso
     let evidence = set.evidence();
     print(json, &evidence, || xtask::build::render(&set))?;
     Ok(u8::from(!evidence.failures.is_empty()))
+}
+
+/// A run of its own: outputs are verified, nothing is timed, control and variants are profiled.
+fn run_ncu(
+    layout: &Layout,
+    variants: Vec<String>,
+    against: &str,
+    shape: &str,
+    out: Option<PathBuf>,
+    json: bool,
+) -> Result<u8> {
+    let named: Vec<String> = if variants.is_empty() {
+        Plan::read(layout, "stage5", &Changes::default())?.suite.candidates.into_iter().map(|c| c.variant).collect()
+    } else {
+        variants
+    };
+    let candidates = named.into_iter().filter(|variant| variant != against).collect();
+    let plan = Plan::profiling(against, candidates, shape)?;
+    let options =
+        Options { device: DeviceChoice::Auto, peers: PeerChoice::None, out, resume: None, time: false, ncu: true };
+    let outcome = validate(layout, &plan, &options)?;
+    let profiled = xtask::profile::Profiled::of(&outcome.run)?;
+    print(json, &profiled, || format!("{}\nevidence: {}", profiled.text, outcome.run.path.display()))?;
+    Ok(profiled.exit_status())
 }
 
 fn run_sanitize(layout: &Layout, names: &[String], json: bool) -> Result<u8> {

@@ -3,8 +3,8 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
-use kbench::suite::{Candidate, Suite};
+use anyhow::{Context, Result, bail, ensure};
+use kbench::suite::{Candidate, ProfileLimit, Suite};
 use sdpa_kernel::registry::{self, Variant};
 
 use crate::layout::Layout;
@@ -69,6 +69,23 @@ impl Plan {
         suite.candidates = candidates.iter().map(|v| Candidate::of(v)).collect();
         suite.narrowed.push("a comparison has no gates on time; run a suite with validate".to_owned());
         Plan::of(suite, changes)
+    }
+
+    /// A comparison on one shape that is profiled and not timed. It takes at least one variant beside the control.
+    pub fn profiling(control: &str, candidates: Vec<String>, shape: &str) -> Result<Plan> {
+        ensure!(!candidates.is_empty(), "name a variant other than the control `{control}`, or another --against");
+        let changes = Changes { shapes: Some(vec![shape.to_owned()]), seeds: Some(vec![0]), ..Changes::default() };
+        let mut plan = Plan::comparison(control, &candidates, &changes)?;
+        let limit = ProfileLimit {
+            shape: shape.to_owned(),
+            candidate: None,
+            min_tensor_percent: 50.0,
+            or_dram_below_percent: Some(50.0),
+        };
+        plan.suite.profile.push(limit);
+        (plan.suite.name, plan.suite.about) = ("ncu".to_owned(), "A profile, and nothing timed".to_owned());
+        plan.suite.validate()?;
+        Ok(plan)
     }
 }
 

@@ -102,6 +102,7 @@ impl RunDir {
             checks: self.read_json("check.json")?,
             samples: self.read_json("samples.json")?,
             peers: self.read_json("peers.json")?,
+            profile: self.read_if_there("profile.json")?,
         })
     }
 

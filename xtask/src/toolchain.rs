@@ -8,7 +8,7 @@
 //!
 //! Compiling kernels, and what `doctor` prints, are left to their own modules.
 
-mod child;
+pub(crate) mod child;
 mod trial;
 mod wheels;
 

@@ -12,6 +12,7 @@ use kbench::evidence::{
 };
 use kbench::job::{BenchJob, ErrorsJob, Event, Executor, Job, LaunchJob, Module, PeerCommand};
 use kbench::judge::{Evidence, emulated_problems, judge, problems};
+use kbench::profile::Profile;
 use kbench::report::{Format, RunView, headline, html, markdown_file, render};
 use kbench::shape::{Distribution, Problem};
 use sdpa_kernel::registry::Variant;
@@ -24,6 +25,7 @@ use crate::environment::{self, SourceState};
 use crate::inspect::earlier_runs;
 use crate::layout::Layout;
 use crate::plan::Plan;
+use crate::profile::{Subjects, profile};
 use crate::run_dir::RunDir;
 use crate::runner::{End, Runner};
 use crate::toolchain::{self, Toolchain};
@@ -74,6 +76,10 @@ pub struct Options {
     pub out: Option<PathBuf>,
     /// An interrupted run to continue.
     pub resume: Option<PathBuf>,
+    /// Whether variants are timed.
+    pub time: bool,
+    /// Whether Nsight Compute profiles control and candidates.
+    pub ncu: bool,
 }
 
 /// What a run came to.
@@ -119,6 +125,10 @@ pub fn validate(layout: &Layout, plan: &Plan, options: &Options) -> Result<Outco
         Some(measured) => measured,
         None => measure(&work, layout, options, &run)?,
     };
+    if options.ncu {
+        evidence.profile = Some(profile_step(&work, &run, &evidence.checks)?);
+        run.write_json("profile.json", &evidence.profile)?;
+    }
     environment.peers = evidence.peers.versions.clone();
     run.write_json("ENV.json", &environment)?;
     conclude(plan, run, &environment, &evidence)
@@ -455,7 +465,8 @@ fn compare_outputs(
 /// Times everything whose outputs were verified, with peers in the same rounds.
 fn bench(work: &Work, layout: &Layout, options: &Options, checks: &Checks) -> Result<(Samples, Peers)> {
     let wanted = options.peers != PeerChoice::None;
-    if let Some(why) = work.why_nothing_is_timed() {
+    let not_asked = || "time was not asked for; run a suite with validate".to_owned();
+    if let Some(why) = work.why_nothing_is_timed().or_else(|| (!options.time).then(not_asked)) {
         let peers = Peers { wanted, deferred: wanted.then(|| why.clone()), ..Peers::default() };
         return Ok((Samples { deferred: Some(why), ..Samples::default() }, peers));
     }
@@ -493,6 +504,24 @@ fn bench(work: &Work, layout: &Layout, options: &Options, checks: &Checks) -> Re
     peers.wanted = wanted;
     add_peer_errors(work, &mut peers)?;
     Ok((samples, peers))
+}
+
+/// Profiles what was verified, where there is a GPU; a finished profile of an interrupted run is kept.
+fn profile_step(work: &Work, run: &RunDir, checks: &Checks) -> Result<Profile> {
+    let finished: Option<Profile> = run.read_if_there("profile.json")?;
+    if let Some(finished) = finished.filter(|profile| profile.deferred.is_none()) {
+        return Ok(finished);
+    }
+    let no_counters = || "the emulator has no performance counters; run on a machine with an NVIDIA GPU".to_owned();
+    let why = match work.executor {
+        Some(Executor::Emulator) => Some(work.found.why_not.clone().unwrap_or_else(no_counters)),
+        Some(Executor::Gpu) | None => work.why_nothing_is_checked(),
+    };
+    if let Some(why) = why {
+        return Ok(Profile { deferred: Some(why), ..Profile::default() });
+    }
+    let modules = work.modules();
+    profile(&Subjects { suite: &work.plan.suite, modules: &modules, checks, runner: work.runner }, &run.path)
 }
 
 /// Nothing that was measured before the end is kept: an interval over part of the rounds would look like any other. Who

@@ -4,16 +4,19 @@
 mod correctness;
 mod peers;
 mod performance;
+mod profile;
 mod resources;
 mod timing;
 
 pub use correctness::{correctness_pattern, emulated_problems, judge_checks, problems};
 pub use performance::{Comparison, compare, judge_samples, needs_more_rounds, paired_blocks, paired_rounds};
+pub use profile::judge_profile;
 pub use resources::judge_builds;
 pub use timing::TIMED_EVERYWHERE;
 
 use crate::evidence::{Builds, Checks, Peers, Samples};
 use crate::gate::{Gate, Kind, Subject};
+use crate::profile::Profile;
 use crate::suite::Suite;
 
 /// Everything that is judged.
@@ -27,6 +30,8 @@ pub struct Evidence {
     pub samples: Samples,
     /// `peers.json`.
     pub peers: Peers,
+    /// `profile.json`, where a profile was asked for.
+    pub profile: Option<Profile>,
 }
 
 /// All gates of a run, in the order of the decision tree.
@@ -34,6 +39,7 @@ pub fn judge(suite: &Suite, evidence: &Evidence) -> Vec<Gate> {
     let mut gates = judge_builds(suite, &evidence.builds);
     gates.extend(judge_checks(suite, &evidence.builds, &evidence.checks));
     gates.extend(judge_samples(suite, &evidence.builds, &evidence.samples, &evidence.peers));
+    gates.extend(judge_profile(suite, evidence));
     gates.extend(narrowed_gates(suite));
     gates.sort_by_key(|gate| gate.kind);
     gates
@@ -97,6 +103,7 @@ pub(crate) mod testing {
                 against: None,
             }],
             absolute: vec![],
+            profile: vec![],
             peers: None,
             aspiration: None,
             timing: Timing::default(),
@@ -246,6 +253,7 @@ pub(crate) mod testing {
             },
             samples: samples(100.0, 80.0),
             peers: Peers::default(),
+            profile: None,
         }
     }
 }

@@ -4,6 +4,7 @@
 mod clocks;
 mod history;
 mod page;
+mod profile;
 mod roofline;
 mod speedups;
 mod svg;
@@ -12,6 +13,7 @@ mod two_runs;
 
 pub use history::{HistoryPoint, PastMedian, PastRun};
 pub use page::html;
+pub use profile::section as profile_section;
 pub use speedups::speedups;
 pub use two_runs::{CodePair, Differences, GatePair, RatioPair, differences, two_runs};
 
@@ -75,6 +77,7 @@ pub fn render(view: &RunView, format: Format) -> String {
     section("Peers", table(format, peers(view, &comparisons)));
     section("Times", table(format, times(&comparisons)));
     section("Steps of the ladder", ladder(view));
+    section("Profile", profile::section(view.evidence.profile.as_ref(), !view.suite.profile.is_empty(), format));
     section("Gates", table(format, gates(view.gates)));
     section("Decision", decision(view));
     text

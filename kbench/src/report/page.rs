@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::history::{self, HistoryPoint};
 use super::svg::escape;
-use super::{RunView, clocks, headline, timing};
+use super::{RunView, clocks, headline, profile, timing};
 use crate::decision::Verdict;
 use crate::evidence::Environment;
 use crate::gate::{Gate, State, significant};
@@ -25,6 +25,7 @@ pub fn html(view: &RunView, history: &[HistoryPoint]) -> String {
         ("gates", "Gates", gates(view)),
         ("summary", "Summary", tables(view, &comparisons)),
         ("time", "Time", times(view, &comparisons)),
+        ("profile", "Profile", profile_section(view)),
         ("clocks", "Clocks, temperature, power", clocks_section(view)),
         ("history", "History", history::section(view, history)),
         ("environment", "Environment", table("Environment", &environment(view.environment))),
@@ -298,6 +299,26 @@ fn clocks_section(view: &RunView) -> String {
         None if samples.blocks.is_empty() => "<p>No block was timed.</p>\n".to_owned(),
         None => clocks::section(samples),
     }
+}
+
+/// Figures side by side, then what they mean, one paragraph a line.
+fn profile_section(view: &RunView) -> String {
+    let Some(found) = &view.evidence.profile else {
+        return "<p>No profile was asked for. To have it: pass --ncu.</p>\n".to_owned();
+    };
+    let mut html = String::new();
+    if let Some(line) = profile::how(found) {
+        let _ = writeln!(html, "<p>{}</p>", escape(&line));
+    }
+    for shape in profile::shapes(found) {
+        html.push_str(&table(&format!("Profile on {shape}"), &cells(profile::figures(found, &shape))));
+        for kernel in found.kernels.iter().filter(|k| k.problem.shape.name == shape) {
+            for line in profile::words(kernel).lines().filter(|line| !line.is_empty()) {
+                let _ = writeln!(html, "<p>{}</p>", escape(line.trim_start_matches([' ', '-'])));
+            }
+        }
+    }
+    html
 }
 
 /// A whole number with its thousands apart.

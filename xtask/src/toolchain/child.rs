@@ -13,7 +13,7 @@ use duct::Expression;
 const POLL: Duration = Duration::from_millis(100);
 
 /// How a child ended.
-pub(super) enum End {
+pub(crate) enum End {
     /// By itself.
     Exited {
         /// With status 0.
@@ -26,7 +26,7 @@ pub(super) enum End {
 }
 
 /// Runs `command` until it ends or `limit` has passed. `watch` gets all that was written so far, now and then.
-pub(super) fn run(command: &Expression, log: &Path, limit: Duration, watch: &mut dyn FnMut(&str)) -> io::Result<End> {
+pub(crate) fn run(command: &Expression, log: &Path, limit: Duration, watch: &mut dyn FnMut(&str)) -> io::Result<End> {
     let deadline = Instant::now() + limit;
     let handle = command.stdin_null().stderr_to_stdout().stdout_path(log).unchecked().start()?;
     let read = || fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());

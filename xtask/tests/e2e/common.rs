@@ -105,6 +105,22 @@ impl Dist {
         Ran::of(self.command(arguments).output().unwrap())
     }
 
+    /// The same with a folder of stand-ins first on PATH.
+    pub fn run_with(&self, bin: &Path, arguments: &[&str]) -> Ran {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let folders = std::iter::once(bin.to_owned()).chain(std::env::split_paths(&path));
+        let path = std::env::join_paths(folders).unwrap();
+        Ran::of(self.command(arguments).env("PATH", path).output().unwrap())
+    }
+
+    /// The same without any folder on PATH that holds an ncu.
+    pub fn run_without_ncu(&self, arguments: &[&str]) -> Ran {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let folders = std::env::split_paths(&path).filter(|folder| !folder.join("ncu").exists());
+        let path = std::env::join_paths(folders).unwrap();
+        Ran::of(self.command(arguments).env("PATH", path).output().unwrap())
+    }
+
     /// Starts `xtask` and leaves it running.
     pub fn start(&self, arguments: &[&str]) -> Child {
         self.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()

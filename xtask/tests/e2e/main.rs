@@ -4,3 +4,4 @@ mod cli;
 mod common;
 mod hopper;
 mod mutants;
+mod ncu;
