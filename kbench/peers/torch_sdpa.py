@@ -115,8 +115,8 @@ def one_of(*choices):
 
 
 LOAD = {"case": text, "file": text, "sets": whole(1, SETS_MAX), "causal": flag, "softmax_scale": positive}
-OUTPUT = {"backend": one_of(*BACKENDS), "set": whole(0, SETS_MAX - 1), "file": text}
-BLOCK = {"backend": one_of(*BACKENDS), "mode": one_of("call", "graph"), "launches": whole(1, LAUNCHES_MAX)}
+OUTPUT = {"set": whole(0, SETS_MAX - 1), "file": text}
+BLOCK = {"mode": one_of("call", "graph"), "launches": whole(1, LAUNCHES_MAX)}
 CALL = {**BLOCK, "warmup": whole(0, LAUNCHES_MAX)}
 GRAPH = {**BLOCK, "replays": whole(1, LAUNCHES_MAX)}
 
@@ -233,7 +233,10 @@ def describe(torch):
 
 
 class Case:
-    """One loaded case: its inputs on the device, what runs it, and the graphs captured for it."""
+    """One loaded case: its inputs on the device, what runs it, and the graphs captured for it. A peer that is called
+    otherwise overrides `BACKENDS`, `call`, and what of the rest differs."""
+
+    BACKENDS = BACKENDS
 
     def __init__(self, torch, sets, causal, scale):
         self.torch = torch
@@ -242,7 +245,7 @@ class Case:
         self.scale = scale
         self.turn = 0
         self.graphs = {}
-        self.backends = {name: self.examine(name) for name in BACKENDS}
+        self.backends = {name: self.examine(name) for name in self.BACKENDS}
 
     def call(self, index):
         q, k, v = self.sets[index % len(self.sets)]
@@ -378,9 +381,14 @@ def classify(kernels):
 class Peer:
     """What is kept between requests."""
 
+    Case = Case
+
     def __init__(self):
         self.torch = None
         self.case = None
+
+    def fields_of_backend(self, request, form):
+        return fields(request, {"backend": one_of(*self.Case.BACKENDS), **form})
 
     def device(self):
         if self.torch is None:
@@ -407,7 +415,7 @@ class Peer:
                 shapes = ", ".join(str(list(operand.shape)) for operand in (q, k, v))
                 raise Refusal(f"set {index} has shapes that do not fit: {shapes}")
         on_device = [tuple(operand.to("cuda") for operand in one) for one in sets]
-        self.case = Case(torch, on_device, wanted["causal"], wanted["softmax_scale"])
+        self.case = self.Case(torch, on_device, wanted["causal"], wanted["softmax_scale"])
         return {"case": wanted["case"], "backends": list(self.case.backends.values())}
 
     def loaded(self, backend):
@@ -417,7 +425,7 @@ class Peer:
         return self.case
 
     def output(self, request):
-        wanted = fields(request, OUTPUT)
+        wanted = self.fields_of_backend(request, OUTPUT)
         case = self.loaded(wanted["backend"])
         if wanted["set"] >= len(case.sets):
             raise Refusal(f"there is no set {wanted['set']}: the case has {len(case.sets)}")
@@ -426,10 +434,10 @@ class Peer:
 
     def block(self, request):
         if request.get("mode") == "graph":
-            wanted = fields(request, GRAPH)
+            wanted = self.fields_of_backend(request, GRAPH)
             case = self.loaded(wanted["backend"])
             return {"us": case.time_graph(wanted["backend"], wanted["launches"], wanted["replays"])}
-        wanted = fields(request, CALL)
+        wanted = self.fields_of_backend(request, CALL)
         case = self.loaded(wanted["backend"])
         return {"us": case.time_calls(wanted["backend"], wanted["launches"], wanted["warmup"])}
 
@@ -466,12 +474,11 @@ def answer(peer, line):
         return {"ok": False, "error": f"{type(error).__name__}: {one_line(error)}"}, True
 
 
-def main():
+def serve(peer):
     # Standard output belongs to the answers, against C libraries too: its descriptor is put aside, and
     # the number they know leads to standard error.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    peer = Peer()
     for line in sys.stdin.buffer:
         reply, goes_on = answer(peer, line)
         try:
@@ -485,4 +492,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    serve(Peer())

@@ -101,6 +101,14 @@ impl BuildRecord {
         self.entries.iter().find(|e| e.launch.head_dim == head_dim)
     }
 
+    /// The entry of this name; the first for the head dimension where none is named.
+    pub fn entry_named(&self, name: Option<&str>, head_dim: u32) -> Option<&EntryBuild> {
+        match name {
+            Some(name) => self.entries.iter().find(|e| e.launch.entry == name),
+            None => self.entry(head_dim),
+        }
+    }
+
     /// Spill bytes over all entries.
     pub fn spill_bytes(&self) -> u64 {
         let spill = |e: &EntryBuild| u64::from(e.resources.spill_store_bytes) + u64::from(e.resources.spill_load_bytes);
@@ -220,6 +228,21 @@ pub struct LaunchOutcome {
     /// What the emulator's checks found, errors and warnings; always empty on a GPU.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<String>,
+    /// The entry function that ran, where a module has several for one head dimension.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<String>,
+    /// Further launches, where they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replays: Option<Replays>,
+}
+
+/// Replays of a graph of one launch, each into a poisoned output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replays {
+    /// How many.
+    pub count: u32,
+    /// How many of them left other bytes than the first launch, by a 64-bit digest.
+    pub different: u32,
 }
 
 impl LaunchOutcome {
@@ -234,6 +257,8 @@ impl LaunchOutcome {
             guards_intact: false,
             sampled_ctas: None,
             findings: Vec::new(),
+            entry: None,
+            replays: None,
         }
     }
 }
@@ -265,6 +290,9 @@ pub struct Errors {
     pub reference_amax: f64,
     /// Largest difference from the control's output, when that exists.
     pub from_control_max: Option<f64>,
+    /// The rows that were compared, as head (batch times heads, flattened) and row; absent when all were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampled_rows: Option<Vec<[u32; 2]>>,
 }
 
 /// One case: how the launch ended and what its output was worth.
@@ -420,6 +448,9 @@ pub struct Peers {
     pub wanted: bool,
     /// Why there are none, and what to do about it.
     pub deferred: Option<String>,
+    /// Those that could not be measured: why, and what to do about it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub missing: BTreeMap<String, String>,
     /// Versions by name: torch, cudnn, cuda, python.
     pub versions: BTreeMap<String, String>,
     /// All backends on all timed shapes.

@@ -79,6 +79,9 @@ pub struct LaunchJob {
     pub out_dir: PathBuf,
     /// On what it is run.
     pub executor: Executor,
+    /// How often each of these problems, by id, is launched again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub replays: BTreeMap<String, u32>,
     /// On the emulator, a grid of more CTAs than this is sampled; which rows the sample computed goes to
     /// `<out_dir>/<problem id>.rows.json`, a list of [`Rows`].
     pub max_ctas: Option<u32>,
@@ -107,6 +110,9 @@ pub struct ErrorsJob {
     pub operands: BTreeMap<String, Operands>,
     /// The subject that others are compared with.
     pub control: String,
+    /// How many rows are compared of each of these problems, by id; all of the others.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sampled: BTreeMap<String, u32>,
     /// An element is bad when its end-to-end error exceeds this.
     pub bad_element: f64,
 }
@@ -233,6 +239,7 @@ mod tests {
             outputs: BTreeMap::from([("stage0".into(), "out".into())]),
             operands: BTreeMap::from([("stage0".into(), Operands::HopperImages)]),
             control: "stage0".into(),
+            sampled: BTreeMap::from([(problem.id(), 64)]),
             bad_element: 0.06,
         });
         let line = serde_json::to_string(&job).unwrap();

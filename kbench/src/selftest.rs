@@ -98,6 +98,11 @@ fn own_cases(checks: &mut Checks) -> impl Iterator<Item = &mut crate::evidence::
     checks.cases.iter_mut().filter(|c| c.variant == CANDIDATE)
 }
 
+/// On the suite's one timed shape.
+fn ask_for_replays(suite: &mut Suite) {
+    suite.replays = Some(crate::suite::ReplayLimit { count: 1000, shapes: vec!["mission".into()] });
+}
+
 /// Changes the errors of the candidate's last case: one bad case among many good ones.
 fn one_case(evidence: &mut Evidence, change: fn(&mut crate::evidence::Errors)) {
     if let Some(errors) = own_cases(&mut evidence.checks).filter_map(|c| c.errors.as_mut()).last() {
@@ -300,6 +305,37 @@ const LIES: &[Lie] = &[
             if let Some(case) = own_cases(&mut e.checks).last() {
                 case.launch.findings.push("ERROR: race on shared memory".into());
             }
+        },
+    },
+    Lie { name: "replays that were asked for and not made", gate: "deterministic", tell: |s, _| ask_for_replays(s) },
+    Lie {
+        name: "one replay of a thousand with other bytes",
+        gate: "deterministic",
+        tell: |s, e| {
+            ask_for_replays(s);
+            let replays = Some(crate::evidence::Replays { count: 1000, different: 1 });
+            own_cases(&mut e.checks).for_each(|c| c.launch.replays = replays);
+        },
+    },
+    Lie {
+        name: "an error of a tenth, small beside an outlier",
+        gate: "kernel error max, other distributions",
+        tell: |s, e| {
+            s.correctness.stress_max = Some(0.06);
+            one_case(e, |errors| (errors.kernel_max, errors.reference_amax) = (0.1, 80.0));
+        },
+    },
+    Lie {
+        name: "a rival whose error was never measured",
+        gate: "end-to-end mean against cudnn/fp8",
+        tell: |s, _| {
+            s.peers = Some(crate::suite::PeerLimit {
+                max_ratio: 1.0,
+                from_originals: vec![],
+                baseline: "torch/default".into(),
+                also: vec!["cudnn".into()],
+                no_worse_than: Some("cudnn/fp8".into()),
+            });
         },
     },
     Lie {

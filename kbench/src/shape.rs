@@ -34,6 +34,9 @@ const NAMED: &[(&str, u32, u32, u32, u32, u32)] = &[
     ("mission-b1", 1, 8, 512, 512, 64),
     ("long", 2, 8, 2048, 2048, 64),
     ("wide", 2, 8, 2048, 2048, 128),
+    ("long-large", 8, 32, 2048, 2048, 64),
+    ("wide-large", 8, 16, 2048, 2048, 128),
+    ("wide-8k", 2, 16, 8192, 8192, 128),
     ("ragged", 1, 3, 77, 77, 64),
     // A kernel that takes one length for the other is right on every shape above.
     ("cross", 1, 3, 45, 173, 64),
@@ -203,7 +206,7 @@ mod tests {
     fn named_shapes_match_the_design_table() {
         let mission: Shape = "mission".parse().unwrap();
         assert_eq!((mission.batch, mission.heads, mission.seq_q, mission.head_dim), (2, 8, 512, 64));
-        assert_eq!(Shape::all_named().len(), 18);
+        assert_eq!(Shape::all_named().len(), 24);
         let wide: Shape = "wide-causal".parse().unwrap();
         assert!(wide.causal && wide.head_dim == 128);
     }

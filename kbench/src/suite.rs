@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::shape::{Shape, UnknownShape};
+use crate::shape::{Distribution, Problem, Shape, UnknownShape};
 
 /// A suite file is wrong.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +102,10 @@ pub struct CorrectnessLimits {
     /// Largest mean kernel error, where that is limited.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel_mean: Option<f64>,
+    /// Largest kernel error on the other distributions, whatever the size of the output; without it they are held to
+    /// the usual limit relative to that size, and to no mean.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stress_max: Option<f64>,
     /// Largest mean end-to-end error.
     pub end_to_end_mean: f64,
     /// An element is bad when its end-to-end error exceeds this.
@@ -118,6 +122,7 @@ impl Default for CorrectnessLimits {
             kernel_max_f16: 0.01,
             kernel_max_e4m3: 0.06,
             kernel_mean: None,
+            stress_max: None,
             end_to_end_mean: 0.02,
             bad_element: 0.06,
             bad_share: 0.01,
@@ -172,6 +177,34 @@ pub struct PeerLimit {
     pub from_originals: Vec<String>,
     /// The peer that a user would otherwise call, e.g. `torch/default`.
     pub baseline: String,
+    /// Peers to measure besides PyTorch, where they are installed: `cudnn`, `fa3`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<String>,
+    /// The peer, e.g. `cudnn/fp8`, that a candidate's end-to-end error must not exceed on any timed shape.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_worse_than: Option<String>,
+}
+
+/// Shapes too large to be checked and timed like the others: the first seed only, against part of the reference.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LargeShapes {
+    /// Which.
+    pub shapes: Vec<String>,
+    /// Query rows that the float64 reference is computed for, spread over all heads.
+    pub reference_rows: u32,
+    /// Instead of [`Timing::rounds`].
+    pub rounds: u32,
+}
+
+/// How often a candidate's output must repeat, bit for bit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplayLimit {
+    /// Replays of a CUDA graph of one launch.
+    pub count: u32,
+    /// On which shapes, with the first seed.
+    pub shapes: Vec<String>,
 }
 
 /// What a profile must show; asked only when a profile was.
@@ -268,6 +301,12 @@ pub struct Suite {
     pub stress_shapes: Vec<String>,
     /// Shapes that are timed.
     pub time_shapes: Vec<String>,
+    /// Of these shapes, the large ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub large: Option<LargeShapes>,
+    /// Where and how often outputs must repeat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replays: Option<ReplayLimit>,
     /// Resource limits.
     pub resources: ResourceLimits,
     /// Correctness limits.
@@ -340,6 +379,7 @@ impl Suite {
                 return value("emulation.max_ctas", "must be at least 1");
             }
         }
+        self.validate_parts()?;
         let mut seen = std::collections::BTreeSet::new();
         for name in self.variant_names() {
             if !seen.insert(name) {
@@ -414,6 +454,53 @@ impl Suite {
             return value("timing", "rounds must be at least 8, and max_rounds at least rounds");
         }
         Ok(())
+    }
+
+    /// Tables that name some of the checked shapes.
+    fn validate_parts(&self) -> Result<(), SuiteError> {
+        let value = |key, why: &str| Err(SuiteError::Value { key, why: why.to_owned() });
+        let parts = [
+            ("large.shapes", self.large.as_ref().map(|large| &large.shapes)),
+            ("replays.shapes", self.replays.as_ref().map(|replays| &replays.shapes)),
+        ];
+        for (key, shapes) in parts {
+            let shapes = shapes.map(Vec::as_slice).unwrap_or_default();
+            shapes_of(key, shapes)?;
+            let unchecked = shapes.iter().find(|s| self.narrowed.is_empty() && !self.check_shapes.contains(s));
+            if let Some(shape) = unchecked {
+                return value(key, &format!("`{shape}` is not in check_shapes"));
+            }
+        }
+        if self.large.as_ref().is_some_and(|l| l.reference_rows == 0 || (l.rounds as usize) < crate::stats::MIN_ROUNDS)
+        {
+            return value("large", "reference_rows must be at least 1, and rounds at least 8");
+        }
+        if self.replays.as_ref().is_some_and(|replays| replays.count == 0) {
+            return value("replays.count", "must be at least 1");
+        }
+        Ok(())
+    }
+
+    /// The rules for a shape, if it is a large one.
+    pub fn large(&self, shape: &str) -> Option<&LargeShapes> {
+        self.large.as_ref().filter(|large| large.shapes.iter().any(|s| s == shape))
+    }
+
+    /// The seeds that a shape is run with.
+    pub fn seeds_on(&self, shape: &str) -> &[u64] {
+        if self.large(shape).is_some() { &self.seeds[..1] } else { &self.seeds }
+    }
+
+    /// Rounds before the first verdict on a shape.
+    pub fn rounds_on(&self, shape: &str) -> u32 {
+        self.large(shape).map_or(self.timing.rounds, |large| large.rounds)
+    }
+
+    /// How often the output on a problem must repeat.
+    pub fn replays_of(&self, problem: &Problem) -> Option<u32> {
+        let of_kind = problem.seed == self.seeds[0] && problem.distribution == Distribution::Normal;
+        let limit = self.replays.as_ref().filter(|limit| of_kind && limit.shapes.contains(&problem.shape.name))?;
+        Some(limit.count)
     }
 
     /// The resource limits of a variant.

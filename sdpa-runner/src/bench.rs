@@ -6,20 +6,23 @@ use std::fs::File;
 
 use anyhow::{Result, anyhow};
 use cudarc::driver::DriverError;
-use kbench::evidence::{AA_SUFFIX, Block, GpuState, Mode, Operands, Peers, QUANTISE_SUFFIX, Samples, TimingFailure};
+use kbench::evidence::{
+    AA_SUFFIX, Block, GpuState, Mode, Operands, PeerBackend, Peers, QUANTISE_SUFFIX, Samples, TimingFailure,
+};
 use kbench::job::{BenchJob, Event as JobEvent, Module};
 use kbench::judge::needs_more_rounds;
 use kbench::shape::{Distribution, Problem, Shape};
-use kbench::stats::shuffled;
+use kbench::stats::{median, shuffled};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 use crate::cuda::{Buffer, Event, Gpu, Graph, LoadedModule, POISON, explain, first_uuid};
+use crate::digest::Digester;
 use crate::events::{emit, progress};
 use crate::inputs::Inputs;
 use crate::launch::sha256_hex;
 use crate::nvml::Monitor;
-use crate::peers::Peer;
+use crate::peers::{Peer, PeerSubject};
 use crate::program::Program;
 use crate::workload::{Workload, load_echoed};
 
@@ -28,7 +31,7 @@ const REPLAYS: u32 = 1;
 /// A block of slow launches has fewer of them, so that the two arms of a round stay close in time.
 const BLOCK_TARGET_US: f64 = 10_000.0;
 /// But not fewer than this.
-const LEAST_LAUNCHES: u32 = 3;
+const LEAST_LAUNCHES: usize = 3;
 
 /// Runs the job and emits its samples.
 pub fn run(job: &BenchJob) -> Result<()> {
@@ -106,7 +109,9 @@ fn start_peers(job: &BenchJob, peers: &mut Peers) -> Vec<Peer> {
                 peers.versions.extend(peer.versions.clone());
                 running.push(peer);
             }
-            Err(error) => peers.deferred = Some(format!("{error:#}")),
+            Err(error) => {
+                peers.missing.insert(command.name.clone(), format!("{error:#}"));
+            }
         }
     }
     running
@@ -119,8 +124,11 @@ struct Subject<'m> {
     program: Program<'m>,
     /// Whether a launch begins with the quantiser.
     quantises: bool,
-    sets: Vec<(Workload, Vec<u8>)>,
+    /// Each with the digest of its verified output.
+    sets: Vec<(Workload, u64)>,
     outputs: Vec<Buffer>,
+    /// A digest for each output.
+    digests: Buffer,
     /// All launches of a block.
     graph: Option<Graph>,
     events: Vec<(Event, Event)>,
@@ -129,7 +137,7 @@ struct Subject<'m> {
 /// Whose turn it is.
 enum Turn {
     Variant { index: usize, name: String },
-    Peer { index: usize, name: String },
+    Peer { index: usize, subject: PeerSubject },
 }
 
 struct ShapeBench {
@@ -137,7 +145,9 @@ struct ShapeBench {
     modules: Vec<(Module, LoadedModule)>,
     problems: Vec<Problem>,
     inputs: Vec<Inputs>,
-    peer_subjects: Vec<(usize, String)>,
+    digester: Digester,
+    /// With the index of the process.
+    peer_subjects: Vec<(usize, PeerSubject)>,
 }
 
 impl ShapeBench {
@@ -149,7 +159,7 @@ impl ShapeBench {
         peers: &mut Peers,
         running: &mut [Peer],
     ) -> Result<ShapeBench> {
-        let seeds = job.suite.seeds.iter();
+        let seeds = job.suite.seeds_on(&shape.name).iter();
         let problems: Vec<Problem> =
             seeds.map(|&seed| Problem { shape: shape.clone(), seed, distribution: Distribution::Normal }).collect();
         let inputs: Vec<Inputs> = problems.iter().map(Inputs::of).collect();
@@ -165,15 +175,17 @@ impl ShapeBench {
         let mut peer_subjects = Vec::new();
         for (index, peer) in running.iter_mut().enumerate() {
             match load_peer(job, peer, &problems, &inputs) {
-                Ok(backends) => {
-                    let available = backends.iter().filter(|b| b.unavailable.is_none());
-                    peer_subjects.extend(available.map(|b| (index, b.subject.clone())));
+                Ok((backends, subjects)) => {
+                    peer_subjects.extend(subjects.into_iter().map(|subject| (index, subject)));
                     peers.backends.extend(backends);
                 }
-                Err(error) => peers.deferred = Some(format!("{error:#}")),
+                Err(error) => {
+                    peers.missing.insert(peer.name().to_owned(), format!("{error:#}"));
+                }
             }
         }
-        Ok(ShapeBench { shape: shape.clone(), modules, problems, inputs, peer_subjects })
+        let digester = Digester::new(gpu)?;
+        Ok(ShapeBench { shape: shape.clone(), modules, problems, inputs, digester, peer_subjects })
     }
 
     fn rounds(
@@ -196,10 +208,10 @@ impl ShapeBench {
             }
         }
         let turns = self.turns(job, &subjects);
-        let mut scratch = vec![0; self.shape.q_len() * 2];
         let mut silent = std::collections::BTreeSet::new();
         let timing = &job.suite.timing;
-        let mut planned = timing.rounds;
+        let first_rounds = job.suite.rounds_on(&self.shape.name);
+        let mut planned = first_rounds;
         let mut round = 0;
         while round < planned {
             progress(round as usize, planned as usize, &format!("timing {}", self.shape.name));
@@ -212,14 +224,16 @@ impl ShapeBench {
                                 shape: self.shape.name.clone(),
                                 subject: subjects[*index].name.clone(),
                             });
-                            subjects[*index].block(gpu, monitor, timing.warmup, &stamp, name, &mut scratch).map_err(
-                                |e| anyhow!("`{name}` on {} failed while timed: {}", self.shape.name, explain(e)),
-                            )?
+                            let warmup = timing.warmup;
+                            subjects[*index].block(gpu, &self.digester, monitor, warmup, &stamp, name).map_err(|e| {
+                                anyhow!("`{name}` on {} failed while timed: {}", self.shape.name, explain(e))
+                            })?
                         }
-                        Turn::Peer { name, .. } if silent.contains(name) => continue,
-                        Turn::Peer { index, name } => {
+                        Turn::Peer { subject, .. } if silent.contains(&subject.name) => continue,
+                        Turn::Peer { index, subject } => {
+                            let name = &subject.name;
                             emit(&JobEvent::Timing { shape: self.shape.name.clone(), subject: name.clone() });
-                            match peer_block(&mut running[*index], job, monitor, &stamp, name) {
+                            match peer_block(&mut running[*index], job, monitor, &stamp, subject) {
                                 Ok(block) => block,
                                 Err(error) => {
                                     // A peer's trouble is its own: it drops out, the rounds go on.
@@ -238,7 +252,7 @@ impl ShapeBench {
                 && planned < timing.max_rounds
                 && needs_more_rounds(&job.suite, samples, &self.shape.name)
             {
-                planned = (planned + timing.rounds).min(timing.max_rounds);
+                planned = (planned + first_rounds).min(timing.max_rounds);
             }
         }
         for subject in &subjects {
@@ -254,7 +268,7 @@ impl ShapeBench {
             let again = (subject.name == job.suite.control).then(|| format!("{}{AA_SUFFIX}", subject.name));
             std::iter::once(subject.name.clone()).chain(again).map(move |name| Turn::Variant { index, name })
         });
-        let peers = self.peer_subjects.iter().map(|(index, name)| Turn::Peer { index: *index, name: name.clone() });
+        let peers = self.peer_subjects.iter().cloned().map(|(index, subject)| Turn::Peer { index, subject });
         variants.chain(peers).collect()
     }
 
@@ -289,29 +303,36 @@ impl ShapeBench {
                 "the output on {} is not the verified one",
                 problem.id()
             );
-            sets.push((workload, bytes));
+            let digest = self.digester.verified(gpu, &output, &bytes)?;
+            sets.push((workload, digest));
         }
-        let launches = job.suite.timing.launches;
-        let outputs: Vec<Buffer> = (0..launches).map(|_| sets[0].0.output()).collect::<Result<_>>()?;
-        let events = (0..launches).map(|_| Ok((Event::new()?, Event::new()?))).collect::<Result<_>>()?;
+        let most = job.suite.timing.launches as usize;
         let suffix = if quantises { QUANTISE_SUFFIX } else { "" };
         let mut subject = Subject {
             name: format!("{}{suffix}", module.variant),
             program,
             quantises,
+            outputs: vec![sets[0].0.output()?],
             sets,
-            outputs,
+            digests: Digester::room(most)?,
             graph: None,
-            events,
+            events: vec![(Event::new()?, Event::new()?)],
         };
         let once = subject.time_once(gpu).map_err(|e| anyhow!("{}", explain(e)))?;
-        let launches = launches.min(((BLOCK_TARGET_US / once) as u32).max(LEAST_LAUNCHES)) as usize;
-        subject.outputs.truncate(launches);
-        subject.events.truncate(launches);
+        let launches = most.min(launches_within_target(once));
+        while subject.outputs.len() < launches {
+            subject.outputs.push(subject.sets[0].0.output()?);
+            subject.events.push((Event::new()?, Event::new()?));
+        }
         let graph = Graph::capture(gpu, || (0..launches).try_for_each(|i| subject.launch(gpu, i)));
         subject.graph = Some(graph.map_err(|e| anyhow!("{}", explain(e)))?);
         Ok(subject)
     }
+}
+
+/// How many launches a block has room for.
+fn launches_within_target(once_us: f64) -> usize {
+    ((BLOCK_TARGET_US / once_us) as usize).max(LEAST_LAUNCHES)
 }
 
 /// Which block is being timed.
@@ -352,11 +373,11 @@ impl Subject<'_> {
     fn block(
         &self,
         gpu: &Gpu,
+        digester: &Digester,
         monitor: Option<&Monitor>,
         warmup: u32,
         stamp: &Stamp,
         name: &str,
-        scratch: &mut [u8],
     ) -> Result<Block, DriverError> {
         let before = state(monitor);
         let us = match stamp.mode {
@@ -364,20 +385,18 @@ impl Subject<'_> {
             Mode::Kernel => self.time_graph(gpu)?,
         };
         let after = state(monitor);
-        let mut equal = true;
-        for (i, output) in self.outputs.iter().enumerate() {
-            output.read_into(scratch)?;
-            equal &= *scratch == *self.sets[i % self.sets.len()].1;
-        }
+        let digests = digester.of_all(gpu, &self.outputs, &self.digests)?;
+        let equal = digests.iter().zip(self.sets.iter().cycle()).all(|(digest, (_, verified))| digest == verified);
         Ok(stamp.block(name, us, [before, after], equal))
     }
 
     fn launch(&self, gpu: &Gpu, i: usize) -> Result<(), DriverError> {
         let workload = &self.sets[i % self.sets.len()].0;
-        if self.quantises {
-            self.program.quantise(gpu, workload)?;
+        let output = &self.outputs[i % self.outputs.len()];
+        match self.quantises {
+            true => self.program.attend_from_originals(gpu, workload, output),
+            false => self.program.attend(gpu, workload, output),
         }
-        self.program.attend(gpu, workload, &self.outputs[i % self.outputs.len()])
     }
 
     /// Microseconds of one warm launch.
@@ -440,25 +459,45 @@ impl Subject<'_> {
     }
 }
 
+/// Every backend of a peer on a shape, and those that are timed.
 fn load_peer(
     job: &BenchJob,
     peer: &mut Peer,
     problems: &[Problem],
     inputs: &[Inputs],
-) -> Result<Vec<kbench::evidence::PeerBackend>> {
+) -> Result<(Vec<PeerBackend>, Vec<PeerSubject>)> {
     let mut backends = peer.load(problems, inputs, &job.work_dir)?;
+    let mut timed = Vec::new();
     for backend in backends.iter_mut().filter(|b| b.unavailable.is_none()) {
-        let dir = BenchJob::output_dir(&job.work_dir, &backend.subject);
-        if let Err(error) = peer.write_output(&backend.subject, &problems[0], &dir) {
-            backend.unavailable = Some(format!("{error:#}"));
+        match prepare_peer(job, peer, &backend.subject, &problems[0]) {
+            Ok(subject) => timed.push(subject),
+            Err(error) => backend.unavailable = Some(format!("{error:#}")),
         }
     }
-    Ok(backends)
+    Ok((backends, timed))
 }
 
-fn peer_block(peer: &mut Peer, job: &BenchJob, monitor: Option<&Monitor>, stamp: &Stamp, name: &str) -> Result<Block> {
-    let timing = &job.suite.timing;
+/// Leaves the backend's output where the comparison finds it, and sizes its blocks.
+fn prepare_peer(job: &BenchJob, peer: &mut Peer, name: &str, problem: &Problem) -> Result<PeerSubject> {
+    let once = median(&peer.block(name, Mode::Call, LEAST_LAUNCHES as u32, 1, REPLAYS)?).unwrap_or(f64::NAN);
+    anyhow::ensure!(
+        once <= BLOCK_TARGET_US,
+        "not timed: one call takes {:.1} ms, longer than a whole block of the others",
+        once / 1000.0
+    );
+    peer.write_output(name, problem, &BenchJob::output_dir(&job.work_dir, name))?;
+    let launches = job.suite.timing.launches.min(launches_within_target(once) as u32);
+    Ok(PeerSubject { name: name.to_owned(), launches })
+}
+
+fn peer_block(
+    peer: &mut Peer,
+    job: &BenchJob,
+    monitor: Option<&Monitor>,
+    stamp: &Stamp,
+    subject: &PeerSubject,
+) -> Result<Block> {
     let before = state(monitor);
-    let us = peer.block(name, stamp.mode, timing.launches, timing.warmup, REPLAYS)?;
-    Ok(stamp.block(name, us, [before, state(monitor)], true))
+    let us = peer.block(&subject.name, stamp.mode, subject.launches, job.suite.timing.warmup, REPLAYS)?;
+    Ok(stamp.block(&subject.name, us, [before, state(monitor)], true))
 }

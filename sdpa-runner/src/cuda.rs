@@ -53,6 +53,20 @@ impl Gpu {
         Ok(Gpu { ordinal, stream, device })
     }
 
+    /// Launches a function that is no kernel of a record: CTAs and threads along x, and the addresses of its parameters.
+    ///
+    /// # Safety
+    /// The parameters are those that the function declares, and what they point to outlives the work on the stream.
+    pub unsafe fn launch(
+        &self,
+        function: sys::CUfunction,
+        [ctas, threads]: [u32; 2],
+        parameters: &mut [*mut c_void],
+    ) -> Result<(), DriverError> {
+        // SAFETY: by the caller; the parameters are copied during the call.
+        unsafe { result::launch_kernel(function, (ctas, 1, 1), (threads, 1, 1), 0, self.stream, parameters) }
+    }
+
     /// Waits for everything on the stream.
     pub fn synchronize(&self) -> Result<(), DriverError> {
         // SAFETY: the stream lives as long as self.
@@ -160,6 +174,11 @@ impl Buffer {
         Ok(buffer)
     }
 
+    /// Bytes, guards excepted.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
     /// Device address of the first byte.
     pub fn address(&self) -> u64 {
         self.base + GUARD_BYTES as u64
@@ -220,6 +239,20 @@ impl LoadedModule {
         Ok(LoadedModule { handle })
     }
 
+    /// Has the driver assemble PTX.
+    pub fn assembled(ptx: &str) -> Result<LoadedModule> {
+        let text = CString::new(ptx)?;
+        // SAFETY: the text ends with a zero and is read during the call.
+        let handle = unsafe { result::module::load_data(text.as_ptr().cast()) }.map_err(cause)?;
+        Ok(LoadedModule { handle })
+    }
+
+    /// A function by name; it must not outlive the module.
+    pub fn function(&self, name: &str) -> Result<sys::CUfunction> {
+        // SAFETY: the module is loaded.
+        unsafe { result::module::get_function(self.handle, CString::new(name)?) }.map_err(cause)
+    }
+
     /// The bytes of a global or constant symbol.
     pub fn symbol(&self, name: &str) -> Result<Vec<u8>> {
         // SAFETY: the module is loaded; the copy has the length that the driver gave.
@@ -272,19 +305,35 @@ pub struct Kernel<'m> {
     module: std::marker::PhantomData<&'m LoadedModule>,
 }
 
+/// When a kernel may start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// When what is ahead of it in the stream has ended.
+    InOrder,
+    /// As soon as the kernel ahead of it allows (programmatic dependent launch); it waits for that one's end by itself.
+    Early,
+}
+
 impl Kernel<'_> {
     /// Launches on the stream of `gpu`; `params` is the parameter struct's bytes. An error is one of the launch itself,
     /// not of what the kernel then does.
-    pub fn launch(&self, gpu: &Gpu, geometry: &Geometry, params: &mut [u8]) -> Result<(), DriverError> {
+    pub fn launch(&self, gpu: &Gpu, geometry: &Geometry, start: Start, params: &mut [u8]) -> Result<(), DriverError> {
+        use sys::CUlaunchAttributeID as Id;
         let mut arguments = [params.as_mut_ptr().cast::<c_void>()];
         let [grid_x, grid_y, grid_z] = geometry.grid;
-        let mut cluster = sys::CUlaunchAttribute {
-            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
-            pad: [0; 4],
-            value: sys::CUlaunchAttributeValue {
-                clusterDim: sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: geometry.cluster, y: 1, z: 1 },
-            },
+        let cluster = sys::CUlaunchAttributeValue {
+            clusterDim: sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: geometry.cluster, y: 1, z: 1 },
         };
+        let early = sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 };
+        let wanted = [
+            (geometry.cluster > 1, Id::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, cluster),
+            (start == Start::Early, Id::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, early),
+        ];
+        let mut attributes: Vec<sys::CUlaunchAttribute> = wanted
+            .into_iter()
+            .filter(|(is_wanted, ..)| *is_wanted)
+            .map(|(_, id, value)| sys::CUlaunchAttribute { id, pad: [0; 4], value })
+            .collect();
         let config = sys::CUlaunchConfig {
             gridDimX: grid_x,
             gridDimY: grid_y,
@@ -294,8 +343,8 @@ impl Kernel<'_> {
             blockDimZ: 1,
             sharedMemBytes: self.record.dynamic_smem_bytes,
             hStream: gpu.stream,
-            attrs: &mut cluster,
-            numAttrs: u32::from(geometry.cluster > 1),
+            attrs: attributes.as_mut_ptr(),
+            numAttrs: attributes.len() as u32,
         };
         // SAFETY: the one parameter of every entry function is a struct by value, copied during the call; whoever made
         // its bytes keeps the buffers that it points to until it has synchronised.

@@ -86,6 +86,8 @@ fn solve(job: &LaunchJob, module: &Module, problem: &Problem) -> Result<LaunchOu
         guards_intact: !outside,
         sampled_ctas: sample.map(|blocks| (blocks.len() as u32, grid[0] * grid[1])),
         findings: first.findings.iter().filter(|f| f.severity > Severity::Info).map(Finding::to_string).collect(),
+        entry: Some(record.entry.clone()),
+        replays: None,
     })
 }
 

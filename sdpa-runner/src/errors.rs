@@ -8,6 +8,9 @@ use half::f16;
 use kbench::evidence::{Errors, Operands};
 use kbench::job::{ErrorsJob, Event, Rows, output_file, rows_file};
 use kbench::shape::{Problem, Shape};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use sha2::{Digest, Sha256};
 
 use crate::events::{emit, progress};
 use crate::images;
@@ -28,10 +31,15 @@ pub fn run(job: &ErrorsJob) -> Result<()> {
         if outputs.is_empty() {
             continue;
         }
+        let sample = job.sampled.get(&problem.id()).map(|rows| sampled_rows(problem, *rows));
+        if let Some(sample) = &sample {
+            outputs.iter_mut().for_each(|(_, output)| output.keep_rows(&problem.shape, sample));
+        }
         let reference = Reference::of(problem, &outputs.iter().map(|(_, output)| output).collect::<Vec<_>>());
         let control = outputs.iter().find(|(subject, _)| **subject == job.control).map(|(_, output)| output);
         for (subject, output) in &outputs {
-            let errors = reference.errors(&problem.shape, output, control, job.bad_element);
+            let mut errors = reference.errors(&problem.shape, output, control, job.bad_element);
+            errors.sampled_rows.clone_from(&sample);
             emit(&Event::Compared { subject: (*subject).clone(), problem: problem.clone(), errors });
         }
     }
@@ -61,6 +69,35 @@ impl Output {
         };
         Ok(Some(Output { values, computed, operands }))
     }
+
+    /// Leaves every other row out.
+    fn keep_rows(&mut self, shape: &Shape, sample: &[[u32; 2]]) {
+        let mut kept = vec![false; self.computed.len()];
+        for [head, row] in sample {
+            let index = *head as usize * shape.seq_q as usize + *row as usize;
+            kept[index] = self.computed[index];
+        }
+        self.computed = kept;
+    }
+}
+
+/// Rows of a large problem that are compared, as head and row: of every head as many, drawn from a stream that the
+/// problem names, and the first and last row of the first and last head.
+fn sampled_rows(problem: &Problem, rows: u32) -> Vec<[u32; 2]> {
+    let shape = &problem.shape;
+    let heads = shape.batch_heads() as u32;
+    let name = format!("sdpa-sample/1 {}", problem.id());
+    let mut stream = ChaCha8Rng::from_seed(Sha256::digest(name.as_bytes()).into());
+    let ends = [0, heads - 1].into_iter().flat_map(|head| [[head, 0], [head, shape.seq_q - 1]]);
+    let mut sample: BTreeSet<[u32; 2]> = ends.collect();
+    for head in 0..heads {
+        for _ in 0..rows.div_ceil(heads) {
+            // The high word of a product: every row as likely as the others, to one part in 2^32.
+            let row = (u64::from(stream.next_u32()) * u64::from(shape.seq_q)) >> 32;
+            sample.insert([head, row as u32]);
+        }
+    }
+    sample.into_iter().collect()
 }
 
 fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
@@ -127,6 +164,7 @@ impl Reference {
             bad_share: 0.0,
             reference_amax: 0.0,
             from_control_max: control.map(|c| max_difference(shape, output, c)),
+            sampled_rows: None,
         };
         let mut worst = 0;
         let mut bad = 0u64;
@@ -221,6 +259,33 @@ mod tests {
         assert_eq!(reference.errors(&problem.shape, &output, None, 0.06).nan, 1);
         assert!(flags(&problem.shape, &[Rows { head: 2, first: 70, count: 8 }]).is_err());
         assert!(flags(&problem.shape, &[]).is_err());
+    }
+
+    #[test]
+    fn a_sample_is_the_same_every_time_and_covers_every_head() {
+        let problem = problem();
+        let sample = sampled_rows(&problem, 24);
+        assert_eq!(sample, sampled_rows(&problem, 24));
+        assert_ne!(sample, sampled_rows(&Problem { seed: 1, ..problem.clone() }, 24));
+        for head in 0..3 {
+            assert!(sample.iter().filter(|[h, _]| *h == head).count() >= 6, "{sample:?}");
+        }
+        assert!([[0, 0], [0, 76], [2, 0], [2, 76]].iter().all(|end| sample.contains(end)));
+        assert!(sample.iter().all(|[head, row]| *head < 3 && *row < 77));
+    }
+
+    #[test]
+    fn a_sample_leaves_the_other_rows_out_and_no_fault_within_it() {
+        let problem = problem();
+        let reference = reference(&problem);
+        let mut output = perfect(&problem, &reference);
+        output.values[64 * 5] = f16::NAN;
+        let mut without = output.clone();
+        without.keep_rows(&problem.shape, &[[0, 4], [1, 5]]);
+        let errors = reference.errors(&problem.shape, &without, None, 0.06);
+        assert_eq!((errors.elements, errors.nan), (128, 0));
+        output.keep_rows(&problem.shape, &[[0, 5]]);
+        assert_eq!(reference.errors(&problem.shape, &output, None, 0.06).nan, 1);
     }
 
     #[test]

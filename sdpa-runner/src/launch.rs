@@ -3,12 +3,13 @@
 
 use anyhow::{Context, Result};
 use cudarc::driver::DriverError;
-use kbench::evidence::LaunchOutcome;
+use kbench::evidence::{LaunchOutcome, Replays};
 use kbench::job::{Event, LaunchJob, output_file};
 use kbench::shape::Problem;
 use sha2::{Digest, Sha256};
 
-use crate::cuda::{Gpu, LoadedModule, POISON, explain};
+use crate::cuda::{Buffer, Gpu, Graph, LoadedModule, POISON, explain};
+use crate::digest::Digester;
 use crate::events::{emit, progress};
 use crate::inputs::Inputs;
 use crate::program::Program;
@@ -70,17 +71,53 @@ fn solve(
             guards_intact: workload.guards_intact(&output)?,
             sampled_ctas: None,
             findings: Vec::new(),
+            entry: Some(program.entry().to_owned()),
+            replays: None,
         };
         Ok((first, outcome))
     };
     Ok(match outcome() {
         Err(error) => Err(error),
-        Ok((bytes, outcome)) => {
+        Ok((bytes, mut outcome)) => {
+            if let Some(count) = job.replays.get(&problem.id()) {
+                match replay(gpu, &program, &workload, &output, &bytes, *count)? {
+                    Ok(replays) => outcome.replays = Some(replays),
+                    Err(error) => return Ok(Err(error)),
+                }
+            }
             let path = job.out_dir.join(output_file(problem));
             std::fs::write(&path, bytes).with_context(|| format!("failed to write `{}`", path.display()))?;
             Ok(outcome)
         }
     })
+}
+
+/// Replays a graph of one launch, each time into a poisoned output, and digests what every replay leaves. The inner
+/// result is the kernel's fault, the outer one ours.
+fn replay(
+    gpu: &Gpu,
+    program: &Program,
+    workload: &Workload,
+    output: &Buffer,
+    first: &[u8],
+    count: u32,
+) -> Result<Result<Replays, DriverError>> {
+    let digester = Digester::new(gpu)?;
+    let wanted = digester.verified(gpu, output, first)?;
+    let sums = Digester::room(count as usize)?;
+    let all = || -> Result<Vec<u64>, DriverError> {
+        let graph = Graph::capture(gpu, || program.attend(gpu, workload, output))?;
+        for slot in 0..count as usize {
+            workload.forget(gpu)?;
+            output.fill(gpu, POISON)?;
+            graph.launch(gpu)?;
+            digester.add(gpu, output, &sums, slot)?;
+        }
+        gpu.synchronize()?;
+        Digester::read(&sums)
+    };
+    let counted = |digests: Vec<u64>| digests.iter().filter(|digest| **digest != wanted).count() as u32;
+    Ok(all().map(|digests| Replays { count, different: counted(digests) }))
 }
 
 /// SHA-256 as lower-case hex.

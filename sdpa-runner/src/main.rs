@@ -3,6 +3,7 @@
 
 mod bench;
 mod cuda;
+mod digest;
 mod e4m3;
 mod emulate;
 mod errors;

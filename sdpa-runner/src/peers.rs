@@ -17,6 +17,15 @@ use serde_json::{Value, json};
 
 use crate::inputs::Inputs;
 
+/// A backend of a peer that is timed.
+#[derive(Clone, Debug)]
+pub struct PeerSubject {
+    /// `torch/flash`.
+    pub name: String,
+    /// Launches of a block.
+    pub launches: u32,
+}
+
 /// A running peer process.
 pub struct Peer {
     name: String,
@@ -44,9 +53,14 @@ impl Peer {
         let mut peer = Peer { name: command.name.clone(), child, stdin, stdout, versions: BTreeMap::new() };
         let hello = peer.ask(&json!({"op": "hello"}))?;
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let told = ["torch", "cudnn", "cuda", "python"].iter();
+        let told = ["torch", "cudnn", "cuda", "python", "cudnn_frontend", "flash_attn"].iter();
         peer.versions = told.filter_map(|key| Some(((*key).to_owned(), text(hello.get(*key)?)))).collect();
         Ok(peer)
+    }
+
+    /// Its name, e.g. `torch`.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Its process.

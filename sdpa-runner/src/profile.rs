@@ -48,6 +48,8 @@ pub fn run(job: &ProfileJob) -> Result<()> {
         guards_intact,
         sampled_ctas: None,
         findings: Vec::new(),
+        entry: Some(program.entry().to_owned()),
+        replays: None,
     };
     emit(&Event::Launched { outcome });
     Ok(())

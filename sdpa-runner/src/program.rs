@@ -8,7 +8,7 @@ use kbench::job::Module;
 use kbench::shape::Shape;
 use sdpa_kernel::hopper::{AttentionParams, Geometry, QuantiseParams, Sizes};
 
-use crate::cuda::{Buffer, Gpu, Kernel, LoadedModule};
+use crate::cuda::{Buffer, Gpu, Kernel, LoadedModule, Start};
 use crate::workload::Workload;
 
 /// An attention entry, and the quantiser where the entry takes what that makes.
@@ -53,13 +53,34 @@ impl<'m> Program<'m> {
         self.attention.record.workspace_bytes
     }
 
+    /// The attention entry's name.
+    pub fn entry(&self) -> &str {
+        &self.attention.record.entry
+    }
+
     /// Launches the attention entry.
     pub fn attend(&self, gpu: &Gpu, workload: &Workload, output: &Buffer) -> Result<(), DriverError> {
+        self.start_attention(gpu, workload, output, Start::InOrder)
+    }
+
+    /// Launches the quantiser, and the attention entry so that its beginning overlaps the quantiser's end.
+    pub fn attend_from_originals(&self, gpu: &Gpu, workload: &Workload, output: &Buffer) -> Result<(), DriverError> {
+        self.quantise(gpu, workload)?;
+        self.start_attention(gpu, workload, output, Start::Early)
+    }
+
+    fn start_attention(
+        &self,
+        gpu: &Gpu,
+        workload: &Workload,
+        output: &Buffer,
+        start: Start,
+    ) -> Result<(), DriverError> {
         let (record, shape) = (&self.attention.record, &self.shape);
         if self.operands() == Operands::RowMajor {
             let grid = [shape.seq_q.div_ceil(record.tile_q), shape.batch * shape.heads, 1];
             let geometry = Geometry { grid, threads: record.threads, cluster: 1 };
-            return self.attention.launch(gpu, &geometry, &mut workload.params(output).to_bytes());
+            return self.attention.launch(gpu, &geometry, start, &mut workload.params(output).to_bytes());
         }
         let [q, k, v, scales, ..] = workload.addresses();
         let params = AttentionParams {
@@ -72,7 +93,7 @@ impl<'m> Program<'m> {
             tile_q: record.tile_q,
         };
         let geometry = params.sizes.attention_geometry(record.tile_q, record.threads, self.multiprocessors);
-        self.attention.launch(gpu, &geometry, &mut params.to_bytes())
+        self.attention.launch(gpu, &geometry, start, &mut params.to_bytes())
     }
 
     /// Launches the quantiser, where there is one.
@@ -82,7 +103,7 @@ impl<'m> Program<'m> {
         let params =
             QuantiseParams { sources, images: [q, k, v], scales, seq_q: self.shape.seq_q, seq_kv: self.shape.seq_kv };
         let geometry = sizes(&self.shape).quantise_geometry(kernel.record.threads);
-        kernel.launch(gpu, &geometry, &mut params.to_bytes())
+        kernel.launch(gpu, &geometry, Start::InOrder, &mut params.to_bytes())
     }
 }
 

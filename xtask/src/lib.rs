@@ -10,6 +10,7 @@ pub mod files;
 pub mod inspect;
 pub mod layout;
 pub mod ncu;
+pub mod peers;
 pub mod plan;
 pub mod profile;
 pub mod ptxas;

@@ -49,6 +49,9 @@ impl Plan {
     pub fn of(mut suite: Suite, changes: &Changes) -> Result<Plan> {
         apply(&mut suite, changes);
         suite.validate()?;
+        if let Some(name) = crate::peers::unknown(&suite) {
+            bail!("peers.also: unknown peer `{name}`: use cudnn or fa3");
+        }
         let variants = suite.variant_names().map(|name| resolve(&suite, name)).collect::<Result<_>>()?;
         Ok(Plan { suite, variants })
     }
@@ -115,6 +118,9 @@ fn apply(suite: &mut Suite, changes: &Changes) {
         suite.narrowed.push(format!("only {} was run; run without {option}", shapes.join(", ")));
         suite.time_shapes.retain(|s| shapes.contains(s));
         suite.stress_shapes.retain(|s| shapes.contains(s));
+        if let Some(replays) = &mut suite.replays {
+            replays.shapes.retain(|s| shapes.contains(s));
+        }
         if suite.time_shapes.is_empty() {
             suite.time_shapes.clone_from(&shapes);
         }

@@ -1,5 +1,6 @@
 //! `sanitize`: compute-sanitizer's tools over launches of every variant. Without a GPU or the tool it is deferred.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -99,14 +100,17 @@ fn run_tool(runner: &Runner, tool: &str, module: &Module, scratch: &Path) -> Res
     command.push(report.display().to_string());
     command.extend(runner.command.clone());
     let wrapped = Runner { command, logs: runner.logs.clone() };
-    let problem = |shape: &str| Ok(Problem { shape: shape.parse()?, seed: 0, distribution: Distribution::Normal });
-    let problems = SHAPES.iter().map(|s| problem(s)).collect::<Result<Vec<_>>>()?;
+    let problem = |shape: &str, distribution| Ok(Problem { shape: shape.parse()?, seed: 0, distribution });
+    let mut problems = SHAPES.iter().map(|s| problem(s, Distribution::Normal)).collect::<Result<Vec<_>>>()?;
+    // A kernel may take another path where logits are wide.
+    problems.push(problem("ragged-causal", Distribution::Large)?);
     let planned = problems.len();
     let job = LaunchJob {
         module: module.clone(),
         problems,
         out_dir: scratch.to_owned(),
         executor: Executor::Gpu,
+        replays: BTreeMap::new(),
         max_ctas: None,
     };
     let mut good = 0;

@@ -10,11 +10,12 @@ use kbench::decision::{Decision, decide};
 use kbench::evidence::{
     CheckedCase, Checks, Device, EMULATOR, Environment, Errors, GpuState, LaunchOutcome, Peers, Samples, TimingFailure,
 };
-use kbench::job::{BenchJob, ErrorsJob, Event, Executor, Job, LaunchJob, Module, PeerCommand};
+use kbench::job::{BenchJob, ErrorsJob, Event, Executor, Job, LaunchJob, Module};
 use kbench::judge::{Evidence, emulated_problems, judge, problems};
 use kbench::profile::Profile;
 use kbench::report::{Format, RunView, headline, html, markdown_file, render};
 use kbench::shape::{Distribution, Problem};
+use kbench::suite::Suite;
 use sdpa_kernel::registry::Variant;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,7 @@ use crate::cubin::sha256_hex;
 use crate::environment::{self, SourceState};
 use crate::inspect::earlier_runs;
 use crate::layout::Layout;
+use crate::peers;
 use crate::plan::Plan;
 use crate::profile::{Subjects, profile};
 use crate::run_dir::RunDir;
@@ -305,11 +307,8 @@ impl Work<'_> {
         if self.builds.built.is_empty() {
             return Some("nothing was built; see the build gates".to_owned());
         }
-        if let Some(arch) = self.arch()
-            && let Some(variant) = self.plan.variants.iter().find(|v| !runs_on(v, &arch))
-        {
-            let (name, own) = (&variant.name, variant.family.arch().unwrap_or_default());
-            return Some(format!("`{name}` is compiled for {own} and this device is {arch}; run on a Hopper GPU"));
+        if let Some(why) = self.arch().and_then(|arch| not_for_this_device(&self.plan.variants, &arch)) {
+            return Some(why);
         }
         match self.executor {
             Some(_) => None,
@@ -328,6 +327,13 @@ impl Work<'_> {
             None => self.why_nothing_is_checked(),
         }
     }
+}
+
+/// Why a device of this architecture can run no case, as "why; remedy": a variant is made for another.
+fn not_for_this_device(variants: &[Variant], arch: &str) -> Option<String> {
+    let variant = variants.iter().find(|v| !runs_on(v, arch))?;
+    let (name, own) = (&variant.name, variant.family.arch().unwrap_or_default());
+    Some(format!("`{name}` is compiled for {own} and this device is {arch}; run on a Hopper GPU"))
 }
 
 /// Runs every variant on every problem, then compares all outputs with float64 attention in another process.
@@ -392,6 +398,7 @@ fn launch_all(
             problems: left.to_vec(),
             out_dir: out_dir.to_owned(),
             executor,
+            replays: replays(&work.plan.suite, module, left),
             max_ctas: work.plan.suite.emulation.as_ref().map(|e| e.max_ctas),
         };
         let silence = if executor == Executor::Emulator { EMULATION_SILENCE } else { LAUNCH_SILENCE };
@@ -427,6 +434,13 @@ fn launch_all(
     Ok(outcomes)
 }
 
+/// How often each problem is launched again: those that the suite says, by candidates.
+fn replays(suite: &Suite, module: &Module, problems: &[Problem]) -> BTreeMap<String, u32> {
+    let is_candidate = suite.candidates.iter().any(|c| c.variant == module.variant);
+    let of = |p: &Problem| Some((p.id(), suite.replays_of(p)?));
+    problems.iter().filter(|_| is_candidate).filter_map(of).collect()
+}
+
 /// Errors by subject and problem id.
 type ErrorsByCase = BTreeMap<(String, String), Errors>;
 
@@ -438,12 +452,14 @@ fn compare_outputs(
     problems: &[Problem],
 ) -> Result<(ErrorsByCase, Option<String>)> {
     let step = Step::begin(name, problems.len() as u64);
+    let suite = &work.plan.suite;
     let outputs = subjects.iter().map(|s| ((*s).to_owned(), BenchJob::output_dir(work.scratch, s)));
     let job = ErrorsJob {
         problems: problems.to_vec(),
         outputs: outputs.collect(),
         operands: work.builds.built.iter().map(|b| (b.record.variant.clone(), b.record.operands())).collect(),
         control: work.plan.suite.control.clone(),
+        sampled: problems.iter().filter_map(|p| Some((p.id(), suite.large(&p.shape.name)?.reference_rows))).collect(),
         bad_element: work.plan.suite.correctness.bad_element,
     };
     let mut errors = BTreeMap::new();
@@ -475,7 +491,7 @@ fn bench(work: &Work, layout: &Layout, options: &Options, checks: &Checks) -> Re
         suite: suite.clone(),
         modules: work.modules(),
         verified: verified_outputs(checks),
-        peers: if wanted { vec![torch_command(layout)] } else { Vec::new() },
+        peers: if wanted { peers::commands(layout, suite) } else { Vec::new() },
         work_dir: work.scratch.to_owned(),
         order_seed: jiff::Timestamp::now().as_nanosecond() as u64,
     };
@@ -550,11 +566,6 @@ fn verified_outputs(checks: &Checks) -> BTreeMap<String, BTreeMap<String, String
     verified
 }
 
-fn torch_command(layout: &Layout) -> PeerCommand {
-    let script = layout.peers().join("torch_sdpa.py").display().to_string();
-    PeerCommand { name: "torch".to_owned(), argv: vec!["python3".to_owned(), "-u".to_owned(), script] }
-}
-
 fn add_peer_errors(work: &Work, peers: &mut Peers) -> Result<()> {
     let suite = &work.plan.suite;
     let subjects: std::collections::BTreeSet<&str> =
@@ -586,4 +597,21 @@ fn conclude(plan: &Plan, run: RunDir, environment: &Environment, evidence: &Evid
     run.seal()?;
     let complete = evidence.checks.deferred.is_none() && evidence.samples.deferred.is_none();
     Ok(Outcome { run, decision, report, complete })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sdpa_kernel::registry::find;
+
+    #[test]
+    fn a_device_that_a_variant_is_not_made_for_defers_with_a_remedy() {
+        let variants = ["stage2", "hopper"].map(|name| find(name).unwrap());
+        let why = not_for_this_device(&variants, "sm_89").unwrap();
+        assert_eq!(why, "`hopper` is compiled for sm_90a and this device is sm_89; run on a Hopper GPU");
+        assert_eq!(not_for_this_device(&variants, "sm_90"), None);
+        assert_eq!(not_for_this_device(&variants[..1], "sm_89"), None);
+        // Not a later chip either: sm_90a code runs on nothing else.
+        assert!(not_for_this_device(&variants, "sm_100").is_some());
+    }
 }

@@ -12,7 +12,8 @@ const P_FORMAT_E4M3: u32 = 1;
 /// stress shapes with every other distribution on the first seed.
 pub fn problems(suite: &Suite) -> Vec<Problem> {
     let gated = suite.check().into_iter().flat_map(|shape| {
-        suite.seeds.iter().map(move |&seed| Problem { shape: shape.clone(), seed, distribution: Distribution::Normal })
+        let seeds = suite.seeds_on(&shape.name).iter();
+        seeds.map(move |&seed| Problem { shape: shape.clone(), seed, distribution: Distribution::Normal })
     });
     let stress = suite.stress().into_iter().flat_map(|shape| {
         let others = Distribution::ALL.into_iter().filter(|d| *d != Distribution::Normal);
@@ -89,6 +90,7 @@ fn judge_variant(suite: &Suite, builds: &Builds, checks: &Checks, variant: &str)
         gates.push(not_emulated(&subject("seen on a GPU"), suite));
         gates.push(findings_gate(&subject("emulator's checks"), &cases));
     }
+    gates.extend(replay_gate(&subject("deterministic"), suite, variant, emulated, &cases));
     let has_output: Vec<&CheckedCase> = cases.iter().copied().filter(|c| c.errors.is_some()).collect();
     if has_output.is_empty() {
         return gates;
@@ -170,6 +172,36 @@ fn rule_gate(subject: &Subject, cases: &[&CheckedCase]) -> Gate {
     }
 }
 
+/// Candidates that the suite wants replayed: every replay must leave the bytes of the first launch.
+fn replay_gate(
+    subject: &Subject,
+    suite: &Suite,
+    variant: &str,
+    emulated: bool,
+    cases: &[&CheckedCase],
+) -> Option<Gate> {
+    let limit = suite.replays.as_ref().filter(|_| suite.candidates.iter().any(|c| c.variant == variant))?;
+    let threshold = format!("{} replays equal to the first launch, on each of {}", limit.count, limit.shapes.len());
+    if emulated {
+        return Some(subject.deferred(&threshold, "emulated only", "run on a machine with an NVIDIA GPU"));
+    }
+    let planned = problems(suite).into_iter().filter(|p| suite.replays_of(p).is_some());
+    let mut replayed = 0;
+    for problem in planned {
+        let case = cases.iter().find(|c| c.launch.problem == problem);
+        let Some(replays) = case.and_then(|c| c.launch.replays).filter(|r| r.count >= limit.count) else {
+            return Some(subject.holds(&problem.id(), "not replayed that often", &threshold, false));
+        };
+        if replays.different > 0 {
+            let measured = format!("{} of {} replays differ", replays.different, replays.count);
+            return Some(subject.holds(&problem.id(), &measured, &threshold, false));
+        }
+        replayed += 1;
+    }
+    let measured = format!("all equal on {replayed} shapes");
+    Some(subject.holds("", &measured, &threshold, replayed > 0))
+}
+
 fn error_gates(suite: &Suite, variant: &str, cases: &[&CheckedCase], e4m3: bool) -> Vec<Gate> {
     let subject = |figure| Subject { variant, kind: Kind::Correctness, figure };
     let limits: &CorrectnessLimits = &suite.correctness;
@@ -191,7 +223,16 @@ fn error_gates(suite: &Suite, variant: &str, cases: &[&CheckedCase], e4m3: bool)
     }
     if !stress.is_empty() {
         let relative = |e: &Errors| (e.kernel_max / e.reference_amax.max(1.0), kernel_limit);
-        gates.push(Worst::over(&stress, relative).gate(&subject("kernel error max, relative, other distributions")));
+        gates.push(match limits.stress_max {
+            None => Worst::over(&stress, relative).gate(&subject("kernel error max, relative, other distributions")),
+            Some(limit) => {
+                Worst::over(&stress, |e| (e.kernel_max, limit)).gate(&subject("kernel error max, other distributions"))
+            }
+        });
+        if let (Some(limit), Some(_)) = (limits.kernel_mean, limits.stress_max) {
+            let gate = Worst::over(&stress, |e| (e.kernel_mean, limit));
+            gates.push(gate.gate(&subject("kernel error mean, other distributions")));
+        }
     }
     if let Some(limit) = suite.max_difference(variant) {
         let figure = |e: &Errors| (e.from_control_max.unwrap_or(f64::NAN), limit);
@@ -294,6 +335,60 @@ mod tests {
         assert_eq!(failed(&suite), [""; 0]);
         suite.correctness.kernel_mean = Some(0.003);
         assert_eq!(failed(&suite), ["kernel error mean"]);
+    }
+
+    #[test]
+    fn other_distributions_are_held_to_absolute_limits_where_a_suite_has_them() {
+        let mut suite = testing::suite();
+        let checks = break_case("small", |c| {
+            let errors = c.errors.as_mut().unwrap();
+            (errors.kernel_max, errors.kernel_mean, errors.reference_amax) = (0.07, 0.004, 40.0);
+        });
+        let failed = |suite: &Suite| {
+            let gates = judge_checks(suite, &testing::evidence().builds, &checks);
+            gates.into_iter().filter(|g| g.state == State::Fail).map(|g| g.figure).collect::<Vec<_>>()
+        };
+        assert_eq!(failed(&suite), [""; 0], "0.07 of 40");
+        suite.correctness.stress_max = Some(0.06);
+        assert_eq!(failed(&suite), ["kernel error max, other distributions"]);
+        suite.correctness.kernel_mean = Some(0.003);
+        assert_eq!(failed(&suite), ["kernel error max, other distributions", "kernel error mean, other distributions"]);
+    }
+
+    #[test]
+    fn every_replay_must_leave_the_same_bytes() {
+        let mut suite = testing::suite();
+        let limit = crate::suite::ReplayLimit { count: 1000, shapes: vec!["mission".into(), "wide".into()] };
+        suite.replays = Some(limit);
+        let state = |checks: &Checks| {
+            let gates = judge_checks(&suite, &testing::evidence().builds, checks);
+            let own: Vec<_> = gates.iter().filter(|g| g.figure == "deterministic").collect();
+            assert_eq!((own.len(), own[0].variant.as_str()), (1, "new"), "of candidates alone");
+            own[0].state.word().to_owned()
+        };
+        let replayed = |count, different| {
+            let mut checks = testing::evidence().checks;
+            let replays = Some(crate::evidence::Replays { count, different });
+            checks.cases.iter_mut().for_each(|c| c.launch.replays = replays);
+            checks
+        };
+        assert_eq!(state(&testing::evidence().checks), "FAIL", "nothing was replayed");
+        assert_eq!(state(&replayed(999, 0)), "FAIL");
+        assert_eq!(state(&replayed(1000, 1)), "FAIL");
+        assert_eq!(state(&replayed(1000, 0)), "PASS");
+        let mut partly = replayed(1000, 0);
+        partly.cases.retain(|c| c.launch.problem.shape.name != "wide");
+        assert_eq!(state(&partly), "FAIL");
+        let emulated = Checks { device: Some(EMULATOR.into()), ..replayed(1000, 0) };
+        assert_eq!(state(&emulated), "DEFERRED");
+    }
+
+    #[test]
+    fn a_large_shape_is_checked_with_the_first_seed_alone() {
+        let mut suite = testing::suite();
+        suite.large = Some(crate::suite::LargeShapes { shapes: vec!["wide".into()], reference_rows: 64, rounds: 8 });
+        assert_eq!(problems(&suite).len(), 2 * 2 + 1 + 5);
+        assert_eq!((suite.rounds_on("wide"), suite.rounds_on("mission")), (8, 16));
     }
 
     #[test]

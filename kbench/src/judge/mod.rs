@@ -9,6 +9,7 @@ mod resources;
 mod timing;
 
 pub use correctness::{correctness_pattern, emulated_problems, judge_checks, problems};
+pub use peers::judge_peer_errors;
 pub use performance::{Comparison, compare, judge_samples, needs_more_rounds, paired_blocks, paired_rounds};
 pub use profile::judge_profile;
 pub use resources::judge_builds;
@@ -38,6 +39,7 @@ pub struct Evidence {
 pub fn judge(suite: &Suite, evidence: &Evidence) -> Vec<Gate> {
     let mut gates = judge_builds(suite, &evidence.builds);
     gates.extend(judge_checks(suite, &evidence.builds, &evidence.checks));
+    gates.extend(judge_peer_errors(suite, &evidence.checks, &evidence.peers));
     gates.extend(judge_samples(suite, &evidence.builds, &evidence.samples, &evidence.peers));
     gates.extend(judge_profile(suite, evidence));
     gates.extend(narrowed_gates(suite));
@@ -92,6 +94,8 @@ pub(crate) mod testing {
             check_shapes: vec!["mission".into(), "ragged-causal".into(), "wide".into()],
             stress_shapes: vec!["small".into()],
             time_shapes: vec!["mission".into()],
+            large: None,
+            replays: None,
             resources: ResourceLimits { max_registers: 120, max_shared_kib: 48, max_spill_bytes: 0 },
             correctness: Default::default(),
             max_difference_from_control: None,
@@ -173,6 +177,7 @@ pub(crate) mod testing {
             bad_share: 0.0001,
             reference_amax: 2.0,
             from_control_max: Some(0.0),
+            sampled_rows: None,
         }
     }
 
@@ -240,6 +245,8 @@ pub(crate) mod testing {
                     guards_intact: true,
                     sampled_ctas: None,
                     findings: vec![],
+                    entry: None,
+                    replays: None,
                 },
                 errors: Some(errors()),
             })

@@ -132,15 +132,15 @@ fn percent(share: f64) -> String {
 }
 
 /// Rounds are added while a gate is open, so it is looked at more than once: each look gets its share of the 5%.
-pub(super) fn gate_level(suite: &Suite) -> f64 {
-    let looks = suite.timing.max_rounds.div_ceil(suite.timing.rounds.max(1)).max(1);
+pub(super) fn gate_level(suite: &Suite, shape: &str) -> f64 {
+    let looks = suite.timing.max_rounds.div_ceil(suite.rounds_on(shape).max(1)).max(1);
     1.0 - 0.05 / f64::from(looks)
 }
 
 /// Blocks dropped for throttling leave a selected rest; beyond this share there is no verdict.
 const MAX_DROPPED_SHARE: f64 = 0.25;
 /// The widest interval of the control against itself where the margin of the gate is smaller than this.
-pub(super) const LEAST_NOISE_LIMIT: f64 = 0.02;
+const LEAST_NOISE_LIMIT: f64 = 0.02;
 
 fn relative_gate(suite: &Suite, samples: &Samples, variant: &str, limit: &PerformanceLimit) -> Gate {
     let figure = format!("latency reduction on {}", limit.shape);
@@ -184,7 +184,7 @@ pub(super) fn not_timed(
 }
 
 /// The first subject over the second, if the rounds allow a verdict; else why not. The noise of the run is that of the
-/// control against itself, whatever is compared.
+/// control against itself, whatever is compared; it must be smaller than the margin that the verdict has.
 pub(super) fn settled_ratio(
     suite: &Suite,
     samples: &Samples,
@@ -192,7 +192,7 @@ pub(super) fn settled_ratio(
     shape: &str,
     margin: f64,
 ) -> Result<Interval, String> {
-    let level = gate_level(suite);
+    let level = gate_level(suite, shape);
     let aa_name = format!("{}{AA_SUFFIX}", suite.control);
     for subject in [variant, against, &suite.control, &aa_name] {
         let blocks =
@@ -210,6 +210,12 @@ pub(super) fn settled_ratio(
         Some(why) => Err(why),
         None => Ok(ratio),
     }
+}
+
+/// How far an interval is from a bound that it does not hold, as a share of the bound: noise of that size would not move
+/// it to the other side.
+pub(super) fn distance(interval: Interval, bound: f64) -> f64 {
+    f64::max(bound - interval.high, interval.low - bound) / bound
 }
 
 /// Which side of `bound` the whole interval is on; smaller is better.
@@ -249,13 +255,10 @@ fn absolute_gates(suite: &Suite, samples: &Samples, variant: &str) -> Vec<Gate> 
         if let Some(deferred) = not_timed(suite, samples, &subject, &threshold, &limit.shape) {
             return deferred;
         }
-        if let Err(why) = settled_ratio(suite, samples, [variant, &suite.control], &limit.shape, LEAST_NOISE_LIMIT) {
-            return subject.with_state("kernel time", "", &threshold, State::Inconclusive { why });
-        }
         let of = |b: &&Block| b.shape == limit.shape && b.mode == Mode::Kernel && b.subject == variant;
         let usable = samples.blocks.iter().filter(of).filter(|b| b.rejected().is_none());
         let against_one: Vec<(f64, f64)> = usable.filter_map(|b| Some((median(&b.us)?, 1.0))).collect();
-        match paired_ratio_at(&against_one, gate_level(suite)) {
+        match paired_ratio_at(&against_one, gate_level(suite, &limit.shape)) {
             None => subject.with_state(
                 "kernel time",
                 "",
@@ -263,6 +266,10 @@ fn absolute_gates(suite: &Suite, samples: &Samples, variant: &str) -> Vec<Gate> 
                 State::Inconclusive { why: "too few rounds".to_owned() },
             ),
             Some(us) => {
+                let margin = distance(us, limit.max_p50_us);
+                if let Err(why) = settled_ratio(suite, samples, [variant, &suite.control], &limit.shape, margin) {
+                    return subject.with_state("kernel time", "", &threshold, State::Inconclusive { why });
+                }
                 let [at, low, high] = [us.estimate, us.low, us.high].map(significant);
                 let measured = format!("{at} us [{low}, {high}]");
                 subject.with_state("kernel time", &measured, &threshold, side_of(us, limit.max_p50_us))
@@ -342,6 +349,25 @@ mod tests {
     fn ratios_never_cross_rounds() {
         let blocks = [testing::block("new", 0, Mode::Kernel, 80.0), testing::block("old", 1, Mode::Kernel, 100.0)];
         assert!(paired_blocks(&blocks, "mission", Mode::Kernel, "new", "old").is_empty());
+    }
+
+    #[test]
+    fn noise_forbids_a_verdict_that_is_closer_to_the_bound_than_the_noise_is_wide() {
+        let mut noisy = testing::samples(100.0, 80.0);
+        for block in noisy.blocks.iter_mut().filter(|b| b.subject == "old#aa") {
+            let factor = if block.round % 2 == 0 { 1.02 } else { 0.98 };
+            block.us.iter_mut().for_each(|us| *us *= factor);
+        }
+        let state = |max_p50_us| {
+            let mut suite = testing::suite();
+            let device = "NVIDIA L4".to_owned();
+            suite.absolute = vec![crate::suite::AbsoluteLimit { device, shape: "mission".into(), max_p50_us }];
+            absolute_gates(&suite, &noisy, "new").remove(0).state
+        };
+        assert_eq!(state(160.0), State::Pass);
+        assert_eq!(state(40.0), State::Fail);
+        assert!(matches!(state(82.0), State::Inconclusive { why } if why.contains("wider than the margin")));
+        assert!(matches!(state(79.0), State::Inconclusive { .. }));
     }
 
     #[test]

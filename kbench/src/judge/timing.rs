@@ -18,6 +18,7 @@ pub fn judge_timing(suite: &Suite, builds: &Builds, samples: &Samples, peers: &P
     let mut gates: Vec<Gate> =
         suite.variant_names().filter(built).flat_map(|variant| variant_gates(suite, samples, variant)).collect();
     gates.extend(peer_gate(suite, samples, peers));
+    gates.extend(missing_peer_gates(peers));
     gates
 }
 
@@ -104,6 +105,16 @@ fn peer_gate(suite: &Suite, samples: &Samples, peers: &Peers) -> Option<Gate> {
     Some(subject.holds(&suite.time_shapes.join(", "), &measured, RULE, true))
 }
 
+/// A peer that is not installed, or that failed, is a deferral of its own beside those that ran.
+fn missing_peer_gates(peers: &Peers) -> impl Iterator<Item = Gate> + '_ {
+    peers.missing.iter().map(|(name, text)| {
+        let figure = format!("{name} measured in this run");
+        let subject = Subject { variant: "peers", kind: Kind::Peers, figure: &figure };
+        let (why, remedy) = split_remedy(text);
+        subject.deferred("on every timed shape", why, remedy)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,5 +170,16 @@ mod tests {
         let absent = Peers { deferred: Some("torch is not installed; pip install torch".into()), ..wanted };
         assert_eq!(state(&absent).as_deref(), Some("DEFERRED"));
         assert_eq!(state(&Peers::default()), None);
+        let missing = [("fa3".to_owned(), "flash_attn_interface is not installed; build it".to_owned())];
+        let gates = judge_timing(
+            &suite,
+            &testing::evidence().builds,
+            &samples,
+            &Peers { missing: missing.into(), ..Peers::default() },
+        );
+        let of_peers: Vec<_> = gates.iter().filter(|g| g.variant == "peers").collect();
+        assert_eq!(of_peers.len(), 1);
+        assert_eq!(of_peers[0].figure, "fa3 measured in this run");
+        assert_eq!(of_peers[0].state.to_string(), "DEFERRED (flash_attn_interface is not installed; build it)");
     }
 }

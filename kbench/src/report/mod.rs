@@ -8,6 +8,7 @@ mod profile;
 mod roofline;
 mod speedups;
 mod svg;
+mod targets;
 mod timing;
 mod two_runs;
 
@@ -72,6 +73,7 @@ pub fn render(view: &RunView, format: Format) -> String {
             let _ = writeln!(text, "{heading}\n\n{}\n", body.trim_end());
         }
     };
+    section("Targets", table(format, targets::rows(view, &comparisons)));
     section("Summary", table(format, summary(view, &comparisons)));
     section("Other input distributions", table(format, stress(view)));
     section("Peers", table(format, peers(view, &comparisons)));
@@ -211,11 +213,18 @@ fn summary_row(view: &RunView, comparisons: &[Comparison], variant: &str, shape:
         call: of(Mode::Call),
     };
     let head_dim = shape.parse::<crate::shape::Shape>().map_or(64, |s| s.head_dim);
-    let build = view.evidence.builds.get(variant, &view.suite.arch).and_then(|b| b.entry(head_dim));
+    // What ran, where something did: a module may have several entries for one head dimension.
+    let ran = row.cases.iter().find_map(|c| c.launch.entry.as_deref());
+    let entry = |arch: &str| view.evidence.builds.get(variant, arch)?.entry_named(ran, head_dim);
+    let build = entry(&view.suite.arch);
     let timed_arch = view.evidence.samples.device.as_ref().map(|d| d.arch());
-    let timed = timed_arch.and_then(|arch| view.evidence.builds.get(variant, &arch)?.entry(head_dim));
+    let timed = timed_arch.and_then(|arch| entry(&arch));
     let built = |figure: &dyn Fn(&crate::evidence::EntryBuild) -> String| build.map_or("-".to_owned(), figure);
     let checked = row.cases.iter().filter(|c| c.errors.is_some()).count();
+    // A large shape has one seed, and part of its rows.
+    let sampled = row.cases.iter().find_map(|c| c.errors.as_ref()?.sampled_rows.as_ref());
+    let sampled = sampled.map_or(String::new(), |rows| format!(", {} rows", rows.len()));
+    let planned = view.suite.seeds_on(shape).len();
     let not_finite: u64 = row.cases.iter().filter_map(|c| c.errors.as_ref()).map(|e| e.nan + e.inf).sum();
     let time = |c: Option<&Comparison>| c.map_or("-".to_owned(), |c| significant(c.time_us.p50));
     vec![
@@ -228,7 +237,7 @@ fn summary_row(view: &RunView, comparisons: &[Comparison], variant: &str, shape:
         },
         built(&|e| significant(f64::from(e.resources.static_smem_bytes + e.launch.dynamic_smem_bytes) / 1024.0)),
         built(&|e| (e.resources.spill_store_bytes + e.resources.spill_load_bytes).to_string()),
-        if row.cases.is_empty() { "-".to_owned() } else { format!("{checked}/{}", view.suite.seeds.len()) },
+        if row.cases.is_empty() { "-".to_owned() } else { format!("{checked}/{planned}{sampled}") },
         if checked == 0 { "-".to_owned() } else { not_finite.to_string() },
         worst(&row.cases, |e| e.kernel_max),
         worst(&row.cases, |e| e.end_to_end_mean),
@@ -257,7 +266,8 @@ fn ratio_cell(comparison: &Comparison, control: &str) -> String {
 }
 
 fn stress(view: &RunView) -> Vec<Vec<String>> {
-    let mut rows = vec![strings(&["variant", "distribution", "cases", "NaN+Inf", "kernel err max / max(1, |ref|)"])];
+    let mut rows = vec![strings(&["variant", "distribution", "cases", "NaN+Inf", "kernel err max", "mean"])];
+    rows[0].push("max / max(1, |ref|)".to_owned());
     for variant in view.suite.variant_names() {
         let mut by_distribution: BTreeMap<Distribution, Vec<&CheckedCase>> = BTreeMap::new();
         for case in view.evidence.checks.cases.iter().filter(|c| c.variant == variant) {
@@ -271,6 +281,8 @@ fn stress(view: &RunView) -> Vec<Vec<String>> {
                 distribution.name().to_owned(),
                 format!("{}/{}", errors.len(), cases.len()),
                 errors.iter().map(|e| e.nan + e.inf).sum::<u64>().to_string(),
+                worst(&cases, |e| e.kernel_max),
+                worst(&cases, |e| e.kernel_mean),
                 worst(&cases, |e| e.kernel_max / e.reference_amax.max(1.0)),
             ]
         }));
@@ -284,6 +296,7 @@ fn peers(view: &RunView, comparisons: &[Comparison]) -> Vec<Vec<String>> {
         "shape",
         "ran",
         "e2e err max",
+        "e2e err mean",
         "kernel us p50",
         "call us p50",
         "time / control (kernel)",
@@ -303,6 +316,7 @@ fn peers(view: &RunView, comparisons: &[Comparison]) -> Vec<Vec<String>> {
             backend.shape.clone(),
             ran,
             backend.errors.as_ref().map_or("-".to_owned(), |e| significant(e.end_to_end_max)),
+            backend.errors.as_ref().map_or("-".to_owned(), |e| significant(e.end_to_end_mean)),
             time(Mode::Kernel),
             time(Mode::Call),
             of(Mode::Kernel).map_or("-".to_owned(), |c| ratio_cell(c, &view.suite.control)),
@@ -401,12 +415,15 @@ mod testing {
     use crate::judge::{judge, testing};
 
     pub fn with_view<T>(evidence: &Evidence, look: impl FnOnce(&RunView) -> T) -> T {
-        let suite = testing::suite();
-        let gates = judge(&suite, evidence);
-        let decision = decide(&suite, &gates, &evidence.checks, &evidence.samples);
+        with_view_of(&testing::suite(), evidence, look)
+    }
+
+    pub fn with_view_of<T>(suite: &Suite, evidence: &Evidence, look: impl FnOnce(&RunView) -> T) -> T {
+        let gates = judge(suite, evidence);
+        let decision = decide(suite, &gates, &evidence.checks, &evidence.samples);
         let device = evidence.samples.device.clone();
         let environment = Environment { started: "2026-11-21T00:00:00Z".into(), device, ..Environment::default() };
-        let (suite, gates, decision, environment) = (&suite, &gates, &decision, &environment);
+        let (gates, decision, environment) = (&gates, &decision, &environment);
         look(&RunView { name: "run", suite, evidence, gates, decision, environment })
     }
 }
@@ -430,6 +447,39 @@ mod tests {
         for cell in ["96", "33", "2/2", "0.002", "0.081", "79.96", "(1.250x)"] {
             assert!(row.contains(cell), "`{cell}` is not in {row}");
         }
+    }
+
+    #[test]
+    fn a_sampled_shape_says_how_many_rows_were_compared() {
+        let mut evidence = testing::evidence();
+        let mut suite = testing::suite();
+        suite.large = Some(crate::suite::LargeShapes { shapes: vec!["wide".into()], reference_rows: 2, rounds: 8 });
+        evidence.checks.cases.retain(|c| c.launch.problem.shape.name != "wide" || c.launch.problem.seed == 0);
+        for case in evidence.checks.cases.iter_mut().filter(|c| c.launch.problem.shape.name == "wide") {
+            case.errors.as_mut().unwrap().sampled_rows = Some(vec![[0, 0], [3, 7]]);
+        }
+        let text = super::testing::with_view_of(&suite, &evidence, |view| render(view, Format::Table));
+        let row = text.lines().find(|l| l.starts_with("│ new") && l.contains("wide")).unwrap();
+        assert!(row.contains("1/1, 2 rows"), "{row}");
+    }
+
+    #[test]
+    fn the_registers_are_those_of_the_entry_that_ran() {
+        let mut evidence = testing::evidence();
+        let record = evidence.builds.records.iter_mut().find(|b| b.variant == "new").unwrap();
+        let mut second = record.entries[0].clone();
+        (second.launch.entry, second.resources.registers) = ("sdpa_fwd_d64_wide".into(), 111);
+        record.entries.insert(1, second);
+        let on_mission = |c: &&mut CheckedCase| c.variant == "new" && c.launch.problem.shape.name == "mission";
+        for case in evidence.checks.cases.iter_mut().filter(on_mission) {
+            case.launch.entry = Some("sdpa_fwd_d64_wide".into());
+        }
+        let text = rendered(&evidence, Format::Table);
+        let registers = |shape: &str| {
+            let row = text.lines().find(|l| l.starts_with("│ new") && l.contains(shape)).unwrap();
+            row.split('┆').nth(2).unwrap().trim().to_owned()
+        };
+        assert_eq!([registers("mission"), registers("ragged-causal")], ["111 / 111", "96 / 96"]);
     }
 
     #[test]

@@ -217,6 +217,10 @@ fn tables(view: &RunView, comparisons: &[Comparison]) -> String {
     if let Some(why) = &view.evidence.checks.deferred {
         let _ = writeln!(html, "<p>{}</p>", not_measured("Correctness was not checked", why));
     }
+    let targets = super::targets::rows(view, comparisons);
+    if targets.len() > 1 {
+        html.push_str(&table("Targets", &cells(targets)));
+    }
     html.push_str(&table("Summary", &cells(super::summary(view, comparisons))));
     for (title, rows) in [
         ("Times of every subject", super::times(comparisons)),
@@ -229,6 +233,9 @@ fn tables(view: &RunView, comparisons: &[Comparison]) -> String {
     }
     if let (true, Some(why)) = (view.evidence.peers.wanted, &view.evidence.peers.deferred) {
         let _ = writeln!(html, "<p>{}</p>", not_measured("Peers were not measured", why));
+    }
+    for (name, why) in &view.evidence.peers.missing {
+        let _ = writeln!(html, "<p>{}</p>", not_measured(&format!("The peer {name} was not measured"), why));
     }
     html
 }

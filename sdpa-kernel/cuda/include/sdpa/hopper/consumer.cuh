@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "sdpa/hopper/fragment.cuh"
+#include "sdpa/hopper/half_products.cuh"
 #include "sdpa/hopper/params.h"
 #include "sdpa/hopper/scheduler.cuh"
 #include "sdpa/hopper/scores_f32.cuh"
@@ -60,14 +61,17 @@ class Consumer {
     ptx::mbarrier_wait(shared_.barriers.q_full, RingPosition<1>{item.round}.full_parity());
     const int first_place = skip_unseen_tiles(item, rows);
     sums.clear();
-    // Where few keys decide a row, errors of P do not average out, and the largest come to stand in the output.
-    const bool is_wide = !Scores::serves(logit_scale);
     RowPair log2_bias;
-    if (is_wide || rows.fewest_keys < kKeysThatAverage) {
-      ScoresF32<kExactKeys> softmax(logit_scale);
-      const int passes = is_wide || rows.fewest_keys < kKeysThatSuffice ? 2 : 1;
+    if (logit_scale > kWidestPairScale) {
+      Exact softmax(logit_scale);
       for (int place = first_place; place < item.key_tiles; place += Traits::kKeyGroups) {
-        run_tile_exactly(item, rows, place, passes, softmax, sums);
+        run_tile_in_half_precision(item, rows, place, softmax, sums);
+      }
+      log2_bias = {softmax.log2_bias(0), softmax.log2_bias(1)};
+    } else if (!Scores::serves(logit_scale) || rows.fewest_keys < kKeysThatAverage) {
+      Exact softmax(logit_scale);
+      for (int place = first_place; place < item.key_tiles; place += Traits::kKeyGroups) {
+        run_tile_exactly(item, rows, place, softmax, sums);
       }
       log2_bias = {softmax.log2_bias(0), softmax.log2_bias(1)};
     } else {
@@ -83,9 +87,15 @@ class Consumer {
   }
 
  private:
-  static constexpr int kKeysThatAverage = 192;  // to a mean error below 0.003, by code
-  static constexpr int kKeysThatSuffice = 64;   // to a largest error below 0.06, with P rounded to e4m3
-  static constexpr int kExactKeys = 64;  // FP32 scores of so many keys take the registers of FP16 ones of a whole tile
+  // As many at a time as there are registers for: 32 with three consumers at D=128, 64 otherwise.
+  static constexpr int kExactKeys = Traits::kConsumerRegisters < 2 * Traits::kOutRegisters + 40 ? 32 : 64;
+  using Exact = ScoresF32<kExactKeys>;
+  // Where few keys decide a row, errors of P do not average out: from so many on, the mean error stays below 0.003 by
+  // code, also where the last keys weigh most.
+  static constexpr int kKeysThatAverage = 256;
+  // FP8 wgmma aligns products to the largest and keeps 13 bits of fraction: logits in the tens then have errors in the
+  // hundredths, and so has P.
+  static constexpr float kWidestPairScale = 0.5f;
 
   struct Rows {
     int first;        // of this warpgroup
@@ -134,28 +144,49 @@ class Consumer {
     arrive(shared_.barriers.v_empty[at.slot()]);
   }
 
-  // The same for rows where errors of P do not average out, in FP32 and by parts of the tile. The second pass, where
-  // there is one, keeps what rounding P to e4m3 loses as a second e4m3 number and multiplies it as well. It repeats
-  // everything, because registers are scarcer here than time; it finds the reference in place, so its rescaling is by
-  // one.
-  __device__ void run_tile_exactly(const WorkItem& item, const Rows& rows, int place, int passes,
-                                   ScoresF32<kExactKeys>& softmax, Accumulator<Traits>& sums) {
-    using Exact = ScoresF32<kExactKeys>;
+  // The same for rows where errors of P do not average out, in FP32 and by parts of the tile. What rounding P to e4m3
+  // loses is kept as a second e4m3 number and multiplied as well.
+  __device__ void run_tile_exactly(const WorkItem& item, const Rows& rows, int place, Exact& softmax,
+                                   Accumulator<Traits>& sums) {
     const Position at{tiles_.count + place};
+    const int tile = item.key_tiles - 1 - place;
 #pragma unroll 1
-    for (int step = 0; step < passes * kTileKeys / kExactKeys; ++step) {
-      const int part = step % (kTileKeys / kExactKeys);
-      const bool is_second_pass = step >= kTileKeys / kExactKeys;
-      if ((item.key_tiles - 1 - place) * kTileKeys + part * kExactKeys >= rows.most_keys) continue;
-      Exact::Fragment scores;
+    for (int part = 0; part < kTileKeys / kExactKeys; ++part) {
+      if (tile * kTileKeys + part * kExactKeys >= rows.most_keys) continue;
+      typename Exact::Fragment scores;
       compute_scores<Exact>(at, part, scores);
-      mask_if_needed<Exact>(rows, item.key_tiles - 1 - place, part, scores);
+      mask_if_needed<Exact>(rows, tile, part, scores);
       sums.rescale(softmax.move_reference(Exact::largest(scores)));
       softmax.exponentiate(scores);
-      Exact::Probabilities p;
-      Exact::extract(scores, p);
-      if (is_second_pass) Exact::extract(scores, p);
-      add_values<Exact>(at, part, p, sums);
+      typename Exact::Probabilities high, low;
+      Exact::extract(scores, high);
+      Exact::pack(scores, low);
+      add_values_of_pair(at, part, high, low, sums);
+    }
+    arrive(shared_.barriers.k_empty[at.slot()]);
+    arrive(shared_.barriers.v_empty[at.slot()]);
+  }
+
+  // The same for logits so wide that FP8 wgmma loses what decides a row: both products by FP16 mma with FP32 sums, each
+  // warp on its own 16 rows. Slow, and rarely needed.
+  __device__ void run_tile_in_half_precision(const WorkItem& item, const Rows& rows, int place, Exact& softmax,
+                                             Accumulator<Traits>& sums) {
+    const Position at{tiles_.count + place};
+    const int tile = item.key_tiles - 1 - place;
+    ptx::mbarrier_wait(shared_.barriers.k_full[at.slot()], at.full_parity());
+    ptx::mbarrier_wait(shared_.barriers.v_full[at.slot()], at.full_parity());
+    const uint8_t* q = shared_.q[row_group_];
+    const uint8_t* k = shared_.k[at.slot()];
+    const uint8_t* v = shared_.v[at.slot()].rows;
+#pragma unroll 1
+    for (int part = 0; part < kTileKeys / kExactKeys; ++part) {
+      if (tile * kTileKeys + part * kExactKeys >= rows.most_keys) continue;
+      typename Exact::Fragment scores = {};
+      HalfProducts<Traits::kHeadDim>::add_scores(q, k, part * kExactKeys, scores);
+      mask_if_needed<Exact>(rows, tile, part, scores);
+      sums.rescale(softmax.move_reference(Exact::largest(scores)));
+      softmax.exponentiate(scores);
+      HalfProducts<Traits::kHeadDim>::add_values(v, part * kExactKeys, scores, sums.values, sums.row_sum);
     }
     arrive(shared_.barriers.k_empty[at.slot()]);
     arrive(shared_.barriers.v_empty[at.slot()]);
@@ -173,7 +204,18 @@ class Consumer {
   __device__ void add_values(const Position& at, int part, typename Softmax::Probabilities& p,
                              Accumulator<Traits>& sums) {
     float tile[Traits::kTileRegisters];
-    issue_values<Softmax>(at, part, p, tile);
+    issue_values<Softmax, false>(at, part, p, tile);
+    ptx::wgmma_wait<0>();
+    ptx::pin_registers(tile);
+    sums.add(tile);
+  }
+
+  __device__ void add_values_of_pair(const Position& at, int part, typename Exact::Probabilities& high,
+                                     typename Exact::Probabilities& low, Accumulator<Traits>& sums) {
+    float tile[Traits::kTileRegisters];
+    ptx::pin_registers(low);
+    issue_values<Exact, false>(at, part, high, tile);
+    issue_values<Exact, true>(at, part, low, tile);
     ptx::wgmma_wait<0>();
     ptx::pin_registers(tile);
     sums.add(tile);
@@ -195,7 +237,8 @@ class Consumer {
     ptx::wgmma_commit();
   }
 
-  template <class Softmax>
+  // To `tile`, or added to what an issue before this one leaves there.
+  template <class Softmax, bool kAdds>
   __device__ void issue_values(const Position& at, int part, typename Softmax::Probabilities& p,
                                float (&tile)[Traits::kTileRegisters]) {
     ptx::mbarrier_wait(shared_.barriers.v_full[at.slot()], at.full_parity());
@@ -203,7 +246,7 @@ class Consumer {
         ptx::matrix_descriptor<ptx::Swizzle::k128Bytes>(&shared_.v[at.slot()]), part * Softmax::kKeys);
     ptx::pin_registers(p);
     ptx::wgmma_fence();
-    ptx::wgmma_values<false>(p, v, tile);
+    ptx::wgmma_values<kAdds>(p, v, tile);
 #pragma unroll
     for (int step = 1; step < Softmax::kKeys / 32; ++step) {
       ptx::wgmma_values<true>(p + 4 * step, ptx::advance_descriptor(v, step * 32), tile);

@@ -13,7 +13,7 @@ import warnings
 from torch import nn
 
 __version__ = "2.11.0+fake"
-float16, uint8 = "float16", "uint8"
+float16, float32, float8_e4m3fn, uint8 = "float16", "float32", "float8_e4m3fn", "uint8"
 clock_ms = 0.0
 forced = None
 recording = None
@@ -27,8 +27,47 @@ class Tensor:
         assert math.prod(shape) == math.prod(self.shape)
         return Tensor(self.data, shape)
 
-    def to(self, device):
+    def to(self, device_or_type):
         return self
+
+    def float(self):
+        return self
+
+    def abs(self):
+        return self
+
+    def amax(self, dim=None):
+        return self
+
+    def transpose(self, one, other):
+        order = list(self.shape)
+        order[one], order[other] = order[other], order[one]
+        return Tensor(self.data, order)
+
+    def stride(self):
+        return tuple(math.prod(self.shape[at + 1 :]) for at in range(len(self.shape)))
+
+    def data_ptr(self):
+        return id(self)
+
+    # Scales change nothing here: every byte of the result still says which input set it came from.
+    def __mul__(self, other):
+        return self
+
+    def __rtruediv__(self, other):
+        return self
+
+    def __truediv__(self, other):
+        return self
+
+    def __getitem__(self, places):
+        return self
+
+    def __gt__(self, other):
+        return self
+
+    def __float__(self):
+        return 2.0
 
     def contiguous(self):
         return self
@@ -41,6 +80,22 @@ class Tensor:
 
     def tobytes(self):
         return self.data
+
+
+def ones(shape, dtype, device):
+    return Tensor(b"", shape)
+
+
+def empty(size, dtype, device):
+    return Tensor(b"", (size,))
+
+
+def empty_like(tensor):
+    return Tensor(b"", tensor.shape)
+
+
+def where(condition, one, other):
+    return one
 
 
 def frombuffer(data, dtype, count, offset):
@@ -92,6 +147,8 @@ class CUDAGraph:
 
 
 class Stream:
+    cuda_stream = 7
+
     def wait_stream(self, other):
         pass
 

@@ -56,6 +56,21 @@ __device__ __forceinline__ void pin_registers(uint32_t (&registers)[kCount]) {
 #define SDPA_F32X4(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define SDPA_B32X4(d, i) "+r"(d[i]), "+r"(d[i + 1]), "+r"(d[i + 2]), "+r"(d[i + 3])
 
+// d [64 x 32] (+)= a [64 x 32] . b [32 x 32]^T, both from shared memory.
+template <bool kAccumulate>
+__device__ __forceinline__ void wgmma_m64n32k32_ss(uint64_t a, uint64_t b, float (&d)[16]) {
+  asm volatile(
+      "{\n"
+      ".reg .pred accumulate;\n"
+      "setp.ne.b32 accumulate, %18, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n32k32.f32.e4m3.e4m3 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
+      "%16, %17, accumulate, 1, 1;\n"
+      "}\n"
+      : SDPA_F32X4(d, 0), SDPA_F32X4(d, 4), SDPA_F32X4(d, 8), SDPA_F32X4(d, 12)
+      : "l"(a), "l"(b), "n"(kAccumulate ? 1 : 0));
+}
+
 // d [64 x 64] (+)= a [64 x 32] . b [64 x 32]^T, both from shared memory.
 template <bool kAccumulate>
 __device__ __forceinline__ void wgmma_m64n64k32_ss(uint64_t a, uint64_t b, float (&d)[32]) {
@@ -134,6 +149,11 @@ __device__ __forceinline__ void wgmma_m64n136k32_rs(const uint32_t* a, uint64_t 
 #undef SDPA_B32X4
 
 // Overloads that let a kernel name the shape by its accumulator.
+template <bool kAccumulate>
+__device__ __forceinline__ void wgmma_scores(uint64_t q, uint64_t k, float (&scores)[16]) {
+  wgmma_m64n32k32_ss<kAccumulate>(q, k, scores);
+}
+
 template <bool kAccumulate>
 __device__ __forceinline__ void wgmma_scores(uint64_t q, uint64_t k, float (&scores)[32]) {
   wgmma_m64n64k32_ss<kAccumulate>(q, k, scores);
