@@ -12,3 +12,4 @@ pub mod selftest;
 pub mod shape;
 pub mod stats;
 pub mod suite;
+pub mod tune;

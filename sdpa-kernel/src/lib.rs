@@ -4,3 +4,4 @@
 pub mod abi;
 pub mod hopper;
 pub mod registry;
+pub mod space;

@@ -100,7 +100,8 @@ pub fn build_all(layout: &Layout, toolchain: &Toolchain, variants: &[Variant], a
     Ok(set)
 }
 
-fn build_one(
+/// Builds one variant, or takes it from the cache. The inner error is the compiler's.
+pub fn build_one(
     layout: &Layout,
     toolchain: &Toolchain,
     variant: &Variant,

@@ -41,6 +41,11 @@ impl Step {
         self.bar.set_message(what.to_owned());
     }
 
+    /// What is being done, at the place where it is.
+    pub fn message(&self, what: &str) {
+        self.bar.set_message(what.to_owned());
+    }
+
     /// A line above the bar.
     pub fn note(&self, line: &str) {
         self.bar.suspend(|| eprintln!("{line}"));

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use kbench::decision::decide;
 use kbench::gate::significant;
 use kbench::judge::judge;
@@ -10,8 +10,10 @@ use kbench::report::{
     Differences, Format, HistoryPoint, PastRun, RunView, differences, headline, html, markdown_file, render, speedups,
     two_runs,
 };
+use kbench::tune::render as render_search;
 
 use crate::run_dir::RunDir;
+use crate::tune;
 
 /// How a report is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -24,9 +26,22 @@ pub enum ReportFormat {
     Html,
 }
 
+/// Whether a run is a search and nothing else: `tune` writes no gates.
+fn is_search(run: &RunDir) -> bool {
+    tune::is_in(run) && !run.path.join("gates.json").exists()
+}
+
 /// The report of a whole run.
 pub fn report(path: &Path, format: ReportFormat) -> Result<String> {
     let run = RunDir::open(path)?;
+    if is_search(&run) {
+        let tuned = tune::result(&run)?;
+        return match format {
+            ReportFormat::Table => Ok(render_search(&tuned, false)),
+            ReportFormat::Md => Ok(render_search(&tuned, true)),
+            ReportFormat::Html => bail!("a search has no page; use --format table or md"),
+        };
+    }
     let earlier = || earlier_runs(&run, &run.suite()?.name);
     match format {
         ReportFormat::Table => with_view(&run, |view| format!("{}\n{}", render(view, Format::Table), headline(view))),
@@ -60,6 +75,12 @@ fn with_view<T>(run: &RunDir, look: impl FnOnce(&RunView) -> T) -> Result<T> {
 pub fn verify(path: &Path) -> Result<Vec<String>> {
     let run = RunDir::open(path)?;
     let mut faults = run.differences()?;
+    if tune::is_in(&run) {
+        faults.extend(tune::verify(&run)?);
+    }
+    if is_search(&run) {
+        return Ok(faults);
+    }
     let (suite, evidence) = (run.suite()?, run.evidence()?);
     faults.extend(crate::profile::faults(&run, &evidence));
     let (_, recorded_gates, recorded_decision) = run.judgement()?;
@@ -118,6 +139,13 @@ fn history_line(path: &Path) -> Result<String> {
     let run = RunDir::open(path)?;
     if !run.is_whole() {
         return Ok(format!("{}  interrupted; continue it with --resume", run.name()));
+    }
+    if is_search(&run) {
+        let tuned = tune::result(&run)?;
+        let winner = tuned
+            .winner
+            .map_or("no winner".to_owned(), |w| format!("winner {} {} us", w.name, significant(w.figures.p50_us)));
+        return Ok(format!("{}  {}  {winner}", run.name(), tuned.device.as_deref().unwrap_or("no GPU")));
     }
     let past = past_run(&run)?;
     let device = past.device.as_deref().unwrap_or("no GPU");

@@ -19,4 +19,5 @@ pub mod runner;
 pub mod sanitize;
 pub mod selftest;
 pub mod toolchain;
+pub mod tune;
 pub mod validate;

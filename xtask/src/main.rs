@@ -16,6 +16,7 @@ use xtask::layout::Layout;
 use xtask::plan::{Changes, Plan, suite_names};
 use xtask::run_dir::RunDir;
 use xtask::sanitize::Sanitizing;
+use xtask::tune::{TuneArgs, Tuning, with_winner, with_winner_of};
 use xtask::validate::{DeviceChoice, Options, Outcome, PeerChoice, validate};
 use xtask::{dist, doctor, inspect, sanitize, selftest, toolchain};
 
@@ -92,6 +93,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Search the toggles for a faster variant.
+    Tune(TuneArgs),
     /// Print the report of a run.
     Report {
         /// The run directory.
@@ -164,6 +167,12 @@ struct ValidateArgs {
     /// Profile control and candidates with Nsight Compute, and gate what it says.
     #[arg(long)]
     ncu: bool,
+    /// Search the toggles first, and judge the winner as one more candidate.
+    #[arg(long, conflicts_with_all = ["all", "resume"])]
+    tune: bool,
+    /// Judge the winner of a finished search as one more candidate.
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["all", "resume", "tune"])]
+    tuned: Option<PathBuf>,
     /// Continue an interrupted run.
     #[arg(long, conflicts_with_all = ["out", "shapes", "seeds", "iters", "warmup", "smoke"])]
     resume: Option<PathBuf>,
@@ -211,7 +220,15 @@ impl MeasuringArgs {
     }
 
     fn options(&self, resume: Option<PathBuf>, ncu: bool) -> Options {
-        Options { device: self.device, peers: self.peers, out: self.out.clone(), resume, time: true, ncu }
+        Options {
+            device: self.device,
+            peers: self.peers,
+            out: self.out.clone(),
+            resume,
+            time: true,
+            ncu,
+            attachments: Vec::new(),
+        }
     }
 }
 
@@ -256,6 +273,7 @@ fn run(layout: &Layout) -> Result<u8> {
             })
         }
         Command::Ncu { variants, against, shape, out, json } => run_ncu(layout, variants, &against, &shape, out, json),
+        Command::Tune(args) => run_tune(layout, &args),
         Command::Sanitize { variants, json } => run_sanitize(layout, &variants, json),
         Command::Report { run, format } => {
             say(&inspect::report(&run, format)?)?;
@@ -354,9 +372,30 @@ fn run_validate(layout: &Layout, args: &ValidateArgs) -> Result<u8> {
         None => Plan::read(layout, &args.suite, &args.measuring.changes(args.smoke))?,
         Some(path) => Plan::of(RunDir::open(path)?.suite()?, &Changes::default())?,
     };
-    let outcome = validate(layout, &plan, &args.measuring.options(args.resume.clone(), args.ncu))?;
+    let mut options = args.measuring.options(args.resume.clone(), args.ncu);
+    let plan = match &args.tuned {
+        Some(run) => with_winner_of(run, plan, &mut options)?,
+        None if args.tune => with_winner(layout, plan, &mut options)?,
+        None => plan,
+    };
+    let outcome = validate(layout, &plan, &options)?;
     show(&outcome, args.measuring.json)?;
     Ok(outcome.decision.counts.exit_status(args.allow_deferred))
+}
+
+fn run_tune(layout: &Layout, args: &TuneArgs) -> Result<u8> {
+    match args.run(layout)? {
+        Tuning::Deferred(why) => {
+            print(args.json, &json!({"deferred": why}), || format!("DEFERRED ({why})"))?;
+            Ok(EXIT_DEFERRED)
+        }
+        Tuning::Ran(ran) => {
+            print(args.json, &json!({"run": ran.run.path, "result": ran.tuned}), || {
+                format!("{}\nevidence: {}", ran.report, ran.run.path.display())
+            })?;
+            Ok(ran.exit_status())
+        }
+    }
 }
 
 fn show(outcome: &Outcome, json: bool) -> Result<()> {
@@ -412,8 +451,15 @@ fn run_ncu(
     };
     let candidates = named.into_iter().filter(|variant| variant != against).collect();
     let plan = Plan::profiling(against, candidates, shape)?;
-    let options =
-        Options { device: DeviceChoice::Auto, peers: PeerChoice::None, out, resume: None, time: false, ncu: true };
+    let options = Options {
+        device: DeviceChoice::Auto,
+        peers: PeerChoice::None,
+        out,
+        resume: None,
+        time: false,
+        ncu: true,
+        attachments: Vec::new(),
+    };
     let outcome = validate(layout, &plan, &options)?;
     let profiled = xtask::profile::Profiled::of(&outcome.run)?;
     print(json, &profiled, || format!("{}\nevidence: {}", profiled.text, outcome.run.path.display()))?;

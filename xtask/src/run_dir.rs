@@ -129,6 +129,13 @@ impl RunDir {
         write_whole(&target.join("build.json"), serde_json::to_string_pretty(record)?.as_bytes())
     }
 
+    /// Copies a file of another run under its own name.
+    pub fn keep_file(&self, file: &Path) -> Result<()> {
+        let bytes = std::fs::read(file).with_context(|| format!("failed to read `{}`", file.display()))?;
+        let name = file.file_name().with_context(|| format!("`{}` is no file", file.display()))?;
+        write_whole(&self.path.join(name), &bytes)
+    }
+
     /// Hashes every file and writes the manifest: from now on the run is whole.
     pub fn seal(&self) -> Result<()> {
         self.write_json(MANIFEST, &self.hashes()?)

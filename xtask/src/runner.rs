@@ -16,6 +16,9 @@ use crate::layout::Layout;
 /// How long a process may stay after its last word, or after it closed its output without one.
 const LEAVE: Duration = Duration::from_secs(10);
 
+/// The variable by which CUDA shows a process some of the GPUs.
+pub const VISIBLE_DEVICES: &str = "CUDA_VISIBLE_DEVICES";
+
 /// How a job ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
@@ -41,6 +44,13 @@ impl Runner {
     pub fn locate(layout: &Layout, logs: &Path) -> Result<Runner> {
         let program = if layout.is_dist() { layout.root.join("sdpa-runner") } else { build(layout)? };
         Ok(Runner { command: vec![program.display().to_string()], logs: logs.to_owned() })
+    }
+
+    /// The same runner, to which only one GPU is visible: an ordinal or unique id as CUDA takes them.
+    pub fn on_gpu(&self, gpu: &str) -> Runner {
+        let mut command = vec!["env".to_owned(), format!("{VISIBLE_DEVICES}={gpu}")];
+        command.extend(self.command.clone());
+        Runner { command, logs: self.logs.clone() }
     }
 
     /// Runs a job. `on_event` sees every event; `silence` is how long the runner may say nothing.

@@ -37,9 +37,9 @@ const EMULATION_SILENCE: Duration = Duration::from_secs(300);
 /// A launch, with its upload and read-back, is done long before this; a kernel that hangs is not.
 const LAUNCH_SILENCE: Duration = Duration::from_secs(60);
 /// The float64 reference of the largest shape on two slow cores.
-const REFERENCE_SILENCE: Duration = Duration::from_secs(300);
+pub(crate) const REFERENCE_SILENCE: Duration = Duration::from_secs(300);
 /// One round of blocks, slow baselines and a peer's first load included.
-const BENCH_SILENCE: Duration = Duration::from_secs(120);
+pub(crate) const BENCH_SILENCE: Duration = Duration::from_secs(120);
 /// Opening a device.
 const PROBE_SILENCE: Duration = Duration::from_secs(60);
 /// A kernel that faults on this many problems is not tried on the rest.
@@ -82,6 +82,8 @@ pub struct Options {
     pub time: bool,
     /// Whether Nsight Compute profiles control and candidates.
     pub ncu: bool,
+    /// Files of other runs that this one rests on; they are copied into it.
+    pub attachments: Vec<PathBuf>,
 }
 
 /// What a run came to.
@@ -97,9 +99,9 @@ pub struct Outcome {
 }
 
 /// The device as the probe found it, or why there is none.
-struct Found {
-    device: Option<(Device, GpuState)>,
-    why_not: Option<String>,
+pub(crate) struct Found {
+    pub device: Option<(Device, GpuState)>,
+    pub why_not: Option<String>,
 }
 
 /// Validates a plan.
@@ -107,6 +109,9 @@ pub fn validate(layout: &Layout, plan: &Plan, options: &Options) -> Result<Outco
     let (source, started) = (SourceState::of(layout), jiff::Timestamp::now());
     let run = open_run(layout, plan, options, &source)?;
     run.write("suite.toml", &toml::to_string(&plan.suite)?)?;
+    for file in &options.attachments {
+        run.keep_file(file)?;
+    }
     let runner = Runner::locate(layout, &run.logs())?;
     let found = probe(&runner)?;
     if let (DeviceChoice::Gpu, Some(why)) = (options.device, &found.why_not) {
@@ -214,7 +219,7 @@ fn finished_checks(run: &RunDir) -> Result<Option<Checks>> {
     Ok(run.read_if_there("check.json")?.filter(|c: &Checks| c.deferred.is_none()))
 }
 
-fn probe(runner: &Runner) -> Result<Found> {
+pub(crate) fn probe(runner: &Runner) -> Result<Found> {
     let mut found = Found { device: None, why_not: None };
     let end = runner.run("probe", &Job::Probe, PROBE_SILENCE, |event| match event {
         Event::Device { device, state, .. } => found.device = Some((device, state)),
@@ -256,13 +261,13 @@ fn build(layout: &Layout, plan: &Plan, found: &Found, run: &RunDir) -> Result<(O
 }
 
 /// What the measuring steps share.
-struct Work<'a> {
-    plan: &'a Plan,
-    builds: &'a BuildSet,
-    runner: &'a Runner,
-    found: &'a Found,
-    executor: Option<Executor>,
-    scratch: &'a Path,
+pub(crate) struct Work<'a> {
+    pub plan: &'a Plan,
+    pub builds: &'a BuildSet,
+    pub runner: &'a Runner,
+    pub found: &'a Found,
+    pub executor: Option<Executor>,
+    pub scratch: &'a Path,
 }
 
 fn measure(work: &Work, layout: &Layout, options: &Options, run: &RunDir) -> Result<(Checks, Samples, Peers)> {
@@ -287,7 +292,7 @@ impl Work<'_> {
         }
     }
 
-    fn modules(&self) -> Vec<Module> {
+    pub(crate) fn modules(&self) -> Vec<Module> {
         let Some(arch) = self.arch() else { return Vec::new() };
         let module = |variant: &Variant| {
             let built = self.builds.get(&variant.name, target(variant, &arch))?;
@@ -319,7 +324,7 @@ impl Work<'_> {
     }
 
     /// Why nothing can be timed, as "why; remedy".
-    fn why_nothing_is_timed(&self) -> Option<String> {
+    pub(crate) fn why_nothing_is_timed(&self) -> Option<String> {
         let emulated = || "time is never taken on the emulator; run on a machine with an NVIDIA GPU".to_owned();
         match self.executor {
             Some(Executor::Gpu) => self.why_nothing_is_checked(),
@@ -377,7 +382,7 @@ fn check(work: &Work) -> Result<Checks> {
 }
 
 /// A fault ends its process; the problems that are left get a new one, until the variant has faulted often enough.
-fn launch_all(
+pub(crate) fn launch_all(
     work: &Work,
     module: &Module,
     problems: &[Problem],
@@ -556,7 +561,7 @@ fn broken_off(work: &Work, running: Option<(String, String)>, why: &str) -> Samp
 }
 
 /// Hashes of outputs whose case has errors, which is to say that it was compared with float64.
-fn verified_outputs(checks: &Checks) -> BTreeMap<String, BTreeMap<String, String>> {
+pub(crate) fn verified_outputs(checks: &Checks) -> BTreeMap<String, BTreeMap<String, String>> {
     let mut verified: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
     for case in checks.cases.iter().filter(|c| c.errors.is_some()) {
         if let Some(hash) = &case.launch.output_sha256 {

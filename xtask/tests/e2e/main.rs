@@ -5,3 +5,4 @@ mod common;
 mod hopper;
 mod mutants;
 mod ncu;
+mod tune;

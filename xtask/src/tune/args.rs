@@ -1,0 +1,153 @@
+//! The command line of `tune`. `validate --tune` takes its defaults from here.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::{Args, Parser};
+
+use super::{Options, Ran, Tuning, suite_for_search, tune};
+use crate::layout::Layout;
+use crate::plan::{Changes, Plan};
+use crate::run_dir::RunDir;
+use crate::validate::{self, DeviceChoice};
+
+/// The arguments of `tune`.
+#[derive(Args)]
+pub struct TuneArgs {
+    /// The suite that control, architecture and limits come from.
+    #[arg(long, default_value = "stage5")]
+    suite: String,
+    /// The shape that is timed; the suite's first gate on time without.
+    #[arg(long)]
+    shape: Option<String>,
+    /// Configurations to evaluate, rejected ones included.
+    #[arg(long, default_value_t = 32)]
+    budget: u32,
+    /// Elites to keep.
+    #[arg(long, default_value_t = 3)]
+    elites: usize,
+    /// Seed of the search.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Stop when the elites did not change for so many evaluations.
+    #[arg(long, default_value_t = 24)]
+    patience: u32,
+    /// Propose nothing new after so many seconds; 0 is no limit.
+    #[arg(long, default_value_t = 0)]
+    time_limit: u64,
+    /// Search only these values of a toggle: `--set tile_q=32,64`.
+    #[arg(long = "set", value_name = "TOGGLE=VALUES", value_parser = dimension)]
+    only: Vec<(String, Vec<u32>)>,
+    /// Evaluate the rest of the space too, and compare the search with it.
+    #[arg(long)]
+    exhaustive: bool,
+    /// Use at most so many GPUs; all of the first one's model without.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    gpus: Option<u16>,
+    /// A command that proposes configurations: JSON lines in, JSON lines out.
+    #[arg(long)]
+    proposer: Option<String>,
+    /// Seconds that it may take for an answer.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    proposer_timeout: u64,
+    /// Where cases run.
+    #[arg(long, value_enum, default_value = "auto")]
+    device: DeviceChoice,
+    /// The folder that the run directory goes to.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Continue an interrupted search: its plan is the run's.
+    #[arg(long, conflicts_with_all = [
+        "suite", "shape", "budget", "elites", "seed", "patience", "time_limit", "only", "exhaustive", "proposer", "out",
+    ])]
+    resume: Option<PathBuf>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `tile_q=32,64`.
+fn dimension(text: &str) -> Result<(String, Vec<u32>), String> {
+    let (name, values) = text.split_once('=').ok_or("write TOGGLE=VALUE,VALUE")?;
+    let value = |v: &str| v.trim().parse::<u32>().map_err(|_| format!("`{v}` is no value of a toggle"));
+    Ok((name.trim().to_owned(), values.split(',').map(value).collect::<Result<_, _>>()?))
+}
+
+/// The options of `tune` alone, so that `validate --tune` has its defaults from the same place.
+#[derive(Parser)]
+struct TuneDefaults {
+    #[command(flatten)]
+    args: TuneArgs,
+}
+
+impl TuneArgs {
+    fn parse_from_defaults(device: DeviceChoice, out: Option<PathBuf>) -> Options {
+        let defaults = TuneDefaults::parse_from(["tune"]).args.options();
+        Options { device, out, ..defaults }
+    }
+
+    fn options(&self) -> Options {
+        let mut only: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        for (name, values) in &self.only {
+            only.entry(name.clone()).or_default().extend(values);
+        }
+        Options {
+            shape: self.shape.clone(),
+            budget: self.budget,
+            elites: self.elites,
+            seed: self.seed,
+            patience: self.patience,
+            time_limit_s: self.time_limit,
+            only,
+            exhaustive: self.exhaustive,
+            gpus: self.gpus.map(usize::from),
+            proposer: self.proposer.clone(),
+            proposer_patience: Duration::from_secs(self.proposer_timeout),
+            device: self.device,
+            out: self.out.clone(),
+            resume: self.resume.clone(),
+        }
+    }
+
+    /// Runs the search.
+    pub fn run(&self, layout: &Layout) -> Result<Tuning> {
+        let suite = match &self.resume {
+            None => Plan::read(layout, &self.suite, &Changes::default())?.suite,
+            Some(path) => RunDir::open(path)?.suite()?,
+        };
+        tune(layout, &Plan::of(suite_for_search(suite), &Changes::default())?, &self.options())
+    }
+}
+
+/// The plan with the winner of a finished search as one more candidate. Its record must hold.
+pub fn with_winner_of(path: &Path, plan: Plan, options: &mut validate::Options) -> Result<Plan> {
+    let faults = crate::inspect::verify(path)?;
+    if let Some(fault) = faults.first() {
+        bail!("`{}` is not what it was: {fault}; search again with --tune", path.display());
+    }
+    let run = RunDir::open(path)?;
+    if !super::is_in(&run) {
+        bail!("`{}` holds no search: name the run directory of a `tune`", path.display());
+    }
+    let (tuned, report) = (super::result(&run)?, String::new());
+    let (suite, files) = Ran { run, tuned, report }.add_to(plan.suite);
+    options.attachments = files;
+    Plan::of(suite, &Changes::default())
+}
+
+/// The plan with the winner of a search as one more candidate. What could not be searched is a deferral of the run.
+pub fn with_winner(layout: &Layout, plan: Plan, options: &mut validate::Options) -> Result<Plan> {
+    let args = TuneArgs::parse_from_defaults(options.device, options.out.clone());
+    let searched = Plan::of(suite_for_search(plan.suite.clone()), &Changes::default())?;
+    let mut suite = plan.suite;
+    match tune(layout, &searched, &args)? {
+        Tuning::Deferred(why) => suite.narrowed.push(format!("no search for a tuned candidate: {why}")),
+        Tuning::Ran(ran) => {
+            eprintln!("{}\nevidence: {}", ran.report, ran.run.path.display());
+            (suite, options.attachments) = ran.add_to(suite);
+        }
+    }
+    Plan::of(suite, &Changes::default())
+}

@@ -1,0 +1,392 @@
+//! `tune`: searches the toggles of the ladder for a faster variant. What is tried next and who wins is `kbench::tune`'s;
+//! here configurations are built ahead, measured on every GPU at once, written down, and the finalists met again.
+
+mod args;
+mod builder;
+mod gpus;
+mod journal;
+mod measure;
+mod proposer;
+mod session;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use kbench::job::Executor;
+use kbench::suite::{Candidate, Suite, Timing, VariantPatch};
+use kbench::tune::{
+    Dimension, Finals, Layer, Plan, Space, SpaceError, Toggles, Tuned, conclude, parse_journal, render,
+};
+use sdpa_kernel::registry::{self, RegistryError, Variant};
+use sdpa_kernel::space;
+use serde::{Deserialize, Serialize};
+
+use crate::cubin::sha256_hex;
+use crate::environment::{self, SourceState};
+use crate::layout::Layout;
+use crate::plan::Plan as SuitePlan;
+use crate::run_dir::RunDir;
+use crate::runner::Runner;
+use crate::toolchain;
+use crate::validate::{DeviceChoice, Found};
+
+pub use args::{TuneArgs, with_winner, with_winner_of};
+
+use gpus::Gpu;
+use journal::Journal;
+use session::{Parts, Session};
+
+/// The files of a search besides those of every run.
+pub const JOURNAL_FILE: &str = "tune.jsonl";
+const PLAN_FILE: &str = "tune-plan.json";
+const FINALS_FILE: &str = "tune-finals.json";
+/// The result.
+pub const RESULT_FILE: &str = "elite.json";
+
+/// Shapes whose correctness is looked at before a configuration is timed: small, and with every kind of edge at D=64.
+const QUICK_SHAPES: [&str; 3] = ["small", "ragged", "ragged-causal"];
+/// How a configuration is timed in the search: the usual first rounds, shorter blocks.
+const QUICK_TIMING: Timing = Timing { rounds: 16, max_rounds: 16, launches: 10, warmup: 2 };
+/// Launches, rounds and warm-up of the finals are the suite's, with at least so many rounds.
+const FINAL_ROUNDS: u32 = 24;
+/// The name under which `validate` judges the winner.
+pub const WINNER: &str = "tuned";
+
+/// What the command line says.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The shape that is timed; the suite's first gate on time, or its first timed shape, without.
+    pub shape: Option<String>,
+    /// Configurations to evaluate.
+    pub budget: u32,
+    /// Elites to keep.
+    pub elites: usize,
+    /// Seed of the search.
+    pub seed: u64,
+    /// Evaluations without a change after which the search ends.
+    pub patience: u32,
+    /// Seconds after which nothing new is proposed; 0 is no limit.
+    pub time_limit_s: u64,
+    /// The only values of some dimensions.
+    pub only: BTreeMap<String, Vec<u32>>,
+    /// Whether the rest of the space is evaluated too.
+    pub exhaustive: bool,
+    /// GPUs to use at most.
+    pub gpus: Option<usize>,
+    /// Command of an external proposer.
+    pub proposer: Option<String>,
+    /// How long it may think.
+    pub proposer_patience: Duration,
+    /// Where cases run.
+    pub device: DeviceChoice,
+    /// Where the run directory goes.
+    pub out: Option<PathBuf>,
+    /// An interrupted run to continue; the plan is then that run's.
+    pub resume: Option<PathBuf>,
+}
+
+/// What a search came to.
+pub enum Tuning {
+    /// It could not begin; "why; remedy".
+    Deferred(String),
+    /// It ran.
+    Ran(Box<Ran>),
+}
+
+/// A search that ran.
+pub struct Ran {
+    /// Its run directory.
+    pub run: RunDir,
+    /// Its result.
+    pub tuned: Tuned,
+    /// The result as a terminal shows it.
+    pub report: String,
+}
+
+impl Ran {
+    /// 0 with a settled winner, 1 when nothing was accepted, 3 when something was not measured or not settled.
+    pub fn exit_status(&self) -> u8 {
+        match (&self.tuned.winner, &self.tuned.deferred, &self.tuned.inconclusive) {
+            (Some(_), _, None) => 0,
+            (Some(_), _, Some(_)) | (None, Some(_), _) => 3,
+            (None, None, _) => 1,
+        }
+    }
+
+    /// A suite with the winner as one more candidate, and the files that say where it comes from.
+    pub fn add_to(&self, mut suite: Suite) -> (Suite, Vec<PathBuf>) {
+        let files = [JOURNAL_FILE, PLAN_FILE, FINALS_FILE, RESULT_FILE].map(|file| self.run.path.join(file));
+        match &self.tuned.winner {
+            Some(winner) => {
+                suite.variants.insert(WINNER.to_owned(), winner.patch.clone());
+                suite.candidates.push(Candidate::of(WINNER));
+            }
+            None => suite.narrowed.push("the search named no winner; see elite.json".to_owned()),
+        }
+        (suite, files.to_vec())
+    }
+}
+
+/// What a search rests on. A resumed one must rest on the same, or its evaluations belong to different searches.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Basis {
+    suite: String,
+    plan: String,
+    source: SourceState,
+    nvcc: String,
+    device: Option<String>,
+}
+
+/// Searches under a suite: its control, architecture and limits.
+pub fn tune(layout: &Layout, suite: &SuitePlan, options: &Options) -> Result<Tuning> {
+    let started = jiff::Timestamp::now();
+    let base = &suite.suite;
+    // A suite's variants begin with its control.
+    let control = suite.variants.first().context("a suite has a control")?;
+    let runner = Runner::locate(layout, &layout.target.join("tune"))?;
+    let (mut gpus, executor) = match devices(&runner, base, options)? {
+        Ok(found) => found,
+        Err(why) => return Ok(Tuning::Deferred(why)),
+    };
+    let toolchain = match toolchain::find_or_install(&layout.target, &|line| eprintln!("{line}")) {
+        Ok(toolchain) => toolchain,
+        Err(error) => return Ok(Tuning::Deferred(error.to_string())),
+    };
+    let source = SourceState::of(layout);
+    let (run, plan, space) = begin(layout, base, control, options, &source)?;
+    for (i, gpu) in gpus.iter_mut().enumerate() {
+        gpu.runner.logs = run.logs().join(format!("gpu{i}"));
+    }
+    let device = gpus.first().and_then(|gpu| gpu.found.device.clone());
+    let basis = Basis {
+        suite: sha256_hex(toml::to_string(base)?.as_bytes()),
+        plan: sha256_hex(serde_json::to_string(&plan)?.as_bytes()),
+        source: source.clone(),
+        nvcc: toolchain.nvcc_version.clone(),
+        device: device.as_ref().map(|(device, _)| device.name.clone()),
+    };
+    hold_to_basis(&run, &basis)?;
+    let mut environment = environment::collect(&source, Some(&toolchain), started);
+    (environment.device, environment.device_state) = device.map_or((None, None), |(d, s)| (Some(d), Some(s)));
+    run.write_json("ENV.json", &environment)?;
+    let scratch = tempfile::Builder::new().prefix("sdpa-tune-").tempdir_in(&layout.target)?;
+    let parts = Parts {
+        layout,
+        base,
+        control,
+        plan: &plan,
+        space: &space,
+        toolchain: &toolchain,
+        gpus: &gpus,
+        executor,
+        scratch: scratch.path(),
+    };
+    let tuned = search(parts, &run, options);
+    // What was written stays: whoever mends the cause goes on from there.
+    let tuned = tuned.with_context(|| format!("continue with `tune --resume {}`", run.path.display()))?;
+    run.write_json(RESULT_FILE, &tuned)?;
+    run.write("REPORT.md", &format!("{}\n", render(&tuned, true)))?;
+    run.seal()?;
+    let report = render(&tuned, false);
+    Ok(Tuning::Ran(Box::new(Ran { run, tuned, report })))
+}
+
+/// Searches, meets the finalists again, and keeps what they were built as.
+fn search(parts: Parts, run: &RunDir, options: &Options) -> Result<Tuned> {
+    let session = Session::new(parts);
+    let mut journal = Journal::open(&run.path.join(JOURNAL_FILE))?;
+    session.search(&mut journal, options)?;
+    let finals = match run.read_if_there(FINALS_FILE)? {
+        Some(finals) => finals,
+        None => session.finals(journal.lines())?,
+    };
+    run.write_json(FINALS_FILE, &finals)?;
+    for built in session.kept_builds(&finals)? {
+        run.keep_build(&built, &parts.base.arch)?;
+    }
+    Ok(conclude(parts.plan, journal.lines(), &finals, &BTreeMap::new()))
+}
+
+/// What measures: every GPU, or the emulator where that is asked for; or why nothing does.
+fn devices(runner: &Runner, base: &Suite, options: &Options) -> Result<Result<(Vec<Gpu>, Executor), String>> {
+    if options.device == DeviceChoice::Emulator {
+        if base.emulation.is_none() {
+            return Ok(Err("the suite allows no emulation; run on a machine with an NVIDIA GPU".to_owned()));
+        }
+        let found = Found { device: None, why_not: None };
+        return Ok(Ok((vec![Gpu { runner: runner.clone(), found }], Executor::Emulator)));
+    }
+    match gpus::find(runner, options.gpus)? {
+        Ok(gpus) => Ok(Ok((gpus, Executor::Gpu))),
+        Err(why) if options.device == DeviceChoice::Gpu => bail!("--device gpu: {why}"),
+        Err(why) => Ok(Err(why)),
+    }
+}
+
+/// The run directory with its plan, new or resumed.
+fn begin(
+    layout: &Layout,
+    base: &Suite,
+    control: &Variant,
+    options: &Options,
+    source: &SourceState,
+) -> Result<(RunDir, Plan, Space)> {
+    if let Some(path) = &options.resume {
+        let run = RunDir::open(path)?;
+        if run.is_whole() {
+            bail!("`{}` is whole: there is nothing to resume; see `cargo xtask report`", path.display());
+        }
+        let plan: Plan = run.read_json(PLAN_FILE)?;
+        let space = space_of(plan.dimensions.clone(), control)?;
+        return Ok((run, plan, space));
+    }
+    let (plan, space) = plan_of(base, control, options)?;
+    let parent = options.out.clone().unwrap_or_else(|| layout.runs());
+    let run = RunDir::create(&parent, source.short_commit(), &base.name)?;
+    run.write("suite.toml", &toml::to_string(base)?)?;
+    run.write_json(PLAN_FILE, &plan)?;
+    Ok((run, plan, space))
+}
+
+/// The suite as a search has it: its name says so, and it can never be taken for a validation.
+pub fn suite_for_search(mut suite: Suite) -> Suite {
+    if !suite.name.starts_with("tune-") {
+        suite.name = format!("tune-{}", suite.name);
+        suite.narrowed.push("a search looks at few shapes; judge its winner with `validate --tune`".to_owned());
+    }
+    suite
+}
+
+fn plan_of(base: &Suite, control: &Variant, options: &Options) -> Result<(Plan, Space)> {
+    let dimensions = space::DIMENSIONS.iter().map(|(name, short, layer, values)| Dimension {
+        name: (*name).to_owned(),
+        short: (*short).to_owned(),
+        layer: match layer {
+            space::Layer::Macro => Layer::Macro,
+            space::Layer::Micro => Layer::Micro,
+            space::Layer::Switch => Layer::Switch,
+        },
+        values: values.to_vec(),
+    });
+    let dimensions = Space::narrowed(dimensions.collect(), &options.only).map_err(|e| anyhow::anyhow!("--set: {e}"))?;
+    let space = space_of(dimensions.clone(), control)?;
+    let gated = base.performance.first().map(|limit| limit.shape.clone());
+    let shape = options.shape.clone().or(gated).or(base.time_shapes.first().cloned());
+    let shape = shape.context("the suite times no shape: name one with --shape")?;
+    shape.parse::<kbench::shape::Shape>()?;
+    if options.budget == 0 || options.elites == 0 || options.patience == 0 {
+        bail!("--budget, --elites and --patience must be at least 1");
+    }
+    let own = base.candidates.iter().map(|c| c.variant.clone());
+    let named: Vec<String> = own.chain(registry::names().map(str::to_owned)).collect();
+    let mut starts: Vec<Toggles> = Vec::new();
+    for found in named.iter().filter_map(|name| registry::find(name).ok()).filter_map(|v| space::configuration(&v)) {
+        if space.examine(&found) == Ok(None) && !starts.contains(&found) {
+            starts.push(found);
+        }
+    }
+    let plan = Plan {
+        suite: base.name.clone(),
+        control: base.control.clone(),
+        shape,
+        seed: options.seed,
+        budget: options.budget,
+        elites: options.elites,
+        patience: options.patience,
+        time_limit_s: options.time_limit_s,
+        exhaustive: options.exhaustive,
+        proposer: options.proposer.clone(),
+        dimensions,
+        valid: space.valid().len(),
+        starts,
+    };
+    Ok((plan, space))
+}
+
+/// Every combination that the registry accepts, but for the control itself.
+fn space_of(dimensions: Vec<Dimension>, control: &Variant) -> Result<Space, SpaceError> {
+    Space::new(dimensions, |toggles| match space::variant("x", toggles) {
+        Err(RegistryError::Refused { rule, .. }) => Some(rule.to_owned()),
+        Err(other) => Some(other.to_string()),
+        Ok(variant) if variant.toggles == control.toggles => Some("this is the control".to_owned()),
+        Ok(_) => None,
+    })
+}
+
+/// The suite under which configurations meet: one timed shape, no gate on time, since slower is no fault here.
+fn meeting(base: &Suite, plan: &Plan, names: &[(String, VariantPatch)], finals: bool) -> Suite {
+    let mut shapes: Vec<String> = QUICK_SHAPES.map(str::to_owned).to_vec();
+    if !shapes.contains(&plan.shape) {
+        shapes.push(plan.shape.clone());
+    }
+    let stress = base.stress_shapes.iter().filter(|_| finals).cloned().collect();
+    let full = Timing { rounds: base.timing.rounds.max(FINAL_ROUNDS), max_rounds: FINAL_ROUNDS, ..base.timing };
+    let full = Timing { max_rounds: full.rounds, ..full };
+    let mut variants: BTreeMap<String, VariantPatch> = names.iter().cloned().collect();
+    if let Some(patch) = base.variants.get(&base.control) {
+        variants.insert(base.control.clone(), patch.clone());
+    }
+    Suite {
+        candidates: names.iter().map(|(name, _)| Candidate::of(name)).collect(),
+        baselines: Vec::new(),
+        variants,
+        seeds: if finals { base.seeds.clone() } else { base.seeds[..1].to_vec() },
+        check_shapes: shapes,
+        stress_shapes: stress,
+        time_shapes: vec![plan.shape.clone()],
+        performance: Vec::new(),
+        absolute: Vec::new(),
+        peers: None,
+        profile: Vec::new(),
+        aspiration: None,
+        timing: if finals { full } else { QUICK_TIMING },
+        ..base.clone()
+    }
+}
+
+fn hold_to_basis(run: &RunDir, basis: &Basis) -> Result<()> {
+    const FILE: &str = "basis.json";
+    match run.read_if_there::<Basis>(FILE)? {
+        None => run.write_json(FILE, basis),
+        Some(earlier) if earlier == *basis => Ok(()),
+        Some(_) => bail!(
+            "`{}` cannot be resumed: suite, sources, compilers or device are not those it began with; start a new search",
+            run.path.display()
+        ),
+    }
+}
+
+/// Whether a run holds a search.
+pub fn is_in(run: &RunDir) -> bool {
+    run.path.join(RESULT_FILE).is_file()
+}
+
+/// The recorded result of a run that holds a search.
+pub fn result(run: &RunDir) -> Result<Tuned> {
+    run.read_json(RESULT_FILE)
+}
+
+/// What of a run's search does not follow from its record.
+pub fn verify(run: &RunDir) -> Result<Vec<String>> {
+    let recorded: Tuned = result(run)?;
+    let plan: Plan = run.read_json(PLAN_FILE)?;
+    let finals: Finals = run.read_json(FINALS_FILE)?;
+    let path = run.path.join(JOURNAL_FILE);
+    let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
+    let lines = match parse_journal(&text) {
+        Ok(lines) => lines,
+        Err(why) => return Ok(vec![format!("{JOURNAL_FILE}: {why}")]),
+    };
+    let again = conclude(&plan, &lines, &finals, &recorded.profiles);
+    if again == recorded {
+        return Ok(Vec::new());
+    }
+    let name = |tuned: &Tuned| tuned.winner.as_ref().map_or("nobody".to_owned(), |w| format!("`{}`", w.name));
+    Ok(vec![format!(
+        "{RESULT_FILE} is not what the record gives: the winner is recorded as {}, the record gives {}",
+        name(&recorded),
+        name(&again)
+    )])
+}

@@ -1,0 +1,469 @@
+//! A search under way: threads that build, a thread for each GPU that measures, and one that proposes and writes down.
+//! Jobs may end in any order; what is proposed next does not depend on it (`kbench::tune::Search`).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow};
+use kbench::gate::significant;
+use kbench::job::Executor;
+use kbench::judge::{Evidence, judge_builds};
+use kbench::stats::MIN_ROUNDS;
+use kbench::suite::{Suite, VariantPatch};
+use kbench::tune::{
+    Evaluation, Finals, GENERATION, Generation, LAG, Line, Outcome, Phase, Plan, Proposal, Request, Search, Space,
+    Stopped, finalists, outcome_of, rejection,
+};
+use sdpa_kernel::registry::Variant;
+use sdpa_kernel::space;
+
+use super::builder::Builder;
+use super::gpus::Gpu;
+use super::journal::Journal;
+use super::measure::{Station, measure};
+use super::proposer::Proposer;
+use super::{Options, meeting};
+use crate::build::{BuildSet, Built};
+use crate::console::Step;
+use crate::layout::Layout;
+use crate::plan::Plan as SuitePlan;
+use crate::toolchain::Toolchain;
+
+/// Configurations of a job of the sweep: more share one start of the processes, and one control.
+const SWEEP_JOB: usize = 8;
+
+/// Configurations that are measured together.
+type Job = Vec<Item>;
+
+/// A configuration with its generation and slot.
+type Item = (u32, u32, Proposal);
+
+/// What a worker sends back.
+type Measured = (usize, Result<Vec<Evaluation>>);
+
+/// What a search is made of.
+#[derive(Clone, Copy)]
+pub struct Parts<'a> {
+    /// Where things are.
+    pub layout: &'a Layout,
+    /// The suite that control, architecture and limits come from.
+    pub base: &'a Suite,
+    /// Its control.
+    pub control: &'a Variant,
+    /// What was asked for.
+    pub plan: &'a Plan,
+    /// The configurations.
+    pub space: &'a Space,
+    /// The compilers.
+    pub toolchain: &'a Toolchain,
+    /// What measures.
+    pub gpus: &'a [Gpu],
+    /// How it executes.
+    pub executor: Executor,
+    /// A folder for outputs.
+    pub scratch: &'a Path,
+}
+
+/// Everything that does not change while a search runs.
+pub struct Session<'a> {
+    parts: Parts<'a>,
+    builder: Builder<'a>,
+    started: Instant,
+}
+
+/// The search's own state: what only the proposing thread touches.
+struct Driver<'a, 'j> {
+    search: Search<'a>,
+    journal: &'j mut Journal,
+    jobs: Sender<Job>,
+    results: Receiver<Measured>,
+    pending: usize,
+    step: Step,
+    proposer: Option<Proposer>,
+}
+
+impl<'a> Session<'a> {
+    /// Nothing is running yet.
+    pub fn new(parts: Parts<'a>) -> Session<'a> {
+        let Parts { layout, base, plan, toolchain, gpus, .. } = parts;
+        let device = gpus.first().and_then(|gpu| gpu.found.device.as_ref()).map(|(device, _)| device.arch());
+        let arches: Vec<String> = std::iter::once(base.arch.clone()).chain(device).collect();
+        let worth = move |built: &Built| {
+            build_fault(base, plan, &BuildSet { built: vec![built.clone()], failures: Vec::new() }).is_none()
+        };
+        let builder = Builder::new(layout, toolchain, &arches, Box::new(worth));
+        Session { parts, builder, started: Instant::now() }
+    }
+
+    /// Searches, and sweeps where that is asked for; every result is in the journal when this returns.
+    pub fn search(&self, journal: &mut Journal, options: &Options) -> Result<()> {
+        let gpus = self.parts.gpus.iter().filter_map(|gpu| gpu.found.device.as_ref()).map(|(d, _)| d.uuid.clone());
+        let started = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        journal.append(Line::Session { started, gpus: gpus.collect() })?;
+        let (jobs, to_do) = channel::<Job>();
+        let (send, results) = channel::<Measured>();
+        let to_do = Mutex::new(to_do);
+        let proposer = match &self.parts.plan.proposer {
+            Some(command) => Some(Proposer::start(command, options.proposer_patience)?),
+            None => None,
+        };
+        std::thread::scope(|scope| {
+            self.start_builders(scope);
+            for gpu in self.parts.gpus {
+                let (to_do, send) = (&to_do, send.clone());
+                scope.spawn(move || self.work(gpu, to_do, &send));
+            }
+            drop(send);
+            let step = Step::begin("tune", u64::from(self.parts.plan.budget));
+            let search = Search::new(self.parts.plan, self.parts.space);
+            let mut driver = Driver { search, journal, jobs, results, pending: 0, step, proposer };
+            let outcome = self.drive(&mut driver);
+            self.builder.close();
+            // Without senders the workers' queue ends, and so do they.
+            let Driver { step, search, .. } = driver;
+            step.end(&format!("{} configurations, {}", search.evaluations().len(), elites_in_words(&search)));
+            outcome
+        })
+    }
+
+    fn start_builders<'scope>(&'scope self, scope: &'scope std::thread::Scope<'scope, '_>) {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        for _ in 0..threads.saturating_sub(self.parts.gpus.len()).max(1) {
+            scope.spawn(|| self.builder.work());
+        }
+        self.builder.want(std::slice::from_ref(self.parts.control), false);
+    }
+
+    /// A GPU's thread.
+    fn work(&self, gpu: &Gpu, to_do: &Mutex<Receiver<Job>>, send: &Sender<Measured>) {
+        loop {
+            let next = to_do.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(job) = next else { return };
+            let count = job.len();
+            let result = self.evaluate(gpu, job);
+            let failed = result.is_err();
+            if send.send((count, result)).is_err() || failed {
+                return;
+            }
+        }
+    }
+
+    fn evaluate(&self, gpu: &Gpu, job: Job) -> Result<Vec<Evaluation>> {
+        let named: Vec<(String, VariantPatch)> = job.iter().map(|(_, _, p)| (p.name.clone(), patch(p))).collect();
+        let suite = meeting(self.parts.base, self.parts.plan, &named, false);
+        let variants = self.variants(job.iter().map(|(_, _, p)| p))?;
+        let builds = self.builder.wait(&variants)?;
+        let scratch = tempfile::Builder::new().prefix("job-").tempdir_in(self.parts.scratch)?;
+        let station = Station { runner: &gpu.runner, found: &gpu.found, executor: self.parts.executor };
+        // The order of blocks is random within a round, and the same whenever this job is run.
+        let order = u64::from(job[0].0) << 32 | u64::from(job[0].1) | self.parts.plan.seed << 40;
+        let plan = SuitePlan { suite, variants };
+        let evidence = measure(&station, &plan, &builds, scratch.path(), order)?;
+        if let (Executor::Gpu, Some(why)) = (self.parts.executor, &evidence.samples.deferred) {
+            return Err(anyhow!("{why}"));
+        }
+        let evaluation = |(generation, slot, proposal): Item| {
+            let outcome = outcome_of(&plan.suite, &evidence, &proposal.name);
+            let Proposal { name, toggles, origin } = proposal;
+            Evaluation { generation, slot, name, toggles, origin, outcome }
+        };
+        Ok(job.into_iter().map(evaluation).collect())
+    }
+
+    /// The control, then the proposals' variants.
+    fn variants<'p>(&self, proposals: impl Iterator<Item = &'p Proposal>) -> Result<Vec<Variant>> {
+        let mut variants = vec![self.parts.control.clone()];
+        for proposal in proposals {
+            variants.push(space::variant(&proposal.name, &proposal.toggles)?);
+        }
+        Ok(variants)
+    }
+
+    fn drive(&self, driver: &mut Driver) -> Result<()> {
+        let mut stopped = self.replay(driver)?;
+        loop {
+            while stopped.is_none() && driver.search.is_ready() {
+                stopped = driver.search.stopped().or_else(|| self.out_of_time());
+                if stopped.is_none() {
+                    let generation = next_generation(driver, self.parts.plan, self.parts.space);
+                    if generation.proposals.is_empty() {
+                        stopped = Some(Stopped::SpaceExhausted);
+                    } else {
+                        driver.journal.append(Line::Generation(generation.clone()))?;
+                        self.begin(driver, generation)?;
+                    }
+                }
+            }
+            if driver.pending == 0 {
+                break;
+            }
+            self.receive(driver)?;
+        }
+        self.end(driver, Phase::Search, stopped.unwrap_or(Stopped::Budget))?;
+        if self.parts.plan.exhaustive {
+            let left = driver.search.sweep();
+            if !left.proposals.is_empty() {
+                driver.journal.append(Line::Generation(left.clone()))?;
+                self.begin(driver, left)?;
+            }
+            while driver.pending > 0 {
+                self.receive(driver)?;
+            }
+            self.end(driver, Phase::Sweep, Stopped::SpaceExhausted)?;
+        }
+        Ok(())
+    }
+
+    /// Takes up what an interrupted session wrote; measures what it left open. Returns why the search had ended, if it
+    /// had.
+    fn replay(&self, driver: &mut Driver) -> Result<Option<Stopped>> {
+        let lines = driver.journal.lines().to_vec();
+        let mut known: BTreeMap<String, Evaluation> = BTreeMap::new();
+        let mut stopped = None;
+        for line in &lines {
+            match line {
+                Line::Evaluation(evaluation) => {
+                    known.insert(evaluation.name.clone(), (**evaluation).clone());
+                }
+                Line::End { phase: Phase::Search, stopped: why, .. } => stopped = Some(*why),
+                _ => {}
+            }
+        }
+        for line in lines {
+            if let Line::Generation(generation) = line {
+                for proposal in &generation.proposals {
+                    if let Some(evaluation) = known.remove(&proposal.name) {
+                        driver.search.record(evaluation);
+                    }
+                }
+                self.begin(driver, generation)?;
+            }
+        }
+        Ok(stopped)
+    }
+
+    /// Queues the builds of a generation, then its jobs. What the registry refuses is rejected here and now.
+    fn begin(&self, driver: &mut Driver, generation: Generation) -> Result<()> {
+        let mut open = Vec::new();
+        let mut refused = Vec::new();
+        for (slot, proposal) in generation.proposals.iter().enumerate() {
+            if driver.search.evaluation(&proposal.name).is_some() {
+                continue;
+            }
+            match space::variant(&proposal.name, &proposal.toggles) {
+                Ok(_) if self.parts.space.examine(&proposal.toggles) == Ok(None) => {
+                    open.push((generation.index, slot as u32, proposal.clone()));
+                }
+                Ok(_) => refused.push((slot, proposal.clone(), "this is the control".to_owned())),
+                Err(error) => refused.push((slot, proposal.clone(), error.to_string())),
+            }
+        }
+        let variants = self.variants(open.iter().map(|(_, _, p)| p))?;
+        self.builder.want(&variants, generation.phase == Phase::Sweep);
+        let (index, phase) = (generation.index, generation.phase);
+        driver.search.begin(generation);
+        for (slot, proposal, reason) in refused {
+            let Proposal { name, toggles, origin } = proposal;
+            let outcome = Outcome::Rejected { stage: "refused".to_owned(), reason };
+            self.take(driver, Evaluation { generation: index, slot: slot as u32, name, toggles, origin, outcome })?;
+        }
+        if phase == Phase::Sweep {
+            return self.sweep(driver, open);
+        }
+        // As many jobs as the generations that may be under way can give to every GPU.
+        let size = (GENERATION * (LAG as usize + 1) / self.parts.gpus.len().max(1)).clamp(1, GENERATION);
+        open.chunks(size).try_for_each(|items| send(driver, items.to_vec()))
+    }
+
+    /// Most of a space fails a gate on its build: jobs are made of what is left, as the builds come in.
+    fn sweep(&self, driver: &mut Driver, open: Vec<Item>) -> Result<()> {
+        let mut items: Vec<Item> = Vec::new();
+        for (generation, slot, proposal) in open {
+            let variant = space::variant(&proposal.name, &proposal.toggles)?;
+            let set = self.builder.wait(&[variant])?;
+            match build_fault(self.parts.base, self.parts.plan, &set) {
+                None => items.push((generation, slot, proposal)),
+                Some(outcome) => {
+                    let Proposal { name, toggles, origin } = proposal;
+                    self.take(driver, Evaluation { generation, slot, name, toggles, origin, outcome })?;
+                }
+            }
+            if items.len() == SWEEP_JOB {
+                send(driver, std::mem::take(&mut items))?;
+            }
+            while let Ok(measured) = driver.results.try_recv() {
+                self.absorb(driver, measured)?;
+            }
+        }
+        if items.is_empty() { Ok(()) } else { send(driver, items) }
+    }
+
+    fn receive(&self, driver: &mut Driver) -> Result<()> {
+        let measured = driver.results.recv().context("every thread that measures has ended")?;
+        self.absorb(driver, measured)
+    }
+
+    fn absorb(&self, driver: &mut Driver, (count, result): Measured) -> Result<()> {
+        driver.pending -= count;
+        for evaluation in result? {
+            self.take(driver, evaluation)?;
+        }
+        Ok(())
+    }
+
+    fn take(&self, driver: &mut Driver, evaluation: Evaluation) -> Result<()> {
+        driver.journal.append(Line::Evaluation(Box::new(evaluation.clone())))?;
+        driver.search.record(evaluation);
+        let done = driver.search.evaluations().len();
+        let planned = if self.parts.plan.exhaustive { self.parts.plan.valid } else { self.parts.plan.budget as usize };
+        driver.step.at(done as u64, planned as u64, &elites_in_words(&driver.search));
+        Ok(())
+    }
+
+    fn end(&self, driver: &mut Driver, phase: Phase, stopped: Stopped) -> Result<()> {
+        let seconds = self.started.elapsed().as_secs_f64();
+        let is_there = |line: &Line| matches!(line, Line::End { phase: other, .. } if *other == phase);
+        match driver.journal.lines().iter().any(is_there) {
+            true => Ok(()),
+            false => driver.journal.append(Line::End { phase, stopped, seconds }),
+        }
+    }
+
+    fn out_of_time(&self) -> Option<Stopped> {
+        let limit = self.parts.plan.time_limit_s;
+        (limit > 0 && self.started.elapsed().as_secs() >= limit).then_some(Stopped::TimeLimit)
+    }
+
+    /// The finalists against each other and the control in the same rounds, by the suite's own method.
+    pub fn finals(&self, lines: &[Line]) -> Result<Finals> {
+        let chosen = finalists(self.parts.plan, lines);
+        if chosen.is_empty() {
+            return Ok(Finals::default());
+        }
+        let step = Step::begin("finals", 0);
+        step.message(&format!("{} finalists", chosen.len()));
+        let proposal =
+            |e: &&Evaluation| Proposal { name: e.name.clone(), toggles: e.toggles.clone(), origin: e.origin.clone() };
+        let proposals: Vec<Proposal> = chosen.iter().map(proposal).collect();
+        let named: Vec<(String, VariantPatch)> = proposals.iter().map(|p| (p.name.clone(), patch(p))).collect();
+        let suite = meeting(self.parts.base, self.parts.plan, &named, true);
+        let variants = self.variants(proposals.iter())?;
+        let builds = self.built(&variants)?;
+        let scratch = tempfile::Builder::new().prefix("finals-").tempdir_in(self.parts.scratch)?;
+        let evidence = self.on_every_gpu(&SuitePlan { suite: suite.clone(), variants }, &builds, scratch.path())?;
+        step.end(&format!("{} finalists measured again", chosen.len()));
+        Ok(Finals {
+            suite: Some(suite),
+            builds: evidence.builds,
+            checks: evidence.checks,
+            samples: evidence.samples,
+            patches: named.into_iter().collect(),
+        })
+    }
+
+    /// The rounds shared out among the GPUs, each of which also launches and compares everything: whoever wins has to
+    /// hold on all of them. Rounds of different GPUs have different numbers, so no ratio crosses a device.
+    fn on_every_gpu(&self, plan: &SuitePlan, builds: &BuildSet, scratch: &Path) -> Result<Evidence> {
+        let mut share = plan.clone();
+        let rounds = plan.suite.timing.rounds.div_ceil(self.parts.gpus.len().max(1) as u32).max(MIN_ROUNDS as u32);
+        (share.suite.timing.rounds, share.suite.timing.max_rounds) = (rounds, rounds);
+        let measure_on = |i: usize, gpu: &Gpu| -> Result<Evidence> {
+            let station = Station { runner: &gpu.runner, found: &gpu.found, executor: self.parts.executor };
+            let scratch = scratch.join(format!("gpu{i}"));
+            std::fs::create_dir_all(&scratch)?;
+            measure(&station, &share, builds, &scratch, self.parts.plan.seed.wrapping_add(i as u64))
+        };
+        let measure_on = &measure_on;
+        let parts: Vec<Result<Evidence>> = std::thread::scope(|scope| {
+            let start = |(i, gpu)| scope.spawn(move || measure_on(i, gpu));
+            let threads: Vec<_> = self.parts.gpus.iter().enumerate().map(start).collect();
+            threads.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(anyhow!("a measuring thread died")))).collect()
+        });
+        let mut whole: Option<Evidence> = None;
+        for (i, part) in parts.into_iter().enumerate() {
+            let mut part = part?;
+            part.samples.blocks.iter_mut().for_each(|block| block.round += i as u32 * rounds);
+            match &mut whole {
+                None => whole = Some(part),
+                Some(whole) => {
+                    whole.checks.cases.extend(part.checks.cases);
+                    whole.samples.blocks.extend(part.samples.blocks);
+                    whole.samples.failures.extend(part.samples.failures);
+                    whole.samples.deferred = whole.samples.deferred.take().or(part.samples.deferred);
+                }
+            }
+        }
+        whole.context("something measures")
+    }
+
+    /// Builds of variants, from the cache where they are there: also of an earlier session's finalists.
+    fn built(&self, variants: &[Variant]) -> Result<BuildSet> {
+        self.builder.reopen();
+        std::thread::scope(|scope| {
+            self.start_builders(scope);
+            self.builder.want(variants, false);
+            let set = self.builder.wait(variants);
+            self.builder.close();
+            set
+        })
+    }
+
+    /// What is kept of the builds: the finalists'.
+    pub fn kept_builds(&self, finals: &Finals) -> Result<Vec<Built>> {
+        let variants = finals.patches.iter().map(|(name, patch)| {
+            let base = sdpa_kernel::registry::find(&patch.base)?;
+            Ok(base.patched(name, &patch.toggles)?)
+        });
+        let mut variants: Vec<Variant> = variants.collect::<Result<_>>()?;
+        if !variants.is_empty() {
+            variants.push(self.parts.control.clone());
+        }
+        Ok(self.built(&variants)?.built)
+    }
+}
+
+fn patch(proposal: &Proposal) -> VariantPatch {
+    VariantPatch { base: space::BASE.to_owned(), toggles: space::toggles(&proposal.toggles) }
+}
+
+fn send(driver: &mut Driver, items: Job) -> Result<()> {
+    driver.pending += items.len();
+    driver.jobs.send(items).map_err(|_| anyhow!("no GPU is left to measure"))
+}
+
+/// Why a variant is rejected before it runs, by what there is of its builds.
+fn build_fault(base: &Suite, plan: &Plan, set: &BuildSet) -> Option<Outcome> {
+    let mut names = set.built.iter().map(|b| &b.record.variant).chain(set.failures.iter().map(|f| &f.variant));
+    let name = names.next()?;
+    let placeholder = VariantPatch { base: space::BASE.to_owned(), toggles: BTreeMap::new() };
+    let suite = meeting(base, plan, &[(name.clone(), placeholder)], false);
+    rejection(&judge_builds(&suite, &set.evidence()), name)
+}
+
+/// The proposer's wishes first, where there is one; the built-in search fills up.
+fn next_generation(driver: &mut Driver, plan: &Plan, space: &Space) -> Generation {
+    let Some(proposer) = &mut driver.proposer else { return driver.search.propose(Vec::new()) };
+    let profiles = BTreeMap::new();
+    let request = Request::of(plan, &driver.search, &profiles);
+    let (wanted, warnings) = match proposer.ask(&request, space, &driver.search) {
+        Ok(answer) => answer,
+        Err(why) => {
+            driver.proposer = None;
+            (Vec::new(), vec![format!("{why}; the built-in search goes on without it")])
+        }
+    };
+    for warning in &warnings {
+        driver.step.note(&format!("warning: {warning}"));
+    }
+    Generation { warnings, ..driver.search.propose(wanted) }
+}
+
+/// The elites with their time over the control's: what a progress bar shows.
+fn elites_in_words(search: &Search) -> String {
+    let words = |e: &Evaluation| Some(format!("{} {}", significant(e.score()?), e.name));
+    let words: Vec<String> = search.elites().into_iter().filter_map(words).collect();
+    if words.is_empty() { "no elite yet".to_owned() } else { format!("elites: {}", words.join(", ")) }
+}

@@ -1,0 +1,79 @@
+"""A stand-in for sdpa-runner: no GPU, no kernels, only the protocol. Times are a function of the toggles, so that a test
+knows who must win. Environment: FAKE_DIR, a folder with `gpus` (how many there are) where `timed.log` is written."""
+import json
+import os
+import pathlib
+import sys
+import time
+
+folder = pathlib.Path(os.environ["FAKE_DIR"])
+job = json.loads(sys.stdin.readline())
+gpu = int(os.environ.get("CUDA_VISIBLE_DEVICES") or 0)
+STATE = dict(sm_clock_mhz=None, temperature_c=None, power_w=None, throttle=[], power_capped=False)
+DEVICE = dict(name="NVIDIA TEST", uuid=f"GPU-{gpu}", capability=[8, 9], sm_count=58, max_sm_clock_mhz=2040, memory_bytes=1,
+              l2_bytes=1, max_shared_bytes=101376, cuda_driver="13.0", nvml=None)
+
+
+def say(event, **rest):
+    print(json.dumps({"event": event, **rest}), flush=True)
+
+
+def wrong(variant):
+    """Swizzle without a third stage is wrong here."""
+    return "st2" in variant and "sw1" in variant
+
+
+def microseconds(toggles):
+    us = 200.0
+    us *= {32: 1.0, 64: 0.7, 128: 0.8}[toggles["tile_q"]]
+    us *= 0.8 if toggles["scheduler"] else 1.0
+    us *= 0.9 if toggles["swizzle"] else 1.0
+    us *= 0.95 if toggles["stages"] == 3 else 1.0
+    return us * (1.05 if toggles["loader"] == 1 else 1.0)
+
+
+def errors(subject):
+    return dict(elements=1, nan=0, inf=0, kernel_max=1.0 if wrong(subject) else 0.001, kernel_mean=0.0001,
+                worst_at=[0, 0, 0, 0], floor_max=0.05, end_to_end_max=0.05, end_to_end_mean=0.003, bad_share=0.0,
+                reference_amax=1.0, from_control_max=0.0)
+
+
+def bench():
+    suite, blocks = job["suite"], []
+    names = [m["variant"] for m in job["modules"]]
+    with open(folder / "timed.log", "a") as log:
+        log.write("".join(f"{gpu} {suite['timing']['rounds']} {name}\n" for name in names))
+    for module in job["modules"]:
+        say("timing", shape=suite["time_shapes"][0], subject=module["variant"])
+        if (folder / "kills").exists() and module["variant"] == (folder / "kills").read_text().strip():
+            os.kill(os.getpid(), 9)
+        time.sleep(0.15)
+        us = microseconds(module["toggles"])
+        arms = [module["variant"]] + ([module["variant"] + "#aa"] if module["variant"] == suite["control"] else [])
+        for shape in suite["time_shapes"]:
+            for arm in arms:
+                for number in range(suite["timing"]["rounds"]):
+                    for mode in ["kernel", "call"]:
+                        jitter = 1 + 0.001 * ((number * len(arm)) % 5 - 2)
+                        blocks.append(dict(shape=shape, subject=arm, mode=mode, round=number, slot=0, us=[us * jitter],
+                                           before=STATE, after=STATE, outputs_verified=True))
+    samples = dict(device=DEVICE, deferred=None, cache_mode="hot-l2", input_sets=1, blocks=blocks, failures=[])
+    say("timed", samples=samples, peers=dict(wanted=False, deferred=None, versions={}, backends=[]))
+
+
+if job["job"] == "probe":
+    if gpu < int((folder / "gpus").read_text()):
+        say("device", device=DEVICE, state=STATE, others=[])
+    else:
+        say("no-device", why="no CUDA device; run on a machine with a GPU")
+elif job["job"] == "launch":
+    for problem in job["problems"]:
+        say("launched", outcome=dict(problem=problem, failure=None, output_sha256="00", repeat_equal=True,
+                                     inputs_unchanged=True, guards_intact=True))
+elif job["job"] == "errors":
+    for problem in job["problems"]:
+        for subject in job["outputs"]:
+            say("compared", subject=subject, problem=problem, errors=errors(subject))
+else:
+    bench()
+say("done")

@@ -1,0 +1,259 @@
+//! `tune` from the command line, with a stand-in for the runner whose times are a function of the toggles: the compilers,
+//! the registry and the gates on resources are the real ones. Nothing here was measured.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::common::{Dist, NO_GPU, Ran};
+use kbench::tune::{Line, Outcome, Tuned, parse_journal};
+
+/// A part of the space that compiles quickly and that the resource limits mostly let pass.
+const NARROW: [&str; 12] = [
+    "--set",
+    "loader=2",
+    "--set",
+    "softmax=2",
+    "--set",
+    "exp=0",
+    "--set",
+    "tile_k=32",
+    "--set",
+    "producer_warps=0",
+    "--patience",
+    "1000",
+];
+
+/// A dist folder whose runner claims so many GPUs.
+struct Fake {
+    dist: Dist,
+}
+
+impl Fake {
+    fn new() -> Fake {
+        let dist = Dist::new(NO_GPU);
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/fake_runner.py");
+        std::fs::copy(script, dist.path("fake_runner.py")).unwrap();
+        let folder = dist.path("").display().to_string();
+        dist.runner(&format!("exec env FAKE_DIR='{folder}' python3 '{folder}/fake_runner.py'"));
+        dist.write("gpus", "1");
+        Fake { dist }
+    }
+
+    fn tune(&self, out: &str, more: &[&str]) -> Ran {
+        let out = self.dist.path(out).display().to_string();
+        self.dist.run(&[&["tune", "--out", &out], NARROW.as_slice(), more].concat())
+    }
+
+    /// The only run under a folder.
+    fn run_in(&self, out: &str) -> PathBuf {
+        let mut runs = std::fs::read_dir(self.dist.path(out)).into_iter().flatten().flatten();
+        runs.next().expect("a run directory").path()
+    }
+
+    /// What was timed in the search, in order: device and variant. The control is in every job.
+    fn timed(&self) -> Vec<(String, String)> {
+        let log = std::fs::read_to_string(self.dist.path("timed.log")).unwrap_or_default();
+        let fields = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let of_search = log.lines().map(fields).filter(|f| f[1] == "16" && f[2] != "stage2");
+        of_search.map(|f| (f[0].clone(), f[2].clone())).collect()
+    }
+}
+
+fn lines(run: &Path) -> Vec<Line> {
+    parse_journal(&std::fs::read_to_string(run.join("tune.jsonl")).unwrap_or_default()).unwrap()
+}
+
+/// Names of evaluated configurations, in the order of their arrival.
+fn evaluated(run: &Path) -> Vec<String> {
+    let name = |line: Line| match line {
+        Line::Evaluation(evaluation) => Some(evaluation.name),
+        _ => None,
+    };
+    lines(run).into_iter().filter_map(name).collect()
+}
+
+/// Names of proposed configurations, generation by generation.
+fn proposed(run: &Path) -> Vec<String> {
+    let names = |line: Line| match line {
+        Line::Generation(generation) => generation.proposals.into_iter().map(|p| p.name).collect(),
+        _ => Vec::new(),
+    };
+    lines(run).into_iter().flat_map(names).collect()
+}
+
+fn result(run: &Path) -> Tuned {
+    serde_json::from_slice(&std::fs::read(run.join("elite.json")).unwrap()).unwrap()
+}
+
+fn unique(names: &[String]) -> usize {
+    names.iter().collect::<std::collections::BTreeSet<_>>().len()
+}
+
+#[test]
+fn a_search_names_the_fastest_survives_a_kill_and_repeats_nothing() {
+    let fake = Fake::new();
+
+    // Killed at ten evaluations, it goes on from there.
+    let out = fake.dist.path("killed").display().to_string();
+    let arguments = [&["tune", "--out", &out, "--budget", "16"], NARROW.as_slice()].concat();
+    let mut child = fake.dist.start(&arguments);
+    let deadline = Instant::now() + Duration::from_secs(480);
+    let count = || {
+        std::fs::read_dir(&out).is_ok_and(|mut d| d.next().is_some_and(|r| evaluated(&r.unwrap().path()).len() >= 10))
+    };
+    while !count() {
+        assert!(Instant::now() < deadline, "ten evaluations were never reached");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let run = fake.run_in("killed");
+    let before = evaluated(&run);
+    assert!((10..16).contains(&before.len()), "{before:?}");
+    assert!(!run.join("elite.json").exists() && !run.join("manifest.json").exists());
+    fake.dist.write("timed.log", "");
+    let resumed = fake.dist.run(&["tune", "--resume", &run.display().to_string()]).expect(0);
+    let all = evaluated(&run);
+    assert_eq!((all.len(), unique(&all), &all[..before.len()]), (16, 16, before.as_slice()));
+    let again: Vec<String> = fake.timed().into_iter().map(|(_, name)| name).collect();
+    assert!(again.iter().all(|name| !before.contains(name)), "{again:?} was timed before the kill: {before:?}");
+    assert!(result(&run).sessions == 2 && resumed.stdout.contains("winner `"), "{}", resumed.stdout);
+    assert!(fake.dist.run(&["tune", "--resume", &run.display().to_string()]).expect(2).stderr.contains("is whole"));
+
+    // The same search without the kill proposes the same; a wrong configuration is rejected with its reason.
+    let whole = fake.tune("whole", &["--budget", "16"]).expect(0);
+    let other = fake.run_in("whole");
+    assert_eq!(proposed(&other), proposed(&run));
+    let tuned = result(&other);
+    assert!(!whole.lines(&["correctness", "kernel error max", "wanted <= 0.01"]).is_empty(), "{}", whole.stdout);
+    for line in lines(&other) {
+        let Line::Evaluation(e) = line else { continue };
+        let wrong = e.toggles["stages"] == 2 && e.toggles["swizzle"] == 1;
+        assert!(!wrong || matches!(e.outcome, Outcome::Rejected { .. }), "{e:?}");
+    }
+    let winner = tuned.winner.as_ref().unwrap();
+    assert!(winner.curse.abs() < 0.01 && winner.figures.over_control.high < 1.0);
+    assert_eq!(tuned.elites.len(), 3);
+
+    // On two GPUs both measure, and the same is proposed and found.
+    fake.dist.write("gpus", "2");
+    fake.dist.write("timed.log", "");
+    fake.tune("two", &["--budget", "16"]).expect(0);
+    let two = fake.run_in("two");
+    assert_eq!((proposed(&two), result(&two).winner.unwrap().name), (proposed(&other), winner.name.clone()));
+    let gpus: std::collections::BTreeSet<String> = fake.timed().into_iter().map(|(gpu, _)| gpu).collect();
+    assert_eq!((gpus.len(), result(&two).gpus.len()), (2, 2));
+
+    // The whole space is no better.
+    fake.tune("sweep", &["--budget", "16", "--exhaustive"]).expect(0);
+    let swept = result(&fake.run_in("sweep"));
+    let sweep = swept.sweep.unwrap();
+    assert_eq!(sweep.evaluated, swept.plan.valid);
+    assert!(sweep.within_margin && sweep.search_over_best < 1.001, "{sweep:?}");
+
+    // The winner as a candidate of the suite, with where it comes from in the run.
+    let path = other.display().to_string();
+    let validated = fake.dist.run(&["validate", "--stage5", "--smoke", "--tuned", &path, "--peers", "none"]);
+    assert!(!validated.lines(&["tuned", "own machine code", "PASS"]).is_empty(), "{}", validated.stdout);
+    let last = fake.dist.runs().pop().unwrap();
+    assert!(last.join("tune.jsonl").is_file() && last.join("elite.json").is_file());
+    fake.dist.run(&["verify", &last.display().to_string()]).expect(0);
+    let none = fake.dist.run(&["validate", "--stage5", "--tuned", &fake.dist.path("kbench").display().to_string()]);
+    assert!(none.expect(2).stderr.contains("is not a run directory"));
+
+    // Sealed, verified, listed; what was changed afterwards is seen.
+    fake.dist.run(&["verify", &path]).expect(0);
+    assert!(fake.dist.run(&["report", &path]).expect(0).stdout.contains(&format!("winner `{}`", winner.name)));
+    let history = fake.dist.run(&["history", "--runs", &fake.dist.path("whole").display().to_string()]).expect(0);
+    assert!(history.stdout.contains(&format!("winner {}", winner.name)), "{}", history.stdout);
+    let text = std::fs::read_to_string(other.join("elite.json")).unwrap();
+    std::fs::write(other.join("elite.json"), text.replace(&winner.name, "somebody-else")).unwrap();
+    let faults = fake.dist.run(&["verify", &path]).expect(1).stdout;
+    assert!(faults.contains("elite.json was changed") && faults.contains("recorded as `somebody-else`"), "{faults}");
+    let refused = fake.dist.run(&["validate", "--stage5", "--tuned", &path]).expect(2);
+    assert!(refused.stderr.contains("is not what it was: elite.json was changed"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_proposer_is_heard_and_a_bad_one_is_dropped_with_a_warning() {
+    let fake = Fake::new();
+    let wanted = r#"{"loader":2,"softmax":2,"scheduler":1,"tile_q":128,"tile_k":32,"producer_warps":0,"stages":3,"exp":0,"swizzle":1}"#;
+    fake.dist.write("good.sh", &format!("while read line; do echo '{{\"candidates\":[{wanted}]}}'; done\n"));
+    fake.dist.write("mute.sh", "read line; sleep 60\n");
+    fake.dist.write("wrong.sh", "while read line; do echo 'hello'; done\n");
+    fake.dist.write("dead.sh", "exit 3\n");
+    let with = |script: &str| {
+        let command = format!("sh '{}'", fake.dist.path(script).display());
+        let out = format!("out-{script}");
+        let ran = fake.tune(&out, &["--budget", "4", "--proposer", &command, "--proposer-timeout", "1"]).expect(0);
+        (ran.stdout, fake.run_in(&out))
+    };
+    let (_, run) = with("good.sh");
+    let first = lines(&run).into_iter().find_map(|line| match line {
+        Line::Generation(generation) => generation.proposals.into_iter().next(),
+        _ => None,
+    });
+    let first = first.unwrap();
+    assert_eq!((first.origin.as_str(), first.toggles["tile_q"], first.toggles["swizzle"]), ("proposer", 128, 1));
+    for (script, warning) in [
+        ("mute.sh", "said nothing for 1 s and was stopped; the built-in search goes on without it"),
+        ("wrong.sh", "the proposer's answer `hello` is none"),
+        ("dead.sh", "the proposer ended"),
+    ] {
+        let (stdout, run) = with(script);
+        assert!(stdout.contains(warning), "{script}: {stdout}");
+        assert!(result(&run).warnings.iter().any(|w| w.contains(warning)));
+        assert_eq!(evaluated(&run).len(), 4, "{script}");
+    }
+}
+
+#[test]
+fn a_kernel_that_kills_its_process_while_timed_is_rejected_and_the_others_are_not() {
+    let fake = Fake::new();
+    let killer = "ld2-sm2-pe1-q64-k32-pw0-st3-ex0-sw0";
+    fake.dist.write("kills", killer);
+    let ran = fake.tune("out", &["--budget", "4"]).expect(0);
+    assert!(!ran.lines(&["timed on every shape", "signal 9", killer]).is_empty(), "{}", ran.stdout);
+    let tuned = result(&fake.run_in("out"));
+    assert!(tuned.winner.is_some_and(|w| w.name != killer) && tuned.timed >= 2);
+}
+
+#[test]
+fn without_a_gpu_nothing_is_searched_and_wrong_words_are_one_line() {
+    let dist = Dist::new(NO_GPU);
+    let ran = dist.run(&["tune"]).expect(3);
+    assert!(ran.stdout.contains("DEFERRED (no CUDA driver library on this machine; run on"), "{}", ran.stdout);
+    assert_eq!(dist.runs().len(), 0);
+    let cases: &[(&[&str], &str)] = &[
+        (&["tune", "--device", "gpu"], "--device gpu: no CUDA driver library"),
+        (&["tune", "--suite", "stage9"], "unknown suite `stage9`"),
+        (&["tune", "--resume", "/nowhere"], "is not a run directory"),
+        (
+            &["tune", "--set", "colour=1", "--device", "emulator", "--suite", "emulated.toml"],
+            "unknown dimension `colour`",
+        ),
+        (&["tune", "--budget", "0", "--device", "emulator", "--suite", "emulated.toml"], "must be at least 1"),
+        (&["tune", "--set", "loader"], "TOGGLE=VALUE"),
+    ];
+    let suite = std::fs::read_to_string(dist.path("kbench/suites/stage5.toml")).unwrap();
+    dist.write("emulated.toml", &format!("{suite}\n[emulation]\nshapes = [\"small\"]\nmax_ctas = 8\n"));
+    for (arguments, message) in cases {
+        let ran = dist.run(arguments).expect(2);
+        assert!(ran.stderr.contains(message), "{arguments:?}: {}", ran.stderr);
+    }
+    let deferred = dist.run(&["validate", "--stage5", "--smoke", "--tune", "--peers", "none"]).expect(3);
+    assert!(deferred.stdout.contains("no search for a tuned candidate"), "{}", deferred.stdout);
+}
+
+#[test]
+fn on_the_emulator_configurations_are_checked_and_none_is_named() {
+    let dist = Dist::emulating();
+    let out = dist.path("out").display().to_string();
+    let quick = ["tune", "--device", "emulator", "--out", &out, "--budget", "3", "--shape", "ragged"];
+    let ran = dist.run(&[quick.as_slice(), &NARROW].concat()).expect(3);
+    assert!(ran.stdout.contains("DEFERRED (") && !ran.stdout.contains("winner `"), "{}", ran.stdout);
+    let run = std::fs::read_dir(&out).unwrap().flatten().next().unwrap().path();
+    let tuned = result(&run);
+    assert_eq!((tuned.evaluated, tuned.timed, tuned.elites.len()), (3, 0, 0));
+    dist.run(&["verify", &run.display().to_string()]).expect(0);
+}
