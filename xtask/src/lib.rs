@@ -1,6 +1,7 @@
 //! The pipeline: orchestration, no arithmetic. What a figure means is kbench's, what touches a device is the runner's.
 
 pub mod build;
+pub mod ceilings;
 pub mod console;
 pub mod cubin;
 pub mod dist;

@@ -17,7 +17,7 @@ use xtask::plan::{Changes, Plan, suite_names};
 use xtask::run_dir::RunDir;
 use xtask::sanitize::Sanitizing;
 use xtask::validate::{DeviceChoice, Options, Outcome, PeerChoice, validate};
-use xtask::{dist, doctor, inspect, sanitize, selftest, toolchain};
+use xtask::{ceilings, dist, doctor, inspect, sanitize, selftest, toolchain};
 
 /// Wrong usage or environment.
 const EXIT_USAGE: u8 = 2;
@@ -135,6 +135,12 @@ enum Command {
         /// The folder of runs.
         #[arg(long)]
         runs: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measure what this GPU can do at most: launch floor, exponentials, products, conversions, bandwidth.
+    Ceilings {
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -292,6 +298,16 @@ fn run(layout: &Layout) -> Result<u8> {
             print(json, &lines, || if lines.is_empty() { "no runs yet".to_owned() } else { lines.join("\n") })?;
             Ok(0)
         }
+        Command::Ceilings { json } => match ceilings::measure(layout)? {
+            ceilings::Measuring::Deferred(why) => {
+                print(json, &json!({"deferred": why}), || format!("DEFERRED ({why})"))?;
+                Ok(EXIT_DEFERRED)
+            }
+            ceilings::Measuring::Ran(ceilings, path) => {
+                print(json, &ceilings, || format!("{}\nkept in {}", ceilings.render(), path.display()))?;
+                Ok(0)
+            }
+        },
         Command::Dist { out } => {
             say(&dist::dist(layout, out.as_deref())?.display().to_string())?;
             Ok(0)
