@@ -2,5 +2,7 @@
 //! Leaves to others: compiling (xtask), launching (sdpa-runner), judging (kbench). It knows none of them.
 
 pub mod abi;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 pub mod hopper;
 pub mod registry;

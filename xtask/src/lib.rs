@@ -7,6 +7,7 @@ pub mod cubin;
 pub mod dist;
 pub mod doctor;
 pub mod environment;
+pub mod export;
 pub mod files;
 pub mod inspect;
 pub mod layout;

@@ -2,7 +2,7 @@
 //! 0 all gates PASS, 1 a gate FAILs, 2 wrong usage or environment, 3 something is DEFERRED or INCONCLUSIVE.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -50,6 +50,9 @@ enum Command {
         /// Target architecture.
         #[arg(long, default_value = "sm_89")]
         arch: String,
+        /// Also write each cubin and its launch record to this folder, for `sdpa-kernel/python/sdpa_fp8.py` and others.
+        #[arg(long)]
+        export: Option<PathBuf>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -249,7 +252,9 @@ fn run(layout: &Layout) -> Result<u8> {
             print(json, &findings, || doctor::render(&findings))?;
             Ok(0)
         }
-        Command::Build { variants, suite, arch, json } => build(layout, &variants, suite.as_deref(), &arch, json),
+        Command::Build { variants, suite, arch, export, json } => {
+            build(layout, &variants, suite.as_deref(), &arch, export.as_deref(), json)
+        }
         Command::Validate(args) => run_validate(layout, &args),
         Command::Bench { variants, against, measuring } => {
             let plan = Plan::comparison(&against, &variants, &measuring.changes(false))?;
@@ -403,10 +408,22 @@ fn variants(layout: &Layout, names: &[String], suite: Option<&str>) -> Result<Ve
     }
 }
 
-fn build(layout: &Layout, names: &[String], suite: Option<&str>, arch: &str, json: bool) -> Result<u8> {
+fn build(
+    layout: &Layout,
+    names: &[String],
+    suite: Option<&str>,
+    arch: &str,
+    export: Option<&Path>,
+    json: bool,
+) -> Result<u8> {
     let variants = variants(layout, names, suite)?;
     let toolchain = toolchain::find_or_install(&layout.target, &|line| eprintln!("{line}"))?;
     let set = build_all(layout, &toolchain, &variants, &[arch.to_owned()])?;
+    if let Some(folder) = export {
+        for record in xtask::export::export(&set, folder)? {
+            eprintln!("exported {}", record.display());
+        }
+    }
     let evidence = set.evidence();
     print(json, &evidence, || xtask::build::render(&set))?;
     Ok(u8::from(!evidence.failures.is_empty()))
