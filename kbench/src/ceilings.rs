@@ -114,7 +114,7 @@ mod tests {
         assert_eq!((ceilings.fp8_flops(), ceilings.memory_bytes()), (Some(1600e12), Some(4.2e12)));
         let text = ceilings.render();
         assert!(
-            text.contains("0.625 us each") && text.contains("1600 TFLOP/s") && text.contains("4200 GB/s"),
+            text.contains("0.6250 us each") && text.contains("1600 TFLOP/s") && text.contains("4200 GB/s"),
             "{text}"
         );
         let none = Ceilings { rows: vec![], ..ceilings.clone() };

@@ -24,8 +24,8 @@ const REPEATS: usize = 9;
 const GRAPH_NODES: u32 = 200;
 /// Larger than any L2 by an order of magnitude.
 const MEMORY_BYTES: u64 = 1 << 30;
-/// Fits the L2 of every device since Ada with room.
-const L2_BYTES: u64 = 16 << 20;
+/// Fits the L2 of every device since Ada with room, and holds a round of loads of the largest.
+const L2_BYTES: u64 = 20 << 20;
 /// Loads of a thread in flight; a read covers whole multiples of these.
 const LOADS: u64 = 8;
 /// Clock that iteration counts aim at: long against a launch.
@@ -215,7 +215,7 @@ impl<'a> Bench<'a> {
     }
 
     fn read(&self, name: &str, bytes: u64) -> Result<Ceiling> {
-        let mut call = Call { threads: 512, ctas_per_sm: 4, bytes, iterations: 4 };
+        let mut call = Call { threads: 512, ctas_per_sm: 2, bytes, iterations: 4 };
         let threads = u64::from(self.gpu.device.sm_count * call.ctas_per_sm * call.threads);
         // Whole rounds of all threads: the kernel reads no part of one.
         let round = threads * LOADS * 16;

@@ -4,6 +4,7 @@ pub mod build;
 pub mod ceilings;
 pub mod console;
 pub mod cubin;
+pub mod disassembly;
 pub mod dist;
 pub mod doctor;
 pub mod environment;

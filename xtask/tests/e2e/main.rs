@@ -3,5 +3,6 @@
 mod cli;
 mod common;
 mod hopper;
+mod machine_code;
 mod mutants;
 mod ncu;
