@@ -88,6 +88,9 @@ pub struct BuildRecord {
     pub warnings: Vec<String>,
     /// Toggles that the module contradicts, one sentence each.
     pub toggle_mismatches: Vec<String>,
+    /// Machine instructions by entry function and mnemonic; absent where nothing disassembled them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instructions: Option<BTreeMap<String, BTreeMap<String, u32>>>,
 }
 
 impl BuildRecord {
@@ -136,6 +139,9 @@ pub struct Builds {
     pub failures: Vec<BuildFailure>,
     /// Why nothing could be built, and what to do about it.
     pub deferred: Option<String>,
+    /// Why nothing could be disassembled, and what to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_disassembled: Option<String>,
 }
 
 impl Builds {

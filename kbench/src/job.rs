@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ceilings::Ceilings;
 use crate::evidence::{Device, Errors, GpuState, LaunchOutcome, LaunchRecord, Operands, Peers, Samples};
 use crate::shape::Problem;
 use crate::suite::Suite;
@@ -66,6 +67,15 @@ pub enum Job {
     Bench(Box<BenchJob>),
     /// Launch one variant for a profiler that watches.
     Profile(ProfileJob),
+    /// Measure what the device can do at most.
+    Ceilings(CeilingsJob),
+}
+
+/// See [`Job::Ceilings`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CeilingsJob {
+    /// The cubin of `ceilings.cu` for this device.
+    pub image: PathBuf,
 }
 
 /// See [`Job::Launch`].
@@ -199,6 +209,11 @@ pub enum Event {
         samples: Box<Samples>,
         /// Peers.
         peers: Box<Peers>,
+    },
+    /// What the device can do at most.
+    Ceilings {
+        /// All rates.
+        ceilings: Box<Ceilings>,
     },
     /// The job is done.
     Done,

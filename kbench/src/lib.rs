@@ -1,5 +1,6 @@
 //! What a measurement means: samples, statistics, gates, decision, run schema and reports. Pure: opens no device.
 
+pub mod ceilings;
 pub mod decision;
 pub mod evidence;
 pub mod gate;

@@ -2,13 +2,15 @@
 //! gate that stands against that lie; honest evidence must get the verdict that it deserves. Pure. Leaves to others:
 //! kernels that lie (they are run, not judged from made-up evidence) and files that were edited (`verify`).
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::decision::{Verdict, decide};
 use crate::evidence::{AA_SUFFIX, Checks, Mode, Samples};
 use crate::gate::{Gate, State};
 use crate::judge::{Evidence, judge, testing};
-use crate::suite::Suite;
+use crate::suite::{MachineCode, Suite};
 
 /// The candidate of the evidence that everything starts from.
 const CANDIDATE: &str = "new";
@@ -114,6 +116,12 @@ fn own_build(evidence: &mut Evidence) -> Option<&mut crate::evidence::BuildRecor
     evidence.builds.records.iter_mut().find(|b| b.variant == CANDIDATE)
 }
 
+/// As if nvdisasm had listed one kind of product in every entry.
+fn made_of(build: &mut crate::evidence::BuildRecord, product: &str) {
+    let entry = |e: &crate::evidence::EntryBuild| (e.launch.entry.clone(), BTreeMap::from([(product.to_owned(), 160)]));
+    build.instructions = Some(build.entries.iter().map(entry).collect());
+}
+
 const HONEST: &[Honest] = &[
     Honest { name: "right, and 20% faster", verdict: Verdict::Merge, set: |_, _| {} },
     Honest {
@@ -130,6 +138,21 @@ const HONEST: &[Honest] = &[
         name: "right, on a machine without a GPU",
         verdict: Verdict::Defer,
         set: |_, e| e.samples = Samples { deferred: Some("no GPU; run on one".into()), ..Samples::default() },
+    },
+    Honest {
+        name: "right, on a chip that has another product than the one that the suite is about",
+        verdict: Verdict::Defer,
+        set: |suite, e| {
+            suite.machine_code = Some(MachineCode { require: vec!["QMMA".into()], forbid: vec![] });
+            let other = own_build(e).map(|build| {
+                made_of(build, "QMMA");
+                let mut other = build.clone();
+                other.arch = "sm_90".into();
+                made_of(&mut other, "HMMA");
+                other
+            });
+            e.builds.records.extend(other);
+        },
     },
     Honest {
         name: "wrong, and fast",
@@ -156,6 +179,16 @@ const LIES: &[Lie] = &[
             let control = e.builds.records[0].entries[1].code_sha256.clone();
             if let Some(build) = own_build(e) {
                 build.entries[1].code_sha256 = control;
+            }
+        },
+    },
+    Lie {
+        name: "an FP8 kernel that multiplies halves",
+        gate: "machine code",
+        tell: |suite, e| {
+            suite.machine_code = Some(MachineCode { require: vec!["QMMA".into()], forbid: vec![] });
+            if let Some(build) = own_build(e) {
+                made_of(build, "HMMA");
             }
         },
     },

@@ -164,6 +164,9 @@ pub struct AbsoluteLimit {
     pub shape: String,
     /// Largest p50 of kernel time, in microseconds.
     pub max_p50_us: f64,
+    /// Whether a run on another device, where the limit says nothing, leaves it open.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub required: bool,
 }
 
 /// Candidate against somebody else's kernels, on every timed shape.
@@ -240,6 +243,18 @@ pub struct Aspiration {
     pub peer: String,
     /// Wanted speedup over it, as a ratio of paired medians.
     pub min_speedup: f64,
+}
+
+/// What the machine code of every candidate must and must not be made of, by mnemonic without modifiers. Judged on the
+/// suite's architecture.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachineCode {
+    /// In every attention entry, e.g. `QGMMA`.
+    pub require: Vec<String>,
+    /// In no entry, e.g. `LDL`.
+    #[serde(default)]
+    pub forbid: Vec<String>,
 }
 
 /// How samples are taken.
@@ -333,6 +348,9 @@ pub struct Suite {
     /// What would be excellent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aspiration: Option<Aspiration>,
+    /// What candidates' machine code must and must not be made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine_code: Option<MachineCode>,
     /// How samples are taken.
     #[serde(default)]
     pub timing: Timing,
@@ -439,6 +457,11 @@ impl Suite {
         let known = |name: &String| self.candidates.iter().any(|c| c.variant == *name) || self.baselines.contains(name);
         if let Some(other) = self.candidates.iter().filter_map(|c| c.unless_spills.as_ref()).find(|name| !known(name)) {
             return value("candidates.unless_spills", &format!("`{other}` is no candidate or baseline of this suite"));
+        }
+        let mnemonic = |m: &&String| m.is_empty() || !m.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
+        let mut named = self.machine_code.iter().flat_map(|code| code.require.iter().chain(&code.forbid));
+        if let Some(wrong) = named.find(mnemonic) {
+            return value("machine_code", &format!("`{wrong}` is no mnemonic: name one like QMMA, without modifiers"));
         }
         let timing = &self.timing;
         if timing.launches == 0 || timing.rounds == 0 {
@@ -607,6 +630,7 @@ min_latency_reduction = 0.10
                 "[[profile]]\nshape = \"tiny\"\nmin_tensor_percent = 50.0\ncandidate = \"x\"\n[resources]",
                 "profile.candidate: `x` is no candidate",
             ),
+            ("[resources]", "[machine_code]\nrequire = [\"QMMA.16832\"]\n[resources]", "`QMMA.16832` is no mnemonic"),
             ("name = ", "name ", "line 2"),
         ];
         for (from, to, expected) in cases {

@@ -126,6 +126,23 @@ impl Sizes {
         (1..=most as u32).rev().find(|n| self.heads.is_multiple_of(*n)).unwrap_or(1)
     }
 
+    /// Whether the kernels count this far: grids, 32-bit element numbers, and the scheduler's divisions for an entry of
+    /// so many rows a tile.
+    pub fn fits(&self, tile_q: u32) -> bool {
+        let (heads, rows) = (u64::from(self.heads), u64::from(self.seq_q.max(self.seq_kv)));
+        let tiles = u64::from(self.seq_q.div_ceil(tile_q));
+        (1..=65_535).contains(&self.heads)
+            && self.seq_q > 0
+            && self.seq_kv > 0
+            && heads * rows.next_multiple_of(u64::from(TILE_KEYS)) * u64::from(self.head_dim) < 1 << 31
+            && heads * tiles * u64::from(self.section_heads()) * tiles < 1 << 32
+    }
+
+    /// Elements of a dense tensor of so many rows per head.
+    pub fn elements(&self, rows: u32) -> usize {
+        self.heads as usize * rows as usize * self.head_dim as usize
+    }
+
     /// Bytes of the images of Q, K and V.
     pub fn image_bytes(&self) -> [usize; 3] {
         let bytes = |rows: u32, granule: u32| {
@@ -282,6 +299,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn sizes_that_would_overflow_are_known() {
+        assert!(sizes(256, 8192, 128, true).fits(192) && sizes(1, 1, 64, false).fits(64));
+        for (heads, seq, causal) in [(0, 1, false), (1, 0, false), (65_536, 1, false), (16, 1 << 21, false)] {
+            assert!(!sizes(heads, seq, 64, causal).fits(64), "{heads} {seq}");
+        }
+        // Few elements, but a scheduler that would divide wrongly.
+        assert!(!sizes(16, 1 << 20, 64, false).fits(64) && sizes(16, 1 << 20, 64, false).fits(256));
     }
 
     #[test]

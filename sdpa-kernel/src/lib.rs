@@ -2,6 +2,8 @@
 //! Leaves to others: compiling (xtask), launching (sdpa-runner), judging (kbench). It knows none of them.
 
 pub mod abi;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 pub mod hopper;
 pub mod registry;
 pub mod space;

@@ -38,9 +38,9 @@ pub struct Entry {
 
 /// Every registered variant.
 ///
-/// Columns: loader (0 direct, 1 cp.async, 2 cp.async kept as e4m3), stages, math (0 scalar, 1 tensor cores), softmax
-/// (0 shared, 1 P over S, 2 registers, 3 a warp per row), producer warps, scheduler (0 one tile a CTA, 1 persistent), exp (0 MUFU,
-/// 1 polynomial), swizzle (0 padding, 1 XOR), P format (0 FP16), tile_q, tile_k, threads.
+/// Columns: loader (0 direct, 1 cp.async, 2 cp.async kept as e4m3), stages, math (0 scalar, 1 tensor cores, 2 FP8 tensor
+/// cores), softmax (0 shared, 1 P over S, 2 registers, 3 a warp per row), producer warps, scheduler (0 one tile a CTA, 1
+/// persistent), exp (0 MUFU, 1 polynomial), swizzle (0 padding, 1 XOR), P format (0 FP16, 1 e4m3), tile_q, tile_k, threads.
 pub const VARIANTS: &[Entry] = &[
     Entry {
         name: "stage0",
@@ -137,6 +137,12 @@ pub const VARIANTS: &[Entry] = &[
         about: "tuned: e4m3 tiles of 64 keys, swizzled, three stages",
         source: "sdpa_ladder.cu",
         toggles: [2, 3, 1, 2, 0, 0, 0, 1, 0, 64, 64, 128],
+    },
+    Entry {
+        name: "ada",
+        about: "sm_89 flagship: both products on the FP8 tensor cores",
+        source: "sdpa_ladder.cu",
+        toggles: [2, 3, 2, 2, 0, 0, 0, 1, 1, 64, 64, 128],
     },
 ];
 
@@ -278,7 +284,7 @@ fn refusal(family: Family, toggles: &BTreeMap<String, u32>) -> Option<&'static s
             get("producer_warps") > 0 && get("softmax") == 1,
             "SDPA_SOFTMAX=1: S of the next tile overwrites P, so no warp may still be in P V",
         ),
-        (get("softmax") == 2 && get("math") != 1, "SDPA_SOFTMAX=2: scores stay in the registers of SDPA_MATH=1"),
+        (get("softmax") == 2 && get("math") == 0, "SDPA_SOFTMAX=2: scores stay in the registers of SDPA_MATH=1"),
         (
             get("softmax") == 2 && consumer_warps * 16 != get("tile_q"),
             "SDPA_SOFTMAX=2: one consumer warp for 16 query rows",
@@ -289,6 +295,13 @@ fn refusal(family: Family, toggles: &BTreeMap<String, u32>) -> Option<&'static s
             get("swizzle") == 1 && get("softmax") < 2,
             "SDPA_SWIZZLE=1: scores in shared memory are read along a row; use SDPA_SOFTMAX=2",
         ),
+        (get("math") == 2 && get("loader") != 2, "SDPA_MATH=2: e4m3 tiles are multiplied as they are, SDPA_LOADER=2"),
+        (get("math") == 2 && get("p_format") != 1, "SDPA_MATH=2: both factors are e4m3, SDPA_P_FORMAT must be 1"),
+        (
+            get("math") == 2 && get("tile_k") % 32 != 0,
+            "SDPA_MATH=2: a product takes 32 keys, SDPA_TILE_K must be a multiple",
+        ),
+        (get("p_format") == 1 && get("math") != 2, "SDPA_P_FORMAT: 0 (f16) or, with SDPA_MATH=2, 1 (e4m3)"),
     ];
     rules.into_iter().find_map(|(broken, rule)| broken.then_some(rule))
 }
@@ -368,7 +381,7 @@ mod tests {
             .filter_map(|entry| std::fs::read_to_string(entry.unwrap().path()).ok())
             .collect();
         type Change = (&'static str, u32);
-        let cases: [(&str, &[Change], &str); 13] = [
+        let cases: [(&str, &[Change], &str); 17] = [
             ("stage0", &[("stages", 2)], "SDPA_LOADER=0"),
             ("stage1", &[("stages", 1)], "SDPA_LOADER=1"),
             ("stage2", &[("loader", 2), ("stages", 1)], "SDPA_LOADER=2 copies ahead"),
@@ -382,6 +395,10 @@ mod tests {
             ("stage2", &[("swizzle", 1)], "SDPA_SWIZZLE=1"),
             ("stage2", &[("softmax", 3)], "stands for a key"),
             ("v2b", &[("tile_k", 64)], "one lane for a key"),
+            ("ada", &[("loader", 1)], "multiplied as they are"),
+            ("ada", &[("p_format", 0)], "both factors are e4m3"),
+            ("ada", &[("tile_k", 48)], "takes 32 keys"),
+            ("v2d", &[("p_format", 1)], "SDPA_P_FORMAT: 0 (f16)"),
         ];
         for (base, changes, fragment) in cases {
             let changes = changes.iter().map(|(toggle, value)| (toggle.to_string(), *value)).collect();

@@ -2,6 +2,7 @@
 //! hangs or faults takes only this process with it. The protocol is `kbench::job`.
 
 mod bench;
+mod ceilings;
 mod cuda;
 mod digest;
 mod e4m3;
@@ -67,7 +68,7 @@ fn run(job: &Job) -> Result<()> {
         Job::Errors(job) => return errors::run(job),
         Job::Probe => return probe(),
         Job::Launch(job) if job.executor == Executor::Emulator => return emulate::run(job),
-        Job::Launch(_) | Job::Bench(_) | Job::Profile(_) => {}
+        Job::Launch(_) | Job::Bench(_) | Job::Profile(_) | Job::Ceilings(_) => {}
     }
     if let Some(why) = cuda::missing_driver() {
         emit(&Event::NoDevice { why });
@@ -77,6 +78,7 @@ fn run(job: &Job) -> Result<()> {
         Job::Launch(job) => launch::run(job),
         Job::Bench(job) => bench::run(job),
         Job::Profile(job) => profile::run(job),
+        Job::Ceilings(job) => ceilings::run(job),
         Job::Errors(_) | Job::Probe => Ok(()),
     }
 }

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::console::Step;
 use crate::cubin::{Cubin, hex, sha256_hex};
+use crate::disassembly;
 use crate::files::{all_files, write_whole};
 use crate::layout::Layout;
 use crate::ptxas;
@@ -42,6 +43,8 @@ pub struct BuildSet {
     pub built: Vec<Built>,
     /// What was not.
     pub failures: Vec<BuildFailure>,
+    /// Why nothing was disassembled, as "why; remedy".
+    pub not_disassembled: Option<String>,
 }
 
 impl BuildSet {
@@ -56,6 +59,7 @@ impl BuildSet {
             records: self.built.iter().map(|b| b.record.clone()).collect(),
             failures: self.failures.clone(),
             deferred: None,
+            not_disassembled: self.not_disassembled.clone(),
         }
     }
 }
@@ -98,6 +102,22 @@ pub fn build_all(layout: &Layout, toolchain: &Toolchain, variants: &[Variant], a
     let fresh = set.built.len() - cached;
     step.end(&format!("{fresh} compiled, {cached} from cache, {} failed", set.failures.len()));
     Ok(set)
+}
+
+/// Counts the instructions of every build; without a disassembler the set says why there are no counts. Apart from
+/// building, because few suites ask for it and it may have to install one.
+pub fn disassemble(layout: &Layout, toolchain: &Toolchain, set: &mut BuildSet) -> Result<()> {
+    match disassembly::find(&layout.target, toolchain) {
+        Err(why) => set.not_disassembled = Some(why),
+        Ok(program) => {
+            let listed: Vec<Result<disassembly::Counts>> =
+                set.built.par_iter().map(|built| disassembly::counts(&program, &built.dir)).collect();
+            for (built, counts) in set.built.iter_mut().zip(listed) {
+                built.record.instructions = Some(counts?);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Builds one variant, or takes it from the cache. The inner error is the compiler's.
@@ -268,6 +288,7 @@ fn describe(toolchain: &Toolchain, variant: &Variant, arch: &str, key: &str, wor
             .map(message)
             .collect(),
         toggle_mismatches: mismatches,
+        instructions: None,
     })
 }
 

@@ -24,6 +24,15 @@ impl<'data> Cubin<'data> {
         Ok(sha256_hex(section.data()?))
     }
 
+    /// Entry functions and the size of their machine code.
+    pub fn code_bytes(&self) -> Result<Vec<(String, usize)>> {
+        let named = |section: object::read::elf::ElfSection64<'_, '_>| {
+            let entry = section.name().ok()?.strip_prefix(".text.")?.to_owned();
+            Some((entry, section.size() as usize))
+        };
+        Ok(self.elf.sections().filter_map(named).collect())
+    }
+
     /// The initial bytes of a symbol in constant or global memory.
     pub fn symbol(&self, name: &str) -> Result<Vec<u8>> {
         let symbol = self.elf.symbols().find(|s| s.name() == Ok(name));

@@ -1,11 +1,14 @@
 //! The pipeline: orchestration, no arithmetic. What a figure means is kbench's, what touches a device is the runner's.
 
 pub mod build;
+pub mod ceilings;
 pub mod console;
 pub mod cubin;
+pub mod disassembly;
 pub mod dist;
 pub mod doctor;
 pub mod environment;
+pub mod export;
 pub mod files;
 pub mod inspect;
 pub mod layout;

@@ -2,7 +2,7 @@
 //! 0 all gates PASS, 1 a gate FAILs, 2 wrong usage or environment, 3 something is DEFERRED or INCONCLUSIVE.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -18,7 +18,7 @@ use xtask::run_dir::RunDir;
 use xtask::sanitize::Sanitizing;
 use xtask::tune::{TuneArgs, Tuning, with_winner, with_winner_of};
 use xtask::validate::{DeviceChoice, Options, Outcome, PeerChoice, validate};
-use xtask::{dist, doctor, inspect, sanitize, selftest, toolchain};
+use xtask::{ceilings, dist, doctor, inspect, sanitize, selftest, toolchain};
 
 /// Wrong usage or environment.
 const EXIT_USAGE: u8 = 2;
@@ -51,6 +51,9 @@ enum Command {
         /// Target architecture.
         #[arg(long, default_value = "sm_89")]
         arch: String,
+        /// Also write each cubin and its launch record to this folder, for `sdpa-kernel/python/sdpa_fp8.py` and others.
+        #[arg(long)]
+        export: Option<PathBuf>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -138,6 +141,12 @@ enum Command {
         /// The folder of runs.
         #[arg(long)]
         runs: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measure what this GPU can do at most: launch floor, exponentials, products, conversions, bandwidth.
+    Ceilings {
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -260,7 +269,9 @@ fn run(layout: &Layout) -> Result<u8> {
             print(json, &findings, || doctor::render(&findings))?;
             Ok(0)
         }
-        Command::Build { variants, suite, arch, json } => build(layout, &variants, suite.as_deref(), &arch, json),
+        Command::Build { variants, suite, arch, export, json } => {
+            build(layout, &variants, suite.as_deref(), &arch, export.as_deref(), json)
+        }
         Command::Validate(args) => run_validate(layout, &args),
         Command::Bench { variants, against, measuring } => {
             let plan = Plan::comparison(&against, &variants, &measuring.changes(false))?;
@@ -310,6 +321,16 @@ fn run(layout: &Layout) -> Result<u8> {
             print(json, &lines, || if lines.is_empty() { "no runs yet".to_owned() } else { lines.join("\n") })?;
             Ok(0)
         }
+        Command::Ceilings { json } => match ceilings::measure(layout)? {
+            ceilings::Measuring::Deferred(why) => {
+                print(json, &json!({"deferred": why}), || format!("DEFERRED ({why})"))?;
+                Ok(EXIT_DEFERRED)
+            }
+            ceilings::Measuring::Ran(ceilings, path) => {
+                print(json, &ceilings, || format!("{}\nkept in {}", ceilings.render(), path.display()))?;
+                Ok(0)
+            }
+        },
         Command::Dist { out } => {
             say(&dist::dist(layout, out.as_deref())?.display().to_string())?;
             Ok(0)
@@ -426,10 +447,22 @@ fn variants(layout: &Layout, names: &[String], suite: Option<&str>) -> Result<Ve
     }
 }
 
-fn build(layout: &Layout, names: &[String], suite: Option<&str>, arch: &str, json: bool) -> Result<u8> {
+fn build(
+    layout: &Layout,
+    names: &[String],
+    suite: Option<&str>,
+    arch: &str,
+    export: Option<&Path>,
+    json: bool,
+) -> Result<u8> {
     let variants = variants(layout, names, suite)?;
     let toolchain = toolchain::find_or_install(&layout.target, &|line| eprintln!("{line}"))?;
     let set = build_all(layout, &toolchain, &variants, &[arch.to_owned()])?;
+    if let Some(folder) = export {
+        for record in xtask::export::export(&set, folder)? {
+            eprintln!("exported {}", record.display());
+        }
+    }
     let evidence = set.evidence();
     print(json, &evidence, || xtask::build::render(&set))?;
     Ok(u8::from(!evidence.failures.is_empty()))

@@ -103,6 +103,7 @@ impl RunDir {
             samples: self.read_json("samples.json")?,
             peers: self.read_json("peers.json")?,
             profile: self.read_if_there("profile.json")?,
+            ceilings: self.read_if_there("ceilings.json")?,
         })
     }
 

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use trial::Unfit;
-pub use wheels::PINS as WHEELS;
+pub use wheels::{DISASSEMBLER_PINS, PINS as WHEELS};
 
 /// Oldest release whose compilers are used, as (major, minor). Hopper's `sm_90a` starts there.
 pub const OLDEST_RELEASE: (u32, u32) = (12, 0);
@@ -211,6 +211,20 @@ pub fn find_or_install(target: &Path, progress: &dyn Fn(&str)) -> Result<Toolcha
     Search::from_env(target).find_or_install(progress)
 }
 
+/// The nvdisasm beside a toolchain's assembler, or on `PATH`, or that of the pinned wheel, installed now if it is not
+/// there.
+pub fn disassembler(target: &Path, toolchain: &Toolchain, progress: &dyn Fn(&str)) -> Result<PathBuf, ToolchainError> {
+    let beside = toolchain.ptxas.with_file_name("nvdisasm");
+    if beside.is_file() {
+        return Ok(beside);
+    }
+    let search = Search::from_env(target);
+    if let Some(found) = search.path.iter().map(|dir| dir.join("nvdisasm")).find(|program| program.is_file()) {
+        return Ok(absolute(found));
+    }
+    wheels::install(&wheels::DISASSEMBLER, &search.cuda_dir(), &search.pythons, progress)
+}
+
 /// Reports what is here, and what is wrong with the rest, without installing anything.
 pub fn probe(target: &Path) -> Probe {
     Search::from_env(target).probe()
@@ -252,7 +266,7 @@ impl Search {
         for one in &rejected {
             progress(&format!("warning: {one}; looking further"));
         }
-        let nvcc = wheels::install(&self.cuda_dir(), &self.pythons, progress)?;
+        let nvcc = wheels::install(&wheels::COMPILER, &self.cuda_dir(), &self.pythons, progress)?;
         self.try_out(Candidate::new(Origin::Wheels, nvcc))
             .map_err(|Rejected { nvcc, reason, .. }| ToolchainError::Unusable { nvcc, reason })
     }
@@ -271,7 +285,7 @@ impl Search {
 
     fn look(&self, rejected: &mut Vec<Rejected>) -> Option<Toolchain> {
         self.look_outside(rejected).or_else(|| {
-            let nvcc = wheels::installed(&self.cuda_dir())?;
+            let nvcc = wheels::installed(&wheels::COMPILER, &self.cuda_dir())?;
             self.judge(Candidate::new(Origin::Wheels, nvcc), rejected)
         })
     }

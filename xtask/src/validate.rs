@@ -19,7 +19,8 @@ use kbench::suite::Suite;
 use sdpa_kernel::registry::Variant;
 use serde::{Deserialize, Serialize};
 
-use crate::build::{BuildSet, build_all, runs_on, target};
+use crate::build::{BuildSet, build_all, disassemble, runs_on, target};
+use crate::ceilings;
 use crate::console::Step;
 use crate::cubin::sha256_hex;
 use crate::environment::{self, SourceState};
@@ -136,6 +137,12 @@ pub fn validate(layout: &Layout, plan: &Plan, options: &Options) -> Result<Outco
         evidence.profile = Some(profile_step(&work, &run, &evidence.checks)?);
         run.write_json("profile.json", &evidence.profile)?;
     }
+    if let Some((device, _)) = &found.device
+        && let Some(measured) = ceilings::kept(layout, device)
+    {
+        run.write_json("ceilings.json", &measured)?;
+    }
+    evidence.ceilings = run.read_if_there("ceilings.json")?;
     environment.peers = evidence.peers.versions.clone();
     run.write_json("ENV.json", &environment)?;
     conclude(plan, run, &environment, &evidence)
@@ -252,7 +259,10 @@ fn build(layout: &Layout, plan: &Plan, found: &Found, run: &RunDir) -> Result<(O
     {
         arches.push(device.arch());
     }
-    let builds = build_all(layout, &toolchain, &plan.variants, &arches)?;
+    let mut builds = build_all(layout, &toolchain, &plan.variants, &arches)?;
+    if plan.suite.machine_code.is_some() {
+        disassemble(layout, &toolchain, &mut builds)?;
+    }
     for built in &builds.built {
         run.keep_build(built, &plan.suite.arch)?;
     }

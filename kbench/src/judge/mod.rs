@@ -15,6 +15,7 @@ pub use profile::judge_profile;
 pub use resources::judge_builds;
 pub use timing::TIMED_EVERYWHERE;
 
+use crate::ceilings::Ceilings;
 use crate::evidence::{Builds, Checks, Peers, Samples};
 use crate::gate::{Gate, Kind, Subject};
 use crate::profile::Profile;
@@ -33,6 +34,8 @@ pub struct Evidence {
     pub peers: Peers,
     /// `profile.json`, where a profile was asked for.
     pub profile: Option<Profile>,
+    /// `ceilings.json`: drawn, and read by no gate.
+    pub ceilings: Option<Ceilings>,
 }
 
 /// All gates of a run, in the order of the decision tree.
@@ -112,6 +115,7 @@ pub(crate) mod testing {
             aspiration: None,
             timing: Timing::default(),
             narrowed: vec![],
+            machine_code: None,
         }
     }
 
@@ -160,6 +164,7 @@ pub(crate) mod testing {
             entries: vec![entry(64, variant), entry(128, variant)],
             warnings: vec![],
             toggle_mismatches: vec![],
+            instructions: None,
         }
     }
 
@@ -252,7 +257,7 @@ pub(crate) mod testing {
             })
         };
         Evidence {
-            builds: Builds { records: vec![build("old"), build("new")], failures: vec![], deferred: None },
+            builds: Builds { records: vec![build("old"), build("new")], failures: vec![], ..Builds::default() },
             checks: Checks {
                 device: Some("gpu: NVIDIA L4".into()),
                 deferred: None,
@@ -261,6 +266,7 @@ pub(crate) mod testing {
             samples: samples(100.0, 80.0),
             peers: Peers::default(),
             profile: None,
+            ceilings: None,
         }
     }
 }

@@ -244,14 +244,18 @@ fn aa_fault(aa: Option<Interval>, margin: f64) -> Option<String> {
     }
 }
 
-/// Gates on a time in microseconds, where the device is theirs. The control must be quiet for these too, and the
-/// interval is that of the block medians.
+/// Gates on a time in microseconds, where the device is theirs; elsewhere those that are required are deferred. The
+/// control must be quiet for these too, and the interval is that of the block medians.
 fn absolute_gates(suite: &Suite, samples: &Samples, variant: &str) -> Vec<Gate> {
     let device = samples.device.as_ref().map(|d| d.name.as_str());
     let gate = |limit: &AbsoluteLimit| {
         let figure = format!("p50 on {}", limit.shape);
         let subject = Subject { variant, kind: Kind::Performance, figure: &figure };
         let threshold = format!("<= {} us", significant(limit.max_p50_us));
+        if device != Some(limit.device.as_str()) {
+            let why = format!("not timed on {}", limit.device);
+            return subject.deferred(&threshold, &why, &format!("run on one {}", limit.device));
+        }
         if let Some(deferred) = not_timed(suite, samples, &subject, &threshold, &limit.shape) {
             return deferred;
         }
@@ -276,7 +280,8 @@ fn absolute_gates(suite: &Suite, samples: &Samples, variant: &str) -> Vec<Gate> 
             }
         }
     };
-    suite.absolute.iter().filter(|limit| device == Some(limit.device.as_str())).map(gate).collect()
+    let speaks = |limit: &&AbsoluteLimit| limit.required || device == Some(limit.device.as_str());
+    suite.absolute.iter().filter(speaks).map(gate).collect()
 }
 
 #[cfg(test)]
@@ -377,10 +382,17 @@ mod tests {
             device: device.into(),
             shape: "mission".into(),
             max_p50_us: 50.0,
+            required: false,
         };
         suite.absolute = vec![limit("NVIDIA L4"), limit("NVIDIA H200")];
-        let gates = absolute_gates(&suite, &testing::samples(100.0, 80.0), "new");
+        let samples = testing::samples(100.0, 80.0);
+        let gates = absolute_gates(&suite, &samples, "new");
         assert_eq!(gates.len(), 1);
         assert_eq!(gates[0].state, State::Fail);
+        // Required elsewhere, it stays open here.
+        suite.absolute[1].required = true;
+        let gates = absolute_gates(&suite, &samples, "new");
+        let words: Vec<&str> = gates.iter().map(|gate| gate.state.word()).collect();
+        assert_eq!(words, ["FAIL", "DEFERRED"]);
     }
 }

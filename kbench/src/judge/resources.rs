@@ -1,7 +1,7 @@
 //! Gates on builds: it compiles, it is what it says it is, it is not the control under another name, and ptxas' figures
 //! are within limits.
 
-use crate::evidence::{BuildRecord, Builds, EntryBuild};
+use crate::evidence::{BuildRecord, Builds, EntryBuild, Operands};
 use crate::gate::{Gate, Kind, Subject};
 use crate::suite::Suite;
 
@@ -42,7 +42,71 @@ fn judge_variant(suite: &Suite, builds: &Builds, variant: &str) -> Vec<Gate> {
     gates.extend(resource_gates(suite, record));
     gates.extend(other_arch_spills(suite, builds, variant));
     gates.extend(serialised_gate(&subject(Kind::Resources, "wgmma pipelining"), record));
+    if suite.candidates.iter().any(|c| c.variant == variant) {
+        gates.extend(machine_code_gate(&subject(Kind::Resources, "machine code"), suite, builds, record));
+        gates.extend(other_machine_code_gate(&subject(Kind::Resources, "machine code, as run"), suite, builds));
+    }
     gates
+}
+
+/// The instructions that make the kernel what it says it is, counted in what really runs, and none of those that give
+/// away what ptxas does not report.
+fn machine_code_gate(subject: &Subject, suite: &Suite, builds: &Builds, record: &BuildRecord) -> Option<Gate> {
+    let wanted = suite.machine_code.as_ref()?;
+    let mut rule = format!("{} in every attention entry", wanted.require.join(", "));
+    if !wanted.forbid.is_empty() {
+        rule = format!("{rule}; no {}", wanted.forbid.join(", "));
+    }
+    let Some(instructions) = &record.instructions else {
+        let text = builds.not_disassembled.as_deref().unwrap_or("the build was not disassembled; build it again");
+        let (why, remedy) = super::split_remedy(text);
+        return Some(subject.deferred(&rule, why, remedy));
+    };
+    let count = |entry: &EntryBuild, mnemonic: &String| {
+        instructions.get(&entry.launch.entry).map(|of| of.get(mnemonic).copied().unwrap_or(0))
+    };
+    let mut least = Vec::new();
+    for mnemonic in &wanted.require {
+        let attention = record.entries.iter().filter(|e| e.launch.operands != Operands::Originals);
+        // An entry that was not listed has none.
+        let counts = attention.map(|entry| (count(entry, mnemonic).unwrap_or(0), entry.launch.entry.as_str()));
+        match counts.min() {
+            Some((n, _)) if n > 0 => least.push(format!("{mnemonic} {n} times or more")),
+            Some((_, entry)) => return Some(subject.holds(entry, &format!("no {mnemonic}"), &rule, false)),
+            None => return Some(subject.holds("", "no attention entry", &rule, false)),
+        }
+    }
+    for (entry, mnemonic) in record.entries.iter().flat_map(|e| wanted.forbid.iter().map(move |m| (e, m))) {
+        let found = match count(entry, mnemonic) {
+            None => "not disassembled".to_owned(),
+            Some(0) => continue,
+            Some(n) => format!("{mnemonic} {n} times"),
+        };
+        return Some(subject.holds(&entry.launch.entry, &found, &rule, false));
+    }
+    Some(subject.holds(&record.arch, &least.join(", "), &rule, true))
+}
+
+/// A device of another architecture runs another build. If that one does not multiply as required, neither its results
+/// nor its times are those of the kernel that the suite is about.
+fn other_machine_code_gate(subject: &Subject, suite: &Suite, builds: &Builds) -> Option<Gate> {
+    let wanted = suite.machine_code.as_ref()?;
+    let others = builds.records.iter().filter(|b| b.variant == subject.variant && b.arch != suite.arch);
+    for record in others {
+        let listed = record.instructions.iter().flat_map(|of| of.values());
+        let missing = wanted.require.iter().find(|m| !listed.clone().any(|counts| counts.contains_key(*m)));
+        if let Some(mnemonic) = missing {
+            let lacks = if record.instructions.is_some() {
+                format!("has no {mnemonic}")
+            } else {
+                "was not disassembled".to_owned()
+            };
+            let why = format!("the build for {}, which ran here, {lacks}", record.arch);
+            let rule = format!("{} in what runs", wanted.require.join(", "));
+            return Some(subject.deferred(&rule, &why, &format!("run on a device of {}", suite.arch)));
+        }
+    }
+    None
 }
 
 /// ptxas says with a C75xx message that it took the overlap out of asynchronous matrix instructions.
@@ -137,6 +201,8 @@ mod tests {
     use crate::evidence::BuildFailure;
     use crate::gate::State;
     use crate::judge::testing;
+    use crate::suite::MachineCode;
+    use std::collections::BTreeMap;
 
     fn failed(builds: &Builds) -> Vec<(String, String, String)> {
         judge_builds(&testing::suite(), builds)
@@ -190,6 +256,50 @@ mod tests {
         builds.records[3].entries[1].code_sha256 = "old128".into();
         let figures: Vec<String> = failed(&builds).into_iter().map(|f| f.1).collect();
         assert_eq!(figures, ["own machine code", "spills"]);
+    }
+
+    #[test]
+    fn machine_code_is_judged_where_it_was_read_and_deferred_where_it_was_not() {
+        let mut suite = testing::suite();
+        suite.machine_code = Some(MachineCode { require: vec!["QMMA".into()], forbid: vec!["LDL".into()] });
+        let counts = |list: &[(&str, u32)]| -> BTreeMap<String, u32> {
+            list.iter().map(|(mnemonic, n)| ((*mnemonic).to_owned(), *n)).collect()
+        };
+        let good = [("QMMA", 80), ("FFMA", 158)];
+        let judged = |d64: Option<&[(&str, u32)]>, listed: bool| {
+            let mut builds = testing::evidence().builds;
+            let mut instructions = BTreeMap::from([("sdpa_fwd_d128".to_owned(), counts(&good))]);
+            if let Some(d64) = d64 {
+                instructions.insert("sdpa_fwd_d64".to_owned(), counts(d64));
+            }
+            builds.records[1].instructions = listed.then_some(instructions);
+            builds.not_disassembled = Some("no nvdisasm; connect to a network".into());
+            let gates: Vec<Gate> =
+                judge_builds(&suite, &builds).into_iter().filter(|g| g.figure == "machine code").collect();
+            assert_eq!((gates.len(), gates[0].variant.as_str()), (1, "new"), "candidates only");
+            (gates[0].state.word().to_owned(), gates[0].measured.clone())
+        };
+        assert_eq!(judged(Some(&good), true), ("PASS".to_owned(), "QMMA 80 times or more".to_owned()));
+        assert_eq!(judged(Some(&[("HMMA", 160)]), true), ("FAIL".to_owned(), "no QMMA".to_owned()));
+        assert_eq!(judged(Some(&[("QMMA", 1), ("LDL", 3)]), true), ("FAIL".to_owned(), "LDL 3 times".to_owned()));
+        assert_eq!(judged(None, true).0, "FAIL");
+        assert_eq!(judged(None, false).0, "DEFERRED");
+        // What ran was built for another chip and multiplies otherwise.
+        let mut builds = testing::evidence().builds;
+        let mut other = testing::build("new");
+        other.arch = "sm_90".into();
+        let as_run = |builds: &Builds| {
+            let gates = judge_builds(&suite, builds);
+            gates.into_iter().find(|g| g.figure == "machine code, as run").map(|g| g.state.word().to_owned())
+        };
+        assert_eq!(as_run(&builds), None);
+        for (product, state) in [("HMMA", Some("DEFERRED")), ("QMMA", None)] {
+            let entries = ["sdpa_fwd_d64", "sdpa_fwd_d128"].map(|e| (e.to_owned(), counts(&[(product, 80)])));
+            other.instructions = Some(BTreeMap::from(entries));
+            builds.records.truncate(2);
+            builds.records.push(other.clone());
+            assert_eq!(as_run(&builds).as_deref(), state);
+        }
     }
 
     #[test]

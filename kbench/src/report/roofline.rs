@@ -47,6 +47,15 @@ pub(super) fn figure(view: &RunView, device: &Device, rows: &[Row], shape: &Shap
     svg.line("bound", (left, y.at(bound)), (right, y.at(bound)));
     let above = format!("theoretical bound {} TFLOP/s", significant(bound));
     svg.text("name", Anchor::Start, (left + 6.0, y.at(bound) - 10.0), &above);
+    let measured = view.evidence.ceilings.as_ref().filter(|c| c.device.uuid == device.uuid);
+    let rates = measured.and_then(|c| Some((c.fp8_flops()?, c.memory_bytes()?)));
+    if let Some((flops, bytes)) = rates {
+        let below = |intensity: f64| y.at((bytes * intensity).min(flops) / 1e12);
+        let corners = [narrow / 3.0, flops / bytes, wide * 3.0].map(|i| i.clamp(narrow / 3.0, wide * 3.0));
+        svg.polyline("ceiling", &corners.map(|i| (x.at(i), below(i))));
+        let text = format!("measured {} TFLOP/s, {} GB/s", significant(flops / 1e12), significant(bytes / 1e9));
+        svg.text("aside", Anchor::Start, (left + 6.0, y.at(flops / 1e12) + 14.0), &text);
+    }
     let mut labels: Vec<(f64, f64, &Row, f64)> = timed.iter().map(|(r, t)| (y.at(*t), y.at(*t), *r, *t)).collect();
     labels.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.2.subject.cmp(b.2.subject)));
     spread_labels(&mut labels, (top + 8.0, bottom));
@@ -62,12 +71,16 @@ pub(super) fn figure(view: &RunView, device: &Device, rows: &[Row], shape: &Shap
     let caption = format!(
         "TFLOP/s at p50 in kernel mode over {} FLOP/byte ({} FLOP; FP8 inputs and FP16 output counted once, for peers \
          too, although those read FP16). The dashed line is a bound that follows from the device, not a measurement: \
-         one FP8 MMA a clock on each of {} SMs at {} MHz. Percentages are of it. Memory bandwidth \
-         was not measured, so no slope is drawn. Both axes logarithmic.",
+         one FP8 MMA a clock on each of {} SMs at {} MHz. Percentages are of it. {} Both axes logarithmic.",
         significant(intensity(shape)),
         page::grouped(shape.flops()),
         device.sm_count,
-        device.max_sm_clock_mhz
+        device.max_sm_clock_mhz,
+        match rates {
+            Some(_) =>
+                "The solid line is what `ceilings` measured on this card: FP8 products, and reads of device memory.",
+            None => "What the card can really do was not measured (`cargo xtask ceilings`), so no slope is drawn.",
+        }
     );
     format!("<h4>Roofline</h4>\n{}", timing::figure("single", &svg.finish(), &caption))
 }
@@ -94,6 +107,7 @@ fn spread_labels<T, U>(labels: &mut [(f64, f64, T, U)], (top, bottom): (f64, f64
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ceilings::{Ceiling, Ceilings, Quantity};
     use crate::judge::{Evidence, compare, testing};
     use crate::report::testing::with_view;
 
@@ -109,6 +123,25 @@ mod tests {
         // 2 * 8 heads, 512 x 512 pairs, 4 * 64 operations each; 58 SMs of 2048 operations at 2040 MHz.
         assert!(text.contains("theoretical bound 242.3 TFLOP/s"), "{text}");
         assert!(text.contains("over 409.6 FLOP/byte") && text.contains("new 13.43 (5.54%)"), "{text}");
+        assert!(!text.contains("measured 100") && text.contains("was not measured"), "{text}");
+        let mut known = testing::evidence();
+        let row = |name: &str, quantity, per_second| Ceiling {
+            name: name.into(),
+            quantity,
+            per_second,
+            per_clock_and_sm: None,
+        };
+        known.ceilings = Some(Ceilings {
+            device: testing::device(),
+            rows: vec![row("mma.sync e4m3", Quantity::Flop, 100e12), row("memory read", Quantity::Bytes, 250e9)],
+            before: Default::default(),
+            after: Default::default(),
+        });
+        let text = drawn(&known);
+        assert!(text.contains("measured 100 TFLOP/s, 250 GB/s") && text.contains("class=\"ceiling\""), "{text}");
+        // Another card's rates are not this one's.
+        known.ceilings.as_mut().unwrap().device.uuid = "GPU-1".into();
+        assert!(drawn(&known).contains("was not measured"));
         let mut unknown = testing::evidence();
         unknown.samples.device = None;
         assert!(drawn(&unknown).contains("No roofline: the device is not known."));

@@ -1,4 +1,4 @@
-//! Installs the pinned CUDA compiler from Python wheels, once.
+//! Installs the pinned CUDA compiler, or the disassembler, from Python wheels, once.
 //!
 //! The tree lies in `<target>/cuda/<version>-<hash of the pins>`, so changed pins mean another tree, and it gets that name
 //! by a rename when it is whole: an installation that was interrupted leaves only a `.partial-*` directory, which
@@ -32,7 +32,29 @@ pub const PINS: [(&str, &str, &str); 5] = [
     ("nvidia-cuda-cccl", "13.0.85", "e0da7ad981f3a8aff08241b5bfc1af868742a63e2762f53a5171c492ef242649"),
 ];
 
-/// Where the compilers lie in the tree.
+/// The wheel of the disassembler, in the form of [`PINS`]. There is none of 13.0; a later one reads earlier machine code.
+pub const DISASSEMBLER_PINS: [(&str, &str, &str); 1] =
+    [("nvidia-cuda-nvdisasm", "13.5.37", "d3fdbdd49fa53e2e4aacd3db8259d052bd2b049ececdcb69e92e083c6728e7ca")];
+
+/// What is installed together, in a tree of its own.
+pub(super) struct Package {
+    pins: &'static [(&'static str, &'static str, &'static str)],
+    /// What a caller asks for first, and what must be there besides.
+    programs: &'static [&'static str],
+    /// For a person: what it is, and how much there is to download.
+    what: &'static str,
+    size: &'static str,
+}
+
+/// nvcc, and what it needs.
+pub(super) const COMPILER: Package =
+    Package { pins: &PINS, programs: &["nvcc", "ptxas"], what: "the CUDA 13.0 compiler", size: "105 MB" };
+
+/// nvdisasm alone.
+pub(super) const DISASSEMBLER: Package =
+    Package { pins: &DISASSEMBLER_PINS, programs: &["nvdisasm"], what: "nvdisasm 13.5", size: "5 MB" };
+
+/// Where the programs lie in the tree.
 const BIN: &str = "nvidia/cu13/bin";
 
 /// The tree's own copy of the pins, written last: a tree without it is not whole.
@@ -41,23 +63,23 @@ const MARKER: &str = "requirements.txt";
 /// A slow line needs minutes for 105 MB; longer than this is a hang.
 const LIMIT: Duration = Duration::from_secs(900);
 
-/// The nvcc of a whole installation of these very pins.
-pub(super) fn installed(cuda_dir: &Path) -> Option<PathBuf> {
-    let tree = tree_path(cuda_dir);
+/// The first program of a whole installation of these very pins.
+pub(super) fn installed(package: &Package, cuda_dir: &Path) -> Option<PathBuf> {
+    let tree = tree_path(package, cuda_dir);
     let bin = tree.join(BIN);
-    let whole = fs::read_to_string(tree.join(MARKER)).is_ok_and(|marker| marker == requirements())
-        && bin.join("ptxas").is_file()
-        && bin.join("nvcc").is_file();
-    whole.then(|| bin.join("nvcc"))
+    let whole = fs::read_to_string(tree.join(MARKER)).is_ok_and(|marker| marker == requirements(package))
+        && package.programs.iter().all(|program| bin.join(program).is_file());
+    whole.then(|| bin.join(package.programs[0]))
 }
 
-/// The nvcc of the pinned wheels, installed now if it is not there.
+/// The first program of the pinned wheels, installed now if it is not there.
 pub(super) fn install(
+    package: &Package,
     cuda_dir: &Path,
     pythons: &[PathBuf],
     progress: &dyn Fn(&str),
 ) -> Result<PathBuf, ToolchainError> {
-    if let Some(nvcc) = installed(cuda_dir) {
+    if let Some(nvcc) = installed(package, cuda_dir) {
         return Ok(nvcc);
     }
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
@@ -66,23 +88,20 @@ pub(super) fn install(
     fs::create_dir_all(cuda_dir).map_err(io_error("create", cuda_dir))?;
     let _lock = lock(cuda_dir, progress)?;
     // Whoever held the lock before may have done the work.
-    if let Some(nvcc) = installed(cuda_dir) {
+    if let Some(nvcc) = installed(package, cuda_dir) {
         return Ok(nvcc);
     }
-    clear_leftovers(cuda_dir)?;
+    clear_leftovers(package, cuda_dir)?;
     let started = Instant::now();
-    progress("installing the CUDA 13.0 compiler from pinned wheels (105 MB, once)");
+    let (what, size) = (package.what, package.size);
+    progress(&format!("installing {what} from pinned wheels ({size}, once)"));
     let partial =
         tempfile::Builder::new().prefix(PARTIAL).tempdir_in(cuda_dir).map_err(io_error("create", cuda_dir))?;
-    fill(partial.path(), cuda_dir, pythons, progress)?;
-    let (from, tree) = (partial.path().join("tree"), tree_path(cuda_dir));
+    fill(package, partial.path(), cuda_dir, pythons, progress)?;
+    let (from, tree) = (partial.path().join("tree"), tree_path(package, cuda_dir));
     fs::rename(&from, &tree).map_err(io_error("move into place", &tree))?;
-    progress(&format!(
-        "installed the CUDA 13.0 compiler in {:.1} s: {}",
-        started.elapsed().as_secs_f64(),
-        tree.display()
-    ));
-    Ok(tree.join(BIN).join("nvcc"))
+    progress(&format!("installed {what} in {:.1} s: {}", started.elapsed().as_secs_f64(), tree.display()));
+    Ok(tree.join(BIN).join(package.programs[0]))
 }
 
 /// The pip that an installation would use, or why there would be none.
@@ -103,14 +122,14 @@ pub(super) fn installer(pythons: &[PathBuf]) -> Result<String, ToolchainError> {
 /// Unfinished installations start so, and nothing else does.
 const PARTIAL: &str = ".partial-";
 
-fn requirements() -> String {
-    PINS.iter().map(|(name, version, hash)| format!("{name}=={version} --hash=sha256:{hash}\n")).collect()
+fn requirements(package: &Package) -> String {
+    package.pins.iter().map(|(name, version, hash)| format!("{name}=={version} --hash=sha256:{hash}\n")).collect()
 }
 
-fn tree_path(cuda_dir: &Path) -> PathBuf {
-    let hash = Sha256::digest(requirements());
+fn tree_path(package: &Package, cuda_dir: &Path) -> PathBuf {
+    let hash = Sha256::digest(requirements(package));
     let short: String = hash[..4].iter().map(|byte| format!("{byte:02x}")).collect();
-    cuda_dir.join(format!("{}-{short}", PINS[0].1))
+    cuda_dir.join(format!("{}-{short}", package.pins[0].1))
 }
 
 /// Waits for the sole right to change `cuda_dir`; it ends with the returned file.
@@ -131,8 +150,8 @@ fn lock(cuda_dir: &Path, progress: &dyn Fn(&str)) -> Result<File, ToolchainError
 ///
 /// The pip of a killed process may still be running and writing. So what is left over first gets another name, at
 /// which pip fails, and is then removed as far as that works: the rest goes next time.
-fn clear_leftovers(cuda_dir: &Path) -> Result<(), ToolchainError> {
-    let tree = tree_path(cuda_dir);
+fn clear_leftovers(package: &Package, cuda_dir: &Path) -> Result<(), ToolchainError> {
+    let tree = tree_path(package, cuda_dir);
     let entries = fs::read_dir(cuda_dir).map_err(io_error("read", cuda_dir))?;
     for path in entries.flatten().map(|entry| entry.path()) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -146,10 +165,16 @@ fn clear_leftovers(cuda_dir: &Path) -> Result<(), ToolchainError> {
 }
 
 /// Has pip fill `partial/tree`, and marks it as whole.
-fn fill(partial: &Path, cuda_dir: &Path, pythons: &[PathBuf], progress: &dyn Fn(&str)) -> Result<(), ToolchainError> {
+fn fill(
+    package: &Package,
+    partial: &Path,
+    cuda_dir: &Path,
+    pythons: &[PathBuf],
+    progress: &dyn Fn(&str),
+) -> Result<(), ToolchainError> {
     let (tree, pins, scratch) = (partial.join("tree"), partial.join(MARKER), partial.join("tmp"));
     fs::create_dir(&scratch).map_err(io_error("create", &scratch))?;
-    fs::write(&pins, requirements()).map_err(io_error("write", &pins))?;
+    fs::write(&pins, requirements(package)).map_err(io_error("write", &pins))?;
     let log = cuda_dir.join("install.log");
     let reported = Cell::new(0);
     let mut watch = |said: &str| report_downloads(said, &reported, progress);
@@ -163,7 +188,7 @@ fn fill(partial: &Path, cuda_dir: &Path, pythons: &[PathBuf], progress: &dyn Fn(
             return Err(ToolchainError::TimedOut { seconds: LIMIT.as_secs(), log });
         }
     }
-    for program in ["nvcc", "ptxas"] {
+    for program in package.programs {
         if !tree.join(BIN).join(program).is_file() {
             let detail = format!("success, but the wheels hold no {BIN}/{program}");
             return Err(ToolchainError::Pip { detail, log });

@@ -107,6 +107,7 @@ fn compare(work: &Work, modules: &[Module], problems: &[Problem]) -> Result<Comp
         operands: operands.filter(|(_, operands)| !operands.is_row_major()).collect(),
         control: suite.control.clone(),
         bad_element: suite.correctness.bad_element,
+        sampled: problems.iter().filter_map(|p| Some((p.id(), suite.large(&p.shape.name)?.reference_rows))).collect(),
     };
     let mut errors = BTreeMap::new();
     let end = work.runner.run("errors", &Job::Errors(job), REFERENCE_SILENCE, |event| {

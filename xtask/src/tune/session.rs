@@ -92,7 +92,7 @@ impl<'a> Session<'a> {
         let device = gpus.first().and_then(|gpu| gpu.found.device.as_ref()).map(|(device, _)| device.arch());
         let arches: Vec<String> = std::iter::once(base.arch.clone()).chain(device).collect();
         let worth = move |built: &Built| {
-            build_fault(base, plan, &BuildSet { built: vec![built.clone()], failures: Vec::new() }).is_none()
+            build_fault(base, plan, &BuildSet { built: vec![built.clone()], ..BuildSet::default() }).is_none()
         };
         let builder = Builder::new(layout, toolchain, &arches, Box::new(worth));
         Session { parts, builder, started: Instant::now() }

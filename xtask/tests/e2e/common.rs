@@ -26,6 +26,8 @@ esac
 pub struct Dist {
     dir: tempfile::TempDir,
     cuda_home: PathBuf,
+    /// With the checkout's nvdisasm, so that no test installs one of its own.
+    search_path: std::ffi::OsString,
 }
 
 impl Dist {
@@ -34,7 +36,12 @@ impl Dist {
         let checkout = Layout::find().expect("the tests run in a checkout");
         let tools = toolchain::find_or_install(&checkout.target, &|line| eprintln!("{line}")).expect("a CUDA compiler");
         let cuda_home = tools.nvcc.ancestors().nth(2).expect("nvcc is in a bin folder").to_owned();
-        let dist = Dist { dir: tempfile::tempdir().unwrap(), cuda_home };
+        let disassembler = toolchain::disassembler(&checkout.target, &tools, &|line| eprintln!("{line}"));
+        let disassembler = disassembler.expect("a disassembler").parent().expect("it is in a bin folder").to_owned();
+        let inherited = std::env::var_os("PATH").unwrap_or_default();
+        let search_path = std::env::join_paths(std::env::split_paths(&inherited).chain([disassembler]));
+        let search_path = search_path.expect("a path of these folders");
+        let dist = Dist { dir: tempfile::tempdir().unwrap(), cuda_home, search_path };
         for folder in ["sdpa-kernel/cuda", "kbench/suites", "kbench/peers"] {
             let status = Command::new("sh")
                 .args(["-c", "mkdir -p \"$2\" && cp -r \"$1/.\" \"$2\"", "sh"])
@@ -96,6 +103,7 @@ impl Dist {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.path("xtask"));
         command.args(arguments).current_dir(self.dir.path()).env("CUDA_HOME", &self.cuda_home);
+        command.env("PATH", &self.search_path);
         command.env_remove("CARGO_TARGET_DIR").stdin(Stdio::null());
         command
     }

@@ -3,6 +3,7 @@
 mod cli;
 mod common;
 mod hopper;
+mod machine_code;
 mod mutants;
 mod ncu;
 mod tune;

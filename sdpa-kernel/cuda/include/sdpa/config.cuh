@@ -4,23 +4,29 @@
 #pragma once
 
 #include "sdpa/kernel_cta.cuh"
+#include "sdpa/kernel_fp8.cuh"
 #include "sdpa/kernel_raw.cuh"
 #include "sdpa/kernel_ws.cuh"
 #include "sdpa/params.h"
 
 namespace sdpa {
 
-template <class Traits, uint32_t kLoader = Traits::Toggles::kLoader, bool kSpecialised = (Traits::kProducerWarps > 0)>
+template <class Traits, uint32_t kLoader = Traits::Toggles::kLoader, bool kSpecialised = (Traits::kProducerWarps > 0),
+          bool kFp8 = (Traits::Toggles::kMath == kMathTensorFp8)>
 struct SelectKernel {
   using Type = KernelCta<Traits>;
 };
 template <class Traits, uint32_t kLoader>
-struct SelectKernel<Traits, kLoader, true> {
+struct SelectKernel<Traits, kLoader, true, false> {
   using Type = KernelWs<Traits>;
 };
 template <class Traits>
-struct SelectKernel<Traits, kLoaderRaw, false> {
+struct SelectKernel<Traits, kLoaderRaw, false, false> {
   using Type = KernelRaw<Traits>;
+};
+template <class Traits, uint32_t kLoader, bool kSpecialised>
+struct SelectKernel<Traits, kLoader, kSpecialised, true> {
+  using Type = KernelFp8<Traits>;
 };
 
 template <class Kernel>

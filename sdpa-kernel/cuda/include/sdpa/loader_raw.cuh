@@ -48,11 +48,21 @@ struct RawLoader : KeyValueSource<Traits> {
  private:
   template <class Destination>
   __device__ __forceinline__ void copy(Destination& tile, const uint8_t* source, int rows) {
-    using TileChunks = Chunks<Traits, Destination::kRows, Traits::kThreads>;
-    TileChunks::for_each(this->thread, [&](int, int chunk, int row) {
-      ptx::cp_async_cg_16(tile.at(row, chunk % TileChunks::kPerRow * kChunkBytes), source + chunk * kChunkBytes,
-                          row < rows ? kChunkBytes : 0);
-    });
+    constexpr int kPerRow = Traits::kHeadDim / kChunkBytes;
+    constexpr int kStep = Traits::kThreads / kPerRow;  // rows that all threads copy at once
+    static_assert(Traits::kThreads % kPerRow == 0, "SDPA_THREADS: whole rows of chunks at once");
+    constexpr bool kOneStride = kStep % Destination::kRowPeriod == 0;
+    const int first_row = this->thread / kPerRow;
+    const int column = this->thread % kPerRow * kChunkBytes;
+    uint8_t* shared = tile.at(first_row, column);
+    source += first_row * Traits::kHeadDim + column;
+#pragma unroll
+    for (int i = 0; i < (Destination::kRows + kStep - 1) / kStep; ++i) {
+      const int row = first_row + i * kStep;
+      if (Destination::kRows % kStep != 0 && row >= Destination::kRows) break;
+      ptx::cp_async_cg_16(kOneStride ? shared + i * kStep * Destination::kRowStride : tile.at(row, column),
+                          source + i * kStep * Traits::kHeadDim, row < rows ? kChunkBytes : 0);
+    }
   }
 
   __device__ __forceinline__ void issue(int t) {

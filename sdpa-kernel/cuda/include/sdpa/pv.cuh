@@ -21,7 +21,7 @@ using OutputTile = SharedTile<Traits::Toggles::kSwizzle, float, Traits::kTileQ, 
 
 template <uint32_t kKind, class Traits, class ProbabilityTile>
 struct ProbabilityTimesValue {
-  static_assert(kUnsupported<kKind>, "SDPA_MATH: 0 (scalar) or 1 (tensor cores)");
+  static_assert(kUnsupported<kKind>, "SDPA_MATH: 0 (scalar), 1 (tensor cores) or 2 (FP8 tensor cores)");
 };
 
 // A warp owns 8 rows; a lane holds 4 rows x 4 neighbouring columns of every 64.

@@ -28,7 +28,7 @@ __device__ __forceinline__ void load_floats(float (&values)[8], const __half* so
 
 template <uint32_t kKind, class Traits>
 struct Scores {
-  static_assert(kUnsupported<kKind>, "SDPA_MATH: 0 (scalar) or 1 (tensor cores)");
+  static_assert(kUnsupported<kKind>, "SDPA_MATH: 0 (scalar), 1 (tensor cores) or 2 (FP8 tensor cores)");
 };
 
 // A warp owns 8 rows. A lane computes 2 rows x kTileK/8 keys, so a converted Q or K value is used more than once; sums

@@ -22,6 +22,8 @@ struct alignas(128) SharedTile<0, Element, kRows_, kCols_, kPad> {
   static constexpr int kRows = kRows_;
   static constexpr int kCols = kCols_;
   static constexpr int kStride = kCols + kPad;
+  static constexpr int kRowStride = kStride;
+  static constexpr int kRowPeriod = 1;  // at(row + kRowPeriod, col) is kRowPeriod * kRowStride further, for every col
   static_assert(kStride * sizeof(Element) % kChunkBytes == 0, "rows start at multiples of 16 bytes");
 
   Element data[kRows * kStride];
@@ -38,10 +40,12 @@ struct alignas(128) SharedTile<1, Element, kRows_, kCols_, kPad> {
   static constexpr uint32_t kSwizzle = 1;
   static constexpr int kRows = kRows_;
   static constexpr int kCols = kCols_;
+  static constexpr int kRowStride = kCols;
   static constexpr int kPerChunk = kChunkBytes / sizeof(Element);
   static constexpr int kChunksPerRow = kCols / kPerChunk;
   static constexpr int kRowsPerLine = kChunksPerRow >= 8 ? 1 : 8 / kChunksPerRow;
   static constexpr int kMask = kChunksPerRow >= 8 ? 7 : kChunksPerRow - 1;
+  static constexpr int kRowPeriod = kRowsPerLine * (kMask + 1);
   static_assert((kChunksPerRow & (kChunksPerRow - 1)) == 0, "chunks of a row: a power of two");
 
   Element data[kRows * kCols];

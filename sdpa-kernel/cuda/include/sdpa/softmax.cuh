@@ -19,7 +19,7 @@ namespace sdpa {
 
 template <uint32_t kRequested>
 struct Probability {
-  static_assert(kUnsupported<kRequested>, "SDPA_P_FORMAT: only 0 (f16) exists");
+  static_assert(kUnsupported<kRequested>, "SDPA_P_FORMAT: 0 (f16) or, with SDPA_MATH=2, 1 (e4m3)");
 };
 
 template <>

@@ -1,5 +1,5 @@
 // Purpose: the online softmax on scores that never leave the registers of mma.sync.
-// Responsible for: the same numerics as softmax.cuh, for the two rows whose scores a lane holds.
+// Responsible for: the same numerics as softmax.cuh, for the two rows whose scores a lane holds; P as halves.
 // Leaves to others: the scores, and multiplying O by alpha.
 #pragma once
 
@@ -13,44 +13,19 @@
 
 namespace sdpa {
 
+// What does not depend on the format of P: masks, maxima and the row sum of the two rows of a lane.
 template <class Traits>
-struct Softmax<kSoftmaxRegisters, Traits> {
+struct RowPairSoftmax {
   static constexpr uint32_t kPlace = kSoftmaxRegisters;
   static constexpr int kBlocks = Traits::kTileK / 8;
 
   using Exponential = Exp2<Traits::Toggles::kExp>;
-  using P = Probability<Traits::Toggles::kPFormat>;
 
   float factor;                                         // from a score to log2 units
   float maximum[2] = {kLowestMaximum, kLowestMaximum};  // (rows g, g+8), in score units; equal in the four lanes
-  float sum[2] = {0.0f, 0.0f};                          // of this lane's rounded P
+  float sum[2] = {0.0f, 0.0f};                          // of this lane's P
 
-  __device__ __forceinline__ explicit Softmax(float folded_scales) : factor(folded_scales) {}
-
-  // S of a tile becomes P, packed as the A operand of P V wants it: two neighbouring blocks of 8 keys are one step of
-  // 16 keys, register for register. alpha brings earlier O to the new maximum.
-  __device__ __forceinline__ void step(uint32_t (&p)[kBlocks][2], float (&alpha)[2], float (&s)[kBlocks][4],
-                                       const Mask<Traits> (&mask)[2], int first_key) {
-    if (mask[0].crosses(first_key)) hide(s, mask, first_key);
-    float bias[2];
-#pragma unroll
-    for (int row = 0; row < 2; ++row) {
-      alpha[row] = raise_maximum(s, row);
-      sum[row] *= alpha[row];
-      bias[row] = P::kBits - factor * maximum[row];
-    }
-#pragma unroll
-    for (int i = 0; i < kBlocks; ++i) {
-#pragma unroll
-      for (int row = 0; row < 2; ++row) {
-        const auto pair = P::round(make_float2(Exponential::apply(fmaf(s[i][2 * row], factor, bias[row])),
-                                               Exponential::apply(fmaf(s[i][2 * row + 1], factor, bias[row]))));
-        p[i][row] = reinterpret_cast<const uint32_t&>(pair);
-        const float2 rounded = P::widen(pair);
-        sum[row] += rounded.x + rounded.y;
-      }
-    }
-  }
+  __device__ __forceinline__ explicit RowPairSoftmax(float folded_scales) : factor(folded_scales) {}
 
   // The sum over a row, in the four lanes that share it.
   __device__ __forceinline__ float row_sum(int row) const {
@@ -59,7 +34,7 @@ struct Softmax<kSoftmaxRegisters, Traits> {
     return total + __shfl_xor_sync(0xffffffffu, total, 2);
   }
 
- private:
+ protected:
   static __device__ __forceinline__ void hide(float (&s)[kBlocks][4], const Mask<Traits> (&mask)[2], int first_key) {
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
@@ -81,6 +56,40 @@ struct Softmax<kSoftmaxRegisters, Traits> {
     const float alpha = Exponential::apply(factor * (maximum[row] - raised));
     maximum[row] = raised;
     return alpha;
+  }
+};
+
+// P as halves.
+template <class Traits>
+struct Softmax<kSoftmaxRegisters, Traits> : RowPairSoftmax<Traits> {
+  using Base = RowPairSoftmax<Traits>;
+  using Base::Base, Base::kBlocks;
+  using P = Probability<Traits::Toggles::kPFormat>;
+
+  // S of a tile becomes P, packed as the A operand of P V wants it: two neighbouring blocks of 8 keys are one step of
+  // 16 keys, register for register. alpha brings earlier O to the new maximum.
+  __device__ __forceinline__ void step(uint32_t (&p)[kBlocks][2], float (&alpha)[2], float (&s)[kBlocks][4],
+                                       const Mask<Traits> (&mask)[2], int first_key) {
+    if (mask[0].crosses(first_key)) Base::hide(s, mask, first_key);
+    float bias[2];
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      alpha[row] = Base::raise_maximum(s, row);
+      this->sum[row] *= alpha[row];
+      bias[row] = P::kBits - this->factor * this->maximum[row];
+    }
+#pragma unroll
+    for (int i = 0; i < kBlocks; ++i) {
+#pragma unroll
+      for (int row = 0; row < 2; ++row) {
+        const float first = Base::Exponential::apply(fmaf(s[i][2 * row], this->factor, bias[row]));
+        const float second = Base::Exponential::apply(fmaf(s[i][2 * row + 1], this->factor, bias[row]));
+        const auto pair = P::round(make_float2(first, second));
+        p[i][row] = reinterpret_cast<const uint32_t&>(pair);
+        const float2 rounded = P::widen(pair);
+        this->sum[row] += rounded.x + rounded.y;
+      }
+    }
   }
 };
 

@@ -16,4 +16,18 @@ __device__ __forceinline__ uint32_t cvt_f16x2_e4m3x2(uint16_t codes) {
   return halves;
 }
 
+// Four e4m3 codes, the first argument lowest; magnitudes above 448 saturate.
+__device__ __forceinline__ uint32_t cvt_e4m3x4(float x0, float x1, float x2, float x3) {
+  uint32_t codes;
+  asm("{\n"
+      ".reg .b16 low, high;\n"
+      "cvt.rn.satfinite.e4m3x2.f32 low, %2, %1;\n"
+      "cvt.rn.satfinite.e4m3x2.f32 high, %4, %3;\n"
+      "mov.b32 %0, {low, high};\n"
+      "}\n"
+      : "=r"(codes)
+      : "f"(x0), "f"(x1), "f"(x2), "f"(x3));
+  return codes;
+}
+
 }  // namespace sdpa::ptx

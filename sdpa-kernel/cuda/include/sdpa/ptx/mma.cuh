@@ -38,6 +38,16 @@ __device__ __forceinline__ void mma_m16n8k16_f32_f16(float (&c)[4], const uint32
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+// C (16x8) += A (16x32) B (32x8), e4m3 with FP32 registers for the sums, of which the sm_89 tensor cores keep about 13
+// fraction bits. Lane 4g + t, byte b: a[r] is row g + 8 (r % 2), column 4t + b + 16 (r / 2); b[r] is row 4t + b + 16 r of
+// column g; C as above.
+__device__ __forceinline__ void mma_m16n8k32_f32_e4m3(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
 // The bytes of `low` (0 to 3) and `high` (4 to 7) that the four digits of kSelect name, lowest first.
 template <uint32_t kSelect>
 __device__ __forceinline__ uint32_t prmt(uint32_t low, uint32_t high) {
