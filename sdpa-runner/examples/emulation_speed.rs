@@ -31,7 +31,8 @@ fn main() -> Result<()> {
     let options = options()?;
     println!("shape {}, one thread", options.shape.name);
     for subject in &options.subjects {
-        let source = std::fs::read_to_string(ptx_of(subject)?).with_context(|| format!("failed to read `{subject}`"))?;
+        let source =
+            std::fs::read_to_string(ptx_of(subject)?).with_context(|| format!("failed to read `{subject}`"))?;
         measure(subject, &Module::parse(&source)?, &options)?;
     }
     Ok(())
@@ -166,7 +167,8 @@ fn field(config: &Config, name: &str) -> Result<u32> {
 
 /// Finite e4m3 codes of both signs, the same on every machine.
 fn codes(name: &str, len: usize) -> Vec<u8> {
-    let mut state = name.bytes().fold(0x9e37_79b9_7f4a_7c15u64, |s, b| (s ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    let mut state =
+        name.bytes().fold(0x9e37_79b9_7f4a_7c15u64, |s, b| (s ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
     let mut next = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 40) as u8
@@ -188,7 +190,8 @@ fn print_profile(outcome: &Outcome, plain: Option<&Outcome>) {
     for line in &outcome.profile {
         let each = |seconds: f64| 1e9 * seconds / line.instructions as f64;
         let before = plain.and_then(|p| p.profile.iter().find(|l| l.family == line.family));
-        let added = before.map_or(String::new(), |b| format!(", {:6.0} ns of it checks", each(line.seconds - b.seconds)));
+        let added =
+            before.map_or(String::new(), |b| format!(", {:6.0} ns of it checks", each(line.seconds - b.seconds)));
         println!(
             "    {:26} {:5.1} % of the time, {:5.1} % of the instructions, {:6.0} ns each{added}",
             line.family,
