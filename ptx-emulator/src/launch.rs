@@ -111,6 +111,8 @@ pub struct Launch {
     pub mma_model: MmaModel,
     /// Blocks to run.
     pub blocks: BlockFilter,
+    /// What the kernel reads as the number of multiprocessors (`%nsmid`).
+    pub sm_count: u32,
     /// Bounds on the run.
     pub limits: Limits,
     /// Measure where the host's time goes; slows the run down.
@@ -118,7 +120,7 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// A launch with all checks, greedy schedule and default limits.
+    /// A launch with all checks, greedy schedule, one multiprocessor and default limits.
     pub fn new(grid: [u32; 3], block: [u32; 3], params: Vec<u8>) -> Launch {
         Launch {
             grid,
@@ -129,6 +131,7 @@ impl Launch {
             checks: Checks::all(),
             mma_model: MmaModel::FastExceptFp8,
             blocks: BlockFilter::All,
+            sm_count: 1,
             limits: Limits::default(),
             profile: false,
         }

@@ -89,19 +89,17 @@ pub(crate) struct Allocation {
 
 impl Allocation {
     fn new(name: String, base: u64, bytes: usize, content: Option<&[u8]>, read_only: bool) -> Allocation {
-        let count = bytes.div_ceil(4);
         // Undefined memory reads as NaN in every float format and as -1.
-        let words = (0..count).map(|_| AtomicU32::new(u32::MAX)).collect();
+        let words = match content {
+            Some(content) => content.chunks(4).map(|bytes| AtomicU32::new(word_of(bytes))).collect(),
+            None => (0..bytes.div_ceil(4)).map(|_| AtomicU32::new(u32::MAX)).collect(),
+        };
         let defined = match content {
             Some(_) => Vec::new(),
             None => (0..bytes.div_ceil(32)).map(|_| AtomicU32::new(0)).collect(),
         };
         let wide = Mutex::new(());
-        let allocation = Allocation { name, base, bytes: bytes as u64, read_only, words, defined, wide };
-        for (i, &byte) in content.unwrap_or_default().iter().enumerate() {
-            allocation.store(i as u64, 1, u64::from(byte));
-        }
-        allocation
+        Allocation { name, base, bytes: bytes as u64, read_only, words, defined, wide }
     }
 
     /// Whether `address..address + size` lies inside.
@@ -186,6 +184,13 @@ impl Allocation {
     }
 }
 
+/// Up to four bytes as a word, those that are missing undefined.
+fn word_of(bytes: &[u8]) -> u32 {
+    let mut word = [0xff; 4];
+    word[..bytes.len()].copy_from_slice(bytes);
+    u32::from_le_bytes(word)
+}
+
 /// Global and constant memory of one device: module variables and buffers.
 #[derive(Debug)]
 pub struct Memory {
@@ -268,8 +273,12 @@ impl Memory {
     /// All bytes of the buffer; undefined ones read as 0xFF.
     pub fn read(&self, buffer: Buffer) -> Result<Vec<u8>, MemoryError> {
         let allocation = self.checked(buffer, 0, buffer.bytes)?;
-        let words = allocation.words.iter().flat_map(|w| w.load(Relaxed).to_le_bytes());
-        Ok(words.take(buffer.bytes).collect())
+        let mut out = vec![0; buffer.bytes.next_multiple_of(4)];
+        for (bytes, word) in out.as_chunks_mut::<4>().0.iter_mut().zip(&allocation.words) {
+            *bytes = word.load(Relaxed).to_le_bytes();
+        }
+        out.truncate(buffer.bytes);
+        Ok(out)
     }
 
     /// The buffer as f32 values; a trailing partial value is dropped.

@@ -1,6 +1,8 @@
 //! The launch job on the emulator: the PTX that ptxas assembled, on the CPU, with every check. Results are those of
 //! another machine than a GPU and are labelled so; times are never taken here.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, anyhow, ensure};
 use kbench::evidence::{LaunchOutcome, Operands};
 use kbench::job::{Event, LaunchJob, Rows, output_file, rows_file};
@@ -11,15 +13,20 @@ use ptx_emulator::{
 use sdpa_kernel::abi::Params;
 
 use crate::events::{emit, progress};
-use crate::inputs::Inputs;
+use crate::inputs::{Drawn, Inputs};
 use crate::launch::sha256_hex;
 use crate::workload::refuse_other_toggles;
 
 /// Replays the second schedule; any value would do.
 const SCHEDULE_SEED: u64 = 1;
-/// The value of the `scheduler` toggle with which CTA (x, y) computes query tile x of head y, so that a sample of CTAs
-/// is a known sample of rows.
+/// The value of the `scheduler` toggle with which CTA (x, y) computes query tile x of head y.
 const SCHEDULER_ONE_TILE: u32 = 0;
+/// The value with which as many CTAs as the chip is meant to hold share all tiles.
+const SCHEDULER_PERSISTENT: u32 = 1;
+/// CTAs per SM that a persistent kernel counts on, `kCtasPerSm` of `scheduler.cuh`.
+const CTAS_PER_SM: u32 = 4;
+/// Query tiles of each CTA in the sample of a persistent kernel: it must take one after another.
+const TILES_PER_CTA: u32 = 2;
 
 /// Runs the job.
 pub fn run(job: &LaunchJob) -> Result<()> {
@@ -31,9 +38,10 @@ pub fn run(job: &LaunchJob) -> Result<()> {
         let bytes = module.global_symbol(symbol).with_context(|| format!("the PTX has no symbol `{symbol}`"))?;
         Ok(bytes.to_vec())
     })?;
+    let mut drawn = Drawn::default();
     for (i, problem) in job.problems.iter().enumerate() {
         progress(i, job.problems.len(), &format!("emulating {} on {}", job.module.variant, problem.id()));
-        let outcome = solve(job, &module, problem);
+        let outcome = solve(job, &module, problem, drawn.of(problem));
         emit(&Event::Launched {
             outcome: outcome.unwrap_or_else(|e| LaunchOutcome::failed(problem, &format!("{e:#}"))),
         });
@@ -41,24 +49,24 @@ pub fn run(job: &LaunchJob) -> Result<()> {
     Ok(())
 }
 
-fn solve(job: &LaunchJob, module: &Module, problem: &Problem) -> Result<LaunchOutcome> {
+fn solve(job: &LaunchJob, module: &Module, problem: &Problem, inputs: &Inputs) -> Result<LaunchOutcome> {
     let shape = &problem.shape;
     let record = job.module.launches.iter().find(|l| l.head_dim == shape.head_dim);
     let record = record.with_context(|| format!("`{}` has no entry for D={}", job.module.variant, shape.head_dim))?;
     ensure!(record.operands == Operands::RowMajor, "the emulator executes neither wgmma nor bulk copies");
     let kernel = module.entry(&record.entry)?;
     let grid = [shape.seq_q.div_ceil(record.tile_q), shape.batch * shape.heads, 1];
-    let may_sample = job.module.toggles.get("scheduler") == Some(&SCHEDULER_ONE_TILE);
-    let sample = job.max_ctas.filter(|_| may_sample).and_then(|limit| sample_of(grid, limit));
-    let inputs = Inputs::of(problem);
+    let scheduler = job.module.toggles.get("scheduler").copied();
+    let sample = job.max_ctas.and_then(|limit| sample_of(scheduler, [grid[0], grid[1]], limit));
     let attempt = |schedule, checks| -> Result<Attempt> {
         let mut memory = Memory::new(module);
-        let workload = Workload::place(&mut memory, &inputs, shape, record.workspace_bytes)?;
+        let workload = Workload::place(&mut memory, inputs, shape, record.workspace_bytes)?;
         let launch = Launch {
             dynamic_shared_bytes: record.dynamic_smem_bytes,
             schedule,
             checks,
-            blocks: sample.clone().map_or(BlockFilter::All, BlockFilter::Only),
+            blocks: sample.as_ref().map_or(BlockFilter::All, |s| BlockFilter::Only(s.blocks.clone())),
+            sm_count: sample.as_ref().map_or(1, |s| s.sm_count),
             limits: Limits::default(),
             ..Launch::new(grid, [record.threads, 1, 1], workload.params(shape).to_bytes().to_vec())
         };
@@ -72,8 +80,8 @@ fn solve(job: &LaunchJob, module: &Module, problem: &Problem) -> Result<LaunchOu
     let first = attempt(Schedule::Greedy, Checks::all())?;
     let second = attempt(Schedule::Seeded(SCHEDULE_SEED), Checks::none())?;
     std::fs::write(job.out_dir.join(output_file(problem)), &first.output)?;
-    if let Some(blocks) = &sample {
-        let rows: Vec<Rows> = blocks.iter().map(|block| rows_of(block, record.tile_q, shape)).collect();
+    if let Some(sample) = &sample {
+        let rows: Vec<Rows> = sample.tiles.iter().map(|tile| rows_of(*tile, record.tile_q, shape)).collect();
         std::fs::write(job.out_dir.join(rows_file(problem)), serde_json::to_string(&rows)?)?;
     }
     let outside = first.findings.iter().any(|f| f.kind == ptx_emulator::Kind::OutOfBounds);
@@ -84,7 +92,7 @@ fn solve(job: &LaunchJob, module: &Module, problem: &Problem) -> Result<LaunchOu
         repeat_equal: first.output == second.output,
         inputs_unchanged: first.inputs_unchanged && second.inputs_unchanged,
         guards_intact: !outside,
-        sampled_ctas: sample.map(|blocks| (blocks.len() as u32, grid[0] * grid[1])),
+        sampled_ctas: sample.map(|s| (s.blocks.len() as u32, s.of)),
         findings: first.findings.iter().filter(|f| f.severity > Severity::Info).map(Finding::to_string).collect(),
         entry: Some(record.entry.clone()),
         replays: None,
@@ -98,21 +106,56 @@ struct Attempt {
     findings: Vec<Finding>,
 }
 
-/// CTAs spread evenly over the grid, first and last among them; `None` when the whole grid is within the limit.
-fn sample_of(grid: [u32; 3], limit: u32) -> Option<Vec<[u32; 3]>> {
-    let total = grid[0] * grid[1];
+/// Part of a grid, and what it computes.
+#[derive(Debug, PartialEq)]
+struct Sample {
+    blocks: Vec<[u32; 3]>,
+    /// Query tiles as (number within the head, head). Were one of them not computed after all, its rows would be NaN.
+    tiles: Vec<[u32; 2]>,
+    /// CTAs that have work, of which these are some.
+    of: u32,
+    /// The chip's size as the kernel sees it.
+    sm_count: u32,
+}
+
+/// CTAs whose query tiles are spread evenly over the problem, first and last among them; `None` when all of the grid,
+/// `[query tiles of a head, heads]`, is within the limit or nobody knows which CTA computes what.
+fn sample_of(scheduler: Option<u32>, grid: [u32; 2], limit: u32) -> Option<Sample> {
+    let [width, heads] = grid;
+    let total = width * heads;
     if total <= limit {
         return None;
     }
-    let last = u64::from(total - 1);
-    let steps = u64::from(limit.max(2) - 1);
-    let picked = (0..u64::from(limit)).map(|i| (i * last / steps) as u32);
-    Some(picked.map(|flat| [flat % grid[0], flat / grid[0], 0]).collect())
+    let block = |cta: u32| [cta % width, cta / width, 0];
+    match scheduler? {
+        SCHEDULER_ONE_TILE => {
+            let picked = spread(total, limit);
+            let tiles = picked.iter().map(|&flat| [flat % width, flat / width]).collect();
+            Some(Sample { blocks: picked.into_iter().map(block).collect(), tiles, of: total, sm_count: 1 })
+        }
+        SCHEDULER_PERSISTENT => {
+            let sm_count = (total / (TILES_PER_CTA * CTAS_PER_SM)).max(1);
+            let ctas = (sm_count * CTAS_PER_SM).min(total);
+            // CTA c takes tiles c, c + ctas, ... in an order that begins with the last tile of every head.
+            let owner = |flat: u32| ((width - 1 - flat % width) * heads + flat / width) % ctas;
+            let picked: BTreeSet<u32> = spread(total, limit / TILES_PER_CTA).into_iter().map(owner).collect();
+            let taken = picked.iter().flat_map(|&cta| (cta..total).step_by(ctas as usize));
+            let tiles = taken.map(|i| [width - 1 - i / heads, i % heads]).collect();
+            Some(Sample { blocks: picked.iter().map(|&cta| block(cta)).collect(), tiles, of: ctas, sm_count })
+        }
+        _ => None,
+    }
 }
 
-fn rows_of(block: &[u32; 3], tile_q: u32, shape: &Shape) -> Rows {
-    let first = block[0] * tile_q;
-    Rows { head: block[1], first, count: tile_q.min(shape.seq_q - first) }
+/// `count` numbers below `total`, evenly spread, both ends among them.
+fn spread(total: u32, count: u32) -> Vec<u32> {
+    let (last, count) = (u64::from(total - 1), u64::from(count.clamp(1, total)));
+    (0..count).map(|i| (i * last / (count - 1).max(1)) as u32).collect()
+}
+
+fn rows_of([tile, head]: [u32; 2], tile_q: u32, shape: &Shape) -> Rows {
+    let first = tile * tile_q;
+    Rows { head, first, count: tile_q.min(shape.seq_q - first) }
 }
 
 /// Buffers in the emulator's memory.
@@ -161,17 +204,34 @@ mod tests {
 
     #[test]
     fn a_sample_is_spread_and_holds_both_ends() {
-        assert_eq!(sample_of([4, 4, 1], 16), None);
-        let sample = sample_of([16, 16, 1], 24).unwrap();
-        assert_eq!((sample.len(), sample[0], sample[23]), (24, [0, 0, 0], [15, 15, 0]));
-        let unique: std::collections::BTreeSet<_> = sample.iter().collect();
+        assert_eq!(sample_of(Some(0), [4, 4], 16), None);
+        assert_eq!(sample_of(None, [16, 16], 24), None, "nobody knows which rows it would be");
+        let sample = sample_of(Some(0), [16, 16], 24).unwrap();
+        assert_eq!((sample.blocks.len(), sample.blocks[0], sample.blocks[23]), (24, [0, 0, 0], [15, 15, 0]));
+        assert_eq!((sample.tiles[0], sample.tiles[23], sample.of), ([0, 0], [15, 15], 256));
+        let unique: BTreeSet<_> = sample.tiles.iter().collect();
         assert_eq!(unique.len(), 24);
-        assert_eq!(sample_of([2, 2, 1], 1), Some(vec![[0, 0, 0]]));
+        assert_eq!(sample_of(Some(0), [2, 2], 1).unwrap().blocks, [[0, 0, 0]]);
+    }
+
+    #[test]
+    fn sampled_persistent_ctas_take_several_tiles_each_and_both_ends_are_among_them() {
+        for (grid, limit) in [([32, 16], 32), ([8, 16], 32), ([5, 7], 8), ([3, 3], 8)] {
+            let sample = sample_of(Some(1), grid, limit).unwrap();
+            let unique: BTreeSet<_> = sample.tiles.iter().collect();
+            assert_eq!(unique.len(), sample.tiles.len());
+            assert!(unique.contains(&[0, 0]) && unique.contains(&[grid[0] - 1, grid[1] - 1]), "{grid:?}");
+            assert!(sample.tiles.iter().all(|[tile, head]| *tile < grid[0] && *head < grid[1]));
+            assert!(sample.tiles.len() >= 2 * sample.blocks.len(), "{grid:?}");
+            assert!(sample.of <= grid[0] * grid[1] && sample.sm_count * CTAS_PER_SM == sample.of);
+        }
+        let sample = sample_of(Some(1), [32, 16], 32).unwrap();
+        assert_eq!((sample.of, sample.sm_count, sample.tiles.len()), (256, 64, 2 * sample.blocks.len()));
     }
 
     #[test]
     fn the_last_tile_has_the_rows_that_are_left() {
         let shape: Shape = "ragged".parse().unwrap();
-        assert_eq!(rows_of(&[2, 1, 0], 32, &shape), Rows { head: 1, first: 64, count: 13 });
+        assert_eq!(rows_of([2, 1], 32, &shape), Rows { head: 1, first: 64, count: 13 });
     }
 }

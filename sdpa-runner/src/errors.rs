@@ -14,11 +14,12 @@ use sha2::{Digest, Sha256};
 
 use crate::events::{emit, progress};
 use crate::images;
-use crate::inputs::Inputs;
+use crate::inputs::{Drawn, Inputs};
 use crate::reference::attention;
 
 /// Runs the job: the reference of a problem is computed once for all subjects, and only for rows that one computed.
 pub fn run(job: &ErrorsJob) -> Result<()> {
+    let mut drawn = Drawn::default();
     for (i, problem) in job.problems.iter().enumerate() {
         progress(i, job.problems.len(), &format!("float64 reference of {}", problem.id()));
         let mut outputs = Vec::new();
@@ -35,7 +36,9 @@ pub fn run(job: &ErrorsJob) -> Result<()> {
         if let Some(sample) = &sample {
             outputs.iter_mut().for_each(|(_, output)| output.keep_rows(&problem.shape, sample));
         }
-        let reference = Reference::of(problem, &outputs.iter().map(|(_, output)| output).collect::<Vec<_>>());
+        let inputs = drawn.of(problem);
+        let reference =
+            Reference::of(&problem.shape, inputs, &outputs.iter().map(|(_, output)| output).collect::<Vec<_>>());
         let control = outputs.iter().find(|(subject, _)| **subject == job.control).map(|(_, output)| output);
         for (subject, output) in &outputs {
             let mut errors = reference.errors(&problem.shape, output, control, job.bad_element);
@@ -132,17 +135,15 @@ struct Reference {
 }
 
 impl Reference {
-    fn of(problem: &Problem, outputs: &[&Output]) -> Reference {
-        let shape = &problem.shape;
-        let inputs = Inputs::of(problem);
+    fn of(shape: &Shape, inputs: &Inputs, outputs: &[&Output]) -> Reference {
         let wanted: Vec<bool> = (0..row_count(shape)).map(|row| outputs.iter().any(|o| o.computed[row])).collect();
         let dequantised = |Inputs { q, k, v }: &Inputs| {
             attention(shape, &q.dequantised(), &k.dequantised(), &v.dequantised(), &wanted)
         };
         let forms: BTreeSet<Operands> = outputs.iter().map(|o| o.operands).collect();
         let of_form = |form: Operands| match form {
-            Operands::HopperImages => (form, dequantised(&images::quantised(&inputs, shape))),
-            Operands::RowMajor | Operands::Originals => (form, dequantised(&inputs)),
+            Operands::HopperImages => (form, dequantised(&images::quantised(inputs, shape))),
+            Operands::RowMajor | Operands::Originals => (form, dequantised(inputs)),
         };
         Reference {
             dequantised: forms.into_iter().map(of_form).collect(),
@@ -239,7 +240,7 @@ mod tests {
     }
 
     fn reference(problem: &Problem) -> Reference {
-        Reference::of(problem, &[&whole(problem, Vec::new())])
+        Reference::of(&problem.shape, &Inputs::of(problem), &[&whole(problem, Vec::new())])
     }
 
     fn perfect(problem: &Problem, reference: &Reference) -> Output {

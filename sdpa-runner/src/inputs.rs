@@ -46,6 +46,32 @@ impl Inputs {
     }
 }
 
+/// Inputs by what they are drawn from: a causal problem has those of its plain twin.
+#[derive(Default)]
+pub struct Drawn {
+    kept: Vec<([u8; 32], Inputs)>,
+}
+
+impl Drawn {
+    /// Elements kept before all are forgotten; three bytes each.
+    const MOST: usize = 100_000_000;
+
+    /// The inputs of a problem, made now or remembered.
+    pub fn of(&mut self, problem: &Problem) -> &Inputs {
+        let key = seed_of(problem, "all");
+        let at = self.kept.iter().position(|(kept, _)| *kept == key).unwrap_or_else(|| {
+            let size = |inputs: &Inputs| inputs.q.codes.len() + inputs.k.codes.len() + inputs.v.codes.len();
+            let inputs = Inputs::of(problem);
+            if self.kept.iter().map(|(_, kept)| size(kept)).sum::<usize>() + size(&inputs) > Self::MOST {
+                self.kept.clear();
+            }
+            self.kept.push((key, inputs));
+            self.kept.len() - 1
+        });
+        &self.kept[at].1
+    }
+}
+
 /// The generator's key: a hash of everything that names the tensor, so that no two tensors share a stream.
 /// Causality is left out: a causal problem has the inputs of its plain twin.
 fn seed_of(problem: &Problem, tensor: &str) -> [u8; 32] {
@@ -185,6 +211,16 @@ mod tests {
                 assert_eq!(top, distribution != Distribution::Zeros);
             }
         }
+    }
+
+    #[test]
+    fn remembered_inputs_are_those_of_the_problem() {
+        let mut drawn = Drawn::default();
+        for (shape, seed) in [("tiny", 0), ("tiny", 1), ("tiny-causal", 0), ("ragged", 0), ("tiny", 0)] {
+            let problem = problem(shape, seed, Distribution::Normal);
+            assert_eq!(drawn.of(&problem).k.codes, Inputs::of(&problem).k.codes, "{shape} {seed}");
+        }
+        assert_eq!(drawn.kept.len(), 3);
     }
 
     #[test]

@@ -14,6 +14,14 @@ const STRONG: u64 = 1 << 56;
 const IN_FLIGHT: u64 = 1 << 57;
 const VALID: u64 = 1 << 62;
 
+/// Warps of a block at most.
+const MAX_WARPS: usize = 32;
+
+/// The largest [`Epoch::age`] of an access at time `t` or before.
+fn oldest(t: u32) -> u64 {
+    ((u64::from(t) + 1) << T_AT) - 1
+}
+
 /// Largest clock value of a warp; a run that needs more is refused.
 pub(crate) const MAX_CLOCK: u32 = (1 << T_BITS) - 1;
 
@@ -52,6 +60,12 @@ impl Epoch {
     #[inline(always)]
     pub(crate) fn exists(self) -> bool {
         self.0 != 0
+    }
+
+    /// Orders the accesses of one warp by time; beyond all times while the access is in flight.
+    #[inline(always)]
+    fn age(self) -> u64 {
+        self.0 & (IN_FLIGHT | ((1 << LANE_AT) - 1))
     }
 
     pub(crate) fn pc(self) -> u32 {
@@ -98,6 +112,9 @@ impl Epoch {
 pub(crate) struct Clocks {
     warps: usize,
     known: Vec<u32>,
+    /// For each warp, and each other by number, the largest [`Epoch::age`] that is ordered before
+    /// all its lanes: its knowledge of the others, and of itself the time before its lanes last met.
+    past: Vec<[u64; MAX_WARPS]>,
     /// Own time; advances at every release and at every converging instruction.
     now: Vec<u32>,
     /// Accesses of the warp before this time are ordered before all its lanes.
@@ -109,7 +126,8 @@ pub(crate) type Stamp = Vec<u32>;
 
 impl Clocks {
     pub(crate) fn new(warps: usize) -> Clocks {
-        Clocks { warps, known: vec![0; warps * warps], now: vec![1; warps], synced: vec![0; warps] }
+        let past = vec![[oldest(0); MAX_WARPS]; warps];
+        Clocks { warps, known: vec![0; warps * warps], past, now: vec![1; warps], synced: vec![0; warps] }
     }
 
     #[inline(always)]
@@ -121,7 +139,7 @@ impl Clocks {
     #[inline(always)]
     pub(crate) fn view(&self, warp: usize) -> View<'_> {
         let known = &self.known[warp * self.warps..(warp + 1) * self.warps];
-        View { warp: warp as u32, now: self.now[warp], synced: self.synced[warp], known }
+        View { warp: warp as u32, now: self.now[warp], synced: self.synced[warp], known, past: &self.past[warp] }
     }
 
     /// Time passes without ordering anything: a converging instruction.
@@ -133,6 +151,7 @@ impl Clocks {
     pub(crate) fn sync_warp(&mut self, warp: usize) {
         self.tick(warp);
         self.synced[warp] = self.now[warp];
+        self.past[warp][warp] = oldest(self.synced[warp] - 1);
     }
 
     /// Publishes everything `warp` did or knows into `stamp`.
@@ -149,8 +168,11 @@ impl Clocks {
     /// `warp` learns what `stamp` holds.
     pub(crate) fn acquire(&mut self, warp: usize, stamp: &Stamp) {
         let known = &mut self.known[warp * self.warps..(warp + 1) * self.warps];
-        for (to, from) in known.iter_mut().zip(stamp) {
-            *to = (*to).max(*from);
+        for (other, ((known, past), stamp)) in known.iter_mut().zip(&mut self.past[warp]).zip(stamp).enumerate() {
+            *known = (*known).max(*stamp);
+            if other != warp {
+                *past = oldest(*known);
+            }
         }
     }
 
@@ -178,9 +200,17 @@ pub(crate) struct View<'a> {
     now: u32,
     synced: u32,
     known: &'a [u32],
+    past: &'a [u64; MAX_WARPS],
 }
 
 impl View<'_> {
+    /// Whether `earlier` is complete and ordered before every lane, or is nobody: the usual case,
+    /// in which an access needs no further look.
+    #[inline(always)]
+    pub(crate) fn is_past(&self, earlier: Epoch) -> bool {
+        earlier.age() <= self.past[earlier.warp() as usize % MAX_WARPS]
+    }
+
     /// Relation of `earlier` to an access of `lane` now.
     #[inline(always)]
     pub(crate) fn relation(&self, earlier: Epoch, lane: u32) -> Relation {

@@ -1,7 +1,9 @@
-//! Shadow of shared memory: last write and reads since, per 4-byte granule or per byte.
+//! Shadow of shared memory: last write and reads since, per line of 16 bytes, word or byte.
 //!
-//! A granule is split into bytes the first time a smaller access touches it (neighbouring FP8
-//! values belong to different threads) and joined again by a whole-granule write.
+//! A line is split into words, and a word into bytes, the first time a smaller access touches it
+//! (neighbouring FP8 values belong to different threads); a write of the whole joins it again.
+//! Splitting is invisible: the parts hold what the whole held, and a clash on a line is reported
+//! for each of its words.
 
 use super::clock::{Epoch, Relation, View};
 
@@ -22,19 +24,10 @@ pub(crate) struct Conflict {
     pub(crate) relation: Relation,
     pub(crate) earlier: Epoch,
     pub(crate) lane: u32,
-    /// First byte of the granule or byte concerned.
+    /// First byte of the word, or the byte, concerned.
     pub(crate) offset: u32,
     /// The store wrote the value that was there.
     pub(crate) same_value: bool,
-}
-
-/// Reads are one epoch, or the index of a set with one epoch per warp.
-const SET: u64 = 1 << 63;
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Cell {
-    write: Epoch,
-    read: u64,
 }
 
 /// One access of one lane.
@@ -55,56 +48,53 @@ impl Access {
     }
 }
 
-/// Read sets of cells that several warps read.
-#[derive(Debug)]
-struct ReadSets {
-    warps: usize,
-    slots: Vec<Epoch>,
-    free: Vec<u64>,
+/// Bytes of a line, the largest cell.
+const LINE: u32 = 16;
+/// Bytes of a word.
+const WORD: u32 = 4;
+
+/// Cells of one size. Each is the last write, then the last read of every warp since.
+#[derive(Debug, Default)]
+struct Cells {
+    epochs: Vec<Epoch>,
 }
 
-impl ReadSets {
-    fn take(&mut self) -> u64 {
-        if let Some(index) = self.free.pop() {
-            let at = index as usize * self.warps;
-            self.slots[at..at + self.warps].fill(Epoch::default());
-            return index;
-        }
-        let index = (self.slots.len() / self.warps) as u64;
-        self.slots.resize(self.slots.len() + self.warps, Epoch::default());
-        index
-    }
-
-    fn get(&self, index: u64) -> &[Epoch] {
-        let at = index as usize * self.warps;
-        &self.slots[at..at + self.warps]
-    }
-
-    fn get_mut(&mut self, index: u64) -> &mut [Epoch] {
-        let at = index as usize * self.warps;
-        &mut self.slots[at..at + self.warps]
+impl Cells {
+    fn new(count: usize, stride: usize) -> Cells {
+        Cells { epochs: vec![Epoch::default(); count * stride] }
     }
 }
 
 /// Shadow of one block's shared memory.
 #[derive(Debug)]
 pub(crate) struct Shadow {
-    granules: Vec<Cell>,
-    split: Vec<bool>,
-    /// Four cells per granule, made when the first granule is split.
-    bytes: Vec<Cell>,
-    sets: ReadSets,
+    /// Epochs of a cell: one write and a read per warp.
+    stride: usize,
+    lines: Cells,
+    /// Four cells per line, in force where the line is split.
+    words: Cells,
+    /// Four cells per word, in force where the word is split; made when the first one is.
+    bytes: Cells,
+    line_split: Vec<bool>,
+    word_split: Vec<bool>,
 }
 
 impl Shadow {
     pub(crate) fn new(bytes: usize, warps: usize) -> Shadow {
-        let granules = bytes.div_ceil(4);
+        let lines = bytes.div_ceil(LINE as usize);
+        let stride = 1 + warps.max(1);
         Shadow {
-            granules: vec![Cell::default(); granules],
-            split: vec![false; granules],
-            bytes: Vec::new(),
-            sets: ReadSets { warps: warps.max(1), slots: Vec::new(), free: Vec::new() },
+            stride,
+            lines: Cells::new(lines, stride),
+            words: Cells::new(4 * lines, stride),
+            bytes: Cells::default(),
+            line_split: vec![false; lines],
+            word_split: vec![false; 4 * lines],
         }
+    }
+
+    fn cell(cells: &mut Cells, index: usize, stride: usize) -> &mut [Epoch] {
+        &mut cells.epochs[index * stride..(index + 1) * stride]
     }
 
     /// Records an access and passes every conflict to `report`.
@@ -112,119 +102,166 @@ impl Shadow {
     pub(crate) fn access(&mut self, view: &View<'_>, access: Access, report: &mut impl FnMut(Conflict)) {
         let (mut at, end) = (access.offset, access.offset + access.size);
         while at < end {
-            let granule = (at / 4) as usize;
-            let next = ((at / 4) * 4 + 4).min(end);
-            let whole = at.is_multiple_of(4) && next - at == 4;
-            if whole && !self.split[granule] {
-                let cell = &mut self.granules[granule];
-                touch(cell, &mut self.sets, view, at, &access, report);
+            let line = (at / LINE) as usize;
+            let next = (at / LINE * LINE + LINE).min(end);
+            let whole = next - at == LINE;
+            if whole && !self.line_split[line] {
+                touch(Self::cell(&mut self.lines, line, self.stride), view, at, LINE, &access, report);
             } else {
-                self.access_bytes(view, granule, at, next, &access, report);
+                self.split_line(line);
+                self.access_words(view, at, next, &access, report);
                 if whole && access.write {
-                    self.granules[granule] = Cell { write: access.me, read: 0 };
-                    self.split[granule] = false;
+                    overwrite(Self::cell(&mut self.lines, line, self.stride), access.me);
+                    self.line_split[line] = false;
                 }
             }
             at = next;
         }
     }
 
-    fn access_bytes(
+    /// Part of an access, inside one line that is split.
+    fn access_words(
         &mut self,
         view: &View<'_>,
-        granule: usize,
         from: u32,
         to: u32,
         access: &Access,
         report: &mut impl FnMut(Conflict),
     ) {
-        if !self.split[granule] {
-            self.split_granule(granule);
-        }
-        for at in from..to {
-            touch(&mut self.bytes[at as usize], &mut self.sets, view, at, access, report);
+        let mut at = from;
+        while at < to {
+            let word = (at / WORD) as usize;
+            let next = (at / WORD * WORD + WORD).min(to);
+            let whole = next - at == WORD;
+            if whole && !self.word_split[word] {
+                touch(Self::cell(&mut self.words, word, self.stride), view, at, WORD, access, report);
+            } else {
+                self.split_word(word);
+                for byte in at..next {
+                    touch(Self::cell(&mut self.bytes, byte as usize, self.stride), view, byte, 1, access, report);
+                }
+                if whole && access.write {
+                    overwrite(Self::cell(&mut self.words, word, self.stride), access.me);
+                    self.word_split[word] = false;
+                }
+            }
+            at = next;
         }
     }
 
-    fn split_granule(&mut self, granule: usize) {
-        if self.bytes.is_empty() {
-            self.bytes = vec![Cell::default(); self.granules.len() * 4];
+    /// Makes the words of a line hold what the line holds, if they do not already.
+    fn split_line(&mut self, line: usize) {
+        if self.line_split[line] {
+            return;
         }
-        let cell = std::mem::take(&mut self.granules[granule]);
-        self.split[granule] = true;
-        for i in 0..4 {
-            let mut copy = cell;
-            if i > 0 && cell.read & SET != 0 {
-                let own = self.sets.take();
-                let (from, to) = ((cell.read & !SET) as usize, own as usize);
-                let warps = self.sets.warps;
-                self.sets.slots.copy_within(from * warps..(from + 1) * warps, to * warps);
-                copy.read = own | SET;
-            }
-            self.bytes[granule * 4 + i] = copy;
+        self.line_split[line] = true;
+        self.word_split[4 * line..4 * line + 4].fill(false);
+        let stride = self.stride;
+        let source = &self.lines.epochs[line * stride..(line + 1) * stride];
+        for word in self.words.epochs[4 * line * stride..4 * (line + 1) * stride].chunks_exact_mut(stride) {
+            word.copy_from_slice(source);
+        }
+    }
+
+    /// As [`Shadow::split_line`], a word into bytes.
+    fn split_word(&mut self, word: usize) {
+        if self.word_split[word] {
+            return;
+        }
+        if self.bytes.epochs.is_empty() {
+            self.bytes = Cells::new(4 * self.word_split.len(), self.stride);
+        }
+        self.word_split[word] = true;
+        let stride = self.stride;
+        let source = &self.words.epochs[word * stride..(word + 1) * stride];
+        for byte in self.bytes.epochs[4 * word * stride..4 * (word + 1) * stride].chunks_exact_mut(stride) {
+            byte.copy_from_slice(source);
         }
     }
 
     /// Marks the bytes of a finished asynchronous copy as written by `me`.
     pub(crate) fn complete(&mut self, offset: u32, size: u32, me: Epoch) {
-        let mut at = offset;
-        while at < offset + size {
-            let granule = (at / 4) as usize;
-            if self.split[granule] {
-                self.bytes[at as usize].write = me;
+        let (mut at, end) = (offset, offset + size);
+        while at < end {
+            let (line, word) = ((at / LINE) as usize, (at / WORD) as usize);
+            if !self.line_split[line] && at.is_multiple_of(LINE) && end - at >= LINE {
+                Self::cell(&mut self.lines, line, self.stride)[0] = me;
+                at += LINE;
+                continue;
+            }
+            self.split_line(line);
+            if self.word_split[word] {
+                Self::cell(&mut self.bytes, at as usize, self.stride)[0] = me;
                 at += 1;
             } else {
-                self.granules[granule].write = me;
-                at = (at / 4) * 4 + 4;
+                Self::cell(&mut self.words, word, self.stride)[0] = me;
+                at = at / WORD * WORD + WORD;
             }
         }
     }
 }
 
-/// Checks and updates one cell.
+/// A write that every earlier access is forgotten for.
+#[inline(always)]
+fn overwrite(cell: &mut [Epoch], me: Epoch) {
+    cell.fill(Epoch::default());
+    cell[0] = me;
+}
+
+/// Checks and updates the cell of `size` bytes at `offset`.
 #[inline(always)]
 fn touch(
-    cell: &mut Cell,
-    sets: &mut ReadSets,
+    cell: &mut [Epoch],
     view: &View<'_>,
     offset: u32,
+    size: u32,
     access: &Access,
     report: &mut impl FnMut(Conflict),
 ) {
-    let lane = access.lane();
-    let mut clash = |clash: Clash, relation: Relation, earlier: Epoch| {
-        report(Conflict { clash, relation, earlier, lane: access.me.lane(), offset, same_value: access.same_value });
-    };
-    if cell.write.exists() {
-        let relation = view.relation(cell.write, lane);
-        if cell.write.is_in_flight() {
-            clash(Clash::InFlight, relation, cell.write);
-        } else if relation != Relation::Ordered && !(cell.write.is_strong() && access.me.is_strong()) {
-            let kind = if access.write { Clash::WriteWrite } else { Clash::ReadAfterWrite };
-            clash(kind, relation, cell.write);
-        }
+    if !view.is_past(cell[0]) {
+        judge_write(cell[0], view, access, &mut pass_on(offset, size, access, report));
     }
     if access.write {
-        check_reads(cell, sets, view, access, &mut clash);
-        if cell.read & SET != 0 {
-            sets.free.push(cell.read & !SET);
+        if !cell[1..].iter().fold(true, |past, read| past & view.is_past(*read)) {
+            judge_reads(&cell[1..], view, access, &mut pass_on(offset, size, access, report));
         }
-        *cell = Cell { write: access.me, read: 0 };
+        overwrite(cell, access.me);
     } else {
-        record_read(cell, sets, view, access.me);
+        let slot = &mut cell[1 + access.me.warp() as usize];
+        *slot = if view.is_past(*slot) { access.me } else { newer_read(*slot, view, access.me) };
     }
 }
 
-fn check_reads(
-    cell: &Cell,
-    sets: &ReadSets,
-    view: &View<'_>,
+/// Reports a clash once for every word of the cell, as if each had a cell of its own.
+fn pass_on(
+    offset: u32,
+    size: u32,
     access: &Access,
-    clash: &mut impl FnMut(Clash, Relation, Epoch),
-) {
-    let mut check = |read: Epoch| {
+    report: &mut impl FnMut(Conflict),
+) -> impl FnMut(Clash, Relation, Epoch) {
+    move |clash, relation, earlier| {
+        for offset in (offset..offset + size).step_by(WORD as usize) {
+            let (lane, same_value) = (access.me.lane(), access.same_value);
+            report(Conflict { clash, relation, earlier, lane, offset, same_value });
+        }
+    }
+}
+
+#[cold]
+fn judge_write(write: Epoch, view: &View<'_>, access: &Access, clash: &mut impl FnMut(Clash, Relation, Epoch)) {
+    let relation = view.relation(write, access.lane());
+    if write.is_in_flight() {
+        clash(Clash::InFlight, relation, write);
+    } else if relation != Relation::Ordered && !(write.is_strong() && access.me.is_strong()) {
+        let kind = if access.write { Clash::WriteWrite } else { Clash::ReadAfterWrite };
+        clash(kind, relation, write);
+    }
+}
+
+fn judge_reads(reads: &[Epoch], view: &View<'_>, access: &Access, clash: &mut impl FnMut(Clash, Relation, Epoch)) {
+    for &read in reads {
         if !read.exists() || (read.is_strong() && access.me.is_strong()) {
-            return;
+            continue;
         }
         let mut relation = view.relation(read, access.lane());
         if relation == Relation::Converged && read.is_collective() && access.me.is_collective() {
@@ -234,39 +271,13 @@ fn check_reads(
         if relation != Relation::Ordered {
             clash(Clash::WriteAfterRead, relation, read);
         }
-    };
-    if cell.read & SET != 0 {
-        sets.get(cell.read & !SET).iter().for_each(|read| check(*read));
-    } else {
-        check(Epoch(cell.read));
     }
-}
-
-/// Remembers a read, keeping every earlier one that a later write could still race with.
-#[inline(always)]
-fn record_read(cell: &mut Cell, sets: &mut ReadSets, view: &View<'_>, me: Epoch) {
-    if cell.read & SET != 0 {
-        let slot = &mut sets.get_mut(cell.read & !SET)[me.warp() as usize];
-        *slot = merge(*slot, view, me);
-        return;
-    }
-    let old = Epoch(cell.read);
-    if !old.exists() || old.warp() == me.warp() || view.relation(old, me.lane()) == Relation::Ordered {
-        cell.read = merge(old, view, me).0;
-        return;
-    }
-    let index = sets.take();
-    let set = sets.get_mut(index);
-    set[old.warp() as usize] = old;
-    set[me.warp() as usize] = me;
-    cell.read = index | SET;
 }
 
 /// The newer read of a warp, marked when other lanes read since the last synchronisation.
 #[inline(always)]
-fn merge(old: Epoch, view: &View<'_>, me: Epoch) -> Epoch {
-    let same_warp = old.exists() && old.warp() == me.warp();
-    if same_warp && view.relation(old, me.lane()) != Relation::Ordered { me.several() } else { me }
+fn newer_read(old: Epoch, view: &View<'_>, me: Epoch) -> Epoch {
+    if old.exists() && view.relation(old, me.lane()) != Relation::Ordered { me.several() } else { me }
 }
 
 #[cfg(test)]
@@ -276,7 +287,7 @@ mod tests {
     use proptest::prelude::*;
 
     const WARPS: usize = 3;
-    const BYTES: u32 = 12;
+    const BYTES: u32 = 32;
 
     #[derive(Clone, Debug)]
     enum Step {
@@ -300,9 +311,14 @@ mod tests {
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let touch = (0..WARPS, 0..3u32, 0..BYTES, prop::sample::select(vec![1u32, 2, 4]), any::<bool>()).prop_map(
-            |(warp, lane, offset, size, write)| Step::Touch { warp, lane, offset: offset / size * size, size, write },
-        );
+        let touch = (0..WARPS, 0..3u32, 0..BYTES, prop::sample::select(vec![1u32, 2, 4, 4, 8, 16]), any::<bool>())
+            .prop_map(|(warp, lane, offset, size, write)| Step::Touch {
+                warp,
+                lane,
+                offset: offset / size * size,
+                size,
+                write,
+            });
         let step = prop_oneof![
             8 => touch,
             1 => Just(Step::Barrier),
@@ -357,7 +373,7 @@ mod tests {
                     let raced_now = history.iter().any(|(at, wrote, old)| {
                         *at == byte && (*wrote || write) && view.relation(*old, lane) == Relation::OtherWarp
                     });
-                    let here = |c: &&Conflict| c.offset == byte || (c.offset == byte / 4 * 4 && size == 4);
+                    let here = |c: &&Conflict| c.offset == byte || (c.offset == byte / 4 * 4 && size >= 4);
                     let reported: Vec<&Conflict> = found.iter().filter(here).collect();
                     if raced_now && !raced[byte as usize] {
                         prop_assert!(!reported.is_empty(), "missed the first race of byte {}", byte);

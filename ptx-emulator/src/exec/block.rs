@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::barrier::NamedBarrier;
 use super::mbarrier::MbarState;
 use super::profile::Profile;
+use super::shared::Shared;
 use super::simd::Level;
 use super::warp::{Position, State, Warp};
 use crate::check::clock::{Clocks, Epoch, Stamp};
 use crate::check::global::{BlockClock, GlobalShadow};
-use crate::check::shadow::Shadow;
 use crate::launch::{Launch, Schedule};
 use crate::memory::Memory;
 use crate::module::Kernel;
@@ -48,16 +48,6 @@ pub(crate) enum BlockTurn {
     Finished,
     /// Every warp polls or is blocked; another block may change that.
     Waiting,
-}
-
-/// Shared memory with its checks.
-pub(crate) struct Shared {
-    pub(crate) bytes: Vec<u8>,
-    /// Defined bytes.
-    pub(crate) defined: Vec<bool>,
-    /// Ranges that belong to a variable, sorted; gaps are red zones.
-    pub(crate) ranges: Vec<(u32, u32)>,
-    pub(crate) shadow: Option<Shadow>,
 }
 
 /// A running block.
@@ -100,6 +90,7 @@ impl Block {
             dynamic_shared: launch.dynamic_shared_bytes,
             total_shared: total,
             sm: linear % 132,
+            sm_count: launch.sm_count,
         };
         let threads: u32 = launch.block.iter().product();
         let count = threads.div_ceil(32) as usize;
@@ -297,89 +288,5 @@ impl Block {
     pub(crate) fn progressed_globally(&mut self, context: &Context<'_>) {
         self.progress += 1;
         context.progress.fetch_add(1, Relaxed);
-    }
-}
-
-impl Shared {
-    fn new(context: &Context<'_>, total: usize, warps: usize) -> Shared {
-        let program = &context.kernel.program;
-        let checks = context.launch.checks;
-        let mut ranges: Vec<(u32, u32)> =
-            program.shared.iter().filter(|v| v.bytes > 0).map(|v| (v.offset, v.offset + v.bytes)).collect();
-        let dynamic = context.launch.dynamic_shared_bytes;
-        if dynamic > 0 {
-            ranges.push((program.shared_static_bytes, program.shared_static_bytes + dynamic));
-        }
-        ranges.sort_unstable();
-        let total = if ranges.is_empty() { 0 } else { total };
-        Shared {
-            // 0xFF is NaN in every float format: zero-filled memory would hide missing stores.
-            bytes: vec![0xff; total],
-            defined: vec![false; if checks.uninitialised { total } else { 0 }],
-            ranges,
-            shadow: checks.races.then(|| Shadow::new(total, warps)),
-        }
-    }
-
-    /// Whether the bytes lie inside one variable.
-    #[inline(always)]
-    pub(crate) fn covers(&self, offset: u32, size: u32) -> bool {
-        let after = self.ranges.partition_point(|r| r.0 <= offset);
-        after > 0 && {
-            let (start, end) = self.ranges[after - 1];
-            offset >= start && u64::from(offset) + u64::from(size) <= u64::from(end)
-        }
-    }
-
-    /// Reads 1, 2, 4 or 8 checked bytes.
-    #[inline(always)]
-    pub(crate) fn load(&self, offset: u32, size: u32) -> u64 {
-        let at = offset as usize;
-        match size {
-            4 => u64::from(u32::from_le_bytes(self.array(at))),
-            2 => u64::from(u16::from_le_bytes(self.array(at))),
-            8 => u64::from_le_bytes(self.array(at)),
-            _ => u64::from(self.bytes[at]),
-        }
-    }
-
-    #[inline(always)]
-    fn array<const N: usize>(&self, at: usize) -> [u8; N] {
-        let mut out = [0; N];
-        out.copy_from_slice(&self.bytes[at..at + N]);
-        out
-    }
-
-    /// Writes 1, 2, 4 or 8 checked bytes.
-    #[inline(always)]
-    pub(crate) fn store(&mut self, offset: u32, size: u32, value: u64) {
-        let at = offset as usize;
-        match size {
-            4 => self.bytes[at..at + 4].copy_from_slice(&(value as u32).to_le_bytes()),
-            2 => self.bytes[at..at + 2].copy_from_slice(&(value as u16).to_le_bytes()),
-            8 => self.bytes[at..at + 8].copy_from_slice(&value.to_le_bytes()),
-            _ => self.bytes[at] = value as u8,
-        }
-    }
-
-    /// Whether all bytes were written; true when that is not tracked.
-    #[inline(always)]
-    pub(crate) fn is_defined(&self, offset: u32, size: u32) -> bool {
-        let at = offset as usize;
-        match (self.defined.is_empty(), size) {
-            (true, _) => true,
-            (false, 4) => self.defined[at..at + 4] == [true; 4],
-            (false, 16) => self.defined[at..at + 16] == [true; 16],
-            (false, _) => self.defined[at..at + size as usize].iter().all(|&d| d),
-        }
-    }
-
-    /// Marks bytes as written, or as undefined again.
-    #[inline(always)]
-    pub(crate) fn define(&mut self, offset: u32, size: u32, defined: bool) {
-        if !self.defined.is_empty() {
-            let at = offset as usize;
-            self.defined[at..at + size as usize].fill(defined);
-        }
     }
 }

@@ -1,7 +1,8 @@
 //! `cp.async`: groups per thread, data visible as late as the model allows.
 //!
 //! With the in-flight check the destination holds poison from issue to wait, so a kernel that
-//! reads too early computes NaN as well as being reported. Without it the copy is immediate.
+//! reads too early computes NaN as well as being reported. Without it the copy is immediate and
+//! leaves nothing open.
 
 use super::block::{Block, Context};
 use super::regs::{LANES, each_lane, w};
@@ -91,6 +92,10 @@ impl Block {
     ) {
         let late = context.launch.checks.in_flight;
         self.shadow_issue(context, warp, target, usage, late);
+        if !late {
+            each_lane(target.lanes, |l| self.deliver(target.at[l] as u32, usage.bytes, &data[l], defined[l]));
+            return;
+        }
         each_lane(target.lanes, |l| {
             let open = OpenCopy {
                 sequence: warp.issued,
@@ -105,13 +110,9 @@ impl Block {
                 defined: defined[l],
             };
             warp.issued += 1;
-            if late {
-                let at = open.dst as usize;
-                self.shared.bytes[at..at + open.bytes as usize].fill(0xff);
-                self.shared.define(open.dst, open.bytes, false);
-            } else {
-                self.deliver(&open);
-            }
+            let at = open.dst as usize;
+            self.shared.bytes[at..at + open.bytes as usize].fill(0xff);
+            self.shared.define(open.dst, open.bytes, false);
             warp.copies.push(open);
         });
     }
@@ -144,24 +145,21 @@ impl Block {
     }
 
     /// Puts the bytes of a copy in place.
-    fn deliver(&mut self, open: &OpenCopy) {
-        let (at, bytes) = (open.dst as usize, open.bytes as usize);
-        self.shared.bytes[at..at + bytes].copy_from_slice(&open.data[..bytes]);
-        self.shared.define(open.dst, open.bytes, true);
-        if open.defined != u16::MAX {
-            for i in 0..open.bytes {
-                self.shared.define(open.dst + i, 1, open.defined >> i & 1 == 1);
+    fn deliver(&mut self, dst: u32, bytes: u32, data: &[u8; 16], defined: u16) {
+        let (at, size) = (dst as usize, bytes as usize);
+        self.shared.bytes[at..at + size].copy_from_slice(&data[..size]);
+        self.shared.define(dst, bytes, true);
+        if defined != u16::MAX {
+            for i in 0..bytes {
+                self.shared.define(dst + i, 1, defined >> i & 1 == 1);
             }
         }
     }
 
     /// Completes one copy on behalf of its thread.
     fn complete(&mut self, context: &Context<'_>, warp: &Warp, open: &OpenCopy) {
-        if !context.launch.checks.in_flight {
-            return;
-        }
         self.check_source(context, warp, open);
-        self.deliver(open);
+        self.deliver(open.dst, open.bytes, &open.data, open.defined);
         let me = self.epoch(warp, open.pc as usize).with_lane(open.lane);
         if let Some(shadow) = &mut self.shared.shadow {
             shadow.complete(open.dst, open.bytes, me);

@@ -26,12 +26,20 @@ impl Block {
         mut act: impl FnMut(&mut Block, &mut Warp, u32),
     ) -> Flow {
         let masks = *w(&warp.regs, members);
-        let mut union = 0;
-        each_lane(active, |l| union |= masks[l]);
+        let uniform = masks.iter().fold(true, |same, mask| same & (*mask == masks[0]));
+        let mut union = masks[0];
+        if !uniform {
+            union = 0;
+            each_lane(active, |l| union |= masks[l]);
+        }
         if let Some(flow) = self.converge(context, warp, current, pc, active, union) {
             return flow;
         }
         self.clocks.tick(warp.index);
+        if uniform {
+            act(self, warp, active);
+            return Flow::Next;
+        }
         let mut rest = active;
         while rest != 0 {
             let mask = masks[rest.trailing_zeros() as usize];

@@ -10,6 +10,14 @@ use crate::report::Kind;
 
 impl Block {
     pub(crate) fn load(&mut self, context: &Context<'_>, warp: &mut Warp, pc: usize, active: u32, load: &Load) -> Flow {
+        let whole = match load.dst.len() {
+            1 => self.load_shared::<1>(context, warp, pc, active, load),
+            2 => self.load_shared::<2>(context, warp, pc, active, load),
+            _ => self.load_shared::<4>(context, warp, pc, active, load),
+        };
+        if whole {
+            return Flow::Next;
+        }
         match load.dst.len() {
             1 => self.load_elements::<1>(context, warp, pc, active, load),
             2 => self.load_elements::<2>(context, warp, pc, active, load),
@@ -132,6 +140,14 @@ impl Block {
         active: u32,
         store: &Store,
     ) -> Flow {
+        let whole = match store.src.len() {
+            1 => self.store_shared::<1>(context, warp, pc, active, store),
+            2 => self.store_shared::<2>(context, warp, pc, active, store),
+            _ => self.store_shared::<4>(context, warp, pc, active, store),
+        };
+        if whole {
+            return Flow::Next;
+        }
         let total = store.bytes * store.src.len() as u32;
         let usage = Use { pc, bytes: total, align: total, write: true, strong: store.order.strong, collective: false };
         let checks = context.launch.checks;
@@ -234,7 +250,7 @@ pub(crate) fn source(warp: &Warp, slot: Slot, bytes: u32) -> ([u64; LANES], u32)
 
 /// Extends loaded values to the register: 8 and 16 bits by sign or zero.
 #[inline(always)]
-fn write_loaded(warp: &mut Warp, slot: Slot, load: &Load, values: &[u64; LANES], active: u32) {
+pub(crate) fn write_loaded(warp: &mut Warp, slot: Slot, load: &Load, values: &[u64; LANES], active: u32) {
     let unused = 64 - 8 * load.bytes.min(8);
     let extend = |v: u64| {
         if load.signed { (((v << unused) as i64) >> unused) as u64 } else { (v << unused) >> unused }

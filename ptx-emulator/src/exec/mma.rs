@@ -131,19 +131,29 @@ fn is_common(context: &Context<'_>, op: &Mma) -> bool {
     op.k == 16
         && !op.a_elem.is_byte()
         && (op.c_acc, op.d_acc) == (Acc::F32, Acc::F32)
+        && matches!(op.halves.len(), 1 | 2)
         && model_of(context.launch.mma_model, op.a_elem, op.k).is_none()
 }
 
 fn common_product(level: Level, regs: &mut Regs, op: &Mma, active: u32) {
     let brain = op.a_elem == Elem::Bf16;
-    let mut a = [[0.0; 16]; M];
-    half16::decode(level, [0, 1, 2, 3].map(|i| w(regs, op.a[i])), brain, &mut a);
-    for half in &op.halves {
-        let (b, c) = ([0, 1].map(|i| w(regs, half.b[i])), [0, 1, 2, 3].map(|i| w(regs, half.c[i])));
-        let out = half16::product(level, &a, b, brain, c);
-        for (&row, values) in half.d.iter().zip(&out) {
-            regs.set_w(row, values, active);
-        }
+    let a = [0, 1, 2, 3].map(|i| w(regs, op.a[i]));
+    let b = |half: &MmaHalf| [0, 1].map(|i| w(regs, half.b[i]));
+    let c = |half: &MmaHalf| [0, 1, 2, 3].map(|i| w(regs, half.c[i]));
+    // Every source is read before a result is written: registers may be both.
+    if let [left, right] = op.halves.as_slice() {
+        let out = half16::product_pair(level, a, [b(left), b(right)], brain, [c(left), c(right)]);
+        write_sums(regs, left, &out[0], active);
+        write_sums(regs, right, &out[1], active);
+    } else if let [half] = op.halves.as_slice() {
+        let [out] = half16::product(level, a, [b(half)], brain, [c(half)]);
+        write_sums(regs, half, &out, active);
+    }
+}
+
+fn write_sums(regs: &mut Regs, half: &MmaHalf, sums: &[Lanes; 4], active: u32) {
+    for (&row, values) in half.d.iter().zip(sums) {
+        regs.set_w(row, values, active);
     }
 }
 

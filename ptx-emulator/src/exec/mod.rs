@@ -17,6 +17,8 @@ pub(crate) mod profile;
 mod race;
 pub(crate) mod regs;
 pub(crate) mod run;
+mod shared;
+mod shared_access;
 pub(crate) mod simd;
 mod step;
 mod target;

@@ -13,26 +13,35 @@ impl Block {
     /// Checks and records a shared access of each lane; `same` says whether a store changes
     /// nothing there.
     pub(crate) fn shadow_shared(&mut self, context: &Context<'_>, warp: &Warp, target: &Target, usage: Use, same: u32) {
+        if self.shared.shadow.is_some() {
+            self.shadow_offsets(context, warp, &target.at.map(|at| at as u32), target.lanes, usage, same);
+        }
+    }
+
+    /// As [`Block::shadow_shared`], at the offsets `at` of `lanes`.
+    pub(crate) fn shadow_offsets(
+        &mut self,
+        context: &Context<'_>,
+        warp: &Warp,
+        at: &[u32; LANES],
+        lanes: u32,
+        usage: Use,
+        same: u32,
+    ) {
         let Some(mut shadow) = self.shared.shadow.take() else {
             return;
         };
         let mut conflicts: Vec<Conflict> = Vec::new();
         let base = self.usage_epoch(warp, usage);
         let view = self.clocks.view(warp.index);
-        let (lanes, shared_by_several) =
-            if usage.write { (target.lanes, 0) } else { distinct_reads(&target.at, target.lanes) };
+        let (lanes, shared_by_several) = if usage.write { (lanes, 0) } else { distinct_reads(at, lanes) };
         each_lane(lanes, |l| {
             let mut me = base.with_lane(l as u32);
             if (shared_by_several >> l) & 1 == 1 {
                 me = me.several();
             }
-            let access = Access {
-                offset: target.at[l] as u32,
-                size: usage.bytes,
-                write: usage.write,
-                same_value: (same >> l) & 1 == 1,
-                me,
-            };
+            let access =
+                Access { offset: at[l], size: usage.bytes, write: usage.write, same_value: (same >> l) & 1 == 1, me };
             shadow.access(&view, access, &mut |conflict| conflicts.push(conflict));
         });
         self.shared.shadow = Some(shadow);
@@ -196,7 +205,7 @@ fn relation_text(relation: Relation) -> &'static str {
 
 /// One lane per address of a read that several lanes share, and which of those stand for others.
 /// Sharing is looked for only at the distances at which lane 0 has a twin.
-fn distinct_reads(at: &[u64; LANES], lanes: u32) -> (u32, u32) {
+fn distinct_reads(at: &[u32; LANES], lanes: u32) -> (u32, u32) {
     let distances = [1, 2, 4, 8, 16].map(|d| (d, at[d] == at[0]));
     if lanes != FULL || distances.iter().all(|(_, twin)| !twin) {
         return (lanes, 0);

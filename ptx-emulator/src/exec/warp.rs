@@ -92,6 +92,7 @@ pub(crate) struct Position {
     pub(crate) dynamic_shared: u32,
     pub(crate) total_shared: u32,
     pub(crate) sm: u32,
+    pub(crate) sm_count: u32,
 }
 
 impl Warp {
@@ -262,7 +263,7 @@ fn special_value(special: Special, warp: u32, lane: u32, at: &Position) -> u32 {
         Special::WarpId => warp,
         Special::WarpCount => at.block_dim.iter().product::<u32>().div_ceil(32),
         Special::SmId => at.sm,
-        Special::SmCount => 1,
+        Special::SmCount => at.sm_count,
         Special::GridId => 0,
         Special::LaneMaskEq => 1 << lane,
         Special::LaneMaskLe => (2u64 << lane).wrapping_sub(1) as u32,

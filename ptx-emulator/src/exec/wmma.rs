@@ -7,12 +7,13 @@ use std::sync::LazyLock;
 
 use super::block::{Block, Context};
 use super::regs::{FULL, LANES, Regs, each_lane, lane_word, w};
+use super::shared::Shared;
 use super::step::Flow;
 use super::target::{Target, Use};
 use super::warp::Warp;
-use crate::program::{Frag, Space, WmmaMove};
+use crate::program::{Class, Frag, Space, WmmaMove};
 use crate::report::Kind;
-use crate::tensor::layout;
+use crate::tensor::{fragment, layout};
 
 /// The 256 elements of a fragment, line by line.
 type Elements = [u32; 256];
@@ -81,6 +82,9 @@ impl Block {
         }
         let bytes = if op.frag == Frag::AccF32 { 4 } else { 2 };
         let stride = op.stride.map_or(16, |row| lane_word(&warp.regs, row, active));
+        if active == FULL && self.wmma_whole(context, warp, pc, op, stride, bytes) {
+            return Flow::Next;
+        }
         let at = Self::addresses(warp, &op.addr);
         if let Some(what) = wmma_misuse(warp, op, &at, active, stride, bytes) {
             self.report_lane(context, warp, Kind::SyncDivergence, pc, "uses", active, || what.into());
@@ -120,6 +124,66 @@ impl Block {
             spread(&mut warp.regs, op, &elements, &undefined, active);
         }
         Flow::Next
+    }
+
+    /// Moves a fragment of shared memory at once when nothing about it needs a report; otherwise
+    /// does nothing and returns false.
+    fn wmma_whole(
+        &mut self,
+        context: &Context<'_>,
+        warp: &mut Warp,
+        pc: usize,
+        op: &WmmaMove,
+        stride: u32,
+        bytes: u32,
+    ) -> bool {
+        let Some(form) = fragment::form(op.frag, op.column_major) else { return false };
+        let tracked = context.launch.checks.uninitialised;
+        let (first, taint) = match op.addr.base.class {
+            Class::D => (uniform(&warp.regs.d[usize::from(op.addr.base.row)].0), &warp.regs.td),
+            _ => (uniform(w(&warp.regs, op.addr.base.row)).map(u64::from), &warp.regs.tw),
+        };
+        let Some(Ok(first)) = first.map(|a| u32::try_from(a.wrapping_add(op.addr.offset as u64))) else { return false };
+        let pitch = u64::from(stride) * u64::from(bytes);
+        let span = 15 * pitch + 16 * u64::from(bytes);
+        let well_formed = op.addr.space == Space::Shared
+            && op.stride.is_none_or(|row| uniform(w(&warp.regs, row)).is_some())
+            && first.is_multiple_of(32)
+            && pitch.is_multiple_of(16)
+            && u32::try_from(span).is_ok_and(|span| self.shared.covers(first, span))
+            && !(tracked && taint[usize::from(op.addr.base.row)] != 0);
+        // Lines that overlap are written one after the other.
+        if !well_formed || op.store && pitch < 16 * u64::from(bytes) {
+            return false;
+        }
+        let distinct = distinct(op);
+        let pitch = pitch as u32;
+        if tracked && op.store && op.regs.iter().any(|&r| warp.regs.tw[usize::from(r)] != 0) {
+            return false;
+        }
+        let defined = |shared: &Shared| (0..16).all(|i| shared.is_defined(first + i * pitch, 16 * bytes));
+        if tracked && !op.store && !defined(&self.shared) {
+            return false;
+        }
+        let usage = Use { pc, bytes: 16 * bytes, align: 16, write: op.store, strong: false, collective: true };
+        let lines = std::array::from_fn(|i| first + (i as u32 % 16) * pitch);
+        self.shadow_offsets(context, warp, &lines, 0xffff, usage, 0);
+        let range = first as usize..first as usize + span as usize;
+        if op.store {
+            let rows = std::array::from_fn(|i| w(&warp.regs, op.regs[i % distinct]));
+            fragment::store(context.level, &rows, form, pitch as usize, &mut self.shared.bytes[range]);
+            for line in &lines[..16] {
+                self.shared.define(*line, 16 * bytes, true);
+            }
+            return true;
+        }
+        let mut rows = [[0; LANES]; 8];
+        fragment::load(context.level, &self.shared.bytes[range], pitch as usize, form, &mut rows);
+        for (i, &reg) in op.regs.iter().enumerate() {
+            warp.regs.set_w(reg, &rows[i % distinct], FULL);
+            warp.regs.taint_w(reg, 0, FULL);
+        }
+        true
     }
 
     fn check_stored_lines(&mut self, context: &Context<'_>, warp: &Warp, pc: usize, undefined: &[u16; 16]) {
@@ -183,6 +247,12 @@ fn global_line(
     if !store {
         *undefined = flags;
     }
+}
+
+/// The value of all lanes, if it is one.
+#[inline]
+fn uniform<T: Copy + PartialEq>(row: &[T; LANES]) -> Option<T> {
+    row.iter().fold(true, |same, value| same & (*value == row[0])).then_some(row[0])
 }
 
 /// What is wrong with the operands of a fragment move, if anything.
@@ -251,6 +321,49 @@ fn collect(regs: &Regs, op: &WmmaMove, elements: &mut Elements, undefined: &mut 
             if taint >> lane & 1 == 1 {
                 undefined[usize::from(low / 16)] |= 1 << (low % 16);
                 undefined[usize::from(high / 16)] |= 1 << (high % 16);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::simd::Level;
+
+    #[test]
+    fn fragments_move_whole_as_they_do_element_by_element() {
+        let kinds = [(Frag::A, 4), (Frag::B, 4), (Frag::AccF16, 4), (Frag::AccF32, 8)];
+        for (frag, registers) in kinds {
+            for column_major in [false, true] {
+                let Some(form) = fragment::form(frag, column_major) else {
+                    assert_eq!((frag, column_major), (Frag::AccF32, true));
+                    continue;
+                };
+                let bytes = if frag == Frag::AccF32 { 4 } else { 2 };
+                let pitch = 16 * bytes + 16;
+                let memory: Vec<u8> = (0..16 * pitch).map(|i| (i * 167 + i / 251) as u8).collect();
+                let element = |index: u8| {
+                    let at = usize::from(index / 16) * pitch + usize::from(index % 16) * bytes;
+                    memory[at..at + bytes].iter().rev().fold(0u32, |v, &b| v << 8 | u32::from(b))
+                };
+                let map = &MAPS[frag as usize][usize::from(column_major)];
+                for level in [Level::base(), Level::detect()] {
+                    let mut rows = [[0; LANES]; 8];
+                    fragment::load(level, &memory, pitch, form, &mut rows);
+                    for (row, lanes) in rows.iter().zip(map).take(registers) {
+                        for (value, [low, high]) in row.iter().zip(lanes) {
+                            let upper = if bytes == 4 { 0 } else { element(*high) << 16 };
+                            assert_eq!(*value, element(*low) | upper, "{frag:?} {form:?}");
+                        }
+                    }
+                    let mut written = vec![0; memory.len()];
+                    fragment::store(level, &rows.each_ref(), form, pitch, &mut written);
+                    for (i, (now, before)) in written.iter().zip(&memory).enumerate() {
+                        let padding = i % pitch >= 16 * bytes;
+                        assert_eq!(*now, if padding { 0 } else { *before }, "{frag:?} {form:?}");
+                    }
+                }
             }
         }
     }

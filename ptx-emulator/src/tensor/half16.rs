@@ -1,9 +1,10 @@
 //! The common product m16n8k16 with 16-bit factors and f32 sums, straight on register rows.
 //!
-//! One function from rows to rows, compiled for each instruction set, in the fast model. The
-//! result is that of the general path, which the tests compare it with.
+//! One function from rows to rows, compiled for each instruction set, in the fast model; a
+//! `wmma.mma` does both of its eight-column halves at once. The result is that of the general
+//! path, which the tests compare it with.
 
-use super::sum::{M, N};
+use super::sum::M;
 use crate::exec::regs::LANES;
 use crate::exec::simd::Level;
 use crate::num::float::canon;
@@ -11,131 +12,196 @@ use crate::num::small::{bf16_to_f32, f16_to_f32};
 
 /// A row of 32-bit register values.
 type Lanes = [u32; LANES];
-/// First factor, row by row.
-pub(crate) type Rows16 = [[f32; 16]; M];
+/// Depth of the product.
+const K: usize = 16;
+/// Rows summed side by side.
+const ROWS: usize = 8;
+/// Columns of a half in the order in which the accumulator registers of one row hold them: the
+/// even ones in the first register, the odd ones in the second. Sums are kept in this order, so
+/// that registers are moved in and out by four words at a time.
+const ORDER: [usize; 8] = [0, 2, 4, 6, 1, 3, 5, 7];
 
-/// Both halves of each lane as f32.
+/// One 16-bit value as f32.
 #[inline(always)]
-fn widen(row: &Lanes, brain: bool) -> ([f32; LANES], [f32; LANES]) {
-    let (mut low, mut high) = ([0.0; LANES], [0.0; LANES]);
+fn widen(bits: u32, brain: bool) -> f32 {
+    f32::from_bits(if brain { bf16_to_f32(bits) } else { f16_to_f32(bits) })
+}
+
+/// Both halves of every lane.
+#[inline(always)]
+fn widen_row(row: &Lanes, brain: bool, out: &mut [[f32; LANES]; 2]) {
     for (l, &word) in row.iter().enumerate() {
-        let (a, b) = (word & 0xffff, word >> 16);
-        let (a, b) = if brain { (bf16_to_f32(a), bf16_to_f32(b)) } else { (f16_to_f32(a), f16_to_f32(b)) };
-        low[l] = f32::from_bits(a);
-        high[l] = f32::from_bits(b);
-    }
-    (low, high)
-}
-
-#[inline(always)]
-fn decode_rows(a: [&Lanes; 4], brain: bool, out: &mut Rows16) {
-    for (reg, row) in a.into_iter().enumerate() {
-        let (low, high) = widen(row, brain);
-        for g in 0..8 {
-            let line = &mut out[g + 8 * (reg & 1)];
-            for t in 0..4 {
-                line[8 * (reg >> 1) + 2 * t] = low[4 * g + t];
-                line[8 * (reg >> 1) + 2 * t + 1] = high[4 * g + t];
-            }
-        }
+        out[0][l] = widen(word & 0xffff, brain);
+        out[1][l] = widen(word >> 16, brain);
     }
 }
 
-/// `c + a * b`: accumulator register `r` of lane `l` is element `2 l + (r & 1)` of the upper or
-/// lower eight rows.
+/// Second factor: even k, then odd k; the columns of each half stand in [`ORDER`].
 #[inline(always)]
-fn multiply(a: &Rows16, b: [&Lanes; 2], brain: bool, c: [&Lanes; 4]) -> [Lanes; 4] {
-    let mut factor = [[0f32; N]; 16];
-    for (reg, row) in b.into_iter().enumerate() {
-        let (low, high) = widen(row, brain);
-        for t in 0..4 {
-            for g in 0..8 {
-                factor[8 * reg + 2 * t][g] = low[4 * g + t];
-                factor[8 * reg + 2 * t + 1][g] = high[4 * g + t];
+fn decode_b<const HALVES: usize, const COLUMNS: usize>(
+    b: [[&Lanes; 2]; HALVES],
+    brain: bool,
+) -> [[[f32; COLUMNS]; K / 2]; 2] {
+    let mut words = [[0u32; COLUMNS]; K / 2];
+    for (half, rows) in b.into_iter().enumerate() {
+        for (reg, row) in rows.into_iter().enumerate() {
+            let columns = transposed(row);
+            for (words, columns) in words[4 * reg..4 * reg + 4].iter_mut().zip(&columns) {
+                words[8 * half..8 * half + 8].copy_from_slice(columns);
             }
         }
     }
-    let mut tile = [[0f32; N]; M];
-    for (m, line) in tile.iter_mut().enumerate() {
-        for (n, value) in line.iter_mut().enumerate() {
-            *value = f32::from_bits(c[2 * (m / 8) + n % 2][4 * (m % 8) + n / 2]);
+    // One flat loop: nested ones are vectorised across rows, with gathers and scatters.
+    let mut out = [[[0f32; COLUMNS]; K / 2]; 2];
+    let [even, odd] = &mut out;
+    let pairs = even.as_flattened_mut().iter_mut().zip(odd.as_flattened_mut());
+    for ((even, odd), &word) in pairs.zip(words.as_flattened()) {
+        *even = widen(word & 0xffff, brain);
+        *odd = widen(word >> 16, brain);
+    }
+    out
+}
+
+/// The words of each of the four lanes of a group, by group in [`ORDER`].
+#[inline(always)]
+fn transposed(row: &Lanes) -> [[u32; 8]; 4] {
+    let mut out = [[0; 8]; 4];
+    for (t, out) in out.iter_mut().enumerate() {
+        for (to, column) in out.iter_mut().zip(ORDER) {
+            *to = row[4 * column + t];
         }
     }
-    for (line, row) in tile.iter_mut().zip(a) {
-        let mut sum = *line;
-        for (x, values) in row.iter().zip(&factor) {
-            for n in 0..N {
-                sum[n] = x.mul_add(values[n], sum[n]);
+    out
+}
+
+/// `c + a * b` for each half; `COLUMNS` is eight times `HALVES`.
+#[inline(always)]
+fn multiply<const HALVES: usize, const COLUMNS: usize>(
+    a: [&Lanes; 4],
+    b: [[&Lanes; 2]; HALVES],
+    brain: bool,
+    c: [[&Lanes; 4]; HALVES],
+) -> [[Lanes; 4]; HALVES] {
+    let mut wide = [[[0f32; LANES]; 2]; 4];
+    for (wide, row) in wide.iter_mut().zip(a) {
+        widen_row(row, brain, wide);
+    }
+    let factor = decode_b::<HALVES, COLUMNS>(b, brain);
+    let mut out = [[[0u32; LANES]; 4]; HALVES];
+    // Several rows at a time: their chains do not wait for one another.
+    for m in (0..M).step_by(ROWS) {
+        let (first, lane) = (2 * (m / 8), 4 * (m % 8));
+        let mut sums = [[0f32; COLUMNS]; ROWS];
+        for (r, sum) in sums.iter_mut().enumerate() {
+            let mut start = [0u32; COLUMNS];
+            for (start, c) in start.as_chunks_mut::<8>().0.iter_mut().zip(&c) {
+                start[..4].copy_from_slice(&c[first][lane + 4 * r..][..4]);
+                start[4..].copy_from_slice(&c[first + 1][lane + 4 * r..][..4]);
+            }
+            for (sum, start) in sum.iter_mut().zip(start) {
+                *sum = f32::from_bits(start);
             }
         }
-        *line = sum;
-    }
-    let mut out = [[0u32; LANES]; 4];
-    for (m, line) in tile.iter().enumerate() {
-        for (n, &value) in line.iter().enumerate() {
-            out[2 * (m / 8) + n % 2][4 * (m % 8) + n / 2] = canon(value);
+        for k in 0..K {
+            let values = &factor[k % 2][k / 2];
+            let group = &wide[m / 8 + 2 * (k / 8)][k % 2];
+            for (r, sum) in sums.iter_mut().enumerate() {
+                let x = group[lane + 4 * r + k % 8 / 2];
+                for (sum, value) in sum.iter_mut().zip(values) {
+                    *sum = x.mul_add(*value, *sum);
+                }
+            }
+        }
+        for (r, sum) in sums.iter().enumerate() {
+            let mut end = [0u32; COLUMNS];
+            for (end, sum) in end.iter_mut().zip(sum) {
+                *end = canon(*sum);
+            }
+            for (out, end) in out.iter_mut().zip(end.as_chunks::<8>().0) {
+                out[first][lane + 4 * r..][..4].copy_from_slice(&end[..4]);
+                out[first + 1][lane + 4 * r..][..4].copy_from_slice(&end[4..]);
+            }
         }
     }
     out
 }
 
 crate::exec::simd::dispatch! {
-    /// First factor of the product.
-    pub(crate) fn decode(a: [&Lanes; 4], brain: bool, out: &mut Rows16) = decode_rows;
+    /// The product of `mma.sync`.
+    pub(crate) fn product(a: [&Lanes; 4], b: [[&Lanes; 2]; 1], brain: bool, c: [[&Lanes; 4]; 1]) -> [[Lanes; 4]; 1] = multiply::<1, 8>;
 }
 
 crate::exec::simd::dispatch! {
-    /// The product, from rows to rows.
-    pub(crate) fn product(a: &Rows16, b: [&Lanes; 2], brain: bool, c: [&Lanes; 4]) -> [Lanes; 4] = multiply;
+    /// The product of `wmma.mma`, which shares its first factor between two halves.
+    pub(crate) fn product_pair(a: [&Lanes; 4], b: [[&Lanes; 2]; 2], brain: bool, c: [[&Lanes; 4]; 2]) -> [[Lanes; 4]; 2] = multiply::<2, 16>;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensor::sum::N;
     use crate::tensor::{layout, sum};
+
+    /// Element `i` of register row `seed`: exponents around one, signs mixed, and for `special` also zeros,
+    /// subnormals, infinities and NaN.
+    fn half(seed: u32, i: u32, special: bool) -> u32 {
+        const SPECIAL: [u32; 8] = [0x0000, 0x8000, 0x0001, 0x83ff, 0x7c00, 0xfc00, 0x7c01, 0xfe55];
+        if special && (i + seed).is_multiple_of(29) {
+            return SPECIAL[((i / 29 + seed) % 8) as usize];
+        }
+        0x3400 + (seed * 977 + i * 613) % 0x0c00 + ((i * seed) % 2) * 0x8000
+    }
+
+    fn row(seed: u32, special: bool) -> Lanes {
+        std::array::from_fn(|l| half(seed, 2 * l as u32, special) | half(seed, 2 * l as u32 + 1, special) << 16)
+    }
+
+    /// The general path on one half.
+    fn general(a: &[Lanes; 4], b: &[Lanes; 2], brain: bool, c: &[Lanes; 4]) -> [Lanes; 4] {
+        let mut left = [[0.0; sum::K]; M];
+        let mut right = [[0.0; N]; sum::K];
+        let mut tile = [[0.0; N]; M];
+        for lane in 0..LANES {
+            for half in 0..2 {
+                for (reg, row) in a.iter().enumerate() {
+                    let (m, k) = layout::a16(lane, reg, half);
+                    left[m][k] = widen(row[lane] >> (16 * half) & 0xffff, brain);
+                }
+                for (reg, row) in b.iter().enumerate() {
+                    let (k, n) = layout::b16(lane, reg, half);
+                    right[k][n] = widen(row[lane] >> (16 * half) & 0xffff, brain);
+                }
+            }
+            for (reg, row) in c.iter().enumerate() {
+                let (m, n) = layout::c32(lane, reg);
+                tile[m][n] = f32::from_bits(row[lane]);
+            }
+        }
+        sum::fast(Level::base(), &left, &right, 16, &mut tile);
+        let mut out = [[0; LANES]; 4];
+        for (reg, row) in out.iter_mut().enumerate() {
+            for (lane, value) in row.iter_mut().enumerate() {
+                let (m, n) = layout::c32(lane, reg);
+                *value = canon(tile[m][n]);
+            }
+        }
+        out
+    }
 
     #[test]
     fn rows_to_rows_equals_the_general_path() {
-        let row = |seed: u32| -> Lanes {
-            std::array::from_fn(|l| {
-                let half = |i: u32| 0x3400 + (seed * 977 + i * 613) % 0x0c00 + ((i * seed) % 2) * 0x8000;
-                half(2 * l as u32) | half(2 * l as u32 + 1) << 16
-            })
-        };
-        let (a, b) = ([1, 2, 3, 4].map(row), [5, 6].map(row));
-        let c: [Lanes; 4] = [7u32, 8, 9, 10].map(|s| std::array::from_fn(|l| (s as f32 - l as f32 * 0.25).to_bits()));
-        for brain in [false, true] {
-            let widen = |h: u32| f32::from_bits(if brain { bf16_to_f32(h) } else { f16_to_f32(h) });
-            let mut left = [[0.0; sum::K]; M];
-            let mut right = [[0.0; N]; sum::K];
-            let mut tile = [[0.0; N]; M];
-            for lane in 0..LANES {
-                for half in 0..2 {
-                    for (reg, row) in a.iter().enumerate() {
-                        let (m, k) = layout::a16(lane, reg, half);
-                        left[m][k] = widen(row[lane] >> (16 * half) & 0xffff);
-                    }
-                    for (reg, row) in b.iter().enumerate() {
-                        let (k, n) = layout::b16(lane, reg, half);
-                        right[k][n] = widen(row[lane] >> (16 * half) & 0xffff);
-                    }
-                }
-                for (reg, row) in c.iter().enumerate() {
-                    let (m, n) = layout::c32(lane, reg);
-                    tile[m][n] = f32::from_bits(row[lane]);
-                }
-            }
+        for (brain, special) in [(false, false), (true, false), (false, true), (true, true)] {
+            let a = [1, 2, 3, 4].map(|s| row(s, special));
+            let b = [[5, 6], [7, 8]].map(|h| h.map(|s| row(s, special)));
+            let c = [[9u32, 10, 11, 12], [13, 14, 15, 16]]
+                .map(|h| h.map(|s| std::array::from_fn(|l| (s as f32 - l as f32 * 0.25).to_bits())));
+            let wanted = [0, 1].map(|h| general(&a, &b[h], brain, &c[h]));
             for level in [Level::base(), Level::detect()] {
-                let mut general = tile;
-                sum::fast(level, &left, &right, 16, &mut general);
-                let mut rows = [[0.0; 16]; M];
-                decode(level, a.each_ref(), brain, &mut rows);
-                let out = product(level, &rows, b.each_ref(), brain, c.each_ref());
-                for (reg, row) in out.iter().enumerate() {
-                    for (lane, &value) in row.iter().enumerate() {
-                        let (m, n) = layout::c32(lane, reg);
-                        assert_eq!(value, general[m][n].to_bits());
-                    }
+                let (rows, b, c) =
+                    (a.each_ref(), b.each_ref().map(|h| h.each_ref()), c.each_ref().map(|h| h.each_ref()));
+                assert_eq!(product_pair(level, rows, b, brain, c), wanted);
+                for h in 0..2 {
+                    assert_eq!(product(level, rows, [b[h]], brain, [c[h]]), [wanted[h]]);
                 }
             }
         }
