@@ -3,9 +3,11 @@
 //! its standard input closes, so that it never outlives the pipeline.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ceilings::Ceilings;
 use crate::evidence::{Device, Errors, GpuState, LaunchOutcome, LaunchRecord, Operands, Peers, Samples};
@@ -51,6 +53,63 @@ pub enum Executor {
     Gpu,
     /// The PTX on the CPU, with every check.
     Emulator,
+    /// The same with the sums of Hopper's tensor cores, bit for bit: slow, and for comparing with a GPU's answers.
+    EmulatedHopper,
+}
+
+/// Order in which the emulator runs the warps of a CTA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Schedule {
+    /// Each warp in turn for a short while.
+    RoundRobin,
+    /// Each warp as far as it can go, lowest first: the largest skew.
+    Greedy,
+    /// As greedy, highest warp first.
+    Reverse,
+    /// Random switches; the seed replays them.
+    Seeded(u64),
+}
+
+/// The text names no schedule.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("unknown schedule `{0}`: use greedy, reverse, round-robin or seeded:N")]
+pub struct UnknownSchedule(String);
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Schedule::RoundRobin => f.write_str("round-robin"),
+            Schedule::Greedy => f.write_str("greedy"),
+            Schedule::Reverse => f.write_str("reverse"),
+            Schedule::Seeded(seed) => write!(f, "seeded:{seed}"),
+        }
+    }
+}
+
+impl FromStr for Schedule {
+    type Err = UnknownSchedule;
+
+    fn from_str(text: &str) -> Result<Schedule, UnknownSchedule> {
+        match (text, text.strip_prefix("seeded:").map(str::parse)) {
+            ("round-robin", _) => Ok(Schedule::RoundRobin),
+            ("greedy", _) => Ok(Schedule::Greedy),
+            ("reverse", _) => Ok(Schedule::Reverse),
+            (_, Some(Ok(seed))) => Ok(Schedule::Seeded(seed)),
+            _ => Err(UnknownSchedule(text.to_owned())),
+        }
+    }
+}
+
+impl Serialize for Schedule {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Schedule {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Schedule, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
 }
 
 /// What the runner is asked to do.
@@ -67,6 +126,11 @@ pub enum Job {
     Bench(Box<BenchJob>),
     /// Launch one variant for a profiler that watches.
     Profile(ProfileJob),
+    /// Run the emulator's conformance probes on the GPU: the answer of the i-th, in bytes, goes to `<out_dir>/<i>.bin`.
+    Conformance {
+        /// Where answers go.
+        out_dir: PathBuf,
+    },
     /// Measure what the device can do at most.
     Ceilings(CeilingsJob),
 }
@@ -95,6 +159,10 @@ pub struct LaunchJob {
     /// On the emulator, a grid of more CTAs than this is sampled; which rows the sample computed goes to
     /// `<out_dir>/<problem id>.rows.json`, a list of [`Rows`].
     pub max_ctas: Option<u32>,
+    /// On the emulator, the schedules that are run with every check; outputs are the first one's. Where empty: greedy
+    /// with every check, and one seeded without.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub schedules: Vec<Schedule>,
 }
 
 /// Consecutive query rows of one head.
@@ -241,6 +309,11 @@ pub fn rows_file(problem: &Problem) -> String {
     format!("{}.rows.json", problem.id())
 }
 
+/// The file of an emulated launch's findings: a JSON list, each with the schedule that replays it.
+pub fn findings_file(problem: &Problem) -> String {
+    format!("{}.findings.json", problem.id())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,5 +334,17 @@ mod tests {
         assert!(line.starts_with(r#"{"job":"errors""#) && !line.contains('\n'), "{line}");
         assert_eq!(serde_json::from_str::<Job>(&line).unwrap(), job);
         assert_eq!(output_file(&problem), "tiny.seed3.maximum-last.f16");
+    }
+
+    #[test]
+    fn schedules_survive_their_text() {
+        for schedule in [Schedule::RoundRobin, Schedule::Greedy, Schedule::Reverse, Schedule::Seeded(77)] {
+            assert_eq!(schedule.to_string().parse(), Ok(schedule));
+            let json = serde_json::to_string(&schedule).unwrap();
+            assert_eq!(serde_json::from_str::<Schedule>(&json).unwrap(), schedule);
+        }
+        for wrong in ["", "seeded", "seeded:x", "Greedy"] {
+            assert!(wrong.parse::<Schedule>().unwrap_err().to_string().contains("use greedy"));
+        }
     }
 }

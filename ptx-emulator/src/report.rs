@@ -118,6 +118,16 @@ pub struct Site {
     pub lane: u32,
 }
 
+impl Site {
+    /// The innermost source line and its caller, or the PTX line where there is no line information.
+    pub fn place(&self) -> String {
+        match self.source.as_slice() {
+            [] => format!("{} at ptx {}", self.role, self.ptx_line),
+            frames => format!("{} at {}", self.role, frames[frames.len().saturating_sub(2)..].join(" < ")),
+        }
+    }
+}
+
 /// One distinct problem; repeated hits are counted, not repeated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
@@ -153,6 +163,12 @@ impl fmt::Display for Finding {
         };
         let [x, y, z] = self.block;
         write!(f, "{severity} {}, block ({x},{y},{z})", self.message)?;
+        let mut places: Vec<String> = self.sites.iter().map(Site::place).collect();
+        places.dedup();
+        if !places.is_empty() {
+            places.truncate(MAX_PLACES);
+            write!(f, "; {}", places.join(", "))?;
+        }
         for site in &self.sites {
             let thread = site.warp * 32 + site.lane;
             write!(
@@ -187,6 +203,9 @@ pub(crate) struct RawSite {
     pub(crate) warp: u32,
     pub(crate) lane: u32,
 }
+
+/// Most places in the first line of a report; the lines below have them all.
+const MAX_PLACES: usize = 3;
 
 /// Most distinct findings kept per run; more are counted only.
 const MAX_DISTINCT: usize = 1000;

@@ -146,7 +146,7 @@ fn conversions_of_numbers() {
         ("cvt.u32.u16 %d, %a;", &["b16"], "b32", |v| v[0]),
         ("cvt.s32.s16 %d, %a;", &["b16"], "b32", |v| w(s16(v[0]))),
         ("cvt.u16.u32 %d, %a;", W, "b16", |v| v[0] & 0xffff),
-        ("cvt.sat.s8.s32 %d, %a;", W, "b32", |v| w(s(v[0]).clamp(-128, 127)) & 0xff),
+        ("cvt.sat.s8.s32 %d, %a;", W, "b32", |v| w(s(v[0]).clamp(-128, 127))),
         ("cvt.rn.f32.s32 %d, %a;", W, "f32", |v| b32(v[0] as u32 as i32 as f32)),
         ("cvt.rn.f32.u32 %d, %a;", W, "f32", |v| b32(v[0] as u32 as f32)),
         ("cvt.rn.f32.s64 %d, %a;", &["b64"], "f32", |v| b32(v[0] as i64 as f32)),

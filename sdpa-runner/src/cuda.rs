@@ -253,6 +253,25 @@ impl LoadedModule {
         unsafe { result::module::get_function(self.handle, CString::new(name)?) }.map_err(cause)
     }
 
+    /// Launches an entry function that takes pointers, and waits for it.
+    pub fn launch_on_pointers(
+        &self,
+        gpu: &Gpu,
+        entry: &str,
+        [blocks, threads]: [u32; 2],
+        pointers: &mut [u64],
+    ) -> Result<()> {
+        let mut arguments: Vec<*mut c_void> = pointers.iter_mut().map(|p| std::ptr::from_mut(p).cast()).collect();
+        let (grid, block) = ((blocks, 1, 1), (threads, 1, 1));
+        // SAFETY: the module is loaded; the arguments are copied during the call, and whoever owns the buffers keeps
+        // them until this function has waited for the kernel.
+        unsafe {
+            let function = result::module::get_function(self.handle, CString::new(entry)?).map_err(cause)?;
+            result::launch_kernel(function, grid, block, 0, gpu.stream, &mut arguments).map_err(cause)?;
+        }
+        gpu.synchronize().map_err(cause)
+    }
+
     /// The bytes of a global or constant symbol.
     pub fn symbol(&self, name: &str) -> Result<Vec<u8>> {
         // SAFETY: the module is loaded; the copy has the length that the driver gave.

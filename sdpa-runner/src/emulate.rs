@@ -5,18 +5,22 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use kbench::evidence::{LaunchOutcome, Operands};
-use kbench::job::{Event, LaunchJob, Rows, output_file, rows_file};
+use kbench::job::{Event, Executor, LaunchJob, Rows, Schedule as Order, findings_file, output_file, rows_file};
 use kbench::shape::{Problem, Shape};
 use ptx_emulator::{
-    BlockFilter, Buffer, Checks, Finding, Launch, Limits, Memory, Module, Schedule, Severity, run as execute,
+    BlockFilter, Buffer, Checks, Finding, Launch, Limits, Memory, MmaModel, Module, Schedule, Severity, Site,
+    run as execute,
 };
 use sdpa_kernel::abi::Params;
+use serde::Serialize;
 
 use crate::events::{emit, progress};
 use crate::inputs::{Drawn, Inputs};
 use crate::launch::sha256_hex;
 use crate::workload::refuse_other_toggles;
 
+/// Most places in the first line of a finding; the lines below have them all.
+const MAX_PLACES: usize = 3;
 /// Replays the second schedule; any value would do.
 const SCHEDULE_SEED: u64 = 1;
 /// The value of the `scheduler` toggle with which CTA (x, y) computes query tile x of head y.
@@ -58,18 +62,21 @@ fn solve(job: &LaunchJob, module: &Module, problem: &Problem, inputs: &Inputs) -
     let grid = [shape.seq_q.div_ceil(record.tile_q), shape.batch * shape.heads, 1];
     let scheduler = job.module.toggles.get("scheduler").copied();
     let sample = job.max_ctas.and_then(|limit| sample_of(scheduler, [grid[0], grid[1]], limit));
-    let attempt = |schedule, checks| -> Result<Attempt> {
+    let attempt = |order: Order, checks| -> Result<Attempt> {
         let mut memory = Memory::new(module);
         let workload = Workload::place(&mut memory, inputs, shape, record.workspace_bytes)?;
-        let launch = Launch {
+        let mut launch = Launch {
             dynamic_shared_bytes: record.dynamic_smem_bytes,
-            schedule,
+            schedule: schedule(order),
             checks,
             blocks: sample.as_ref().map_or(BlockFilter::All, |s| BlockFilter::Only(s.blocks.clone())),
             sm_count: sample.as_ref().map_or(1, |s| s.sm_count),
             limits: Limits::default(),
             ..Launch::new(grid, [record.threads, 1, 1], workload.params(shape).to_bytes().to_vec())
         };
+        if job.executor == Executor::EmulatedHopper {
+            launch.mma_model = MmaModel::Sm90;
+        }
         let outcome = execute(&kernel, &memory, &launch)?;
         Ok(Attempt {
             output: memory.read(workload.output)?,
@@ -77,26 +84,97 @@ fn solve(job: &LaunchJob, module: &Module, problem: &Problem, inputs: &Inputs) -
             findings: outcome.findings,
         })
     };
-    let first = attempt(Schedule::Greedy, Checks::all())?;
-    let second = attempt(Schedule::Seeded(SCHEDULE_SEED), Checks::none())?;
+    let first_order = job.schedules.first().copied().unwrap_or(Order::Greedy);
+    let first = attempt(first_order, Checks::all())?;
+    let mut attempts = vec![(first_order, first)];
+    if job.schedules.is_empty() {
+        let order = Order::Seeded(SCHEDULE_SEED);
+        attempts.push((order, attempt(order, Checks::none())?));
+    }
+    for order in job.schedules.iter().skip(1) {
+        attempts.push((*order, attempt(*order, Checks::all())?));
+    }
+    let first = &attempts[0].1;
     std::fs::write(job.out_dir.join(output_file(problem)), &first.output)?;
+    let found = found(&attempts);
+    std::fs::write(job.out_dir.join(findings_file(problem)), serde_json::to_string_pretty(&found)?)?;
     if let Some(sample) = &sample {
         let rows: Vec<Rows> = sample.tiles.iter().map(|tile| rows_of(*tile, record.tile_q, shape)).collect();
         std::fs::write(job.out_dir.join(rows_file(problem)), serde_json::to_string(&rows)?)?;
     }
-    let outside = first.findings.iter().any(|f| f.kind == ptx_emulator::Kind::OutOfBounds);
+    let outside = found.iter().any(|f| f.finding.kind == ptx_emulator::Kind::OutOfBounds);
     Ok(LaunchOutcome {
         problem: problem.clone(),
         failure: None,
         output_sha256: Some(sha256_hex(&first.output)),
-        repeat_equal: first.output == second.output,
-        inputs_unchanged: first.inputs_unchanged && second.inputs_unchanged,
+        repeat_equal: attempts.iter().all(|(_, attempt)| attempt.output == first.output),
+        inputs_unchanged: attempts.iter().all(|(_, attempt)| attempt.inputs_unchanged),
         guards_intact: !outside,
         sampled_ctas: sample.map(|s| (s.blocks.len() as u32, s.of)),
-        findings: first.findings.iter().filter(|f| f.severity > Severity::Info).map(Finding::to_string).collect(),
+        findings: found.iter().map(Found::told).collect(),
         entry: Some(record.entry.clone()),
         replays: None,
     })
+}
+
+fn schedule(order: Order) -> Schedule {
+    match order {
+        Order::RoundRobin => Schedule::RoundRobin,
+        Order::Greedy => Schedule::Greedy,
+        Order::Reverse => Schedule::Reverse,
+        Order::Seeded(seed) => Schedule::Seeded(seed),
+    }
+}
+
+/// A finding and what replays it.
+#[derive(Serialize)]
+struct Found<'a> {
+    schedule: Order,
+    #[serde(flatten)]
+    finding: &'a Finding,
+}
+
+impl Found<'_> {
+    /// As text. The first line has cause and source lines first, because a gate's line shows no more than its beginning.
+    fn told(&self) -> String {
+        let finding = self.finding;
+        let text = finding.to_string();
+        let severity = text.split(' ').next().unwrap_or_default();
+        let message = &finding.message;
+        let cause = [": ", " on "].iter().filter_map(|end| message.find(end)).min().unwrap_or(message.len());
+        let (cause, rest) = message.split_at(cause);
+        let mut places: Vec<String> = finding.sites.iter().filter_map(place).collect();
+        places.dedup();
+        places.truncate(MAX_PLACES);
+        let below: Vec<&str> = text.lines().skip(1).collect();
+        format!(
+            "{severity} {cause}, {}{rest}, CTA {:?}\n{}\n  replay: --schedule {}",
+            places.join(", "),
+            finding.block,
+            below.join("\n"),
+            self.schedule
+        )
+    }
+}
+
+/// Role and innermost line of the kernels' own files: what is inlined from the toolkit's headers says little.
+fn place(site: &Site) -> Option<String> {
+    let own = |line: &&String| line.contains(".cu:") || line.contains(".cuh:");
+    site.source.iter().rev().find(own).map(|line| format!("{} {line}", site.role))
+}
+
+/// What was found under any schedule, each problem once, under the first that showed it.
+fn found(attempts: &[(Order, Attempt)]) -> Vec<Found<'_>> {
+    let mut found: Vec<Found<'_>> = Vec::new();
+    for (order, attempt) in attempts {
+        for finding in attempt.findings.iter().filter(|f| f.severity > Severity::Info) {
+            let lines = |f: &Finding| f.sites.iter().map(|s| s.ptx_line).collect::<Vec<_>>();
+            if !found.iter().any(|f| f.finding.kind == finding.kind && lines(f.finding) == lines(finding)) {
+                found.push(Found { schedule: *order, finding });
+            }
+        }
+    }
+    found
 }
 
 /// What one emulated launch left behind.

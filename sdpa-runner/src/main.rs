@@ -3,6 +3,7 @@
 
 mod bench;
 mod ceilings;
+mod conformance;
 mod cuda;
 mod digest;
 mod e4m3;
@@ -67,8 +68,8 @@ fn run(job: &Job) -> Result<()> {
     match job {
         Job::Errors(job) => return errors::run(job),
         Job::Probe => return probe(),
-        Job::Launch(job) if job.executor == Executor::Emulator => return emulate::run(job),
-        Job::Launch(_) | Job::Bench(_) | Job::Profile(_) | Job::Ceilings(_) => {}
+        Job::Launch(job) if job.executor != Executor::Gpu => return emulate::run(job),
+        Job::Launch(_) | Job::Bench(_) | Job::Profile(_) | Job::Ceilings(_) | Job::Conformance { .. } => {}
     }
     if let Some(why) = cuda::missing_driver() {
         emit(&Event::NoDevice { why });
@@ -79,6 +80,7 @@ fn run(job: &Job) -> Result<()> {
         Job::Bench(job) => bench::run(job),
         Job::Profile(job) => profile::run(job),
         Job::Ceilings(job) => ceilings::run(job),
+        Job::Conformance { out_dir } => conformance::run(out_dir),
         Job::Errors(_) | Job::Probe => Ok(()),
     }
 }

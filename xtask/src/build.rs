@@ -23,7 +23,7 @@ use crate::toolchain::Toolchain;
 /// Flags of nvcc besides the target and the variant's definitions.
 const NVCC_FLAGS: [&str; 4] = ["-ptx", "-std=c++17", "-O3", "-lineinfo"];
 /// Changes when the meaning of a cached build does.
-const CACHE_VERSION: &str = "sdpa-build/3";
+const CACHE_VERSION: &str = "sdpa-build/4";
 
 /// One build, and where its files are.
 #[derive(Clone, Debug)]
@@ -78,6 +78,17 @@ pub fn runs_on(variant: &Variant, device_arch: &str) -> bool {
 /// Builds every variant for every architecture that it can be built for, in parallel. A variant that does not compile is a failure in the
 /// result; an error is one of ours (no space, no permission).
 pub fn build_all(layout: &Layout, toolchain: &Toolchain, variants: &[Variant], arches: &[String]) -> Result<BuildSet> {
+    build_with(layout, toolchain, variants, arches, &[])
+}
+
+/// The same with more flags for nvcc.
+pub fn build_with(
+    layout: &Layout,
+    toolchain: &Toolchain,
+    variants: &[Variant],
+    arches: &[String],
+    flags: &[&str],
+) -> Result<BuildSet> {
     let mut jobs: Vec<(&Variant, &str)> =
         arches.iter().flat_map(|arch| variants.iter().map(move |v| (v, target(v, arch)))).collect();
     let mut seen = std::collections::BTreeSet::new();
@@ -86,7 +97,7 @@ pub fn build_all(layout: &Layout, toolchain: &Toolchain, variants: &[Variant], a
     let results: Vec<Result<Result<Built, BuildFailure>>> = jobs
         .par_iter()
         .map(|(variant, arch)| {
-            let result = build_one(layout, toolchain, variant, arch);
+            let result = build_one(layout, toolchain, variant, arch, flags);
             step.advance(&format!("{} {arch}", variant.name));
             result
         })
@@ -126,8 +137,10 @@ pub fn build_one(
     toolchain: &Toolchain,
     variant: &Variant,
     arch: &str,
+    flags: &[&str],
 ) -> Result<Result<Built, BuildFailure>> {
-    let arguments = nvcc_arguments(variant, arch)?;
+    let mut arguments = nvcc_arguments(variant, arch)?;
+    arguments.extend(flags.iter().map(|flag| (*flag).to_owned()));
     let key = content_key(&layout.cuda(), toolchain, variant, arch, &arguments)?;
     let dir = layout.build_cache().join(&key);
     if let Some(record) = cached_record(&dir, variant) {
@@ -227,7 +240,7 @@ fn compile(
         return Ok(Err(first_error(&output.stdout, "nvcc")));
     }
     let target = format!("-arch={arch}");
-    let ptxas = duct::cmd!(&toolchain.ptxas, "-v", &target, "kernel.ptx", "-o", "kernel.cubin").dir(work);
+    let ptxas = duct::cmd!(&toolchain.ptxas, "-v", "-lineinfo", &target, "kernel.ptx", "-o", "kernel.cubin").dir(work);
     let output = ptxas.stderr_to_stdout().stdout_capture().unchecked().run();
     let output = output.with_context(|| format!("failed to start `{}`", toolchain.ptxas.display()))?;
     std::fs::write(work.join("ptxas.txt"), &output.stdout)?;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use kbench::gate::{Gate, State};
+use kbench::job::Schedule;
 use serde::Serialize;
 use serde_json::json;
 use xtask::build::build_all;
@@ -18,7 +19,7 @@ use xtask::run_dir::RunDir;
 use xtask::sanitize::Sanitizing;
 use xtask::tune::{TuneArgs, Tuning, with_winner, with_winner_of};
 use xtask::validate::{DeviceChoice, Options, Outcome, PeerChoice, validate};
-use xtask::{ceilings, dist, doctor, inspect, sanitize, selftest, toolchain};
+use xtask::{ceilings, dist, doctor, golden, inspect, sanitize, selftest, toolchain};
 
 /// Wrong usage or environment.
 const EXIT_USAGE: u8 = 2;
@@ -88,10 +89,19 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Run compute-sanitizer over variants.
+    /// Look for what a correct result hides: compute-sanitizer on a GPU, the emulator's checks without one.
     Sanitize {
         /// Variants; all of the registry when none is named.
         variants: Vec<String>,
+        /// What executes them.
+        #[arg(long, value_enum, default_value = "auto")]
+        device: DeviceChoice,
+        /// Shapes; small and ragged ones, plain and causal, when none is named.
+        #[arg(long, value_delimiter = ',')]
+        shapes: Vec<String>,
+        /// Schedules on the emulator, such as greedy or seeded:3; five when none is named.
+        #[arg(long = "schedule", value_delimiter = ',')]
+        schedules: Vec<Schedule>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -150,6 +160,18 @@ enum Command {
         /// Print JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Ask a GPU what the emulator must answer, and keep that as test data.
+    Golden {
+        /// Where the GPU's whole answers are, or go.
+        #[arg(long)]
+        raw: Option<PathBuf>,
+        /// Where the test data goes.
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// Leave the comparison with the emulator to another machine, which gets the raw answers.
+        #[arg(long)]
+        record_only: bool,
     },
     /// Make a folder that runs on a machine without Rust.
     Dist {
@@ -285,7 +307,9 @@ fn run(layout: &Layout) -> Result<u8> {
         }
         Command::Ncu { variants, against, shape, out, json } => run_ncu(layout, variants, &against, &shape, out, json),
         Command::Tune(args) => run_tune(layout, &args),
-        Command::Sanitize { variants, json } => run_sanitize(layout, &variants, json),
+        Command::Sanitize { variants, device, shapes, schedules, json } => {
+            run_sanitize(layout, &variants, &sanitize::Options { device, shapes, schedules }, json)
+        }
         Command::Report { run, format } => {
             say(&inspect::report(&run, format)?)?;
             Ok(0)
@@ -331,6 +355,24 @@ fn run(layout: &Layout) -> Result<u8> {
                 Ok(0)
             }
         },
+        Command::Golden { raw, out, record_only } => {
+            let raw = raw.unwrap_or_else(|| layout.target.join("golden/raw"));
+            let out = out.unwrap_or_else(|| layout.target.join("golden"));
+            match golden::golden(layout, &raw, &out, record_only)? {
+                golden::Outcome::Deferred(why) => {
+                    say(&format!("DEFERRED ({why})"))?;
+                    Ok(EXIT_DEFERRED)
+                }
+                golden::Outcome::Recorded => {
+                    say(&format!("recorded in {}", raw.display()))?;
+                    Ok(0)
+                }
+                golden::Outcome::Compared(text, agree) => {
+                    say(&format!("{text}test data: {}", out.display()))?;
+                    Ok(u8::from(!agree))
+                }
+            }
+        }
         Command::Dist { out } => {
             say(&dist::dist(layout, out.as_deref())?.display().to_string())?;
             Ok(0)
@@ -499,19 +541,23 @@ fn run_ncu(
     Ok(profiled.exit_status())
 }
 
-fn run_sanitize(layout: &Layout, names: &[String], json: bool) -> Result<u8> {
+fn run_sanitize(layout: &Layout, names: &[String], options: &sanitize::Options, json: bool) -> Result<u8> {
     let variants = variants(layout, names, None)?;
     let logs = layout.target.join("sanitize");
-    match sanitize::sanitize(layout, &variants, &logs)? {
+    match sanitize::sanitize(layout, &variants, &logs, options)? {
         Sanitizing::Deferred(why) => {
             print(json, &json!({"deferred": why}), || format!("DEFERRED ({why})"))?;
             Ok(EXIT_DEFERRED)
         }
         Sanitizing::Ran(results) if results.is_empty() => bail!("nothing was run"),
         Sanitizing::Ran(results) => {
-            let line = |r: &sanitize::Sanitized| format!("{:8} {:10} {}", r.variant, r.tool, r.result);
-            print(json, &results, || results.iter().map(line).collect::<Vec<_>>().join("\n"))?;
-            Ok(u8::from(results.iter().any(|r| !r.clean)))
+            print(json, &results, || sanitize::render(&results))?;
+            let any = |state| results.iter().any(|r| r.state == state);
+            Ok(match (any(sanitize::State::Found), any(sanitize::State::Deferred)) {
+                (true, _) => 1,
+                (false, true) => EXIT_DEFERRED,
+                (false, false) => 0,
+            })
         }
     }
 }

@@ -1,22 +1,29 @@
-//! `sanitize`: compute-sanitizer's tools over launches of every variant. Without a GPU or the tool it is deferred.
+//! `sanitize`: what a correct result hides, over launches of every variant: compute-sanitizer's tools on a GPU, the
+//! emulator's checks without one. One table for both. Leaves to others: reading a report (`report`), and the emulator.
+
+mod emulated;
+mod report;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use kbench::job::{Event, Executor, Job, LaunchJob, Module};
+use kbench::evidence::{Device, Operands};
+use kbench::job::{Event, Executor, Job, LaunchJob, Module, Schedule};
 use kbench::shape::{Distribution, Problem};
 use sdpa_kernel::registry::Variant;
 use serde::Serialize;
 
-use crate::build::{build_all, runs_on};
+use crate::build::{Built, build_all, runs_on};
 use crate::console::Step;
 use crate::layout::Layout;
 use crate::runner::{End, Runner};
 use crate::toolchain;
+use crate::validate::DeviceChoice;
 
-/// The tools. racecheck sees shared memory only, initcheck global memory only.
+/// The tools. compute-sanitizer's racecheck sees shared memory only, its initcheck global memory only; the emulator's
+/// checks of the same names see both.
 const TOOLS: [&str; 4] = ["memcheck", "racecheck", "synccheck", "initcheck"];
 /// Small enough for a hundredfold slowdown, and one that is no multiple of a tile.
 const SHAPES: [&str; 4] = ["small", "ragged", "small-causal", "ragged-causal"];
@@ -24,6 +31,19 @@ const SHAPES: [&str; 4] = ["small", "ragged", "small-causal", "ragged-causal"];
 const FINDINGS_STATUS: &str = "99";
 /// The instrumented kernel is slow.
 const SILENCE: Duration = Duration::from_secs(120);
+/// What the emulator executes.
+const EMULATED_ARCH: &str = "sm_89";
+
+/// Where, what and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A GPU or the emulator.
+    pub device: DeviceChoice,
+    /// Shapes; the usual ones where empty.
+    pub shapes: Vec<String>,
+    /// Schedules on the emulator; the usual ones where empty.
+    pub schedules: Vec<Schedule>,
+}
 
 /// One tool on one variant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -32,10 +52,49 @@ pub struct Sanitized {
     pub variant: String,
     /// Tool.
     pub tool: String,
-    /// `clean`, or what was found.
+    /// What executed it.
+    pub device: String,
+    /// `clean`, or what was found, or why nothing was run.
     pub result: String,
-    /// Whether nothing was found, and every launch gave an output.
-    pub clean: bool,
+    /// How it ended.
+    pub state: State,
+    /// What was found, each problem once.
+    pub findings: Vec<Finding>,
+}
+
+/// How one tool ended on one variant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Nothing was found, and every launch gave an output.
+    Clean,
+    /// Something was found, or a launch was lost.
+    Found,
+    /// It could not be run here.
+    Deferred,
+}
+
+/// One problem, from either device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What went wrong, in a few words.
+    pub what: String,
+    /// Each access that takes part, the earlier first.
+    pub sites: Vec<Site>,
+    /// How often.
+    pub hits: u64,
+    /// What replays it, on the emulator.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replay: Option<String>,
+}
+
+/// An access that takes part in a finding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Site {
+    /// `read`, `write`, …
+    pub role: String,
+    /// `file:line` of the CUDA source, innermost first; empty without line information.
+    pub source: Vec<String>,
 }
 
 /// What `sanitize` came to.
@@ -47,89 +106,184 @@ pub enum Sanitizing {
 }
 
 /// Runs every tool on every variant.
-pub fn sanitize(layout: &Layout, variants: &[Variant], logs: &Path) -> Result<Sanitizing> {
+pub fn sanitize(layout: &Layout, variants: &[Variant], logs: &Path, options: &Options) -> Result<Sanitizing> {
     let runner = Runner::locate(layout, logs)?;
-    let mut device = None;
-    let mut why_not = "no device".to_owned();
+    let names: Vec<&str> = match options.shapes.as_slice() {
+        [] => SHAPES.to_vec(),
+        names => names.iter().map(String::as_str).collect(),
+    };
+    let problem = |shape: &&str| Ok(Problem { shape: shape.parse()?, seed: 0, distribution: Distribution::Normal });
+    let mut problems = names.iter().map(problem).collect::<Result<Vec<_>>>()?;
+    if options.shapes.is_empty() {
+        // A kernel may take another path where logits are wide.
+        let shape = "ragged-causal".parse()?;
+        problems.push(Problem { shape, seed: 0, distribution: Distribution::Large });
+    }
+    let found = match options.device {
+        DeviceChoice::Emulator => Err("the emulator was asked for".to_owned()),
+        DeviceChoice::Gpu | DeviceChoice::Auto => gpu(&runner)?,
+    };
+    match (found, options.device) {
+        (Ok(device), _) => on_gpu(layout, variants, &runner, &device, &problems),
+        (Err(why), DeviceChoice::Gpu) => Ok(Sanitizing::Deferred(why)),
+        (Err(_), _) => on_emulator(layout, variants, &runner, &problems, &options.schedules),
+    }
+}
+
+/// A GPU with the tool, or why there is none.
+fn gpu(runner: &Runner) -> Result<Result<Device, String>> {
+    let mut found = Err("no device".to_owned());
     runner.run("probe", &Job::Probe, SILENCE, |event| match event {
-        Event::Device { device: found, .. } => device = Some(found),
-        Event::NoDevice { why } => why_not = why,
+        Event::Device { device, .. } => found = Ok(device),
+        Event::NoDevice { why } => found = Err(why),
         _ => {}
     })?;
-    let Some(device) = device else { return Ok(Sanitizing::Deferred(why_not)) };
-    if duct::cmd!("compute-sanitizer", "--version").stdout_null().stderr_null().run().is_err() {
-        return Ok(Sanitizing::Deferred("compute-sanitizer is not on PATH; install the CUDA toolkit".to_owned()));
+    let tool = || duct::cmd!("compute-sanitizer", "--version").stdout_null().stderr_null().run();
+    if found.is_ok() && tool().is_err() {
+        return Ok(Err("compute-sanitizer is not on PATH; install the CUDA toolkit".to_owned()));
     }
+    Ok(found)
+}
+
+fn builds(layout: &Layout, variants: &[Variant], arch: &str) -> Result<Vec<Built>> {
     let toolchain = toolchain::find_or_install(&layout.target, &|line| eprintln!("{line}"))?;
-    let variants: Vec<Variant> = variants.iter().filter(|v| runs_on(v, &device.arch())).cloned().collect();
-    if variants.is_empty() {
-        let why = format!("no variant that was asked for runs on {}; run on another GPU", device.arch());
-        return Ok(Sanitizing::Deferred(why));
+    let builds = build_all(layout, &toolchain, variants, &[arch.to_owned()])?;
+    match builds.failures.first() {
+        Some(failure) => anyhow::bail!("`{}` does not compile: {}", failure.variant, failure.error),
+        None => Ok(builds.built),
     }
-    let builds = build_all(layout, &toolchain, &variants, &[device.arch()])?;
-    if let Some(failure) = builds.failures.first() {
-        anyhow::bail!("`{}` does not compile: {}", failure.variant, failure.error);
-    }
-    let step = Step::begin("sanitize", (variants.len() * TOOLS.len()) as u64);
-    let scratch = tempfile::tempdir()?;
-    let mut results = Vec::new();
-    for built in &builds.built {
-        let module = Module {
+}
+
+fn launch_job(built: &Built, problems: &[Problem], out_dir: &Path, executor: Executor) -> LaunchJob {
+    LaunchJob {
+        module: Module {
             variant: built.record.variant.clone(),
             image: built.dir.join("kernel.cubin"),
             ptx: built.dir.join("kernel.ptx"),
             toggles: built.record.toggles.clone(),
             launches: built.record.entries.iter().map(|e| e.launch.clone()).collect(),
-        };
+        },
+        problems: problems.to_vec(),
+        out_dir: out_dir.to_owned(),
+        executor,
+        replays: BTreeMap::new(),
+        max_ctas: None,
+        schedules: Vec::new(),
+    }
+}
+
+fn on_emulator(
+    layout: &Layout,
+    variants: &[Variant],
+    runner: &Runner,
+    problems: &[Problem],
+    schedules: &[Schedule],
+) -> Result<Sanitizing> {
+    let builds = builds(layout, variants, EMULATED_ARCH)?;
+    let step = Step::begin("sanitize", builds.len() as u64);
+    let mut results = Vec::new();
+    for built in &builds {
+        let scratch = tempfile::tempdir()?;
+        step.advance(&built.record.variant);
+        if built.record.entries.iter().any(|e| e.launch.operands != Operands::RowMajor) {
+            results.extend(TOOLS.map(|tool| Sanitized {
+                variant: built.record.variant.clone(),
+                tool: tool.to_owned(),
+                device: "emulator".to_owned(),
+                result: "not run: the emulator executes neither wgmma nor bulk copies; run on a Hopper GPU".to_owned(),
+                state: State::Deferred,
+                findings: Vec::new(),
+            }));
+            continue;
+        }
+        let job = launch_job(built, problems, scratch.path(), Executor::Emulator);
+        results.extend(emulated::run(runner, job, schedules)?);
+    }
+    step.end(&format!("{} variants on the emulator", builds.len()));
+    Ok(Sanitizing::Ran(results))
+}
+
+fn on_gpu(
+    layout: &Layout,
+    variants: &[Variant],
+    runner: &Runner,
+    device: &Device,
+    problems: &[Problem],
+) -> Result<Sanitizing> {
+    let variants: Vec<Variant> = variants.iter().filter(|v| runs_on(v, &device.arch())).cloned().collect();
+    if variants.is_empty() {
+        let why = format!("no variant that was asked for runs on {}; run on another GPU", device.arch());
+        return Ok(Sanitizing::Deferred(why));
+    }
+    let builds = builds(layout, &variants, &device.arch())?;
+    let step = Step::begin("sanitize", (builds.len() * TOOLS.len()) as u64);
+    let scratch = tempfile::tempdir()?;
+    let mut results = Vec::new();
+    for built in &builds {
         for tool in TOOLS {
-            step.advance(&format!("{tool} {}", module.variant));
-            results.push(run_tool(&runner, tool, &module, scratch.path())?);
+            step.advance(&format!("{tool} {}", built.record.variant));
+            let job = launch_job(built, problems, scratch.path(), Executor::Gpu);
+            results.push(run_tool(runner, tool, job, &device.name)?);
         }
     }
     step.end(&format!("{} runs", results.len()));
     Ok(Sanitizing::Ran(results))
 }
 
-fn run_tool(runner: &Runner, tool: &str, module: &Module, scratch: &Path) -> Result<Sanitized> {
-    let name = format!("{tool}-{}", module.variant);
-    let report = runner.logs.join(format!("{name}.report.txt"));
+fn run_tool(runner: &Runner, tool: &str, job: LaunchJob, device: &str) -> Result<Sanitized> {
+    let (variant, planned) = (job.module.variant.clone(), job.problems.len());
+    let name = format!("{tool}-{variant}");
+    let path = runner.logs.join(format!("{name}.report.txt"));
     let mut command: Vec<String> =
         ["compute-sanitizer", "--tool", tool, "--error-exitcode", FINDINGS_STATUS, "--log-file"]
             .map(str::to_owned)
             .to_vec();
-    command.push(report.display().to_string());
+    command.push(path.display().to_string());
     command.extend(runner.command.clone());
     let wrapped = Runner { command, logs: runner.logs.clone() };
-    let problem = |shape: &str, distribution| Ok(Problem { shape: shape.parse()?, seed: 0, distribution });
-    let mut problems = SHAPES.iter().map(|s| problem(s, Distribution::Normal)).collect::<Result<Vec<_>>>()?;
-    // A kernel may take another path where logits are wide.
-    problems.push(problem("ragged-causal", Distribution::Large)?);
-    let planned = problems.len();
-    let job = LaunchJob {
-        module: module.clone(),
-        problems,
-        out_dir: scratch.to_owned(),
-        executor: Executor::Gpu,
-        replays: BTreeMap::new(),
-        max_ctas: None,
-    };
     let mut good = 0;
+    let mut failure = None;
     let end = wrapped.run(&name, &Job::Launch(job), SILENCE, |event| {
         if let Event::Launched { outcome } = event {
             good += usize::from(outcome.failure.is_none());
+            failure = failure.take().or(outcome.failure);
         }
     })?;
-    let text = std::fs::read_to_string(&report).unwrap_or_default();
-    let summary =
-        text.lines().rev().find(|line| line.contains("SUMMARY")).map(|line| line.trim_start_matches(['=', ' ']));
+    let report = report::parse(&std::fs::read_to_string(&path).unwrap_or_default());
     // The tool must have said that it found nothing: no report is no evidence.
-    let nothing = summary.is_some_and(|s| s.contains(" 0 errors") || s.contains(" 0 hazards"));
-    let clean = nothing && good == planned && matches!(end, End::Done);
-    let result = match (clean, summary, end) {
+    let nothing = report.summary.as_deref().is_some_and(|s| s.contains(" 0 errors") || s.contains(" 0 hazards"));
+    let clean = nothing && report.findings.is_empty() && good == planned && matches!(end, End::Done);
+    let result = match (clean, report.summary, end) {
         (true, ..) => format!("clean on {planned} launches"),
-        (false, Some(summary), _) => format!("{summary}; see `{}`", report.display()),
+        // A kernel that faults gives its other tools nothing to look at.
+        (false, Some(_), _) if nothing && failure.is_some() => format!("no result: {}", failure.unwrap_or_default()),
+        (false, Some(summary), _) => format!("{summary}; see `{}`", path.display()),
         (false, None, End::Error(why) | End::Lost(why)) => why,
-        (false, None, End::Done) => format!("no report; see `{}`", report.display()),
+        (false, None, End::Done) => format!("no report; see `{}`", path.display()),
     };
-    Ok(Sanitized { variant: module.variant.clone(), tool: tool.to_owned(), result, clean })
+    Ok(Sanitized {
+        variant,
+        tool: tool.to_owned(),
+        device: device.to_owned(),
+        result,
+        state: if clean { State::Clean } else { State::Found },
+        findings: report.findings,
+    })
+}
+
+/// One line a tool and variant, and below it what was found.
+pub fn render(results: &[Sanitized]) -> String {
+    let mut lines = Vec::new();
+    for r in results {
+        lines.push(format!("{:13} {:10} {:10} {}", r.variant, r.tool, r.device, r.result));
+        for finding in &r.findings {
+            let replay = finding.replay.as_ref().map_or(String::new(), |how| format!("; replay: {how}"));
+            lines.push(format!("    {} ({} times{replay})", finding.what, finding.hits));
+            for site in &finding.sites {
+                let source = if site.source.is_empty() { "no line".to_owned() } else { site.source.join(" < ") };
+                lines.push(format!("      {}: {source}", site.role));
+            }
+        }
+    }
+    lines.join("\n")
 }

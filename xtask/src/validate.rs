@@ -298,7 +298,7 @@ impl Work<'_> {
         match (self.executor?, &self.found.device) {
             (Executor::Gpu, Some((device, _))) => Some(device.arch()),
             (Executor::Gpu, None) => None,
-            (Executor::Emulator, _) => Some(self.plan.suite.arch.clone()),
+            (Executor::Emulator | Executor::EmulatedHopper, _) => Some(self.plan.suite.arch.clone()),
         }
     }
 
@@ -338,7 +338,9 @@ impl Work<'_> {
         let emulated = || "time is never taken on the emulator; run on a machine with an NVIDIA GPU".to_owned();
         match self.executor {
             Some(Executor::Gpu) => self.why_nothing_is_checked(),
-            Some(Executor::Emulator) => Some(self.found.why_not.clone().unwrap_or_else(emulated)),
+            Some(Executor::Emulator | Executor::EmulatedHopper) => {
+                Some(self.found.why_not.clone().unwrap_or_else(emulated))
+            }
             None => self.why_nothing_is_checked(),
         }
     }
@@ -415,6 +417,7 @@ pub(crate) fn launch_all(
             executor,
             replays: replays(&work.plan.suite, module, left),
             max_ctas: work.plan.suite.emulation.as_ref().map(|e| e.max_ctas),
+            schedules: Vec::new(),
         };
         let silence = if executor == Executor::Emulator { EMULATION_SILENCE } else { LAUNCH_SILENCE };
         let (before, mut last) = (outcomes.len(), String::new());
@@ -545,7 +548,9 @@ fn profile_step(work: &Work, run: &RunDir, checks: &Checks) -> Result<Profile> {
     }
     let no_counters = || "the emulator has no performance counters; run on a machine with an NVIDIA GPU".to_owned();
     let why = match work.executor {
-        Some(Executor::Emulator) => Some(work.found.why_not.clone().unwrap_or_else(no_counters)),
+        Some(Executor::Emulator | Executor::EmulatedHopper) => {
+            Some(work.found.why_not.clone().unwrap_or_else(no_counters))
+        }
         Some(Executor::Gpu) | None => work.why_nothing_is_checked(),
     };
     if let Some(why) = why {

@@ -159,6 +159,8 @@ pub(crate) const X_SAT: u16 = 1 << 3;
 pub(crate) const X_SIGNED: u16 = 1 << 4;
 /// Flag: source is signed.
 pub(crate) const X_SRC_SIGNED: u16 = 1 << 5;
+/// Flag: a NaN keeps its payload.
+pub(crate) const X_PAYLOAD: u16 = 1 << 6;
 /// Where the result width in bits (8..64) starts.
 pub(crate) const X_BITS_AT: u16 = 8;
 
@@ -170,6 +172,19 @@ fn bits_of(x: u16) -> u32 {
 #[inline(always)]
 fn flush_if(v: u32, x: u16) -> u32 {
     if x & X_FTZ != 0 { ftz(v) } else { v }
+}
+
+/// Flushing makes the usual NaN of any other.
+#[inline(always)]
+fn flush_canon(v: u32, x: u16) -> u32 {
+    if x & X_FTZ != 0 { canon(f(ftz(v))) } else { v }
+}
+
+/// Each half with the usual NaN for any other; `x` is 1 for bf16.
+#[inline(always)]
+fn canon_halves(v: u32, x: u16) -> u32 {
+    let infinity = if x == 1 { 0x7f80 } else { 0x7c00 };
+    halves1(v, |h| if h & 0x7fff > infinity { 0x7fff } else { h })
 }
 
 #[inline(always)]
@@ -185,7 +200,7 @@ fn wide(v: u64, x: u16) -> i128 {
 
 #[inline(always)]
 fn f32_to_int(v: u32, x: u16) -> u64 {
-    float_to_int(f64::from(f(flush_if(v, x))), bits_of(x), x & X_SIGNED != 0, rnd(x))
+    float_to_int(f64::from(f(flush_if(v, x))), bits_of(x), x & X_SIGNED != 0, rnd(x), false)
 }
 
 /// Saturates an integer to the width and signedness in `x`.
@@ -346,8 +361,8 @@ alu_table! {
     MaxF32Ftz: W (a a W, b b W) _x => fl::min_max(ftz(a), ftz(b), true);
     MinF32Nan: W (a a W, b b W) x => fl::min_max_nan(flush_if(a, x), flush_if(b, x), false);
     MaxF32Nan: W (a a W, b b W) x => fl::min_max_nan(flush_if(a, x), flush_if(b, x), true);
-    NegF32: W (a a W) x => flush_if(a, x) ^ 0x8000_0000;
-    AbsF32: W (a a W) x => flush_if(a, x) & 0x7fff_ffff;
+    NegF32: W (a a W) x => canon(f(flush_if(a, x) ^ 0x8000_0000));
+    AbsF32: W (a a W) x => canon(f(flush_if(a, x) & 0x7fff_ffff));
     CopysignF32: W (a a W, b b W) _x => (a & 0x8000_0000) | (b & 0x7fff_ffff);
     DivF32: W (a a W, b b W) x => flush_if(fl::div_round(flush_if(a, x), flush_if(b, x), rnd(x)), x);
     DivF32Approx: W (a a W, b b W) x => flush_if(fl::div_approx(flush_if(a, x), flush_if(b, x)), x);
@@ -371,8 +386,8 @@ alu_table! {
     SqrtF64: D (a a D) _x => d(a).sqrt().to_bits();
     MinF64: D (a a D, b b D) _x => fl::min_max64(a, b, false);
     MaxF64: D (a a D, b b D) _x => fl::min_max64(a, b, true);
-    NegF64: D (a a D) _x => a ^ (1 << 63);
-    AbsF64: D (a a D) _x => a & !(1 << 63);
+    NegF64: D (a a D) _x => if d(a).is_nan() { fl::quiet64(a) } else { a ^ (1 << 63) };
+    AbsF64: D (a a D) _x => if d(a).is_nan() { fl::quiet64(a) } else { a & !(1 << 63) };
     // 16-bit floats, scalar (upper half zero) and packed.
     AddF16: W (a a W, b b W) _x => halves2(a, b, small::add::<Fp16>);
     SubF16: W (a a W, b b W) _x => halves2(a, b, |a, b| small::add::<Fp16>(a, b ^ 0x8000)) ;
@@ -387,8 +402,8 @@ alu_table! {
     // x: bit 0 maximum, bit 1 NaN propagates.
     MinMaxF16: W (a a W, b b W) x => halves2(a, b, |a, b| small::min_max::<Fp16>(a, b, x & 1 != 0, x & 2 != 0));
     MinMaxBf16: W (a a W, b b W) x => halves2(a, b, |a, b| small::min_max::<Bfloat>(a, b, x & 1 != 0, x & 2 != 0));
-    Neg16x2: W (a a W, b b W) _x => a ^ b;
-    Abs16x2: W (a a W) _x => a & 0x7fff_7fff;
+    Neg16x2: W (a a W, b b W) x => canon_halves(a ^ b, x);
+    Abs16x2: W (a a W) x => canon_halves(a & 0x7fff_7fff, x);
     // ex2 of both halves, in f32 and rounded.
     Ex2F16: W (a a W) _x => halves1(a, |v| small::f32_to_f16(fl::ex2(small::f16_to_f32(v))));
     Ex2Bf16: W (a a W) _x => halves1(a, |v| small::f32_to_bf16(ftz(fl::ex2(ftz(small::bf16_to_f32(v))))));
@@ -412,22 +427,22 @@ alu_table! {
     F32ToIntW: W (a a W) x => f32_to_int(a, x) as u32;
     F32ToIntD: D (a a W) x => f32_to_int(a, x);
     F32ToS32Rz: W (a a W) _x => (f(a) as i32) as u32;
-    F64ToIntW: W (a a D) x => float_to_int(d(a), bits_of(x), x & X_SIGNED != 0, rnd(x)) as u32;
-    F64ToIntD: D (a a D) x => float_to_int(d(a), bits_of(x), x & X_SIGNED != 0, rnd(x));
+    F64ToIntW: W (a a D) x => float_to_int(d(a), bits_of(x), x & X_SIGNED != 0, rnd(x), true) as u32;
+    F64ToIntD: D (a a D) x => float_to_int(d(a), bits_of(x), x & X_SIGNED != 0, rnd(x), true);
     S32ToF32: W (a a W) _x => ((a as i32) as f32).to_bits();
     U32ToF32: W (a a W) _x => (a as f32).to_bits();
     IntToF32: W (a a D) x => int_to_f32(wide(a, x), rnd(x)).to_bits();
     IntToF64: D (a a D) x => int_to_f64(wide(a, x), rnd(x)).to_bits();
     IntToF16: W (a a D) x => narrow(wide(a, x) as f64, small::F16, rnd(x), false);
     IntToBf16: W (a a D) x => narrow(wide(a, x) as f64, small::BF16, rnd(x), false);
-    F32ToF64: D (a a W) x => f64::from(f(flush_if(a, x))).to_bits();
-    F64ToF32: W (a a D) x => sat_if(flush_if(canon(fl::narrow32(d(a), 0.0, rnd(x))), x), x);
-    F64ToF16: W (a a D) x => narrow(d(a), small::F16, rnd(x), false);
+    F32ToF64: D (a a W) x => f64::from(f(flush_canon(a, x))).to_bits();
+    F64ToF32: W (a a D) x => sat_if(flush_if(fl::f64_to_f32(a, rnd(x)), x), x);
+    F64ToF16: W (a a D) x => small::f64_to_f16(a, rnd(x));
     F64Integral: D (a a D) x => to_integral(d(a), rnd(x)).to_bits();
     F32Integral: W (a a W) x => integral32(a, x);
     F16Integral: W (a a W) x => narrow(to_integral(f64::from(hf(a)), rnd(x)), small::F16, Round::Nearest, false);
-    F32Flush: W (a a W) x => sat_if(flush_if(a, x), x);
-    F16ToF32: W (a a W) _x => small::f16_to_f32(a & 0xffff);
+    F32Flush: W (a a W) x => sat_if(flush_canon(a, x), x);
+    F16ToF32: W (a a W) x => if x & X_PAYLOAD != 0 { small::f16_to_f32(a & 0xffff) } else { canon(f(small::f16_to_f32(a & 0xffff))) };
     Bf16ToF32: W (a a W) _x => a << 16;
     F32ToF16: W (a a W) _x => small::f32_to_f16(a);
     F32ToBf16: W (a a W) _x => small::f32_to_bf16(a);

@@ -6,6 +6,7 @@ use super::regs::{LANES, each_lane};
 use super::step::Flow;
 use super::target::{Target, Use};
 use super::warp::Warp;
+use crate::num::float::ftz;
 use crate::num::small::{self, Bfloat, Fp16, halves2};
 use crate::program::{Atom, AtomOp, Space};
 use crate::report::Kind;
@@ -110,7 +111,14 @@ impl Block {
         let mut changed = false;
         let mut undefined = 0;
         each_lane(target.lanes, |l| {
-            let new = |old: u64| combine(atom.op, atom.bytes, old, a[l], b[l]);
+            let new = |old: u64| {
+                // Only in shared memory does an f32 sum keep subnormal numbers.
+                if atom.op == AtomOp::AddF32 && target.space != Space::Shared {
+                    let flush = |v: u64| u64::from(ftz(v as u32));
+                    return flush(combine(atom.op, atom.bytes, flush(old), flush(a[l]), b[l]));
+                }
+                combine(atom.op, atom.bytes, old, a[l], b[l])
+            };
             if target.space == Space::Shared {
                 let at = target.at[l] as u32;
                 undefined |= u32::from(!self.shared.is_defined(at, atom.bytes)) << l;

@@ -132,7 +132,7 @@ fn is_common(context: &Context<'_>, op: &Mma) -> bool {
         && !op.a_elem.is_byte()
         && (op.c_acc, op.d_acc) == (Acc::F32, Acc::F32)
         && matches!(op.halves.len(), 1 | 2)
-        && model_of(context.launch.mma_model, op.a_elem, op.k).is_none()
+        && model_of(context.launch.mma_model, op).is_none()
 }
 
 fn common_product(level: Level, regs: &mut Regs, op: &Mma, active: u32) {
@@ -158,16 +158,18 @@ fn write_sums(regs: &mut Regs, half: &MmaHalf, sums: &[Lanes; 4], active: u32) {
 }
 
 /// The aligned model for an instruction, or none for the fast chain.
-fn model_of(model: MmaModel, elem: Elem, k: usize) -> Option<Aligned> {
-    let fp8 = elem.is_byte();
+fn model_of(model: MmaModel, op: &Mma) -> Option<Aligned> {
+    let (fp8, k) = (op.a_elem.is_byte(), op.k);
     let half = k.div_ceil(2).max(8);
-    let ada8 = Aligned { fraction: 13, result: 13, chunk: half };
+    let ada8 = Aligned { fraction: 13, result: 13, chunk: half, half: false };
     match model {
         MmaModel::Fast => None,
         MmaModel::FastExceptFp8 => fp8.then_some(ada8),
         MmaModel::Sm89 if fp8 => Some(ada8),
-        MmaModel::Sm80 | MmaModel::Sm89 => Some(Aligned { fraction: 24, result: 23, chunk: half.min(8) }),
-        MmaModel::Sm90 => Some(Aligned { fraction: 25, result: 23, chunk: k }),
+        MmaModel::Sm80 | MmaModel::Sm89 => Some(Aligned { fraction: 24, result: 23, chunk: half.min(8), half: false }),
+        MmaModel::Sm90 => {
+            Some(Aligned { fraction: 25, result: 23, chunk: k, half: (op.c_acc, op.d_acc) == (Acc::F16, Acc::F16) })
+        }
     }
 }
 
@@ -188,7 +190,10 @@ fn float_product(context: &Context<'_>, regs: &mut Regs, op: &Mma, half: &MmaHal
             }
         }
     }
-    match model_of(context.launch.mma_model, op.a_elem, op.k) {
+    match model_of(context.launch.mma_model, op) {
+        Some(model) if context.launch.mma_model == MmaModel::Sm90 && op.a_elem.is_byte() => {
+            sum::hopper_fp8(a, &b, op.k, &mut tile, model.half);
+        }
         Some(model) => sum::exact(a, &b, op.k, &mut tile, model),
         None => sum::fast(context.level, a, &b, op.k, &mut tile),
     }

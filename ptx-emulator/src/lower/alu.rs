@@ -357,11 +357,11 @@ impl Lower<'_> {
         self.alu(AluOp::SelW, d, &[one, zero, p], 0)
     }
 
-    /// `one` in each half whose comparison holds.
+    /// The constant in row `one` in each half whose comparison holds.
     fn set_packed(&mut self, inst: &AstInst, d: u16, ty: Ty, classes: u16, one: u16) -> Lowered {
         let op = if ty == Ty::F16x2 { AluOp::SetpF16 } else { AluOp::SetpBf16 };
         let rows = [self.src(operand(inst, 1)?, ty)?, self.src(operand(inst, 2)?, ty)?];
-        let (one, zero) = (self.constant(Class::W, u64::from(one))?, self.constant(Class::W, 0)?);
+        let zero = self.constant(Class::W, 0)?;
         let mut halves = [0; 2];
         for (high, half) in halves.iter_mut().enumerate() {
             let mut parts = rows;

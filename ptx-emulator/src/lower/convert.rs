@@ -3,7 +3,7 @@
 use super::mods::Mods;
 use super::operands::{arity, class_of, operand};
 use super::{Lower, Lowered};
-use crate::exec::alu::{AluOp, X_BITS_AT, X_FTZ, X_SAT, X_SIGNED, X_SRC_SIGNED};
+use crate::exec::alu::{AluOp, X_BITS_AT, X_FTZ, X_PAYLOAD, X_SAT, X_SIGNED, X_SRC_SIGNED};
 use crate::num::float::Round;
 use crate::parse::ast::{Inst as AstInst, Operand, Ty};
 use crate::program::{Class, Slot};
@@ -215,6 +215,9 @@ impl Lower<'_> {
             let class = class_of(to);
             let row = self.temp(class)?;
             self.alu(if class == Class::D { ClampIntD } else { ClampIntW }, row, &[wide], c.x(to, from))?;
+            if to.bytes() == 1 && to.signed() {
+                self.alu(ExtS8, row, &[row], 0)?;
+            }
             return self.store_int(d, Slot { class, row }, to);
         }
         if to.bytes() == 8 {
@@ -272,7 +275,7 @@ impl Lower<'_> {
         self.store_int(d, Slot { class, row }, to)
     }
 
-    /// Widens f16 and bf16 sources to f32.
+    /// Widens f16 and bf16 sources to f32, NaN with its payload: on the way to another type.
     fn half_as_f32(&mut self, s: Slot, from: Ty) -> Lowered<Slot> {
         let op = match from {
             Ty::F16 => AluOp::F16ToF32,
@@ -280,7 +283,7 @@ impl Lower<'_> {
             _ => return Ok(s),
         };
         let row = self.temp(Class::W)?;
-        self.alu(op, row, &[s.row], 0)?;
+        self.alu(op, row, &[s.row], X_PAYLOAD)?;
         Ok(Slot { class: Class::W, row })
     }
 

@@ -86,7 +86,8 @@ impl Lower<'_> {
         let args = match opcode {
             "add" => [rows[0], one, rows[1]],
             "sub" => [rows[1], minus_one, rows[0]],
-            // x * y + -0 keeps the sign of a zero product.
+            // x * y + -0 keeps the sign of a zero product; rounding down makes -0 of any two zeros that differ.
+            "mul" if round == Round::Down => [rows[0], rows[1], self.constant(Class::W, 0)?],
             "mul" => [rows[0], rows[1], minus_zero],
             _ => [rows[0], rows[1], rows[2]],
         };
@@ -157,11 +158,12 @@ impl Lower<'_> {
                 arity(inst, 2..=2)?;
                 let d = self.dst(operand(inst, 0)?, ty)?;
                 let a = self.src(operand(inst, 1)?, ty)?;
+                let x = u16::from(matches!(ty, Ty::Bf16 | Ty::Bf16x2));
                 if inst.opcode == "abs" {
-                    return self.alu(Abs16x2, d, &[a], 0);
+                    return self.alu(Abs16x2, d, &[a], x);
                 }
                 let signs = self.constant(Class::W, if ty.bytes() == 2 { 0x8000 } else { 0x8000_8000 })?;
-                self.alu(Neg16x2, d, &[a, signs], 0)
+                self.alu(Neg16x2, d, &[a, signs], x)
             }
             ("copysign", Ty::F32) => self.uniform(inst, CopysignF32, ty, 2, 0),
             _ => Err(format!("type .{ty:?} with these modifiers is not supported").to_lowercase()),

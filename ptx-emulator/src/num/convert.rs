@@ -13,12 +13,12 @@ pub(crate) fn to_integral(x: f64, round: Round) -> f64 {
     }
 }
 
-/// Float to integer of `bits` width: NaN gives 0 (the top bit alone for 64-bit results),
-/// out of range saturates. The result is sign- or zero-extended to 64 bits.
+/// Float to integer of `bits` width: NaN gives 0 (the top bit alone for 64-bit results and for
+/// sources of 64 bits), out of range saturates. The result is sign- or zero-extended to 64 bits.
 #[inline(always)]
-pub(crate) fn float_to_int(x: f64, bits: u32, signed: bool, round: Round) -> u64 {
+pub(crate) fn float_to_int(x: f64, bits: u32, signed: bool, round: Round, wide: bool) -> u64 {
     if x.is_nan() {
-        return if bits == 64 { 1 << 63 } else { 0 };
+        return if bits == 64 || wide { 1 << (bits - 1) } else { 0 };
     }
     let whole = to_integral(x, round);
     // Rust's float casts saturate at the width of the target.

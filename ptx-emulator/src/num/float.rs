@@ -102,11 +102,25 @@ pub(crate) fn min_max64(a: u64, b: u64, max: bool) -> u64 {
     };
     let pick = if (key(a) > key(b)) == max { a } else { b };
     match (d(a).is_nan(), d(b).is_nan()) {
-        (true, true) => 0x7fff_ffff_ffff_ffff,
+        (true, true) => quiet64(a),
         (true, false) => b,
         (false, true) => a,
         (false, false) => pick,
     }
+}
+
+/// A NaN of f64 made quiet, with sign and payload; everything else as it is.
+#[inline(always)]
+pub(crate) fn quiet64(bits: u64) -> u64 {
+    if d(bits).is_nan() { bits | 1 << 51 } else { bits }
+}
+
+/// An f64 in f32, rounded once; a NaN keeps its sign and the top of its payload, as no other conversion does.
+pub(crate) fn f64_to_f32(bits: u64, round: Round) -> u32 {
+    if d(bits).is_nan() {
+        return (bits >> 32) as u32 & 0x8000_0000 | 0x7fc0_0000 | (bits >> 29) as u32 & 0x7f_ffff;
+    }
+    narrow32(d(bits), 0.0, round).to_bits()
 }
 
 /// Comparison class: 1 less, 2 equal, 4 greater, 8 unordered.
@@ -123,7 +137,9 @@ pub(crate) fn narrow32(x: f64, exact_error: f64, round: Round) -> f32 {
     if !x.is_finite() || x.is_nan() {
         return nearest;
     }
-    let residual = (x - f64::from(nearest)) + exact_error;
+    // The error matters only where x is an f32: elsewhere it is smaller than the difference, which has the sign.
+    let difference = x - f64::from(nearest);
+    let residual = if difference == 0.0 { exact_error } else { difference };
     let overshoot = if nearest.is_infinite() { -x.signum() } else { residual };
     match round {
         Round::Nearest => nearest,
@@ -228,8 +244,8 @@ pub(crate) fn rsqrt(bits: u32) -> u32 {
     canon((1.0 / f64::from(f(bits)).sqrt()) as f32)
 }
 
-/// `testp` property of an f32: 0 finite, 1 infinite, 2 number, 3 not a number, 4 normal,
-/// 5 subnormal.
+/// `testp` property of an f32: 0 finite, 1 infinite, 2 number, 3 not a number, 4 normal or
+/// zero, 5 subnormal.
 #[inline(always)]
 pub(crate) fn testp(bits: u32, property: u16) -> bool {
     let x = f(bits);
@@ -238,7 +254,7 @@ pub(crate) fn testp(bits: u32, property: u16) -> bool {
         1 => x.is_infinite(),
         2 => !x.is_nan(),
         3 => x.is_nan(),
-        4 => x.is_normal(),
-        _ => x.is_subnormal() || x == 0.0,
+        4 => x.is_normal() || x == 0.0,
+        _ => x.is_subnormal(),
     }
 }

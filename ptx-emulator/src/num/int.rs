@@ -89,7 +89,7 @@ pub(crate) fn shf_r(lo: u32, hi: u32, n: u32) -> u32 {
 /// Bit field extract of a `width`-bit value held in 64 bits, optionally sign-extended.
 #[inline(always)]
 pub(crate) fn bfe(a: u64, pos: u32, len: u32, width: u32, signed: bool) -> u64 {
-    let (pos, len) = (pos & 0xff, len & 0xff);
+    let (pos, len) = (field_operand(pos, width), field_operand(len, width));
     let top = (pos + len).min(width);
     let sign_at = if len == 0 { None } else { Some(top.saturating_sub(1).min(width - 1)) };
     let sign = signed && sign_at.is_some_and(|at| (a >> at) & 1 == 1);
@@ -103,10 +103,17 @@ pub(crate) fn bfe(a: u64, pos: u32, len: u32, width: u32, signed: bool) -> u64 {
     if width == 32 { out & 0xffff_ffff } else { out }
 }
 
+/// Position or length of a bit field: eight bits count; beyond them the 64-bit forms, which are sequences on the
+/// hardware, saturate where the 32-bit forms wrap.
+#[inline(always)]
+fn field_operand(value: u32, width: u32) -> u32 {
+    if width == 32 { value & 0xff } else { value.min(0xff) }
+}
+
 /// Bit field insert: `len` bits of `a` at `pos` of `b`.
 #[inline(always)]
 pub(crate) fn bfi(a: u64, b: u64, pos: u32, len: u32, width: u32) -> u64 {
-    let (pos, len) = (pos & 0xff, len & 0xff);
+    let (pos, len) = (field_operand(pos, width), field_operand(len, width));
     let len = len.min(width.saturating_sub(pos));
     let ones = if len >= 64 { u64::MAX } else { shl64(1, len) - 1 };
     let mask = shl64(ones, pos);

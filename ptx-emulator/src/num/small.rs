@@ -100,6 +100,15 @@ pub(crate) fn widen(bits: u32, format: Format) -> f64 {
     sign * f64::from(significand) * exp2i(exponent - format.fraction as i32)
 }
 
+/// f64 bits to f16 bits, rounded once; a NaN keeps its sign and the top of its payload.
+pub(crate) fn f64_to_f16(bits: u64, round: Round) -> u32 {
+    let x = f64::from_bits(bits);
+    if x.is_nan() {
+        return (bits >> 48) as u32 & 0x8000 | 0x7e00 | (bits >> 42) as u32 & 0x3ff;
+    }
+    narrow(x, F16, round, false)
+}
+
 /// f16 bits to f32 bits, exact, without branches. A NaN keeps its payload and becomes quiet.
 #[inline(always)]
 pub(crate) fn f16_to_f32(h: u32) -> u32 {

@@ -2,7 +2,11 @@
 //!
 //! The exact models follow public bit-accurate studies: every product and the addend are aligned
 //! to the largest exponent, cut (toward zero) to F fraction bits, summed exactly and cut to the
-//! result. They were not compared with silicon by this crate.
+//! result. Those of Hopper's `mma.sync` and `wmma` are compared with an H200 bit for bit (`tests/golden.rs`); those of
+//! Ampere and Ada were not compared with silicon by this crate.
+
+use crate::num::float::Round;
+use crate::num::small;
 
 /// Precision of an aligned sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +17,8 @@ pub(crate) struct Aligned {
     pub(crate) result: u32,
     /// Products summed at once; longer sums chain.
     pub(crate) chunk: usize,
+    /// Whether the result is rounded to the nearest f16 instead, once, from the aligned sum.
+    pub(crate) half: bool,
 }
 
 /// A nonzero finite number as `significand * 2^exponent` with 24 significant bits at most.
@@ -35,9 +41,10 @@ fn leading(x: f32) -> i32 {
 fn chunk(a: &[f32], b: &[f32], c: f32, model: Aligned) -> f32 {
     let special = |x: f32| !x.is_finite();
     if special(c) || a.iter().chain(b).any(|&x| special(x)) {
-        // Infinities and NaN follow IEEE rules; the order of the sum does not matter for them.
-        let sum = a.iter().zip(b).fold(c, |sum, (x, y)| sum + x * y);
-        return if sum.is_nan() { f32::from_bits(0x7fff_ffff) } else { sum };
+        // Infinities and NaN follow IEEE rules; the order of the sum does not matter for them. In f64, because a finite
+        // product of bf16 factors must not overflow into an infinity of its own.
+        let sum = a.iter().zip(b).fold(f64::from(c), |sum, (x, y)| sum + f64::from(*x) * f64::from(*y));
+        return if sum.is_nan() { f32::from_bits(0x7fff_ffff) } else { sum as f32 };
     }
     let product_exponent = |x: f32, y: f32| (x != 0.0 && y != 0.0).then(|| leading(x) + leading(y));
     let products = a.iter().zip(b).filter_map(|(&x, &y)| product_exponent(x, y));
@@ -64,7 +71,16 @@ fn chunk(a: &[f32], b: &[f32], c: f32, model: Aligned) -> f32 {
     }
     let (sc, ec) = split(c);
     sum += cut(i128::from(sc), ec);
+    if model.half {
+        // At most 2^31 units: exact in f64.
+        return nearest_half(sum as f64 * 2f64.powi(unit));
+    }
     truncate(sum, unit, model.result)
+}
+
+/// The nearest f16, as f32.
+fn nearest_half(x: f64) -> f32 {
+    f32::from_bits(small::f16_to_f32(small::narrow(x, small::F16, Round::Nearest, false)))
 }
 
 /// `sum * 2^unit` cut toward zero to `fraction` bits.
@@ -142,12 +158,29 @@ pub(crate) fn exact(a: &FactorA, b: &FactorB, k: usize, tile: &mut Tile, model: 
     }
 }
 
+/// FP8 on Hopper's `mma.sync`, which has no such unit: both factors become f16, of each four neighbours in k the first
+/// two feed one product and the last two the next, the sum starts at zero, and the addend is added to it at the end.
+pub(crate) fn hopper_fp8(a: &FactorA, b: &FactorB, k: usize, tile: &mut Tile, half: bool) {
+    let model = Aligned { fraction: 25, result: 23, chunk: K, half };
+    for (row, out) in a.iter().zip(tile.iter_mut()) {
+        for (n, value) in out.iter_mut().enumerate() {
+            let mut sum = 0.0;
+            for pair in [0, 2] {
+                let order = (0..k).filter(|i| i & 2 == pair);
+                let (left, right): (Vec<f32>, Vec<f32>) = order.map(|i| (row[i], b[i][n])).unzip();
+                sum = chunk(&left, &right, sum, model);
+            }
+            *value = if half { nearest_half(f64::from(*value) + f64::from(sum)) } else { *value + sum };
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ADA8: Aligned = Aligned { fraction: 13, result: 13, chunk: 16 };
-    const AMPERE: Aligned = Aligned { fraction: 24, result: 23, chunk: 8 };
+    const ADA8: Aligned = Aligned { fraction: 13, result: 13, chunk: 16, half: false };
+    const AMPERE: Aligned = Aligned { fraction: 24, result: 23, chunk: 8, half: false };
 
     fn sum(pairs: &[(f32, f32)], c: f32, model: Aligned) -> f32 {
         let (a, b): (Vec<f32>, Vec<f32>) = pairs.iter().copied().unzip();

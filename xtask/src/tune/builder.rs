@@ -125,7 +125,8 @@ impl<'a> Builder<'a> {
             };
             drop(state);
             let Some(arch) = arches.pop_front() else { continue };
-            let built = build_one(self.layout, self.toolchain, &variant, &arch).map_err(|error| format!("{error:#}"));
+            let built =
+                build_one(self.layout, self.toolchain, &variant, &arch, &[]).map_err(|error| format!("{error:#}"));
             let goes_on = matches!(&built, Ok(Ok(built)) if arches.is_empty() || (self.worth)(built));
             let mut state = self.state();
             state.builds.insert((variant.name.clone(), arch), Some(built.map(Some)));

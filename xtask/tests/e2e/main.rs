@@ -2,8 +2,10 @@
 
 mod cli;
 mod common;
+mod golden;
 mod hopper;
 mod machine_code;
 mod mutants;
 mod ncu;
+mod sanitize;
 mod tune;

@@ -1,0 +1,477 @@
+//! `golden`: asks a GPU what the emulator must answer, and keeps its answers as test data. Recording needs the GPU;
+//! comparing with the emulator and writing the files does not, and can be done elsewhere from what was recorded.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use kbench::evidence::{Device, LaunchOutcome};
+use kbench::job::{Event, Executor, Job, LaunchJob, Module, output_file};
+use kbench::shape::{Distribution, Problem, Shape};
+use ptx_emulator::conformance::{Agreement, probes};
+use rayon::prelude::*;
+use sdpa_kernel::registry::{self, Variant};
+use serde::{Deserialize, Serialize};
+
+use crate::build::{Built, build_with};
+use crate::console::Step;
+use crate::cubin::{hex, sha256_hex};
+use crate::files::write_whole;
+use crate::layout::Layout;
+use crate::runner::{End, Runner};
+use crate::toolchain::{self, Toolchain};
+
+/// The architecture of the PTX; the GPU may be a later one.
+const ARCH: &str = "sm_89";
+/// Shapes that a CPU executes in seconds.
+const SHAPES: [&str; 6] = ["tiny", "small", "ragged", "tiny-causal", "small-causal", "ragged-causal"];
+/// Elements of each output that are kept.
+const SAMPLE: usize = 64;
+/// Answers of an exact instruction that are kept beside the hash of all.
+const EXACT_ANSWERS: usize = 16;
+/// Answers of an approximation that are kept; a hash of those would say nothing.
+const APPROXIMATE_ANSWERS: usize = 192;
+/// A launch is short; the driver compiles a few hundred small modules.
+const SILENCE: Duration = Duration::from_secs(120);
+
+/// How a variant is compiled for the comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Form {
+    /// As it ships.
+    Shipped,
+    /// No fused multiply-add but those in the source, and exponentials by polynomial: every operation has one result.
+    Exact,
+}
+
+impl Form {
+    /// Both.
+    pub const ALL: [Form; 2] = [Form::Shipped, Form::Exact];
+
+    /// Flags of nvcc besides the usual ones.
+    pub fn flags(self) -> &'static [&'static str] {
+        match self {
+            Form::Shipped => &[],
+            Form::Exact => &["-fmad=false"],
+        }
+    }
+
+    /// The variant in this form.
+    pub fn of(self, variant: &Variant) -> Result<Variant> {
+        let changes = match self {
+            Form::Shipped => BTreeMap::new(),
+            Form::Exact => BTreeMap::from([("exp".to_owned(), 1)]),
+        };
+        Ok(variant.patched(&variant.name, &changes)?)
+    }
+}
+
+/// What a GPU made of one variant on one problem.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Variant.
+    pub variant: String,
+    /// How it was compiled.
+    pub form: Form,
+    /// Of the PTX that was assembled, see [`instructions_sha256`].
+    pub ptx_sha256: String,
+    /// Problem id.
+    pub problem: String,
+    /// Of the output, raw little-endian FP16.
+    pub output_sha256: String,
+    /// FP16 bits of elements spread over the output, see [`sample`], four hex digits each.
+    pub sample: String,
+}
+
+/// The committed answers of the ladder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answers {
+    /// Who answered, with what.
+    pub recorded: Recorded,
+    /// One a variant, form and problem.
+    pub answers: Vec<Answer>,
+}
+
+/// Who answered, with what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// Device name.
+    pub device: String,
+    /// Compute capability.
+    pub arch: String,
+    /// CUDA version of the driver, which compiled the probes.
+    pub cuda_driver: String,
+    /// Version of the display driver.
+    pub driver: Option<String>,
+    /// nvcc that made the ladder's PTX.
+    pub nvcc: String,
+    /// ptxas that assembled it for the device.
+    pub ptxas: String,
+}
+
+/// What a recording leaves for the comparison.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Recording {
+    recorded: Recorded,
+    /// Variant, form, PTX hash.
+    modules: Vec<(String, Form, String)>,
+}
+
+/// What `golden` came to.
+pub enum Outcome {
+    /// What was found, for people, and whether emulator and GPU agree throughout.
+    Compared(String, bool),
+    /// Recorded only.
+    Recorded,
+    /// There is no GPU; "why; remedy".
+    Deferred(String),
+}
+
+/// The problems that the ladder is asked, D = 128 among them.
+pub fn problems() -> Vec<Problem> {
+    let named = SHAPES.iter().filter_map(|name| name.parse().ok());
+    let wide = [false, true].map(|causal| Shape {
+        name: if causal { "d128-causal" } else { "d128" }.to_owned(),
+        batch: 1,
+        heads: 2,
+        seq_q: 96,
+        seq_kv: 96,
+        head_dim: 128,
+        causal,
+    });
+    named.chain(wide).map(|shape| Problem { shape, seed: 0, distribution: Distribution::Normal }).collect()
+}
+
+/// Builds variants in a form, for the PTX that both sides execute.
+pub fn build(layout: &Layout, toolchain: &Toolchain, variants: &[Variant], form: Form) -> Result<Vec<Built>> {
+    let variants = variants.iter().map(|v| form.of(v)).collect::<Result<Vec<_>>>()?;
+    let set = build_with(layout, toolchain, &variants, &[ARCH.to_owned()], form.flags())?;
+    match set.failures.first() {
+        Some(failure) => bail!("`{}` does not compile: {}", failure.variant, failure.error),
+        None => Ok(set.built),
+    }
+}
+
+/// A hash over a build's PTX without what differs from machine to machine: comments, line information, and the names of
+/// files that it refers to.
+pub fn instructions_sha256(built: &Built) -> Result<String> {
+    let path = built.dir.join("kernel.ptx");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
+    Ok(sha256_hex(instructions(&text).as_bytes()))
+}
+
+fn instructions(ptx: &str) -> String {
+    let code = ptx.lines().take_while(|line| {
+        let line = line.trim_start();
+        !line.starts_with(".file") && !line.starts_with(".section")
+    });
+    let kept = code.filter(|line| {
+        let line = line.trim_start();
+        !line.starts_with("//") && !line.starts_with(".loc")
+    });
+    kept.fold(String::new(), |text, line| text + line + "\n")
+}
+
+/// A launch of a build; `image` is what a GPU loads.
+pub fn launch_job(built: &Built, image: PathBuf, problems: &[Problem], out_dir: PathBuf, executor: Executor) -> Job {
+    let module = Module {
+        variant: built.record.variant.clone(),
+        image,
+        ptx: built.dir.join("kernel.ptx"),
+        toggles: built.record.toggles.clone(),
+        launches: built.record.entries.iter().map(|e| e.launch.clone()).collect(),
+    };
+    let (problems, schedules) = (problems.to_vec(), Vec::new());
+    let replays = BTreeMap::new();
+    Job::Launch(LaunchJob { module, problems, out_dir, executor, replays, max_ctas: None, schedules })
+}
+
+/// Records in `raw` if there is a GPU, or takes what is there; compares with the emulator; writes `out`.
+pub fn golden(layout: &Layout, raw: &Path, out: &Path, record_only: bool) -> Result<Outcome> {
+    let logs = layout.target.join("golden/logs");
+    let runner = Runner::locate(layout, &logs)?;
+    let device = if raw.join("recording.json").is_file() { None } else { Some(probe(&runner)?) };
+    if let Some(Err(why)) = device {
+        return Ok(Outcome::Deferred(why));
+    }
+    let toolchain = toolchain::find_or_install(&layout.target, &|line| eprintln!("{line}"))?;
+    if let Some(Ok(device)) = device {
+        record(layout, &toolchain, &runner, &device, raw)?;
+    }
+    if record_only {
+        return Ok(Outcome::Recorded);
+    }
+    let path = raw.join("recording.json");
+    let recording: Recording = serde_json::from_slice(&std::fs::read(&path)?)
+        .with_context(|| format!("`{}` is not what this version records", path.display()))?;
+    std::fs::create_dir_all(out).with_context(|| format!("failed to create `{}`", out.display()))?;
+    let (mut text, mut agree) = probes_compared(&recording, raw, out)?;
+    let (ladder, also) = ladder(layout, &toolchain, &runner, &recording, raw, out)?;
+    text += &ladder;
+    agree &= also;
+    Ok(Outcome::Compared(text, agree))
+}
+
+fn probe(runner: &Runner) -> Result<Result<Device, String>> {
+    let mut found = Err("no device".to_owned());
+    runner.run("probe", &Job::Probe, SILENCE, |event| match event {
+        Event::Device { device, .. } => found = Ok(device),
+        Event::NoDevice { why } => found = Err(why),
+        _ => {}
+    })?;
+    Ok(found)
+}
+
+fn record(layout: &Layout, toolchain: &Toolchain, runner: &Runner, device: &Device, raw: &Path) -> Result<()> {
+    let job = Job::Conformance { out_dir: raw.join("probes") };
+    let step = Step::begin("probes", 0);
+    match runner.run("conformance", &job, SILENCE, |_| {})? {
+        End::Done => step.end("answered"),
+        End::Error(why) | End::Lost(why) => bail!("the probes were not answered: {why}"),
+    }
+    let variants = ladder_variants()?;
+    let mut modules = Vec::new();
+    for form in Form::ALL {
+        let builds = build(layout, toolchain, &variants, form)?;
+        let dir = raw.join(name_of(form));
+        std::fs::create_dir_all(&dir).with_context(|| format!("failed to create `{}`", dir.display()))?;
+        let images =
+            builds.par_iter().map(|b| assemble(toolchain, b, &device.arch(), &dir)).collect::<Result<Vec<_>>>()?;
+        for (built, image) in builds.iter().zip(images) {
+            let variant = &built.record.variant;
+            let job = launch_job(built, image.clone(), &problems(), dir.join(variant), Executor::Gpu);
+            launch(runner, &format!("{}-{variant}", name_of(form)), &job)?;
+            std::fs::remove_file(&image).with_context(|| format!("failed to remove `{}`", image.display()))?;
+            modules.push((variant.clone(), form, instructions_sha256(built)?));
+        }
+    }
+    let recorded = Recorded {
+        device: device.name.clone(),
+        arch: device.arch(),
+        cuda_driver: device.cuda_driver.clone(),
+        driver: device.nvml.as_ref().map(|n| n.driver.clone()),
+        nvcc: toolchain.nvcc_version.clone(),
+        ptxas: toolchain.ptxas_version.clone(),
+    };
+    let recording = serde_json::to_string_pretty(&Recording { recorded, modules })?;
+    write_whole(&raw.join("recording.json"), recording.as_bytes())
+}
+
+fn ladder_variants() -> Result<Vec<Variant>> {
+    registry::VARIANTS.iter().map(|entry| Ok(registry::find(entry.name)?)).collect()
+}
+
+fn name_of(form: Form) -> &'static str {
+    match form {
+        Form::Shipped => "shipped",
+        Form::Exact => "exact",
+    }
+}
+
+/// Assembles a build's PTX for the device.
+fn assemble(toolchain: &Toolchain, built: &Built, arch: &str, dir: &Path) -> Result<PathBuf> {
+    let image = dir.join(format!("{}.cubin", built.record.variant));
+    let target = format!("-arch={arch}");
+    let ptx = built.dir.join("kernel.ptx");
+    let output = duct::cmd!(&toolchain.ptxas, target, &ptx, "-o", &image).stderr_to_stdout().stdout_capture();
+    let output =
+        output.unchecked().run().with_context(|| format!("failed to start `{}`", toolchain.ptxas.display()))?;
+    ensure!(output.status.success(), "ptxas: {}", String::from_utf8_lossy(&output.stdout).trim_end());
+    Ok(image)
+}
+
+/// Runs a launch job; every problem must have been solved.
+pub fn launch(runner: &Runner, name: &str, job: &Job) -> Result<Vec<LaunchOutcome>> {
+    let mut outcomes = Vec::new();
+    let end = runner.run(name, job, SILENCE, |event| {
+        if let Event::Launched { outcome } = event {
+            outcomes.push(outcome);
+        }
+    })?;
+    if let End::Error(why) | End::Lost(why) = end {
+        bail!("{name}: {why}");
+    }
+    if let Some(failed) = outcomes.iter().find(|o| o.failure.is_some()) {
+        bail!("{name} on {}: {}", failed.problem.id(), failed.failure.as_deref().unwrap_or_default());
+    }
+    Ok(outcomes)
+}
+
+/// Compares the probes and writes `instructions.txt`.
+fn probes_compared(recording: &Recording, raw: &Path, out: &Path) -> Result<(String, bool)> {
+    let probes = probes();
+    let step = Step::begin("compare probes", probes.len() as u64);
+    let compared: Vec<(String, Option<String>)> = probes
+        .par_iter()
+        .enumerate()
+        .map(|(i, probe)| {
+            let path = raw.join(format!("probes/{i}.bin"));
+            let gpu = std::fs::read(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
+            ensure!(gpu.len() == probe.output_bytes, "`{}` has another size than `{}`", path.display(), probe.name);
+            step.advance(&probe.name);
+            let kept = if probe.agreement == Agreement::Bits { EXACT_ANSWERS } else { APPROXIMATE_ANSWERS };
+            let line = probe.answer_line(&gpu, &sha256_hex(probe.ptx.as_bytes()), &sha256_hex(&gpu), kept);
+            let difference = match probe.emulate() {
+                Err(why) => Some(why),
+                Ok(own) => probe.disagreement(&own, &gpu).map(|at| probe.describe(&own, &gpu, at)),
+            };
+            Ok((line, difference))
+        })
+        .collect::<Result<_>>()?;
+    let recorded = &recording.recorded;
+    let mut file = format!(
+        "# What a GPU answers to ptx_emulator::conformance::probes(); made by `cargo xtask golden`.\n\
+         # device {}, {}, CUDA driver {} ({}), which compiled the PTX\n\
+         # name | PTX sha256 | sha256 of all answers | first answers as 64-bit words in hex\n",
+        recorded.device,
+        recorded.arch,
+        recorded.cuda_driver,
+        recorded.driver.as_deref().unwrap_or("version unknown")
+    );
+    let mut differences = String::new();
+    for (line, difference) in &compared {
+        file += line;
+        file.push('\n');
+        if let Some(difference) = difference {
+            let _ = writeln!(differences, "{difference}");
+        }
+    }
+    write_whole(&out.join("instructions.txt"), file.as_bytes())?;
+    let count = compared.iter().filter(|(_, d)| d.is_some()).count();
+    step.end(&format!("{count} of {} disagree", compared.len()));
+    Ok((format!("{differences}probes: {} of {} agree\n", compared.len() - count, compared.len()), count == 0))
+}
+
+/// Compares the ladder and writes `ladder.json`.
+fn ladder(
+    layout: &Layout,
+    toolchain: &Toolchain,
+    runner: &Runner,
+    recording: &Recording,
+    raw: &Path,
+    out: &Path,
+) -> Result<(String, bool)> {
+    let scratch = tempfile::tempdir()?;
+    let mut answers = Vec::new();
+    let (mut text, mut agree) = (String::new(), true);
+    for form in Form::ALL {
+        let builds = build(layout, toolchain, &ladder_variants()?, form)?;
+        for built in &builds {
+            let variant = &built.record.variant;
+            let asked = recording.modules.iter().find(|(name, of, _)| name == variant && *of == form);
+            let (.., ptx_sha256) = asked.with_context(|| format!("`{variant}` was not recorded"))?;
+            ensure!(*ptx_sha256 == instructions_sha256(built)?, "`{variant}` has changed since it was recorded");
+            let executor = if form == Form::Exact { Executor::EmulatedHopper } else { Executor::Emulator };
+            let own_dir = scratch.path().join(name_of(form)).join(variant);
+            let job = launch_job(built, PathBuf::new(), &problems(), own_dir.clone(), executor);
+            launch(runner, &format!("emulated-{}-{variant}", name_of(form)), &job)?;
+            for problem in problems() {
+                let gpu = read_output(&raw.join(name_of(form)).join(variant), &problem)?;
+                let own = read_output(&own_dir, &problem)?;
+                let different = gpu.iter().zip(&own).filter(|(a, b)| a != b).count();
+                let largest = largest_difference(&gpu, &own);
+                agree &= if form == Form::Exact { different == 0 } else { largest <= LIMIT };
+                let _ = writeln!(
+                    text,
+                    "{variant} {} {}: {different} of {} differ, by {largest:.2e} at most",
+                    name_of(form),
+                    problem.id(),
+                    gpu.len()
+                );
+                answers.push(Answer {
+                    variant: variant.clone(),
+                    form,
+                    ptx_sha256: ptx_sha256.clone(),
+                    problem: problem.id(),
+                    output_sha256: sha256_of(&gpu),
+                    sample: sample_hex(&gpu),
+                });
+            }
+        }
+    }
+    let file = Answers { recorded: recording.recorded.clone(), answers };
+    write_whole(&out.join("ladder.json"), serde_json::to_string_pretty(&file)?.as_bytes())?;
+    Ok((text, agree))
+}
+
+/// The largest difference that an emulated output of a shipped build may have.
+pub const LIMIT: f32 = 2e-3;
+
+/// FP16 bits of an output file.
+pub fn read_output(dir: &Path, problem: &Problem) -> Result<Vec<u16>> {
+    let path = dir.join(output_file(problem));
+    let bytes = std::fs::read(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
+    let (pairs, _) = bytes.as_chunks::<2>();
+    Ok(pairs.iter().map(|b| u16::from_le_bytes(*b)).collect())
+}
+
+/// Of the bytes of an output.
+pub fn sha256_of(output: &[u16]) -> String {
+    sha256_hex(&output.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())
+}
+
+/// Elements spread evenly over an output, first and last among them.
+pub fn sample(output: &[u16]) -> Vec<u16> {
+    let last = output.len().saturating_sub(1);
+    (0..SAMPLE).map(|i| output[i * last / (SAMPLE - 1)]).collect()
+}
+
+fn sample_hex(output: &[u16]) -> String {
+    hex(&sample(output).iter().flat_map(|v| v.to_be_bytes()).collect::<Vec<u8>>())
+}
+
+/// Bits of a stored sample.
+pub fn parse_sample(text: &str) -> Result<Vec<u16>> {
+    let digits = |i: usize| text.get(4 * i..4 * i + 4).context("a sample has four digits an element");
+    (0..text.len() / 4).map(|i| Ok(u16::from_str_radix(digits(i)?, 16)?)).collect()
+}
+
+/// NaN anywhere makes it infinite.
+pub fn largest_difference(a: &[u16], b: &[u16]) -> f32 {
+    let difference = |(a, b): (&u16, &u16)| {
+        let difference = (half_value(*a) - half_value(*b)).abs();
+        if difference.is_nan() { f32::INFINITY } else { difference }
+    };
+    a.iter().zip(b).map(difference).fold(0.0, f32::max)
+}
+
+/// Value of FP16 bits.
+fn half_value(bits: u16) -> f32 {
+    let (exponent, fraction) = (i32::from(bits >> 10 & 31), f32::from(bits & 0x3ff) / 1024.0);
+    let magnitude = match exponent {
+        0 => fraction * 2f32.powi(-14),
+        31 if fraction == 0.0 => f32::INFINITY,
+        31 => f32::NAN,
+        _ => (1.0 + fraction) * 2f32.powi(exponent - 15),
+    };
+    if bits >> 15 == 1 { -magnitude } else { magnitude }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_survive_their_text_and_hold_both_ends() {
+        let output: Vec<u16> = (0..1000).collect();
+        let kept = parse_sample(&sample_hex(&output)).unwrap();
+        assert_eq!((kept.len(), kept[0], kept[SAMPLE - 1]), (SAMPLE, 0, 999));
+        assert!(parse_sample("00zz").is_err());
+    }
+
+    #[test]
+    fn only_what_is_executed_is_hashed() {
+        let ptx = "// made there\n.version 9.0\n\t.loc 1 2 3\nret;\n\t.file 1 \"/there/a.cu\"\n.section x\n";
+        assert_eq!(instructions(ptx), ".version 9.0\nret;\n");
+    }
+
+    #[test]
+    fn halves_have_their_values() {
+        let cases = [(0x3c00, 1.0), (0xc000, -2.0), (0x0001, 5.960_464_5e-8), (0x7bff, 65504.0)];
+        cases.iter().for_each(|(bits, value)| assert_eq!(half_value(*bits), *value));
+        assert_eq!(largest_difference(&[0x3c00, 0x4000], &[0x3c00, 0x4200]), 1.0);
+        assert_eq!(largest_difference(&[0x7e00], &[0x7e00]), f32::INFINITY, "NaN is no agreement");
+    }
+}

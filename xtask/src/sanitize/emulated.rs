@@ -1,0 +1,136 @@
+//! The emulator's checks under the names of compute-sanitizer's tools.
+
+use anyhow::{Context, Result};
+use kbench::job::{Event, Job, LaunchJob, Schedule, findings_file};
+use serde::Deserialize;
+
+use super::{Finding, SILENCE, Sanitized, Site, State, TOOLS};
+use crate::runner::{End, Runner};
+
+/// The largest skew between warps, and four orders that a seed replays.
+const SCHEDULES: [Schedule; 5] =
+    [Schedule::Greedy, Schedule::Seeded(1), Schedule::Seeded(2), Schedule::Seeded(3), Schedule::Seeded(4)];
+
+/// A finding as the runner writes it; the emulator's own fields.
+#[derive(Deserialize)]
+struct Written {
+    schedule: Schedule,
+    kind: String,
+    severity: String,
+    message: String,
+    sites: Vec<WrittenSite>,
+    hits: u64,
+}
+
+#[derive(Deserialize)]
+struct WrittenSite {
+    role: String,
+    /// Outermost caller first.
+    source: Vec<String>,
+}
+
+/// Runs a launch job under every schedule and deals what was found to the tools.
+pub(super) fn run(runner: &Runner, mut job: LaunchJob, schedules: &[Schedule]) -> Result<Vec<Sanitized>> {
+    job.schedules = if schedules.is_empty() { SCHEDULES.to_vec() } else { schedules.to_vec() };
+    let (variant, planned) = (job.module.variant.clone(), job.problems.len() * job.schedules.len());
+    let mut good = 0;
+    let mut failure = None;
+    let end = runner.run(&format!("emulated-{variant}"), &Job::Launch(job.clone()), SILENCE, |event| {
+        if let Event::Launched { outcome } = event {
+            good += usize::from(outcome.failure.is_none());
+            failure = failure.take().or(outcome.failure);
+        }
+    })?;
+    let lost = match end {
+        End::Done if good == job.problems.len() => None,
+        End::Done => Some(failure.unwrap_or_else(|| "a launch gave no outcome".to_owned())),
+        End::Error(why) | End::Lost(why) => Some(why),
+    };
+    let mut written: Vec<Written> = Vec::new();
+    for problem in job.problems.iter().take(good) {
+        let path = job.out_dir.join(findings_file(problem));
+        let bytes = std::fs::read(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
+        written.extend(serde_json::from_slice::<Vec<Written>>(&bytes)?);
+    }
+    Ok(TOOLS.map(|tool| row(&variant, tool, planned, &written, lost.as_deref())).to_vec())
+}
+
+fn row(variant: &str, tool: &str, planned: usize, written: &[Written], lost: Option<&str>) -> Sanitized {
+    let mut findings: Vec<Finding> = Vec::new();
+    for one in written.iter().filter(|w| tool_of(&w.kind) == tool) {
+        let site = |s: &WrittenSite| Site { role: s.role.clone(), source: s.source.iter().rev().cloned().collect() };
+        let sites: Vec<Site> = one.sites.iter().map(site).collect();
+        let head = |text: &str| text.split(" on ").next().unwrap_or_default().to_owned();
+        let what = format!("{} {}", one.severity, one.message);
+        match findings.iter_mut().find(|f| f.sites == sites && head(&f.what) == head(&what)) {
+            Some(known) => known.hits += one.hits,
+            None => {
+                let replay = Some(format!("--schedule {}", one.schedule));
+                findings.push(Finding { what, sites, hits: one.hits, replay });
+            }
+        }
+    }
+    let (state, result) = match (findings.len(), lost) {
+        (0, None) => (State::Clean, format!("clean on {planned} launches")),
+        (0, Some(why)) => (State::Found, why.to_owned()),
+        (n, _) => (State::Found, format!("{n} found")),
+    };
+    let device = "emulator".to_owned();
+    Sanitized { variant: variant.to_owned(), tool: tool.to_owned(), device, result, state, findings }
+}
+
+/// Which of compute-sanitizer's tools would look for it.
+fn tool_of(kind: &str) -> &'static str {
+    match kind {
+        "out-of-bounds" | "misaligned" | "read-only-store" | "trap" => "memcheck",
+        "uninitialised-address" | "uninitialised-branch" | "uninitialised-store" => "initcheck",
+        "barrier-misuse"
+        | "exited-before-barrier"
+        | "sync-divergence"
+        | "mbarrier-misuse"
+        | "deadlock"
+        | "no-progress"
+        | "runaway" => "synccheck",
+        // Races, bytes in flight, copies that nobody waits for.
+        _ => "racecheck",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(kind: &str) -> Written {
+        let site = |role: &str, line: &str| WrittenSite {
+            role: role.to_owned(),
+            source: vec!["ladder.cu:80".to_owned(), line.to_owned()],
+        };
+        Written {
+            schedule: Schedule::Seeded(3),
+            kind: kind.to_owned(),
+            severity: "ERROR".to_owned(),
+            message: format!("{kind} on shared+0x40"),
+            sites: vec![site("write", "a.cuh:1"), site("read", "b.cuh:2")],
+            hits: 7,
+        }
+    }
+
+    #[test]
+    fn a_finding_goes_to_one_tool_and_says_where_and_how_to_replay() {
+        let all = [written("race-read-after-write"), written("race-read-after-write")];
+        let rows = TOOLS.map(|tool| row("x", tool, 20, &all, None));
+        let found: Vec<&str> = rows.iter().filter(|r| r.state == State::Found).map(|r| r.tool.as_str()).collect();
+        assert_eq!(found, ["racecheck"]);
+        let finding = &rows[1].findings[0];
+        assert_eq!((rows[1].findings.len(), finding.hits), (1, 14));
+        assert_eq!(finding.sites[0].source, ["a.cuh:1", "ladder.cu:80"]);
+        assert_eq!(finding.replay.as_deref(), Some("--schedule seeded:3"));
+        assert_eq!(rows[0].result, "clean on 20 launches");
+    }
+
+    #[test]
+    fn a_lost_launch_is_never_clean() {
+        let rows = TOOLS.map(|tool| row("x", tool, 20, &[], Some("it was killed")));
+        assert!(rows.iter().all(|r| r.state == State::Found && r.result == "it was killed"));
+    }
+}

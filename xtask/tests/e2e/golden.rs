@@ -1,0 +1,68 @@
+//! The emulated ladder against a GPU's answers to the same PTX and inputs, `data/golden/ladder.json`, made by
+//! `cargo xtask golden`: within 2e-3 as the variants ship, and in every bit where every operation has one result.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use kbench::job::Executor;
+use xtask::golden::{Answer, Answers, Form, LIMIT, build, instructions_sha256, largest_difference, launch, launch_job};
+use xtask::golden::{parse_sample, problems, read_output, sample, sha256_of};
+use xtask::layout::Layout;
+use xtask::runner::Runner;
+use xtask::toolchain;
+
+const RECORDED: &str = include_str!("../data/golden/ladder.json");
+
+/// Compares every recorded variant in one form; `judge` says what is wrong with an output.
+fn compare(form: Form, executor: Executor, judge: impl Fn(&Answer, &str, &[u16]) -> Option<String>) {
+    let recorded: Answers = serde_json::from_str(RECORDED).expect("ladder.json");
+    let mut answers: BTreeMap<String, Vec<Answer>> = BTreeMap::new();
+    for answer in recorded.answers.into_iter().filter(|a| a.form == form) {
+        answers.entry(answer.variant.clone()).or_default().push(answer);
+    }
+    assert!(answers.len() > 10, "{} variants were recorded", answers.len());
+    let layout = Layout::find().expect("the tests run in a checkout");
+    let tools = toolchain::find_or_install(&layout.target, &|line| eprintln!("{line}")).expect("a CUDA compiler");
+    let scratch = tempfile::tempdir().unwrap();
+    let runner = Runner::locate(&layout, &scratch.path().join("logs")).expect("the runner builds");
+    let variants: Vec<_> = answers.keys().map(|name| sdpa_kernel::registry::find(name).unwrap()).collect();
+    let mut wrong = Vec::new();
+    for built in build(&layout, &tools, &variants, form).expect("every variant compiles") {
+        let variant = &built.record.variant;
+        let ptx_sha256 = instructions_sha256(&built).expect("the PTX is there");
+        let dir = scratch.path().join(variant);
+        let job = launch_job(&built, PathBuf::new(), &problems(), dir.clone(), executor);
+        launch(&runner, variant, &job).expect("every problem is solved");
+        for problem in problems() {
+            let answer =
+                answers[variant].iter().find(|a| a.problem == problem.id()).expect("every problem was recorded");
+            let output = read_output(&dir, &problem).expect("an output");
+            let fault = judge(answer, &ptx_sha256, &output);
+            wrong.extend(fault.map(|fault| format!("{variant} on {}: {fault}", problem.id())));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What differs from the recorded sample by more than allowed.
+fn far(answer: &Answer, output: &[u16]) -> Option<String> {
+    let difference = largest_difference(&sample(output), &parse_sample(&answer.sample).expect("a sample"));
+    (difference > LIMIT).then(|| format!("differs by {difference}"))
+}
+
+#[test]
+fn shipped_variants_answer_as_the_gpu_does() {
+    compare(Form::Shipped, Executor::Emulator, |answer, _, output| far(answer, output));
+}
+
+#[test]
+fn variants_without_approximations_answer_as_the_gpu_does_bit_for_bit() {
+    compare(Form::Exact, Executor::EmulatedHopper, |answer, ptx_sha256, output| {
+        if answer.ptx_sha256 == ptx_sha256 {
+            return (answer.output_sha256 != sha256_of(output)).then(|| "not bit for bit".to_owned());
+        }
+        // Its source has changed since; a machine with a GPU can record it again.
+        eprintln!("{}: other PTX than was recorded, compared within {LIMIT} only", answer.variant);
+        far(answer, output)
+    });
+}
