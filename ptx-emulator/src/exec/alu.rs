@@ -102,6 +102,12 @@ macro_rules! alu_table {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub(crate) enum AluOp { $($name),* }
 
+        #[cfg(test)]
+        impl AluOp {
+            /// The whole table.
+            pub(crate) const ALL: &[AluOp] = &[$(AluOp::$name),*];
+        }
+
         /// Executes one operation on the lanes of `mask`; those of `doubt` may or may not belong
         /// to it, because their guard is undefined.
         #[inline(always)]

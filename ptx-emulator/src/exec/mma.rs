@@ -129,9 +129,9 @@ fn decode_b(level: Level, regs: &Regs, op: &Mma, rows: &[u16], b: &mut FactorB) 
 /// Whether the row-to-row product applies: 16-bit factors of depth 16, f32 sums, fast model.
 fn is_common(context: &Context<'_>, op: &Mma) -> bool {
     op.k == 16
+        && matches!(op.halves.len(), 1 | 2)
         && !op.a_elem.is_byte()
         && (op.c_acc, op.d_acc) == (Acc::F32, Acc::F32)
-        && matches!(op.halves.len(), 1 | 2)
         && model_of(context.launch.mma_model, op).is_none()
 }
 

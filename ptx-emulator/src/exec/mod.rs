@@ -4,6 +4,8 @@
 //! schedules the warps; the other files are the families of instructions.
 
 pub(crate) mod alu;
+#[cfg(test)]
+mod alu_levels;
 mod atom;
 mod barrier;
 pub(crate) mod block;

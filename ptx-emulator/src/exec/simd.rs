@@ -46,6 +46,16 @@ impl Level {
         Level(Kind::Base)
     }
 
+    /// Every level of this machine, the portable one first.
+    #[cfg(test)]
+    pub(crate) fn all() -> Vec<Level> {
+        match Level::detect().kind() {
+            Kind::Base => vec![Level(Kind::Base)],
+            Kind::Avx2 => vec![Level(Kind::Base), Level(Kind::Avx2)],
+            Kind::Avx512 => vec![Level(Kind::Base), Level(Kind::Avx2), Level(Kind::Avx512)],
+        }
+    }
+
     /// Which version to run.
     pub(crate) fn kind(self) -> Kind {
         self.0
