@@ -208,6 +208,247 @@ const MUTANTS: &[Mutant] = &[
         "finite output",
         "NaN",
     ),
+    mutant(
+        "consumers do not wait for a full slot",
+        "ws-p1",
+        ["slots.cuh", "{ wait(shared.full[tile % kSlots], tile / kSlots); }", "{}"],
+        CHECKS,
+        "race (write then read",
+    ),
+    mutant(
+        "producers do not wait for an empty slot",
+        "ws-p2",
+        ["slots.cuh", "    if (tile >= kSlots) wait(shared.empty[tile % kSlots], tile / kSlots - 1);\n", ""],
+        CHECKS,
+        "race",
+    ),
+    mutant(
+        "the phase bit never flips",
+        "ws-p1",
+        ["slots.cuh", "wait(shared.full[tile % kSlots], tile / kSlots)", "wait(shared.full[tile % kSlots], 0)"],
+        CHECKS,
+        "race",
+    ),
+    mutant(
+        "full expects one arrival too many",
+        "ws-p1",
+        [
+            "slots.cuh",
+            "mbarrier_init(shared.full[slot], producer_threads)",
+            "mbarrier_init(shared.full[slot], producer_threads + 1)",
+        ],
+        CHECKS,
+        "no progress",
+    ),
+    mutant(
+        "empty expects the arrivals of one warp too few",
+        "ws-p2",
+        [
+            "slots.cuh",
+            "mbarrier_init(shared.empty[slot], consumer_threads)",
+            "mbarrier_init(shared.empty[slot], consumer_threads - 32)",
+        ],
+        CHECKS,
+        "race",
+    ),
+    mutant(
+        "consumers never release a slot",
+        "ws-p1",
+        ["kernel_ws.cuh", "      slots.consumer_release(first_tile + t);\n", ""],
+        CHECKS,
+        "no progress",
+    ),
+    mutant(
+        "consumers release a slot twice",
+        "ws-p1",
+        [
+            "kernel_ws.cuh",
+            "      slots.consumer_release(first_tile + t);\n",
+            "      slots.consumer_release(first_tile + t);\n      slots.consumer_release(first_tile + t);\n",
+        ],
+        CHECKS,
+        "",
+    ),
+    mutant(
+        "a slot is released before P V",
+        "ws-p2",
+        [
+            "kernel_ws.cuh",
+            "      computing.accumulate(shared.mainloop.tiles[(first_tile + t) % kStages].v);\n      slots.consumer_release(first_tile + t);\n",
+            "      slots.consumer_release(first_tile + t);\n      computing.accumulate(shared.mainloop.tiles[(first_tile + t) % kStages].v);\n",
+        ],
+        CHECKS,
+        "race",
+    ),
+    mutant(
+        "a slot is handed over before it is filled",
+        "ws-p2",
+        [
+            "kernel_ws.cuh",
+            "      loading.fill(shared.mainloop.tiles[tile % kStages], t);\n      slots.producer_commit(tile);\n",
+            "      slots.producer_commit(tile);\n      loading.fill(shared.mainloop.tiles[tile % kStages], t);\n",
+        ],
+        CHECKS,
+        "race",
+    ),
+    mutant(
+        "the next slot is handed over",
+        "ws-p1",
+        [
+            "slots.cuh",
+            "mbarrier_arrive(shared.full[tile % kSlots])",
+            "mbarrier_arrive(shared.full[(tile + 1) % kSlots])",
+        ],
+        CHECKS,
+        "",
+    ),
+    mutant(
+        "slots are used before they are made",
+        "ws-p1",
+        ["kernel_ws.cuh", "      __syncthreads();  // the slots' barriers", "      // the slots' barriers"],
+        CHECKS,
+        "",
+    ),
+    mutant(
+        "tiles are not numbered through",
+        "ws-persistent",
+        ["kernel_ws.cuh", "      first_tile += work.key_tiles;\n", ""],
+        CHECKS,
+        "",
+    ),
+    mutant(
+        "producers are counted at the consumers' barrier",
+        "ws-p1",
+        [
+            "named_barriers.cuh",
+            "ptx::bar_sync(kBarrierConsumers, Traits::kConsumerThreads)",
+            "ptx::bar_sync(kBarrierConsumers, Traits::kThreads)",
+        ],
+        CHECKS,
+        "deadlock",
+    ),
+    mutant(
+        "row groups share a barrier",
+        "ws-p1",
+        [
+            "named_barriers.cuh",
+            "ptx::bar_sync(kBarrierRowGroup + group, kWarps * 32)",
+            "ptx::bar_sync(kBarrierRowGroup, kWarps * 32)",
+        ],
+        CHECKS,
+        "",
+    ),
+    mutant(
+        "a barrier that half a warp reaches",
+        "stage2",
+        [
+            "kernel_cta.cuh",
+            "      __syncthreads();  // the half tile of t is complete",
+            "      if (threadIdx.x % 32 < 16) __syncthreads();  // the half tile of t is complete",
+        ],
+        CHECKS,
+        "",
+    ),
+    mutant(
+        "one warp leaves before the barriers",
+        "stage2",
+        ["kernel_cta.cuh", "    loading.start();\n", "    if (threadIdx.x >= 96) return;\n    loading.start();\n"],
+        CHECKS,
+        "",
+    ),
+    mutant(
+        "a shuffle that names half of its lanes",
+        "stage1",
+        [
+            "softmax.cuh",
+            "total += __shfl_xor_sync(0xffffffffu, total, distance);",
+            "total += __shfl_xor_sync(0x0000ffffu, total, distance);",
+        ],
+        CHECKS,
+        "warp-wide instruction",
+    ),
+    mutant(
+        "a copy from a crooked address",
+        "stage2",
+        [
+            "loader.cuh",
+            "this->k + tile + chunk * kChunkBytes, bytes",
+            "this->k + tile + chunk * kChunkBytes + 4, bytes",
+        ],
+        CHECKS,
+        "misaligned",
+    ),
+    mutant(
+        "P goes over scores that are still read",
+        "stage3a",
+        ["softmax.cuh", "    if constexpr (Storage::kAliased) __syncwarp();", "    //"],
+        CHECKS,
+        "race",
+    ),
+    mutant(
+        "V is loaded without transposition",
+        "stage3b",
+        [
+            "operands.cuh",
+            "ptx::ldmatrix_x4_trans(r, tile.at(key + lane % 16, d + 16 * half",
+            "ptx::ldmatrix_x4(r, tile.at(key + lane % 16, d + 16 * half",
+        ],
+        ERRORS,
+        "",
+    ),
+    mutant(
+        "K's fragments are swapped",
+        "stage3b",
+        ["operands.cuh", "b[step][i / 2][i % 2] = r[i]", "b[step][i % 2][i / 2] = r[i]"],
+        ERRORS,
+        "",
+    ),
+    mutant(
+        "the order of the contraction differs between Q and K",
+        "stage4",
+        [
+            "operands.cuh",
+            "      a[0][i] = low(r[i]);\n      a[1][i] = high(r[i]);",
+            "      a[0][i] = high(r[i]);\n      a[1][i] = low(r[i]);",
+        ],
+        ERRORS,
+        "",
+    ),
+    mutant(
+        "the exponent is cut too late",
+        "fast-exp",
+        ["exp2.cuh", "kLeast = -126.0f", "kLeast = -200.0f"],
+        ERRORS,
+        "",
+    ),
+];
+
+/// Edits that change the machine code and nothing that a caller can see, and why: no check may reject them.
+const EQUIVALENT: &[(&str, &str, [&str; 3])] = &[
+    (
+        "every tile is masked: a tile that no limit crosses has nothing to mask, so only time is lost",
+        "stage2",
+        ["softmax.cuh", "if (mask.crosses(first_key)) {", "{"],
+    ),
+    (
+        "P is scaled by another power of two: the factor cancels between O and the sum",
+        "stage2",
+        ["softmax.cuh", "kBits = 8.0f", "kBits = 6.0f"],
+    ),
+    (
+        "every copy is waited for: the next tile's too, which is earlier than it has to be",
+        "stage1",
+        ["loader.cuh", "wait_group<kStages - 1>", "wait_group<0>"],
+    ),
+    (
+        "a barrier more: it orders what is ordered already",
+        "stage2",
+        [
+            "kernel_cta.cuh",
+            "      computing.multiply_scores(shared.q, tile.k);",
+            "      __syncthreads();\n      computing.multiply_scores(shared.q, tile.k);",
+        ],
+    ),
 ];
 
 const SUITE: &str = r#"
@@ -245,16 +486,37 @@ fn code(builds: &Builds, variant: &str) -> Vec<String> {
     record.entries.iter().map(|e| e.code_sha256.clone()).collect()
 }
 
+/// Hashes of the PTX and of the machine code of a variant's entry functions.
+fn hashes(builds: &Builds, variant: &str) -> (String, Vec<String>) {
+    let record = builds.get(variant, "sm_89").expect("the mutant compiles");
+    (record.ptx_sha256.clone(), code(builds, variant))
+}
+
+#[test]
+fn equivalent_mutants_apply_and_pass() {
+    let dist = Dist::emulating();
+    for (why, variant, [file, from, to]) in EQUIVALENT {
+        let (_, healthy) = validate(&dist, variant);
+        let file = format!("sdpa-kernel/cuda/include/sdpa/{file}");
+        let text = std::fs::read_to_string(dist.path(&file)).unwrap();
+        dist.edit(&file, from, to);
+        let (ran, builds) = validate(&dist, variant);
+        dist.write(&file, &text);
+        assert_ne!(code(&builds, variant), code(&healthy, variant), "{why}: no machine code changes");
+        ran.expect(3);
+    }
+}
+
 #[test]
 fn every_mutant_applies_and_is_rejected_by_the_gate_named_for_it() {
     let dist = Dist::emulating();
     let variants: std::collections::BTreeSet<&str> = MUTANTS.iter().map(|m| m.variant).collect();
-    let healthy: std::collections::BTreeMap<&str, Vec<String>> = variants
+    let healthy: std::collections::BTreeMap<&str, (String, Vec<String>)> = variants
         .into_iter()
         .map(|variant| {
             let (ran, builds) = validate(&dist, variant);
             ran.expect(3);
-            (variant, code(&builds, variant))
+            (variant, hashes(&builds, variant))
         })
         .collect();
     let mut survivors = Vec::new();
@@ -264,8 +526,14 @@ fn every_mutant_applies_and_is_rejected_by_the_gate_named_for_it() {
         dist.edit(&file, mutant.from, mutant.to);
         let (ran, builds) = validate(&dist, mutant.variant);
         dist.write(&file, &text);
-        assert_ne!(code(&builds, mutant.variant), healthy[mutant.variant], "`{}` changes no machine code", mutant.name);
-        let rejected = !ran.lines(&[mutant.variant, mutant.gate, mutant.says, "FAIL"]).is_empty();
+        let (ptx, code) = hashes(&builds, mutant.variant);
+        let (healthy_ptx, healthy_code) = &healthy[mutant.variant];
+        assert_ne!(ptx, *healthy_ptx, "`{}` changes no PTX", mutant.name);
+        assert_ne!(code, *healthy_code, "`{}` changes no machine code", mutant.name);
+        let lines = ran.lines(&[mutant.variant, mutant.gate, mutant.says, "FAIL"]);
+        // What the emulator's checks find, they find in a line of the source.
+        let place = if mutant.gate == CHECKS { ".cuh:" } else { "" };
+        let rejected = lines.iter().any(|line| line.contains(place));
         if ran.status != 1 || !rejected {
             let fails = ran.lines(&["FAIL"]).join("\n  ");
             survivors
