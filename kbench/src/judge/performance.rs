@@ -366,7 +366,8 @@ mod tests {
         let state = |max_p50_us| {
             let mut suite = testing::suite();
             let device = "NVIDIA L4".to_owned();
-            suite.absolute = vec![crate::suite::AbsoluteLimit { device, shape: "mission".into(), max_p50_us }];
+            suite.absolute =
+                vec![crate::suite::AbsoluteLimit { device, shape: "mission".into(), max_p50_us, required: false }];
             absolute_gates(&suite, &noisy, "new").remove(0).state
         };
         assert_eq!(state(160.0), State::Pass);

@@ -65,7 +65,12 @@ mod tests {
     #[test]
     fn a_row_holds_the_limit_the_time_and_the_fastest_peer() {
         let mut suite = testing::suite();
-        let limit = |device: &str, us| AbsoluteLimit { device: device.into(), shape: "mission".into(), max_p50_us: us };
+        let limit = |device: &str, us| AbsoluteLimit {
+            device: device.into(),
+            shape: "mission".into(),
+            max_p50_us: us,
+            required: false,
+        };
         suite.absolute = vec![limit("NVIDIA L4", 85.0), limit("NVIDIA H200", 5.0)];
         let mut evidence = testing::evidence();
         for round in 0..16 {
