@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use kbench::decision::Decision;
-use kbench::evidence::Environment;
+use kbench::evidence::{Checks, Environment, Peers, Samples};
 use kbench::gate::Gate;
 use kbench::judge::Evidence;
 use kbench::suite::Suite;
@@ -93,6 +93,23 @@ impl RunDir {
         let path = self.path.join("suite.toml");
         let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
         Suite::parse(&text).with_context(|| format!("`{}`", path.display()))
+    }
+
+    /// Measured files of an interrupted run; they are written whole, so those that are there can be used. What was
+    /// deferred is tried again.
+    pub fn finished_evidence(&self) -> Result<Option<(Checks, Samples, Peers)>> {
+        let checks = self.finished_checks()?;
+        let samples = self.read_if_there("samples.json")?.filter(|s: &Samples| s.deferred.is_none());
+        let peers = self.read_if_there("peers.json")?;
+        Ok(match (checks, samples, peers) {
+            (Some(checks), Some(samples), Some(peers)) => Some((checks, samples, peers)),
+            _ => None,
+        })
+    }
+
+    /// Finished checks of an interrupted run.
+    pub fn finished_checks(&self) -> Result<Option<Checks>> {
+        Ok(self.read_if_there("check.json")?.filter(|c: &Checks| c.deferred.is_none()))
     }
 
     /// All evidence of a whole run.

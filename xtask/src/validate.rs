@@ -129,7 +129,7 @@ pub fn validate(layout: &Layout, plan: &Plan, options: &Options) -> Result<Outco
     let executor = executor(plan, &found, options.device);
     let work = Work { plan, builds: &builds, runner: &runner, found: &found, executor, scratch: scratch.path() };
     let mut evidence = Evidence { builds: run.read_json("builds.json")?, ..Evidence::default() };
-    (evidence.checks, evidence.samples, evidence.peers) = match finished_evidence(&run)? {
+    (evidence.checks, evidence.samples, evidence.peers) = match run.finished_evidence()? {
         Some(measured) => measured,
         None => measure(&work, layout, options, &run)?,
     };
@@ -210,22 +210,6 @@ fn hold_to_basis(run: &RunDir, basis: &Basis) -> Result<()> {
     }
 }
 
-/// Measured files of an interrupted run; they are written whole, so those that are there can be used. What was deferred
-/// is tried again.
-fn finished_evidence(run: &RunDir) -> Result<Option<(Checks, Samples, Peers)>> {
-    let checks = finished_checks(run)?;
-    let samples = run.read_if_there("samples.json")?.filter(|s: &Samples| s.deferred.is_none());
-    let peers = run.read_if_there("peers.json")?;
-    Ok(match (checks, samples, peers) {
-        (Some(checks), Some(samples), Some(peers)) => Some((checks, samples, peers)),
-        _ => None,
-    })
-}
-
-fn finished_checks(run: &RunDir) -> Result<Option<Checks>> {
-    Ok(run.read_if_there("check.json")?.filter(|c: &Checks| c.deferred.is_none()))
-}
-
 pub(crate) fn probe(runner: &Runner) -> Result<Found> {
     let mut found = Found { device: None, why_not: None };
     let end = runner.run("probe", &Job::Probe, PROBE_SILENCE, |event| match event {
@@ -281,7 +265,7 @@ pub(crate) struct Work<'a> {
 }
 
 fn measure(work: &Work, layout: &Layout, options: &Options, run: &RunDir) -> Result<(Checks, Samples, Peers)> {
-    let checks = match finished_checks(run)? {
+    let checks = match run.finished_checks()? {
         Some(checks) => checks,
         None => check(work)?,
     };

@@ -69,7 +69,7 @@ mod tests {
             device: device.into(),
             shape: "mission".into(),
             max_p50_us: us,
-            required: true,
+            required: false,
         };
         suite.absolute = vec![limit("NVIDIA L4", 85.0), limit("NVIDIA H200", 5.0)];
         let mut evidence = testing::evidence();

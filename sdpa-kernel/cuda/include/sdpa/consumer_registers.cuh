@@ -4,7 +4,7 @@
 // Leaves to others: operands (operands.cuh), numerics (softmax_registers.cuh), bringing K and V and their barriers.
 #pragma once
 
-#include "sdpa/epilogue_registers.cuh"
+#include "sdpa/epilogue.cuh"
 #include "sdpa/mask.cuh"
 #include "sdpa/operands.cuh"
 #include "sdpa/ptx/mma.cuh"
@@ -113,9 +113,22 @@ struct RegisterConsumer {
     }
   }
 
+  // Straight from registers: the lanes of a quad write whole 32-byte sectors between them.
   __device__ __forceinline__ void finish(typename EpiloguePart::SharedStorage&, const Params& p, const Work& work) {
-    const float sums[2] = {softmax.row_sum(0), softmax.row_sum(1)};
-    store_rows<OperandsPart>(p, work, first_row + lane_row(), o, sums);
+    const float v_scale = p.v_scale[work.head];
+    const float factors[2] = {row_factor(v_scale, softmax.row_sum(0)), row_factor(v_scale, softmax.row_sum(1))};
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      const float factor = factors[row];
+      const int row_of_head = work.first_row + first_row + lane_row() + 8 * row;
+      if (row_of_head >= p.seq_q) break;
+      __half* out = p.out + (static_cast<size_t>(work.head) * p.seq_q + row_of_head) * Traits::kHeadDim;
+#pragma unroll
+      for (int i = 0; i < kColumnBlocks; i += 2) {
+        OperandsPart::store(out + 8 * i, o[i][2 * row] * factor, o[i][2 * row + 1] * factor, o[i + 1][2 * row] * factor,
+                            o[i + 1][2 * row + 1] * factor);
+      }
+    }
   }
 
  private:

@@ -12,7 +12,8 @@
 namespace sdpa {
 
 // Rows `row` and `row + 8` of the query tile, in 16 x 8 blocks of O as in ptx/mma.cuh. The lanes of a quad write whole
-// 32-byte sectors between them.
+// 32-byte sectors between them. Each row's factor is made when its turn comes: one register less where they are scarce
+// (consumer_registers.cuh, which has its own form, fares better with both at once).
 template <class OperandsPart, int kColumnBlocks>
 __device__ __forceinline__ void store_rows(const Params& p, const Work& work, int row, const float (&o)[kColumnBlocks][4],
                                            const float (&sums)[2]) {

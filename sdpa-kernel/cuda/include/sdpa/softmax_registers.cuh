@@ -82,9 +82,9 @@ struct Softmax<kSoftmaxRegisters, Traits> : RowPairSoftmax<Traits> {
     for (int i = 0; i < kBlocks; ++i) {
 #pragma unroll
       for (int row = 0; row < 2; ++row) {
-        const float first = Base::Exponential::apply(fmaf(s[i][2 * row], this->factor, bias[row]));
-        const float second = Base::Exponential::apply(fmaf(s[i][2 * row + 1], this->factor, bias[row]));
-        const auto pair = P::round(make_float2(first, second));
+        const auto pair =
+            P::round(make_float2(Base::Exponential::apply(fmaf(s[i][2 * row], this->factor, bias[row])),
+                                 Base::Exponential::apply(fmaf(s[i][2 * row + 1], this->factor, bias[row]))));
         p[i][row] = reinterpret_cast<const uint32_t&>(pair);
         const float2 rounded = P::widen(pair);
         this->sum[row] += rounded.x + rounded.y;

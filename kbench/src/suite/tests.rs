@@ -1,0 +1,75 @@
+//! Suite files that are right, and every way to be wrong. Leaves to others: what a suite means.
+
+use super::*;
+
+const GOOD: &str = r#"
+name = "t"
+about = "a test"
+control = "stage2"
+arch = "sm_89"
+seeds = [0]
+check_shapes = ["tiny", "mission"]
+time_shapes = ["mission"]
+[[candidates]]
+variant = "ws-p1"
+[resources]
+max_registers = 120
+max_shared_kib = 64
+max_spill_bytes = 0
+[[performance]]
+shape = "mission"
+min_latency_reduction = 0.10
+"#;
+
+#[test]
+fn a_good_file_parses_and_survives_a_round_trip() {
+    let suite = Suite::parse(GOOD).unwrap();
+    assert_eq!(suite.variant_names().collect::<Vec<_>>(), ["stage2", "ws-p1"]);
+    assert_eq!(Suite::parse(&toml::to_string(&suite).unwrap()).unwrap(), suite);
+}
+
+#[test]
+fn every_wrong_file_is_refused_in_one_line_that_names_the_key() {
+    let cases = [
+        ("name = \"t\"", "name = 3", "invalid type: integer `3`"),
+        ("arch =", "archx =", "unknown field `archx`"),
+        ("max_registers = 120", "max_registers = \"many\"", "invalid type: string"),
+        ("max_registers = 120", "", "missing field `max_registers`"),
+        ("[\"tiny\"", "[\"tinny\"", "check_shapes: unknown shape `tinny`"),
+        ("[\"tiny\", \"mission\"]", "[\"tiny\"]", "`mission` is timed but not in check_shapes"),
+        ("seeds = [0]", "seeds = []", "seeds: give at least one"),
+        ("seeds = [0]", "seeds = [0, 0]", "seeds: a seed is named twice"),
+        ("variant = \"ws-p1\"", "variant = \"ws-p1\"\nunless_spills = \"ws-p9\"", "`ws-p9` is no candidate"),
+        ("variant = \"ws-p1\"", "variant = \"stage2\"", "`stage2` is named twice"),
+        ("shape = \"mission\"", "shape = \"long\"", "`long` is gated but not in time_shapes"),
+        ("= 0.10", "= 10", "is a share"),
+        ("= 0.10", "= 0.10\ncandidate = \"stage2\"", "performance.candidate: `stage2` is no candidate"),
+        ("= 0.10", "= 0.10\nagainst = \"ws-p9\"", "performance.against: `ws-p9` is no variant"),
+        ("[resources]", "[peers]\nmax_ratio = 2.0\nbaseline = \"torch/default\"\n[resources]", "peers.max_ratio"),
+        ("[[candidates]]", "[variants.x]\nbase=\"stage2\"\n[[candidates]]", "`x` is defined but neither"),
+        ("[resources]", "[timing]\nlaunches = 0\n[resources]", "--iters"),
+        (
+            "[resources]",
+            "[[profile]]\nshape = \"long\"\nmin_tensor_percent = 50.0\n[resources]",
+            "profile.shape: `long` is gated but not in check_shapes",
+        ),
+        (
+            "[resources]",
+            "[[profile]]\nshape = \"tiny\"\nmin_tensor_percent = 500.0\n[resources]",
+            "profile: limits are percentages",
+        ),
+        (
+            "[resources]",
+            "[[profile]]\nshape = \"tiny\"\nmin_tensor_percent = 50.0\ncandidate = \"x\"\n[resources]",
+            "profile.candidate: `x` is no candidate",
+        ),
+        ("[resources]", "[machine_code]\nrequire = [\"QMMA.16832\"]\n[resources]", "`QMMA.16832` is no mnemonic"),
+        ("name = ", "name ", "line 2"),
+    ];
+    for (from, to, expected) in cases {
+        assert!(GOOD.contains(from), "{from} is not in the template");
+        let error = Suite::parse(&GOOD.replacen(from, to, 1)).unwrap_err().to_string();
+        assert!(error.contains(expected), "{to}: {error}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+}
