@@ -110,9 +110,7 @@ pub fn validate(layout: &Layout, plan: &Plan, options: &Options) -> Result<Outco
     let (source, started) = (SourceState::of(layout), jiff::Timestamp::now());
     let run = open_run(layout, plan, options, &source)?;
     run.write("suite.toml", &toml::to_string(&plan.suite)?)?;
-    for file in &options.attachments {
-        run.keep_file(file)?;
-    }
+    options.attachments.iter().try_for_each(|file| run.keep_file(file))?;
     let runner = Runner::locate(layout, &run.logs())?;
     let found = probe(&runner)?;
     if let (DeviceChoice::Gpu, Some(why)) = (options.device, &found.why_not) {
