@@ -71,9 +71,9 @@ fn every_row_operation_is_the_same_at_every_level() {
     let immediates = [0u16, 1, 2, 3, 5, 0x200c, 0x2013, 0x1030, 0x403e, 0x0801];
     for (number, &op) in AluOp::ALL.iter().enumerate() {
         for (round, x) in immediates.into_iter().enumerate() {
-            // Only these two need a width that is not 0.
-            let clamps = matches!(op, AluOp::ClampIntW | AluOp::ClampIntD);
-            let x = if clamps && x < 0x100 { x | 0x2000 } else { x };
+            // These need a width that is not 0.
+            let has_width = matches!(op, AluOp::ClampIntW | AluOp::ClampIntD | AluOp::F64ToIntW | AluOp::F64ToIntD);
+            let x = if has_width && x < 0x100 { x | 0x2000 } else { x };
             let inst = Inst { op: Op::Alu(AluInst { op, d: 0, a: 1, b: 2, c: 3, x }), guard: NO_GUARD };
             let mask = [FULL, 0x00ff_f0f1][round % 2];
             let before = registers((number * 100 + round) as u64);
