@@ -389,7 +389,7 @@ fn gates(gates: &[Gate]) -> Vec<Vec<String>> {
         vec![
             g.variant.clone(),
             g.figure.clone(),
-            shortened(&g.measured, 90),
+            shortened(&g.measured, 160),
             shortened(&g.threshold, 60),
             shortened(&g.place, 60),
             g.state.to_string(),

@@ -325,7 +325,7 @@ const MUTANTS: &[Mutant] = &[
             "ptx::bar_sync(kBarrierConsumers, Traits::kThreads)",
         ],
         CHECKS,
-        "deadlock",
+        "no progress",
     ),
     mutant(
         "row groups share a barrier",
@@ -507,6 +507,9 @@ fn equivalent_mutants_apply_and_pass() {
     }
 }
 
+/// Mutants of what PTX asks and ptxas throws away for today's chips: the member mask of a shuffle.
+const SAME_MACHINE_CODE: [&str; 1] = ["a shuffle that names half of its lanes"];
+
 #[test]
 fn every_mutant_applies_and_is_rejected_by_the_gate_named_for_it() {
     let dist = Dist::emulating();
@@ -529,7 +532,9 @@ fn every_mutant_applies_and_is_rejected_by_the_gate_named_for_it() {
         let (ptx, code) = hashes(&builds, mutant.variant);
         let (healthy_ptx, healthy_code) = &healthy[mutant.variant];
         assert_ne!(ptx, *healthy_ptx, "`{}` changes no PTX", mutant.name);
-        assert_ne!(code, *healthy_code, "`{}` changes no machine code", mutant.name);
+        if (code == *healthy_code) != SAME_MACHINE_CODE.contains(&mutant.name) {
+            survivors.push(format!("{}: machine code changed: {}", mutant.name, code != *healthy_code));
+        }
         let lines = ran.lines(&[mutant.variant, mutant.gate, mutant.says, "FAIL"]);
         // What the emulator's checks find, they find in a line of the source.
         let place = if mutant.gate == CHECKS { ".cuh:" } else { "" };
