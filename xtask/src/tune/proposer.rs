@@ -73,11 +73,22 @@ impl Proposer {
             Err(RecvTimeoutError::Timeout) => {
                 Err(format!("the proposer said nothing for {} s and was stopped", self.patience.as_secs_f64()))
             }
-            Err(RecvTimeoutError::Disconnected) => Err(match self.child.try_wait() {
-                Ok(Some(status)) => format!("the proposer ended ({status})"),
-                _ => "the proposer closed its output".to_owned(),
+            Err(RecvTimeoutError::Disconnected) => Err(match self.ended() {
+                Some(status) => format!("the proposer ended ({status})"),
+                None => "the proposer closed its output".to_owned(),
             }),
         }
+    }
+
+    /// How the process ended. Its output closes a moment before its status can be had.
+    fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        (0..50).find_map(|_| {
+            let status = self.child.try_wait().ok().flatten();
+            if status.is_none() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            status
+        })
     }
 }
 
