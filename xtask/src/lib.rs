@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod environment;
 pub mod export;
 pub mod files;
+mod float64;
 pub mod golden;
 pub mod inspect;
 pub mod layout;

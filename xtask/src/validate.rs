@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use kbench::decision::{Decision, decide};
 use kbench::evidence::{
-    CheckedCase, Checks, Device, EMULATOR, Environment, Errors, GpuState, LaunchOutcome, Peers, Samples, TimingFailure,
+    CheckedCase, Checks, Device, EMULATOR, Environment, GpuState, LaunchOutcome, Peers, Samples, TimingFailure,
 };
-use kbench::job::{BenchJob, ErrorsJob, Event, Executor, Job, LaunchJob, Module};
+use kbench::job::{BenchJob, Event, Executor, Job, LaunchJob, Module};
 use kbench::judge::{Evidence, emulated_problems, judge, problems};
 use kbench::profile::Profile;
 use kbench::report::{Format, RunView, headline, html, markdown_file, render};
@@ -24,6 +24,7 @@ use crate::ceilings;
 use crate::console::Step;
 use crate::cubin::sha256_hex;
 use crate::environment::{self, SourceState};
+use crate::float64::{ErrorsByCase, errors_of};
 use crate::inspect::earlier_runs;
 use crate::layout::Layout;
 use crate::peers;
@@ -37,8 +38,6 @@ use crate::toolchain::{self, Toolchain};
 const EMULATION_SILENCE: Duration = Duration::from_secs(300);
 /// A launch, with its upload and read-back, is done long before this; a kernel that hangs is not.
 const LAUNCH_SILENCE: Duration = Duration::from_secs(60);
-/// The float64 reference of the largest shape on two slow cores.
-pub(crate) const REFERENCE_SILENCE: Duration = Duration::from_secs(300);
 /// One round of blocks, slow baselines and a peer's first load included.
 pub(crate) const BENCH_SILENCE: Duration = Duration::from_secs(120);
 /// Opening a device.
@@ -441,9 +440,6 @@ fn replays(suite: &Suite, module: &Module, problems: &[Problem]) -> BTreeMap<Str
     problems.iter().filter(|_| is_candidate).filter_map(of).collect()
 }
 
-/// Errors by subject and problem id.
-type ErrorsByCase = BTreeMap<(String, String), Errors>;
-
 /// Errors of every output that is there, and why the comparison broke off, if it did.
 fn compare_outputs(
     work: &Work,
@@ -452,30 +448,9 @@ fn compare_outputs(
     problems: &[Problem],
 ) -> Result<(ErrorsByCase, Option<String>)> {
     let step = Step::begin(name, problems.len() as u64);
-    let suite = &work.plan.suite;
-    let outputs = subjects.iter().map(|s| ((*s).to_owned(), BenchJob::output_dir(work.scratch, s)));
-    let job = ErrorsJob {
-        problems: problems.to_vec(),
-        outputs: outputs.collect(),
-        operands: work.builds.built.iter().map(|b| (b.record.variant.clone(), b.record.operands())).collect(),
-        control: work.plan.suite.control.clone(),
-        sampled: problems.iter().filter_map(|p| Some((p.id(), suite.large(&p.shape.name)?.reference_rows))).collect(),
-        bad_element: work.plan.suite.correctness.bad_element,
-    };
-    let mut errors = BTreeMap::new();
-    let end = work.runner.run(name, &Job::Errors(job), REFERENCE_SILENCE, |event| match event {
-        Event::Progress { done, total, what } => step.at(done, total, &what),
-        Event::Compared { subject, problem, errors: found } => {
-            errors.insert((subject, problem.id()), found);
-        }
-        _ => {}
-    })?;
-    step.end(&format!("{} outputs against float64", errors.len()));
-    let broke_off = match end {
-        End::Done => None,
-        End::Error(why) | End::Lost(why) => Some(why),
-    };
-    Ok((errors, broke_off))
+    let compared = errors_of(work, name, subjects, problems, |done, total, what| step.at(done, total, what))?;
+    step.end(&format!("{} outputs against float64", compared.0.len()));
+    Ok(compared)
 }
 
 /// Times everything whose outputs were verified, with peers in the same rounds.

@@ -1,21 +1,21 @@
 //! A batch of configurations on one device: gates on the builds, launches side by side, errors against float64, then
 //! rounds beside the control. What fails a gate goes no further; what comes back is evidence like a run's.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use kbench::evidence::{CheckedCase, Checks, EMULATOR, Errors, LaunchOutcome, Peers, Samples, TimingFailure};
+use kbench::evidence::{CheckedCase, Checks, EMULATOR, LaunchOutcome, Peers, Samples, TimingFailure};
 use kbench::gate::{Gate, State};
-use kbench::job::{BenchJob, ErrorsJob, Event, Executor, Job, Module};
+use kbench::job::{BenchJob, Event, Executor, Job, Module};
 use kbench::judge::{Evidence, emulated_problems, judge_builds, judge_checks, problems};
-use kbench::shape::Problem;
 use kbench::suite::Suite;
 
 use crate::build::BuildSet;
+use crate::float64::errors_of;
 use crate::plan::Plan;
 use crate::runner::{End, Runner};
-use crate::validate::{BENCH_SILENCE, Found, REFERENCE_SILENCE, Work, launch_all, verified_outputs};
+use crate::validate::{BENCH_SILENCE, Found, Work, launch_all, verified_outputs};
 
 /// Where a batch is measured.
 pub struct Station<'a> {
@@ -76,7 +76,8 @@ fn check(work: &Work, modules: &[Module]) -> Result<Checks> {
         let threads: Vec<_> = modules.iter().map(|module| scope.spawn(|| launch(module))).collect();
         threads.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a launch thread died")))).collect()
     });
-    let (mut errors, broke_off) = compare(work, modules, &problems)?;
+    let subjects: Vec<&str> = modules.iter().map(|m| m.variant.as_str()).collect();
+    let (mut errors, broke_off) = errors_of(work, "errors", &subjects, &problems, |_, _, _| {})?;
     if let Some(why) = broke_off {
         bail!("comparing with float64 broke off: {why}");
     }
@@ -92,33 +93,6 @@ fn check(work: &Work, modules: &[Module]) -> Result<Checks> {
         device => device.as_ref().map(|(device, _)| format!("gpu: {}", device.name)),
     };
     Ok(Checks { device, deferred: None, cases })
-}
-
-/// Errors by variant and problem id, and why the comparison broke off, if it did.
-type Compared = (BTreeMap<(String, String), Errors>, Option<String>);
-
-fn compare(work: &Work, modules: &[Module], problems: &[Problem]) -> Result<Compared> {
-    let suite = &work.plan.suite;
-    let of = |m: &Module| (m.variant.clone(), BenchJob::output_dir(work.scratch, &m.variant));
-    let operands = work.builds.built.iter().map(|b| (b.record.variant.clone(), b.record.operands()));
-    let job = ErrorsJob {
-        problems: problems.to_vec(),
-        outputs: modules.iter().map(of).collect(),
-        operands: operands.filter(|(_, operands)| !operands.is_row_major()).collect(),
-        control: suite.control.clone(),
-        bad_element: suite.correctness.bad_element,
-        sampled: problems.iter().filter_map(|p| Some((p.id(), suite.large(&p.shape.name)?.reference_rows))).collect(),
-    };
-    let mut errors = BTreeMap::new();
-    let end = work.runner.run("errors", &Job::Errors(job), REFERENCE_SILENCE, |event| {
-        if let Event::Compared { subject, problem, errors: found } = event {
-            errors.insert((subject, problem.id()), found);
-        }
-    })?;
-    Ok(match end {
-        End::Done => (errors, None),
-        End::Error(why) | End::Lost(why) => (errors, Some(why)),
-    })
 }
 
 /// Times the modules. A kernel that takes its process with it has failed; the others are timed again without it.
