@@ -154,17 +154,27 @@ pub enum Distribution {
     Zeros,
     /// Normal, and scores rise with the key index, so that the running maximum moves in every tile.
     MaximumLast,
+    /// V is constant, Q and K are normal: the output is that constant, whatever the probabilities are.
+    ConstantValues,
+    /// Q is zero, K and V are normal: every output row is the mean of the keys it may see.
+    ZeroQueries,
+    /// Rows of Q and K are unit vectors with a sign, which numbers them modulo 2D; V is normal. Row i of the output is the
+    /// mean of those rows of V with the number of i: one that stands in another's place shows as what it is.
+    Permutation,
 }
 
 impl Distribution {
     /// All distributions, the gated one first.
-    pub const ALL: [Distribution; 6] = [
+    pub const ALL: [Distribution; 9] = [
         Distribution::Normal,
         Distribution::Outliers,
         Distribution::Large,
         Distribution::Constant,
         Distribution::Zeros,
         Distribution::MaximumLast,
+        Distribution::ConstantValues,
+        Distribution::ZeroQueries,
+        Distribution::Permutation,
     ];
 
     /// The name used in JSON and reports.
@@ -176,7 +186,17 @@ impl Distribution {
             Distribution::Constant => "constant",
             Distribution::Zeros => "zeros",
             Distribution::MaximumLast => "maximum-last",
+            Distribution::ConstantValues => "constant-values",
+            Distribution::ZeroQueries => "zero-queries",
+            Distribution::Permutation => "permutation",
         }
+    }
+
+    /// Whether the output is a plain mean of rows of V, so that no rounding of a probability shows in it and what is left
+    /// of an error is a value in the wrong place.
+    pub fn is_exact(self) -> bool {
+        use Distribution::{Constant, ConstantValues, Permutation, ZeroQueries, Zeros};
+        matches!(self, Constant | Zeros | ConstantValues | ZeroQueries | Permutation)
     }
 }
 

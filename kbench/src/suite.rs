@@ -106,6 +106,9 @@ pub struct CorrectnessLimits {
     /// the usual limit relative to that size, and to no mean.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stress_max: Option<f64>,
+    /// Largest kernel error on inputs whose output is a plain mean of rows of V, relative to that output's magnitude: an
+    /// FP16 output keeps 2^-11 of it and a tensor core's sum 2^-13 a step, whatever the format of P is.
+    pub exact_max: f64,
     /// Largest mean end-to-end error.
     pub end_to_end_mean: f64,
     /// An element is bad when its end-to-end error exceeds this.
@@ -123,6 +126,7 @@ impl Default for CorrectnessLimits {
             kernel_max_e4m3: 0.06,
             kernel_mean: None,
             stress_max: None,
+            exact_max: 0.004,
             end_to_end_mean: 0.02,
             bad_element: 0.06,
             bad_share: 0.01,

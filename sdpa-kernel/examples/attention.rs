@@ -37,17 +37,13 @@ fn main() -> Result<()> {
     let mut operands = hopper.operands(SIZES)?;
     let mut out = stream.alloc_zeros::<u16>(q.len())?;
     let scale = 1.0 / (SIZES.head_dim as f32).sqrt();
-    hopper.quantise(tensors, &mut operands)?;
-    hopper.attend(&operands, scale, &mut out)?;
+    hopper.attend_from_originals(tensors, &mut operands, scale, &mut out)?;
 
     let found: Vec<f16> = stream.clone_dtoh(&out)?.into_iter().map(f16::from_bits).collect();
     let (max, mean) = errors(&found, &attention(&q, &k, &v, f64::from(scale)));
     println!("end-to-end error: max {max:.5}, mean {mean:.6}");
     let alone = time(&stream, || Ok(hopper.attend(&operands, scale, &mut out)?))?;
-    let whole = time(&stream, || {
-        hopper.quantise(tensors, &mut operands)?;
-        Ok(hopper.attend(&operands, scale, &mut out)?)
-    })?;
+    let whole = time(&stream, || Ok(hopper.attend_from_originals(tensors, &mut operands, scale, &mut out)?))?;
     println!("kernel {:.2} us, quantise + kernel {:.2} us", alone.as_secs_f64() * 1e6, whole.as_secs_f64() * 1e6);
     Ok(())
 }

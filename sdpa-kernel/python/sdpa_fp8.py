@@ -117,6 +117,7 @@ class LaunchConfig(ctypes.Structure):
 
 
 CLUSTER_DIMENSION = 4
+PROGRAMMATIC_STREAM_SERIALIZATION = 6
 MAX_DYNAMIC_SHARED = 8
 
 
@@ -144,11 +145,13 @@ class Driver:
         self.call("cuFuncSetAttribute", function, MAX_DYNAMIC_SHARED, shared_bytes)
         return function
 
-    def launch(self, function, grid, threads, shared, cluster, stream, params):
-        attribute = LaunchAttribute(id=CLUSTER_DIMENSION)
-        attribute.value[0], attribute.value[1], attribute.value[2] = cluster, 1, 1
-        pointer = ctypes.pointer(attribute)
-        config = LaunchConfig(*grid, threads, 1, 1, shared, stream, pointer, 1 if cluster > 1 else 0)
+    def launch(self, function, grid, threads, shared, cluster, early, stream, params):
+        """With `early` it may start as soon as the kernel ahead of it allows; it waits for that one's end by itself."""
+        attributes = (LaunchAttribute * 2)(
+            LaunchAttribute(id=PROGRAMMATIC_STREAM_SERIALIZATION, value=(int(early),)),
+            LaunchAttribute(id=CLUSTER_DIMENSION, value=(cluster, 1, 1)),
+        )
+        config = LaunchConfig(*grid, threads, 1, 1, shared, stream, attributes, 2 if cluster > 1 else 1)
         buffer = ctypes.create_string_buffer(params, len(params))
         arguments = (ctypes.c_void_p * 1)(ctypes.addressof(buffer))
         self.call("cuLaunchKernelEx", ctypes.byref(config), function, arguments, None)
@@ -181,7 +184,7 @@ class Sdpa:
     def __call__(self, q, k, v, causal=False, scale=None):
         """FP16 [B, H, S_q, D] and twice [B, H, S_kv, D] to FP16 [B, H, S_q, D]. With `causal` the last row sees every
         key; `scale` is 1/sqrt(D) unless given."""
-        return self.attend(self.quantise(q, k, v, causal), scale)
+        return self.attend(self.quantise(q, k, v, causal), scale, early=True)
 
     def quantise(self, q, k, v, causal=False):
         """The operands of `attend`: shape of the output, sizes, images, scales."""
@@ -205,10 +208,11 @@ class Sdpa:
         name = f"quantise_d{head_dim}"
         grid, threads, cluster = sizes.quantiser(self.records[name]["threads"])
         pointers = [[x.data_ptr() for x in group] for group in (sources, images)]
-        self._launch(name, grid, threads, cluster, sizes.quantise_params(*pointers, scales.data_ptr()))
+        self._launch(name, grid, threads, cluster, False, sizes.quantise_params(*pointers, scales.data_ptr()))
         return q.shape, sizes, images, scales
 
-    def attend(self, operands, scale=None):
+    def attend(self, operands, scale=None, early=False):
+        """FP16 of the shape that was quantised; `early` lets it begin under the end of the kernel ahead of it."""
         shape, sizes, images, scales = operands
         name = sizes.entry(self.sms)
         record = self.records[name]
@@ -216,13 +220,13 @@ class Sdpa:
         pointers = [x.data_ptr() for x in images]
         scale = 1.0 / math.sqrt(sizes.head_dim) if scale is None else scale
         params = sizes.attention_params(pointers, scales.data_ptr(), out.data_ptr(), scale, record["tile_q"])
-        self._launch(name, sizes.attention_grid(record["tile_q"], self.sms), record["threads"], 1, params)
+        self._launch(name, sizes.attention_grid(record["tile_q"], self.sms), record["threads"], 1, early, params)
         return out
 
-    def _launch(self, name, grid, threads, cluster, params):
+    def _launch(self, name, grid, threads, cluster, early, params):
         stream = self.torch.cuda.current_stream().cuda_stream
         shared = self.records[name]["dynamic_smem_bytes"]
-        self.driver.launch(self.functions[name], grid, threads, shared, cluster, stream, params)
+        self.driver.launch(self.functions[name], grid, threads, shared, cluster, early, stream, params)
 
 
 def suite_tensor(torch, name, batch=2, heads=8, seq=512, head_dim=64):

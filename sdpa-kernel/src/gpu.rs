@@ -110,6 +110,15 @@ pub struct Tensors<'a> {
     pub v: &'a CudaSlice<u16>,
 }
 
+/// When a kernel may start.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// When what is ahead of it in the stream has ended.
+    InOrder,
+    /// As soon as the kernel ahead of it allows (programmatic dependent launch); it waits for that one's end by itself.
+    Early,
+}
+
 impl Hopper {
     /// Loads the exported cubin for the device of `stream`, on which all work will run.
     pub fn load(stream: &Arc<CudaStream>, cubin: &[u8]) -> Result<Hopper, GpuError> {
@@ -183,12 +192,34 @@ impl Hopper {
         let params = QuantiseParams { sources, images: [q, k, v], scales, seq_q: sizes.seq_q, seq_kv: sizes.seq_kv };
         let entry = &self.entries[&format!("quantise_d{}", sizes.head_dim)];
         let geometry = sizes.quantise_geometry(entry.get("threads"));
-        self.launch(entry, &geometry, &mut params.to_bytes())
+        self.launch(entry, &geometry, Start::InOrder, &mut params.to_bytes())
     }
 
     /// O = softmax(`softmax_scale` Q Kᵀ) V into `out`, FP16 bits `[B*H, S_q, D]`. With causal sizes the last row is aligned with
     /// the last key.
     pub fn attend(&self, operands: &Operands, softmax_scale: f32, out: &mut CudaSlice<u16>) -> Result<(), GpuError> {
+        self.start_attention(operands, softmax_scale, out, Start::InOrder)
+    }
+
+    /// [`Hopper::quantise`], then [`Hopper::attend`] with its beginning under the quantiser's end.
+    pub fn attend_from_originals(
+        &self,
+        tensors: Tensors,
+        operands: &mut Operands,
+        softmax_scale: f32,
+        out: &mut CudaSlice<u16>,
+    ) -> Result<(), GpuError> {
+        self.quantise(tensors, operands)?;
+        self.start_attention(operands, softmax_scale, out, Start::Early)
+    }
+
+    fn start_attention(
+        &self,
+        operands: &Operands,
+        softmax_scale: f32,
+        out: &mut CudaSlice<u16>,
+        start: Start,
+    ) -> Result<(), GpuError> {
         let sizes = operands.sizes;
         self.check("out", out, sizes.elements(sizes.seq_q))?;
         let name = sizes.entry(self.multiprocessors).ok_or(GpuError::HeadDim(sizes.head_dim))?;
@@ -208,7 +239,7 @@ impl Hopper {
             tile_q: entry.get("tile_q"),
         };
         let geometry = sizes.attention_geometry(entry.get("tile_q"), entry.get("threads"), self.multiprocessors);
-        self.launch(entry, &geometry, &mut params.to_bytes())
+        self.launch(entry, &geometry, start, &mut params.to_bytes())
     }
 
     fn check(&self, tensor: &'static str, slice: &CudaSlice<u16>, wanted: usize) -> Result<(), GpuError> {
@@ -221,18 +252,22 @@ impl Hopper {
         }
     }
 
-    fn launch(&self, entry: &Entry, geometry: &Geometry, params: &mut [u8]) -> Result<(), GpuError> {
+    fn launch(&self, entry: &Entry, geometry: &Geometry, start: Start, params: &mut [u8]) -> Result<(), GpuError> {
+        use sys::CUlaunchAttributeID as Id;
         let stream = &self.module.stream;
         stream.context().bind_to_thread()?;
         let mut arguments = [params.as_mut_ptr().cast::<c_void>()];
         let [x, y, z] = geometry.grid;
-        let mut cluster = sys::CUlaunchAttribute {
-            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
-            pad: [0; 4],
-            value: sys::CUlaunchAttributeValue {
-                clusterDim: sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: geometry.cluster, y: 1, z: 1 },
-            },
+        let cluster = sys::CUlaunchAttributeValue {
+            clusterDim: sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: geometry.cluster, y: 1, z: 1 },
         };
+        let early =
+            sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: (start == Start::Early).into() };
+        let attribute = |id, value| sys::CUlaunchAttribute { id, pad: [0; 4], value };
+        let mut attributes = [
+            attribute(Id::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, early),
+            attribute(Id::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, cluster),
+        ];
         let config = sys::CUlaunchConfig {
             gridDimX: x,
             gridDimY: y,
@@ -242,8 +277,8 @@ impl Hopper {
             blockDimZ: 1,
             sharedMemBytes: entry.get("dynamic_smem"),
             hStream: stream.cu_stream(),
-            attrs: &mut cluster,
-            numAttrs: u32::from(geometry.cluster > 1),
+            attrs: attributes.as_mut_ptr(),
+            numAttrs: if geometry.cluster > 1 { 2 } else { 1 },
         };
         // SAFETY: the entry takes one struct of this very size by value (checked when it was loaded), copied during the
         // call; every pointer in it is that of a slice whose length was checked and whose use the stream orders.

@@ -15,7 +15,7 @@ pub const Q_BLOCK_ROWS: u32 = 64;
 /// Keys of one tile of the K and V images.
 pub const TILE_KEYS: u32 = 128;
 /// Largest magnitudes of Q, K and V after scaling.
-pub const SCALE_TARGETS: [f32; 3] = [16.0, 16.0, 448.0];
+pub const SCALE_TARGETS: [f32; 3] = [16.0, 16.0, 256.0];
 /// Scales of Q, K, V, and padding.
 pub const SCALES_PER_HEAD: usize = 4;
 
@@ -344,7 +344,7 @@ mod tests {
         for size in ["sizeof(AttentionParams) == 80", "sizeof(QuantiseParams) == 64"] {
             assert!(header.contains(size), "{size}");
         }
-        for target in ["kQueryKeyTarget = 16.0f", "kValueTarget = 448.0f"] {
+        for target in ["kQueryKeyTarget = 16.0f", "kValueTarget = 256.0f"] {
             assert!(header.contains(target), "{target}");
         }
     }

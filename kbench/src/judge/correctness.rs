@@ -229,6 +229,11 @@ fn error_gates(suite: &Suite, variant: &str, cases: &[&CheckedCase], e4m3: bool)
                 Worst::over(&stress, |e| (e.kernel_max, limit)).gate(&subject("kernel error max, other distributions"))
             }
         });
+        let exact: Vec<_> = stress.iter().copied().filter(|c| c.launch.problem.distribution.is_exact()).collect();
+        if !exact.is_empty() {
+            let relative = |e: &Errors| (e.kernel_max / e.reference_amax.max(1.0), limits.exact_max);
+            gates.push(Worst::over(&exact, relative).gate(&subject("kernel error max, relative, exact inputs")));
+        }
         if let (Some(limit), Some(_)) = (limits.kernel_mean, limits.stress_max) {
             let gate = Worst::over(&stress, |e| (e.kernel_mean, limit));
             gates.push(gate.gate(&subject("kernel error mean, other distributions")));
@@ -278,6 +283,10 @@ pub fn correctness_pattern(suite: &Suite, checks: &Checks, variant: &str) -> Str
             return words.to_owned();
         }
     }
+    if bad.iter().any(|c| c.launch.problem.distribution == Distribution::Permutation) {
+        return "most shapes, permutation inputs too: rows, keys or columns of an operand stand in each other's place"
+            .to_owned();
+    }
     "most shapes: the products, the scales or the softmax itself".to_owned()
 }
 
@@ -301,7 +310,7 @@ mod tests {
 
     #[test]
     fn the_plan_counts_seeds_and_distributions() {
-        assert_eq!(problems(&testing::suite()).len(), 3 * 2 + 5);
+        assert_eq!(problems(&testing::suite()).len(), 3 * 2 + 8);
     }
 
     #[test]
@@ -322,6 +331,19 @@ mod tests {
         for (figure, break_it) in faults {
             assert_eq!(failed(&break_case("mission", break_it)), [format!("new {figure}")]);
         }
+    }
+
+    #[test]
+    fn an_error_that_rounding_may_make_elsewhere_fails_where_the_output_is_a_plain_mean() {
+        let off_by_a_little = |hit: fn(&Problem) -> bool| {
+            let mut checks = testing::evidence().checks;
+            let cases = checks.cases.iter_mut().filter(|c| c.variant == "new" && hit(&c.launch.problem));
+            cases.for_each(|c| c.errors.as_mut().unwrap().kernel_max = 0.009);
+            failed(&checks)
+        };
+        assert_eq!(off_by_a_little(|p| !p.distribution.is_exact()), [""; 0]);
+        let found = off_by_a_little(|p| p.distribution == Distribution::Permutation);
+        assert_eq!(found, ["new kernel error max, relative, exact inputs"]);
     }
 
     #[test]
@@ -387,7 +409,7 @@ mod tests {
     fn a_large_shape_is_checked_with_the_first_seed_alone() {
         let mut suite = testing::suite();
         suite.large = Some(crate::suite::LargeShapes { shapes: vec!["wide".into()], reference_rows: 64, rounds: 8 });
-        assert_eq!(problems(&suite).len(), 2 * 2 + 1 + 5);
+        assert_eq!(problems(&suite).len(), 2 * 2 + 1 + 8);
         assert_eq!((suite.rounds_on("wide"), suite.rounds_on("mission")), (8, 16));
     }
 
