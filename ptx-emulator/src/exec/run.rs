@@ -59,13 +59,13 @@ pub fn run(kernel: &Kernel, memory: &Memory, launch: &Launch) -> Result<Outcome,
         some => some,
     };
     let threads = threads.min(blocks.len()).max(1);
-    if threads == 1 {
-        worker(&context, &blocks, &work);
-    } else {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-        let pool = pool.map_err(|error| EmuError::Threads(error.to_string()))?;
-        pool.broadcast(|_| worker(&context, &blocks, &work));
-    }
+    let work_on = || worker(&context, &blocks, &work);
+    std::thread::scope(|scope| {
+        let more = (1..threads).map(|_| std::thread::Builder::new().spawn_scoped(scope, work_on));
+        let started = more.collect::<Result<Vec<_>, _>>();
+        work_on();
+        started.map(drop).map_err(|error| EmuError::Threads(error.to_string()))
+    })?;
     let mut work = work.into_inner().unwrap_or_else(PoisonError::into_inner);
     if work.exhausted {
         return Err(EmuError::ClockExhausted { kernel: kernel.name().to_owned() });
