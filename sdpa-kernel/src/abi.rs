@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::registry::Operands;
 
+/// CTAs per SM that a persistent kernel of the ladder launches and counts on, `kCtasPerSm` of `scheduler.cuh`.
+pub const PERSISTENT_CTAS_PER_SM: u32 = 4;
+
 /// Parameters of every entry function, passed by value. Pointers are device addresses.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -167,6 +170,12 @@ mod tests {
         let mut words = [0u32; CONFIG_BYTES / 4];
         words[..18].copy_from_slice(&[CONFIG_MAGIC, 1, 96, 64, 32, 33, 128, 4096, 1, 2, 1, 0, 0, 0, 0, 0, 0, 8]);
         words.iter().flat_map(|w| w.to_le_bytes()).collect()
+    }
+
+    #[test]
+    fn the_emulator_samples_as_many_ctas_as_the_scheduler_counts_on() {
+        let header = include_str!("../cuda/include/sdpa/scheduler.cuh");
+        assert!(header.contains(&format!("kCtasPerSm = {PERSISTENT_CTAS_PER_SM};")));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use ptx_emulator::{
     BlockFilter, Buffer, Checks, Finding, Launch, Limits, Memory, MmaModel, Module, Schedule, Severity, Site,
     run as execute,
 };
-use sdpa_kernel::abi::Params;
+use sdpa_kernel::abi::{PERSISTENT_CTAS_PER_SM, Params};
 use serde::Serialize;
 
 use crate::events::{emit, progress};
@@ -27,8 +27,6 @@ const SCHEDULE_SEED: u64 = 1;
 const SCHEDULER_ONE_TILE: u32 = 0;
 /// The value with which as many CTAs as the chip is meant to hold share all tiles.
 const SCHEDULER_PERSISTENT: u32 = 1;
-/// CTAs per SM that a persistent kernel counts on, `kCtasPerSm` of `scheduler.cuh`.
-const CTAS_PER_SM: u32 = 4;
 /// Query tiles of each CTA in the sample of a persistent kernel: it must take one after another.
 const TILES_PER_CTA: u32 = 2;
 
@@ -212,8 +210,8 @@ fn sample_of(scheduler: Option<u32>, grid: [u32; 2], limit: u32) -> Option<Sampl
             Some(Sample { blocks: picked.into_iter().map(block).collect(), tiles, of: total, sm_count: 1 })
         }
         SCHEDULER_PERSISTENT => {
-            let sm_count = (total / (TILES_PER_CTA * CTAS_PER_SM)).max(1);
-            let ctas = (sm_count * CTAS_PER_SM).min(total);
+            let sm_count = (total / (TILES_PER_CTA * PERSISTENT_CTAS_PER_SM)).max(1);
+            let ctas = (sm_count * PERSISTENT_CTAS_PER_SM).min(total);
             // CTA c takes tiles c, c + ctas, ... in an order that begins with the last tile of every head.
             let owner = |flat: u32| ((width - 1 - flat % width) * heads + flat / width) % ctas;
             let picked: BTreeSet<u32> = spread(total, limit / TILES_PER_CTA).into_iter().map(owner).collect();
@@ -301,7 +299,7 @@ mod tests {
             assert!(unique.contains(&[0, 0]) && unique.contains(&[grid[0] - 1, grid[1] - 1]), "{grid:?}");
             assert!(sample.tiles.iter().all(|[tile, head]| *tile < grid[0] && *head < grid[1]));
             assert!(sample.tiles.len() >= 2 * sample.blocks.len(), "{grid:?}");
-            assert!(sample.of <= grid[0] * grid[1] && sample.sm_count * CTAS_PER_SM == sample.of);
+            assert!(sample.of <= grid[0] * grid[1] && sample.sm_count * PERSISTENT_CTAS_PER_SM == sample.of);
         }
         let sample = sample_of(Some(1), [32, 16], 32).unwrap();
         assert_eq!((sample.of, sample.sm_count, sample.tiles.len()), (256, 64, 2 * sample.blocks.len()));

@@ -122,7 +122,7 @@ fn draw(problem: &Problem, tensor: &str, key: [u8; 32], head: u64, size: usize) 
 /// Element of row `row`: +-32 where the column is the row modulo D, the sign by the row modulo 2D. With 1/sqrt(D) the
 /// product of two equal rows is 90 or more above that of any others, and e^-90 is nothing to any sum.
 fn signed_unit(row: usize, column: usize, head_dim: usize) -> f64 {
-    let sign = if row / head_dim % 2 == 0 { 1.0 } else { -1.0 };
+    let sign = if (row / head_dim).is_multiple_of(2) { 1.0 } else { -1.0 };
     if row % head_dim == column { 32.0 * sign } else { 0.0 }
 }
 
@@ -212,7 +212,7 @@ mod tests {
         let (q, k) = (inputs.q.exact(), inputs.k.exact());
         for (row, key) in [(0, 0), (44, 44), (44, 172), (44, 108), (3, 67), (3, 131), (9, 10)] {
             let dot: f64 = (0..64).map(|d| q[row * 64 + d] * k[key * 64 + d]).sum();
-            let wanted = if (key - row) % 128 == 0 {
+            let wanted = if (key - row) & 127 == 0 {
                 1024.0
             } else if (key - row) % 64 == 0 {
                 -1024.0
