@@ -144,7 +144,12 @@ impl Clocks {
 
     /// Time passes without ordering anything: a converging instruction.
     pub(crate) fn tick(&mut self, warp: usize) {
-        self.now[warp] = (self.now[warp] + 1).min(MAX_CLOCK);
+        self.advance(warp, 1);
+    }
+
+    /// As `ticks` times [`Clocks::tick`].
+    pub(crate) fn advance(&mut self, warp: usize, ticks: u32) {
+        self.now[warp] = self.now[warp].saturating_add(ticks).min(MAX_CLOCK);
     }
 
     /// All lanes of the warp are ordered with each other.

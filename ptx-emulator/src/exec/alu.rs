@@ -524,24 +524,47 @@ pub(crate) struct RunCount {
     pub(crate) lanes: u64,
 }
 
-/// Executes row operations from `pc` until another kind of instruction or `stop`, and returns
-/// the new pc.
+/// What became of an instruction that is not a row operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Other {
+    /// Nothing was done; the run ends before it.
+    Refused,
+    Done,
+    /// Done, and the run ends behind it.
+    Last,
+}
+
+/// Executes row operations from `pc`, and what `other` does not refuse of the rest, until `stop`; returns the new pc.
 #[inline(always)]
-fn run_rows<const CHECK: bool>(
+pub(super) fn run_rows<const CHECK: bool>(
     regs: &mut Regs,
     insts: &[Inst],
     pc: usize,
     stop: usize,
     active: u32,
+    mut other: impl FnMut(&mut Regs, &Op, u32) -> Other,
 ) -> (usize, RunCount) {
     let mut at = pc;
-    let mut count = RunCount::default();
-    while at < stop {
-        let Some(Inst { op: Op::Alu(alu), guard }) = insts.get(at) else {
-            break;
-        };
+    let mut lanes = 0;
+    while at < stop
+        && let Some(Inst { op, guard }) = insts.get(at)
+    {
         let mask = if *guard == NO_GUARD { active } else { active & guard_bits(regs, *guard) };
-        count.lanes += u64::from(mask.count_ones());
+        let Op::Alu(alu) = op else {
+            match other(regs, op, mask) {
+                Other::Refused => break,
+                Other::Done => {}
+                Other::Last => {
+                    lanes += u64::from(mask.count_ones());
+                    at += 1;
+                    break;
+                }
+            }
+            lanes += u64::from(mask.count_ones());
+            at += 1;
+            continue;
+        };
+        lanes += u64::from(mask.count_ones());
         if CHECK {
             let doubt = if *guard == NO_GUARD { 0 } else { active & regs.tp[usize::from(*guard >> 1)] };
             let chosen = chosen_taint(regs, alu);
@@ -554,8 +577,7 @@ fn run_rows<const CHECK: bool>(
         }
         at += 1;
     }
-    count.insts = (at - pc) as u64;
-    (at, count)
+    (at, RunCount { insts: (at - pc) as u64, lanes })
 }
 
 /// Lanes whose guard holds.
@@ -568,12 +590,24 @@ pub(crate) fn guard_bits(regs: &Regs, guard: u16) -> u32 {
     if guard & 1 == 1 { !bits } else { bits }
 }
 
-super::simd::dispatch! {
-    /// [`run_rows`] in the version for `level`; `check` also moves taint.
-    pub(crate) fn run_checked(regs: &mut Regs, insts: &[Inst], pc: usize, stop: usize, active: u32) -> (usize, RunCount) = run_rows::<true>;
+#[inline(always)]
+fn only_rows<const CHECK: bool>(
+    regs: &mut Regs,
+    insts: &[Inst],
+    pc: usize,
+    stop: usize,
+    active: u32,
+) -> (usize, RunCount) {
+    run_rows::<CHECK>(regs, insts, pc, stop, active, |_, _, _| Other::Refused)
 }
 
 super::simd::dispatch! {
-    /// [`run_rows`] without taint.
-    pub(crate) fn run_plain(regs: &mut Regs, insts: &[Inst], pc: usize, stop: usize, active: u32) -> (usize, RunCount) = run_rows::<false>;
+    /// Row operations with taint, up to another kind of instruction.
+    pub(crate) fn run_checked(regs: &mut Regs, insts: &[Inst], pc: usize, stop: usize, active: u32) -> (usize, RunCount) = only_rows::<true>;
+}
+
+#[cfg(test)]
+super::simd::dispatch! {
+    /// Row operations without taint, up to another kind of instruction.
+    pub(crate) fn run_plain(regs: &mut Regs, insts: &[Inst], pc: usize, stop: usize, active: u32) -> (usize, RunCount) = only_rows::<false>;
 }

@@ -9,8 +9,9 @@ use super::warp::Warp;
 use crate::launch::MmaModel;
 use crate::num::small::{bf16_to_f32, f16_to_f32, f32_to_f16};
 use crate::program::{Acc, Elem, Mma, MmaHalf};
+use crate::tensor::half16::{self, Operands};
+use crate::tensor::layout;
 use crate::tensor::sum::{self, Aligned, FactorA, FactorB, K, M, N, Tile};
-use crate::tensor::{half16, layout};
 
 /// A row of 32-bit register values.
 type Lanes = [u32; LANES];
@@ -48,7 +49,7 @@ impl Block {
             for half in &op.halves {
                 integer_product(&mut warp.regs, op, half, active);
             }
-        } else if is_common(context, op) {
+        } else if is_common(context.launch.mma_model, op) {
             common_product(context.level, &mut warp.regs, op, active);
         } else {
             let mut a: FactorA = [[0.0; K]; M];
@@ -127,34 +128,43 @@ fn decode_b(level: Level, regs: &Regs, op: &Mma, rows: &[u16], b: &mut FactorB) 
 }
 
 /// Whether the row-to-row product applies: 16-bit factors of depth 16, f32 sums, fast model.
-fn is_common(context: &Context<'_>, op: &Mma) -> bool {
+fn is_common(model: MmaModel, op: &Mma) -> bool {
     op.k == 16
         && matches!(op.halves.len(), 1 | 2)
         && !op.a_elem.is_byte()
         && (op.c_acc, op.d_acc) == (Acc::F32, Acc::F32)
-        && model_of(context.launch.mma_model, op).is_none()
+        && model_of(model, op).is_none()
+}
+
+/// The common product of all lanes, without taint; false, and nothing done, for another.
+pub(super) fn plain(level: Level, model: MmaModel, regs: &mut Regs, op: &Mma) -> bool {
+    let common = is_common(model, op);
+    if common {
+        common_product(level, regs, op, FULL);
+    }
+    common
 }
 
 fn common_product(level: Level, regs: &mut Regs, op: &Mma, active: u32) {
-    let brain = op.a_elem == Elem::Bf16;
-    let a = [0, 1, 2, 3].map(|i| w(regs, op.a[i]));
-    let b = |half: &MmaHalf| [0, 1].map(|i| w(regs, half.b[i]));
-    let c = |half: &MmaHalf| [0, 1, 2, 3].map(|i| w(regs, half.c[i]));
-    // Every source is read before a result is written: registers may be both.
-    if let [left, right] = op.halves.as_slice() {
-        let out = half16::product_pair(level, a, [b(left), b(right)], brain, [c(left), c(right)]);
-        write_sums(regs, left, &out[0], active);
-        write_sums(regs, right, &out[1], active);
-    } else if let [half] = op.halves.as_slice() {
-        let [out] = half16::product(level, a, [b(half)], brain, [c(half)]);
-        write_sums(regs, half, &out, active);
+    match op.halves.as_slice() {
+        [half] => half16::product(level, regs, &operands(op, [half]), active),
+        [left, right] => half16::product_pair(level, regs, &operands(op, [left, right]), active),
+        _ => {}
     }
 }
 
-fn write_sums(regs: &mut Regs, half: &MmaHalf, sums: &[Lanes; 4], active: u32) {
-    for (&row, values) in half.d.iter().zip(sums) {
-        regs.set_w(row, values, active);
+fn operands<const HALVES: usize>(op: &Mma, halves: [&MmaHalf; HALVES]) -> Operands<HALVES> {
+    Operands {
+        a: four(&op.a),
+        b: halves.map(|half| [half.b[0], half.b[1]]),
+        c: halves.map(|half| four(&half.c)),
+        d: halves.map(|half| four(&half.d)),
+        brain: op.a_elem == Elem::Bf16,
     }
+}
+
+fn four(rows: &[u16]) -> [u16; 4] {
+    [rows[0], rows[1], rows[2], rows[3]]
 }
 
 /// The aligned model for an instruction, or none for the fast chain.

@@ -23,6 +23,9 @@ mod shared;
 mod shared_access;
 pub(crate) mod simd;
 mod step;
+mod straight;
 mod target;
 pub(crate) mod warp;
 mod wmma;
+#[cfg(target_arch = "x86_64")]
+mod words_avx512;

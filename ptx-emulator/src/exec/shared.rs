@@ -37,14 +37,23 @@ impl Shared {
         }
     }
 
+    /// Start and end of the variable that `offset` lies in or behind.
+    #[inline(always)]
+    pub(crate) fn range(&self, offset: u32) -> Option<(u32, u32)> {
+        let after = self.ranges.partition_point(|r| r.0 <= offset);
+        after.checked_sub(1).map(|at| self.ranges[at])
+    }
+
     /// Whether the bytes lie inside one variable.
     #[inline(always)]
     pub(crate) fn covers(&self, offset: u32, size: u32) -> bool {
-        let after = self.ranges.partition_point(|r| r.0 <= offset);
-        after > 0 && {
-            let (start, end) = self.ranges[after - 1];
-            offset >= start && u64::from(offset) + u64::from(size) <= u64::from(end)
-        }
+        self.range(offset).is_some_and(|(_, end)| u64::from(offset) + u64::from(size) <= u64::from(end))
+    }
+
+    /// Whether accesses leave no trace but the bytes: nothing is checked but bounds and alignment.
+    #[inline(always)]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.defined.is_empty() && self.shadow.is_none()
     }
 
     /// Reads 1, 2, 4 or 8 checked bytes.

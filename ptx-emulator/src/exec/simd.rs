@@ -62,9 +62,15 @@ impl Level {
     }
 }
 
-/// Defines a function that runs an `#[inline(always)]` body compiled for the chosen [`Level`].
+/// Defines a function that runs an `#[inline(always)]` body compiled for the chosen [`Level`]. With
+/// `avx512: other`, the function `other` takes its place there; it needs no feature that is not named below.
 macro_rules! dispatch {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:expr;) => {
+        $crate::exec::simd::dispatch! {
+            $(#[$meta])* $vis fn $name($($arg: $ty),*) $(-> $ret)? = $body, avx512: $body;
+        }
+    };
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:expr, avx512: $wide:expr;) => {
         $(#[$meta])*
         #[inline]
         $vis fn $name(level: Level, $($arg: $ty),*) $(-> $ret)? {
@@ -73,7 +79,7 @@ macro_rules! dispatch {
                 #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt,f16c")]
                 fn avx2($($arg: $ty),*) $(-> $ret)? { $body($($arg),*) }
                 #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt,f16c,avx512f,avx512bw,avx512dq,avx512cd,avx512vl")]
-                fn avx512($($arg: $ty),*) $(-> $ret)? { $body($($arg),*) }
+                fn avx512($($arg: $ty),*) $(-> $ret)? { $wide($($arg),*) }
                 match level.kind() {
                     // SAFETY: a `Level` of this kind exists only after the processor
                     // reported every feature named above.

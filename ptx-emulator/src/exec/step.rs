@@ -1,6 +1,6 @@
 //! Runs a warp: picks fragments, executes instructions, handles branches and exits.
 
-use super::alu::{guard_bits, run_checked, run_plain};
+use super::alu::{guard_bits, run_checked};
 use super::block::{Block, Context, Turn};
 use super::regs::{each_lane, w};
 use super::warp::{Fragment, State, Warp};
@@ -72,16 +72,19 @@ impl Block {
         let (mut pc, mask) = (fragment.pc, fragment.mask);
         let stop = warp.next_meeting(current, pc);
         loop {
-            let run = if checked { run_checked } else { run_plain };
             let start = self.profile.start();
-            let (next, count) = run(context.level, &mut warp.regs, insts, pc, stop, mask);
+            let (next, count) = if checked {
+                run_checked(context.level, &mut warp.regs, insts, pc, stop, mask)
+            } else {
+                self.run_straight(context, warp, pc, stop, mask, left)
+            };
             self.profile.rows(start, count.insts);
             self.instructions += count.insts;
             self.lane_instructions += count.lanes;
             warp.executed += count.insts;
             pc = next;
             warp.fragments[current].pc = pc;
-            if pc == stop {
+            if pc == stop || *left == 0 {
                 return Flow::Moved;
             }
             let Some(inst) = insts.get(pc) else {

@@ -3,17 +3,22 @@
 //! A fragment is moved as 16 lines of 16 elements (rows of a row-major matrix, columns of a
 //! column-major one); tables say which element goes to which register half.
 
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use super::block::{Block, Context};
 use super::regs::{FULL, LANES, Regs, each_lane, lane_word, w};
 use super::shared::Shared;
+use super::simd::{Level, dispatch};
 use super::step::Flow;
 use super::target::{Target, Use};
 use super::warp::Warp;
 use crate::program::{Class, Frag, Space, WmmaMove};
 use crate::report::Kind;
-use crate::tensor::{fragment, layout};
+use crate::tensor::fragment::{self, Form};
+#[cfg(target_arch = "x86_64")]
+use crate::tensor::fragment_avx512;
+use crate::tensor::layout;
 
 /// The 256 elements of a fragment, line by line.
 type Elements = [u32; 256];
@@ -82,7 +87,7 @@ impl Block {
         }
         let bytes = if op.frag == Frag::AccF32 { 4 } else { 2 };
         let stride = op.stride.map_or(16, |row| lane_word(&warp.regs, row, active));
-        if active == FULL && self.wmma_whole(context, warp, pc, op, stride, bytes) {
+        if active == FULL && self.wmma_whole(context, warp, pc, op) {
             return Flow::Next;
         }
         let at = Self::addresses(warp, &op.addr);
@@ -128,36 +133,17 @@ impl Block {
 
     /// Moves a fragment of shared memory at once when nothing about it needs a report; otherwise
     /// does nothing and returns false.
-    fn wmma_whole(
-        &mut self,
-        context: &Context<'_>,
-        warp: &mut Warp,
-        pc: usize,
-        op: &WmmaMove,
-        stride: u32,
-        bytes: u32,
-    ) -> bool {
-        let Some(form) = fragment::form(op.frag, op.column_major) else { return false };
+    fn wmma_whole(&mut self, context: &Context<'_>, warp: &mut Warp, pc: usize, op: &WmmaMove) -> bool {
         let tracked = context.launch.checks.uninitialised;
-        let (first, taint) = match op.addr.base.class {
-            Class::D => (uniform(&warp.regs.d[usize::from(op.addr.base.row)].0), &warp.regs.td),
-            _ => (uniform(w(&warp.regs, op.addr.base.row)).map(u64::from), &warp.regs.tw),
+        let Some(place) = placed(&warp.regs, &self.shared, op) else { return false };
+        let taint = match op.addr.base.class {
+            Class::D => warp.regs.td[usize::from(op.addr.base.row)],
+            _ => warp.regs.tw[usize::from(op.addr.base.row)],
         };
-        let Some(Ok(first)) = first.map(|a| u32::try_from(a.wrapping_add(op.addr.offset as u64))) else { return false };
-        let pitch = u64::from(stride) * u64::from(bytes);
-        let span = 15 * pitch + 16 * u64::from(bytes);
-        let well_formed = op.addr.space == Space::Shared
-            && op.stride.is_none_or(|row| uniform(w(&warp.regs, row)).is_some())
-            && first.is_multiple_of(32)
-            && pitch.is_multiple_of(16)
-            && u32::try_from(span).is_ok_and(|span| self.shared.covers(first, span))
-            && !(tracked && taint[usize::from(op.addr.base.row)] != 0);
-        // Lines that overlap are written one after the other.
-        if !well_formed || op.store && pitch < 16 * u64::from(bytes) {
+        if tracked && taint != 0 {
             return false;
         }
-        let distinct = distinct(op);
-        let pitch = pitch as u32;
+        let Place { form, first, pitch, bytes, .. } = place;
         if tracked && op.store && op.regs.iter().any(|&r| warp.regs.tw[usize::from(r)] != 0) {
             return false;
         }
@@ -168,20 +154,19 @@ impl Block {
         let usage = Use { pc, bytes: 16 * bytes, align: 16, write: op.store, strong: false, collective: true };
         let lines = std::array::from_fn(|i| first + (i as u32 % 16) * pitch);
         self.shadow_offsets(context, warp, &lines, 0xffff, usage, 0);
-        let range = first as usize..first as usize + span as usize;
+        let range = place.range();
         if op.store {
-            let rows = std::array::from_fn(|i| w(&warp.regs, op.regs[i % distinct]));
-            fragment::store(context.level, &rows, form, pitch as usize, &mut self.shared.bytes[range]);
+            fragment::store(context.level, &warp.regs, &op.regs, form, pitch as usize, &mut self.shared.bytes[range]);
             for line in &lines[..16] {
                 self.shared.define(*line, 16 * bytes, true);
             }
             return true;
         }
-        let mut rows = [[0; LANES]; 8];
-        fragment::load(context.level, &self.shared.bytes[range], pitch as usize, form, &mut rows);
-        for (i, &reg) in op.regs.iter().enumerate() {
-            warp.regs.set_w(reg, &rows[i % distinct], FULL);
-            warp.regs.taint_w(reg, 0, FULL);
+        fragment::load(context.level, &mut warp.regs, &op.regs, &self.shared.bytes[range], pitch as usize, form);
+        if tracked {
+            for &reg in &op.regs {
+                warp.regs.taint_w(reg, 0, FULL);
+            }
         }
         true
     }
@@ -249,8 +234,89 @@ fn global_line(
     }
 }
 
-/// The value of all lanes, if it is one.
+/// A fragment in shared memory that can be moved at once.
+#[derive(Clone, Copy)]
+struct Place {
+    form: Form,
+    /// Offset of the first line.
+    first: u32,
+    /// Bytes from one line to the next.
+    pitch: u32,
+    /// Bytes of an element.
+    bytes: u32,
+}
+
+impl Place {
+    /// From the first line to the end of the last.
+    #[inline(always)]
+    fn range(self) -> Range<usize> {
+        let first = self.first as usize;
+        first..first + 15 * self.pitch as usize + 16 * self.bytes as usize
+    }
+}
+
+/// Where a move by all lanes finds its fragment, if nothing about that needs a report.
+#[inline(always)]
+fn placed(regs: &Regs, shared: &Shared, op: &WmmaMove) -> Option<Place> {
+    let form = fragment::form(op.frag, op.column_major)?;
+    let bytes = if op.frag == Frag::AccF32 { 4 } else { 2 };
+    let base = match op.addr.base.class {
+        Class::D => uniform(&regs.d[usize::from(op.addr.base.row)].0)?.wrapping_add(op.addr.offset as u64),
+        _ => u64::from(uniform(w(regs, op.addr.base.row))?).wrapping_add(op.addr.offset as u64),
+    };
+    let first = u32::try_from(base).ok()?;
+    let stride = match op.stride {
+        Some(row) => uniform(w(regs, row))?,
+        None => 16,
+    };
+    let pitch = u64::from(stride) * u64::from(bytes);
+    let span = 15 * pitch + 16 * u64::from(bytes);
+    let well_formed = op.addr.space == Space::Shared
+        && first.is_multiple_of(32)
+        && pitch.is_multiple_of(16)
+        && u32::try_from(span).is_ok_and(|span| shared.covers(first, span))
+        // Lines that overlap are written one after the other.
+        && !(op.store && pitch < 16 * u64::from(bytes));
+    well_formed.then_some(Place { form, first, pitch: pitch as u32, bytes })
+}
+
+#[inline(always)]
+fn move_registers(regs: &mut Regs, shared: &mut Shared, op: &WmmaMove) -> bool {
+    let Some(place) = placed(regs, shared, op) else { return false };
+    let memory = &mut shared.bytes[place.range()];
+    if op.store {
+        fragment::store_registers(regs, &op.regs, place.form, place.pitch as usize, memory);
+    } else {
+        fragment::load_registers(regs, &op.regs, memory, place.pitch as usize, place.form);
+    }
+    true
+}
+
+#[cfg(target_arch = "x86_64")]
 #[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn move_avx512(regs: &mut Regs, shared: &mut Shared, op: &WmmaMove) -> bool {
+    let Some(place) = placed(regs, shared, op) else { return false };
+    let memory = &mut shared.bytes[place.range()];
+    if op.store {
+        fragment_avx512::store(regs, &op.regs, place.form, place.pitch as usize, memory);
+    } else {
+        fragment_avx512::load(regs, &op.regs, memory, place.pitch as usize, place.form);
+    }
+    true
+}
+
+dispatch! {
+    fn move_whole(regs: &mut Regs, shared: &mut Shared, op: &WmmaMove) -> bool = move_registers, avx512: move_avx512;
+}
+
+/// A move by all lanes that leaves no trace but the values; false, and nothing done, for another.
+pub(super) fn plain(level: Level, regs: &mut Regs, shared: &mut Shared, op: &WmmaMove) -> bool {
+    shared.is_plain() && move_whole(level, regs, shared, op)
+}
+
+/// The value of all lanes, if it is one.
+#[inline(always)]
 fn uniform<T: Copy + PartialEq>(row: &[T; LANES]) -> Option<T> {
     row.iter().fold(true, |same, value| same & (*value == row[0])).then_some(row[0])
 }
@@ -329,6 +395,7 @@ fn collect(regs: &Regs, op: &WmmaMove, elements: &mut Elements, undefined: &mut 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exec::regs::Row;
     use crate::exec::simd::Level;
 
     #[test]
@@ -348,17 +415,19 @@ mod tests {
                     memory[at..at + bytes].iter().rev().fold(0u32, |v, &b| v << 8 | u32::from(b))
                 };
                 let map = &MAPS[frag as usize][usize::from(column_major)];
-                for level in [Level::base(), Level::detect()] {
-                    let mut rows = [[0; LANES]; 8];
-                    fragment::load(level, &memory, pitch, form, &mut rows);
-                    for (row, lanes) in rows.iter().zip(map).take(registers) {
+                for level in Level::all() {
+                    let rows = vec![Row([0; LANES]); 8];
+                    let mut regs = Regs { w: rows, d: vec![], p: vec![], tw: vec![], td: vec![], tp: vec![] };
+                    let numbers = [0, 1, 2, 3, 4, 5, 6, 7];
+                    fragment::load(level, &mut regs, &numbers, &memory, pitch, form);
+                    for (Row(row), lanes) in regs.w.iter().zip(map).take(registers) {
                         for (value, [low, high]) in row.iter().zip(lanes) {
                             let upper = if bytes == 4 { 0 } else { element(*high) << 16 };
                             assert_eq!(*value, element(*low) | upper, "{frag:?} {form:?}");
                         }
                     }
                     let mut written = vec![0; memory.len()];
-                    fragment::store(level, &rows.each_ref(), form, pitch, &mut written);
+                    fragment::store(level, &regs, &numbers, form, pitch, &mut written);
                     for (i, (now, before)) in written.iter().zip(&memory).enumerate() {
                         let padding = i % pitch >= 16 * bytes;
                         assert_eq!(*now, if padding { 0 } else { *before }, "{frag:?} {form:?}");

@@ -4,7 +4,7 @@
 //! What is left to the table in `exec::wmma`: fragments with undefined parts, and column-major
 //! f32 accumulators.
 
-use crate::exec::regs::LANES;
+use crate::exec::regs::{FULL, LANES, Regs, w};
 use crate::exec::simd::Level;
 use crate::program::Frag;
 
@@ -38,7 +38,7 @@ pub(crate) fn form(frag: Frag, column_major: bool) -> Option<Form> {
 /// Line block (of eight) and element block (of eight) that register `reg` of a 16-bit fragment
 /// lies in.
 #[inline(always)]
-fn blocks(reg: usize, lines_first: bool) -> (usize, usize) {
+pub(super) fn blocks(reg: usize, lines_first: bool) -> (usize, usize) {
     if lines_first { (reg & 1, reg >> 1) } else { (reg >> 1, reg & 1) }
 }
 
@@ -136,13 +136,36 @@ fn store_rows(rows: &[&Lanes; 8], form: Form, pitch: usize, bytes: &mut [u8]) {
     }
 }
 
+/// Distinct registers of a fragment; the rest are copies of them.
+fn distinct(form: Form) -> usize {
+    if form == Form::Floats { 8 } else { 4 }
+}
+
+#[inline(always)]
+pub(crate) fn load_registers(regs: &mut Regs, to: &[u16], bytes: &[u8], pitch: usize, form: Form) {
+    let mut rows = [[0; LANES]; 8];
+    load_rows(bytes, pitch, form, &mut rows);
+    for (i, &reg) in to.iter().enumerate() {
+        regs.set_w(reg, &rows[i % distinct(form)], FULL);
+    }
+}
+
+#[inline(always)]
+pub(crate) fn store_registers(regs: &Regs, from: &[u16], form: Form, pitch: usize, bytes: &mut [u8]) {
+    let rows = std::array::from_fn(|i| w(regs, from[i % distinct(form)]));
+    store_rows(&rows, form, pitch, bytes);
+}
+
+#[cfg(target_arch = "x86_64")]
+use super::fragment_avx512::{load as load_avx512, store as store_avx512};
+
 crate::exec::simd::dispatch! {
-    /// Reads the distinct registers of a fragment, four of a 16-bit one and eight of f32. `bytes`
-    /// starts at line 0, lines are `pitch` bytes apart; panics if they do not hold the last line.
-    pub(crate) fn load(bytes: &[u8], pitch: usize, form: Form, out: &mut [Lanes; 8]) = load_rows;
+    /// Reads a fragment into the registers `to`, all lanes: four distinct ones of 16-bit elements and eight of f32.
+    /// `bytes` starts at line 0, lines are `pitch` bytes apart; panics if they do not hold the last line.
+    pub(crate) fn load(regs: &mut Regs, to: &[u16], bytes: &[u8], pitch: usize, form: Form) = load_registers, avx512: load_avx512;
 }
 
 crate::exec::simd::dispatch! {
     /// Writes a fragment; the inverse of [`load`].
-    pub(crate) fn store(rows: &[&Lanes; 8], form: Form, pitch: usize, bytes: &mut [u8]) = store_rows;
+    pub(crate) fn store(regs: &Regs, from: &[u16], form: Form, pitch: usize, bytes: &mut [u8]) = store_registers, avx512: store_avx512;
 }

@@ -4,8 +4,10 @@
 //! `wmma.mma` does both of its eight-column halves at once. The result is that of the general
 //! path, which the tests compare it with.
 
+#[cfg(target_arch = "x86_64")]
+use super::half16_avx512;
 use super::sum::M;
-use crate::exec::regs::LANES;
+use crate::exec::regs::{LANES, Regs, w};
 use crate::exec::simd::Level;
 use crate::num::float::canon;
 use crate::num::small::{bf16_to_f32, f16_to_f32};
@@ -126,19 +128,68 @@ fn multiply<const HALVES: usize, const COLUMNS: usize>(
     out
 }
 
+/// Registers of a product: `HALVES` results of 16x8 that share their first factor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Operands<const HALVES: usize> {
+    pub(crate) a: [u16; 4],
+    pub(crate) b: [[u16; 2]; HALVES],
+    pub(crate) c: [[u16; 4]; HALVES],
+    pub(crate) d: [[u16; 4]; HALVES],
+    /// The factors are bf16, not f16.
+    pub(crate) brain: bool,
+}
+
+/// Multiplies and writes the lanes of `active`. Every source is read before a result is written: registers may be both.
+#[inline(always)]
+fn multiply_rows<const HALVES: usize, const COLUMNS: usize>(regs: &mut Regs, operands: &Operands<HALVES>, active: u32) {
+    let Operands { a, b, c, d, brain } = operands;
+    let row = |at: u16| w(regs, at);
+    let out = multiply::<HALVES, COLUMNS>(a.map(row), b.map(|b| b.map(row)), *brain, c.map(|c| c.map(row)));
+    for (&at, sums) in d.as_flattened().iter().zip(out.as_flattened()) {
+        regs.set_w(at, sums, active);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn multiply_rows_avx512<const HALVES: usize>(regs: &mut Regs, operands: &Operands<HALVES>, active: u32) {
+    let any = w(regs, operands.a[0]);
+    let (mut a, mut b, mut c) = ([any; 4], [[any; 2]; HALVES], [[any; 4]; HALVES]);
+    // Loops and not `map`: a closure would not be compiled for AVX-512.
+    for i in 0..4 {
+        a[i] = w(regs, operands.a[i]);
+    }
+    for half in 0..HALVES {
+        for i in 0..2 {
+            b[half][i] = w(regs, operands.b[half][i]);
+        }
+        for i in 0..4 {
+            c[half][i] = w(regs, operands.c[half][i]);
+        }
+    }
+    let out = half16_avx512::multiply(a, &b, operands.brain, &c);
+    for half in 0..HALVES {
+        for i in 0..4 {
+            regs.set_w(operands.d[half][i], &bytemuck::must_cast(out[half][i]), active);
+        }
+    }
+}
+
 crate::exec::simd::dispatch! {
     /// The product of `mma.sync`.
-    pub(crate) fn product(a: [&Lanes; 4], b: [[&Lanes; 2]; 1], brain: bool, c: [[&Lanes; 4]; 1]) -> [[Lanes; 4]; 1] = multiply::<1, 8>;
+    pub(crate) fn product(regs: &mut Regs, operands: &Operands<1>, active: u32) = multiply_rows::<1, 8>, avx512: multiply_rows_avx512;
 }
 
 crate::exec::simd::dispatch! {
     /// The product of `wmma.mma`, which shares its first factor between two halves.
-    pub(crate) fn product_pair(a: [&Lanes; 4], b: [[&Lanes; 2]; 2], brain: bool, c: [[&Lanes; 4]; 2]) -> [[Lanes; 4]; 2] = multiply::<2, 16>;
+    pub(crate) fn product_pair(regs: &mut Regs, operands: &Operands<2>, active: u32) = multiply_rows::<2, 16>, avx512: multiply_rows_avx512;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exec::regs::Row;
     use crate::tensor::sum::N;
     use crate::tensor::{layout, sum};
 
@@ -196,12 +247,24 @@ mod tests {
             let c = [[9u32, 10, 11, 12], [13, 14, 15, 16]]
                 .map(|h| h.map(|s| std::array::from_fn(|l| (s as f32 - l as f32 * 0.25).to_bits())));
             let wanted = [0, 1].map(|h| general(&a, &b[h], brain, &c[h]));
-            for level in [Level::base(), Level::detect()] {
-                let (rows, b, c) =
-                    (a.each_ref(), b.each_ref().map(|h| h.each_ref()), c.each_ref().map(|h| h.each_ref()));
-                assert_eq!(product_pair(level, rows, b, brain, c), wanted);
-                for h in 0..2 {
-                    assert_eq!(product(level, rows, [b[h]], brain, [c[h]]), [wanted[h]]);
+            // Rows 0 to 3 are a, then b and c by half; the results overwrite c.
+            let sources = a.iter().chain(b.as_flattened()).chain(c.as_flattened());
+            let rows: Vec<Row> = sources.map(|row| Row(*row)).collect();
+            let b_at = |h: u16| [4 + 2 * h, 5 + 2 * h];
+            let c_at = |h: u16| [8 + 4 * h, 9 + 4 * h, 10 + 4 * h, 11 + 4 * h];
+            let registers = || Regs { w: rows.clone(), d: vec![], p: vec![], tw: vec![], td: vec![], tp: vec![] };
+            let result = |regs: &Regs, h: usize| c_at(h as u16).map(|at| *w(regs, at));
+            let (first, pairs) = ([0, 1, 2, 3], [c_at(0), c_at(1)]);
+            for level in Level::all() {
+                let mut regs = registers();
+                let both = Operands { a: first, b: [b_at(0), b_at(1)], c: pairs, d: pairs, brain };
+                product_pair(level, &mut regs, &both, u32::MAX);
+                assert_eq!([0, 1].map(|h| result(&regs, h)), wanted);
+                for h in [0, 1] {
+                    let mut regs = registers();
+                    let one = [c_at(h)];
+                    product(level, &mut regs, &Operands { a: first, b: [b_at(h)], c: one, d: one, brain }, u32::MAX);
+                    assert_eq!(result(&regs, h.into()), wanted[usize::from(h)]);
                 }
             }
         }
