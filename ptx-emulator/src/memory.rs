@@ -119,6 +119,13 @@ impl Allocation {
         }
     }
 
+    /// Reads 16 bytes at a checked offset that is a multiple of 4.
+    #[inline(always)]
+    pub(crate) fn four_words(&self, offset: u64) -> [u32; 4] {
+        let words = &self.words[(offset / 4) as usize..][..4];
+        [&words[0], &words[1], &words[2], &words[3]].map(|word| word.load(Relaxed))
+    }
+
     /// Writes 1, 2, 4 or 8 aligned bytes at a checked offset.
     #[inline(always)]
     pub(crate) fn store(&self, offset: u64, size: u32, value: u64) {

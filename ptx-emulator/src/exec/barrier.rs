@@ -173,8 +173,7 @@ impl Block {
         if barrier.members.is_empty() || barrier.arrived < barrier.expected {
             return;
         }
-        let barrier = std::mem::take(&mut self.barriers[id]);
-        self.barriers[id].generation = barrier.generation + 1;
+        let mut barrier = std::mem::take(&mut self.barriers[id]);
         self.progressed();
         for member in barrier.members.iter().filter(|m| m.waits) {
             self.clocks.acquire(member.warp, &barrier.stamp);
@@ -185,6 +184,11 @@ impl Block {
                 _ => {}
             }
         }
+        // The next generation uses the same memory.
+        barrier.members.clear();
+        barrier.stamp.clear();
+        let NamedBarrier { members, stamp, generation, .. } = barrier;
+        self.barriers[id] = NamedBarrier { members, stamp, generation: generation + 1, ..NamedBarrier::default() };
     }
 
     fn complete_with_exited(&mut self, context: &Context<'_>, id: usize) {

@@ -5,13 +5,14 @@
 //! leaves nothing open.
 
 use super::block::{Block, Context};
-use super::regs::{LANES, each_lane, w};
+use super::regs::{LANES, d, each_lane, w};
+use super::simd::{Level, dispatch};
 use super::step::Flow;
 use super::target::{Target, Use};
 use super::warp::{OpenArrive, OpenCopy, Warp};
 use crate::check::shadow::{Access, Conflict};
 use crate::memory::Allocation;
-use crate::program::{Addr, CopyAsync, Space};
+use crate::program::{Addr, Class, CopyAsync, Space};
 use crate::report::{Kind, RawSite, Severity};
 
 impl Block {
@@ -23,6 +24,9 @@ impl Block {
         active: u32,
         copy: &CopyAsync,
     ) -> Flow {
+        if self.copy_plain(context, warp, active, copy) {
+            return Flow::Next;
+        }
         let mut sizes = [copy.bytes; LANES];
         if let Some(row) = copy.src_bytes {
             // A source size above the copy size has no meaning; the hardware cuts it.
@@ -56,6 +60,42 @@ impl Block {
             block.issue(context, warp, target, usage, &data, &defined, &sources, &sizes);
         });
         Flow::Next
+    }
+
+    /// Copies of 16 bytes, each whole or only zeros, when nothing is recorded about them and nothing is wrong with
+    /// them; otherwise does nothing and returns false.
+    fn copy_plain(&mut self, context: &Context<'_>, warp: &Warp, active: u32, copy: &CopyAsync) -> bool {
+        let recorded = context.launch.checks.in_flight || context.shadow.is_some() || !self.shared.is_plain();
+        if recorded || copy.bytes != 16 || copy.src.space != Space::Global || copy.src.base.class != Class::D {
+            return false;
+        }
+        let sizes = copy.src_bytes.map(|row| w(&warp.regs, row));
+        let Some(from) = sources(context.level, d(&warp.regs, copy.src.base.row), copy.src.offset, sizes, active)
+        else {
+            return false;
+        };
+        let Some(to) = self.places(context, warp, active, &copy.dst, 16) else { return false };
+        if from.reading == 0 {
+            each_lane(active, |l| self.shared.bytes[to[l] as usize..][..16].fill(0));
+            return true;
+        }
+        // The whole span lies in one buffer, or the copies are for the general path to judge.
+        let Some(index) = context.memory.index_of(from.low, (from.high - from.low).saturating_add(16)) else {
+            return false;
+        };
+        let allocation = context.memory.at(index);
+        each_lane(active, |l| {
+            let to = &mut self.shared.bytes[to[l] as usize..][..16];
+            if from.reading >> l & 1 == 1 {
+                let words = allocation.four_words(from.at[l] - allocation.base);
+                for (to, word) in to.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+                    *to = word.to_le_bytes();
+                }
+            } else {
+                to.fill(0);
+            }
+        });
+        true
     }
 
     /// Bounds of sources whose sizes differ by lane.
@@ -310,6 +350,47 @@ impl Block {
     pub(crate) fn word(warp: &Warp, row: u16, lane: usize) -> u32 {
         warp.regs.w[usize::from(row)].0[lane]
     }
+}
+
+/// Global addresses of 16-byte copies.
+struct Sources {
+    at: [u64; LANES],
+    /// Lanes that read their source; the others write zeros.
+    reading: u32,
+    /// Lowest and highest address of a lane that reads.
+    low: u64,
+    high: u64,
+}
+
+/// Where the lanes of `active` read, if every source is aligned and either whole or not read at all.
+#[inline(always)]
+fn source_rows(base: &[u64; LANES], offset: i64, sizes: Option<&[u32; LANES]>, active: u32) -> Option<Sources> {
+    let mut found = Sources { at: [0; LANES], reading: active, low: u64::MAX, high: 0 };
+    if let Some(sizes) = sizes {
+        let (mut whole, mut empty) = (0u32, 0u32);
+        for (l, &size) in sizes.iter().enumerate() {
+            whole |= u32::from(size >= 16) << l;
+            empty |= u32::from(size == 0) << l;
+        }
+        if active & !(whole | empty) != 0 {
+            return None;
+        }
+        found.reading &= whole;
+    }
+    let mut bits = 0;
+    for (l, (to, base)) in found.at.iter_mut().zip(base).enumerate() {
+        let reads = found.reading >> l & 1 == 1;
+        *to = base.wrapping_add(offset as u64);
+        found.low = found.low.min(if reads { *to } else { u64::MAX });
+        found.high = found.high.max(if reads { *to } else { 0 });
+        bits |= if reads { *to } else { 0 };
+    }
+    (bits % 16 == 0).then_some(found)
+}
+
+dispatch! {
+    /// [`Sources`] of a copy.
+    fn sources(base: &[u64; LANES], offset: i64, sizes: Option<&[u32; LANES]>, active: u32) -> Option<Sources> = source_rows;
 }
 
 /// Copies `size` bytes from global memory; returns a bit per byte, set where it is defined. The

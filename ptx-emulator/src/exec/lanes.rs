@@ -5,7 +5,8 @@
 use super::atom::combine;
 use super::block::{Block, Context};
 use super::memory::source;
-use super::regs::{FULL, LANES, each_lane, w};
+use super::regs::{FULL, LANES, Regs, each_lane, w};
+use super::simd::{Level, dispatch};
 use super::step::Flow;
 use super::warp::Warp;
 use crate::program::{Class, Match, Reduce, Shuffle, ShuffleMode, Slot, Vote, VoteMode};
@@ -61,17 +62,7 @@ impl Block {
         op: &Shuffle,
     ) -> Flow {
         self.grouped(context, warp, current, pc, active, op.members, |block, warp, group| {
-            let src = *w(&warp.regs, op.src);
-            let (lanes, clamps) = (w(&warp.regs, op.lane), w(&warp.regs, op.clamp));
-            let (mut out, mut from, mut valid) = ([0; LANES], [0usize; LANES], 0u32);
-            for l in 0..LANES {
-                let (j, ok) = shuffle_source(op.mode, l as u32, lanes[l], clamps[l]);
-                from[l] = j as usize;
-                valid |= u32::from(ok) << l;
-                out[l] = src[j as usize];
-            }
-            let mut stray = 0;
-            each_lane(group, |l| stray |= u32::from((group >> from[l]) & 1 == 0) << l);
+            let Shuffled { out, from, valid, stray } = shuffled(context.level, &warp.regs, op, group);
             if stray != 0 {
                 block.report_lane(context, warp, Kind::SyncDivergence, pc, "shuffles", stray, || {
                     "shuffle reads a lane that does not take part".into()
@@ -79,8 +70,10 @@ impl Block {
             }
             let taint = warp.regs.tw[usize::from(op.src)];
             let mut moved = 0;
-            for (l, &j) in from.iter().enumerate() {
-                moved |= (taint >> j & 1) << l;
+            if taint != 0 {
+                for (l, &j) in from.iter().enumerate() {
+                    moved |= (taint >> j & 1) << l;
+                }
             }
             warp.regs.set_w(op.dst, &out, group);
             warp.regs.taint_w(op.dst, moved, group);
@@ -171,7 +164,52 @@ impl Block {
     }
 }
 
+/// Result of a shuffle for every lane.
+struct Shuffled {
+    out: [u32; LANES],
+    /// Lane that each reads from.
+    from: [u32; LANES],
+    /// Lanes whose source is in range.
+    valid: u32,
+    /// Lanes of the group whose source does not belong to it.
+    stray: u32,
+}
+
+#[inline(always)]
+fn shuffle_rows(regs: &Regs, op: &Shuffle, group: u32) -> Shuffled {
+    match op.mode {
+        ShuffleMode::Up => shuffle_mode(regs, op, group, ShuffleMode::Up),
+        ShuffleMode::Down => shuffle_mode(regs, op, group, ShuffleMode::Down),
+        ShuffleMode::Xor => shuffle_mode(regs, op, group, ShuffleMode::Xor),
+        ShuffleMode::Index => shuffle_mode(regs, op, group, ShuffleMode::Index),
+    }
+}
+
+/// The loop over the lanes with a mode that the compiler knows.
+#[inline(always)]
+fn shuffle_mode(regs: &Regs, op: &Shuffle, group: u32, mode: ShuffleMode) -> Shuffled {
+    let (src, lanes, clamps) = (w(regs, op.src), w(regs, op.lane), w(regs, op.clamp));
+    let mut found = Shuffled { out: [0; LANES], from: [0; LANES], valid: 0, stray: 0 };
+    for l in 0..LANES {
+        let (from, ok) = shuffle_source(mode, l as u32, lanes[l], clamps[l]);
+        found.from[l] = from;
+        found.valid |= u32::from(ok) << l;
+        found.stray |= (!(group >> (from & 31)) & 1) << l;
+    }
+    for (out, from) in found.out.iter_mut().zip(&found.from) {
+        *out = src[(from & 31) as usize];
+    }
+    found.stray &= group;
+    found
+}
+
+dispatch! {
+    /// [`Shuffled`] for the lanes of `group`.
+    fn shuffled(regs: &Regs, op: &Shuffle, group: u32) -> Shuffled = shuffle_rows;
+}
+
 /// Lane that `lane` reads from, and whether it is in range; out of range reads the own lane.
+#[inline(always)]
 pub(crate) fn shuffle_source(mode: ShuffleMode, lane: u32, b: u32, c: u32) -> (u32, bool) {
     let (b, segment) = (b & 31, (c >> 8) & 31);
     let limit = (lane & segment) | (c & 31 & !segment);

@@ -103,6 +103,18 @@ impl Block {
         valid.then_some(found)
     }
 
+    /// Offsets of accesses of `bytes` per lane to shared memory, if nothing is wrong with them.
+    pub(super) fn places(
+        &self,
+        context: &Context<'_>,
+        warp: &Warp,
+        active: u32,
+        addr: &Addr,
+        bytes: u32,
+    ) -> Option<[u32; LANES]> {
+        self.offsets(context, warp, active, addr, bytes).map(|found| found.at)
+    }
+
     /// A load of `N` elements per lane; false, and nothing done, when it is for [`Block::load`] to do.
     pub(crate) fn load_shared<const N: usize>(
         &mut self,

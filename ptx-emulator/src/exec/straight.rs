@@ -94,7 +94,6 @@ dispatch! {
 
 impl Block {
     /// Runs on from `pc` until another kind of instruction, `stop`, or the end of `left`; returns the new pc.
-    #[expect(clippy::too_many_arguments, reason = "the state of the warp that runs")]
     pub(super) fn run_straight(
         &mut self,
         context: &Context<'_>,

@@ -3,7 +3,7 @@
 //! A fragment is moved as 16 lines of 16 elements (rows of a row-major matrix, columns of a
 //! column-major one); tables say which element goes to which register half.
 
-use std::ops::Range;
+use std::ops::{BitOr, BitXor, Range};
 use std::sync::LazyLock;
 
 use super::block::{Block, Context};
@@ -317,8 +317,13 @@ pub(super) fn plain(level: Level, regs: &mut Regs, shared: &mut Shared, op: &Wmm
 
 /// The value of all lanes, if it is one.
 #[inline(always)]
-fn uniform<T: Copy + PartialEq>(row: &[T; LANES]) -> Option<T> {
-    row.iter().fold(true, |same, value| same & (*value == row[0])).then_some(row[0])
+fn uniform<T>(row: &[T; LANES]) -> Option<T>
+where
+    T: Copy + Default + PartialEq + BitXor<Output = T> + BitOr<Output = T>,
+{
+    // One value that collects every difference is a vector where a comparison per lane is not.
+    let difference = row.iter().fold(T::default(), |d, &value| d | (value ^ row[0]));
+    (difference == T::default()).then_some(row[0])
 }
 
 /// What is wrong with the operands of a fragment move, if anything.

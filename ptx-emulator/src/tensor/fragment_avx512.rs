@@ -130,9 +130,9 @@ fn set_copies(regs: &mut Regs, to: &[u16], reg: usize, row: [__m512i; 2]) {
 pub(crate) fn store(regs: &Regs, from: &[u16], form: Form, pitch: usize, bytes: &mut [u8]) {
     match form {
         Form::Words(lines_first) => {
-            for reg in 0..4 {
+            for (reg, &row) in from.iter().take(4).enumerate() {
                 let (line, block) = blocks(reg, lines_first);
-                let quads: [[u8; 16]; 8] = bytemuck::must_cast(*w(regs, from[reg]));
+                let quads: [[u8; 16]; 8] = bytemuck::must_cast(*w(regs, row));
                 for (g, quad) in quads.iter().enumerate() {
                     bytes[(g + 8 * line) * pitch + 16 * block..][..16].copy_from_slice(quad);
                 }
@@ -141,9 +141,9 @@ pub(crate) fn store(regs: &Regs, from: &[u16], form: Form, pitch: usize, bytes: 
         Form::Pairs(lines_first) => {
             // The index of the inverse: element g of line k is half k % 2 of lane 4g + k / 2.
             let index: [__m512i; 2] = [bytemuck::must_cast(lines_of(0)), bytemuck::must_cast(lines_of(4))];
-            for reg in 0..4 {
+            for (reg, &row) in from.iter().take(4).enumerate() {
                 let (line, block) = blocks(reg, lines_first);
-                let [low, high]: [__m512i; 2] = bytemuck::must_cast(*w(regs, from[reg]));
+                let [low, high]: [__m512i; 2] = bytemuck::must_cast(*w(regs, row));
                 for (i, index) in index.into_iter().enumerate() {
                     let lines: [[u8; 16]; 4] = bytemuck::must_cast(_mm512_permutex2var_epi16(low, index, high));
                     for (k, quad) in lines.iter().enumerate() {

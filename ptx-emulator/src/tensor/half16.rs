@@ -154,25 +154,9 @@ fn multiply_rows<const HALVES: usize, const COLUMNS: usize>(regs: &mut Regs, ope
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn multiply_rows_avx512<const HALVES: usize>(regs: &mut Regs, operands: &Operands<HALVES>, active: u32) {
-    let any = w(regs, operands.a[0]);
-    let (mut a, mut b, mut c) = ([any; 4], [[any; 2]; HALVES], [[any; 4]; HALVES]);
-    // Loops and not `map`: a closure would not be compiled for AVX-512.
-    for i in 0..4 {
-        a[i] = w(regs, operands.a[i]);
-    }
-    for half in 0..HALVES {
-        for i in 0..2 {
-            b[half][i] = w(regs, operands.b[half][i]);
-        }
-        for i in 0..4 {
-            c[half][i] = w(regs, operands.c[half][i]);
-        }
-    }
-    let out = half16_avx512::multiply(a, &b, operands.brain, &c);
-    for half in 0..HALVES {
-        for i in 0..4 {
-            regs.set_w(operands.d[half][i], &bytemuck::must_cast(out[half][i]), active);
-        }
+    let out = half16_avx512::multiply(regs, operands);
+    for (&at, sums) in operands.d.as_flattened().iter().zip(out.as_flattened()) {
+        regs.set_w(at, &bytemuck::must_cast(*sums), active);
     }
 }
 

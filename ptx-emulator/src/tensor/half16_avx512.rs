@@ -7,12 +7,13 @@
 
 use std::arch::x86_64::*;
 
-use crate::exec::regs::LANES;
+use super::half16::Operands;
+use crate::exec::regs::{LANES, Regs, w};
 
 /// A row of 32-bit register values.
 type Lanes = [u32; LANES];
 /// A row as two registers of the host.
-pub(crate) type Halves = [__m512i; 2];
+type Halves = [__m512i; 2];
 
 /// Sixteen f16 or bf16 values as f32.
 #[inline]
@@ -116,24 +117,20 @@ fn add_pair<const T: usize, const IMM: i32, const HALVES: usize>(
 /// `c + a * b` for each half, NaN as f32 instructions produce it.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-pub(crate) fn multiply<const HALVES: usize>(
-    a: [&Lanes; 4],
-    b: &[[&Lanes; 2]; HALVES],
-    brain: bool,
-    c: &[[&Lanes; 4]; HALVES],
-) -> [[Halves; 4]; HALVES] {
-    let zero = _mm512_setzero_ps();
-    let mut sums: Sums<HALVES> = [[[zero; 2]; 4]; HALVES];
-    for half in 0..HALVES {
-        for reg in 0..4 {
-            sums[half][reg] = bytemuck::must_cast(*c[half][reg]);
-        }
+pub(super) fn multiply<const HALVES: usize>(regs: &Regs, operands: &Operands<HALVES>) -> [[Halves; 4]; HALVES] {
+    let Operands { a, b, c, brain, .. } = operands;
+    // Loops and not `map`: a closure would not be compiled for AVX-512.
+    let mut sums: Sums<HALVES> = [[[_mm512_setzero_ps(); 2]; 4]; HALVES];
+    for (sums, &at) in sums.as_flattened_mut().iter_mut().zip(c.as_flattened()) {
+        *sums = bytemuck::must_cast(*w(regs, at));
     }
     for block in 0..2 {
-        let first = [&first_factor(a[2 * block], brain), &first_factor(a[2 * block + 1], brain)];
+        let above = first_factor(w(regs, a[2 * block]), *brain);
+        let below = first_factor(w(regs, a[2 * block + 1]), *brain);
+        let first = [&above, &below];
         let mut second: [[Quads; 4]; HALVES] = [[[[[0.0; 4]; 2]; 2]; 4]; HALVES];
-        for half in 0..HALVES {
-            second[half] = second_factor(b[half][block], brain);
+        for (second, b) in second.iter_mut().zip(b) {
+            *second = second_factor(w(regs, b[block]), *brain);
         }
         add_pair::<0, 0b00_00_00_00, HALVES>(first, &second, &mut sums);
         add_pair::<1, 0b01_01_01_01, HALVES>(first, &second, &mut sums);
@@ -142,14 +139,10 @@ pub(crate) fn multiply<const HALVES: usize>(
     }
     let nan = _mm512_set1_epi32(0x7fff_ffff);
     let mut out = [[[_mm512_setzero_si512(); 2]; 4]; HALVES];
-    for half in 0..HALVES {
-        for reg in 0..4 {
-            for i in 0..2 {
-                let sum = sums[half][reg][i];
-                let undefined = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(sum, sum);
-                out[half][reg][i] = _mm512_mask_mov_epi32(_mm512_castps_si512(sum), undefined, nan);
-            }
-        }
+    let all = out.as_flattened_mut().as_flattened_mut();
+    for (out, &sum) in all.iter_mut().zip(sums.as_flattened().as_flattened()) {
+        let undefined = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(sum, sum);
+        *out = _mm512_mask_mov_epi32(_mm512_castps_si512(sum), undefined, nan);
     }
     out
 }
