@@ -5,13 +5,13 @@
 //! (rounding, comparison mask, byte-permute mode). The interpreter is compiled for several
 //! instruction sets and chosen at run time; results do not depend on the choice.
 
-use super::regs::{Bits, FULL, LANES, Regs, Source, d as drow, w as wrow};
-use super::simd::Level;
+use super::regs::{Bits, LANES, Regs, Source, d as drow, w as wrow};
+use crate::lower::rows::Role;
 use crate::num::convert::{float_to_int, int_to_f32, int_to_f64, to_integral};
 use crate::num::float::{self as fl, Round, canon, d, f, ftz, order};
 use crate::num::int;
 use crate::num::small::{self, Bfloat, E4M3, E5M2, Fp16, halves1, halves2, halves3, narrow, widen};
-use crate::program::{Inst, NO_GUARD, Op};
+use crate::program::Class;
 
 /// One operation on rows. Unused operand slots are 0 and never read.
 #[derive(Clone, Copy, Debug)]
@@ -108,10 +108,20 @@ macro_rules! alu_table {
             pub(crate) const ALL: &[AluOp] = &[$(AluOp::$name),*];
         }
 
+        /// Calls `visit` with the rows of an operation: what it reads, then what it writes.
+        pub(crate) fn visit_rows(inst: &mut AluInst, visit: &mut impl FnMut(Class, &mut u16, Role)) {
+            match inst.op {
+                $(AluOp::$name => {
+                    $(visit(Class::$class, &mut inst.$slot, role_of(stringify!($slot)));)*
+                    visit(Class::$out, &mut inst.d, Role::Write);
+                })*
+            }
+        }
+
         /// Executes one operation on the lanes of `mask`; those of `doubt` may or may not belong
         /// to it, because their guard is undefined.
         #[inline(always)]
-        fn execute<const CHECK: bool>(regs: &mut Regs, inst: &AluInst, mask: u32, doubt: u32) {
+        pub(super) fn execute<const CHECK: bool>(regs: &mut Regs, inst: &AluInst, mask: u32, doubt: u32) {
             match inst.op {
                 $(AluOp::$name => {
                     if CHECK {
@@ -129,6 +139,11 @@ macro_rules! alu_table {
             }
         }
     };
+}
+
+/// What becomes of a source slot; some operations read what they replace.
+fn role_of(slot: &str) -> Role {
+    if slot == "d" { Role::ReadResult } else { Role::Read }
 }
 
 fn rnd(x: u16) -> Round {
@@ -491,123 +506,4 @@ fn e5m2_to_f16(v: u32) -> u32 {
 /// Exact value of one FP8 code.
 pub(crate) fn fp8_to_f32(code: u32, e5m2: bool) -> f32 {
     widen(code & 0xff, if e5m2 { E5M2 } else { E4M3 }) as f32
-}
-
-/// Taint of a selection, exact per lane: compilers select undefined values away. Read before the
-/// operation, which may overwrite its sources.
-#[inline(always)]
-fn chosen_taint(regs: &Regs, inst: &AluInst) -> u32 {
-    let (a, b, c) = (usize::from(inst.a), usize::from(inst.b), usize::from(inst.c));
-    match inst.op {
-        AluOp::SelW => regs.tp[c] | (regs.p[c] & regs.tw[a]) | (!regs.p[c] & regs.tw[b]),
-        AluOp::SelD => regs.tp[c] | (regs.p[c] & regs.td[a]) | (!regs.p[c] & regs.td[b]),
-        _ => 0,
-    }
-}
-
-/// Replaces the union of all source taints by the exact taint of a selection.
-#[inline(always)]
-fn set_chosen_taint(regs: &mut Regs, inst: &AluInst, taint: u32, mask: u32) {
-    match inst.op {
-        AluOp::SelW => regs.taint_w(inst.d, taint, mask),
-        AluOp::SelD => regs.taint_d(inst.d, taint, mask),
-        _ => {}
-    }
-}
-
-/// What a straight run of row operations did.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct RunCount {
-    /// Instructions executed.
-    pub(crate) insts: u64,
-    /// Sum of their active lanes.
-    pub(crate) lanes: u64,
-}
-
-/// What became of an instruction that is not a row operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Other {
-    /// Nothing was done; the run ends before it.
-    Refused,
-    Done,
-    /// Done, and the run ends behind it.
-    Last,
-}
-
-/// Executes row operations from `pc`, and what `other` does not refuse of the rest, until `stop`; returns the new pc.
-#[inline(always)]
-pub(super) fn run_rows<const CHECK: bool>(
-    regs: &mut Regs,
-    insts: &[Inst],
-    pc: usize,
-    stop: usize,
-    active: u32,
-    mut other: impl FnMut(&mut Regs, &Op, u32) -> Other,
-) -> (usize, RunCount) {
-    let mut at = pc;
-    let mut lanes = 0;
-    while at < stop
-        && let Some(Inst { op, guard }) = insts.get(at)
-    {
-        let mask = if *guard == NO_GUARD { active } else { active & guard_bits(regs, *guard) };
-        let Op::Alu(alu) = op else {
-            match other(regs, op, mask) {
-                Other::Refused => break,
-                Other::Done => {}
-                Other::Last => {
-                    lanes += u64::from(mask.count_ones());
-                    at += 1;
-                    break;
-                }
-            }
-            lanes += u64::from(mask.count_ones());
-            at += 1;
-            continue;
-        };
-        lanes += u64::from(mask.count_ones());
-        if CHECK {
-            let doubt = if *guard == NO_GUARD { 0 } else { active & regs.tp[usize::from(*guard >> 1)] };
-            let chosen = chosen_taint(regs, alu);
-            if mask | doubt != 0 {
-                execute::<CHECK>(regs, alu, mask, doubt);
-                set_chosen_taint(regs, alu, chosen, mask & !doubt);
-            }
-        } else if mask != 0 {
-            execute::<CHECK>(regs, alu, mask, 0);
-        }
-        at += 1;
-    }
-    (at, RunCount { insts: (at - pc) as u64, lanes })
-}
-
-/// Lanes whose guard holds.
-#[inline(always)]
-pub(crate) fn guard_bits(regs: &Regs, guard: u16) -> u32 {
-    if guard == NO_GUARD {
-        return FULL;
-    }
-    let bits = regs.p[usize::from(guard >> 1)];
-    if guard & 1 == 1 { !bits } else { bits }
-}
-
-#[inline(always)]
-fn only_rows<const CHECK: bool>(
-    regs: &mut Regs,
-    insts: &[Inst],
-    pc: usize,
-    stop: usize,
-    active: u32,
-) -> (usize, RunCount) {
-    run_rows::<CHECK>(regs, insts, pc, stop, active, |_, _, _| Other::Refused)
-}
-
-super::simd::dispatch! {
-    /// Row operations with taint, up to another kind of instruction.
-    pub(crate) fn run_checked(regs: &mut Regs, insts: &[Inst], pc: usize, stop: usize, active: u32) -> (usize, RunCount) = only_rows::<true>;
-}
-
-#[cfg(test)]
-super::simd::dispatch! {
-    /// Row operations without taint, up to another kind of instruction.
-    pub(crate) fn run_plain(regs: &mut Regs, insts: &[Inst], pc: usize, stop: usize, active: u32) -> (usize, RunCount) = only_rows::<false>;
 }

@@ -1,8 +1,9 @@
 //! Every row operation computes the same bits in plain Rust as with each instruction set of this
 //! machine, with taint as without.
 
-use super::alu::{AluInst, AluOp, run_checked, run_plain};
+use super::alu::{AluInst, AluOp};
 use super::regs::{FULL, LANES, Regs, Row, Row64};
+use super::rows::{run_checked, run_plain};
 use super::simd::Level;
 use crate::program::{Inst, NO_GUARD, Op};
 

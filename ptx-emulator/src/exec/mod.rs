@@ -18,6 +18,7 @@ mod mma;
 pub(crate) mod profile;
 mod race;
 pub(crate) mod regs;
+mod rows;
 pub(crate) mod run;
 mod shared;
 mod shared_access;

@@ -1,8 +1,8 @@
 //! Runs a warp: picks fragments, executes instructions, handles branches and exits.
 
-use super::alu::{guard_bits, run_checked};
 use super::block::{Block, Context, Turn};
 use super::regs::{each_lane, w};
+use super::rows::{guard_bits, run_checked};
 use super::warp::{Fragment, State, Warp};
 use crate::program::{Class, Op, Slot, Space};
 use crate::report::{Kind, RawSite, Severity};

@@ -1,10 +1,10 @@
 //! Straight runs of instructions without a check that records anything: row operations, and those others that are
 //! common, touch only registers and shared memory, and have nothing to report. All else ends the run.
 
-use super::alu::{Other, RunCount, run_rows};
 use super::block::{Block, Context};
 use super::mma;
 use super::regs::{FULL, Regs};
+use super::rows::{Other, RunCount, run_rows};
 use super::shared::Shared;
 use super::simd::{Level, dispatch};
 use super::warp::Warp;
@@ -26,8 +26,9 @@ pub(crate) struct Surroundings<'a> {
 }
 
 impl Surroundings<'_> {
-    /// Executes an instruction that is not a row operation for the lanes of `active`.
-    #[inline(always)]
+    /// Executes an instruction that is not a row operation for the lanes of `active`. Kept out of the loop over row
+    /// operations, whose state then stays in registers.
+    #[inline(never)]
     fn execute(&mut self, regs: &mut Regs, op: &Op, active: u32) -> Other {
         if self.rows_only || active == 0 {
             return Other::Refused;

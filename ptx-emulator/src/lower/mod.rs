@@ -13,6 +13,7 @@ mod layout;
 mod memory;
 mod mods;
 mod operands;
+pub(crate) mod rows;
 mod sync;
 mod tensor;
 
@@ -97,6 +98,7 @@ pub(crate) fn lower(unit: &Unit, index: usize, symbols: &HashMap<String, u64>) -
     lower.instance(index, vars)?;
     lower.guard = NO_GUARD;
     lower.emit(Op::Exit).map_err(whole)?;
+    rows::share(&mut lower.program);
     Ok(lower.program)
 }
 

@@ -1,0 +1,350 @@
+//! Rows shared between registers that are never needed at the same time.
+//!
+//! Compilers write PTX with a new register for almost every value, and a row is 128 or 256 bytes: with a row for each,
+//! a warp does not fit the first cache of the host. Here a register keeps a row of its own from the first to the last
+//! instruction between which any lane may need it. What may be read before it was written is needed from the start,
+//! so that an undefined register is still seen to be undefined.
+
+use std::collections::BTreeMap;
+
+use crate::exec::alu::visit_rows;
+use crate::program::{Class, MbarOp, NO_GUARD, Op, Program, Slot};
+
+/// What an instruction does with a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Read,
+    /// Replaces the row in every active lane.
+    Write,
+    /// Replaces the row in some active lanes.
+    WriteSome,
+    /// Reads the row that it names as its result.
+    ReadResult,
+}
+
+/// Most words of liveness (blocks times rows) for which the analysis is worth its time.
+const MAX_WORDS: usize = 1 << 24;
+
+/// Calls `visit` with every row of a register that is not a predicate.
+fn visit(op: &mut Op, visit: &mut impl FnMut(Class, &mut u16, Role)) {
+    let slot = |visit: &mut dyn FnMut(Class, &mut u16, Role), slot: &mut Slot, role| {
+        visit(slot.class, &mut slot.row, role);
+    };
+    match op {
+        Op::Alu(alu) => visit_rows(alu, visit),
+        Op::Bra { .. } | Op::Exit | Op::Trap | Op::Yield | Op::Fence { .. } | Op::CopyCommit | Op::CopyWait { .. } => {}
+        Op::Clock { dst } => slot(visit, dst, Role::Write),
+        Op::ActiveMask { dst } => visit(Class::W, dst, Role::Write),
+        Op::IsSpace { addr, .. } => slot(visit, addr, Role::Read),
+        Op::Load(load) => {
+            slot(visit, &mut load.addr.base, Role::Read);
+            load.dst.iter_mut().for_each(|dst| slot(visit, dst, Role::Write));
+        }
+        Op::Store(store) => {
+            slot(visit, &mut store.addr.base, Role::Read);
+            store.src.iter_mut().for_each(|src| slot(visit, src, Role::Read));
+        }
+        Op::Atom(atom) => {
+            slot(visit, &mut atom.addr.base, Role::Read);
+            slot(visit, &mut atom.a, Role::Read);
+            atom.b.iter_mut().for_each(|b| slot(visit, b, Role::Read));
+            atom.dst.iter_mut().for_each(|dst| slot(visit, dst, Role::WriteSome));
+        }
+        Op::CopyAsync(copy) => {
+            slot(visit, &mut copy.dst.base, Role::Read);
+            slot(visit, &mut copy.src.base, Role::Read);
+            copy.src_bytes.iter_mut().for_each(|row| visit(Class::W, row, Role::Read));
+        }
+        Op::CopyArrive { addr, .. } => slot(visit, &mut addr.base, Role::Read),
+        Op::Barrier(barrier) => {
+            visit(Class::W, &mut barrier.id, Role::Read);
+            barrier.count.iter_mut().for_each(|row| visit(Class::W, row, Role::Read));
+            barrier.dst.iter_mut().for_each(|dst| slot(visit, dst, Role::WriteSome));
+        }
+        Op::WarpSync { mask } => visit(Class::W, mask, Role::Read),
+        Op::Shuffle(shuffle) => {
+            for row in [&mut shuffle.src, &mut shuffle.lane, &mut shuffle.clamp, &mut shuffle.members] {
+                visit(Class::W, row, Role::Read);
+            }
+            visit(Class::W, &mut shuffle.dst, Role::Write);
+        }
+        Op::Vote(vote) => {
+            visit(Class::W, &mut vote.members, Role::Read);
+            slot(visit, &mut vote.dst, Role::Write);
+        }
+        Op::Reduce(reduce) => {
+            visit(Class::W, &mut reduce.src, Role::Read);
+            visit(Class::W, &mut reduce.members, Role::Read);
+            visit(Class::W, &mut reduce.dst, Role::Write);
+        }
+        Op::Match(matching) => {
+            slot(visit, &mut matching.src, Role::Read);
+            visit(Class::W, &mut matching.members, Role::Read);
+            visit(Class::W, &mut matching.dst, Role::Write);
+        }
+        Op::Matrix(matrix) => {
+            slot(visit, &mut matrix.addr.base, Role::Read);
+            let role = if matrix.store { Role::Read } else { Role::Write };
+            matrix.regs.iter_mut().for_each(|row| visit(Class::W, row, role));
+        }
+        Op::MoveMatrix { dst, src } => {
+            visit(Class::W, src, Role::Read);
+            visit(Class::W, dst, Role::Write);
+        }
+        Op::Mma(mma) => {
+            mma.a.iter_mut().for_each(|row| visit(Class::W, row, Role::Read));
+            for half in &mut mma.halves {
+                half.b.iter_mut().chain(&mut half.c).for_each(|row| visit(Class::W, row, Role::Read));
+            }
+            for half in &mut mma.halves {
+                half.d.iter_mut().for_each(|row| visit(Class::W, row, Role::Write));
+            }
+        }
+        Op::Wmma(wmma) => {
+            slot(visit, &mut wmma.addr.base, Role::Read);
+            wmma.stride.iter_mut().for_each(|row| visit(Class::W, row, Role::Read));
+            let role = if wmma.store { Role::Read } else { Role::Write };
+            wmma.regs.iter_mut().for_each(|row| visit(Class::W, row, role));
+        }
+        Op::Mbar(mbar) => {
+            mbar.addr.iter_mut().for_each(|addr| slot(visit, &mut addr.base, Role::Read));
+            match &mut mbar.op {
+                MbarOp::Init { count } => visit(Class::W, count, Role::Read),
+                MbarOp::Inval => {}
+                MbarOp::Arrive { count, state, .. } => {
+                    count.iter_mut().for_each(|row| visit(Class::W, row, Role::Read));
+                    state.iter_mut().for_each(|row| visit(Class::D, row, Role::WriteSome));
+                }
+                MbarOp::ExpectTx { bytes, state, .. } => {
+                    visit(Class::W, bytes, Role::Read);
+                    state.iter_mut().for_each(|row| visit(Class::D, row, Role::WriteSome));
+                }
+                MbarOp::TestState { state, .. } => visit(Class::D, state, Role::Read),
+                MbarOp::TestParity { parity, .. } => visit(Class::W, parity, Role::Read),
+                MbarOp::PendingCount { dst, state } => {
+                    visit(Class::D, state, Role::Read);
+                    visit(Class::W, dst, Role::Write);
+                }
+            }
+        }
+        Op::AssertFail { message, file, line } => {
+            [message, file, line].into_iter().for_each(|part| slot(visit, part, Role::Read));
+        }
+    }
+}
+
+/// A set of registers.
+type Set = Vec<u64>;
+
+fn insert(set: &mut Set, at: usize) {
+    set[at / 64] |= 1 << (at % 64);
+}
+
+fn contains(set: &Set, at: usize) -> bool {
+    set[at / 64] >> (at % 64) & 1 == 1
+}
+
+fn members(set: &Set) -> impl Iterator<Item = usize> {
+    set.iter()
+        .enumerate()
+        .flat_map(|(i, &word)| (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |b| 64 * i + b))
+}
+
+/// Instructions without a branch in or out.
+struct Straight {
+    first: usize,
+    last: usize,
+    next: Vec<usize>,
+    /// Registers read before they are replaced.
+    read: Set,
+    replaced: Set,
+    /// Registers needed at the start and at the end.
+    before: Set,
+    after: Set,
+}
+
+/// First and last instruction of each register's need.
+type Spans = Vec<Option<(usize, usize)>>;
+
+struct Rows<'a> {
+    program: &'a mut Program,
+    w_rows: usize,
+    all: usize,
+}
+
+/// Gives registers that are never needed at the same time the same row.
+pub(super) fn share(program: &mut Program) {
+    let (w_rows, all) = (program.w_rows, program.w_rows + program.d_rows);
+    let mut rows = Rows { program, w_rows, all };
+    let Some(mut blocks) = rows.blocks() else { return };
+    flow(&mut blocks);
+    let spans = rows.spans(&blocks);
+    rows.assign(&spans);
+}
+
+impl Rows<'_> {
+    fn index(&self, class: Class, row: u16) -> Option<usize> {
+        match class {
+            Class::W => Some(usize::from(row)),
+            Class::D => Some(self.w_rows + usize::from(row)),
+            Class::P => None,
+        }
+    }
+
+    /// Calls `act` with every register of an instruction.
+    fn each(&mut self, at: usize, mut act: impl FnMut(usize, Role)) {
+        let w_rows = self.w_rows;
+        visit(&mut self.program.insts[at].op, &mut |class, row, role| match class {
+            Class::W => act(usize::from(*row), role),
+            Class::D => act(w_rows + usize::from(*row), role),
+            Class::P => {}
+        });
+    }
+
+    /// The flow graph; none if it is too large to look at.
+    fn blocks(&mut self) -> Option<Vec<Straight>> {
+        let count = self.program.insts.len();
+        let mut starts = vec![false; count];
+        for (at, inst) in self.program.insts.iter().enumerate() {
+            if let Op::Bra { target } = inst.op {
+                *starts.get_mut(target as usize)? = true;
+            }
+            if matches!(inst.op, Op::Bra { .. } | Op::Exit) && at + 1 < count {
+                starts[at + 1] = true;
+            }
+        }
+        *starts.first_mut()? = true;
+        let firsts: Vec<usize> = (0..count).filter(|&at| starts[at]).collect();
+        let words = self.all.div_ceil(64);
+        if words * firsts.len() > MAX_WORDS {
+            return None;
+        }
+        let number: BTreeMap<usize, usize> = firsts.iter().enumerate().map(|(i, &at)| (at, i)).collect();
+        let mut blocks = Vec::with_capacity(firsts.len());
+        for (i, &first) in firsts.iter().enumerate() {
+            let last = firsts.get(i + 1).map_or(count, |&next| next) - 1;
+            let inst = &self.program.insts[last];
+            let goes_on = inst.guard != NO_GUARD || !matches!(inst.op, Op::Bra { .. } | Op::Exit);
+            let mut next = Vec::new();
+            if let Op::Bra { target } = inst.op {
+                next.push(number[&(target as usize)]);
+            }
+            if goes_on && last + 1 < count {
+                next.push(i + 1);
+            }
+            let empty = || vec![0; words];
+            let (read, replaced, before, after) = (empty(), empty(), empty(), empty());
+            let mut block = Straight { first, last, next, read, replaced, before, after };
+            for at in first..=last {
+                self.add(at, &mut block);
+            }
+            blocks.push(block);
+        }
+        Some(blocks)
+    }
+
+    /// Adds an instruction to the end of what a block reads and replaces.
+    fn add(&mut self, at: usize, block: &mut Straight) {
+        let guarded = self.program.insts[at].guard != NO_GUARD;
+        self.each(at, |reg, role| {
+            if matches!(role, Role::Read | Role::ReadResult) && !contains(&block.replaced, reg) {
+                insert(&mut block.read, reg);
+            }
+        });
+        self.each(at, |reg, role| {
+            // Lanes whose guard is false keep what they had.
+            if role == Role::Write && !guarded {
+                insert(&mut block.replaced, reg);
+            }
+        });
+    }
+
+    fn spans(&mut self, blocks: &[Straight]) -> Spans {
+        let mut spans: Spans = vec![None; self.all];
+        let mut needed = |reg: usize, at: usize| {
+            let span = spans[reg].get_or_insert((at, at));
+            *span = (span.0.min(at), span.1.max(at));
+        };
+        for block in blocks {
+            members(&block.before).for_each(|reg| needed(reg, block.first));
+            members(&block.after).for_each(|reg| needed(reg, block.last));
+            for at in block.first..=block.last {
+                self.each(at, |reg, _| needed(reg, at));
+            }
+        }
+        // Filled when a warp starts and never written: rows of their own.
+        for at in 0..self.program.inits.len() {
+            let (slot, _) = self.program.inits[at];
+            if let Some(reg) = self.index(slot.class, slot.row) {
+                spans[reg] = Some((0, usize::MAX));
+            }
+        }
+        spans
+    }
+
+    /// Hands out rows in the order of the first need, the one given back last before all others.
+    fn assign(&mut self, spans: &Spans) {
+        let mut order: Vec<(usize, usize, usize)> =
+            spans.iter().enumerate().filter_map(|(reg, span)| span.map(|(first, last)| (first, last, reg))).collect();
+        // Constants first: they stay together.
+        order.sort_unstable_by_key(|&(first, last, reg)| (first, last != usize::MAX, reg));
+        let mut rows = vec![0u16; self.all];
+        let mut used = [0usize; 2];
+        let mut free: [Vec<u16>; 2] = [Vec::new(), Vec::new()];
+        let mut ends: BTreeMap<(usize, usize), ()> = BTreeMap::new();
+        for (first, last, reg) in order {
+            while let Some((&(end, old), ())) = ends.first_key_value()
+                && end < first
+            {
+                ends.pop_first();
+                free[usize::from(old >= self.w_rows)].push(rows[old]);
+            }
+            let class = usize::from(reg >= self.w_rows);
+            rows[reg] = free[class].pop().unwrap_or_else(|| {
+                used[class] += 1;
+                (used[class] - 1) as u16
+            });
+            ends.insert((last, reg), ());
+        }
+        let w_rows = self.w_rows;
+        let renamed = |class: Class, row: u16| match class {
+            Class::W => rows[usize::from(row)],
+            Class::D => rows[w_rows + usize::from(row)],
+            Class::P => row,
+        };
+        for inst in &mut self.program.insts {
+            visit(&mut inst.op, &mut |class, row, role| {
+                if role != Role::ReadResult {
+                    *row = renamed(class, *row);
+                }
+            });
+        }
+        for (slot, _) in &mut self.program.inits {
+            slot.row = renamed(slot.class, slot.row);
+        }
+        (self.program.w_rows, self.program.d_rows) = (used[0], used[1]);
+    }
+}
+
+/// Spreads need backward until nothing changes.
+fn flow(blocks: &mut [Straight]) {
+    let mut changed = true;
+    while changed {
+        changed = false;
+        for i in (0..blocks.len()).rev() {
+            let mut after = std::mem::take(&mut blocks[i].after);
+            for &next in &blocks[i].next {
+                for (to, from) in after.iter_mut().zip(&blocks[next].before) {
+                    *to |= from;
+                }
+            }
+            let block = &mut blocks[i];
+            for (at, before) in block.before.iter_mut().enumerate() {
+                let now = block.read[at] | (after[at] & !block.replaced[at]);
+                changed |= now != *before;
+                *before = now;
+            }
+            block.after = after;
+        }
+    }
+}
