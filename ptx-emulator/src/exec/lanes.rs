@@ -62,21 +62,20 @@ impl Block {
         op: &Shuffle,
     ) -> Flow {
         self.grouped(context, warp, current, pc, active, op.members, |block, warp, group| {
-            let Shuffled { out, from, valid, stray } = shuffled(context.level, &warp.regs, op, group);
+            let taint = warp.regs.tw[usize::from(op.src)];
+            let Shuffled { from, valid, stray } = shuffled(context.level, &mut warp.regs, op, group);
             if stray != 0 {
                 block.report_lane(context, warp, Kind::SyncDivergence, pc, "shuffles", stray, || {
                     "shuffle reads a lane that does not take part".into()
                 });
             }
-            let taint = warp.regs.tw[usize::from(op.src)];
-            let mut moved = 0;
-            if taint != 0 {
+            if context.launch.checks.uninitialised {
+                let mut moved = 0;
                 for (l, &j) in from.iter().enumerate() {
                     moved |= (taint >> j & 1) << l;
                 }
+                warp.regs.taint_w(op.dst, moved, group);
             }
-            warp.regs.set_w(op.dst, &out, group);
-            warp.regs.taint_w(op.dst, moved, group);
             if let Some(p) = op.in_range {
                 warp.regs.set_p(p, valid, group);
                 warp.regs.taint_p(p, 0, group);
@@ -164,9 +163,8 @@ impl Block {
     }
 }
 
-/// Result of a shuffle for every lane.
+/// How a shuffle went, for every lane.
 struct Shuffled {
-    out: [u32; LANES],
     /// Lane that each reads from.
     from: [u32; LANES],
     /// Lanes whose source is in range.
@@ -176,7 +174,7 @@ struct Shuffled {
 }
 
 #[inline(always)]
-fn shuffle_rows(regs: &Regs, op: &Shuffle, group: u32) -> Shuffled {
+fn shuffle_rows(regs: &mut Regs, op: &Shuffle, group: u32) -> Shuffled {
     match op.mode {
         ShuffleMode::Up => shuffle_mode(regs, op, group, ShuffleMode::Up),
         ShuffleMode::Down => shuffle_mode(regs, op, group, ShuffleMode::Down),
@@ -187,25 +185,27 @@ fn shuffle_rows(regs: &Regs, op: &Shuffle, group: u32) -> Shuffled {
 
 /// The loop over the lanes with a mode that the compiler knows.
 #[inline(always)]
-fn shuffle_mode(regs: &Regs, op: &Shuffle, group: u32, mode: ShuffleMode) -> Shuffled {
+fn shuffle_mode(regs: &mut Regs, op: &Shuffle, group: u32, mode: ShuffleMode) -> Shuffled {
     let (src, lanes, clamps) = (w(regs, op.src), w(regs, op.lane), w(regs, op.clamp));
-    let mut found = Shuffled { out: [0; LANES], from: [0; LANES], valid: 0, stray: 0 };
+    let mut found = Shuffled { from: [0; LANES], valid: 0, stray: 0 };
+    let mut out = [0; LANES];
     for l in 0..LANES {
         let (from, ok) = shuffle_source(mode, l as u32, lanes[l], clamps[l]);
         found.from[l] = from;
         found.valid |= u32::from(ok) << l;
         found.stray |= (!(group >> (from & 31)) & 1) << l;
     }
-    for (out, from) in found.out.iter_mut().zip(&found.from) {
+    for (out, from) in out.iter_mut().zip(&found.from) {
         *out = src[(from & 31) as usize];
     }
+    regs.set_w(op.dst, &out, group);
     found.stray &= group;
     found
 }
 
 dispatch! {
-    /// [`Shuffled`] for the lanes of `group`.
-    fn shuffled(regs: &Regs, op: &Shuffle, group: u32) -> Shuffled = shuffle_rows;
+    /// Moves the values for the lanes of `group`.
+    fn shuffled(regs: &mut Regs, op: &Shuffle, group: u32) -> Shuffled = shuffle_rows;
 }
 
 /// Lane that `lane` reads from, and whether it is in range; out of range reads the own lane.

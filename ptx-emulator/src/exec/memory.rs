@@ -94,7 +94,7 @@ impl Block {
         bytes: u32,
         out: &mut [u64; LANES],
     ) -> u32 {
-        let mut undefined = 0;
+        let (mut undefined, mut value) = (0, 0);
         let tracked = context.launch.checks.uninitialised;
         match target.space {
             Space::Shared if bytes == 4 => {
@@ -118,10 +118,18 @@ impl Block {
                 out[l] = little_endian(&warp.local[at..end]);
                 undefined |= u32::from(tracked && !warp.local_defined[at..end].iter().all(|&d| d)) << l;
             }),
-            Space::Param => each_lane(target.lanes, |l| {
-                let at = (target.at[l] + offset) as usize;
-                out[l] = little_endian(&context.launch.params[at..at + bytes as usize]);
-            }),
+            Space::Param => {
+                // Most often all lanes read the same parameter.
+                let mut last = None;
+                each_lane(target.lanes, |l| {
+                    if last != Some(target.at[l]) {
+                        let at = (target.at[l] + offset) as usize;
+                        value = little_endian(&context.launch.params[at..at + bytes as usize]);
+                        last = Some(target.at[l]);
+                    }
+                    out[l] = value;
+                });
+            }
             _ => each_lane(target.lanes, |l| {
                 let allocation = context.memory.at(target.allocation[l] as usize);
                 let at = target.at[l] + offset - allocation.base;
@@ -172,7 +180,13 @@ impl Block {
             match target.space {
                 Space::Shared => block.shadow_shared(context, warp, target, usage, same),
                 Space::Local => {}
-                _ => block.shadow_global(context, warp, target, usage, same),
+                _ => {
+                    each_lane(target.lanes, |l| {
+                        let allocation = context.memory.at(target.allocation[l] as usize);
+                        allocation.define(target.at[l] - allocation.base, total);
+                    });
+                    block.shadow_global(context, warp, target, usage, same);
+                }
             }
             block.synchronise(context, warp, target, false, true, store.order);
             if store.order.strong && same != target.lanes {
@@ -182,7 +196,7 @@ impl Block {
         Flow::Next
     }
 
-    /// Writes one element per lane and marks it defined unless its value is not.
+    /// Writes one element per lane; what is in the block is marked defined unless its value is not.
     #[expect(clippy::too_many_arguments, reason = "the parts of one store")]
     fn scatter(
         &mut self,
@@ -210,7 +224,6 @@ impl Block {
                 let allocation = context.memory.at(target.allocation[l] as usize);
                 let at = target.at[l] + offset - allocation.base;
                 allocation.store(at, bytes, value[l]);
-                allocation.define(at, bytes);
             }),
         }
     }

@@ -3,7 +3,7 @@
 //! A fragment is moved as 16 lines of 16 elements (rows of a row-major matrix, columns of a
 //! column-major one); tables say which element goes to which register half.
 
-use std::ops::{BitOr, BitXor, Range};
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use super::block::{Block, Context};
@@ -13,6 +13,8 @@ use super::simd::{Level, dispatch};
 use super::step::Flow;
 use super::target::{Target, Use};
 use super::warp::Warp;
+#[cfg(target_arch = "x86_64")]
+use super::words_avx512;
 use crate::program::{Class, Frag, Space, WmmaMove};
 use crate::report::Kind;
 use crate::tensor::fragment::{self, Form};
@@ -135,7 +137,8 @@ impl Block {
     /// does nothing and returns false.
     fn wmma_whole(&mut self, context: &Context<'_>, warp: &mut Warp, pc: usize, op: &WmmaMove) -> bool {
         let tracked = context.launch.checks.uninitialised;
-        let Some(place) = placed(&warp.regs, &self.shared, op) else { return false };
+        let place = origin(&warp.regs, op).and_then(|origin| placed(&self.shared, op, origin));
+        let Some(place) = place else { return false };
         let taint = match op.addr.base.class {
             Class::D => warp.regs.td[usize::from(op.addr.base.row)],
             _ => warp.regs.tw[usize::from(op.addr.base.row)],
@@ -255,20 +258,26 @@ impl Place {
     }
 }
 
-/// Where a move by all lanes finds its fragment, if nothing about that needs a report.
+/// Address and stride of a move by all lanes, if they are the same for each.
 #[inline(always)]
-fn placed(regs: &Regs, shared: &Shared, op: &WmmaMove) -> Option<Place> {
-    let form = fragment::form(op.frag, op.column_major)?;
-    let bytes = if op.frag == Frag::AccF32 { 4 } else { 2 };
+fn origin(regs: &Regs, op: &WmmaMove) -> Option<(u64, u32)> {
     let base = match op.addr.base.class {
-        Class::D => uniform(&regs.d[usize::from(op.addr.base.row)].0)?.wrapping_add(op.addr.offset as u64),
-        _ => u64::from(uniform(w(regs, op.addr.base.row))?).wrapping_add(op.addr.offset as u64),
+        Class::D => uniform(&regs.d[usize::from(op.addr.base.row)].0)?,
+        _ => u64::from(uniform(w(regs, op.addr.base.row))?),
     };
-    let first = u32::try_from(base).ok()?;
     let stride = match op.stride {
         Some(row) => uniform(w(regs, row))?,
         None => 16,
     };
+    Some((base, stride))
+}
+
+/// Where a move by all lanes finds its fragment, if nothing about that needs a report.
+#[inline(always)]
+fn placed(shared: &Shared, op: &WmmaMove, (base, stride): (u64, u32)) -> Option<Place> {
+    let form = fragment::form(op.frag, op.column_major)?;
+    let bytes = if op.frag == Frag::AccF32 { 4 } else { 2 };
+    let first = u32::try_from(base.wrapping_add(op.addr.offset as u64)).ok()?;
     let pitch = u64::from(stride) * u64::from(bytes);
     let span = 15 * pitch + 16 * u64::from(bytes);
     let well_formed = op.addr.space == Space::Shared
@@ -282,7 +291,8 @@ fn placed(regs: &Regs, shared: &Shared, op: &WmmaMove) -> Option<Place> {
 
 #[inline(always)]
 fn move_registers(regs: &mut Regs, shared: &mut Shared, op: &WmmaMove) -> bool {
-    let Some(place) = placed(regs, shared, op) else { return false };
+    let Some(origin) = origin(regs, op) else { return false };
+    let Some(place) = placed(shared, op, origin) else { return false };
     let memory = &mut shared.bytes[place.range()];
     if op.store {
         fragment::store_registers(regs, &op.regs, place.form, place.pitch as usize, memory);
@@ -296,7 +306,8 @@ fn move_registers(regs: &mut Regs, shared: &mut Shared, op: &WmmaMove) -> bool {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn move_avx512(regs: &mut Regs, shared: &mut Shared, op: &WmmaMove) -> bool {
-    let Some(place) = placed(regs, shared, op) else { return false };
+    let Some(origin) = words_avx512::origin(regs, op) else { return false };
+    let Some(place) = placed(shared, op, origin) else { return false };
     let memory = &mut shared.bytes[place.range()];
     if op.store {
         fragment_avx512::store(regs, &op.regs, place.form, place.pitch as usize, memory);
@@ -317,13 +328,8 @@ pub(super) fn plain(level: Level, regs: &mut Regs, shared: &mut Shared, op: &Wmm
 
 /// The value of all lanes, if it is one.
 #[inline(always)]
-fn uniform<T>(row: &[T; LANES]) -> Option<T>
-where
-    T: Copy + Default + PartialEq + BitXor<Output = T> + BitOr<Output = T>,
-{
-    // One value that collects every difference is a vector where a comparison per lane is not.
-    let difference = row.iter().fold(T::default(), |d, &value| d | (value ^ row[0]));
-    (difference == T::default()).then_some(row[0])
+fn uniform<T: Copy + PartialEq>(row: &[T; LANES]) -> Option<T> {
+    row.iter().fold(true, |same, value| same & (*value == row[0])).then_some(row[0])
 }
 
 /// What is wrong with the operands of a fragment move, if anything.

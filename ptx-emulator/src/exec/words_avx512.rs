@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 
 use super::regs::{FULL, LANES, Regs, d, each_lane, w};
 use super::shared::Shared;
-use crate::program::{Addr, Class, Load, Slot, Space, Store};
+use crate::program::{Addr, Class, Load, Slot, Space, Store, WmmaMove};
 
 /// A row of 32-bit register values.
 type Lanes = [u32; LANES];
@@ -100,6 +100,31 @@ fn transposed(of: [__m512i; 4]) -> [__m512i; 4] {
         _mm512_unpacklo_epi64(high[0], high[1]),
         _mm512_unpackhi_epi64(high[0], high[1]),
     ]
+}
+
+/// The value of all lanes, if it is one. Whole registers are compared: loads that straddle them would wait for the row
+/// to reach the cache.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn uniform(row: &Lanes) -> Option<u32> {
+    let [low, high]: Halves = bytemuck::must_cast(*row);
+    let first = _mm512_set1_epi32(row[0] as i32);
+    let differs = _mm512_cmpneq_epi32_mask(low, first) | _mm512_cmpneq_epi32_mask(high, first);
+    (differs == 0).then_some(row[0])
+}
+
+/// Address and stride of a fragment, if they are the same for each lane and of 32 bits.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn origin(regs: &Regs, op: &WmmaMove) -> Option<(u64, u32)> {
+    if op.addr.base.class == Class::D {
+        return None;
+    }
+    let stride = match op.stride {
+        Some(row) => uniform(w(regs, row))?,
+        None => 16,
+    };
+    Some((u64::from(uniform(w(regs, op.addr.base.row))?), stride))
 }
 
 /// Whether rows of words move, so that the functions below apply.
