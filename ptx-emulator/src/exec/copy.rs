@@ -69,25 +69,32 @@ impl Block {
         if recorded || copy.bytes != 16 || copy.src.space != Space::Global || copy.src.base.class != Class::D {
             return false;
         }
-        let sizes = copy.src_bytes.map(|row| w(&warp.regs, row));
-        let Some(from) = sources(context.level, d(&warp.regs, copy.src.base.row), copy.src.offset, sizes, active)
-        else {
-            return false;
-        };
+        let mut reading = active;
+        if let Some(row) = copy.src_bytes {
+            let (whole, empty) = wholes(context.level, w(&warp.regs, row));
+            if active & !(whole | empty) != 0 {
+                return false;
+            }
+            reading &= whole;
+        }
         let Some(to) = self.places(context, warp, active, &copy.dst, 16) else { return false };
-        if from.reading == 0 {
+        if reading == 0 {
             each_lane(active, |l| self.shared.bytes[to[l] as usize..][..16].fill(0));
             return true;
         }
-        // The whole span lies in one buffer, or the copies are for the general path to judge.
-        let Some(index) = context.memory.index_of(from.low, (from.high - from.low).saturating_add(16)) else {
+        let (base, offset) = (d(&warp.regs, copy.src.base.row), copy.src.offset as u64);
+        let first = base[reading.trailing_zeros() as usize & 31].wrapping_add(offset);
+        // All sources are in the buffer of the first, or the copies are for the general path to judge.
+        let found = context.memory.find(first, 16).filter(|found| found.base.is_multiple_of(16));
+        let Some(allocation) = found else { return false };
+        let Some(from) = sources(context.level, base, offset.wrapping_sub(allocation.base), allocation.bytes, reading)
+        else {
             return false;
         };
-        let allocation = context.memory.at(index);
         each_lane(active, |l| {
             let to = &mut self.shared.bytes[to[l] as usize..][..16];
-            if from.reading >> l & 1 == 1 {
-                let words = allocation.four_words(from.at[l] - allocation.base);
+            if reading >> l & 1 == 1 {
+                let words = allocation.four_words(from[l]);
                 for (to, word) in to.as_chunks_mut::<4>().0.iter_mut().zip(words) {
                     *to = word.to_le_bytes();
                 }
@@ -352,45 +359,38 @@ impl Block {
     }
 }
 
-/// Global addresses of 16-byte copies.
-struct Sources {
-    at: [u64; LANES],
-    /// Lanes that read their source; the others write zeros.
-    reading: u32,
-    /// Lowest and highest address of a lane that reads.
-    low: u64,
-    high: u64,
-}
-
-/// Where the lanes of `active` read, if every source is aligned and either whole or not read at all.
+/// Lanes that copy all of 16 bytes, and lanes that copy none.
 #[inline(always)]
-fn source_rows(base: &[u64; LANES], offset: i64, sizes: Option<&[u32; LANES]>, active: u32) -> Option<Sources> {
-    let mut found = Sources { at: [0; LANES], reading: active, low: u64::MAX, high: 0 };
-    if let Some(sizes) = sizes {
-        let (mut whole, mut empty) = (0u32, 0u32);
-        for (l, &size) in sizes.iter().enumerate() {
-            whole |= u32::from(size >= 16) << l;
-            empty |= u32::from(size == 0) << l;
-        }
-        if active & !(whole | empty) != 0 {
-            return None;
-        }
-        found.reading &= whole;
+fn whole_or_none(sizes: &[u32; LANES]) -> (u32, u32) {
+    let (mut whole, mut none) = (0, 0);
+    for (l, &size) in sizes.iter().enumerate() {
+        whole |= u32::from(size >= 16) << l;
+        none |= u32::from(size == 0) << l;
     }
-    let mut bits = 0;
-    for (l, (to, base)) in found.at.iter_mut().zip(base).enumerate() {
-        let reads = found.reading >> l & 1 == 1;
-        *to = base.wrapping_add(offset as u64);
-        found.low = found.low.min(if reads { *to } else { u64::MAX });
-        found.high = found.high.max(if reads { *to } else { 0 });
-        bits |= if reads { *to } else { 0 };
-    }
-    (bits % 16 == 0).then_some(found)
+    (whole, none)
 }
 
 dispatch! {
-    /// [`Sources`] of a copy.
-    fn sources(base: &[u64; LANES], offset: i64, sizes: Option<&[u32; LANES]>, active: u32) -> Option<Sources> = source_rows;
+    /// [`whole_or_none`] compiled for `level`.
+    fn wholes(sizes: &[u32; LANES]) -> (u32, u32) = whole_or_none;
+}
+
+/// Offsets of 16-byte sources in a buffer of `bytes`, if those of the lanes that read are inside and aligned.
+#[inline(always)]
+fn source_offsets(base: &[u64; LANES], offset: u64, bytes: u64, reading: u32) -> Option<[u64; LANES]> {
+    let room = bytes.checked_sub(16)?;
+    let mut at = [0; LANES];
+    let mut wrong = 0;
+    for (l, (at, base)) in at.iter_mut().zip(base).enumerate() {
+        *at = base.wrapping_add(offset);
+        wrong |= u32::from((*at > room) | (*at % 16 != 0)) << l;
+    }
+    (wrong & reading == 0).then_some(at)
+}
+
+dispatch! {
+    /// [`source_offsets`] compiled for `level`.
+    fn sources(base: &[u64; LANES], offset: u64, bytes: u64, reading: u32) -> Option<[u64; LANES]> = source_offsets;
 }
 
 /// Copies `size` bytes from global memory; returns a bit per byte, set where it is defined. The

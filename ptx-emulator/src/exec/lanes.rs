@@ -164,13 +164,13 @@ impl Block {
 }
 
 /// How a shuffle went, for every lane.
-struct Shuffled {
+pub(super) struct Shuffled {
     /// Lane that each reads from.
-    from: [u32; LANES],
+    pub(super) from: [u32; LANES],
     /// Lanes whose source is in range.
-    valid: u32,
+    pub(super) valid: u32,
     /// Lanes of the group whose source does not belong to it.
-    stray: u32,
+    pub(super) stray: u32,
 }
 
 #[inline(always)]
@@ -203,9 +203,12 @@ fn shuffle_mode(regs: &mut Regs, op: &Shuffle, group: u32, mode: ShuffleMode) ->
     found
 }
 
+#[cfg(target_arch = "x86_64")]
+use super::lanes_avx512::shuffle as shuffle_avx512;
+
 dispatch! {
     /// Moves the values for the lanes of `group`.
-    fn shuffled(regs: &mut Regs, op: &Shuffle, group: u32) -> Shuffled = shuffle_rows;
+    fn shuffled(regs: &mut Regs, op: &Shuffle, group: u32) -> Shuffled = shuffle_rows, avx512: shuffle_avx512;
 }
 
 /// Lane that `lane` reads from, and whether it is in range; out of range reads the own lane.
@@ -226,4 +229,47 @@ pub(crate) fn shuffle_source(mode: ShuffleMode, lane: u32, b: u32, c: u32) -> (u
         }
     };
     if ok { (from, true) } else { (lane, false) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::regs::Row;
+
+    #[test]
+    fn shuffles_are_the_same_at_every_level() {
+        let mut state = 7u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state >> 8
+        };
+        for round in 0..400 {
+            let mode = [ShuffleMode::Up, ShuffleMode::Down, ShuffleMode::Xor, ShuffleMode::Index][round % 4];
+            // Rows 0 to 2: values, offsets and clamps as compilers write them or not.
+            let mut rows = vec![Row([0; LANES]); 4];
+            let (offset, clamp) = (next(), [31, 0, 0x1c1f, 0x181f, 0x1003, next()][round / 4 % 6]);
+            for l in 0..LANES {
+                let free = round % 5 == 0;
+                rows[0].0[l] = next();
+                rows[1].0[l] = if free { next() } else { offset };
+                rows[2].0[l] = if free { next() } else { clamp };
+            }
+            let group = if round % 3 == 0 { FULL } else { next() | 1 };
+            let op = Shuffle { mode, dst: 3, in_range: None, src: 0, lane: 1, clamp: 2, members: 0 };
+            let result = |level| {
+                let w = rows.clone();
+                let mut regs = Regs { w, d: vec![], p: vec![], tw: vec![], td: vec![], tp: vec![] };
+                let Shuffled { from, valid, stray } = shuffled(level, &mut regs, &op, group);
+                (regs.w[3].0, from, valid, stray)
+            };
+            let wanted = result(Level::base());
+            for l in 0..LANES {
+                let (from, ok) = shuffle_source(mode, l as u32, rows[1].0[l], rows[2].0[l]);
+                assert_eq!((wanted.1[l], wanted.2 >> l & 1 == 1), (from, ok), "{mode:?} lane {l}");
+            }
+            for level in Level::all() {
+                assert_eq!(result(level), wanted, "{mode:?} {level:?}");
+            }
+        }
+    }
 }

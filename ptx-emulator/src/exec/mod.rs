@@ -11,6 +11,8 @@ mod barrier;
 pub(crate) mod block;
 mod copy;
 mod lanes;
+#[cfg(target_arch = "x86_64")]
+mod lanes_avx512;
 mod matrix;
 mod mbarrier;
 mod memory;

@@ -69,7 +69,7 @@ impl Block {
         let insts = &context.kernel.program.insts;
         let checked = context.launch.checks.uninitialised;
         let fragment = warp.fragments[current];
-        let (mut pc, mask) = (fragment.pc, fragment.mask);
+        let (mut pc, mut mask) = (fragment.pc, fragment.mask);
         let stop = warp.next_meeting(current, pc);
         loop {
             let start = self.profile.start();
@@ -102,16 +102,28 @@ impl Block {
             let flow = if active == 0 { Flow::Next } else { self.step(context, warp, current, pc, active, &inst.op) };
             self.profile.one(start, &inst.op);
             match flow {
-                Flow::Next => pc += 1,
-                // A uniform branch keeps the fragment; anything else needs a new choice.
-                Flow::Moved => return Flow::Moved,
+                Flow::Next => {
+                    pc += 1;
+                    warp.fragments[current].pc = pc;
+                }
+                // A fragment that is alone and goes on needs no new choice.
+                Flow::Moved => match warp.fragments.as_slice() {
+                    [alone] if alone.state == State::Ready && stop == usize::MAX && self.may_go_on(context, warp) => {
+                        (pc, mask) = (alone.pc, alone.mask);
+                    }
+                    _ => return Flow::Moved,
+                },
                 other => return other,
             }
-            warp.fragments[current].pc = pc;
             if pc == stop || *left == 0 {
                 return Flow::Moved;
             }
         }
+    }
+
+    /// Whether nothing asks the warp to stop after a branch.
+    fn may_go_on(&self, context: &Context<'_>, warp: &Warp) -> bool {
+        !warp.wants_rest && warp.executed <= context.launch.limits.warp_instructions
     }
 
     /// An undefined predicate that decides whether an instruction with effects runs.
