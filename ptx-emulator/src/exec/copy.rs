@@ -5,7 +5,7 @@
 //! leaves nothing open.
 
 use super::block::{Block, Context};
-use super::regs::{LANES, d, each_lane, w};
+use super::regs::{FULL, LANES, d, each_lane, w};
 use super::simd::{Level, dispatch};
 use super::step::Flow;
 use super::target::{Target, Use};
@@ -91,13 +91,17 @@ impl Block {
         else {
             return false;
         };
+        let bytes = self.shared.bytes.as_mut_slice();
+        if reading == FULL {
+            for (&to, &from) in to.iter().zip(&from) {
+                copy_words(allocation, from, &mut bytes[to as usize..][..16]);
+            }
+            return true;
+        }
         each_lane(active, |l| {
-            let to = &mut self.shared.bytes[to[l] as usize..][..16];
+            let to = &mut bytes[to[l] as usize..][..16];
             if reading >> l & 1 == 1 {
-                let words = allocation.four_words(from[l]);
-                for (to, word) in to.as_chunks_mut::<4>().0.iter_mut().zip(words) {
-                    *to = word.to_le_bytes();
-                }
+                copy_words(allocation, from[l], to);
             } else {
                 to.fill(0);
             }
@@ -356,6 +360,14 @@ impl Block {
     /// Value of a 32-bit slot of one lane.
     pub(crate) fn word(warp: &Warp, row: u16, lane: usize) -> u32 {
         warp.regs.w[usize::from(row)].0[lane]
+    }
+}
+
+/// Copies 16 bytes of a buffer from a checked offset.
+#[inline(always)]
+fn copy_words(allocation: &Allocation, from: u64, to: &mut [u8]) {
+    for (to, word) in to.as_chunks_mut::<4>().0.iter_mut().zip(allocation.four_words(from)) {
+        *to = word.to_le_bytes();
     }
 }
 

@@ -37,6 +37,13 @@ impl Shared {
         }
     }
 
+    /// Memory of one variable that starts at byte 64, without checks.
+    #[cfg(test)]
+    pub(crate) fn unchecked(bytes: Vec<u8>) -> Shared {
+        let ranges = vec![(64, bytes.len() as u32)];
+        Shared { bytes, defined: Vec::new(), ranges, shadow: None }
+    }
+
     /// Start and end of the variable that `offset` lies in or behind.
     #[inline(always)]
     pub(crate) fn range(&self, offset: u32) -> Option<(u32, u32)> {

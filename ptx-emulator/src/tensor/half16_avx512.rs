@@ -73,17 +73,18 @@ const SPLIT: [[u8; 16]; 4] = [[0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14,
 /// Four columns of one k, by parity of the columns and of k.
 type Quads = [[[f32; 4]; 2]; 2];
 
-/// A register of the second factor widened, by pair of k.
-#[inline]
+/// Writes a register of the second factor widened, by pair of k. Not inline, so that it is broadcast from memory: the
+/// unit that would do it from a register has the first factor and half of the sums to do.
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn second_factor(row: &Lanes, brain: bool) -> [Quads; 4] {
+fn second_factor(row: &Lanes, brain: bool, out: &mut [Quads; 4]) {
     let split = bytemuck::must_cast(SPLIT);
     let [low, high]: Halves = bytemuck::must_cast(*row);
     let words = _mm512_permutex2var_epi32(low, bytemuck::must_cast(columns_of(0)), high);
     let first = widen_both(_mm512_shuffle_epi8(words, split), brain);
     let words = _mm512_permutex2var_epi32(low, bytemuck::must_cast(columns_of(2)), high);
     let second = widen_both(_mm512_shuffle_epi8(words, split), brain);
-    bytemuck::must_cast([first, second])
+    *out = bytemuck::must_cast([first, second]);
 }
 
 /// Sums by half of the columns, accumulator register and half of the lanes.
@@ -130,7 +131,7 @@ pub(super) fn multiply<const HALVES: usize>(regs: &Regs, operands: &Operands<HAL
         let first = [&above, &below];
         let mut second: [[Quads; 4]; HALVES] = [[[[[0.0; 4]; 2]; 2]; 4]; HALVES];
         for (second, b) in second.iter_mut().zip(b) {
-            *second = second_factor(w(regs, b[block]), *brain);
+            second_factor(w(regs, b[block]), *brain, second);
         }
         add_pair::<0, 0b00_00_00_00, HALVES>(first, &second, &mut sums);
         add_pair::<1, 0b01_01_01_01, HALVES>(first, &second, &mut sums);
