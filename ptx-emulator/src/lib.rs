@@ -55,7 +55,8 @@
 //! `conformance/table.rs`, which a machine with a GPU answers (`cargo xtask golden`). A row operation is
 //! one line in the table of `exec/alu.rs` and an arm in `lower/` that takes every modifier it
 //! understands from `lower::mods`; what is left over is refused by itself. Anything that touches
-//! memory or other lanes is a variant of `program::Op` with a handler in `exec/`.
+//! memory or other lanes is a variant of `program::Op` with a handler in `exec/`, and says in
+//! `lower/rows.rs` which registers it reads and writes.
 
 mod check;
 pub mod conformance;

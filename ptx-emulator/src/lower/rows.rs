@@ -348,3 +348,104 @@ fn flow(blocks: &mut [Straight]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{Kernel, Kind, Launch, Memory, Module, Outcome, Params, run};
+
+    /// Runs 32 threads of a kernel whose body may use `%r<32>`, `%p<4>`, `%rd2` as its thread's place in the output.
+    fn execute(body: &str) -> (Kernel, Outcome, Vec<u32>) {
+        let source = format!(
+            ".version 9.0
+            .target sm_89
+            .address_size 64
+            .visible .entry probe(.param .u64 out)
+            {{
+                .reg .b32 %r<32>;
+                .reg .b64 %rd<4>;
+                .reg .pred %p<4>;
+                ld.param.u64 %rd1, [out];
+                mov.u32 %r0, %tid.x;
+                mul.wide.u32 %rd2, %r0, 4;
+                add.s64 %rd2, %rd1, %rd2;
+                {body}
+                ret;
+            }}"
+        );
+        let module = Module::parse(&source).expect("the source is well formed");
+        let kernel = module.entry("probe").expect("the kernel can be executed");
+        let mut memory = Memory::new(&module);
+        let out = memory.alloc("out", 128).expect("a small buffer");
+        let launch = Launch::new([1, 1, 1], [32, 1, 1], Params::new().pointer(out).finish());
+        let outcome = run(&kernel, &memory, &launch).expect("the launch is possible");
+        let words = memory.read(out).expect("the buffer exists");
+        let words = words.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
+        (kernel, outcome, words)
+    }
+
+    #[test]
+    fn values_that_follow_one_another_share_rows() {
+        let steps: String = (1..30).map(|i| format!("add.u32 %r{i}, %r{}, %r0;\n", i - 1)).collect();
+        let (kernel, outcome, words) = execute(&format!("{steps} st.global.u32 [%rd2], %r29;"));
+        assert!(outcome.is_clean());
+        assert!((0..32).all(|l| words[l] == 30 * l as u32));
+        // Two for the sums, one for the thread, its special register and the constant 4.
+        assert_eq!(kernel.registers().0, 5);
+    }
+
+    #[test]
+    fn what_a_loop_carries_keeps_its_row() {
+        // Register 1 is read only at the top of the loop, where the values of the trip before are long dead.
+        let (_, outcome, words) = execute(
+            "add.u32 %r1, %r0, 100;
+            mov.u32 %r2, 0;
+            mov.u32 %r3, 0;
+            again:
+            add.u32 %r4, %r1, %r2;
+            add.u32 %r5, %r4, 1;
+            add.u32 %r6, %r5, 1;
+            add.u32 %r3, %r3, %r6;
+            add.u32 %r2, %r2, 1;
+            setp.le.u32 %p1, %r2, %r0;
+            @%p1 bra again;
+            st.global.u32 [%rd2], %r3;",
+        );
+        assert!(outcome.is_clean());
+        let wanted = |l: u32| (0..=l).map(|i| l + 102 + i).sum::<u32>();
+        assert!((0..32).all(|l| words[l as usize] == wanted(l)), "{words:?}");
+    }
+
+    #[test]
+    fn an_undefined_value_is_found_where_others_ended() {
+        // Lanes from 8 on never write register 9, long after registers 1 to 3 are dead.
+        let (_, outcome, words) = execute(
+            "add.u32 %r1, %r0, 1;
+            add.u32 %r2, %r1, 1;
+            add.u32 %r3, %r2, 1;
+            st.global.u32 [%rd2], %r3;
+            setp.lt.u32 %p1, %r0, 8;
+            @%p1 mov.u32 %r9, 7;
+            st.global.u32 [%rd2], %r9;",
+        );
+        let found: Vec<Kind> = outcome.findings.iter().map(|f| f.kind).collect();
+        assert_eq!(found, [Kind::UninitialisedStore]);
+        assert_eq!(words[..8], [7; 8]);
+        assert_eq!(words[8..], [u32::MAX; 24], "no value of another register");
+    }
+
+    #[test]
+    fn a_guard_keeps_what_the_other_lanes_had() {
+        let (_, outcome, words) = execute(
+            "add.u32 %r1, %r0, 1000;
+            setp.lt.u32 %p1, %r0, 8;
+            add.u32 %r2, %r0, 1;
+            @%p1 mov.u32 %r1, 5;
+            add.u32 %r3, %r2, 2;
+            add.u32 %r4, %r3, %r1;
+            st.global.u32 [%rd2], %r4;",
+        );
+        assert!(outcome.is_clean());
+        let wanted = |l: u32| l + 3 + if l < 8 { 5 } else { l + 1000 };
+        assert!((0..32).all(|l| words[l as usize] == wanted(l)), "{words:?}");
+    }
+}
