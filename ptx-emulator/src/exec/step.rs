@@ -99,7 +99,11 @@ impl Block {
             self.instructions += 1;
             self.lane_instructions += u64::from(active.count_ones());
             let start = self.profile.start();
-            let flow = if active == 0 { Flow::Next } else { self.step(context, warp, current, pc, active, &inst.op) };
+            let flow = if active == 0 || self.profiled_step(context, warp, active, &inst.op) {
+                Flow::Next
+            } else {
+                self.step(context, warp, current, pc, active, &inst.op)
+            };
             self.profile.one(start, &inst.op);
             match flow {
                 Flow::Next => {

@@ -25,7 +25,11 @@ pub(crate) struct Surroundings<'a> {
     rows_only: bool,
 }
 
-impl Surroundings<'_> {
+impl<'a> Surroundings<'a> {
+    fn new(context: &Context<'_>, shared: &'a mut Shared, left: &'a mut u64, rows_only: bool) -> Surroundings<'a> {
+        Surroundings { level: context.level, model: context.launch.mma_model, shared, left, ticks: 0, rows_only }
+    }
+
     /// Executes an instruction that is not a row operation for the lanes of `active`. Kept out of the loop over row
     /// operations, whose state then stays in registers.
     #[inline(never)]
@@ -104,19 +108,28 @@ impl Block {
         active: u32,
         left: &mut u64,
     ) -> (usize, RunCount) {
-        let mut around = Surroundings {
-            level: context.level,
-            model: context.launch.mma_model,
-            shared: &mut self.shared,
-            left,
-            ticks: 0,
-            rows_only: context.launch.profile || context.launch.checks.races,
-        };
+        let rows_only = context.launch.profile || context.launch.checks.races;
+        let mut around = Surroundings::new(context, &mut self.shared, left, rows_only);
         let insts = &context.kernel.program.insts;
         let out = run_straight(context.level, &mut around, &mut warp.regs, insts, pc, stop, active);
         let ticks = around.ticks;
         self.clocks.advance(warp.index, ticks);
         out
+    }
+
+    /// What a straight run does with an instruction that is not a row operation, for the profile, which times each on
+    /// its own; false, and nothing done, when it is for [`Block::step`] to do.
+    pub(super) fn profiled_step(&mut self, context: &Context<'_>, warp: &mut Warp, active: u32, op: &Op) -> bool {
+        let checks = context.launch.checks;
+        if !context.launch.profile || checks.races || checks.uninitialised {
+            return false;
+        }
+        let mut left = u64::MAX;
+        let mut around = Surroundings::new(context, &mut self.shared, &mut left, false);
+        let done = around.execute(&mut warp.regs, op, active) != Other::Refused;
+        let ticks = around.ticks;
+        self.clocks.advance(warp.index, ticks);
+        done
     }
 }
 
