@@ -61,26 +61,26 @@ macro_rules! class_taint {
 }
 
 macro_rules! class_store {
-    (W, $regs:ident, $at:expr, $mask:ident, $lane:expr) => {{
+    (W, $regs:ident, $at:expr, $lane:expr) => {{
         let mut out = [0u32; LANES];
         for l in 0..LANES {
             out[l] = $lane(l);
         }
-        $regs.set_w($at, &out, $mask);
+        $regs.w[usize::from($at)].0 = out;
     }};
-    (D, $regs:ident, $at:expr, $mask:ident, $lane:expr) => {{
+    (D, $regs:ident, $at:expr, $lane:expr) => {{
         let mut out = [0u64; LANES];
         for l in 0..LANES {
             out[l] = $lane(l);
         }
-        $regs.set_d($at, &out, $mask);
+        $regs.d[usize::from($at)].0 = out;
     }};
-    (P, $regs:ident, $at:expr, $mask:ident, $lane:expr) => {{
+    (P, $regs:ident, $at:expr, $lane:expr) => {{
         let mut out = 0u32;
         for l in 0..LANES {
             out |= u32::from($lane(l)) << l;
         }
-        $regs.set_p($at, out, $mask);
+        $regs.p[usize::from($at)] = out;
     }};
 }
 
@@ -118,8 +118,18 @@ macro_rules! alu_table {
             }
         }
 
-        /// Executes one operation on the lanes of `mask`; those of `doubt` may or may not belong
-        /// to it, because their guard is undefined.
+        impl AluOp {
+            /// Class of the result.
+            #[inline(always)]
+            pub(super) fn result(self) -> Class {
+                match self {
+                    $(AluOp::$name => Class::$out,)*
+                }
+            }
+        }
+
+        /// Executes one operation on all lanes. With `CHECK` it sets the taint of the lanes of `mask`, and of those of
+        /// `doubt`, which may or may not belong to it, because their guard is undefined.
         #[inline(always)]
         pub(super) fn execute<const CHECK: bool>(regs: &mut Regs, inst: &AluInst, mask: u32, doubt: u32) {
             match inst.op {
@@ -131,7 +141,7 @@ macro_rules! alu_table {
                     }
                     let $x = inst.x;
                     $(let $arg = class_source!($class, regs, inst.$slot);)*
-                    class_store!($out, regs, inst.d, mask, |l: usize| {
+                    class_store!($out, regs, inst.d, |l: usize| {
                         $(let $arg: class_value!($class) = $arg.lane(l);)*
                         $formula
                     });

@@ -1,9 +1,9 @@
 //! Runs of row operations, with taint and without.
 
 use super::alu::{AluInst, AluOp, execute};
-use super::regs::{FULL, Regs};
+use super::regs::{FULL, LANES, Regs, Row, Row64};
 use super::simd::{Level, dispatch};
-use crate::program::{Inst, NO_GUARD, Op};
+use crate::program::{Class, Inst, NO_GUARD, Op};
 
 /// Taint of a selection, exact per lane: compilers select undefined values away. Read before the
 /// operation, which may overwrite its sources.
@@ -24,6 +24,36 @@ fn set_chosen_taint(regs: &mut Regs, inst: &AluInst, taint: u32, mask: u32) {
         AluOp::SelW => regs.taint_w(inst.d, taint, mask),
         AluOp::SelD => regs.taint_d(inst.d, taint, mask),
         _ => {}
+    }
+}
+
+/// What the result of an operation held before: the operation is executed by all lanes, and those without it get back
+/// what they had.
+struct Kept {
+    w: Row,
+    d: Row64,
+    p: u32,
+}
+
+impl Kept {
+    #[inline(always)]
+    fn take(&mut self, regs: &Regs, inst: &AluInst) {
+        let at = usize::from(inst.d);
+        match inst.op.result() {
+            Class::W => self.w = regs.w[at],
+            Class::D => self.d = regs.d[at],
+            Class::P => self.p = regs.p[at],
+        }
+    }
+
+    /// Restores the lanes that are not in `mask`.
+    #[inline(always)]
+    fn put_back(&self, regs: &mut Regs, inst: &AluInst, mask: u32) {
+        match inst.op.result() {
+            Class::W => regs.set_w(inst.d, &self.w.0, !mask),
+            Class::D => regs.set_d(inst.d, &self.d.0, !mask),
+            Class::P => regs.set_p(inst.d, self.p, !mask),
+        }
     }
 }
 
@@ -62,6 +92,7 @@ pub(super) fn run_rows<const CHECK: bool>(
     let mut done = window.len();
     // Lanes that guards leave out: counted apart, since few instructions have one.
     let mut left_out = 0;
+    let mut kept = Kept { w: Row([0; LANES]), d: Row64([0; LANES]), p: 0 };
     for (i, Inst { op, guard }) in window.iter().enumerate() {
         let mut mask = active;
         if *guard != NO_GUARD {
@@ -79,15 +110,25 @@ pub(super) fn run_rows<const CHECK: bool>(
             }
             break;
         };
+        let (mut doubt, mut chosen) = (0, 0);
         if CHECK {
-            let doubt = if *guard == NO_GUARD { 0 } else { active & regs.tp[usize::from(*guard >> 1)] };
-            let chosen = chosen_taint(regs, alu);
-            if mask | doubt != 0 {
-                execute::<CHECK>(regs, alu, mask, doubt);
-                set_chosen_taint(regs, alu, chosen, mask & !doubt);
+            if *guard != NO_GUARD {
+                doubt = active & regs.tp[usize::from(*guard >> 1)];
             }
-        } else if mask != 0 {
-            execute::<CHECK>(regs, alu, mask, 0);
+            chosen = chosen_taint(regs, alu);
+        }
+        if mask != FULL {
+            if mask | doubt == 0 {
+                continue;
+            }
+            kept.take(regs, alu);
+        }
+        execute::<CHECK>(regs, alu, mask, doubt);
+        if mask != FULL {
+            kept.put_back(regs, alu, mask);
+        }
+        if CHECK {
+            set_chosen_taint(regs, alu, chosen, mask & !doubt);
         }
     }
     let insts = done as u64;
