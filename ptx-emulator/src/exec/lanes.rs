@@ -163,6 +163,18 @@ impl Block {
     }
 }
 
+/// A shuffle by all lanes that names them all, without taint; false, and nothing done, for another.
+pub(super) fn plain(level: Level, regs: &mut Regs, op: &Shuffle) -> bool {
+    let all = w(regs, op.members).iter().fold(FULL, |all, members| all & members) == FULL;
+    if all {
+        let valid = shuffled(level, regs, op, FULL).valid;
+        if let Some(p) = op.in_range {
+            regs.set_p(p, valid, FULL);
+        }
+    }
+    all
+}
+
 /// How a shuffle went, for every lane.
 pub(super) struct Shuffled {
     /// Lane that each reads from.

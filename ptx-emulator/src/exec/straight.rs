@@ -2,12 +2,13 @@
 //! common, touch only registers and shared memory, and have nothing to report. All else ends the run.
 
 use super::block::{Block, Context};
+use super::lanes;
 use super::mma;
-use super::regs::{FULL, Regs};
+use super::regs::{FULL, LANES, Regs};
 use super::rows::{Other, RunCount, run_rows};
 use super::shared::Shared;
 use super::simd::{Level, dispatch};
-use super::warp::Warp;
+use super::warp::{OpenCopy, Warp};
 use super::wmma;
 use crate::launch::MmaModel;
 use crate::program::{Inst, Load, Op, Store};
@@ -17,6 +18,10 @@ pub(crate) struct Surroundings<'a> {
     level: Level,
     model: MmaModel,
     shared: &'a mut Shared,
+    /// Committed groups of copies of each lane.
+    groups: &'a mut [u32; LANES],
+    /// Copies that a wait could complete.
+    copies: bool,
     /// Instructions that are not row operations until the turn of the warp ends.
     left: &'a mut u64,
     /// Converging instructions executed.
@@ -26,8 +31,15 @@ pub(crate) struct Surroundings<'a> {
 }
 
 impl<'a> Surroundings<'a> {
-    fn new(context: &Context<'_>, shared: &'a mut Shared, left: &'a mut u64, rows_only: bool) -> Surroundings<'a> {
-        Surroundings { level: context.level, model: context.launch.mma_model, shared, left, ticks: 0, rows_only }
+    fn new(
+        context: &Context<'_>,
+        shared: &'a mut Shared,
+        (groups, copies): (&'a mut [u32; LANES], &[OpenCopy]),
+        left: &'a mut u64,
+        rows_only: bool,
+    ) -> Surroundings<'a> {
+        let (level, model, copies) = (context.level, context.launch.mma_model, !copies.is_empty());
+        Surroundings { level, model, shared, groups, copies, left, ticks: 0, rows_only }
     }
 
     /// Executes an instruction that is not a row operation for the lanes of `active`. Kept out of the loop over row
@@ -42,6 +54,12 @@ impl<'a> Surroundings<'a> {
             Op::Store(op) => store_words(self.level, regs, self.shared, op, active),
             Op::Mma(op) => active == FULL && mma::plain(self.level, self.model, regs, op) && self.tick(),
             Op::Wmma(op) => active == FULL && wmma::plain(self.level, regs, self.shared, op) && self.tick(),
+            Op::Shuffle(op) => active == FULL && lanes::plain(self.level, regs, op) && self.tick(),
+            Op::CopyCommit if active == FULL => {
+                self.groups.iter_mut().for_each(|group| *group += 1);
+                true
+            }
+            Op::CopyWait { .. } => !self.copies,
             _ => false,
         };
         if !done {
@@ -109,11 +127,12 @@ impl Block {
         left: &mut u64,
     ) -> (usize, RunCount) {
         let rows_only = context.launch.profile || context.launch.checks.races;
-        let mut around = Surroundings::new(context, &mut self.shared, left, rows_only);
+        let Warp { index, regs, groups, copies, .. } = warp;
+        let mut around = Surroundings::new(context, &mut self.shared, (groups, copies), left, rows_only);
         let insts = &context.kernel.program.insts;
-        let out = run_straight(context.level, &mut around, &mut warp.regs, insts, pc, stop, active);
+        let out = run_straight(context.level, &mut around, regs, insts, pc, stop, active);
         let ticks = around.ticks;
-        self.clocks.advance(warp.index, ticks);
+        self.clocks.advance(*index, ticks);
         out
     }
 
@@ -125,10 +144,11 @@ impl Block {
             return false;
         }
         let mut left = u64::MAX;
-        let mut around = Surroundings::new(context, &mut self.shared, &mut left, false);
-        let done = around.execute(&mut warp.regs, op, active) != Other::Refused;
+        let Warp { index, regs, groups, copies, .. } = warp;
+        let mut around = Surroundings::new(context, &mut self.shared, (groups, copies), &mut left, false);
+        let done = around.execute(regs, op, active) != Other::Refused;
         let ticks = around.ticks;
-        self.clocks.advance(warp.index, ticks);
+        self.clocks.advance(*index, ticks);
         done
     }
 }
@@ -136,7 +156,7 @@ impl Block {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exec::regs::{LANES, Row, Row64};
+    use crate::exec::regs::{Row, Row64};
     use crate::program::{Addr, Class, Order, Slot, Space};
 
     const BYTES: usize = 4096;
