@@ -228,21 +228,28 @@ impl Warp {
 fn fill_constants(regs: &mut Regs, program: &Program, warp: u32, at: &Position) {
     for (slot, init) in &program.inits {
         let row = usize::from(slot.row);
-        let value = |lane: usize| match *init {
-            RowInit::Const(value) => value,
-            RowInit::Special(special) => u64::from(special_value(special, warp, lane as u32, at)),
-        };
+        let mut values = [0; LANES];
+        match *init {
+            RowInit::Const(value) => values = [value; LANES],
+            RowInit::Special(special) => {
+                for (lane, value) in values.iter_mut().enumerate() {
+                    *value = u64::from(special_value(special, warp, lane as u32, at));
+                }
+            }
+        }
         match slot.class {
             Class::W => {
-                regs.w[row] = Row(std::array::from_fn(|l| value(l) as u32));
+                for (to, value) in regs.w[row].0.iter_mut().zip(values) {
+                    *to = value as u32;
+                }
                 regs.tw[row] = 0;
             }
             Class::D => {
-                regs.d[row] = Row64(std::array::from_fn(value));
+                regs.d[row] = Row64(values);
                 regs.td[row] = 0;
             }
             Class::P => {
-                regs.p[row] = if value(0) != 0 { FULL } else { 0 };
+                regs.p[row] = if values[0] != 0 { FULL } else { 0 };
                 regs.tp[row] = 0;
             }
         }

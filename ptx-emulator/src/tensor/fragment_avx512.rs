@@ -8,15 +8,6 @@ use crate::exec::regs::{FULL, LANES, Regs, w};
 /// A row of 32-bit register values.
 type Lanes = [u32; LANES];
 
-/// Sixteen bytes of memory.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn sixteen(bytes: &[u8], at: usize) -> __m128i {
-    let mut out = [0u8; 16];
-    out.copy_from_slice(&bytes[at..at + 16]);
-    bytemuck::must_cast(out)
-}
-
 /// Thirty-two bytes of memory.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
@@ -26,22 +17,20 @@ fn thirty_two(bytes: &[u8], at: usize) -> __m256i {
     bytemuck::must_cast(out)
 }
 
-/// Sixteen bytes from each of four lines.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn four_lines(bytes: &[u8], at: usize, pitch: usize) -> __m512i {
-    let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(sixteen(bytes, at)), sixteen(bytes, at + pitch));
-    let out = _mm512_castsi256_si512(low);
-    let out = _mm512_inserti32x4::<2>(out, sixteen(bytes, at + 2 * pitch));
-    _mm512_inserti32x4::<3>(out, sixteen(bytes, at + 3 * pitch))
-}
-
 /// Thirty-two bytes from each of two lines.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn two_lines(bytes: &[u8], at: usize, pitch: usize) -> __m512i {
     let low = _mm512_castsi256_si512(thirty_two(bytes, at));
     _mm512_inserti64x4::<1>(low, thirty_two(bytes, at + pitch))
+}
+
+/// The first sixteen bytes of four lines, and the second.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn four_lines(bytes: &[u8], at: usize, pitch: usize) -> [__m512i; 2] {
+    let (low, high) = (two_lines(bytes, at, pitch), two_lines(bytes, at + 2 * pitch, pitch));
+    [_mm512_shuffle_i64x2::<0b10_00_10_00>(low, high), _mm512_shuffle_i64x2::<0b11_01_11_01>(low, high)]
 }
 
 /// Halves of lines `2t` and `2t + 1` of eight lines of eight, for elements `g` from `first` on, as lane `4g + t`.
@@ -73,22 +62,26 @@ const fn every_second(first: u32) -> [u32; 16] {
 pub(crate) fn load(regs: &mut Regs, to: &[u16], bytes: &[u8], pitch: usize, form: Form) {
     match form {
         Form::Words(lines_first) => {
-            for reg in 0..4 {
-                let (line, block) = blocks(reg, lines_first);
-                let at = 8 * line * pitch + 16 * block;
-                let row = [four_lines(bytes, at, pitch), four_lines(bytes, at + 4 * pitch, pitch)];
-                set_copies(regs, to, reg, row);
+            for line in 0..2 {
+                let low = four_lines(bytes, 8 * line * pitch, pitch);
+                let high = four_lines(bytes, (8 * line + 4) * pitch, pitch);
+                for block in 0..2 {
+                    set_copies(regs, to, register(line, block, lines_first), [low[block], high[block]]);
+                }
             }
         }
         Form::Pairs(lines_first) => {
             let index: [__m512i; 2] = [bytemuck::must_cast(pairs_of(0)), bytemuck::must_cast(pairs_of(4))];
-            for reg in 0..4 {
-                let (line, block) = blocks(reg, lines_first);
-                let at = 8 * line * pitch + 16 * block;
-                let (low, high) = (four_lines(bytes, at, pitch), four_lines(bytes, at + 4 * pitch, pitch));
-                let row =
-                    [_mm512_permutex2var_epi16(low, index[0], high), _mm512_permutex2var_epi16(low, index[1], high)];
-                set_copies(regs, to, reg, row);
+            for line in 0..2 {
+                let low = four_lines(bytes, 8 * line * pitch, pitch);
+                let high = four_lines(bytes, (8 * line + 4) * pitch, pitch);
+                for block in 0..2 {
+                    let row = [
+                        _mm512_permutex2var_epi16(low[block], index[0], high[block]),
+                        _mm512_permutex2var_epi16(low[block], index[1], high[block]),
+                    ];
+                    set_copies(regs, to, register(line, block, lines_first), row);
+                }
             }
         }
         Form::Floats => {
@@ -111,6 +104,12 @@ pub(crate) fn load(regs: &mut Regs, to: &[u16], bytes: &[u8], pitch: usize, form
             }
         }
     }
+}
+
+/// Register of a line block and element block; the inverse of [`blocks`].
+#[inline(always)]
+fn register(line: usize, block: usize, lines_first: bool) -> usize {
+    if lines_first { line + 2 * block } else { block + 2 * line }
 }
 
 /// Sets register `reg` and, of a factor, its copy four registers behind.
