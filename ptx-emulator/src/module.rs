@@ -121,7 +121,8 @@ impl Kernel {
         self.program.insts.len()
     }
 
-    /// Registers after decoding: 32-bit rows, 64-bit rows and predicates.
+    /// Registers after decoding: 32-bit rows, 64-bit rows and predicates. Those that are never needed at the same time
+    /// share a row.
     pub fn registers(&self) -> (usize, usize, usize) {
         (self.program.w_rows, self.program.d_rows, self.program.p_rows)
     }
