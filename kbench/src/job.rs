@@ -120,6 +120,12 @@ pub enum Job {
     Probe,
     /// Run one variant on problems and write its outputs. No reference exists in this process.
     Launch(LaunchJob),
+    /// The same for several variants on one list of problems and on a GPU, in one process, whose start takes longer than
+    /// their launches. It breaks off at the first fault of any of them.
+    LaunchBatch {
+        /// A job for each variant.
+        jobs: Vec<LaunchJob>,
+    },
     /// Compare written outputs with float64 attention. No device is touched.
     Errors(ErrorsJob),
     /// Time variants and peers against each other.
@@ -245,6 +251,13 @@ pub enum Event {
     },
     /// One launch ended.
     Launched {
+        /// How.
+        outcome: LaunchOutcome,
+    },
+    /// One launch of a batch ended well.
+    LaunchedOf {
+        /// Variant.
+        variant: String,
         /// How.
         outcome: LaunchOutcome,
     },

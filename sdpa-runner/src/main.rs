@@ -69,7 +69,12 @@ fn run(job: &Job) -> Result<()> {
         Job::Errors(job) => return errors::run(job),
         Job::Probe => return probe(),
         Job::Launch(job) if job.executor != Executor::Gpu => return emulate::run(job),
-        Job::Launch(_) | Job::Bench(_) | Job::Profile(_) | Job::Ceilings(_) | Job::Conformance { .. } => {}
+        Job::Launch(_)
+        | Job::LaunchBatch { .. }
+        | Job::Bench(_)
+        | Job::Profile(_)
+        | Job::Ceilings(_)
+        | Job::Conformance { .. } => {}
     }
     if let Some(why) = cuda::missing_driver() {
         emit(&Event::NoDevice { why });
@@ -77,6 +82,7 @@ fn run(job: &Job) -> Result<()> {
     }
     match job {
         Job::Launch(job) => launch::run(job),
+        Job::LaunchBatch { jobs } => launch::run_batch(jobs),
         Job::Bench(job) => bench::run(job),
         Job::Profile(job) => profile::run(job),
         Job::Ceilings(job) => ceilings::run(job),

@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::insight::{Effect, effects};
-use super::record::{Evaluation, Figures, Finals, Line, Outcome, Phase, Plan, Stopped};
+use super::record::{Evaluation, Figures, Finals, Line, Outcome, Phase, Plan, Rounds, Stopped};
 use super::search::elites;
 use super::space::Toggles;
+use super::spent::{Spent, spent};
 use crate::evidence::{AA_SUFFIX, Block, Mode};
 use crate::gate::{Gate, Kind, State, significant};
 use crate::judge::{Evidence, judge, paired_blocks};
@@ -155,6 +156,12 @@ pub struct Tuned {
     pub profiles: BTreeMap<String, String>,
     /// What was measured again.
     pub finalists: Vec<Finalist>,
+    /// Which device ran which rounds of the finals: every ratio is within a round.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rounds: Vec<Rounds>,
+    /// Where the time of the last session went.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spent: Vec<Spent>,
     /// The control over itself in the finals.
     pub control_over_itself: Option<Interval>,
     /// The winner.
@@ -234,6 +241,8 @@ pub fn conclude(plan: &Plan, lines: &[Line], finals: &Finals, profiles: &BTreeMa
             _ => None,
         }),
         seconds: seconds(lines),
+        rounds: finals.rounds.clone(),
+        spent: spent(lines),
         insights: effects(&plan.dimensions, &all),
         profiles: profiles.clone(),
         inconclusive: winner.as_ref().and_then(|_| unsettled(control_over_itself)),
@@ -395,6 +404,7 @@ mod tests {
             checks: template.checks.clone(),
             samples: testing::samples(100.0, 80.0),
             patches: BTreeMap::new(),
+            rounds: vec![],
         };
         finals.samples.blocks.retain(|b| b.subject != "new");
         finals.checks.cases.retain(|c| c.variant != "new");

@@ -3,6 +3,7 @@
 
 mod args;
 mod builder;
+mod finals;
 mod gpus;
 mod journal;
 mod measure;
@@ -11,7 +12,7 @@ mod session;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use kbench::job::Executor;
@@ -141,20 +142,27 @@ struct Basis {
 
 /// Searches under a suite: its control, architecture and limits.
 pub fn tune(layout: &Layout, suite: &SuitePlan, options: &Options) -> Result<Tuning> {
-    let started = jiff::Timestamp::now();
+    let (begun, started) = (Instant::now(), jiff::Timestamp::now());
     let base = &suite.suite;
     // A suite's variants begin with its control.
     let control = suite.variants.first().context("a suite has a control")?;
     let runner = Runner::locate(layout, &layout.target.join("tune"))?;
-    let (mut gpus, executor) = match devices(&runner, base, options)? {
+    // Each takes a good part of a second, and none needs the others. Compilers are installed only where there is a device.
+    let (devices, here, source) = std::thread::scope(|scope| {
+        let here = scope.spawn(|| toolchain::find(&layout.target));
+        let source = scope.spawn(|| SourceState::of(layout));
+        (devices(&runner, base, options), here.join().ok().flatten(), source.join())
+    });
+    let source = source.map_err(|_| anyhow::anyhow!("the thread that asks for the sources died"))?;
+    let (mut gpus, executor) = match devices? {
         Ok(found) => found,
         Err(why) => return Ok(Tuning::Deferred(why)),
     };
-    let toolchain = match toolchain::find_or_install(&layout.target, &|line| eprintln!("{line}")) {
+    let found = here.map_or_else(|| toolchain::find_or_install(&layout.target, &|line| eprintln!("{line}")), Ok);
+    let toolchain = match found {
         Ok(toolchain) => toolchain,
         Err(error) => return Ok(Tuning::Deferred(error.to_string())),
     };
-    let source = SourceState::of(layout);
     let (run, plan, space) = begin(layout, base, control, options, &source)?;
     for (i, gpu) in gpus.iter_mut().enumerate() {
         gpu.runner.logs = run.logs().join(format!("gpu{i}"));
@@ -182,6 +190,7 @@ pub fn tune(layout: &Layout, suite: &SuitePlan, options: &Options) -> Result<Tun
         gpus: &gpus,
         executor,
         scratch: scratch.path(),
+        started: begun,
     };
     let tuned = search(parts, &run, options);
     // What was written stays: whoever mends the cause goes on from there.
@@ -200,7 +209,7 @@ fn search(parts: Parts, run: &RunDir, options: &Options) -> Result<Tuned> {
     session.search(&mut journal, options)?;
     let finals = match run.read_if_there(FINALS_FILE)? {
         Some(finals) => finals,
-        None => session.finals(journal.lines())?,
+        None => session.finals(&mut journal)?,
     };
     run.write_json(FINALS_FILE, &finals)?;
     for built in session.kept_builds(&finals)? {

@@ -10,12 +10,11 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow};
 use kbench::gate::significant;
 use kbench::job::Executor;
-use kbench::judge::{Evidence, judge_builds};
-use kbench::stats::MIN_ROUNDS;
+use kbench::judge::judge_builds;
 use kbench::suite::{Suite, VariantPatch};
 use kbench::tune::{
-    Evaluation, Finals, GENERATION, Generation, LAG, Line, Outcome, Phase, Plan, Proposal, Request, Search, Space,
-    Stopped, finalists, outcome_of, rejection,
+    Activity, Evaluation, GENERATION, Generation, LAG, Line, Outcome, Phase, Plan, Proposal, Request, Search, Space,
+    Span, Stage, Stopped, outcome_of, rejection,
 };
 use sdpa_kernel::registry::Variant;
 use sdpa_kernel::space;
@@ -23,7 +22,7 @@ use sdpa_kernel::space;
 use super::builder::Builder;
 use super::gpus::Gpu;
 use super::journal::Journal;
-use super::measure::{Station, measure};
+use super::measure::{Station, Watch, measure};
 use super::proposer::Proposer;
 use super::{Options, meeting};
 use crate::build::{BuildSet, Built};
@@ -42,7 +41,12 @@ type Job = Vec<Item>;
 type Item = (u32, u32, Proposal);
 
 /// What a worker sends back.
-type Measured = (usize, Result<Vec<Evaluation>>);
+struct Measured {
+    /// Configurations of the job.
+    count: usize,
+    result: Result<Vec<Evaluation>>,
+    spent: Line,
+}
 
 /// What a search is made of.
 #[derive(Clone, Copy)]
@@ -65,13 +69,14 @@ pub struct Parts<'a> {
     pub executor: Executor,
     /// A folder for outputs.
     pub scratch: &'a Path,
+    /// When this session began.
+    pub started: Instant,
 }
 
 /// Everything that does not change while a search runs.
 pub struct Session<'a> {
-    parts: Parts<'a>,
-    builder: Builder<'a>,
-    started: Instant,
+    pub(super) parts: Parts<'a>,
+    pub(super) builder: Builder<'a>,
 }
 
 /// The search's own state: what only the proposing thread touches.
@@ -95,7 +100,7 @@ impl<'a> Session<'a> {
             build_fault(base, plan, &BuildSet { built: vec![built.clone()], ..BuildSet::default() }).is_none()
         };
         let builder = Builder::new(layout, toolchain, &arches, Box::new(worth));
-        Session { parts, builder, started: Instant::now() }
+        Session { parts, builder }
     }
 
     /// Searches, and sweeps where that is asked for; every result is in the journal when this returns.
@@ -103,6 +108,8 @@ impl<'a> Session<'a> {
         let gpus = self.parts.gpus.iter().filter_map(|gpu| gpu.found.device.as_ref()).map(|(d, _)| d.uuid.clone());
         let started = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         journal.append(Line::Session { started, gpus: gpus.collect() })?;
+        let spans = vec![Span { activity: Activity::SetUp, from: 0.0, to: self.parts.started.elapsed().as_secs_f64() }];
+        journal.append(Line::Spent { stage: Stage::SetUp, gpu: None, configurations: 0, spans })?;
         let (jobs, to_do) = channel::<Job>();
         let (send, results) = channel::<Measured>();
         let to_do = Mutex::new(to_do);
@@ -129,7 +136,7 @@ impl<'a> Session<'a> {
         })
     }
 
-    fn start_builders<'scope>(&'scope self, scope: &'scope std::thread::Scope<'scope, '_>) {
+    pub(super) fn start_builders<'scope>(&'scope self, scope: &'scope std::thread::Scope<'scope, '_>) {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         for _ in 0..threads.saturating_sub(self.parts.gpus.len()).max(1) {
             scope.spawn(|| self.builder.work());
@@ -143,25 +150,28 @@ impl<'a> Session<'a> {
             let next = to_do.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(job) = next else { return };
             let count = job.len();
-            let result = self.evaluate(gpu, job);
+            let mut watch = Watch::start(self.parts.started);
+            let result = self.evaluate(gpu, job, &mut watch);
             let failed = result.is_err();
-            if send.send((count, result)).is_err() || failed {
+            let spent = gpu.spent(Stage::Search, count, watch);
+            if send.send(Measured { count, result, spent }).is_err() || failed {
                 return;
             }
         }
     }
 
-    fn evaluate(&self, gpu: &Gpu, job: Job) -> Result<Vec<Evaluation>> {
+    fn evaluate(&self, gpu: &Gpu, job: Job, watch: &mut Watch) -> Result<Vec<Evaluation>> {
         let named: Vec<(String, VariantPatch)> = job.iter().map(|(_, _, p)| (p.name.clone(), patch(p))).collect();
         let suite = meeting(self.parts.base, self.parts.plan, &named, false);
         let variants = self.variants(job.iter().map(|(_, _, p)| p))?;
         let builds = self.builder.wait(&variants)?;
+        watch.spent_on(Activity::Builds);
         let scratch = tempfile::Builder::new().prefix("job-").tempdir_in(self.parts.scratch)?;
-        let station = Station { runner: &gpu.runner, found: &gpu.found, executor: self.parts.executor };
+        let station = Station::of(gpu, self.parts.executor);
         // The order of blocks is random within a round, and the same whenever this job is run.
         let order = u64::from(job[0].0) << 32 | u64::from(job[0].1) | self.parts.plan.seed << 40;
         let plan = SuitePlan { suite, variants };
-        let evidence = measure(&station, &plan, &builds, scratch.path(), order)?;
+        let evidence = measure(&station, &plan, &builds, scratch.path(), order, watch)?;
         if let (Executor::Gpu, Some(why)) = (self.parts.executor, &evidence.samples.deferred) {
             return Err(anyhow!("{why}"));
         }
@@ -174,7 +184,7 @@ impl<'a> Session<'a> {
     }
 
     /// The control, then the proposals' variants.
-    fn variants<'p>(&self, proposals: impl Iterator<Item = &'p Proposal>) -> Result<Vec<Variant>> {
+    pub(super) fn variants<'p>(&self, proposals: impl Iterator<Item = &'p Proposal>) -> Result<Vec<Variant>> {
         let mut variants = vec![self.parts.control.clone()];
         for proposal in proposals {
             variants.push(space::variant(&proposal.name, &proposal.toggles)?);
@@ -306,12 +316,12 @@ impl<'a> Session<'a> {
         self.absorb(driver, measured)
     }
 
-    fn absorb(&self, driver: &mut Driver, (count, result): Measured) -> Result<()> {
+    fn absorb(&self, driver: &mut Driver, Measured { count, result, spent }: Measured) -> Result<()> {
         driver.pending -= count;
         for evaluation in result? {
             self.take(driver, evaluation)?;
         }
-        Ok(())
+        driver.journal.append(spent)
     }
 
     fn take(&self, driver: &mut Driver, evaluation: Evaluation) -> Result<()> {
@@ -324,7 +334,7 @@ impl<'a> Session<'a> {
     }
 
     fn end(&self, driver: &mut Driver, phase: Phase, stopped: Stopped) -> Result<()> {
-        let seconds = self.started.elapsed().as_secs_f64();
+        let seconds = self.parts.started.elapsed().as_secs_f64();
         let is_there = |line: &Line| matches!(line, Line::End { phase: other, .. } if *other == phase);
         match driver.journal.lines().iter().any(is_there) {
             true => Ok(()),
@@ -334,98 +344,11 @@ impl<'a> Session<'a> {
 
     fn out_of_time(&self) -> Option<Stopped> {
         let limit = self.parts.plan.time_limit_s;
-        (limit > 0 && self.started.elapsed().as_secs() >= limit).then_some(Stopped::TimeLimit)
-    }
-
-    /// The finalists against each other and the control in the same rounds, by the suite's own method.
-    pub fn finals(&self, lines: &[Line]) -> Result<Finals> {
-        let chosen = finalists(self.parts.plan, lines);
-        if chosen.is_empty() {
-            return Ok(Finals::default());
-        }
-        let step = Step::begin("finals", 0);
-        step.message(&format!("{} finalists", chosen.len()));
-        let proposal =
-            |e: &&Evaluation| Proposal { name: e.name.clone(), toggles: e.toggles.clone(), origin: e.origin.clone() };
-        let proposals: Vec<Proposal> = chosen.iter().map(proposal).collect();
-        let named: Vec<(String, VariantPatch)> = proposals.iter().map(|p| (p.name.clone(), patch(p))).collect();
-        let suite = meeting(self.parts.base, self.parts.plan, &named, true);
-        let variants = self.variants(proposals.iter())?;
-        let builds = self.built(&variants)?;
-        let scratch = tempfile::Builder::new().prefix("finals-").tempdir_in(self.parts.scratch)?;
-        let evidence = self.on_every_gpu(&SuitePlan { suite: suite.clone(), variants }, &builds, scratch.path())?;
-        step.end(&format!("{} finalists measured again", chosen.len()));
-        Ok(Finals {
-            suite: Some(suite),
-            builds: evidence.builds,
-            checks: evidence.checks,
-            samples: evidence.samples,
-            patches: named.into_iter().collect(),
-        })
-    }
-
-    /// The rounds shared out among the GPUs, each of which also launches and compares everything: whoever wins has to
-    /// hold on all of them. Rounds of different GPUs have different numbers, so no ratio crosses a device.
-    fn on_every_gpu(&self, plan: &SuitePlan, builds: &BuildSet, scratch: &Path) -> Result<Evidence> {
-        let mut share = plan.clone();
-        let rounds = plan.suite.timing.rounds.div_ceil(self.parts.gpus.len().max(1) as u32).max(MIN_ROUNDS as u32);
-        (share.suite.timing.rounds, share.suite.timing.max_rounds) = (rounds, rounds);
-        let measure_on = |i: usize, gpu: &Gpu| -> Result<Evidence> {
-            let station = Station { runner: &gpu.runner, found: &gpu.found, executor: self.parts.executor };
-            let scratch = scratch.join(format!("gpu{i}"));
-            std::fs::create_dir_all(&scratch)?;
-            measure(&station, &share, builds, &scratch, self.parts.plan.seed.wrapping_add(i as u64))
-        };
-        let measure_on = &measure_on;
-        let parts: Vec<Result<Evidence>> = std::thread::scope(|scope| {
-            let start = |(i, gpu)| scope.spawn(move || measure_on(i, gpu));
-            let threads: Vec<_> = self.parts.gpus.iter().enumerate().map(start).collect();
-            threads.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(anyhow!("a measuring thread died")))).collect()
-        });
-        let mut whole: Option<Evidence> = None;
-        for (i, part) in parts.into_iter().enumerate() {
-            let mut part = part?;
-            part.samples.blocks.iter_mut().for_each(|block| block.round += i as u32 * rounds);
-            match &mut whole {
-                None => whole = Some(part),
-                Some(whole) => {
-                    whole.checks.cases.extend(part.checks.cases);
-                    whole.samples.blocks.extend(part.samples.blocks);
-                    whole.samples.failures.extend(part.samples.failures);
-                    whole.samples.deferred = whole.samples.deferred.take().or(part.samples.deferred);
-                }
-            }
-        }
-        whole.context("something measures")
-    }
-
-    /// Builds of variants, from the cache where they are there: also of an earlier session's finalists.
-    fn built(&self, variants: &[Variant]) -> Result<BuildSet> {
-        self.builder.reopen();
-        std::thread::scope(|scope| {
-            self.start_builders(scope);
-            self.builder.want(variants, false);
-            let set = self.builder.wait(variants);
-            self.builder.close();
-            set
-        })
-    }
-
-    /// What is kept of the builds: the finalists'.
-    pub fn kept_builds(&self, finals: &Finals) -> Result<Vec<Built>> {
-        let variants = finals.patches.iter().map(|(name, patch)| {
-            let base = sdpa_kernel::registry::find(&patch.base)?;
-            Ok(base.patched(name, &patch.toggles)?)
-        });
-        let mut variants: Vec<Variant> = variants.collect::<Result<_>>()?;
-        if !variants.is_empty() {
-            variants.push(self.parts.control.clone());
-        }
-        Ok(self.built(&variants)?.built)
+        (limit > 0 && self.parts.started.elapsed().as_secs() >= limit).then_some(Stopped::TimeLimit)
     }
 }
 
-fn patch(proposal: &Proposal) -> VariantPatch {
+pub(super) fn patch(proposal: &Proposal) -> VariantPatch {
     VariantPatch { base: space::BASE.to_owned(), toggles: space::toggles(&proposal.toggles) }
 }
 

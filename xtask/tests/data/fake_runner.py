@@ -38,6 +38,11 @@ def errors(subject):
                 reference_amax=1.0, from_control_max=0.0)
 
 
+def outcome(problem):
+    return dict(problem=problem, failure=None, output_sha256="00", repeat_equal=True, inputs_unchanged=True,
+                guards_intact=True)
+
+
 def bench():
     suite, blocks = job["suite"], []
     names = [m["variant"] for m in job["modules"]]
@@ -67,9 +72,22 @@ if job["job"] == "probe":
     else:
         say("no-device", why="no CUDA device; run on a machine with a GPU")
 elif job["job"] == "launch":
+    with open(folder / "alone.log", "a") as log:
+        log.write(job["module"]["variant"] + "\n")
+    if (folder / "faults").exists() and job["module"]["variant"] == (folder / "faults").read_text().strip():
+        say("launched", outcome={**outcome(job["problems"][0]), "failure": "an illegal address", "output_sha256": None})
+        say("done")
+        sys.exit(0)
     for problem in job["problems"]:
-        say("launched", outcome=dict(problem=problem, failure=None, output_sha256="00", repeat_equal=True,
-                                     inputs_unchanged=True, guards_intact=True))
+        say("launched", outcome=outcome(problem))
+elif job["job"] == "launch-batch":
+    for problem in job["jobs"][0]["problems"]:
+        for one in job["jobs"]:
+            variant = one["module"]["variant"]
+            if (folder / "faults").exists() and variant == (folder / "faults").read_text().strip():
+                say("error", why=f"`{variant}` faults")
+                sys.exit(1)
+            say("launched-of", variant=variant, outcome=outcome(problem))
 elif job["job"] == "errors":
     for problem in job["problems"]:
         for subject in job["outputs"]:

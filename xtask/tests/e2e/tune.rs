@@ -143,6 +143,20 @@ fn a_search_names_the_fastest_survives_a_kill_and_repeats_nothing() {
     assert_eq!((proposed(&two), result(&two).winner.unwrap().name), (proposed(&other), winner.name.clone()));
     let gpus: std::collections::BTreeSet<String> = fake.timed().into_iter().map(|(gpu, _)| gpu).collect();
     assert_eq!((gpus.len(), result(&two).gpus.len()), (2, 2));
+    // In the finals each GPU has rounds of its own, and all finalists and the control are in each of them.
+    let finals: kbench::tune::Finals =
+        serde_json::from_slice(&std::fs::read(two.join("tune-finals.json")).unwrap()).unwrap();
+    let rounds: Vec<(&str, u32, u32)> = finals.rounds.iter().map(|r| (r.gpu.as_str(), r.first, r.count)).collect();
+    assert_eq!(rounds, [("GPU-0", 0, 12), ("GPU-1", 12, 12)]);
+    for round in 0..24 {
+        let of_round = finals.samples.blocks.iter().filter(|b| b.round == round);
+        let subjects: std::collections::BTreeSet<&str> = of_round.map(|b| b.subject.as_str()).collect();
+        assert_eq!(subjects.len(), finals.patches.len() + 2, "round {round}: {subjects:?}");
+    }
+    let cases: Vec<(&str, String)> =
+        finals.checks.cases.iter().map(|c| (c.variant.as_str(), c.launch.problem.id())).collect();
+    let each: std::collections::BTreeSet<_> = cases.iter().collect();
+    assert_eq!(each.len(), cases.len(), "every case was checked once");
 
     // The whole space is no better.
     fake.tune("sweep", &["--budget", "16", "--exhaustive"]).expect(0);
@@ -218,6 +232,30 @@ fn a_kernel_that_kills_its_process_while_timed_is_rejected_and_the_others_are_no
     assert!(!ran.lines(&["timed on every shape", "signal 9", killer]).is_empty(), "{}", ran.stdout);
     let tuned = result(&fake.run_in("out"));
     assert!(tuned.winner.is_some_and(|w| w.name != killer) && tuned.timed >= 2);
+}
+
+#[test]
+fn a_kernel_that_faults_in_company_is_rejected_alone() {
+    let fake = Fake::new();
+    let faulty = "ld2-sm2-pe1-q64-k32-pw0-st3-ex0-sw0";
+    fake.dist.write("faults", faulty);
+    let ran = fake.tune("out", &["--budget", "4"]).expect(0);
+    assert!(!ran.lines(&["correctness", "an illegal address", faulty]).is_empty(), "{}", ran.stdout);
+    let tuned = result(&fake.run_in("out"));
+    assert!(tuned.winner.is_some_and(|w| w.name != faulty) && tuned.timed >= 2);
+    let alone = std::fs::read_to_string(fake.dist.path("alone.log")).unwrap();
+    assert!(alone.lines().any(|name| name == faulty) && alone.lines().any(|name| name != faulty), "{alone}");
+    // In company nobody is launched alone, and every part of the session says what it spent its time on.
+    std::fs::remove_file(fake.dist.path("faults")).unwrap();
+    fake.dist.write("alone.log", "");
+    let ran = fake.tune("well", &["--budget", "4"]).expect(0);
+    assert_eq!(std::fs::read_to_string(fake.dist.path("alone.log")).unwrap(), "");
+    for part in ["│ set-up ", "│ search, GPU-0 ", "│ finals, GPU-0 "] {
+        assert_eq!(ran.lines(&[part]).len(), 1, "{part}: {}", ran.stdout);
+    }
+    let tuned = result(&fake.run_in("well"));
+    let timing = |s: &&kbench::tune::Spent| s.seconds.contains_key(&kbench::tune::Activity::Timing);
+    assert_eq!(tuned.spent.iter().filter(timing).count(), 2, "{:?}", tuned.spent);
 }
 
 #[test]
