@@ -38,10 +38,9 @@ pub fn run(job: &LaunchJob) -> Result<()> {
 
 /// Runs the jobs of a batch, which have the same problems. Ends at the first fault, whoever's it is: the pipeline launches
 /// everybody who is left in a process of its own, so that nobody's fault is another's.
-pub fn run_batch(jobs: &[LaunchJob]) -> Result<()> {
+pub fn run_batch(gpu: &Gpu, jobs: &[LaunchJob]) -> Result<()> {
     let problems = &jobs.first().context("a batch has at least one job")?.problems;
     ensure!(jobs.iter().all(|job| job.problems == *problems), "the jobs of a batch have the same problems");
-    let gpu = Gpu::open()?;
     for job in jobs {
         std::fs::create_dir_all(&job.out_dir)
             .with_context(|| format!("failed to create `{}`", job.out_dir.display()))?;
@@ -53,7 +52,7 @@ pub fn run_batch(jobs: &[LaunchJob]) -> Result<()> {
             let (done, total) = (i * jobs.len() + j, problems.len() * jobs.len());
             progress(done, total, &format!("{variant} on {}", problem.id()));
             let module = load_echoed(&job.module)?;
-            let result = solve(&gpu, job, &module, problem, &inputs)?;
+            let result = solve(gpu, job, &module, problem, &inputs)?;
             let outcome = result.map_err(|e| anyhow!("`{variant}` on {}: {}", problem.id(), explain(e)))?;
             emit(&Event::LaunchedOf { variant: variant.clone(), outcome });
         }

@@ -82,8 +82,8 @@ pub struct Options {
     pub time: bool,
     /// Whether Nsight Compute profiles control and candidates.
     pub ncu: bool,
-    /// Files of other runs that this one rests on; they are copied into it.
-    pub attachments: Vec<PathBuf>,
+    /// Files of other runs that this one rests on, by their names there; they are copied into it.
+    pub attachments: Vec<(RunDir, String)>,
 }
 
 /// What a run came to.
@@ -109,7 +109,7 @@ pub fn validate(layout: &Layout, plan: &Plan, options: &Options) -> Result<Outco
     let (source, started) = (SourceState::of(layout), jiff::Timestamp::now());
     let run = open_run(layout, plan, options, &source)?;
     run.write("suite.toml", &toml::to_string(&plan.suite)?)?;
-    options.attachments.iter().try_for_each(|file| run.keep_file(file))?;
+    options.attachments.iter().try_for_each(|(other, file)| run.keep_file(other, file))?;
     let runner = Runner::locate(layout, &run.logs())?;
     let found = probe(&runner)?;
     if let (DeviceChoice::Gpu, Some(why)) = (options.device, &found.why_not) {
@@ -207,7 +207,7 @@ fn hold_to_basis(run: &RunDir, basis: &Basis) -> Result<()> {
     }
 }
 
-pub(crate) fn probe(runner: &Runner) -> Result<Found> {
+fn probe(runner: &Runner) -> Result<Found> {
     let mut found = Found { device: None, why_not: None };
     let end = runner.run("probe", &Job::Probe, PROBE_SILENCE, |event| match event {
         Event::Device { device, state, .. } => found.device = Some((device, state)),

@@ -4,6 +4,7 @@
 
 mod insight;
 mod outcome;
+mod profiled;
 mod propose;
 mod record;
 mod search;
@@ -13,10 +14,11 @@ mod text;
 
 pub use insight::{Effect, effects};
 pub use outcome::{Finalist, Pick, Rejection, Sweep, Tuned, conclude, evaluations, finalists, outcome_of, rejection};
+pub use profiled::{ProfileInsight, profile_insights};
 pub use propose::{Candidates, Request, Task};
 pub use record::{
-    Activity, Evaluation, Figures, Finals, Generation, Line, Origin, Outcome, Phase, Plan, Proposal, Rounds, Span,
-    Stage, Stopped, parse_journal,
+    Activity, Evaluation, Figures, Finals, Generation, Line, Origin, Outcome, Phase, Plan, Profiled, Proposal, Rounds,
+    Span, Stage, Stopped, parse_journal,
 };
 pub use search::{GENERATION, LAG, Search, elites};
 pub use space::{Dimension, Layer, Space, SpaceError, Toggles};

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::space::{Dimension, Toggles};
 use crate::evidence::{Builds, Checks, Samples};
+use crate::profile::{KernelProfile, Settings};
 use crate::stats::Interval;
 use crate::suite::{Suite, VariantPatch};
 
@@ -31,6 +32,9 @@ pub struct Plan {
     pub time_limit_s: u64,
     /// Whether the rest of the space is evaluated after the search.
     pub exhaustive: bool,
+    /// Whether elites are profiled, and what that says is heeded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ncu: bool,
     /// The command of the external proposer, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proposer: Option<String>,
@@ -92,6 +96,9 @@ pub struct Figures {
     pub shared_bytes: u32,
     /// The device, by its unique id.
     pub gpu: String,
+    /// SHA-256 of the verified output of the timed shape, hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_sha256: Option<String>,
 }
 
 /// One evaluated configuration.
@@ -172,6 +179,15 @@ impl Stopped {
     }
 }
 
+/// An elite under the profiler.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Profiled {
+    /// How the profiler was run; absent when it was not.
+    pub settings: Option<Settings>,
+    /// What it said; the variant is the configuration's name.
+    pub kernel: KernelProfile,
+}
+
 /// What time is spent on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -246,6 +262,8 @@ pub enum Line {
     Generation(Generation),
     /// One was evaluated.
     Evaluation(Box<Evaluation>),
+    /// An elite was profiled, or could not be.
+    Profiled(Box<Profiled>),
     /// A phase is over.
     End {
         /// Which.
@@ -339,6 +357,7 @@ mod tests {
             registers: 96,
             shared_bytes: 20_608,
             gpu: "GPU-0".into(),
+            output_sha256: Some("00".into()),
         };
         for outcome in [Outcome::Timed(figures), Outcome::Untimed { why: "emulated".into() }] {
             let Line::Evaluation(mut evaluation) = line("a") else { unreachable!() };

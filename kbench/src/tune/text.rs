@@ -3,6 +3,7 @@
 use comfy_table::{ContentArrangement, Table, presets};
 
 use super::outcome::{Finalist, Tuned};
+use super::profiled::ProfileInsight;
 use super::record::{Activity, Outcome, Phase, Stage};
 use super::spent::Spent;
 use crate::gate::significant;
@@ -33,6 +34,13 @@ pub fn render(tuned: &Tuned, markdown: bool) -> String {
     if !tuned.rejected.is_empty() {
         parts.push(table(markdown, rejection_rows(tuned)));
     }
+    let profile = |(name, insight): (&String, &ProfileInsight)| {
+        let toggles = insight.toggles.join(", ");
+        let advice = if toggles.is_empty() { String::new() } else { format!("; what to try speaks of {toggles}") };
+        format!("profile of `{name}`: {}{advice}", insight.headline)
+    };
+    parts.extend(tuned.profiles.iter().map(profile));
+    parts.extend(tuned.not_profiled.iter().map(|why| format!("profiles: DEFERRED ({why})")));
     parts.extend(tuned.warnings.iter().map(|w| format!("warning: {w}")));
     if let Some(sweep) = &tuned.sweep {
         parts.push(format!(

@@ -115,14 +115,8 @@ impl Session<'_> {
 
     /// Builds of variants, from the cache where they are there: also of an earlier session's finalists.
     fn built(&self, variants: &[Variant]) -> Result<BuildSet> {
-        self.builder.reopen();
-        std::thread::scope(|scope| {
-            self.start_builders(scope);
-            self.builder.want(variants, false);
-            let set = self.builder.wait(variants);
-            self.builder.close();
-            set
-        })
+        self.builder.want(variants, false);
+        self.builder.wait(variants)
     }
 
     /// What is kept of the builds: the finalists'.

@@ -18,16 +18,14 @@ use super::gpus::Gpu;
 use crate::build::BuildSet;
 use crate::float64::errors_of;
 use crate::plan::Plan;
-use crate::runner::{End, Runner};
-use crate::validate::{BENCH_SILENCE, Found, LAUNCH_SILENCE, Work, launch_all, launch_job, verified_outputs};
+use crate::runner::End;
+use crate::validate::{BENCH_SILENCE, LAUNCH_SILENCE, Work, launch_all, launch_job, verified_outputs};
 
 /// Where a batch is measured.
 #[derive(Clone, Copy)]
 pub struct Station<'a> {
-    /// The runner, which sees one GPU.
-    runner: &'a Runner,
-    /// That GPU.
-    found: &'a Found,
+    /// The GPU.
+    gpu: &'a Gpu,
     /// What executes.
     executor: Executor,
 }
@@ -35,14 +33,20 @@ pub struct Station<'a> {
 impl<'a> Station<'a> {
     /// A GPU, or what stands in for it.
     pub fn of(gpu: &'a Gpu, executor: Executor) -> Station<'a> {
-        Station { runner: &gpu.runner, found: &gpu.found, executor }
+        Station { gpu, executor }
+    }
+
+    /// The module of a variant that runs here.
+    pub fn module(&self, plan: &Plan, builds: &BuildSet, scratch: &Path, variant: &str) -> Option<Module> {
+        self.work(plan, builds, scratch).modules().into_iter().find(|module| module.variant == variant)
     }
 
     fn work<'w>(&self, plan: &'w Plan, builds: &'w BuildSet, scratch: &'w Path) -> Work<'w>
     where
         'a: 'w,
     {
-        Work { plan, builds, runner: self.runner, found: self.found, executor: Some(self.executor), scratch }
+        let Gpu { runner, found, .. } = self.gpu;
+        Work { plan, builds, runner, found, executor: Some(self.executor), scratch }
     }
 }
 
@@ -106,7 +110,7 @@ pub fn check(
     if problems.is_empty() || modules.iter().all(|m| m.variant == plan.suite.control) {
         return Ok(None);
     }
-    let outcomes = launch(&work, &modules, problems)?;
+    let outcomes = launch(station, &work, &modules, problems)?;
     watch.spent_on(Activity::Launches);
     let subjects: Vec<&str> = modules.iter().map(|m| m.variant.as_str()).collect();
     let (mut errors, broke_off) = errors_of(&work, "errors", &subjects, problems, |_, _, _| {})?;
@@ -121,7 +125,7 @@ pub fn check(
             cases.push(CheckedCase { variant: module.variant.clone(), launch, errors });
         }
     }
-    let device = match &station.found.device {
+    let device = match &station.gpu.found.device {
         _ if station.executor == Executor::Emulator => Some(EMULATOR.to_owned()),
         device => device.as_ref().map(|(device, _)| format!("gpu: {}", device.name)),
     };
@@ -148,7 +152,7 @@ pub fn time(
     if modules.iter().all(|m| m.variant == plan.suite.control) {
         return Ok(Samples::default());
     }
-    let samples = rounds(&work, modules, checks, order_seed);
+    let samples = rounds(station, &work, modules, checks, order_seed);
     watch.spent_on(Activity::Timing);
     samples
 }
@@ -168,11 +172,12 @@ fn surviving(suite: &Suite, gates: &[Gate], mut modules: Vec<Module>) -> Result<
     Ok(modules)
 }
 
-/// Launches every module on every problem. On a GPU in one process, whose start takes longer than its launches; whoever
-/// has no good outcome after that is launched again in a process of its own, so that nobody's fault is another's.
-fn launch(work: &Work, modules: &[Module], problems: &[Problem]) -> Result<Vec<Vec<LaunchOutcome>>> {
+/// Launches every module on every problem. On a GPU in its resident, because the start of a process takes longer than its
+/// launches; whoever has no good outcome after that is launched again in a process of its own, so that nobody's fault is
+/// another's.
+fn launch(station: &Station, work: &Work, modules: &[Module], problems: &[Problem]) -> Result<Vec<Vec<LaunchOutcome>>> {
     let mut done = match work.executor {
-        Some(Executor::Gpu) => launch_together(work, modules, problems)?,
+        Some(Executor::Gpu) => launch_together(station.gpu, work, modules, problems)?,
         _ => BTreeMap::new(),
     };
     let rest = |module: &Module, done: Vec<LaunchOutcome>| {
@@ -196,6 +201,7 @@ fn launch(work: &Work, modules: &[Module], problems: &[Problem]) -> Result<Vec<V
 
 /// Good outcomes of the first problems, by variant, of launches in one process.
 fn launch_together(
+    gpu: &Gpu,
     work: &Work,
     modules: &[Module],
     problems: &[Problem],
@@ -205,7 +211,7 @@ fn launch_together(
     let jobs = modules.iter().map(job).collect::<Result<Vec<_>>>()?;
     let mut found: BTreeMap<String, Vec<LaunchOutcome>> = BTreeMap::new();
     // However it ends: what has no good outcome is launched again.
-    work.runner.run("launch", &Job::LaunchBatch { jobs }, LAUNCH_SILENCE, |event| {
+    gpu.resident().run(&gpu.runner, &Job::LaunchBatch { jobs }, LAUNCH_SILENCE, |event| {
         if let Event::LaunchedOf { variant, outcome } = event {
             found.entry(variant).or_default().push(outcome);
         }
@@ -221,7 +227,14 @@ fn launch_together(
 }
 
 /// Times the modules. A kernel that takes its process with it has failed; the others are timed again without it.
-fn rounds(work: &Work, mut modules: Vec<Module>, checks: &Checks, order_seed: u64) -> Result<Samples> {
+fn rounds(
+    station: &Station,
+    work: &Work,
+    mut modules: Vec<Module>,
+    checks: &Checks,
+    order_seed: u64,
+) -> Result<Samples> {
+    let gpu = station.gpu;
     let suite = &work.plan.suite;
     let mut lost: Vec<TimingFailure> = Vec::new();
     let mut ours = 0;
@@ -235,7 +248,8 @@ fn rounds(work: &Work, mut modules: Vec<Module>, checks: &Checks, order_seed: u6
             order_seed,
         };
         let (mut timed, mut running) = (None, None);
-        let end = work.runner.run("bench", &Job::Bench(Box::new(job)), BENCH_SILENCE, |event| match event {
+        let job = Job::Bench(Box::new(job));
+        let end = gpu.resident().run(&gpu.runner, &job, BENCH_SILENCE, |event| match event {
             Event::Timing { shape, subject } => running = Some((shape, subject)),
             Event::Timed { samples, peers } => timed = Some((*samples, *peers)),
             _ => {}

@@ -1,7 +1,7 @@
 //! A search under way: threads that build, a thread for each GPU that measures, and one that proposes and writes down.
 //! Jobs may end in any order; what is proposed next does not depend on it (`kbench::tune::Search`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
@@ -13,8 +13,8 @@ use kbench::job::Executor;
 use kbench::judge::judge_builds;
 use kbench::suite::{Suite, VariantPatch};
 use kbench::tune::{
-    Activity, Evaluation, GENERATION, Generation, LAG, Line, Outcome, Phase, Plan, Proposal, Request, Search, Space,
-    Span, Stage, Stopped, outcome_of, rejection,
+    Activity, Evaluation, GENERATION, Generation, LAG, Line, Outcome, Phase, Plan, Profiled, Proposal, Request, Search,
+    Space, Span, Stage, Stopped, outcome_of, profile_insights, rejection,
 };
 use sdpa_kernel::registry::Variant;
 use sdpa_kernel::space;
@@ -23,6 +23,7 @@ use super::builder::Builder;
 use super::gpus::Gpu;
 use super::journal::Journal;
 use super::measure::{Station, Watch, measure};
+use super::profiling::Profiler;
 use super::proposer::Proposer;
 use super::{Options, meeting};
 use crate::build::{BuildSet, Built};
@@ -34,8 +35,23 @@ use crate::toolchain::Toolchain;
 /// Configurations of a job of the sweep: more share one start of the processes, and one control.
 const SWEEP_JOB: usize = 8;
 
-/// Configurations that are measured together.
-type Job = Vec<Item>;
+/// What a GPU is to do next.
+pub(super) enum Job {
+    /// Configurations that are measured together.
+    Measure(Vec<Item>),
+    /// One that was measured.
+    Profile(Box<Evaluation>),
+}
+
+impl Job {
+    /// Configurations.
+    fn count(&self) -> usize {
+        match self {
+            Job::Measure(items) => items.len(),
+            Job::Profile(_) => 1,
+        }
+    }
+}
 
 /// A configuration with its generation and slot.
 type Item = (u32, u32, Proposal);
@@ -44,8 +60,25 @@ type Item = (u32, u32, Proposal);
 struct Measured {
     /// Configurations of the job.
     count: usize,
-    result: Result<Vec<Evaluation>>,
+    result: Result<Found>,
     spent: Line,
+}
+
+/// What a job found.
+enum Found {
+    Evaluations(Vec<Evaluation>),
+    Profiled(Box<Profiled>),
+}
+
+/// Which elites were profiled.
+#[derive(Default)]
+pub(super) struct Profiling {
+    /// Those that have their profile, or have none for a reason.
+    pub done: BTreeSet<String>,
+    /// Those that are with a GPU.
+    pub under_way: BTreeSet<String>,
+    /// One could not be profiled, so no other is tried.
+    pub is_over: bool,
 }
 
 /// What a search is made of.
@@ -69,6 +102,8 @@ pub struct Parts<'a> {
     pub executor: Executor,
     /// A folder for outputs.
     pub scratch: &'a Path,
+    /// The run directory.
+    pub run: &'a Path,
     /// When this session began.
     pub started: Instant,
 }
@@ -77,16 +112,18 @@ pub struct Parts<'a> {
 pub struct Session<'a> {
     pub(super) parts: Parts<'a>,
     pub(super) builder: Builder<'a>,
+    pub(super) profiler: Profiler,
 }
 
 /// The search's own state: what only the proposing thread touches.
-struct Driver<'a, 'j> {
-    search: Search<'a>,
-    journal: &'j mut Journal,
+pub(super) struct Driver<'a, 'j> {
+    pub search: Search<'a>,
+    pub journal: &'j mut Journal,
+    pub profiling: Profiling,
     jobs: Sender<Job>,
     results: Receiver<Measured>,
     pending: usize,
-    step: Step,
+    pub step: Step,
     proposer: Option<Proposer>,
 }
 
@@ -96,11 +133,13 @@ impl<'a> Session<'a> {
         let Parts { layout, base, plan, toolchain, gpus, .. } = parts;
         let device = gpus.first().and_then(|gpu| gpu.found.device.as_ref()).map(|(device, _)| device.arch());
         let arches: Vec<String> = std::iter::once(base.arch.clone()).chain(device).collect();
+        // Without its control nothing is measured, so that is built for all.
         let worth = move |built: &Built| {
-            build_fault(base, plan, &BuildSet { built: vec![built.clone()], ..BuildSet::default() }).is_none()
+            built.record.variant == base.control
+                || build_fault(base, plan, &BuildSet { built: vec![built.clone()], ..BuildSet::default() }).is_none()
         };
         let builder = Builder::new(layout, toolchain, &arches, Box::new(worth));
-        Session { parts, builder }
+        Session { parts, builder, profiler: Profiler::default() }
     }
 
     /// Searches, and sweeps where that is asked for; every result is in the journal when this returns.
@@ -117,8 +156,8 @@ impl<'a> Session<'a> {
             Some(command) => Some(Proposer::start(command, options.proposer_patience)?),
             None => None,
         };
+        self.builder.want(std::slice::from_ref(self.parts.control), false);
         std::thread::scope(|scope| {
-            self.start_builders(scope);
             for gpu in self.parts.gpus {
                 let (to_do, send) = (&to_do, send.clone());
                 scope.spawn(move || self.work(gpu, to_do, &send));
@@ -126,9 +165,13 @@ impl<'a> Session<'a> {
             drop(send);
             let step = Step::begin("tune", u64::from(self.parts.plan.budget));
             let search = Search::new(self.parts.plan, self.parts.space);
-            let mut driver = Driver { search, journal, jobs, results, pending: 0, step, proposer };
+            let profiling = Profiling::default();
+            let mut driver = Driver { search, journal, profiling, jobs, results, pending: 0, step, proposer };
             let outcome = self.drive(&mut driver);
-            self.builder.close();
+            if outcome.is_err() {
+                // Whoever waits for a build waits in vain.
+                self.builder.close();
+            }
             // Without senders the workers' queue ends, and so do they.
             let Driver { step, search, .. } = driver;
             step.end(&format!("{} configurations, {}", search.evaluations().len(), elites_in_words(&search)));
@@ -136,22 +179,39 @@ impl<'a> Session<'a> {
         })
     }
 
-    pub(super) fn start_builders<'scope>(&'scope self, scope: &'scope std::thread::Scope<'scope, '_>) {
+    /// Runs something while threads build what is wanted. A build that nobody wants any more is under way when the search
+    /// ends, as a rule, and the finals need not wait for it.
+    pub fn building<T>(&self, body: impl FnOnce() -> Result<T>) -> Result<T> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        for _ in 0..threads.saturating_sub(self.parts.gpus.len()).max(1) {
-            scope.spawn(|| self.builder.work());
-        }
-        self.builder.want(std::slice::from_ref(self.parts.control), false);
+        std::thread::scope(|scope| {
+            for _ in 0..threads.saturating_sub(self.parts.gpus.len()).max(1) {
+                scope.spawn(|| self.builder.work());
+            }
+            let outcome = body();
+            self.builder.close();
+            outcome
+        })
     }
 
     /// A GPU's thread.
     fn work(&self, gpu: &Gpu, to_do: &Mutex<Receiver<Job>>, send: &Sender<Measured>) {
+        if self.parts.executor == Executor::Gpu {
+            // While the first builds are under way. Where it does not start, the first job says why.
+            let _ = gpu.resident().start(&gpu.runner);
+        }
         loop {
             let next = to_do.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(job) = next else { return };
-            let count = job.len();
+            let count = job.count();
             let mut watch = Watch::start(self.parts.started);
-            let result = self.evaluate(gpu, job, &mut watch);
+            let result = match job {
+                Job::Measure(items) => self.evaluate(gpu, items, &mut watch).map(Found::Evaluations),
+                Job::Profile(elite) => {
+                    let profiled = self.profile(gpu, &elite);
+                    watch.spent_on(Activity::Profiling);
+                    profiled.map(|profiled| Found::Profiled(Box::new(profiled)))
+                }
+            };
             let failed = result.is_err();
             let spent = gpu.spent(Stage::Search, count, watch);
             if send.send(Measured { count, result, spent }).is_err() || failed {
@@ -160,7 +220,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn evaluate(&self, gpu: &Gpu, job: Job, watch: &mut Watch) -> Result<Vec<Evaluation>> {
+    fn evaluate(&self, gpu: &Gpu, job: Vec<Item>, watch: &mut Watch) -> Result<Vec<Evaluation>> {
         let named: Vec<(String, VariantPatch)> = job.iter().map(|(_, _, p)| (p.name.clone(), patch(p))).collect();
         let suite = meeting(self.parts.base, self.parts.plan, &named, false);
         let variants = self.variants(job.iter().map(|(_, _, p)| p))?;
@@ -197,6 +257,10 @@ impl<'a> Session<'a> {
         loop {
             while stopped.is_none() && driver.search.is_ready() {
                 stopped = driver.search.stopped().or_else(|| self.out_of_time());
+                // What a generation is proposed from includes the profiles of the elites that it may look at.
+                if stopped.is_none() && self.profile_elites(driver, false)? {
+                    break;
+                }
                 if stopped.is_none() {
                     let generation = next_generation(driver, self.parts.plan, self.parts.space);
                     if generation.proposals.is_empty() {
@@ -207,7 +271,7 @@ impl<'a> Session<'a> {
                     }
                 }
             }
-            if driver.pending == 0 {
+            if driver.pending == 0 && !self.profile_elites(driver, true)? {
                 break;
             }
             self.receive(driver)?;
@@ -230,6 +294,7 @@ impl<'a> Session<'a> {
     /// Takes up what an interrupted session wrote; measures what it left open. Returns why the search had ended, if it
     /// had.
     fn replay(&self, driver: &mut Driver) -> Result<Option<Stopped>> {
+        self.replay_profiles(driver);
         let lines = driver.journal.lines().to_vec();
         let mut known: BTreeMap<String, Evaluation> = BTreeMap::new();
         let mut stopped = None;
@@ -285,7 +350,7 @@ impl<'a> Session<'a> {
         }
         // As many jobs as the generations that may be under way can give to every GPU.
         let size = (GENERATION * (LAG as usize + 1) / self.parts.gpus.len().max(1)).clamp(1, GENERATION);
-        open.chunks(size).try_for_each(|items| send(driver, items.to_vec()))
+        open.chunks(size).try_for_each(|items| send(driver, Job::Measure(items.to_vec())))
     }
 
     /// Most of a space fails a gate on its build: jobs are made of what is left, as the builds come in.
@@ -302,13 +367,13 @@ impl<'a> Session<'a> {
                 }
             }
             if items.len() == SWEEP_JOB {
-                send(driver, std::mem::take(&mut items))?;
+                send(driver, Job::Measure(std::mem::take(&mut items)))?;
             }
             while let Ok(measured) = driver.results.try_recv() {
                 self.absorb(driver, measured)?;
             }
         }
-        if items.is_empty() { Ok(()) } else { send(driver, items) }
+        if items.is_empty() { Ok(()) } else { send(driver, Job::Measure(items)) }
     }
 
     fn receive(&self, driver: &mut Driver) -> Result<()> {
@@ -318,8 +383,11 @@ impl<'a> Session<'a> {
 
     fn absorb(&self, driver: &mut Driver, Measured { count, result, spent }: Measured) -> Result<()> {
         driver.pending -= count;
-        for evaluation in result? {
-            self.take(driver, evaluation)?;
+        match result? {
+            Found::Evaluations(evaluations) => {
+                evaluations.into_iter().try_for_each(|evaluation| self.take(driver, evaluation))?;
+            }
+            Found::Profiled(profiled) => self.take_profile(driver, *profiled)?,
         }
         driver.journal.append(spent)
     }
@@ -352,9 +420,9 @@ pub(super) fn patch(proposal: &Proposal) -> VariantPatch {
     VariantPatch { base: space::BASE.to_owned(), toggles: space::toggles(&proposal.toggles) }
 }
 
-fn send(driver: &mut Driver, items: Job) -> Result<()> {
-    driver.pending += items.len();
-    driver.jobs.send(items).map_err(|_| anyhow!("no GPU is left to measure"))
+pub(super) fn send(driver: &mut Driver, job: Job) -> Result<()> {
+    driver.pending += job.count();
+    driver.jobs.send(job).map_err(|_| anyhow!("no GPU is left to measure"))
 }
 
 /// Why a variant is rejected before it runs, by what there is of its builds.
@@ -369,7 +437,7 @@ fn build_fault(base: &Suite, plan: &Plan, set: &BuildSet) -> Option<Outcome> {
 /// The proposer's wishes first, where there is one; the built-in search fills up.
 fn next_generation(driver: &mut Driver, plan: &Plan, space: &Space) -> Generation {
     let Some(proposer) = &mut driver.proposer else { return driver.search.propose(Vec::new()) };
-    let profiles = BTreeMap::new();
+    let profiles = profile_insights(driver.journal.lines());
     let request = Request::of(plan, &driver.search, &profiles);
     let (wanted, warnings) = match proposer.ask(&request, space, &driver.search) {
         Ok(answer) => answer,
