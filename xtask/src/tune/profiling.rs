@@ -105,3 +105,19 @@ impl Session<'_> {
         Ok(Profiled { settings: Some(found.settings.clone()), kernel })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kbench::profile::RULES;
+    use sdpa_kernel::space::DIMENSIONS;
+
+    #[test]
+    fn what_the_rules_advise_to_toggle_is_searched_over() {
+        let named = RULES.iter().flat_map(|rule| rule.next).flat_map(|text| text.split("toggle `").skip(1));
+        let named: Vec<&str> = named.filter_map(|rest| rest.split('`').next()).collect();
+        assert!(named.len() >= 5, "{named:?}");
+        for toggle in named {
+            assert!(DIMENSIONS.iter().any(|(name, ..)| *name == toggle), "{toggle}");
+        }
+    }
+}

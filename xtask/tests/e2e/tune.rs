@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::common::{Dist, NO_GPU, Ran};
+use crate::common::{Dist, NO_GPU, Ran, files};
 use crate::ncu::{REPLAYS, WORKS, stand_in};
 use kbench::tune::{Line, Outcome, Tuned, parse_journal};
 
@@ -310,9 +310,14 @@ fn profiles_of_elites_reach_the_proposer_the_search_and_the_record() {
     });
     assert!(origins.flatten().any(|p| p.origin.contains("as the profile of")), "{:?}", lines(&run));
 
-    // It is evidence: in the run, held to ncu's own CSV, and not measured again by a session that goes on.
+    // It is evidence: in the run, held to ncu's own CSV, also in a run that judges the winner, and not measured again by a
+    // session that goes on.
     let path = run.display().to_string();
     fake.dist.run(&["verify", &path]).expect(0);
+    fake.dist.run(&["validate", "--stage5", "--smoke", "--tuned", &path, "--peers", "none"]);
+    let judged = fake.dist.runs().pop().unwrap();
+    assert!(files(&judged).iter().any(|f| f.starts_with("profile/") && f.ends_with(".csv")));
+    fake.dist.run(&["verify", &judged.display().to_string()]).expect(0);
     for file in ["manifest.json", "elite.json", "tune-finals.json"] {
         std::fs::remove_file(run.join(file)).unwrap();
     }
