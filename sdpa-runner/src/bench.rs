@@ -35,52 +35,72 @@ const LEAST_LAUNCHES: usize = 3;
 
 /// Runs the job and emits its samples.
 pub fn run(job: &BenchJob) -> Result<()> {
-    run_on(&Bench::open()?, job)
+    match Bench::open()? {
+        Ok(bench) => run_on(&bench, job),
+        Err(why) => {
+            told(
+                Samples { deferred: Some(why), ..none_of(job) },
+                Peers { wanted: !job.peers.is_empty(), ..Peers::default() },
+            );
+            Ok(())
+        }
+    }
 }
 
 /// The same on a GPU that is open.
 pub fn run_on(bench: &Bench, job: &BenchJob) -> Result<()> {
     let (samples, peers) = measure(bench, job)?;
-    emit(&JobEvent::Timed { samples: Box::new(samples), peers: Box::new(peers) });
+    told(samples, peers);
     Ok(())
 }
 
-/// A GPU that is open, and who computed on it before that.
+fn told(samples: Samples, peers: Peers) {
+    emit(&JobEvent::Timed { samples: Box::new(samples), peers: Box::new(peers) });
+}
+
+/// Samples of a job before anything was timed.
+fn none_of(job: &BenchJob) -> Samples {
+    Samples { cache_mode: "hot-l2".to_owned(), input_sets: job.suite.seeds.len() as u32, ..Samples::default() }
+}
+
+/// A GPU that is open and that nobody else computed on before.
 pub struct Bench {
     /// The GPU.
     pub gpu: Gpu,
     monitor: Option<Monitor>,
-    /// Processes that computed on it before it was opened.
-    others: Vec<String>,
-    /// Those right after that: they, and ourselves under whatever number NVML knows us.
+    /// Who computed on it right after that: ourselves, under whatever number NVML knows us.
     known: Vec<String>,
 }
 
 impl Bench {
-    /// Looks who is there, then opens the GPU.
-    pub fn open() -> Result<Bench> {
+    /// Looks who is there, then opens the GPU; the inner error is "why; remedy".
+    pub fn open() -> Result<Result<Bench, String>> {
         let monitor = Monitor::connect(&first_uuid()?);
         let others = monitor.as_ref().map(Monitor::compute_processes).unwrap_or_default();
+        if !others.is_empty() {
+            return Ok(Err(busy(&others)));
+        }
         let gpu = Gpu::open()?;
         let known = monitor.as_ref().map(Monitor::compute_processes).unwrap_or_default();
-        Ok(Bench { gpu, monitor, others, known })
+        Ok(Ok(Bench { gpu, monitor, known }))
     }
 
     /// Processes that compute on it now and are not ourselves.
     fn others(&self) -> Vec<String> {
         let now = self.monitor.as_ref().map(Monitor::compute_processes).unwrap_or_default();
-        let strangers = now.into_iter().filter(|process| !self.known.contains(process));
-        self.others.iter().cloned().chain(strangers).collect()
+        now.into_iter().filter(|process| !self.known.contains(process)).collect()
     }
 }
 
+fn busy(others: &[String]) -> String {
+    format!("another process computes on this GPU: {}; stop it", others.join(", "))
+}
+
 fn measure(bench: &Bench, job: &BenchJob) -> Result<(Samples, Peers)> {
-    let mut samples =
-        Samples { cache_mode: "hot-l2".to_owned(), input_sets: job.suite.seeds.len() as u32, ..Samples::default() };
+    let mut samples = none_of(job);
     let mut peers = Peers { wanted: !job.peers.is_empty(), ..Peers::default() };
     let Bench { gpu, monitor, .. } = bench;
     let (monitor, others) = (monitor.as_ref(), bench.others());
-    let busy = |others: &[String]| format!("another process computes on this GPU: {}; stop it", others.join(", "));
     if !others.is_empty() {
         samples.deferred = Some(busy(&others));
         return Ok((samples, peers));

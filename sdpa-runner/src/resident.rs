@@ -19,7 +19,7 @@ pub fn run() -> Result<()> {
         return Ok(());
     }
     let lines = lines();
-    let bench = Bench::open()?;
+    let bench = Bench::open()?.map_err(anyhow::Error::msg)?;
     while let Ok(line) = lines.recv() {
         let job: Job = serde_json::from_str(&line).context("a line on standard input is no job")?;
         match &job {

@@ -312,6 +312,26 @@ mod tests {
     }
 
     #[test]
+    fn a_resident_takes_jobs_until_one_fails_and_a_new_one_takes_the_rest() {
+        let logs = tempfile::tempdir().unwrap();
+        let starts = logs.path().join("starts");
+        // The third job of each process kills it.
+        let script = format!(
+            "echo x >> '{}'; read first; n=0; while read job; do n=$((n+1)); [ $n = 3 ] && kill -9 $$; \
+             echo '{{\"event\":\"done\"}}'; done",
+            starts.display()
+        );
+        let command = ["sh", "-c", &script].map(str::to_owned).to_vec();
+        let runner = Runner { command, logs: logs.path().to_owned(), gpu: Some("7".to_owned()) };
+        let mut resident = Resident::default();
+        let mut run = || resident.run(&runner, &Job::Probe, LONG, |_| {}).unwrap();
+        let ends: Vec<End> = (0..5).map(|_| run()).collect();
+        let lost = |end: &End| matches!(end, End::Lost(why) if why.contains("signal 9"));
+        assert_eq!(ends.iter().map(lost).collect::<Vec<_>>(), [false, false, true, false, false]);
+        assert_eq!(std::fs::read_to_string(starts).unwrap().lines().count(), 2);
+    }
+
+    #[test]
     fn children_of_the_runner_die_with_it() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("alive");
