@@ -118,8 +118,20 @@ impl<'de> Deserialize<'de> for Schedule {
 pub enum Job {
     /// Describe the device.
     Probe,
+    /// Describe every device that is visible, in CUDA's order, without opening any.
+    Devices,
     /// Run one variant on problems and write its outputs. No reference exists in this process.
     Launch(LaunchJob),
+    /// The same for several variants on one list of problems and on a GPU, in one process, whose start takes longer than
+    /// their launches. It breaks off at the first fault of any of them.
+    LaunchBatch {
+        /// A job for each variant.
+        jobs: Vec<LaunchJob>,
+    },
+    /// Stay: keep one context, and run launch batches and bench jobs as they come, one a line, each to its own `Done`. Opening
+    /// a context takes longer than most of these jobs, and the driver opens those of all GPUs one after the other. The first
+    /// job that fails is the last.
+    Resident,
     /// Compare written outputs with float64 attention. No device is touched.
     Errors(ErrorsJob),
     /// Time variants and peers against each other.
@@ -245,6 +257,13 @@ pub enum Event {
     },
     /// One launch ended.
     Launched {
+        /// How.
+        outcome: LaunchOutcome,
+    },
+    /// One launch of a batch ended well.
+    LaunchedOf {
+        /// Variant.
+        variant: String,
         /// How.
         outcome: LaunchOutcome,
     },

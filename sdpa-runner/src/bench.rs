@@ -35,25 +35,78 @@ const LEAST_LAUNCHES: usize = 3;
 
 /// Runs the job and emits its samples.
 pub fn run(job: &BenchJob) -> Result<()> {
-    let (samples, peers) = measure(job)?;
-    emit(&JobEvent::Timed { samples: Box::new(samples), peers: Box::new(peers) });
+    match Bench::open()? {
+        Ok(bench) => run_on(&bench, job),
+        Err(why) => {
+            told(
+                Samples { deferred: Some(why), ..none_of(job) },
+                Peers { wanted: !job.peers.is_empty(), ..Peers::default() },
+            );
+            Ok(())
+        }
+    }
+}
+
+/// The same on a GPU that is open.
+pub fn run_on(bench: &Bench, job: &BenchJob) -> Result<()> {
+    let (samples, peers) = measure(bench, job)?;
+    told(samples, peers);
     Ok(())
 }
 
-fn measure(job: &BenchJob) -> Result<(Samples, Peers)> {
-    let mut samples =
-        Samples { cache_mode: "hot-l2".to_owned(), input_sets: job.suite.seeds.len() as u32, ..Samples::default() };
+fn told(samples: Samples, peers: Peers) {
+    emit(&JobEvent::Timed { samples: Box::new(samples), peers: Box::new(peers) });
+}
+
+/// Samples of a job before anything was timed.
+fn none_of(job: &BenchJob) -> Samples {
+    Samples { cache_mode: "hot-l2".to_owned(), input_sets: job.suite.seeds.len() as u32, ..Samples::default() }
+}
+
+/// A GPU that is open and that nobody else computed on before.
+pub struct Bench {
+    /// The GPU.
+    pub gpu: Gpu,
+    monitor: Option<Monitor>,
+    /// Who computed on it right after that: ourselves, under whatever number NVML knows us.
+    known: Vec<String>,
+}
+
+impl Bench {
+    /// Looks who is there, then opens the GPU; the inner error is "why; remedy".
+    pub fn open() -> Result<Result<Bench, String>> {
+        let monitor = Monitor::connect(&first_uuid()?);
+        let others = monitor.as_ref().map(Monitor::compute_processes).unwrap_or_default();
+        if !others.is_empty() {
+            return Ok(Err(busy(&others)));
+        }
+        let gpu = Gpu::open()?;
+        let known = monitor.as_ref().map(Monitor::compute_processes).unwrap_or_default();
+        Ok(Ok(Bench { gpu, monitor, known }))
+    }
+
+    /// Processes that compute on it now and are not ourselves.
+    fn others(&self) -> Vec<String> {
+        let now = self.monitor.as_ref().map(Monitor::compute_processes).unwrap_or_default();
+        now.into_iter().filter(|process| !self.known.contains(process)).collect()
+    }
+}
+
+fn busy(others: &[String]) -> String {
+    format!("another process computes on this GPU: {}; stop it", others.join(", "))
+}
+
+fn measure(bench: &Bench, job: &BenchJob) -> Result<(Samples, Peers)> {
+    let mut samples = none_of(job);
     let mut peers = Peers { wanted: !job.peers.is_empty(), ..Peers::default() };
-    let monitor = Monitor::connect(&first_uuid()?);
-    let busy = |others: &[String]| format!("another process computes on this GPU: {}; stop it", others.join(", "));
-    let others = monitor.as_ref().map(Monitor::compute_processes).unwrap_or_default();
+    let Bench { gpu, monitor, .. } = bench;
+    let (monitor, others) = (monitor.as_ref(), bench.others());
     if !others.is_empty() {
         samples.deferred = Some(busy(&others));
         return Ok((samples, peers));
     }
-    let gpu = Gpu::open()?;
     let mut device = gpu.device.clone();
-    if let Some(monitor) = &monitor {
+    if let Some(monitor) = monitor {
         monitor.complete(&mut device);
     }
     let lock = lock_gpu(&device.uuid);
@@ -67,13 +120,13 @@ fn measure(job: &BenchJob) -> Result<(Samples, Peers)> {
     };
     let mut running = start_peers(job, &mut peers);
     // Ourselves and our peers, under whatever numbers NVML knows us; peers take their contexts when they are greeted.
-    let ours = monitor.as_ref().map(Monitor::compute_processes).unwrap_or_default();
+    let ours = monitor.map(Monitor::compute_processes).unwrap_or_default();
     let shapes = job.suite.time();
     let mut order = ChaCha8Rng::seed_from_u64(job.order_seed);
     for shape in &shapes {
-        let mut bench = ShapeBench::prepare(job, &gpu, shape, &mut samples, &mut peers, &mut running)?;
-        bench.rounds(job, &gpu, monitor.as_ref(), &mut order, &mut samples, &mut running)?;
-        let now = monitor.as_ref().map(Monitor::compute_processes).unwrap_or_default();
+        let mut bench = ShapeBench::prepare(job, gpu, shape, &mut samples, &mut peers, &mut running)?;
+        bench.rounds(job, gpu, monitor, &mut order, &mut samples, &mut running)?;
+        let now = monitor.map(Monitor::compute_processes).unwrap_or_default();
         let strangers: Vec<String> = now.into_iter().filter(|p| !ours.contains(p) && !is_ours(p, &running)).collect();
         if !strangers.is_empty() {
             samples.deferred = Some(busy(&strangers));

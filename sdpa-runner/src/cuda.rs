@@ -24,6 +24,13 @@ pub fn first_uuid() -> Result<String> {
     uuid_of(ordinal)
 }
 
+/// Every CUDA device, which needs no context.
+pub fn visible() -> Result<Vec<Device>> {
+    result::init().map_err(|e| anyhow!("CUDA does not start: {}", explain(e)))?;
+    let count = result::device::get_count().map_err(cause)?;
+    (0..count).map(|i| describe(result::device::get(i).map_err(cause)?)).collect()
+}
+
 fn uuid_of(ordinal: sys::CUdevice) -> Result<String> {
     let uuid = result::device::get_uuid(ordinal).map_err(cause)?;
     let hex: String = uuid.bytes.iter().map(|b| format!("{:02x}", *b as u8)).collect();

@@ -1,7 +1,7 @@
 //! The launch job: one variant on a list of problems. Each output is poisoned first, written to a file, and launched a
 //! second time to see whether the bytes repeat. No reference exists in this process: a candidate cannot find it here.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, ensure};
 use cudarc::driver::DriverError;
 use kbench::evidence::{LaunchOutcome, Replays};
 use kbench::job::{Event, LaunchJob, output_file};
@@ -31,6 +31,30 @@ pub fn run(job: &LaunchJob) -> Result<()> {
         emit(&Event::Launched { outcome });
         if fault {
             break;
+        }
+    }
+    Ok(())
+}
+
+/// Runs the jobs of a batch, which have the same problems. Ends at the first fault, whoever's it is: the pipeline launches
+/// everybody who is left in a process of its own, so that nobody's fault is another's.
+pub fn run_batch(gpu: &Gpu, jobs: &[LaunchJob]) -> Result<()> {
+    let problems = &jobs.first().context("a batch has at least one job")?.problems;
+    ensure!(jobs.iter().all(|job| job.problems == *problems), "the jobs of a batch have the same problems");
+    for job in jobs {
+        std::fs::create_dir_all(&job.out_dir)
+            .with_context(|| format!("failed to create `{}`", job.out_dir.display()))?;
+    }
+    for (i, problem) in problems.iter().enumerate() {
+        let inputs = Inputs::of(problem);
+        for (j, job) in jobs.iter().enumerate() {
+            let variant = &job.module.variant;
+            let (done, total) = (i * jobs.len() + j, problems.len() * jobs.len());
+            progress(done, total, &format!("{variant} on {}", problem.id()));
+            let module = load_echoed(&job.module)?;
+            let result = solve(gpu, job, &module, problem, &inputs)?;
+            let outcome = result.map_err(|e| anyhow!("`{variant}` on {}: {}", problem.id(), explain(e)))?;
+            emit(&Event::LaunchedOf { variant: variant.clone(), outcome });
         }
     }
     Ok(())

@@ -18,6 +18,7 @@ mod peers;
 mod profile;
 mod program;
 mod reference;
+mod resident;
 mod workload;
 
 use std::io::{BufRead, Read};
@@ -42,7 +43,9 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_BAD_JOB as u8);
         }
     };
-    end_with_the_pipeline();
+    if job != Job::Resident {
+        end_with_the_pipeline();
+    }
     match run(&job) {
         Ok(()) => {
             emit(&Event::Done);
@@ -68,8 +71,15 @@ fn run(job: &Job) -> Result<()> {
     match job {
         Job::Errors(job) => return errors::run(job),
         Job::Probe => return probe(),
+        Job::Devices => return devices(),
+        Job::Resident => return resident::run(),
         Job::Launch(job) if job.executor != Executor::Gpu => return emulate::run(job),
-        Job::Launch(_) | Job::Bench(_) | Job::Profile(_) | Job::Ceilings(_) | Job::Conformance { .. } => {}
+        Job::Launch(_)
+        | Job::LaunchBatch { .. }
+        | Job::Bench(_)
+        | Job::Profile(_)
+        | Job::Ceilings(_)
+        | Job::Conformance { .. } => {}
     }
     if let Some(why) = cuda::missing_driver() {
         emit(&Event::NoDevice { why });
@@ -77,12 +87,36 @@ fn run(job: &Job) -> Result<()> {
     }
     match job {
         Job::Launch(job) => launch::run(job),
+        Job::LaunchBatch { jobs } => launch::run_batch(&cuda::Gpu::open()?, jobs),
         Job::Bench(job) => bench::run(job),
         Job::Profile(job) => profile::run(job),
         Job::Ceilings(job) => ceilings::run(job),
         Job::Conformance { out_dir } => conformance::run(out_dir),
-        Job::Errors(_) | Job::Probe => Ok(()),
+        Job::Errors(_) | Job::Probe | Job::Devices | Job::Resident => Ok(()),
     }
+}
+
+/// Describes all devices, or says why there is none.
+fn devices() -> Result<()> {
+    if let Some(why) = cuda::missing_driver() {
+        emit(&Event::NoDevice { why });
+        return Ok(());
+    }
+    match cuda::visible() {
+        Err(error) => emit(&Event::NoDevice { why: format!("{error:#}; check `nvidia-smi`") }),
+        Ok(devices) => {
+            for mut device in devices {
+                let monitor = nvml::Monitor::connect(&device.uuid);
+                if let Some(monitor) = &monitor {
+                    monitor.complete(&mut device);
+                }
+                let others = monitor.as_ref().map(|m| m.compute_processes()).unwrap_or_default();
+                let state = monitor.map(|m| m.state()).unwrap_or_default();
+                emit(&Event::Device { device, state, others });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Describes the device, or says why there is none.

@@ -25,6 +25,11 @@ const NVCC_FLAGS: [&str; 4] = ["-ptx", "-std=c++17", "-O3", "-lineinfo"];
 /// Changes when the meaning of a cached build does.
 const CACHE_VERSION: &str = "sdpa-build/4";
 
+/// What both compilers would say again of the same sources: any other failure may be the machine's, and is tried again.
+const ASSERTION: &str = "static assertion failed";
+/// Extension of the file that keeps it.
+const REFUSED: &str = "refused";
+
 /// One build, and where its files are.
 #[derive(Clone, Debug)]
 pub struct Built {
@@ -146,11 +151,18 @@ pub fn build_one(
     if let Some(record) = cached_record(&dir, variant) {
         return Ok(Ok(Built { record, dir, cached: true }));
     }
+    let fail = |error: String| BuildFailure { variant: variant.name.clone(), arch: arch.to_owned(), error };
+    let refusal = layout.build_cache().join(format!("{key}.{REFUSED}"));
+    if let Ok(error) = std::fs::read_to_string(&refusal) {
+        return Ok(Err(fail(error)));
+    }
     std::fs::create_dir_all(layout.build_cache())
         .with_context(|| format!("failed to create `{}`", layout.build_cache().display()))?;
     let work = tempfile::Builder::new().prefix("building-").tempdir_in(layout.build_cache())?;
-    let fail = |error: String| BuildFailure { variant: variant.name.clone(), arch: arch.to_owned(), error };
     if let Err(error) = compile(layout, toolchain, &arguments, arch, work.path())? {
+        if error.contains(ASSERTION) {
+            write_whole(&refusal, error.as_bytes())?;
+        }
         return Ok(Err(fail(error)));
     }
     let record = match describe(toolchain, variant, arch, &key, work.path()) {
@@ -408,6 +420,32 @@ mod tests {
         }
         let unique: std::collections::BTreeSet<_> = keys.iter().collect();
         assert_eq!(unique.len(), keys.len(), "{keys:?}");
+    }
+
+    #[test]
+    fn a_failed_assertion_is_kept_and_any_other_failure_is_tried_again() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout { root: dir.path().to_owned(), target: dir.path().join("target") };
+        std::fs::create_dir_all(layout.cuda().join("include")).unwrap();
+        let variant = find("stage2").unwrap();
+        std::fs::write(layout.cuda().join(&variant.source), "int b;").unwrap();
+        let (program, calls) = (dir.path().join("nvcc"), dir.path().join("calls"));
+        let build = |says: &str| {
+            let script = format!("#!/bin/sh\necho x >> '{}'\necho '{says}'\nexit 1\n", calls.display());
+            std::fs::write(&program, script).unwrap();
+            std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+            let tools = Toolchain { nvcc: program.clone(), ..toolchain("13.0.88") };
+            let failure = build_one(&layout, &tools, &variant, "sm_89", &[]).unwrap().err().unwrap();
+            (failure.error, std::fs::read_to_string(&calls).unwrap().lines().count())
+        };
+        assert_eq!(build("error: no space left").1, 1);
+        assert_eq!(build("error: no space left").1, 2);
+        let first = build("a.cu(1): error: static assertion failed with too large");
+        assert_eq!(first.1, 3);
+        assert_eq!(build("never asked"), first);
+        std::fs::write(layout.cuda().join(&variant.source), "int c;").unwrap();
+        assert_eq!(build("error: another").1, 4, "other sources are compiled");
     }
 
     #[test]

@@ -36,10 +36,11 @@ fn missing(what: &str, detail: &str, lack: &str) -> Finding {
 /// Looks for everything.
 pub fn examine(layout: &Layout) -> Result<Vec<Finding>> {
     let mut findings = compilers(layout);
+    findings.push(disassembler(layout));
     findings.extend(device(layout)?);
     findings.push(profiler());
     findings.push(program("compute-sanitizer", &["--version"], "`sanitize`: DEFERRED; install the CUDA toolkit"));
-    findings.push(torch(layout));
+    findings.extend(PEERS.iter().map(|script| peer(layout, script)));
     Ok(findings)
 }
 
@@ -72,6 +73,22 @@ fn compilers(layout: &Layout) -> Vec<Finding> {
         (None, None) => missing("CUDA compiler", "none", "builds, and with them everything: DEFERRED"),
     });
     findings
+}
+
+/// What lists machine code, for suites that require instructions in it.
+fn disassembler(layout: &Layout) -> Finding {
+    const LACK: &str = "gates on machine code (`[machine_code]` of a suite): DEFERRED";
+    let Some(compilers) = toolchain::find(&layout.target) else {
+        return missing("nvdisasm", "looked for beside a CUDA compiler, and there is none yet", LACK);
+    };
+    match toolchain::probe_disassembler(&layout.target, &compilers) {
+        Ok(program) => here("nvdisasm", format!("`{}`", program.display())),
+        Err(Ok(installer)) => {
+            let lack = format!("nothing: suites that need it install a pinned wheel with {installer}");
+            missing("nvdisasm", "none yet", &lack)
+        }
+        Err(Err(error)) => missing("nvdisasm", "neither beside ptxas nor on PATH", &format!("{LACK}; {error}")),
+    }
 }
 
 fn device(layout: &Layout) -> Result<Vec<Finding>> {
@@ -138,19 +155,57 @@ fn profiler() -> Finding {
     }
 }
 
+/// A peer: its name here, its script, the keys of its answer that tell versions, and what its lack defers.
+struct PeerScript {
+    what: &'static str,
+    script: &'static str,
+    versions: &'static [(&'static str, &'static str)],
+    lack: &'static str,
+    /// Where the script itself names none.
+    remedy: &'static str,
+}
+
+const PEERS: [PeerScript; 3] = [
+    PeerScript {
+        what: "PyTorch",
+        script: "torch_sdpa.py",
+        versions: &[("", "torch"), ("cuDNN ", "cudnn"), ("Python ", "python")],
+        lack: "peers: DEFERRED",
+        remedy: "install PyTorch with CUDA, or pass --peers none",
+    },
+    PeerScript {
+        what: "cuDNN FP8",
+        script: "cudnn_fp8.py",
+        versions: &[("nvidia-cudnn-frontend ", "cudnn_frontend"), ("cuDNN ", "cudnn")],
+        lack: "the peer gate of suite flagship: DEFERRED",
+        remedy: "pip install torch nvidia-cudnn-frontend on a machine with a Hopper GPU",
+    },
+    PeerScript {
+        what: "FlashAttention-3",
+        script: "fa3_fp8.py",
+        versions: &[("flash_attn_interface ", "flash_attn"), ("PyTorch ", "torch")],
+        lack: "the peer gate of suite flagship: DEFERRED",
+        remedy: "build it from the hopper folder of github.com/Dao-AILab/flash-attention on a machine with a Hopper GPU",
+    },
+];
+
 /// Asks the peer script itself, so that doctor and validate agree.
-fn torch(layout: &Layout) -> Finding {
-    const LACK: &str = "peers: DEFERRED; install PyTorch with CUDA, or pass --peers none";
-    let script = layout.peers().join("torch_sdpa.py");
-    let answer = duct::cmd!("python3", script).stdin_bytes("{\"op\":\"hello\"}\n").stderr_null().read();
+fn peer(layout: &Layout, peer: &PeerScript) -> Finding {
+    let script = layout.peers().join(peer.script);
+    let answer = duct::cmd!("python3", script).stdin_bytes("{\"op\":\"hello\"}\n").stderr_null().unchecked().read();
     let answer: Option<Value> = answer.ok().and_then(|text| serde_json::from_str(text.lines().next()?).ok());
+    let lack = |remedy: &str| format!("{}; {remedy}", peer.lack);
     match answer {
-        None => missing("PyTorch", "python3 or the peer script does not run", LACK),
+        None => missing(peer.what, "python3 or the peer script does not run", &lack(peer.remedy)),
         Some(answer) if answer["ok"] == json!(true) => {
             let text = |key: &str| answer[key].as_str().map_or_else(|| answer[key].to_string(), str::to_owned);
-            here("PyTorch", format!("{}, cuDNN {}, Python {}", text("torch"), text("cudnn"), text("python")))
+            let versions = peer.versions.iter().map(|(name, key)| format!("{name}{}", text(key)));
+            here(peer.what, versions.collect::<Vec<_>>().join(", "))
         }
-        Some(answer) => missing("PyTorch", answer["error"].as_str().unwrap_or("no reason given"), LACK),
+        Some(answer) => {
+            let remedy = answer["remedy"].as_str().unwrap_or(peer.remedy);
+            missing(peer.what, answer["error"].as_str().unwrap_or("no reason given"), &lack(remedy))
+        }
     }
 }
 

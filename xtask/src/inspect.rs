@@ -82,7 +82,9 @@ pub fn verify(path: &Path) -> Result<Vec<String>> {
         return Ok(faults);
     }
     let (suite, evidence) = (run.suite()?, run.evidence()?);
-    faults.extend(crate::profile::faults(&run, &evidence));
+    faults.extend(tune::foreign_winner(&run, &suite)?);
+    let kernels = evidence.profile.iter().flat_map(|profile| &profile.kernels);
+    faults.extend(crate::profile::faults(&run, kernels));
     let (_, recorded_gates, recorded_decision) = run.judgement()?;
     let gates = judge(&suite, &evidence);
     if gates.len() != recorded_gates.len() {

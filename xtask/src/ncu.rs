@@ -70,7 +70,7 @@ impl Ncu {
         let log = runner.logs.join(format!("ncu-{name}.report.txt"));
         let mut command = self.command(module, problem, &dir.join(&report), &log);
         command.extend(runner.command.clone());
-        let wrapped = Runner { command, logs: runner.logs.clone() };
+        let wrapped = Runner { command, ..runner.clone() };
         let launches = self.settings.warmup_launches + 1;
         let job = ProfileJob { module: module.clone(), problem: problem.clone(), launches };
         let mut outcome = None;

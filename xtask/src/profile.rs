@@ -9,7 +9,6 @@ use kbench::decision::Counts;
 use kbench::evidence::Checks;
 use kbench::gate::{Gate, Kind};
 use kbench::job::Module;
-use kbench::judge::Evidence;
 use kbench::profile::{Diagnosis, KernelProfile, Profile, diagnose, read};
 use kbench::report::{Format, profile_section};
 use kbench::shape::{Distribution, Problem, Shape};
@@ -132,8 +131,7 @@ impl Profiled {
 }
 
 /// Profiles whose figures are not those of the CSV beside them, which is what ncu wrote.
-pub fn faults(run: &RunDir, evidence: &Evidence) -> Vec<String> {
-    let kernels = evidence.profile.iter().flat_map(|profile| &profile.kernels);
+pub fn faults<'k>(run: &RunDir, kernels: impl Iterator<Item = &'k KernelProfile>) -> Vec<String> {
     let fault = |kernel: &KernelProfile| {
         let recorded = kernel.reading.as_ref()?;
         let name = format!("profile of {} on {}", kernel.variant, kernel.problem.id());

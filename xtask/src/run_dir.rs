@@ -147,11 +147,12 @@ impl RunDir {
         write_whole(&target.join("build.json"), serde_json::to_string_pretty(record)?.as_bytes())
     }
 
-    /// Copies a file of another run under its own name.
-    pub fn keep_file(&self, file: &Path) -> Result<()> {
-        let bytes = std::fs::read(file).with_context(|| format!("failed to read `{}`", file.display()))?;
-        let name = file.file_name().with_context(|| format!("`{}` is no file", file.display()))?;
-        write_whole(&self.path.join(name), &bytes)
+    /// Copies a file of another run under the name that it has there.
+    pub fn keep_file(&self, other: &RunDir, name: &str) -> Result<()> {
+        let (from, to) = (other.path.join(name), self.path.join(name));
+        let bytes = std::fs::read(&from).with_context(|| format!("failed to read `{}`", from.display()))?;
+        std::fs::create_dir_all(to.parent().context("a file has a folder")?)?;
+        write_whole(&to, &bytes)
     }
 
     /// Hashes every file and writes the manifest: from now on the run is whole.

@@ -37,47 +37,98 @@ pub struct Runner {
     pub command: Vec<String>,
     /// Folder of the logs.
     pub logs: PathBuf,
+    /// The only GPU that it sees, as CUDA names it; all that the environment shows where absent.
+    pub gpu: Option<String>,
 }
 
 impl Runner {
     /// The runner of a dist folder, or the checkout's, built first if need be.
     pub fn locate(layout: &Layout, logs: &Path) -> Result<Runner> {
         let program = if layout.is_dist() { layout.root.join("sdpa-runner") } else { build(layout)? };
-        Ok(Runner { command: vec![program.display().to_string()], logs: logs.to_owned() })
+        Ok(Runner { command: vec![program.display().to_string()], logs: logs.to_owned(), gpu: None })
     }
 
     /// The same runner, to which only one GPU is visible: an ordinal or unique id as CUDA takes them.
     pub fn on_gpu(&self, gpu: &str) -> Runner {
-        let mut command = vec!["env".to_owned(), format!("{VISIBLE_DEVICES}={gpu}")];
-        command.extend(self.command.clone());
-        Runner { command, logs: self.logs.clone() }
+        Runner { gpu: Some(gpu.to_owned()), ..self.clone() }
+    }
+
+    /// The file of a log, in its folder.
+    fn log(&self, name: &str) -> Result<PathBuf> {
+        std::fs::create_dir_all(&self.logs).with_context(|| format!("failed to create `{}`", self.logs.display()))?;
+        Ok(self.logs.join(format!("{name}.log")))
     }
 
     /// Runs a job. `on_event` sees every event; `silence` is how long the runner may say nothing.
     pub fn run(&self, name: &str, job: &Job, silence: Duration, mut on_event: impl FnMut(Event)) -> Result<End> {
-        std::fs::create_dir_all(&self.logs).with_context(|| format!("failed to create `{}`", self.logs.display()))?;
-        let log = self.logs.join(format!("{name}.log"));
-        let child = Child::start(&self.command, &log)?;
+        let log = self.log(name)?;
+        let child = Child::start(self, &log)?;
         child.send(serde_json::to_string(job)?)?;
-        loop {
-            match child.events.recv_timeout(silence) {
-                Ok(Ok(Event::Done)) => return child.ended(Some(End::Done), &log),
-                Ok(Ok(Event::Error { why })) => return child.ended(Some(End::Error(why)), &log),
-                Ok(Ok(event)) => on_event(event),
-                Ok(Err(line)) => {
-                    return Ok(End::Lost(format!("it wrote `{line}`, which is no event; see `{}`", log.display())));
-                }
-                Err(RecvTimeoutError::Disconnected) => return child.ended(None, &log),
-                Err(RecvTimeoutError::Timeout) => {
-                    let seconds = silence.as_secs();
-                    return Ok(End::Lost(format!(
-                        "it was silent for {seconds} s and was stopped; see `{}`",
-                        log.display()
-                    )));
-                }
-            }
+        match child.hear(silence, &log, &mut on_event) {
+            Heard::Done => child.ended(Some(End::Done), &log),
+            Heard::Error(why) => child.ended(Some(End::Error(why)), &log),
+            Heard::Silence(end) => Ok(end),
+            Heard::Nothing => child.ended(None, &log),
         }
     }
+}
+
+/// A runner that stays and takes one job after another: started when it is first needed, and anew after a job that failed.
+#[derive(Default)]
+pub struct Resident {
+    child: Option<Child>,
+}
+
+impl Resident {
+    /// The name of its log.
+    const NAME: &str = "resident";
+
+    /// Starts it, where it does not run, so that it opens its GPU while nobody waits for it.
+    pub fn start(&mut self, runner: &Runner) -> Result<()> {
+        self.running(runner).map(|child| self.child = Some(child))
+    }
+
+    fn running(&mut self, runner: &Runner) -> Result<Child> {
+        if let Some(child) = self.child.take() {
+            return Ok(child);
+        }
+        let child = Child::start(runner, &runner.log(Self::NAME)?)?;
+        child.send(serde_json::to_string(&Job::Resident)?)?;
+        Ok(child)
+    }
+
+    /// Runs a job on it; see [`Runner::run`].
+    pub fn run(
+        &mut self,
+        runner: &Runner,
+        job: &Job,
+        silence: Duration,
+        mut on_event: impl FnMut(Event),
+    ) -> Result<End> {
+        let (child, log) = (self.running(runner)?, runner.log(Self::NAME)?);
+        child.send(serde_json::to_string(job)?)?;
+        match child.hear(silence, &log, &mut on_event) {
+            Heard::Done => {
+                self.child = Some(child);
+                Ok(End::Done)
+            }
+            Heard::Error(why) => child.ended(Some(End::Error(why)), &log),
+            Heard::Silence(end) => Ok(end),
+            Heard::Nothing => child.ended(None, &log),
+        }
+    }
+}
+
+/// How the talk about a job ended.
+enum Heard {
+    /// Its last word was `Done`.
+    Done,
+    /// Its last word was `Error`.
+    Error(String),
+    /// It said nothing for too long, or something that is no event.
+    Silence(End),
+    /// It closed its output.
+    Nothing,
 }
 
 /// Builds the runner with optimisation: its reference is float64 arithmetic over millions of elements.
@@ -102,13 +153,17 @@ struct Child {
 }
 
 impl Child {
-    fn start(command: &[String], log: &Path) -> Result<Child> {
-        let (program, arguments) = command.split_first().context("the runner is a program")?;
+    fn start(runner: &Runner, log: &Path) -> Result<Child> {
+        let (program, arguments) = runner.command.split_first().context("the runner is a program")?;
         let (stdin_reader, stdin) = std::io::pipe().context("failed to make a pipe")?;
         let (stdout, stdout_writer) = std::io::pipe().context("failed to make a pipe")?;
         let log_file = File::options().create(true).append(true).open(log);
         let log_file = log_file.with_context(|| format!("failed to open `{}`", log.display()))?;
-        let expression = duct::cmd(program, arguments)
+        let mut expression = duct::cmd(program, arguments);
+        if let Some(gpu) = &runner.gpu {
+            expression = expression.env(VISIBLE_DEVICES, gpu);
+        }
+        let expression = expression
             .stdin_file(stdin_reader)
             .stdout_file(stdout_writer)
             .stderr_file(log_file)
@@ -121,6 +176,27 @@ impl Child {
         // The expression holds our copies of the child's ends; they must close for the child's exit to be seen.
         drop(expression);
         Ok(Child { handle, stdin, events: read_events(stdout) })
+    }
+
+    /// Listens until the talk about a job ends.
+    fn hear(&self, silence: Duration, log: &Path, on_event: &mut dyn FnMut(Event)) -> Heard {
+        loop {
+            match self.events.recv_timeout(silence) {
+                Ok(Ok(Event::Done)) => return Heard::Done,
+                Ok(Ok(Event::Error { why })) => return Heard::Error(why),
+                Ok(Ok(event)) => on_event(event),
+                Ok(Err(line)) => {
+                    let why = format!("it wrote `{line}`, which is no event; see `{}`", log.display());
+                    return Heard::Silence(End::Lost(why));
+                }
+                Err(RecvTimeoutError::Disconnected) => return Heard::Nothing,
+                Err(RecvTimeoutError::Timeout) => {
+                    let seconds = silence.as_secs();
+                    let why = format!("it was silent for {seconds} s and was stopped; see `{}`", log.display());
+                    return Heard::Silence(End::Lost(why));
+                }
+            }
+        }
     }
 
     /// Hands the job over on a thread of its own: a runner that does not read would block us once the pipe is full.
@@ -197,7 +273,7 @@ mod tests {
     fn run(script: &str, silence: Duration) -> (End, Vec<Event>, tempfile::TempDir) {
         let logs = tempfile::tempdir().unwrap();
         let command = vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()];
-        let runner = Runner { command, logs: logs.path().to_owned() };
+        let runner = Runner { command, logs: logs.path().to_owned(), gpu: None };
         let mut events = Vec::new();
         let end = runner.run("test", &Job::Probe, silence, |event| events.push(event)).unwrap();
         (end, events, logs)
@@ -233,6 +309,26 @@ mod tests {
         assert!(lost("printf '\\377\\n'; sleep 60", LONG).contains("which is no event"));
         assert!(lost("sleep 60", Duration::from_millis(200)).contains("silent"));
         assert_eq!(run(r#"echo '{"event":"error","why":"no room"}'"#, LONG).0, End::Error("no room".into()));
+    }
+
+    #[test]
+    fn a_resident_takes_jobs_until_one_fails_and_a_new_one_takes_the_rest() {
+        let logs = tempfile::tempdir().unwrap();
+        let starts = logs.path().join("starts");
+        // The third job of each process kills it.
+        let script = format!(
+            "echo x >> '{}'; read first; n=0; while read job; do n=$((n+1)); [ $n = 3 ] && kill -9 $$; \
+             echo '{{\"event\":\"done\"}}'; done",
+            starts.display()
+        );
+        let command = ["sh", "-c", &script].map(str::to_owned).to_vec();
+        let runner = Runner { command, logs: logs.path().to_owned(), gpu: Some("7".to_owned()) };
+        let mut resident = Resident::default();
+        let mut run = || resident.run(&runner, &Job::Probe, LONG, |_| {}).unwrap();
+        let ends: Vec<End> = (0..5).map(|_| run()).collect();
+        let lost = |end: &End| matches!(end, End::Lost(why) if why.contains("signal 9"));
+        assert_eq!(ends.iter().map(lost).collect::<Vec<_>>(), [false, false, true, false, false]);
+        assert_eq!(std::fs::read_to_string(starts).unwrap().lines().count(), 2);
     }
 
     #[test]

@@ -240,7 +240,7 @@ fn run_tool(runner: &Runner, tool: &str, job: LaunchJob, device: &str) -> Result
             .to_vec();
     command.push(path.display().to_string());
     command.extend(runner.command.clone());
-    let wrapped = Runner { command, logs: runner.logs.clone() };
+    let wrapped = Runner { command, ..runner.clone() };
     let mut good = 0;
     let mut failure = None;
     let end = wrapped.run(&name, &Job::Launch(job), SILENCE, |event| {

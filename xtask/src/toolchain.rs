@@ -214,15 +214,18 @@ pub fn find_or_install(target: &Path, progress: &dyn Fn(&str)) -> Result<Toolcha
 /// The nvdisasm beside a toolchain's assembler, or on `PATH`, or that of the pinned wheel, installed now if it is not
 /// there.
 pub fn disassembler(target: &Path, toolchain: &Toolchain, progress: &dyn Fn(&str)) -> Result<PathBuf, ToolchainError> {
-    let beside = toolchain.ptxas.with_file_name("nvdisasm");
-    if beside.is_file() {
-        return Ok(beside);
-    }
     let search = Search::from_env(target);
-    if let Some(found) = search.path.iter().map(|dir| dir.join("nvdisasm")).find(|program| program.is_file()) {
-        return Ok(absolute(found));
+    match search.disassembler(toolchain) {
+        Some(found) => Ok(found),
+        None => wheels::install(&wheels::DISASSEMBLER, &search.cuda_dir(), &search.pythons, progress),
     }
-    wheels::install(&wheels::DISASSEMBLER, &search.cuda_dir(), &search.pythons, progress)
+}
+
+/// The same without installing one; the inner value says with what one would be installed, or why not.
+pub fn probe_disassembler(target: &Path, toolchain: &Toolchain) -> Result<PathBuf, Result<String, ToolchainError>> {
+    let search = Search::from_env(target);
+    let wheel = || wheels::installed(&wheels::DISASSEMBLER, &search.cuda_dir());
+    search.disassembler(toolchain).or_else(wheel).ok_or_else(|| wheels::installer(&search.pythons))
 }
 
 /// Reports what is here, and what is wrong with the rest, without installing anything.
@@ -277,6 +280,13 @@ impl Search {
         let toolchain = self.look(&mut rejected);
         let installer = toolchain.is_none().then(|| wheels::installer(&self.pythons));
         Probe { toolchain, rejected, installer }
+    }
+
+    /// An nvdisasm beside the assembler or on `PATH`.
+    fn disassembler(&self, toolchain: &Toolchain) -> Option<PathBuf> {
+        let beside = toolchain.ptxas.with_file_name("nvdisasm");
+        let on_path = self.path.iter().map(|dir| dir.join("nvdisasm"));
+        std::iter::once(beside).chain(on_path).find(|program| program.is_file()).map(absolute)
     }
 
     fn cuda_dir(&self) -> PathBuf {

@@ -37,7 +37,7 @@ use crate::toolchain::{self, Toolchain};
 /// An emulated launch of the largest shape, twice, on two slow cores.
 const EMULATION_SILENCE: Duration = Duration::from_secs(300);
 /// A launch, with its upload and read-back, is done long before this; a kernel that hangs is not.
-const LAUNCH_SILENCE: Duration = Duration::from_secs(60);
+pub(crate) const LAUNCH_SILENCE: Duration = Duration::from_secs(60);
 /// One round of blocks, slow baselines and a peer's first load included.
 pub(crate) const BENCH_SILENCE: Duration = Duration::from_secs(120);
 /// Opening a device.
@@ -82,8 +82,8 @@ pub struct Options {
     pub time: bool,
     /// Whether Nsight Compute profiles control and candidates.
     pub ncu: bool,
-    /// Files of other runs that this one rests on; they are copied into it.
-    pub attachments: Vec<PathBuf>,
+    /// Files of other runs that this one rests on, by their names there; they are copied into it.
+    pub attachments: Vec<(RunDir, String)>,
 }
 
 /// What a run came to.
@@ -109,7 +109,7 @@ pub fn validate(layout: &Layout, plan: &Plan, options: &Options) -> Result<Outco
     let (source, started) = (SourceState::of(layout), jiff::Timestamp::now());
     let run = open_run(layout, plan, options, &source)?;
     run.write("suite.toml", &toml::to_string(&plan.suite)?)?;
-    options.attachments.iter().try_for_each(|file| run.keep_file(file))?;
+    options.attachments.iter().try_for_each(|(other, file)| run.keep_file(other, file))?;
     let runner = Runner::locate(layout, &run.logs())?;
     let found = probe(&runner)?;
     if let (DeviceChoice::Gpu, Some(why)) = (options.device, &found.why_not) {
@@ -207,7 +207,7 @@ fn hold_to_basis(run: &RunDir, basis: &Basis) -> Result<()> {
     }
 }
 
-pub(crate) fn probe(runner: &Runner) -> Result<Found> {
+fn probe(runner: &Runner) -> Result<Found> {
     let mut found = Found { device: None, why_not: None };
     let end = runner.run("probe", &Job::Probe, PROBE_SILENCE, |event| match event {
         Event::Device { device, state, .. } => found.device = Some((device, state)),
@@ -349,7 +349,7 @@ fn check(work: &Work) -> Result<Checks> {
         let base = i * problems.len();
         let total = problems.len() * modules.len();
         let report = |done: u64, what: &str| step.at(base as u64 + done, total as u64, what);
-        let outcomes = launch_all(work, module, &problems, &out_dir, &report)?;
+        let outcomes = launch_all(work, module, &problems, &out_dir, Vec::new(), &report)?;
         launches.insert(module.variant.clone(), outcomes);
     }
     let faults = launches.values().flatten().filter(|o| o.failure.is_some()).count();
@@ -374,15 +374,16 @@ fn check(work: &Work) -> Result<Checks> {
     Ok(Checks { device, deferred: None, cases })
 }
 
-/// A fault ends its process; the problems that are left get a new one, until the variant has faulted often enough.
+/// A fault ends its process; the problems that are left get a new one, until the variant has faulted often enough. The
+/// first problems may have their outcomes already.
 pub(crate) fn launch_all(
     work: &Work,
     module: &Module,
     problems: &[Problem],
     out_dir: &Path,
+    mut outcomes: Vec<LaunchOutcome>,
     report: &dyn Fn(u64, &str),
 ) -> Result<Vec<LaunchOutcome>> {
-    let mut outcomes: Vec<LaunchOutcome> = Vec::new();
     while outcomes.len() < problems.len() {
         let left = &problems[outcomes.len()..];
         let faults = outcomes.iter().filter(|o| o.failure.is_some()).count();
@@ -390,16 +391,8 @@ pub(crate) fn launch_all(
             outcomes.push(LaunchOutcome::failed(&left[0], &format!("not run: the kernel had faulted {faults} times")));
             continue;
         }
-        let executor = work.executor.context("something runs the cases")?;
-        let job = LaunchJob {
-            module: module.clone(),
-            problems: left.to_vec(),
-            out_dir: out_dir.to_owned(),
-            executor,
-            replays: replays(&work.plan.suite, module, left),
-            max_ctas: work.plan.suite.emulation.as_ref().map(|e| e.max_ctas),
-            schedules: Vec::new(),
-        };
+        let job = launch_job(work, module, left, out_dir)?;
+        let executor = job.executor;
         let silence = if executor == Executor::Emulator { EMULATION_SILENCE } else { LAUNCH_SILENCE };
         let (before, mut last) = (outcomes.len(), String::new());
         let end =
@@ -431,6 +424,19 @@ pub(crate) fn launch_all(
     }
     outcomes.truncate(problems.len());
     Ok(outcomes)
+}
+
+/// The job that launches a variant on problems.
+pub(crate) fn launch_job(work: &Work, module: &Module, problems: &[Problem], out_dir: &Path) -> Result<LaunchJob> {
+    Ok(LaunchJob {
+        module: module.clone(),
+        problems: problems.to_vec(),
+        out_dir: out_dir.to_owned(),
+        executor: work.executor.context("something runs the cases")?,
+        replays: replays(&work.plan.suite, module, problems),
+        max_ctas: work.plan.suite.emulation.as_ref().map(|e| e.max_ctas),
+        schedules: Vec::new(),
+    })
 }
 
 /// How often each problem is launched again: those that the suite says, by candidates.

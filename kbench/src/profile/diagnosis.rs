@@ -100,7 +100,7 @@ pub const RULES: &[Rule] = &[
         when: &[AtLeast(Of(Figure::DramThroughput), 50.0)],
         because: "device memory is busy half of the time or more, so every byte costs time",
         next: &[
-            "more query rows per CTA, so that K and V are read less often",
+            "more query rows per CTA, so that K and V are read less often (toggle `tile_q`)",
             "launch order in which CTAs of one head run together and find K and V in L2",
         ],
     },
@@ -109,7 +109,10 @@ pub const RULES: &[Rule] = &[
         what: "L2",
         when: &[AtLeast(Of(Figure::L2Throughput), 60.0)],
         because: "the same K and V tiles go through L2 for every tile of queries",
-        next: &["more query rows per CTA", "clusters that share one copy of a K or V tile (multicast)"],
+        next: &[
+            "more query rows per CTA (toggle `tile_q`)",
+            "clusters that share one copy of a K or V tile (multicast)",
+        ],
     },
     Rule {
         bound: Bound::BankConflict,
@@ -155,7 +158,7 @@ pub const RULES: &[Rule] = &[
         when: &[Below(Of(Figure::SmActive), 75.0)],
         because: "SMs are idle for a part of the launch: the last CTAs end late, or there are fewer CTAs than SMs",
         next: &[
-            "fewer query rows per CTA",
+            "fewer query rows per CTA (toggle `tile_q`)",
             "persistent CTAs that take work from a queue (toggle `scheduler`)",
             "split the keys of a head over CTAs, where heads are few",
         ],
@@ -166,7 +169,8 @@ pub const RULES: &[Rule] = &[
         when: &[Below(Of(Figure::IssueActive), 50.0), AtLeast(BARRIER_STALLS, 25.0)],
         because: "warps stand at barriers until the slowest of the CTA arrives",
         next: &[
-            "state of the softmax in registers of the warp that owns the row, so that fewer barriers are needed",
+            "state of the softmax in registers of the warp that owns the row, so that fewer barriers are needed \
+             (toggle `softmax`)",
             "specialised warps with named barriers or mbarriers (toggle `producer_warps`)",
         ],
     },
@@ -186,7 +190,10 @@ pub const RULES: &[Rule] = &[
         what: "shared memory",
         when: &[Below(Of(Figure::IssueActive), 60.0), AtLeast(SHARED_STALLS, 25.0)],
         because: "warps wait for shared memory, conflicts or not: scores or probabilities go there and back",
-        next: &["scores and probabilities in registers from product to product", "ldmatrix, and wider accesses"],
+        next: &[
+            "scores and probabilities in registers from product to product (toggle `softmax`)",
+            "ldmatrix, and wider accesses",
+        ],
     },
     Rule {
         bound: Bound::Latency,
@@ -215,7 +222,7 @@ pub const RULES: &[Rule] = &[
         when: &[Below(Of(Figure::Waves), 1.0), Below(Of(Figure::TensorActive), 50.0)],
         because: "all CTAs together do not fill the SMs once, so an SM has fewer warps than it could hold",
         next: &[
-            "fewer query rows per CTA",
+            "fewer query rows per CTA (toggle `tile_q`)",
             "split the keys of a head over CTAs and merge the parts",
             "a longer shape, to see what the loop can do",
         ],
@@ -275,6 +282,17 @@ pub struct Diagnosis {
 }
 
 impl Diagnosis {
+    /// The toggles that the findings speak of, the likeliest first, each once.
+    pub fn toggles(&self) -> Vec<String> {
+        let mut toggles: Vec<String> = Vec::new();
+        for toggle in self.findings.iter().flat_map(Finding::toggles) {
+            if !toggles.iter().any(|t| t == toggle) {
+                toggles.push(toggle.to_owned());
+            }
+        }
+        toggles
+    }
+
     /// One line: what holds the kernel back first, and where.
     pub fn headline(&self) -> String {
         match (self.findings.first(), self.not_asked.as_slice()) {
@@ -282,6 +300,14 @@ impl Diagnosis {
             (None, []) => "no rule holds: nothing stands out".to_owned(),
             (None, missing) => format!("no rule holds, and {} could not be asked", missing.len()),
         }
+    }
+}
+
+impl Finding {
+    /// The toggles that what to try speaks of, the likeliest first.
+    pub fn toggles(&self) -> Vec<&str> {
+        let named = self.next.iter().flat_map(|text| text.split("toggle `").skip(1));
+        named.filter_map(|rest| rest.split('`').next()).collect()
     }
 }
 
@@ -435,6 +461,13 @@ mod tests {
             let name = format!("{}, {}", rule.bound.words(), rule.what);
             assert!(held.contains(name.as_str()), "no case for {name}");
         }
+    }
+
+    #[test]
+    fn advice_names_its_toggles_once_and_in_order() {
+        let stalled = reading(&[(Figure::IssueActive, 40.0)], &[("barrier", 0.3), ("long_scoreboard", 0.3)]);
+        assert_eq!(diagnose(&stalled).toggles(), ["softmax", "producer_warps", "stages"]);
+        assert_eq!(diagnose(&reading(&[], &[])).toggles(), [""; 0]);
     }
 
     #[test]

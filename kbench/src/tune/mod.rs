@@ -4,20 +4,25 @@
 
 mod insight;
 mod outcome;
+mod profiled;
 mod propose;
 mod record;
 mod search;
 mod space;
+mod spent;
 mod text;
 
 pub use insight::{Effect, effects};
 pub use outcome::{Finalist, Pick, Rejection, Sweep, Tuned, conclude, evaluations, finalists, outcome_of, rejection};
+pub use profiled::{ProfileInsight, profile_insights};
 pub use propose::{Candidates, Request, Task};
 pub use record::{
-    Evaluation, Figures, Finals, Generation, Line, Origin, Outcome, Phase, Plan, Proposal, Stopped, parse_journal,
+    Activity, Evaluation, Figures, Finals, Generation, Line, Origin, Outcome, Phase, Plan, Profiled, Proposal, Rounds,
+    Span, Stage, Stopped, parse_journal,
 };
 pub use search::{GENERATION, LAG, Search, elites};
 pub use space::{Dimension, Layer, Space, SpaceError, Toggles};
+pub use spent::{Spent, spent};
 pub use text::render;
 
 #[cfg(test)]

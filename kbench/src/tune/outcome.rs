@@ -6,12 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::insight::{Effect, effects};
-use super::record::{Evaluation, Figures, Finals, Line, Outcome, Phase, Plan, Stopped};
+use super::profiled::{ProfileInsight, not_profiled, profile_insights};
+use super::record::{Evaluation, Figures, Finals, Line, Outcome, Phase, Plan, Rounds, Stopped};
 use super::search::elites;
 use super::space::Toggles;
-use crate::evidence::{AA_SUFFIX, Block, Mode};
+use super::spent::{Spent, spent};
+use crate::evidence::{AA_SUFFIX, Block, CheckedCase, Mode};
 use crate::gate::{Gate, Kind, State, significant};
 use crate::judge::{Evidence, judge, paired_blocks};
+use crate::shape::{Distribution, Problem};
 use crate::stats::{Interval, median, paired_ratio};
 use crate::suite::{Suite, VariantPatch};
 
@@ -60,6 +63,10 @@ fn figures(suite: &Suite, evidence: &Evidence, variant: &str) -> Option<Figures>
         let usable = blocks.iter().filter(of).filter(|b| b.rejected().is_none());
         median(&usable.flat_map(|b| b.us.iter().copied()).collect::<Vec<_>>())
     };
+    let first = |p: &Problem| &p.shape.name == shape && suite.seeds.first() == Some(&p.seed);
+    let timed = |c: &CheckedCase| {
+        c.variant == variant && first(&c.launch.problem) && c.launch.problem.distribution == Distribution::Normal
+    };
     let entry = evidence.builds.get(variant, &suite.arch).and_then(|b| b.entry(SHOWN_HEAD_DIM))?;
     Some(Figures {
         p50_us: p50(variant)?,
@@ -68,6 +75,7 @@ fn figures(suite: &Suite, evidence: &Evidence, variant: &str) -> Option<Figures>
         registers: entry.resources.registers,
         shared_bytes: entry.resources.static_smem_bytes + entry.launch.dynamic_smem_bytes,
         gpu: evidence.samples.device.as_ref().map(|d| d.uuid.clone())?,
+        output_sha256: evidence.checks.cases.iter().find(|c| timed(c)).and_then(|c| c.launch.output_sha256.clone()),
     })
 }
 
@@ -152,9 +160,18 @@ pub struct Tuned {
     pub insights: Vec<Effect>,
     /// What the profiler says of elites, where they were profiled.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub profiles: BTreeMap<String, String>,
+    pub profiles: BTreeMap<String, ProfileInsight>,
+    /// Why elites were not profiled although that was asked for, as "why; remedy".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_profiled: Option<String>,
     /// What was measured again.
     pub finalists: Vec<Finalist>,
+    /// Which device ran which rounds of the finals: every ratio is within a round.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rounds: Vec<Rounds>,
+    /// Where the time of the last session went.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spent: Vec<Spent>,
     /// The control over itself in the finals.
     pub control_over_itself: Option<Interval>,
     /// The winner.
@@ -201,7 +218,7 @@ pub fn finalists<'l>(plan: &Plan, lines: &'l [Line]) -> Vec<&'l Evaluation> {
 }
 
 /// The result of a search.
-pub fn conclude(plan: &Plan, lines: &[Line], finals: &Finals, profiles: &BTreeMap<String, String>) -> Tuned {
+pub fn conclude(plan: &Plan, lines: &[Line], finals: &Finals) -> Tuned {
     let searched = evaluations(lines, |phase| phase == Phase::Search);
     let all = evaluations(lines, |_| true);
     let evidence = Evidence {
@@ -234,8 +251,11 @@ pub fn conclude(plan: &Plan, lines: &[Line], finals: &Finals, profiles: &BTreeMa
             _ => None,
         }),
         seconds: seconds(lines),
+        rounds: finals.rounds.clone(),
+        spent: spent(lines),
         insights: effects(&plan.dimensions, &all),
-        profiles: profiles.clone(),
+        profiles: profile_insights(lines),
+        not_profiled: not_profiled(plan, lines),
         inconclusive: winner.as_ref().and_then(|_| unsettled(control_over_itself)),
         sweep: if sweep { compare_with_sweep(plan, finals, &search_elites, &ranked, all.len()) } else { None },
         deferred: if winner.is_none() { deferred(&all, &finals.samples.deferred) } else { None },
@@ -395,6 +415,7 @@ mod tests {
             checks: template.checks.clone(),
             samples: testing::samples(100.0, 80.0),
             patches: BTreeMap::new(),
+            rounds: vec![],
         };
         finals.samples.blocks.retain(|b| b.subject != "new");
         finals.checks.cases.retain(|c| c.variant != "new");
@@ -439,12 +460,7 @@ mod tests {
     fn the_winner_is_who_is_fastest_when_measured_again_and_its_curse_is_told() {
         let (plan, lines) = journal([0.5, 0.6, 0.7]);
         let names: Vec<String> = finalists(&plan, &lines).iter().map(|e| e.name.clone()).collect();
-        let result = conclude(
-            &plan,
-            &lines,
-            &finals(&[(&names[0], 62.0), (&names[1], 60.0), (&names[2], 70.0)]),
-            &BTreeMap::new(),
-        );
+        let result = conclude(&plan, &lines, &finals(&[(&names[0], 62.0), (&names[1], 60.0), (&names[2], 70.0)]));
         let winner = result.winner.unwrap();
         assert_eq!((&winner.name, &winner.over_next.as_ref().unwrap().0), (&names[1], &names[0]));
         assert!(winner.over_next.unwrap().1.high < 1.0 && winner.curse.abs() < 0.01);
@@ -460,15 +476,15 @@ mod tests {
         let mut wrong = finals(&times);
         let case = wrong.checks.cases.iter_mut().find(|c| c.variant == names[0]).unwrap();
         case.errors.as_mut().unwrap().kernel_max = f64::NAN;
-        let result = conclude(&plan, &lines, &wrong, &BTreeMap::new());
+        let result = conclude(&plan, &lines, &wrong);
         assert_eq!(result.winner.unwrap().name, names[1]);
         assert!(matches!(&result.finalists[0].remeasured, Outcome::Rejected { stage, .. } if stage == "correctness"));
         let mut lying = finals(&times);
         lying.samples.blocks.iter_mut().filter(|b| b.subject == names[0]).for_each(|b| b.outputs_verified = false);
-        assert_eq!(conclude(&plan, &lines, &lying, &BTreeMap::new()).winner.unwrap().name, names[1]);
+        assert_eq!(conclude(&plan, &lines, &lying).winner.unwrap().name, names[1]);
         let mut nobody = finals(&times);
         nobody.samples.blocks.retain(|b| b.round + 1 < MIN_ROUNDS as u32);
-        assert_eq!(conclude(&plan, &lines, &nobody, &BTreeMap::new()).winner, None);
+        assert_eq!(conclude(&plan, &lines, &nobody).winner, None);
     }
 
     #[test]
@@ -480,7 +496,7 @@ mod tests {
         for block in biased.samples.blocks.iter_mut().filter(|b| b.subject == "old#aa") {
             block.us.iter_mut().for_each(|us| *us *= 1.03);
         }
-        let result = conclude(&plan, &lines, &biased, &BTreeMap::new());
+        let result = conclude(&plan, &lines, &biased);
         assert!(result.inconclusive.unwrap().contains("excludes 1"));
     }
 
@@ -495,10 +511,10 @@ mod tests {
             }
         };
         set(&mut lines, Outcome::Untimed { why: "emulated; run on a GPU".into() });
-        let result = conclude(&plan, &lines, &Finals::default(), &BTreeMap::new());
+        let result = conclude(&plan, &lines, &Finals::default());
         assert_eq!((result.winner, result.deferred.as_deref()), (None, Some("emulated; run on a GPU")));
         set(&mut lines, Outcome::Rejected { stage: "build".into(), reason: "no".into() });
-        let result = conclude(&plan, &lines, &Finals::default(), &BTreeMap::new());
+        let result = conclude(&plan, &lines, &Finals::default());
         assert_eq!((result.winner, result.deferred, result.rejected.len()), (None, None, 3));
     }
 
@@ -520,7 +536,7 @@ mod tests {
         let chosen: Vec<String> = finalists(&plan, &lines).iter().map(|e| e.name.clone()).collect();
         assert_eq!((chosen.len(), chosen.last()), (4, Some(&name)));
         let times: Vec<(&str, f64)> = chosen.iter().map(String::as_str).zip([50.0, 60.0, 70.0, 40.0]).collect();
-        let result = conclude(&plan, &lines, &finals(&times), &BTreeMap::new());
+        let result = conclude(&plan, &lines, &finals(&times));
         let sweep = result.sweep.unwrap();
         assert_eq!((&sweep.best, &sweep.search_pick, sweep.within_margin), (&name, &chosen[0], false));
         assert!((sweep.search_over_best - 1.25).abs() < 0.01);

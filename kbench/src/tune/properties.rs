@@ -19,6 +19,7 @@ pub fn timed(score: f64) -> Outcome {
         registers: 96,
         shared_bytes: 20_608,
         gpu: "GPU-0".into(),
+        output_sha256: None,
     })
 }
 
@@ -46,6 +47,7 @@ pub fn plan(space: &Space, seed: u64, budget: u32) -> Plan {
         patience: 1000,
         time_limit_s: 0,
         exhaustive: false,
+        ncu: false,
         proposer: None,
         dimensions: space.dimensions().to_vec(),
         valid: space.valid().len(),
@@ -187,6 +189,39 @@ fn registered_variants_are_tried_first_and_patience_ends_a_search() {
     assert_eq!(trace.proposed[0][..2], starts);
     assert_eq!(trace.stopped, Stopped::Converged);
     assert!(trace.evaluations.len() < 96);
+}
+
+#[test]
+fn what_a_profile_speaks_of_is_tried_first_and_only_in_one_slot() {
+    let space = space();
+    let plan = plan(&space, 3, 96);
+    let begun = || {
+        let mut search = Search::new(&plan, &space);
+        while search.generations() <= LAG {
+            let generation = search.propose(Vec::new());
+            for proposal in &generation.proposals {
+                search.record(evaluation(&space, &proposal.toggles, outcome(&space, &proposal.toggles, 3, 0)));
+            }
+            search.begin(generation);
+        }
+        search
+    };
+    let plain = begun().propose(Vec::new());
+    let mut search = begun();
+    let elite = search.known_elites().0[0].clone();
+    search.advise(&elite.name, vec!["nothing".into(), "tile".into()]);
+    let advised = search.propose(Vec::new());
+    let first = &advised.proposals[0];
+    assert_eq!(space.distance(&first.toggles, &elite.toggles), 1);
+    assert_ne!(first.toggles["tile"], elite.toggles["tile"]);
+    assert_eq!(first.origin, format!("tile, as the profile of {} suggests", elite.name));
+    assert_eq!(advised, search.propose(Vec::new()), "it is the same whenever it is asked for");
+    let operators = |g: &super::record::Generation| -> Vec<String> {
+        g.proposals[1..].iter().map(|p| p.origin.split(' ').next().unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(operators(&advised), operators(&plain));
+    search.advise(&elite.name, vec!["nothing".into()]);
+    assert_eq!(search.propose(Vec::new()), plain, "what is no dimension changes nothing");
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! What an external proposer is told and what it answers: one JSON line each way for every generation. What it wants
 //! tried is examined like anything that comes from outside. Leaves to others: the process.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::insight::Effect;
+use super::profiled::ProfileInsight;
 use super::record::{Evaluation, Plan, Proposal};
 use super::search::Search;
 use super::space::{Space, Toggles};
@@ -28,8 +31,8 @@ pub struct Request<'a> {
     pub elites: Vec<&'a Evaluation>,
     /// What every value of every toggle seems to do.
     pub insights: Vec<Effect>,
-    /// What the profiler says of elites, where they were profiled.
-    pub profiles: &'a std::collections::BTreeMap<String, String>,
+    /// What the profiler says of elites, by name, where they were profiled.
+    pub profiles: &'a BTreeMap<String, ProfileInsight>,
     /// Everything that was evaluated, rejections included.
     pub evaluated: Vec<&'a Evaluation>,
 }
@@ -44,11 +47,7 @@ pub struct Candidates {
 
 impl<'a> Request<'a> {
     /// The request for the next generation of a search.
-    pub fn of(
-        plan: &'a Plan,
-        search: &'a Search,
-        profiles: &'a std::collections::BTreeMap<String, String>,
-    ) -> Request<'a> {
+    pub fn of(plan: &'a Plan, search: &'a Search, profiles: &'a BTreeMap<String, ProfileInsight>) -> Request<'a> {
         let (elites, insights) = search.known_elites();
         let goal = format!(
             "find toggles with the least kernel time on `{}` over that of `{}`; answer with one line \

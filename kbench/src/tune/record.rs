@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::space::{Dimension, Toggles};
 use crate::evidence::{Builds, Checks, Samples};
+use crate::profile::{KernelProfile, Settings};
 use crate::stats::Interval;
 use crate::suite::{Suite, VariantPatch};
 
@@ -31,6 +32,9 @@ pub struct Plan {
     pub time_limit_s: u64,
     /// Whether the rest of the space is evaluated after the search.
     pub exhaustive: bool,
+    /// Whether elites are profiled, and what that says is heeded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ncu: bool,
     /// The command of the external proposer, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proposer: Option<String>,
@@ -92,6 +96,9 @@ pub struct Figures {
     pub shared_bytes: u32,
     /// The device, by its unique id.
     pub gpu: String,
+    /// SHA-256 of the verified output of the timed shape, hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_sha256: Option<String>,
 }
 
 /// One evaluated configuration.
@@ -172,6 +179,74 @@ impl Stopped {
     }
 }
 
+/// An elite under the profiler.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Profiled {
+    /// How the profiler was run; absent when it was not.
+    pub settings: Option<Settings>,
+    /// What it said; the variant is the configuration's name.
+    pub kernel: KernelProfile,
+}
+
+/// What time is spent on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activity {
+    /// Looking for devices and compilers.
+    SetUp,
+    /// Waiting for builds.
+    Builds,
+    /// Launches, with the start of their processes.
+    Launches,
+    /// The comparison with float64.
+    Errors,
+    /// Timing, with the start of its process.
+    Timing,
+    /// The profiler.
+    Profiling,
+}
+
+impl Activity {
+    /// Every activity of a device.
+    pub const OF_A_DEVICE: [Activity; 5] =
+        [Activity::Builds, Activity::Launches, Activity::Errors, Activity::Timing, Activity::Profiling];
+
+    /// In words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Activity::SetUp => "set-up",
+            Activity::Builds => "waits for builds",
+            Activity::Launches => "launches",
+            Activity::Errors => "float64",
+            Activity::Timing => "timing",
+            Activity::Profiling => "profiler",
+        }
+    }
+}
+
+/// One stretch of time, in seconds since its session began.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Span {
+    /// On what.
+    pub activity: Activity,
+    /// Begin.
+    pub from: f64,
+    /// End.
+    pub to: f64,
+}
+
+/// The part of a session that time is spent in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// Before the first proposal.
+    SetUp,
+    /// Search, and sweep.
+    Search,
+    /// Finals.
+    Finals,
+}
+
 /// A line of `tune.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "line", rename_all = "kebab-case")]
@@ -187,6 +262,8 @@ pub enum Line {
     Generation(Generation),
     /// One was evaluated.
     Evaluation(Box<Evaluation>),
+    /// An elite was profiled, or could not be.
+    Profiled(Box<Profiled>),
     /// A phase is over.
     End {
         /// Which.
@@ -196,6 +273,18 @@ pub enum Line {
         /// Seconds since this session began.
         seconds: f64,
     },
+    /// What a device, or all of them, was busy with. No result depends on it.
+    Spent {
+        /// In which part of the session.
+        stage: Stage,
+        /// The device's unique id; absent where it was no device's time.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gpu: Option<String>,
+        /// Configurations that it was spent on.
+        configurations: usize,
+        /// On what, one after the other.
+        spans: Vec<Span>,
+    },
 }
 
 /// Reads the lines back. A last line that a kill cut short is left out; any other that is no line is an error.
@@ -204,6 +293,17 @@ pub fn parse_journal(text: &str) -> Result<Vec<Line>, String> {
     let parse =
         |(i, line): (usize, &str)| serde_json::from_str(line).map_err(|error| format!("line {}: {error}", i + 1));
     whole.lines().enumerate().filter(|(_, line)| !line.is_empty()).map(parse).collect()
+}
+
+/// Consecutive rounds of the finals, all on one device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rounds {
+    /// The device's unique id.
+    pub gpu: String,
+    /// First round.
+    pub first: u32,
+    /// How many.
+    pub count: u32,
 }
 
 /// The evidence about the finalists: they met each other and the control in the same rounds; `tune-finals.json`.
@@ -219,6 +319,9 @@ pub struct Finals {
     pub samples: Samples,
     /// How each finalist is made from a registered variant.
     pub patches: BTreeMap<String, VariantPatch>,
+    /// Which device ran which rounds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rounds: Vec<Rounds>,
 }
 
 #[cfg(test)]
@@ -254,6 +357,7 @@ mod tests {
             registers: 96,
             shared_bytes: 20_608,
             gpu: "GPU-0".into(),
+            output_sha256: Some("00".into()),
         };
         for outcome in [Outcome::Timed(figures), Outcome::Untimed { why: "emulated".into() }] {
             let Line::Evaluation(mut evaluation) = line("a") else { unreachable!() };

@@ -46,12 +46,14 @@ pub struct Search<'s> {
     space: &'s Space,
     generations: Vec<Generation>,
     evaluations: BTreeMap<String, Evaluation>,
+    /// Toggles that the profile of a configuration speaks of.
+    advice: BTreeMap<String, Vec<String>>,
 }
 
 impl<'s> Search<'s> {
     /// Nothing is proposed yet.
     pub fn new(plan: &'s Plan, space: &'s Space) -> Search<'s> {
-        Search { plan, space, generations: Vec::new(), evaluations: BTreeMap::new() }
+        Search { plan, space, generations: Vec::new(), evaluations: BTreeMap::new(), advice: BTreeMap::new() }
     }
 
     /// Takes up a generation: one of [`Search::propose`], or one that the record holds.
@@ -62,6 +64,11 @@ impl<'s> Search<'s> {
     /// Takes up a result.
     pub fn record(&mut self, evaluation: Evaluation) {
         self.evaluations.insert(evaluation.name.clone(), evaluation);
+    }
+
+    /// Takes up the toggles that the profile of a configuration speaks of, the likeliest first.
+    pub fn advise(&mut self, name: &str, toggles: Vec<String>) {
+        self.advice.insert(name.to_owned(), toggles);
     }
 
     /// The result of a configuration, if it has one.
@@ -236,6 +243,18 @@ impl<'s> Search<'s> {
             let parent = elites.iter().find(|e| layer(child, e))?;
             Some((child, format!("{words} mutation of {}", parent.name)))
         };
+        // Another value of one toggle that an elite's profile speaks of: the fastest elite's likeliest first.
+        let advised = || {
+            let advice =
+                elites.iter().flat_map(|e| self.advice.get(&e.name).into_iter().flatten().map(move |t| (e, t)));
+            advice.into_iter().find_map(|(elite, toggle)| {
+                let only = |t: &&&Toggles| {
+                    self.space.distance(t, &elite.toggles) == 1 && t.get(toggle) != elite.toggles.get(toggle)
+                };
+                let child = best(unseen.iter().filter(only).collect())?;
+                Some((child, format!("{toggle}, as the profile of {} suggests", elite.name)))
+            })
+        };
         let mut random_child = || {
             let parent = elites[uniform_below(rng, elites.len())];
             let pool: Vec<&&Toggles> = unseen.iter().filter(|t| near(t, parent)).collect();
@@ -251,7 +270,7 @@ impl<'s> Search<'s> {
         let anywhere = || Some((best(unseen.iter().collect())?, "best guess".to_owned()));
         for turn in 0..=GENERATION {
             let found = match (slot + turn) % (GENERATION + 1) {
-                0 => of_any(&is_micro, "micro"),
+                0 => advised().or_else(|| of_any(&is_micro, "micro")),
                 1 => of_any(&is_macro, "macro"),
                 2 => random_child(),
                 3 => stranger(),

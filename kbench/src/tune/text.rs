@@ -3,7 +3,9 @@
 use comfy_table::{ContentArrangement, Table, presets};
 
 use super::outcome::{Finalist, Tuned};
-use super::record::{Outcome, Phase};
+use super::profiled::ProfileInsight;
+use super::record::{Activity, Outcome, Phase, Stage};
+use super::spent::Spent;
 use crate::gate::significant;
 use crate::stats::Interval;
 
@@ -32,6 +34,13 @@ pub fn render(tuned: &Tuned, markdown: bool) -> String {
     if !tuned.rejected.is_empty() {
         parts.push(table(markdown, rejection_rows(tuned)));
     }
+    let profile = |(name, insight): (&String, &ProfileInsight)| {
+        let toggles = insight.toggles.join(", ");
+        let advice = if toggles.is_empty() { String::new() } else { format!("; what to try speaks of {toggles}") };
+        format!("profile of `{name}`: {}{advice}", insight.headline)
+    };
+    parts.extend(tuned.profiles.iter().map(profile));
+    parts.extend(tuned.not_profiled.iter().map(|why| format!("profiles: DEFERRED ({why})")));
     parts.extend(tuned.warnings.iter().map(|w| format!("warning: {w}")));
     if let Some(sweep) = &tuned.sweep {
         parts.push(format!(
@@ -42,6 +51,13 @@ pub fn render(tuned: &Tuned, markdown: bool) -> String {
             sweep.best,
             if sweep.within_margin { "within 3%" } else { "more than 3% slower" },
         ));
+    }
+    if !tuned.spent.is_empty() {
+        parts.push(table(markdown, spent_rows(tuned)));
+    }
+    if tuned.rounds.len() > 1 {
+        let rounds = tuned.rounds.iter().map(|r| format!("{}-{} on {}", r.first, r.first + r.count - 1, r.gpu));
+        parts.push(format!("finals: rounds {}; every ratio is within a round", rounds.collect::<Vec<_>>().join(", ")));
     }
     parts.push(verdict(tuned));
     parts.join("\n")
@@ -108,6 +124,29 @@ fn finalist_rows(tuned: &Tuned) -> Vec<Vec<String>> {
         ]
     };
     std::iter::once(header.map(str::to_owned).to_vec()).chain(tuned.finalists.iter().map(row)).collect()
+}
+
+/// A row for each part of the session and device, in seconds.
+fn spent_rows(tuned: &Tuned) -> Vec<Vec<String>> {
+    let shown = Activity::OF_A_DEVICE.iter().filter(|a| tuned.spent.iter().any(|s| s.seconds.contains_key(a)));
+    let shown: Vec<Activity> = shown.copied().collect();
+    let words = shown.iter().map(|a| a.words());
+    let header = ["where the time went, s", "until", "batches"].into_iter().chain(words).chain(["idle"]);
+    let row = |spent: &Spent| {
+        let stage = match spent.stage {
+            Stage::SetUp => "set-up",
+            Stage::Search => "search",
+            Stage::Finals => "finals",
+        };
+        let who = spent.gpu.as_ref().map_or(stage.to_owned(), |gpu| format!("{stage}, {gpu}"));
+        let of_device = spent.stage != Stage::SetUp;
+        let or_dash = |value: f64| if of_device { format!("{value:.2}") } else { "-".to_owned() };
+        let batches = if of_device { spent.batches.to_string() } else { "-".to_owned() };
+        let seconds = shown.iter().map(|a| or_dash(spent.seconds.get(a).copied().unwrap_or_default()));
+        let start = [who, format!("{:.2}", spent.until), batches];
+        start.into_iter().chain(seconds).chain([or_dash(spent.idle)]).collect()
+    };
+    std::iter::once(header.map(str::to_owned).collect()).chain(tuned.spent.iter().map(row)).collect()
 }
 
 /// One row a gate, with its first reason: a rule that rejects fifty configurations is one line.

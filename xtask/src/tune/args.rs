@@ -43,6 +43,9 @@ pub struct TuneArgs {
     /// Evaluate the rest of the space too, and compare the search with it.
     #[arg(long)]
     exhaustive: bool,
+    /// Profile elites with Nsight Compute; what it says is told to the proposer, and heeded by the search.
+    #[arg(long)]
+    ncu: bool,
     /// Use at most so many GPUs; all of the first one's model without.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     gpus: Option<u16>,
@@ -60,7 +63,8 @@ pub struct TuneArgs {
     out: Option<PathBuf>,
     /// Continue an interrupted search: its plan is the run's.
     #[arg(long, conflicts_with_all = [
-        "suite", "shape", "budget", "elites", "seed", "patience", "time_limit", "only", "exhaustive", "proposer", "out",
+        "suite", "shape", "budget", "elites", "seed", "patience", "time_limit", "only", "exhaustive", "ncu", "proposer",
+        "out",
     ])]
     resume: Option<PathBuf>,
     /// Print the result as JSON.
@@ -83,9 +87,9 @@ struct TuneDefaults {
 }
 
 impl TuneArgs {
-    fn parse_from_defaults(device: DeviceChoice, out: Option<PathBuf>) -> Options {
+    fn parse_from_defaults(device: DeviceChoice, out: Option<PathBuf>, ncu: bool) -> Options {
         let defaults = TuneDefaults::parse_from(["tune"]).args.options();
-        Options { device, out, ..defaults }
+        Options { device, out, ncu, ..defaults }
     }
 
     fn options(&self) -> Options {
@@ -102,6 +106,7 @@ impl TuneArgs {
             time_limit_s: self.time_limit,
             only,
             exhaustive: self.exhaustive,
+            ncu: self.ncu,
             gpus: self.gpus.map(usize::from),
             proposer: self.proposer.clone(),
             proposer_patience: Duration::from_secs(self.proposer_timeout),
@@ -132,21 +137,21 @@ pub fn with_winner_of(path: &Path, plan: Plan, options: &mut validate::Options) 
         bail!("`{}` holds no search: name the run directory of a `tune`", path.display());
     }
     let (tuned, report) = (super::result(&run)?, String::new());
-    let (suite, files) = Ran { run, tuned, report }.add_to(plan.suite);
+    let (suite, files) = Ran { run, tuned, report }.add_to(plan.suite)?;
     options.attachments = files;
     Plan::of(suite, &Changes::default())
 }
 
 /// The plan with the winner of a search as one more candidate. What could not be searched is a deferral of the run.
 pub fn with_winner(layout: &Layout, plan: Plan, options: &mut validate::Options) -> Result<Plan> {
-    let args = TuneArgs::parse_from_defaults(options.device, options.out.clone());
+    let args = TuneArgs::parse_from_defaults(options.device, options.out.clone(), options.ncu);
     let searched = Plan::of(suite_for_search(plan.suite.clone()), &Changes::default())?;
     let mut suite = plan.suite;
     match tune(layout, &searched, &args)? {
         Tuning::Deferred(why) => suite.narrowed.push(format!("no search for a tuned candidate: {why}")),
         Tuning::Ran(ran) => {
             eprintln!("{}\nevidence: {}", ran.report, ran.run.path.display());
-            (suite, options.attachments) = ran.add_to(suite);
+            (suite, options.attachments) = ran.add_to(suite)?;
         }
     }
     Plan::of(suite, &Changes::default())

@@ -63,6 +63,16 @@ impl<'a> Builder<'a> {
         targets
     }
 
+    /// Whether the variant's build for its first architecture is there and rules out that another is worth one.
+    fn is_needless(&self, state: &State, variant: &Variant, arch: &str) -> bool {
+        let Some(first) = self.targets(variant).into_iter().next().filter(|first| first != arch) else { return false };
+        match state.builds.get(&(variant.name.clone(), first)) {
+            Some(Some(Ok(Some(Ok(built))))) => !(self.worth)(built),
+            Some(Some(Ok(Some(Err(_))))) => true,
+            _ => false,
+        }
+    }
+
     /// Queues variants that are not queued yet: all architectures at once, or each only when the one before is worth
     /// it, which takes longer for one variant and less for many.
     pub fn want(&self, variants: &[Variant], in_stages: bool) {
@@ -83,7 +93,7 @@ impl<'a> Builder<'a> {
         self.changed.notify_all();
     }
 
-    /// All builds of these variants, which were wanted before; waits for those that are under way.
+    /// Builds of these variants, which were wanted before; waits for those that are under way and worth it.
     pub fn wait(&self, variants: &[Variant]) -> Result<BuildSet> {
         let mut set = BuildSet::default();
         let mut state = self.state();
@@ -91,6 +101,9 @@ impl<'a> Builder<'a> {
             for arch in self.targets(variant) {
                 let key = (variant.name.clone(), arch);
                 let finished = loop {
+                    if self.is_needless(&state, variant, &key.1) {
+                        break Ok(None);
+                    }
                     match state.builds.get(&key) {
                         None => return Err(anyhow!("`{}` was not asked for", variant.name)),
                         Some(Some(finished)) => break finished.clone(),
@@ -123,8 +136,13 @@ impl<'a> Builder<'a> {
                     None => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
                 }
             };
-            drop(state);
             let Some(arch) = arches.pop_front() else { continue };
+            if self.is_needless(&state, &variant, &arch) {
+                state.builds.insert((variant.name.clone(), arch), Some(Ok(None)));
+                self.changed.notify_all();
+                continue;
+            }
+            drop(state);
             let built =
                 build_one(self.layout, self.toolchain, &variant, &arch, &[]).map_err(|error| format!("{error:#}"));
             let goes_on = matches!(&built, Ok(Ok(built)) if arches.is_empty() || (self.worth)(built));
@@ -141,11 +159,6 @@ impl<'a> Builder<'a> {
             drop(state);
             self.changed.notify_all();
         }
-    }
-
-    /// Threads may build again.
-    pub fn reopen(&self) {
-        self.state().closed = false;
     }
 
     /// Ends the threads, each after what it is building.

@@ -1,12 +1,18 @@
 //! The GPUs of this machine, one runner each: every process sees the one that it is to use and no other.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
 use anyhow::Result;
+use kbench::job::{Event, Job};
+use kbench::tune::{Line, Stage};
 
-use crate::runner::{Runner, VISIBLE_DEVICES};
-use crate::validate::{Found, probe};
+use super::measure::Watch;
+use crate::runner::{End, Resident, Runner, VISIBLE_DEVICES};
+use crate::validate::Found;
 
-/// More are not looked for.
-const MOST: usize = 16;
+/// Describing every device.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// A GPU and its runner.
 pub struct Gpu {
@@ -14,33 +20,50 @@ pub struct Gpu {
     pub runner: Runner,
     /// The GPU.
     pub found: Found,
+    /// The process that keeps a context on it.
+    pub resident: Mutex<Resident>,
+}
+
+impl Gpu {
+    /// Its unique id.
+    pub fn uuid(&self) -> Option<String> {
+        self.found.device.as_ref().map(|(device, _)| device.uuid.clone())
+    }
+
+    /// Its resident, for one job at a time.
+    pub fn resident(&self) -> MutexGuard<'_, Resident> {
+        self.resident.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What its time was spent on, as a line of the journal.
+    pub fn spent(&self, stage: Stage, configurations: usize, watch: Watch) -> Line {
+        Line::Spent { stage, gpu: self.uuid(), configurations, spans: watch.spans }
+    }
 }
 
 /// GPUs of the first one's model, at most so many; or why there is none. What the environment hides stays hidden.
 pub fn find(runner: &Runner, at_most: Option<usize>) -> Result<Result<Vec<Gpu>, String>> {
-    let visible = std::env::var(VISIBLE_DEVICES).ok();
-    let names: Vec<String> = match &visible {
-        Some(list) => list.split(',').map(|name| name.trim().to_owned()).collect(),
-        None => (0..MOST).map(|ordinal| ordinal.to_string()).collect(),
-    };
-    let mut gpus: Vec<Gpu> = Vec::new();
-    for name in names.into_iter().take(at_most.unwrap_or(MOST)) {
-        let runner = runner.on_gpu(&name);
-        let found = probe(&runner)?;
-        let Some((device, _)) = &found.device else {
-            if gpus.is_empty() {
-                return Ok(Err(found.why_not.unwrap_or_else(|| "no GPU; run on a machine with one".to_owned())));
-            }
-            break;
-        };
-        let known = |other: &Gpu| other.found.device.as_ref().map(|(d, _)| (d.uuid.clone(), d.name.clone()));
-        // A stand-in that ignores the variable shows one GPU over and over.
-        if gpus.iter().filter_map(known).any(|(uuid, _)| uuid == device.uuid) {
-            break;
-        }
-        if gpus.iter().filter_map(known).all(|(_, model)| model == device.name) {
-            gpus.push(Gpu { runner, found });
-        }
+    let (mut devices, mut why_not) = (Vec::new(), None);
+    let end = runner.run("devices", &Job::Devices, SILENCE, |event| match event {
+        Event::Device { device, state, .. } => devices.push((device, state)),
+        Event::NoDevice { why } => why_not = Some(why),
+        _ => {}
+    })?;
+    if let End::Error(why) | End::Lost(why) = end {
+        return Ok(Err(format!("the devices could not be asked: {why}; check `nvidia-smi`")));
     }
-    Ok(Ok(gpus))
+    let Some(model) = devices.first().map(|(device, _)| device.name.clone()) else {
+        return Ok(Err(why_not.unwrap_or_else(|| "no GPU; run on a machine with one".to_owned())));
+    };
+    // As CUDA numbers them: by the names that the environment lets through, or by ordinals.
+    let visible = std::env::var(VISIBLE_DEVICES).ok();
+    let listed: Vec<&str> = visible.iter().flat_map(|list| list.split(',')).map(str::trim).collect();
+    let name = |i: usize| listed.get(i).map_or_else(|| i.to_string(), |name| (*name).to_owned());
+    let alike = devices.into_iter().enumerate().filter(|(_, (device, _))| device.name == model);
+    let gpu = |(i, device)| Gpu {
+        runner: runner.on_gpu(&name(i)),
+        found: Found { device: Some(device), why_not: None },
+        resident: Mutex::default(),
+    };
+    Ok(Ok(alike.take(at_most.unwrap_or(usize::MAX)).map(gpu).collect()))
 }

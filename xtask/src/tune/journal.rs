@@ -7,6 +7,13 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use kbench::tune::{Line, parse_journal};
 
+/// Everything that the journal of a run holds.
+pub fn read(path: &Path) -> Result<Vec<Line>> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path).with_context(|| format!("failed to read `{shown}`"))?;
+    parse_journal(&text).map_err(|why| anyhow!("`{shown}` is not what it should be: {why}"))
+}
+
 /// The open file, and what it holds.
 pub struct Journal {
     file: File,

@@ -3,22 +3,24 @@
 
 mod args;
 mod builder;
+mod finals;
 mod gpus;
 mod journal;
 mod measure;
+mod profiling;
 mod proposer;
 mod session;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use kbench::job::Executor;
+use kbench::profile::KernelProfile;
 use kbench::suite::{Candidate, Suite, Timing, VariantPatch};
-use kbench::tune::{
-    Dimension, Finals, Layer, Plan, Space, SpaceError, Toggles, Tuned, conclude, parse_journal, render,
-};
+use kbench::tune::{Dimension, Finals, Layer, Line, Plan, Space, SpaceError, Toggles, Tuned, conclude, render};
 use sdpa_kernel::registry::{self, RegistryError, Variant};
 use sdpa_kernel::space;
 use serde::{Deserialize, Serialize};
@@ -73,6 +75,8 @@ pub struct Options {
     pub only: BTreeMap<String, Vec<u32>>,
     /// Whether the rest of the space is evaluated too.
     pub exhaustive: bool,
+    /// Whether elites are profiled.
+    pub ncu: bool,
     /// GPUs to use at most.
     pub gpus: Option<usize>,
     /// Command of an external proposer.
@@ -116,8 +120,10 @@ impl Ran {
     }
 
     /// A suite with the winner as one more candidate, and the files that say where it comes from.
-    pub fn add_to(&self, mut suite: Suite) -> (Suite, Vec<PathBuf>) {
-        let files = [JOURNAL_FILE, PLAN_FILE, FINALS_FILE, RESULT_FILE].map(|file| self.run.path.join(file));
+    pub fn add_to(&self, mut suite: Suite) -> Result<(Suite, Vec<(RunDir, String)>)> {
+        let mut files = [JOURNAL_FILE, PLAN_FILE, FINALS_FILE, RESULT_FILE].map(str::to_owned).to_vec();
+        let lines = journal::read(&self.run.path.join(JOURNAL_FILE))?;
+        files.extend(profiled(&lines).filter_map(|kernel| kernel.csv.clone()));
         match &self.tuned.winner {
             Some(winner) => {
                 suite.variants.insert(WINNER.to_owned(), winner.patch.clone());
@@ -125,7 +131,7 @@ impl Ran {
             }
             None => suite.narrowed.push("the search named no winner; see elite.json".to_owned()),
         }
-        (suite, files.to_vec())
+        Ok((suite, files.into_iter().map(|file| (self.run.clone(), file)).collect()))
     }
 }
 
@@ -141,20 +147,27 @@ struct Basis {
 
 /// Searches under a suite: its control, architecture and limits.
 pub fn tune(layout: &Layout, suite: &SuitePlan, options: &Options) -> Result<Tuning> {
-    let started = jiff::Timestamp::now();
+    let (begun, started) = (Instant::now(), jiff::Timestamp::now());
     let base = &suite.suite;
     // A suite's variants begin with its control.
     let control = suite.variants.first().context("a suite has a control")?;
     let runner = Runner::locate(layout, &layout.target.join("tune"))?;
-    let (mut gpus, executor) = match devices(&runner, base, options)? {
+    // Each takes a good part of a second, and none needs the others. Compilers are installed only where there is a device.
+    let (devices, here, source) = std::thread::scope(|scope| {
+        let here = scope.spawn(|| toolchain::find(&layout.target));
+        let source = scope.spawn(|| SourceState::of(layout));
+        (devices(&runner, base, options), here.join().ok().flatten(), source.join())
+    });
+    let source = source.map_err(|_| anyhow::anyhow!("the thread that asks for the sources died"))?;
+    let (mut gpus, executor) = match devices? {
         Ok(found) => found,
         Err(why) => return Ok(Tuning::Deferred(why)),
     };
-    let toolchain = match toolchain::find_or_install(&layout.target, &|line| eprintln!("{line}")) {
+    let found = here.map_or_else(|| toolchain::find_or_install(&layout.target, &|line| eprintln!("{line}")), Ok);
+    let toolchain = match found {
         Ok(toolchain) => toolchain,
         Err(error) => return Ok(Tuning::Deferred(error.to_string())),
     };
-    let source = SourceState::of(layout);
     let (run, plan, space) = begin(layout, base, control, options, &source)?;
     for (i, gpu) in gpus.iter_mut().enumerate() {
         gpu.runner.logs = run.logs().join(format!("gpu{i}"));
@@ -182,6 +195,8 @@ pub fn tune(layout: &Layout, suite: &SuitePlan, options: &Options) -> Result<Tun
         gpus: &gpus,
         executor,
         scratch: scratch.path(),
+        run: &run.path,
+        started: begun,
     };
     let tuned = search(parts, &run, options);
     // What was written stays: whoever mends the cause goes on from there.
@@ -197,16 +212,20 @@ pub fn tune(layout: &Layout, suite: &SuitePlan, options: &Options) -> Result<Tun
 fn search(parts: Parts, run: &RunDir, options: &Options) -> Result<Tuned> {
     let session = Session::new(parts);
     let mut journal = Journal::open(&run.path.join(JOURNAL_FILE))?;
-    session.search(&mut journal, options)?;
-    let finals = match run.read_if_there(FINALS_FILE)? {
-        Some(finals) => finals,
-        None => session.finals(journal.lines())?,
-    };
-    run.write_json(FINALS_FILE, &finals)?;
-    for built in session.kept_builds(&finals)? {
-        run.keep_build(&built, &parts.base.arch)?;
-    }
-    Ok(conclude(parts.plan, journal.lines(), &finals, &BTreeMap::new()))
+    let base = parts.base;
+    let finals = session.building(|| {
+        session.search(&mut journal, options)?;
+        let finals = match run.read_if_there(FINALS_FILE)? {
+            Some(finals) => finals,
+            None => session.finals(&mut journal)?,
+        };
+        run.write_json(FINALS_FILE, &finals)?;
+        for built in session.kept_builds(&finals)? {
+            run.keep_build(&built, &base.arch)?;
+        }
+        Ok(finals)
+    })?;
+    Ok(conclude(parts.plan, journal.lines(), &finals))
 }
 
 /// What measures: every GPU, or the emulator where that is asked for; or why nothing does.
@@ -216,7 +235,7 @@ fn devices(runner: &Runner, base: &Suite, options: &Options) -> Result<Result<(V
             return Ok(Err("the suite allows no emulation; run on a machine with an NVIDIA GPU".to_owned()));
         }
         let found = Found { device: None, why_not: None };
-        return Ok(Ok((vec![Gpu { runner: runner.clone(), found }], Executor::Emulator)));
+        return Ok(Ok((vec![Gpu { runner: runner.clone(), found, resident: Mutex::default() }], Executor::Emulator)));
     }
     match gpus::find(runner, options.gpus)? {
         Ok(gpus) => Ok(Ok((gpus, Executor::Gpu))),
@@ -297,6 +316,7 @@ fn plan_of(base: &Suite, control: &Variant, options: &Options) -> Result<(Plan, 
         patience: options.patience,
         time_limit_s: options.time_limit_s,
         exhaustive: options.exhaustive,
+        ncu: options.ncu,
         proposer: options.proposer.clone(),
         dimensions,
         valid: space.valid().len(),
@@ -373,20 +393,40 @@ pub fn verify(run: &RunDir) -> Result<Vec<String>> {
     let recorded: Tuned = result(run)?;
     let plan: Plan = run.read_json(PLAN_FILE)?;
     let finals: Finals = run.read_json(FINALS_FILE)?;
-    let path = run.path.join(JOURNAL_FILE);
-    let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
-    let lines = match parse_journal(&text) {
+    let lines = match journal::read(&run.path.join(JOURNAL_FILE)) {
         Ok(lines) => lines,
-        Err(why) => return Ok(vec![format!("{JOURNAL_FILE}: {why}")]),
+        Err(error) => return Ok(vec![format!("{error:#}")]),
     };
-    let again = conclude(&plan, &lines, &finals, &recorded.profiles);
+    let mut faults = crate::profile::faults(run, profiled(&lines));
+    let again = conclude(&plan, &lines, &finals);
     if again == recorded {
-        return Ok(Vec::new());
+        return Ok(faults);
     }
     let name = |tuned: &Tuned| tuned.winner.as_ref().map_or("nobody".to_owned(), |w| format!("`{}`", w.name));
-    Ok(vec![format!(
+    faults.push(format!(
         "{RESULT_FILE} is not what the record gives: the winner is recorded as {}, the record gives {}",
         name(&recorded),
         name(&again)
-    )])
+    ));
+    Ok(faults)
+}
+
+/// The elites of a record under the profiler.
+fn profiled(lines: &[Line]) -> impl Iterator<Item = &KernelProfile> {
+    lines.iter().filter_map(|line| match line {
+        Line::Profiled(profiled) => Some(&profiled.kernel),
+        _ => None,
+    })
+}
+
+/// Whether a run that judged a search's winner as a candidate judged another variant instead.
+pub fn foreign_winner(run: &RunDir, suite: &Suite) -> Result<Option<String>> {
+    if !is_in(run) {
+        return Ok(None);
+    }
+    let won = result(run)?.winner.map(|winner| winner.patch);
+    let judged = suite.variants.get(WINNER);
+    let candidate = suite.candidates.iter().any(|c| c.variant == WINNER);
+    let same = judged == won.as_ref() && candidate == won.is_some();
+    Ok((!same).then(|| format!("the candidate `{WINNER}` of suite.toml is not the winner that {RESULT_FILE} names")))
 }

@@ -1,7 +1,7 @@
 //! A search under way: threads that build, a thread for each GPU that measures, and one that proposes and writes down.
 //! Jobs may end in any order; what is proposed next does not depend on it (`kbench::tune::Search`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
@@ -10,12 +10,11 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow};
 use kbench::gate::significant;
 use kbench::job::Executor;
-use kbench::judge::{Evidence, judge_builds};
-use kbench::stats::MIN_ROUNDS;
+use kbench::judge::judge_builds;
 use kbench::suite::{Suite, VariantPatch};
 use kbench::tune::{
-    Evaluation, Finals, GENERATION, Generation, LAG, Line, Outcome, Phase, Plan, Proposal, Request, Search, Space,
-    Stopped, finalists, outcome_of, rejection,
+    Activity, Evaluation, GENERATION, Generation, LAG, Line, Outcome, Phase, Plan, Profiled, Proposal, Request, Search,
+    Space, Span, Stage, Stopped, outcome_of, profile_insights, rejection,
 };
 use sdpa_kernel::registry::Variant;
 use sdpa_kernel::space;
@@ -23,7 +22,8 @@ use sdpa_kernel::space;
 use super::builder::Builder;
 use super::gpus::Gpu;
 use super::journal::Journal;
-use super::measure::{Station, measure};
+use super::measure::{Station, Watch, measure};
+use super::profiling::Profiler;
 use super::proposer::Proposer;
 use super::{Options, meeting};
 use crate::build::{BuildSet, Built};
@@ -35,14 +35,51 @@ use crate::toolchain::Toolchain;
 /// Configurations of a job of the sweep: more share one start of the processes, and one control.
 const SWEEP_JOB: usize = 8;
 
-/// Configurations that are measured together.
-type Job = Vec<Item>;
+/// What a GPU is to do next.
+pub(super) enum Job {
+    /// Configurations that are measured together.
+    Measure(Vec<Item>),
+    /// One that was measured.
+    Profile(Box<Evaluation>),
+}
+
+impl Job {
+    /// Configurations.
+    fn count(&self) -> usize {
+        match self {
+            Job::Measure(items) => items.len(),
+            Job::Profile(_) => 1,
+        }
+    }
+}
 
 /// A configuration with its generation and slot.
 type Item = (u32, u32, Proposal);
 
 /// What a worker sends back.
-type Measured = (usize, Result<Vec<Evaluation>>);
+struct Measured {
+    /// Configurations of the job.
+    count: usize,
+    result: Result<Found>,
+    spent: Line,
+}
+
+/// What a job found.
+enum Found {
+    Evaluations(Vec<Evaluation>),
+    Profiled(Box<Profiled>),
+}
+
+/// Which elites were profiled.
+#[derive(Default)]
+pub(super) struct Profiling {
+    /// Those that have their profile, or have none for a reason.
+    pub done: BTreeSet<String>,
+    /// Those that are with a GPU.
+    pub under_way: BTreeSet<String>,
+    /// One could not be profiled, so no other is tried.
+    pub is_over: bool,
+}
 
 /// What a search is made of.
 #[derive(Clone, Copy)]
@@ -65,23 +102,28 @@ pub struct Parts<'a> {
     pub executor: Executor,
     /// A folder for outputs.
     pub scratch: &'a Path,
+    /// The run directory.
+    pub run: &'a Path,
+    /// When this session began.
+    pub started: Instant,
 }
 
 /// Everything that does not change while a search runs.
 pub struct Session<'a> {
-    parts: Parts<'a>,
-    builder: Builder<'a>,
-    started: Instant,
+    pub(super) parts: Parts<'a>,
+    pub(super) builder: Builder<'a>,
+    pub(super) profiler: Profiler,
 }
 
 /// The search's own state: what only the proposing thread touches.
-struct Driver<'a, 'j> {
-    search: Search<'a>,
-    journal: &'j mut Journal,
+pub(super) struct Driver<'a, 'j> {
+    pub search: Search<'a>,
+    pub journal: &'j mut Journal,
+    pub profiling: Profiling,
     jobs: Sender<Job>,
     results: Receiver<Measured>,
     pending: usize,
-    step: Step,
+    pub step: Step,
     proposer: Option<Proposer>,
 }
 
@@ -91,11 +133,13 @@ impl<'a> Session<'a> {
         let Parts { layout, base, plan, toolchain, gpus, .. } = parts;
         let device = gpus.first().and_then(|gpu| gpu.found.device.as_ref()).map(|(device, _)| device.arch());
         let arches: Vec<String> = std::iter::once(base.arch.clone()).chain(device).collect();
+        // Without its control nothing is measured, so that is built for all.
         let worth = move |built: &Built| {
-            build_fault(base, plan, &BuildSet { built: vec![built.clone()], ..BuildSet::default() }).is_none()
+            built.record.variant == base.control
+                || build_fault(base, plan, &BuildSet { built: vec![built.clone()], ..BuildSet::default() }).is_none()
         };
         let builder = Builder::new(layout, toolchain, &arches, Box::new(worth));
-        Session { parts, builder, started: Instant::now() }
+        Session { parts, builder, profiler: Profiler::default() }
     }
 
     /// Searches, and sweeps where that is asked for; every result is in the journal when this returns.
@@ -103,6 +147,8 @@ impl<'a> Session<'a> {
         let gpus = self.parts.gpus.iter().filter_map(|gpu| gpu.found.device.as_ref()).map(|(d, _)| d.uuid.clone());
         let started = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         journal.append(Line::Session { started, gpus: gpus.collect() })?;
+        let spans = vec![Span { activity: Activity::SetUp, from: 0.0, to: self.parts.started.elapsed().as_secs_f64() }];
+        journal.append(Line::Spent { stage: Stage::SetUp, gpu: None, configurations: 0, spans })?;
         let (jobs, to_do) = channel::<Job>();
         let (send, results) = channel::<Measured>();
         let to_do = Mutex::new(to_do);
@@ -110,8 +156,8 @@ impl<'a> Session<'a> {
             Some(command) => Some(Proposer::start(command, options.proposer_patience)?),
             None => None,
         };
+        self.builder.want(std::slice::from_ref(self.parts.control), false);
         std::thread::scope(|scope| {
-            self.start_builders(scope);
             for gpu in self.parts.gpus {
                 let (to_do, send) = (&to_do, send.clone());
                 scope.spawn(move || self.work(gpu, to_do, &send));
@@ -119,9 +165,13 @@ impl<'a> Session<'a> {
             drop(send);
             let step = Step::begin("tune", u64::from(self.parts.plan.budget));
             let search = Search::new(self.parts.plan, self.parts.space);
-            let mut driver = Driver { search, journal, jobs, results, pending: 0, step, proposer };
+            let profiling = Profiling::default();
+            let mut driver = Driver { search, journal, profiling, jobs, results, pending: 0, step, proposer };
             let outcome = self.drive(&mut driver);
-            self.builder.close();
+            if outcome.is_err() {
+                // Whoever waits for a build waits in vain.
+                self.builder.close();
+            }
             // Without senders the workers' queue ends, and so do they.
             let Driver { step, search, .. } = driver;
             step.end(&format!("{} configurations, {}", search.evaluations().len(), elites_in_words(&search)));
@@ -129,39 +179,59 @@ impl<'a> Session<'a> {
         })
     }
 
-    fn start_builders<'scope>(&'scope self, scope: &'scope std::thread::Scope<'scope, '_>) {
+    /// Runs something while threads build what is wanted. A build that nobody wants any more is under way when the search
+    /// ends, as a rule, and the finals need not wait for it.
+    pub fn building<T>(&self, body: impl FnOnce() -> Result<T>) -> Result<T> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        for _ in 0..threads.saturating_sub(self.parts.gpus.len()).max(1) {
-            scope.spawn(|| self.builder.work());
-        }
-        self.builder.want(std::slice::from_ref(self.parts.control), false);
+        std::thread::scope(|scope| {
+            for _ in 0..threads.saturating_sub(self.parts.gpus.len()).max(1) {
+                scope.spawn(|| self.builder.work());
+            }
+            let outcome = body();
+            self.builder.close();
+            outcome
+        })
     }
 
     /// A GPU's thread.
     fn work(&self, gpu: &Gpu, to_do: &Mutex<Receiver<Job>>, send: &Sender<Measured>) {
+        if self.parts.executor == Executor::Gpu {
+            // While the first builds are under way. Where it does not start, the first job says why.
+            let _ = gpu.resident().start(&gpu.runner);
+        }
         loop {
             let next = to_do.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(job) = next else { return };
-            let count = job.len();
-            let result = self.evaluate(gpu, job);
+            let count = job.count();
+            let mut watch = Watch::start(self.parts.started);
+            let result = match job {
+                Job::Measure(items) => self.evaluate(gpu, items, &mut watch).map(Found::Evaluations),
+                Job::Profile(elite) => {
+                    let profiled = self.profile(gpu, &elite);
+                    watch.spent_on(Activity::Profiling);
+                    profiled.map(|profiled| Found::Profiled(Box::new(profiled)))
+                }
+            };
             let failed = result.is_err();
-            if send.send((count, result)).is_err() || failed {
+            let spent = gpu.spent(Stage::Search, count, watch);
+            if send.send(Measured { count, result, spent }).is_err() || failed {
                 return;
             }
         }
     }
 
-    fn evaluate(&self, gpu: &Gpu, job: Job) -> Result<Vec<Evaluation>> {
+    fn evaluate(&self, gpu: &Gpu, job: Vec<Item>, watch: &mut Watch) -> Result<Vec<Evaluation>> {
         let named: Vec<(String, VariantPatch)> = job.iter().map(|(_, _, p)| (p.name.clone(), patch(p))).collect();
         let suite = meeting(self.parts.base, self.parts.plan, &named, false);
         let variants = self.variants(job.iter().map(|(_, _, p)| p))?;
         let builds = self.builder.wait(&variants)?;
+        watch.spent_on(Activity::Builds);
         let scratch = tempfile::Builder::new().prefix("job-").tempdir_in(self.parts.scratch)?;
-        let station = Station { runner: &gpu.runner, found: &gpu.found, executor: self.parts.executor };
+        let station = Station::of(gpu, self.parts.executor);
         // The order of blocks is random within a round, and the same whenever this job is run.
         let order = u64::from(job[0].0) << 32 | u64::from(job[0].1) | self.parts.plan.seed << 40;
         let plan = SuitePlan { suite, variants };
-        let evidence = measure(&station, &plan, &builds, scratch.path(), order)?;
+        let evidence = measure(&station, &plan, &builds, scratch.path(), order, watch)?;
         if let (Executor::Gpu, Some(why)) = (self.parts.executor, &evidence.samples.deferred) {
             return Err(anyhow!("{why}"));
         }
@@ -174,7 +244,7 @@ impl<'a> Session<'a> {
     }
 
     /// The control, then the proposals' variants.
-    fn variants<'p>(&self, proposals: impl Iterator<Item = &'p Proposal>) -> Result<Vec<Variant>> {
+    pub(super) fn variants<'p>(&self, proposals: impl Iterator<Item = &'p Proposal>) -> Result<Vec<Variant>> {
         let mut variants = vec![self.parts.control.clone()];
         for proposal in proposals {
             variants.push(space::variant(&proposal.name, &proposal.toggles)?);
@@ -187,6 +257,10 @@ impl<'a> Session<'a> {
         loop {
             while stopped.is_none() && driver.search.is_ready() {
                 stopped = driver.search.stopped().or_else(|| self.out_of_time());
+                // What a generation is proposed from includes the profiles of the elites that it may look at.
+                if stopped.is_none() && self.profile_elites(driver, false)? {
+                    break;
+                }
                 if stopped.is_none() {
                     let generation = next_generation(driver, self.parts.plan, self.parts.space);
                     if generation.proposals.is_empty() {
@@ -197,7 +271,7 @@ impl<'a> Session<'a> {
                     }
                 }
             }
-            if driver.pending == 0 {
+            if driver.pending == 0 && !self.profile_elites(driver, true)? {
                 break;
             }
             self.receive(driver)?;
@@ -220,6 +294,7 @@ impl<'a> Session<'a> {
     /// Takes up what an interrupted session wrote; measures what it left open. Returns why the search had ended, if it
     /// had.
     fn replay(&self, driver: &mut Driver) -> Result<Option<Stopped>> {
+        self.replay_profiles(driver);
         let lines = driver.journal.lines().to_vec();
         let mut known: BTreeMap<String, Evaluation> = BTreeMap::new();
         let mut stopped = None;
@@ -275,7 +350,7 @@ impl<'a> Session<'a> {
         }
         // As many jobs as the generations that may be under way can give to every GPU.
         let size = (GENERATION * (LAG as usize + 1) / self.parts.gpus.len().max(1)).clamp(1, GENERATION);
-        open.chunks(size).try_for_each(|items| send(driver, items.to_vec()))
+        open.chunks(size).try_for_each(|items| send(driver, Job::Measure(items.to_vec())))
     }
 
     /// Most of a space fails a gate on its build: jobs are made of what is left, as the builds come in.
@@ -292,13 +367,13 @@ impl<'a> Session<'a> {
                 }
             }
             if items.len() == SWEEP_JOB {
-                send(driver, std::mem::take(&mut items))?;
+                send(driver, Job::Measure(std::mem::take(&mut items)))?;
             }
             while let Ok(measured) = driver.results.try_recv() {
                 self.absorb(driver, measured)?;
             }
         }
-        if items.is_empty() { Ok(()) } else { send(driver, items) }
+        if items.is_empty() { Ok(()) } else { send(driver, Job::Measure(items)) }
     }
 
     fn receive(&self, driver: &mut Driver) -> Result<()> {
@@ -306,12 +381,15 @@ impl<'a> Session<'a> {
         self.absorb(driver, measured)
     }
 
-    fn absorb(&self, driver: &mut Driver, (count, result): Measured) -> Result<()> {
+    fn absorb(&self, driver: &mut Driver, Measured { count, result, spent }: Measured) -> Result<()> {
         driver.pending -= count;
-        for evaluation in result? {
-            self.take(driver, evaluation)?;
+        match result? {
+            Found::Evaluations(evaluations) => {
+                evaluations.into_iter().try_for_each(|evaluation| self.take(driver, evaluation))?;
+            }
+            Found::Profiled(profiled) => self.take_profile(driver, *profiled)?,
         }
-        Ok(())
+        driver.journal.append(spent)
     }
 
     fn take(&self, driver: &mut Driver, evaluation: Evaluation) -> Result<()> {
@@ -324,7 +402,7 @@ impl<'a> Session<'a> {
     }
 
     fn end(&self, driver: &mut Driver, phase: Phase, stopped: Stopped) -> Result<()> {
-        let seconds = self.started.elapsed().as_secs_f64();
+        let seconds = self.parts.started.elapsed().as_secs_f64();
         let is_there = |line: &Line| matches!(line, Line::End { phase: other, .. } if *other == phase);
         match driver.journal.lines().iter().any(is_there) {
             true => Ok(()),
@@ -334,104 +412,17 @@ impl<'a> Session<'a> {
 
     fn out_of_time(&self) -> Option<Stopped> {
         let limit = self.parts.plan.time_limit_s;
-        (limit > 0 && self.started.elapsed().as_secs() >= limit).then_some(Stopped::TimeLimit)
-    }
-
-    /// The finalists against each other and the control in the same rounds, by the suite's own method.
-    pub fn finals(&self, lines: &[Line]) -> Result<Finals> {
-        let chosen = finalists(self.parts.plan, lines);
-        if chosen.is_empty() {
-            return Ok(Finals::default());
-        }
-        let step = Step::begin("finals", 0);
-        step.message(&format!("{} finalists", chosen.len()));
-        let proposal =
-            |e: &&Evaluation| Proposal { name: e.name.clone(), toggles: e.toggles.clone(), origin: e.origin.clone() };
-        let proposals: Vec<Proposal> = chosen.iter().map(proposal).collect();
-        let named: Vec<(String, VariantPatch)> = proposals.iter().map(|p| (p.name.clone(), patch(p))).collect();
-        let suite = meeting(self.parts.base, self.parts.plan, &named, true);
-        let variants = self.variants(proposals.iter())?;
-        let builds = self.built(&variants)?;
-        let scratch = tempfile::Builder::new().prefix("finals-").tempdir_in(self.parts.scratch)?;
-        let evidence = self.on_every_gpu(&SuitePlan { suite: suite.clone(), variants }, &builds, scratch.path())?;
-        step.end(&format!("{} finalists measured again", chosen.len()));
-        Ok(Finals {
-            suite: Some(suite),
-            builds: evidence.builds,
-            checks: evidence.checks,
-            samples: evidence.samples,
-            patches: named.into_iter().collect(),
-        })
-    }
-
-    /// The rounds shared out among the GPUs, each of which also launches and compares everything: whoever wins has to
-    /// hold on all of them. Rounds of different GPUs have different numbers, so no ratio crosses a device.
-    fn on_every_gpu(&self, plan: &SuitePlan, builds: &BuildSet, scratch: &Path) -> Result<Evidence> {
-        let mut share = plan.clone();
-        let rounds = plan.suite.timing.rounds.div_ceil(self.parts.gpus.len().max(1) as u32).max(MIN_ROUNDS as u32);
-        (share.suite.timing.rounds, share.suite.timing.max_rounds) = (rounds, rounds);
-        let measure_on = |i: usize, gpu: &Gpu| -> Result<Evidence> {
-            let station = Station { runner: &gpu.runner, found: &gpu.found, executor: self.parts.executor };
-            let scratch = scratch.join(format!("gpu{i}"));
-            std::fs::create_dir_all(&scratch)?;
-            measure(&station, &share, builds, &scratch, self.parts.plan.seed.wrapping_add(i as u64))
-        };
-        let measure_on = &measure_on;
-        let parts: Vec<Result<Evidence>> = std::thread::scope(|scope| {
-            let start = |(i, gpu)| scope.spawn(move || measure_on(i, gpu));
-            let threads: Vec<_> = self.parts.gpus.iter().enumerate().map(start).collect();
-            threads.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(anyhow!("a measuring thread died")))).collect()
-        });
-        let mut whole: Option<Evidence> = None;
-        for (i, part) in parts.into_iter().enumerate() {
-            let mut part = part?;
-            part.samples.blocks.iter_mut().for_each(|block| block.round += i as u32 * rounds);
-            match &mut whole {
-                None => whole = Some(part),
-                Some(whole) => {
-                    whole.checks.cases.extend(part.checks.cases);
-                    whole.samples.blocks.extend(part.samples.blocks);
-                    whole.samples.failures.extend(part.samples.failures);
-                    whole.samples.deferred = whole.samples.deferred.take().or(part.samples.deferred);
-                }
-            }
-        }
-        whole.context("something measures")
-    }
-
-    /// Builds of variants, from the cache where they are there: also of an earlier session's finalists.
-    fn built(&self, variants: &[Variant]) -> Result<BuildSet> {
-        self.builder.reopen();
-        std::thread::scope(|scope| {
-            self.start_builders(scope);
-            self.builder.want(variants, false);
-            let set = self.builder.wait(variants);
-            self.builder.close();
-            set
-        })
-    }
-
-    /// What is kept of the builds: the finalists'.
-    pub fn kept_builds(&self, finals: &Finals) -> Result<Vec<Built>> {
-        let variants = finals.patches.iter().map(|(name, patch)| {
-            let base = sdpa_kernel::registry::find(&patch.base)?;
-            Ok(base.patched(name, &patch.toggles)?)
-        });
-        let mut variants: Vec<Variant> = variants.collect::<Result<_>>()?;
-        if !variants.is_empty() {
-            variants.push(self.parts.control.clone());
-        }
-        Ok(self.built(&variants)?.built)
+        (limit > 0 && self.parts.started.elapsed().as_secs() >= limit).then_some(Stopped::TimeLimit)
     }
 }
 
-fn patch(proposal: &Proposal) -> VariantPatch {
+pub(super) fn patch(proposal: &Proposal) -> VariantPatch {
     VariantPatch { base: space::BASE.to_owned(), toggles: space::toggles(&proposal.toggles) }
 }
 
-fn send(driver: &mut Driver, items: Job) -> Result<()> {
-    driver.pending += items.len();
-    driver.jobs.send(items).map_err(|_| anyhow!("no GPU is left to measure"))
+pub(super) fn send(driver: &mut Driver, job: Job) -> Result<()> {
+    driver.pending += job.count();
+    driver.jobs.send(job).map_err(|_| anyhow!("no GPU is left to measure"))
 }
 
 /// Why a variant is rejected before it runs, by what there is of its builds.
@@ -446,7 +437,7 @@ fn build_fault(base: &Suite, plan: &Plan, set: &BuildSet) -> Option<Outcome> {
 /// The proposer's wishes first, where there is one; the built-in search fills up.
 fn next_generation(driver: &mut Driver, plan: &Plan, space: &Space) -> Generation {
     let Some(proposer) = &mut driver.proposer else { return driver.search.propose(Vec::new()) };
-    let profiles = BTreeMap::new();
+    let profiles = profile_insights(driver.journal.lines());
     let request = Request::of(plan, &driver.search, &profiles);
     let (wanted, warnings) = match proposer.ask(&request, space, &driver.search) {
         Ok(answer) => answer,

@@ -7,7 +7,7 @@ import sys
 import time
 
 folder = pathlib.Path(os.environ["FAKE_DIR"])
-job = json.loads(sys.stdin.readline())
+job = None
 gpu = int(os.environ.get("CUDA_VISIBLE_DEVICES") or 0)
 STATE = dict(sm_clock_mhz=None, temperature_c=None, power_w=None, throttle=[], power_capped=False)
 DEVICE = dict(name="NVIDIA TEST", uuid=f"GPU-{gpu}", capability=[8, 9], sm_count=58, max_sm_clock_mhz=2040, memory_bytes=1,
@@ -38,6 +38,11 @@ def errors(subject):
                 reference_amax=1.0, from_control_max=0.0)
 
 
+def outcome(problem):
+    return dict(problem=problem, failure=None, output_sha256="00", repeat_equal=True, inputs_unchanged=True,
+                guards_intact=True)
+
+
 def bench():
     suite, blocks = job["suite"], []
     names = [m["variant"] for m in job["modules"]]
@@ -61,19 +66,44 @@ def bench():
     say("timed", samples=samples, peers=dict(wanted=False, deferred=None, versions={}, backends=[]))
 
 
-if job["job"] == "probe":
-    if gpu < int((folder / "gpus").read_text()):
+def run():
+    if job["job"] == "probe":
         say("device", device=DEVICE, state=STATE, others=[])
+    elif job["job"] == "devices":
+        for number in range(int((folder / "gpus").read_text())):
+            say("device", device={**DEVICE, "uuid": f"GPU-{number}"}, state=STATE, others=[])
+    elif job["job"] == "launch":
+        with open(folder / "alone.log", "a") as log:
+            log.write(job["module"]["variant"] + "\n")
+        if (folder / "faults").exists() and job["module"]["variant"] == (folder / "faults").read_text().strip():
+            say("launched", outcome={**outcome(job["problems"][0]), "failure": "an illegal address", "output_sha256": None})
+            say("done")
+            return
+        for problem in job["problems"]:
+            say("launched", outcome=outcome(problem))
+    elif job["job"] == "profile":
+        say("launched", outcome=outcome(job["problem"]))
+    elif job["job"] == "launch-batch":
+        for problem in job["jobs"][0]["problems"]:
+            for one in job["jobs"]:
+                variant = one["module"]["variant"]
+                if (folder / "faults").exists() and variant == (folder / "faults").read_text().strip():
+                    say("error", why=f"`{variant}` faults")
+                    sys.exit(1)
+                say("launched-of", variant=variant, outcome=outcome(problem))
+    elif job["job"] == "errors":
+        for problem in job["problems"]:
+            for subject in job["outputs"]:
+                say("compared", subject=subject, problem=problem, errors=errors(subject))
     else:
-        say("no-device", why="no CUDA device; run on a machine with a GPU")
-elif job["job"] == "launch":
-    for problem in job["problems"]:
-        say("launched", outcome=dict(problem=problem, failure=None, output_sha256="00", repeat_equal=True,
-                                     inputs_unchanged=True, guards_intact=True))
-elif job["job"] == "errors":
-    for problem in job["problems"]:
-        for subject in job["outputs"]:
-            say("compared", subject=subject, problem=problem, errors=errors(subject))
+        bench()
+    say("done")
+
+
+job = json.loads(sys.stdin.readline())
+if job["job"] == "resident":
+    for line in sys.stdin:
+        job = json.loads(line)
+        run()
 else:
-    bench()
-say("done")
+    run()

@@ -255,3 +255,21 @@ fn all_suites_run_in_order_and_end_in_one_summary() {
     assert_eq!(dist.runs().len(), suites.len());
     dist.run(&["validate", "--all", "--smoke", "--peers", "none", "--allow-deferred"]).expect(0);
 }
+
+#[test]
+fn doctor_lists_everything_that_a_gate_may_lack_with_its_remedy() {
+    let dist = Dist::new(NO_GPU);
+    let found = dist.run(&["doctor"]).expect(0);
+    for what in
+        ["CUDA compiler", "nvdisasm", "GPU", "ncu", "compute-sanitizer", "PyTorch", "cuDNN FP8", "FlashAttention-3"]
+    {
+        let lines: Vec<&str> = found.stdout.lines().collect();
+        let at = lines.iter().position(|line| line.get(8..).is_some_and(|rest| rest.starts_with(what)));
+        let at = at.unwrap_or_else(|| panic!("{what}: {}", found.stdout));
+        let lacking = lines[at].starts_with("MISSING");
+        assert!(lacking || lines[at].starts_with("ok "), "{}", lines[at]);
+        if lacking {
+            assert!(lines[at + 1].contains("DEFERRED") && lines[at + 1].contains("; "), "{what}: {}", lines[at + 1]);
+        }
+    }
+}

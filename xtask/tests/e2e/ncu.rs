@@ -30,7 +30,7 @@ PY"#;
 
 /// An ncu that answers and, around a program, writes a report; `$data` holds what it replays. It refuses options that the
 /// real one would need and does not get.
-const REPLAYS: &str = r#"
+pub const REPLAYS: &str = r#"
 case "$1" in
 --version) echo "Version 2025.3.1.0 (build 36398880) (public-release)"; exit 0;;
 --query-metrics) cat "$data/query-h200.txt"; exit 0;;
@@ -49,10 +49,10 @@ done
 "#;
 
 /// Runs the program and writes the report, as a real ncu does where nothing is in its way.
-const WORKS: &str = "echo a report > \"$report\"; echo '==PROF== Connected' > \"$log\"; \"$@\"";
+pub const WORKS: &str = "echo a report > \"$report\"; echo '==PROF== Connected' > \"$log\"; \"$@\"";
 
 /// The folder of a stand-in for ncu, to be put first on PATH.
-fn stand_in(dist: &Dist, body: &str) -> std::path::PathBuf {
+pub fn stand_in(dist: &Dist, body: &str) -> std::path::PathBuf {
     let folder = dist.path("bin");
     std::fs::create_dir_all(&folder).unwrap();
     let data = dist.path("ncu-data");

@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::common::{Dist, NO_GPU, Ran};
+use crate::common::{Dist, NO_GPU, Ran, files};
+use crate::ncu::{REPLAYS, WORKS, stand_in};
 use kbench::tune::{Line, Outcome, Tuned, parse_journal};
 
 /// A part of the space that compiles quickly and that the resource limits mostly let pass.
@@ -143,6 +144,20 @@ fn a_search_names_the_fastest_survives_a_kill_and_repeats_nothing() {
     assert_eq!((proposed(&two), result(&two).winner.unwrap().name), (proposed(&other), winner.name.clone()));
     let gpus: std::collections::BTreeSet<String> = fake.timed().into_iter().map(|(gpu, _)| gpu).collect();
     assert_eq!((gpus.len(), result(&two).gpus.len()), (2, 2));
+    // In the finals each GPU has rounds of its own, and all finalists and the control are in each of them.
+    let finals: kbench::tune::Finals =
+        serde_json::from_slice(&std::fs::read(two.join("tune-finals.json")).unwrap()).unwrap();
+    let rounds: Vec<(&str, u32, u32)> = finals.rounds.iter().map(|r| (r.gpu.as_str(), r.first, r.count)).collect();
+    assert_eq!(rounds, [("GPU-0", 0, 12), ("GPU-1", 12, 12)]);
+    for round in 0..24 {
+        let of_round = finals.samples.blocks.iter().filter(|b| b.round == round);
+        let subjects: std::collections::BTreeSet<&str> = of_round.map(|b| b.subject.as_str()).collect();
+        assert_eq!(subjects.len(), finals.patches.len() + 2, "round {round}: {subjects:?}");
+    }
+    let cases: Vec<(&str, String)> =
+        finals.checks.cases.iter().map(|c| (c.variant.as_str(), c.launch.problem.id())).collect();
+    let each: std::collections::BTreeSet<_> = cases.iter().collect();
+    assert_eq!(each.len(), cases.len(), "every case was checked once");
 
     // The whole space is no better.
     fake.tune("sweep", &["--budget", "16", "--exhaustive"]).expect(0);
@@ -158,6 +173,14 @@ fn a_search_names_the_fastest_survives_a_kill_and_repeats_nothing() {
     let last = fake.dist.runs().pop().unwrap();
     assert!(last.join("tune.jsonl").is_file() && last.join("elite.json").is_file());
     fake.dist.run(&["verify", &last.display().to_string()]).expect(0);
+    // A run that judged another variant under the winner's name is found out.
+    let suite = std::fs::read_to_string(last.join("suite.toml")).unwrap();
+    let section = suite.find("[variants.tuned.toggles]").expect("the winner is a variant of the suite");
+    let foreign = suite[section..].replacen("loader = 2", "loader = 1", 1);
+    assert_ne!(foreign, suite[section..]);
+    std::fs::write(last.join("suite.toml"), format!("{}{foreign}", &suite[..section])).unwrap();
+    let faults = fake.dist.run(&["verify", &last.display().to_string()]).expect(1).stdout;
+    assert!(faults.contains("is not the winner that elite.json names"), "{faults}");
     let none = fake.dist.run(&["validate", "--stage5", "--tuned", &fake.dist.path("kbench").display().to_string()]);
     assert!(none.expect(2).stderr.contains("is not a run directory"));
 
@@ -218,6 +241,110 @@ fn a_kernel_that_kills_its_process_while_timed_is_rejected_and_the_others_are_no
     assert!(!ran.lines(&["timed on every shape", "signal 9", killer]).is_empty(), "{}", ran.stdout);
     let tuned = result(&fake.run_in("out"));
     assert!(tuned.winner.is_some_and(|w| w.name != killer) && tuned.timed >= 2);
+}
+
+#[test]
+fn a_kernel_that_faults_in_company_is_rejected_alone() {
+    let fake = Fake::new();
+    let faulty = "ld2-sm2-pe1-q64-k32-pw0-st3-ex0-sw0";
+    fake.dist.write("faults", faulty);
+    let ran = fake.tune("out", &["--budget", "4"]).expect(0);
+    assert!(!ran.lines(&["correctness", "an illegal address", faulty]).is_empty(), "{}", ran.stdout);
+    let tuned = result(&fake.run_in("out"));
+    assert!(tuned.winner.is_some_and(|w| w.name != faulty) && tuned.timed >= 2);
+    let alone = std::fs::read_to_string(fake.dist.path("alone.log")).unwrap();
+    assert!(alone.lines().any(|name| name == faulty) && alone.lines().any(|name| name != faulty), "{alone}");
+    // In company nobody is launched alone, and every part of the session says what it spent its time on.
+    std::fs::remove_file(fake.dist.path("faults")).unwrap();
+    fake.dist.write("alone.log", "");
+    let ran = fake.tune("well", &["--budget", "4"]).expect(0);
+    assert_eq!(std::fs::read_to_string(fake.dist.path("alone.log")).unwrap(), "");
+    for part in ["│ set-up ", "│ search, GPU-0 ", "│ finals, GPU-0 "] {
+        assert_eq!(ran.lines(&[part]).len(), 1, "{part}: {}", ran.stdout);
+    }
+    let tuned = result(&fake.run_in("well"));
+    let timing = |s: &&kbench::tune::Spent| s.seconds.contains_key(&kbench::tune::Activity::Timing);
+    assert_eq!(tuned.spent.iter().filter(timing).count(), 2, "{:?}", tuned.spent);
+}
+
+#[test]
+fn profiles_of_elites_reach_the_proposer_the_search_and_the_record() {
+    let fake = Fake::new();
+    // What a real ncu wrote of another kernel stands for each: only the way of the figures is looked at.
+    let replays = REPLAYS.replace("$(basename \"$2\" .ncu-rep)", "ws-p1.mission.seed0.normal");
+    let bin = stand_in(&fake.dist, &format!("{replays}{WORKS}"));
+    let requests = fake.dist.path("requests");
+    fake.dist.write(
+        "hears.sh",
+        &format!(
+            "while read -r line; do printf '%s\\n' \"$line\" >> '{}'; echo '{{\"candidates\":[]}}'; done\n",
+            requests.display()
+        ),
+    );
+    let proposer = format!("sh '{}'", fake.dist.path("hears.sh").display());
+    let out = fake.dist.path("out").display().to_string();
+    let own = ["tune", "--out", &out, "--budget", "16", "--ncu", "--proposer", &proposer];
+    let ran = fake.dist.run_with(&bin, &[own.as_slice(), &NARROW].concat()).expect(0);
+    let (run, calls) =
+        (fake.run_in("out"), || std::fs::read_to_string(fake.dist.path("ncu-data/calls")).unwrap().lines().count());
+    let tuned = result(&run);
+    assert!(tuned.profiles.len() >= 3 && calls() == tuned.profiles.len(), "{} calls, {}", calls(), ran.stdout);
+    assert!(tuned.elites.iter().all(|e| tuned.profiles.contains_key(&e.name)), "{:?}", tuned.profiles.keys());
+    assert!(!ran.lines(&["profile of `", "-bound, ", "what to try speaks of "]).is_empty(), "{}", ran.stdout);
+    // Every elite that a request names comes with its diagnosis and figures, and the search heeds it.
+    let heard = std::fs::read_to_string(&requests).unwrap();
+    let heard: Vec<serde_json::Value> = heard.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let with_elites: Vec<_> = heard.iter().filter(|r| !r["elites"].as_array().unwrap().is_empty()).collect();
+    assert!(!with_elites.is_empty());
+    for request in with_elites {
+        for elite in request["elites"].as_array().unwrap() {
+            let profile = &request["profiles"][elite["name"].as_str().unwrap()];
+            assert!(profile["headline"].as_str().unwrap().contains("-bound, "), "{profile}");
+            assert!(profile["diagnosis"]["findings"][0]["next"][0].is_string(), "{profile}");
+            assert!(profile["figures"]["tensor-active"].is_number(), "{profile}");
+        }
+    }
+    let origins = lines(&run).into_iter().filter_map(|line| match line {
+        Line::Generation(generation) => Some(generation.proposals),
+        _ => None,
+    });
+    assert!(origins.flatten().any(|p| p.origin.contains("as the profile of")), "{:?}", lines(&run));
+
+    // It is evidence: in the run, held to ncu's own CSV, also in a run that judges the winner, and not measured again by a
+    // session that goes on.
+    let path = run.display().to_string();
+    fake.dist.run(&["verify", &path]).expect(0);
+    fake.dist.run(&["validate", "--stage5", "--smoke", "--tuned", &path, "--peers", "none"]);
+    let judged = fake.dist.runs().pop().unwrap();
+    assert!(files(&judged).iter().any(|f| f.starts_with("profile/") && f.ends_with(".csv")));
+    fake.dist.run(&["verify", &judged.display().to_string()]).expect(0);
+    for file in ["manifest.json", "elite.json", "tune-finals.json"] {
+        std::fs::remove_file(run.join(file)).unwrap();
+    }
+    let before = calls();
+    fake.dist.run_with(&bin, &["tune", "--resume", &path]).expect(0);
+    assert_eq!((calls(), result(&run).profiles.len()), (before, tuned.profiles.len()));
+    fake.dist.run(&["verify", &path]).expect(0);
+    let kernel = lines(&run).into_iter().find_map(|line| match line {
+        Line::Profiled(profiled) => Some(profiled.kernel),
+        _ => None,
+    });
+    let kernel = kernel.unwrap();
+    let csv = run.join(kernel.csv.unwrap());
+    let raw = &kernel.reading.unwrap().figures[&kbench::profile::Figure::TensorActive].raw;
+    let text = std::fs::read_to_string(&csv).unwrap();
+    std::fs::write(&csv, text.replacen(&format!("\"{raw}\""), "\"99.5\"", 1)).unwrap();
+    let faults = fake.dist.run(&["verify", &path]).expect(1).stdout;
+    assert!(faults.contains("its figures are not those of `profile/"), "{faults}");
+
+    // An obstacle ends the profiling with one line, and not the search.
+    let refuses = "echo '==ERROR== ERR_NVGPUCTRPERM - no permission' > \"$log\"; \"$@\"";
+    let bin = stand_in(&fake.dist, &format!("{REPLAYS}{refuses}"));
+    let out = fake.dist.path("refused").display().to_string();
+    let own = ["tune", "--out", &out, "--budget", "4", "--ncu"];
+    let ran = fake.dist.run_with(&bin, &[own.as_slice(), &NARROW].concat()).expect(0);
+    assert_eq!(ran.lines(&["profiles: DEFERRED (no permission to read", "; run as root"]).len(), 1, "{}", ran.stdout);
+    assert!(result(&fake.run_in("refused")).winner.is_some());
 }
 
 #[test]
