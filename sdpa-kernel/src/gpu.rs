@@ -10,7 +10,7 @@ use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUfunction_attr
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DriverError, SyncOnDrop, result};
 
 use crate::abi::{CONFIG_BYTES, Config, ConfigError};
-use crate::hopper::{self, AttentionParams, Geometry, QuantiseParams, SCALES_PER_HEAD, Sizes};
+use crate::hopper::{self, AttentionParams, Geometry, QuantiseParams, SCALES_PER_HEAD, Sizes, Start};
 
 /// Why a call was refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -108,15 +108,6 @@ pub struct Tensors<'a> {
     pub k: &'a CudaSlice<u16>,
     /// V.
     pub v: &'a CudaSlice<u16>,
-}
-
-/// When a kernel may start.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Start {
-    /// When what is ahead of it in the stream has ended.
-    InOrder,
-    /// As soon as the kernel ahead of it allows (programmatic dependent launch); it waits for that one's end by itself.
-    Early,
 }
 
 impl Hopper {

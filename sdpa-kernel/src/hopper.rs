@@ -74,6 +74,15 @@ pub struct Sizes {
     pub causal: bool,
 }
 
+/// When a kernel may start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// When what is ahead of it in the stream has ended.
+    InOrder,
+    /// As soon as the kernel ahead of it allows (programmatic dependent launch); it waits for that one's end by itself.
+    Early,
+}
+
 /// How a kernel is launched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {

@@ -8,9 +8,9 @@ use kbench::evidence::LaunchRecord;
 use kbench::evidence::Operands;
 use kbench::job::{CeilingsJob, Event as JobEvent};
 use kbench::stats::median;
-use sdpa_kernel::hopper::Geometry;
+use sdpa_kernel::hopper::{Geometry, Start};
 
-use crate::cuda::{Buffer, Event, Gpu, Graph, Kernel, LoadedModule, Start, cause, first_uuid};
+use crate::cuda::{Buffer, Event, Gpu, Graph, Kernel, LoadedModule, cause, first_uuid};
 use crate::events::{emit, progress};
 use crate::nvml::Monitor;
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
 use cudarc::driver::{DriverError, result};
 use kbench::evidence::{Device, LaunchRecord};
-use sdpa_kernel::hopper::Geometry;
+use sdpa_kernel::hopper::{Geometry, Start};
 
 /// Why there is no device, as "why; remedy".
 pub fn missing_driver() -> Option<String> {
@@ -329,15 +329,6 @@ pub struct Kernel<'m> {
     /// How to launch it.
     pub record: LaunchRecord,
     module: std::marker::PhantomData<&'m LoadedModule>,
-}
-
-/// When a kernel may start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// When what is ahead of it in the stream has ended.
-    InOrder,
-    /// As soon as the kernel ahead of it allows (programmatic dependent launch); it waits for that one's end by itself.
-    Early,
 }
 
 impl Kernel<'_> {

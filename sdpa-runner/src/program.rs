@@ -6,9 +6,9 @@ use cudarc::driver::DriverError;
 use kbench::evidence::{LaunchRecord, Operands};
 use kbench::job::Module;
 use kbench::shape::Shape;
-use sdpa_kernel::hopper::{AttentionParams, Geometry, QuantiseParams, Sizes};
+use sdpa_kernel::hopper::{AttentionParams, Geometry, QuantiseParams, Sizes, Start};
 
-use crate::cuda::{Buffer, Gpu, Kernel, LoadedModule, Start};
+use crate::cuda::{Buffer, Gpu, Kernel, LoadedModule};
 use crate::workload::Workload;
 
 /// An attention entry, and the quantiser where the entry takes what that makes.

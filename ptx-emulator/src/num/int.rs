@@ -36,16 +36,17 @@ pub(crate) fn rem_s64(a: i64, b: i64) -> i64 {
     if b == 0 { a } else { a.wrapping_rem(b) }
 }
 
-/// Shift left; amounts of the width or more give 0.
+/// Shift left; amounts of the width or more give 0. By a mask, here and below: a branch keeps the compiler from working on
+/// a row of lanes at once.
 #[inline(always)]
 pub(crate) fn shl32(a: u32, n: u32) -> u32 {
-    if n < 32 { a << n } else { 0 }
+    a.wrapping_shl(n) & u32::from(n < 32).wrapping_neg()
 }
 
 /// Logical shift right with clamping.
 #[inline(always)]
 pub(crate) fn shr_u32(a: u32, n: u32) -> u32 {
-    if n < 32 { a >> n } else { 0 }
+    a.wrapping_shr(n) & u32::from(n < 32).wrapping_neg()
 }
 
 /// Arithmetic shift right; large amounts leave the sign.
@@ -57,13 +58,13 @@ pub(crate) fn shr_s32(a: u32, n: u32) -> u32 {
 /// 64-bit shift left with clamping.
 #[inline(always)]
 pub(crate) fn shl64(a: u64, n: u32) -> u64 {
-    if n < 64 { a << n } else { 0 }
+    a.wrapping_shl(n) & u64::from(n < 64).wrapping_neg()
 }
 
 /// 64-bit logical shift right with clamping.
 #[inline(always)]
 pub(crate) fn shr_u64(a: u64, n: u32) -> u64 {
-    if n < 64 { a >> n } else { 0 }
+    a.wrapping_shr(n) & u64::from(n < 64).wrapping_neg()
 }
 
 /// 64-bit arithmetic shift right with clamping.
