@@ -91,7 +91,11 @@ impl Allocation {
     fn new(name: String, base: u64, bytes: usize, content: Option<&[u8]>, read_only: bool) -> Allocation {
         // Undefined memory reads as NaN in every float format and as -1.
         let words = match content {
-            Some(content) => content.chunks(4).map(|bytes| AtomicU32::new(word_of(bytes))).collect(),
+            Some(content) => {
+                let (words, rest) = content.as_chunks::<4>();
+                let rest = (!rest.is_empty()).then(|| AtomicU32::new(word_of(rest)));
+                words.iter().map(|bytes| AtomicU32::new(u32::from_le_bytes(*bytes))).chain(rest).collect()
+            }
             None => (0..bytes.div_ceil(4)).map(|_| AtomicU32::new(u32::MAX)).collect(),
         };
         let defined = match content {

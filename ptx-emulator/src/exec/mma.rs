@@ -202,9 +202,9 @@ fn float_product(context: &Context<'_>, regs: &mut Regs, op: &Mma, half: &MmaHal
     }
     match model_of(context.launch.mma_model, op) {
         Some(model) if context.launch.mma_model == MmaModel::Sm90 && op.a_elem.is_byte() => {
-            sum::hopper_fp8(a, &b, op.k, &mut tile, model.half);
+            sum::hopper_fp8(context.level, a, &b, op.k, &mut tile, model.half);
         }
-        Some(model) => sum::exact(a, &b, op.k, &mut tile, model),
+        Some(model) => sum::exact(context.level, a, &b, op.k, &mut tile, model),
         None => sum::fast(context.level, a, &b, op.k, &mut tile),
     }
     for (reg, &row) in half.d.iter().enumerate() {

@@ -5,6 +5,7 @@
 //! result. Those of Hopper's `mma.sync` and `wmma` are compared with an H200 bit for bit (`tests/golden.rs`); those of
 //! Ampere and Ada were not compared with silicon by this crate.
 
+use crate::exec::simd::{Level, dispatch};
 use crate::num::float::Round;
 use crate::num::small;
 
@@ -21,61 +22,90 @@ pub(crate) struct Aligned {
     pub(crate) half: bool,
 }
 
-/// A nonzero finite number as `significand * 2^exponent` with 24 significant bits at most.
-fn split(x: f32) -> (i64, i32) {
+/// Exponent of a zero: far below that of any number.
+const NOWHERE: i32 = -1000;
+/// The leading bit of every significand.
+const LEADING: i32 = 23;
+
+/// A finite number taken apart: `significand * 2^(lead - 23)`. A subnormal one is normalised, as in the hardware, so that
+/// the exponent of a product is the sum of true exponents.
+#[inline(always)]
+fn apart(x: f32) -> (i32, i32) {
     let bits = x.to_bits();
     let biased = (bits >> 23 & 0xff) as i32;
-    let fraction = i64::from(bits & 0x7f_ffff);
-    let (significand, exponent) = if biased == 0 { (fraction, -149) } else { (fraction | 1 << 23, biased - 150) };
-    (if bits >> 31 == 1 { -significand } else { significand }, exponent)
-}
-
-/// Exponent of the leading bit of a number that is not zero, as the hardware sees it: subnormal
-/// f16 operands are normalised, so the product exponent is the sum of true exponents.
-fn leading(x: f32) -> i32 {
-    let (significand, exponent) = split(x);
-    exponent + 63 - significand.unsigned_abs().leading_zeros() as i32
-}
-
-/// One chunk of an aligned sum.
-fn chunk(a: &[f32], b: &[f32], c: f32, model: Aligned) -> f32 {
-    let special = |x: f32| !x.is_finite();
-    if special(c) || a.iter().chain(b).any(|&x| special(x)) {
-        // Infinities and NaN follow IEEE rules; the order of the sum does not matter for them. In f64, because a finite
-        // product of bf16 factors must not overflow into an infinity of its own.
-        let sum = a.iter().zip(b).fold(f64::from(c), |sum, (x, y)| sum + f64::from(*x) * f64::from(*y));
-        return if sum.is_nan() { f32::from_bits(0x7fff_ffff) } else { sum as f32 };
-    }
-    let product_exponent = |x: f32, y: f32| (x != 0.0 && y != 0.0).then(|| leading(x) + leading(y));
-    let products = a.iter().zip(b).filter_map(|(&x, &y)| product_exponent(x, y));
-    let own = (c != 0.0).then(|| leading(c));
-    let Some(top) = products.chain(own).max() else {
-        return c + 0.0;
+    let fraction = (bits & 0x7f_ffff) as i32;
+    let up = fraction.leading_zeros() as i32 - 8;
+    let (magnitude, lead) = match (biased, fraction) {
+        (0, 0) => (0, NOWHERE),
+        (0, _) => (fraction << up, -126 - up),
+        _ => (fraction | 1 << LEADING, biased - 127),
     };
-    // One unit is 2^(top - fraction).
-    let unit = top - model.fraction as i32;
-    let cut = |significand: i128, exponent: i32| {
-        let shift = exponent - unit;
-        if shift >= 0 {
-            significand << shift.min(100)
-        } else if shift <= -127 {
-            0
-        } else {
-            (significand.abs() >> -shift) * significand.signum()
+    (if bits >> 31 == 1 { -magnitude } else { magnitude }, lead)
+}
+
+/// Numbers taken apart.
+#[derive(Clone, Copy)]
+struct Apart<const COUNT: usize> {
+    significand: [i32; COUNT],
+    lead: [i32; COUNT],
+}
+
+impl<const COUNT: usize> Apart<COUNT> {
+    const ZERO: Self = Apart { significand: [0; COUNT], lead: [NOWHERE; COUNT] };
+
+    #[inline(always)]
+    fn of(values: &[f32; COUNT]) -> Self {
+        let mut all = Self::ZERO;
+        for (i, &value) in values.iter().enumerate() {
+            (all.significand[i], all.lead[i]) = apart(value);
         }
+        all
+    }
+}
+
+/// Products of one row's factors with a line of the second factor each, and the addends, every one of them finite.
+#[inline(always)]
+fn chunk(a: &[(i32, i32)], b: &[Apart<N>], c: &[f32; N], model: Aligned) -> [f32; N] {
+    let c = Apart::of(c);
+    let mut top = c.lead;
+    for ((_, lead), line) in a.iter().zip(b) {
+        for (top, own) in top.iter_mut().zip(&line.lead) {
+            *top = (*top).max(lead + own);
+        }
+    }
+    // One unit is 2^(top - fraction): a product, whose own is 2^(its lead - 46), is cut toward zero by a shift.
+    let cut = |product: i64, below: i32| {
+        let shift = (2 * LEADING - model.fraction as i32 + below).min(63);
+        let sign = product >> 63;
+        ((((product ^ sign) - sign) >> shift) ^ sign) - sign
     };
-    let mut sum = 0i128;
-    for (&x, &y) in a.iter().zip(b) {
-        let ((sx, ex), (sy, ey)) = (split(x), split(y));
-        sum += cut(i128::from(sx) * i128::from(sy), ex + ey);
+    let mut sum = [0i64; N];
+    for n in 0..N {
+        sum[n] = cut(i64::from(c.significand[n]) << LEADING, top[n] - c.lead[n]);
     }
-    let (sc, ec) = split(c);
-    sum += cut(i128::from(sc), ec);
-    if model.half {
-        // At most 2^31 units: exact in f64.
-        return nearest_half(sum as f64 * 2f64.powi(unit));
+    for ((significand, lead), line) in a.iter().zip(b) {
+        for n in 0..N {
+            let product = i64::from(*significand) * i64::from(line.significand[n]);
+            sum[n] += cut(product, top[n] - lead - line.lead[n]);
+        }
     }
-    truncate(sum, unit, model.result)
+    let mut out = [0.0; N];
+    for n in 0..N {
+        let unit = top[n] - model.fraction as i32;
+        out[n] = match sum[n] {
+            0 => 0.0,
+            // At most 2^34 units: exact in f64.
+            sum if model.half => nearest_half(sum as f64 * power_of_two(unit)),
+            sum => truncate(sum, unit, model.result),
+        };
+    }
+    out
+}
+
+/// 2^exponent, for what the exponents of two products' units may be.
+#[inline(always)]
+fn power_of_two(exponent: i32) -> f64 {
+    f64::from_bits(((exponent + 1023) as u64) << 52)
 }
 
 /// The nearest f16, as f32.
@@ -83,29 +113,28 @@ fn nearest_half(x: f64) -> f32 {
     f32::from_bits(small::f16_to_f32(small::narrow(x, small::F16, Round::Nearest, false)))
 }
 
-/// `sum * 2^unit` cut toward zero to `fraction` bits.
-fn truncate(sum: i128, unit: i32, fraction: u32) -> f32 {
-    if sum == 0 {
-        return 0.0;
-    }
+/// `sum * 2^unit` cut toward zero to `fraction` bits; the sum is not zero.
+#[inline(always)]
+fn truncate(sum: i64, unit: i32, fraction: u32) -> f32 {
     let magnitude = sum.unsigned_abs();
-    let top = 127 - magnitude.leading_zeros() as i32;
-    let mut exponent = top + unit;
+    let top = 63 - magnitude.leading_zeros() as i32;
+    let exponent = top + unit;
     // Below the normal range fewer bits are left.
     let kept = (fraction as i32).min(fraction as i32 + exponent + 126);
-    let drop = top - kept;
-    let significand = if drop > 0 { (magnitude >> drop.min(127)) << drop.min(127) } else { magnitude };
-    if significand == 0 {
-        return 0.0;
-    }
-    exponent = exponent.min(128);
-    let value = if exponent > 127 { f64::INFINITY } else { significand as f64 * 2f64.powi(unit) };
+    let drop = (top - kept).clamp(0, 63);
+    let value = ((magnitude >> drop) << drop) as f64 * power_of_two(unit);
+    let value = if exponent > 127 { f64::INFINITY } else { value };
     (if sum < 0 { -value } else { value }) as f32
 }
 
-/// `c + Σ a·b` in an aligned model.
-pub(crate) fn aligned(a: &[f32], b: &[f32], c: f32, model: Aligned) -> f32 {
-    a.chunks(model.chunk).zip(b.chunks(model.chunk)).fold(c, |sum, (a, b)| chunk(a, b, sum, model))
+/// Infinities and NaN follow IEEE rules; the order of the sum does not matter for them. In f64, because a finite product
+/// of bf16 factors must not overflow into an infinity of its own. `None` where there are none.
+fn special(factors: impl Iterator<Item = (f32, f32)> + Clone, c: f32) -> Option<f32> {
+    if c.is_finite() && factors.clone().all(|(x, y)| x.is_finite() && y.is_finite()) {
+        return None;
+    }
+    let sum = factors.fold(f64::from(c), |sum, (x, y)| sum + f64::from(x) * f64::from(y));
+    Some(if sum.is_nan() { f32::from_bits(0x7fff_ffff) } else { sum as f32 })
 }
 
 /// Rows and columns of one product.
@@ -136,41 +165,74 @@ fn chain(a: &FactorA, b: &FactorB, k: usize, tile: &mut Tile) {
     }
 }
 
-use crate::exec::simd::Level;
-
-crate::exec::simd::dispatch! {
+dispatch! {
     /// The fast model, compiled for `level`.
     pub(crate) fn fast(a: &FactorA, b: &FactorB, k: usize, tile: &mut Tile) = chain;
 }
 
-/// An aligned model for the whole tile.
-pub(crate) fn exact(a: &FactorA, b: &FactorB, k: usize, tile: &mut Tile, model: Aligned) {
-    let mut columns = [[0f32; K]; N];
-    for (n, column) in columns.iter_mut().enumerate() {
-        for (i, value) in column.iter_mut().enumerate().take(k) {
-            *value = b[i][n];
-        }
-    }
+dispatch! {
+    /// An aligned model for the whole tile, compiled for `level`.
+    pub(crate) fn exact(a: &FactorA, b: &FactorB, k: usize, tile: &mut Tile, model: Aligned) = aligned;
+}
+
+#[inline(always)]
+fn aligned(a: &FactorA, b: &FactorB, k: usize, tile: &mut Tile, model: Aligned) {
+    let (lines, is_finite) = taken_apart(a, b, k);
     for (row, out) in a.iter().zip(tile.iter_mut()) {
-        for (column, value) in columns.iter().zip(out.iter_mut()) {
-            *value = aligned(&row[..k], &column[..k], *value, model);
+        let factors = row.map(apart);
+        for first in (0..k).step_by(model.chunk) {
+            let range = first..(first + model.chunk).min(k);
+            let c = *out;
+            *out = chunk(&factors[range.clone()], &lines[range.clone()], &c, model);
+            if !is_finite || c.iter().any(|c| !c.is_finite()) {
+                for (n, value) in out.iter_mut().enumerate() {
+                    let pairs = range.clone().map(|i| (row[i], b[i][n]));
+                    *value = special(pairs, c[n]).unwrap_or(*value);
+                }
+            }
         }
     }
 }
 
-/// FP8 on Hopper's `mma.sync`, which has no such unit: both factors become f16, of each four neighbours in k the first
-/// two feed one product and the last two the next, the sum starts at zero, and the addend is added to it at the end.
-pub(crate) fn hopper_fp8(a: &FactorA, b: &FactorB, k: usize, tile: &mut Tile, half: bool) {
-    let model = Aligned { fraction: 25, result: 23, chunk: K, half };
-    for (row, out) in a.iter().zip(tile.iter_mut()) {
-        for (n, value) in out.iter_mut().enumerate() {
-            let mut sum = 0.0;
-            for pair in [0, 2] {
-                let order = (0..k).filter(|i| i & 2 == pair);
-                let (left, right): (Vec<f32>, Vec<f32>) = order.map(|i| (row[i], b[i][n])).unzip();
-                sum = chunk(&left, &right, sum, model);
-            }
-            *value = if half { nearest_half(f64::from(*value) + f64::from(sum)) } else { *value + sum };
+/// The second factor taken apart, and whether both are finite.
+#[inline(always)]
+fn taken_apart(a: &FactorA, b: &FactorB, k: usize) -> ([Apart<N>; K], bool) {
+    let mut lines = [Apart::ZERO; K];
+    let mut is_finite = a.iter().all(|row| row[..k].iter().all(|x| x.is_finite()));
+    for (line, values) in lines.iter_mut().zip(&b[..k]) {
+        *line = Apart::of(values);
+        is_finite &= values.iter().all(|x| x.is_finite());
+    }
+    (lines, is_finite)
+}
+
+dispatch! {
+    /// FP8 on Hopper's `mma.sync`, which has no such unit: both factors become f16, of each four neighbours in k the first
+    /// two feed one product and the last two the next, the sum starts at zero, and the addend is added to it at the end.
+    /// Compiled for `level`.
+    pub(crate) fn hopper_fp8(a: &FactorA, b: &FactorB, k: usize, tile: &mut Tile, half: bool) = in_two_products;
+}
+
+#[inline(always)]
+fn in_two_products(a: &FactorA, b: &FactorB, k: usize, tile: &mut Tile, half: bool) {
+    let model = Aligned { fraction: 25, result: 23, chunk: k / 2, half };
+    // Where the i-th factor of the two products, one after the other, lies.
+    let place = |i: usize| {
+        let (product, i) = (i / (k / 2), i % (k / 2));
+        4 * (i / 2) + 2 * product + i % 2
+    };
+    let (mut left, mut right): (FactorA, FactorB) = ([[0.0; K]; M], [[0.0; N]; K]);
+    for i in 0..k {
+        right[i] = b[place(i)];
+        for (to, from) in left.iter_mut().zip(a) {
+            to[i] = from[place(i)];
+        }
+    }
+    let mut sums: Tile = [[0.0; N]; M];
+    aligned(&left, &right, k, &mut sums, model);
+    for (values, sums) in tile.iter_mut().zip(&sums) {
+        for (value, sum) in values.iter_mut().zip(sums) {
+            *value = if half { nearest_half(f64::from(*value) + f64::from(*sum)) } else { *value + sum };
         }
     }
 }
@@ -183,8 +245,13 @@ mod tests {
     const AMPERE: Aligned = Aligned { fraction: 24, result: 23, chunk: 8, half: false };
 
     fn sum(pairs: &[(f32, f32)], c: f32, model: Aligned) -> f32 {
-        let (a, b): (Vec<f32>, Vec<f32>) = pairs.iter().copied().unzip();
-        aligned(&a, &b, c, model)
+        let (mut a, mut b): (FactorA, FactorB) = ([[0.0; K]; M], [[0.0; N]; K]);
+        for (i, &(x, y)) in pairs.iter().enumerate() {
+            (a[M - 1][i], b[i][N - 1]) = (x, y);
+        }
+        let mut tile = [[c; N]; M];
+        exact(Level::detect(), &a, &b, pairs.len(), &mut tile, model);
+        tile[M - 1][N - 1]
     }
 
     #[test]
@@ -226,5 +293,62 @@ mod tests {
         let smallest = 2f32.powi(-24);
         assert_eq!(sum(&[(smallest, smallest)], 0.0, AMPERE), 2f32.powi(-48));
         assert_eq!(sum(&[(65504.0, 65504.0)], f32::MAX, AMPERE), f32::MAX);
+    }
+
+    /// One chunk in integers that hold every bit, term by term.
+    fn plain(pairs: &[(f32, f32)], c: f32, model: Aligned) -> f32 {
+        let product = |(x, y): ((i32, i32), (i32, i32))| (i128::from(x.0) * i128::from(y.0), x.1 + y.1);
+        let mut terms: Vec<(i128, i32)> = pairs.iter().map(|&(x, y)| product((apart(x), apart(y)))).collect();
+        terms.push(product((apart(c), apart(1.0))));
+        let Some(top) = terms.iter().filter(|(significand, _)| *significand != 0).map(|(_, lead)| *lead).max() else {
+            return 0.0;
+        };
+        // In units of 2^(top - fraction).
+        let cut = |(significand, lead): &(i128, i32)| {
+            let units = significand.abs() >> (46 - model.fraction as i32 + top - lead).min(127);
+            units * significand.signum()
+        };
+        let sum: i128 = terms.iter().map(cut).sum();
+        let exact = sum as f64 * 2f64.powi(top - model.fraction as i32);
+        if model.half {
+            return nearest_half(exact);
+        }
+        // Toward zero among numbers of `result` fraction bits, of which there are fewer below 2^-126.
+        let unit = 2f64.powi((exact.abs().log2().floor() as i32).max(-126) - model.result as i32);
+        let value = (exact / unit).trunc() * unit;
+        if value.abs() >= 2f64.powi(128) { f32::INFINITY.copysign(value as f32) } else { value as f32 + 0.0 }
+    }
+
+    #[test]
+    fn every_level_sums_as_plain_integers_do() {
+        let mut state = 1u64;
+        let mut next = |below: u32| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as u32 % below
+        };
+        // Eleven bits at any exponent of a bf16 or f16, subnormals among them, and many zeros.
+        let mut draw = |exponents: (i32, i32)| {
+            let significand = (next(1 << 11) as i32 - (1 << 10)) * i32::from(next(8) > 0);
+            let span = (exponents.1 - exponents.0) as u32;
+            (f64::from(significand) * 2f64.powi(exponents.0 + next(span) as i32)) as f32
+        };
+        let models = [ADA8, AMPERE, Aligned { fraction: 25, result: 23, chunk: 16, half: false }];
+        let half = Aligned { fraction: 25, result: 23, chunk: 16, half: true };
+        for (round, model) in (0..60).flat_map(|i| models.map(|m| (i, m)).into_iter().chain([(i, half)])) {
+            let exponents = if round % 3 == 0 { (-140, 100) } else { (-14, 4) };
+            let exponents = if model.half { (-14, -6) } else { exponents };
+            let a: FactorA = std::array::from_fn(|_| std::array::from_fn(|_| draw(exponents)));
+            let b: FactorB = std::array::from_fn(|_| std::array::from_fn(|_| draw((-14, 4))));
+            let start: Tile = std::array::from_fn(|_| std::array::from_fn(|_| draw(exponents)));
+            for level in Level::all() {
+                let mut tile = start;
+                exact(level, &a, &b, 16, &mut tile, model);
+                for (m, n) in (0..M).flat_map(|m| (0..N).map(move |n| (m, n))) {
+                    let pairs: Vec<(f32, f32)> = (0..16).map(|k| (a[m][k], b[k][n])).collect();
+                    let wanted = pairs.chunks(model.chunk).fold(start[m][n], |c, pairs| plain(pairs, c, model));
+                    assert_eq!(tile[m][n].to_bits(), wanted.to_bits(), "{model:?} {} {wanted}", tile[m][n]);
+                }
+            }
+        }
     }
 }
