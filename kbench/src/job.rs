@@ -122,8 +122,8 @@ pub enum Job {
     Devices,
     /// Run one variant on problems and write its outputs. No reference exists in this process.
     Launch(LaunchJob),
-    /// The same for several variants on one list of problems and on a GPU, in one process, whose start takes longer than
-    /// their launches. It breaks off at the first fault of any of them.
+    /// The same for several variants on one list of problems and by one executor, in one process: its start, or drawing the
+    /// inputs, takes longer than their launches. On a GPU it breaks off at the first fault of any of them.
     LaunchBatch {
         /// A job for each variant.
         jobs: Vec<LaunchJob>,

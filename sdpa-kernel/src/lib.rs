@@ -6,4 +6,5 @@ pub mod abi;
 pub mod gpu;
 pub mod hopper;
 pub mod registry;
+pub mod sample;
 pub mod space;

@@ -10,9 +10,14 @@ pub fn decode(code: u8) -> f32 {
     let mantissa = f32::from(code & 7);
     match (exponent, code & 7) {
         (15, 7) => f32::NAN,
-        (0, _) => sign * mantissa * 2f32.powi(-9),
-        _ => sign * (8.0 + mantissa) * 2f32.powi(exponent - 10),
+        (0, _) => sign * mantissa * power_of_two(-9),
+        _ => sign * (8.0 + mantissa) * power_of_two(exponent - 10),
     }
+}
+
+/// 2^exponent, of a normal number: `powi` is a loop, and these two functions see every element of every tensor.
+fn power_of_two(exponent: i32) -> f32 {
+    f32::from_bits(((exponent + 127) as u32) << 23)
 }
 
 /// Rounds to nearest even and saturates at ±448, as `cvt.rn.satfinite.e4m3x2.f32` does; NaN becomes 0x7f.
@@ -25,7 +30,7 @@ pub fn encode(value: f32) -> u8 {
     // Steps are 2^-9 up to 2^-5 and double with each binade after that. Scaling by a power of two is exact in f32
     // here, so the only rounding is the one to an integer.
     let exponent = ((magnitude.to_bits() >> 23) as i32 - 127).max(-6);
-    let steps = (magnitude * 2f32.powi(3 - exponent)).round_ties_even() as u32;
+    let steps = (magnitude * power_of_two(3 - exponent)).round_ties_even() as u32;
     // steps is 0..=16; 16 carries into the next binade by itself, because codes of neighbouring binades adjoin.
     let code = ((exponent + 6) as u32) * 8 + steps;
     sign | code.min(0x7e) as u8

@@ -1,7 +1,9 @@
 //! The launch job on the emulator: the PTX that ptxas assembled, on the CPU, with every check. Results are those of
 //! another machine than a GPU and are labelled so; times are never taken here.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use kbench::evidence::{LaunchOutcome, Operands};
@@ -11,7 +13,8 @@ use ptx_emulator::{
     BlockFilter, Buffer, Checks, Finding, Launch, Limits, Memory, MmaModel, Module, Schedule, Severity, Site,
     run as execute,
 };
-use sdpa_kernel::abi::{PERSISTENT_CTAS_PER_SM, Params};
+use sdpa_kernel::abi::Params;
+use sdpa_kernel::sample::Sample;
 use serde::Serialize;
 
 use crate::events::{emit, progress};
@@ -23,15 +26,36 @@ use crate::workload::refuse_other_toggles;
 const MAX_PLACES: usize = 3;
 /// Replays the second schedule; any value would do.
 const SCHEDULE_SEED: u64 = 1;
-/// The value of the `scheduler` toggle with which CTA (x, y) computes query tile x of head y.
-const SCHEDULER_ONE_TILE: u32 = 0;
-/// The value with which as many CTAs as the chip is meant to hold share all tiles.
-const SCHEDULER_PERSISTENT: u32 = 1;
-/// Query tiles of each CTA in the sample of a persistent kernel: it must take one after another.
-const TILES_PER_CTA: u32 = 2;
-
 /// Runs the job.
 pub fn run(job: &LaunchJob) -> Result<()> {
+    run_all(std::slice::from_ref(job), |_, outcome| emit(&Event::Launched { outcome }))
+}
+
+/// Runs the jobs of a batch, which have the same problems.
+pub fn run_batch(jobs: &[LaunchJob]) -> Result<()> {
+    run_all(jobs, |variant, outcome| emit(&Event::LaunchedOf { variant: variant.to_owned(), outcome }))
+}
+
+fn run_all(jobs: &[LaunchJob], tell: impl Fn(&str, LaunchOutcome)) -> Result<()> {
+    let modules = jobs.iter().map(load).collect::<Result<Vec<_>>>()?;
+    let problems = &jobs.first().context("a batch has at least one job")?.problems;
+    ensure!(jobs.iter().all(|job| job.problems == *problems), "the jobs of a batch have the same problems");
+    let mut drawn = Drawn::default();
+    for (i, problem) in problems.iter().enumerate() {
+        let inputs = drawn.of(problem);
+        for (j, (job, module)) in jobs.iter().zip(&modules).enumerate() {
+            let variant = &job.module.variant;
+            let (done, total) = (i * jobs.len() + j, problems.len() * jobs.len());
+            progress(done, total, &format!("emulating {variant} on {}", problem.id()));
+            let outcome = solve(job, module, problem, inputs);
+            tell(variant, outcome.unwrap_or_else(|e| LaunchOutcome::failed(problem, &format!("{e:#}"))));
+        }
+    }
+    Ok(())
+}
+
+/// The module of a job, whose folder is there after this.
+fn load(job: &LaunchJob) -> Result<Module> {
     std::fs::create_dir_all(&job.out_dir).with_context(|| format!("failed to create `{}`", job.out_dir.display()))?;
     let path = job.module.ptx.display().to_string();
     let source = std::fs::read_to_string(&job.module.ptx).with_context(|| format!("failed to read `{path}`"))?;
@@ -40,15 +64,7 @@ pub fn run(job: &LaunchJob) -> Result<()> {
         let bytes = module.global_symbol(symbol).with_context(|| format!("the PTX has no symbol `{symbol}`"))?;
         Ok(bytes.to_vec())
     })?;
-    let mut drawn = Drawn::default();
-    for (i, problem) in job.problems.iter().enumerate() {
-        progress(i, job.problems.len(), &format!("emulating {} on {}", job.module.variant, problem.id()));
-        let outcome = solve(job, &module, problem, drawn.of(problem));
-        emit(&Event::Launched {
-            outcome: outcome.unwrap_or_else(|e| LaunchOutcome::failed(problem, &format!("{e:#}"))),
-        });
-    }
-    Ok(())
+    Ok(module)
 }
 
 fn solve(job: &LaunchJob, module: &Module, problem: &Problem, inputs: &Inputs) -> Result<LaunchOutcome> {
@@ -59,7 +75,7 @@ fn solve(job: &LaunchJob, module: &Module, problem: &Problem, inputs: &Inputs) -
     let kernel = module.entry(&record.entry)?;
     let grid = [shape.seq_q.div_ceil(record.tile_q), shape.batch * shape.heads, 1];
     let scheduler = job.module.toggles.get("scheduler").copied();
-    let sample = job.max_ctas.and_then(|limit| sample_of(scheduler, [grid[0], grid[1]], limit));
+    let sample = job.max_ctas.and_then(|limit| Sample::of(scheduler, [grid[0], grid[1]], limit));
     let attempt = |order: Order, checks| -> Result<Attempt> {
         let mut memory = Memory::new(module);
         let workload = Workload::place(&mut memory, inputs, shape, record.workspace_bytes)?;
@@ -93,12 +109,13 @@ fn solve(job: &LaunchJob, module: &Module, problem: &Problem, inputs: &Inputs) -
         attempts.push((*order, attempt(*order, Checks::all())?));
     }
     let first = &attempts[0].1;
-    std::fs::write(job.out_dir.join(output_file(problem)), &first.output)?;
+    let rows: Option<Vec<Rows>> =
+        sample.as_ref().map(|s| s.tiles.iter().map(|tile| rows_of(*tile, record.tile_q, shape)).collect());
+    write_output(&job.out_dir.join(output_file(problem)), &first.output, rows.as_deref(), shape)?;
     let found = found(&attempts);
     std::fs::write(job.out_dir.join(findings_file(problem)), serde_json::to_string_pretty(&found)?)?;
-    if let Some(sample) = &sample {
-        let rows: Vec<Rows> = sample.tiles.iter().map(|tile| rows_of(*tile, record.tile_q, shape)).collect();
-        std::fs::write(job.out_dir.join(rows_file(problem)), serde_json::to_string(&rows)?)?;
+    if let Some(rows) = &rows {
+        std::fs::write(job.out_dir.join(rows_file(problem)), serde_json::to_string(rows)?)?;
     }
     let outside = found.iter().any(|f| f.finding.kind == ptx_emulator::Kind::OutOfBounds);
     Ok(LaunchOutcome {
@@ -113,6 +130,21 @@ fn solve(job: &LaunchJob, module: &Module, problem: &Problem, inputs: &Inputs) -
         entry: Some(record.entry.clone()),
         replays: None,
     })
+}
+
+/// Writes an output, or of a sampled one the rows that were computed: the file has holes where the others would be, which
+/// for most large shapes is nearly all of it.
+fn write_output(path: &Path, output: &[u8], rows: Option<&[Rows]>, shape: &Shape) -> Result<()> {
+    let Some(rows) = rows else { return Ok(std::fs::write(path, output)?) };
+    let mut file = std::fs::File::create(path)?;
+    file.set_len(output.len() as u64)?;
+    let row_bytes = shape.head_dim as usize * 2;
+    for row in rows {
+        let first = (row.head * shape.seq_q + row.first) as usize * row_bytes;
+        file.seek(SeekFrom::Start(first as u64))?;
+        file.write_all(&output[first..first + row.count as usize * row_bytes])?;
+    }
+    Ok(())
 }
 
 fn schedule(order: Order) -> Schedule {
@@ -182,71 +214,24 @@ struct Attempt {
     findings: Vec<Finding>,
 }
 
-/// Part of a grid, and what it computes.
-#[derive(Debug, PartialEq)]
-struct Sample {
-    blocks: Vec<[u32; 3]>,
-    /// Query tiles as (number within the head, head). Were one of them not computed after all, its rows would be NaN.
-    tiles: Vec<[u32; 2]>,
-    /// CTAs that have work, of which these are some.
-    of: u32,
-    /// The chip's size as the kernel sees it.
-    sm_count: u32,
-}
-
-/// CTAs whose query tiles are spread evenly over the problem, first and last among them; `None` when all of the grid,
-/// `[query tiles of a head, heads]`, is within the limit or nobody knows which CTA computes what.
-fn sample_of(scheduler: Option<u32>, grid: [u32; 2], limit: u32) -> Option<Sample> {
-    let [width, heads] = grid;
-    let total = width * heads;
-    if total <= limit {
-        return None;
-    }
-    let block = |cta: u32| [cta % width, cta / width, 0];
-    match scheduler? {
-        SCHEDULER_ONE_TILE => {
-            let picked = spread(total, limit);
-            let tiles = picked.iter().map(|&flat| [flat % width, flat / width]).collect();
-            Some(Sample { blocks: picked.into_iter().map(block).collect(), tiles, of: total, sm_count: 1 })
-        }
-        SCHEDULER_PERSISTENT => {
-            let sm_count = (total / (TILES_PER_CTA * PERSISTENT_CTAS_PER_SM)).max(1);
-            let ctas = (sm_count * PERSISTENT_CTAS_PER_SM).min(total);
-            // CTA c takes tiles c, c + ctas, ... in an order that begins with the last tile of every head.
-            let owner = |flat: u32| ((width - 1 - flat % width) * heads + flat / width) % ctas;
-            let picked: BTreeSet<u32> = spread(total, limit / TILES_PER_CTA).into_iter().map(owner).collect();
-            let taken = picked.iter().flat_map(|&cta| (cta..total).step_by(ctas as usize));
-            let tiles = taken.map(|i| [width - 1 - i / heads, i % heads]).collect();
-            Some(Sample { blocks: picked.iter().map(|&cta| block(cta)).collect(), tiles, of: ctas, sm_count })
-        }
-        _ => None,
-    }
-}
-
-/// `count` numbers below `total`, evenly spread, both ends among them.
-fn spread(total: u32, count: u32) -> Vec<u32> {
-    let (last, count) = (u64::from(total - 1), u64::from(count.clamp(1, total)));
-    (0..count).map(|i| (i * last / (count - 1).max(1)) as u32).collect()
-}
-
 fn rows_of([tile, head]: [u32; 2], tile_q: u32, shape: &Shape) -> Rows {
     let first = tile * tile_q;
     Rows { head, first, count: tile_q.min(shape.seq_q - first) }
 }
 
 /// Buffers in the emulator's memory.
-struct Workload {
-    inputs: Vec<(Buffer, Vec<u8>)>,
+struct Workload<'a> {
+    inputs: Vec<(Buffer, Cow<'a, [u8]>)>,
     output: Buffer,
     workspace: u64,
 }
 
-impl Workload {
+impl<'a> Workload<'a> {
     /// The output starts undefined: it reads as NaN, and a read of it is reported.
-    fn place(memory: &mut Memory, inputs: &Inputs, shape: &Shape, workspace_bytes: u32) -> Result<Workload> {
+    fn place(memory: &mut Memory, inputs: &'a Inputs, shape: &Shape, workspace_bytes: u32) -> Result<Workload<'a>> {
         let tensors = [("q", &inputs.q), ("k", &inputs.k), ("v", &inputs.v)];
-        let codes = tensors.iter().map(|(name, t)| ((*name).to_owned(), t.codes.clone()));
-        let scales = tensors.iter().map(|(name, t)| (format!("{name}_scale"), t.scale_bytes()));
+        let codes = tensors.iter().map(|(name, t)| ((*name).to_owned(), Cow::from(&t.codes)));
+        let scales = tensors.iter().map(|(name, t)| (format!("{name}_scale"), Cow::from(t.scale_bytes())));
         let mut placed = Vec::new();
         for (name, bytes) in codes.chain(scales) {
             placed.push((memory.alloc_from(&name, &bytes)?, bytes));
@@ -266,7 +251,7 @@ impl Workload {
 
     fn unchanged(&self, memory: &Memory) -> Result<bool> {
         for (buffer, bytes) in &self.inputs {
-            if memory.read(*buffer).map_err(|e| anyhow!("{e}"))? != *bytes {
+            if *memory.read(*buffer).map_err(|e| anyhow!("{e}"))? != **bytes {
                 return Ok(false);
             }
         }
@@ -277,33 +262,6 @@ impl Workload {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_sample_is_spread_and_holds_both_ends() {
-        assert_eq!(sample_of(Some(0), [4, 4], 16), None);
-        assert_eq!(sample_of(None, [16, 16], 24), None, "nobody knows which rows it would be");
-        let sample = sample_of(Some(0), [16, 16], 24).unwrap();
-        assert_eq!((sample.blocks.len(), sample.blocks[0], sample.blocks[23]), (24, [0, 0, 0], [15, 15, 0]));
-        assert_eq!((sample.tiles[0], sample.tiles[23], sample.of), ([0, 0], [15, 15], 256));
-        let unique: BTreeSet<_> = sample.tiles.iter().collect();
-        assert_eq!(unique.len(), 24);
-        assert_eq!(sample_of(Some(0), [2, 2], 1).unwrap().blocks, [[0, 0, 0]]);
-    }
-
-    #[test]
-    fn sampled_persistent_ctas_take_several_tiles_each_and_both_ends_are_among_them() {
-        for (grid, limit) in [([32, 16], 32), ([8, 16], 32), ([5, 7], 8), ([3, 3], 8)] {
-            let sample = sample_of(Some(1), grid, limit).unwrap();
-            let unique: BTreeSet<_> = sample.tiles.iter().collect();
-            assert_eq!(unique.len(), sample.tiles.len());
-            assert!(unique.contains(&[0, 0]) && unique.contains(&[grid[0] - 1, grid[1] - 1]), "{grid:?}");
-            assert!(sample.tiles.iter().all(|[tile, head]| *tile < grid[0] && *head < grid[1]));
-            assert!(sample.tiles.len() >= 2 * sample.blocks.len(), "{grid:?}");
-            assert!(sample.of <= grid[0] * grid[1] && sample.sm_count * PERSISTENT_CTAS_PER_SM == sample.of);
-        }
-        let sample = sample_of(Some(1), [32, 16], 32).unwrap();
-        assert_eq!((sample.of, sample.sm_count, sample.tiles.len()), (256, 64, 2 * sample.blocks.len()));
-    }
 
     #[test]
     fn the_last_tile_has_the_rows_that_are_left() {

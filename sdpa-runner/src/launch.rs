@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::cuda::{Buffer, Gpu, Graph, LoadedModule, POISON, explain};
 use crate::digest::Digester;
 use crate::events::{emit, progress};
-use crate::inputs::Inputs;
+use crate::inputs::{Drawn, Inputs};
 use crate::program::Program;
 use crate::workload::{Workload, load_echoed};
 
@@ -20,12 +20,13 @@ use crate::workload::{Workload, load_echoed};
 pub fn run(job: &LaunchJob) -> Result<()> {
     let gpu = Gpu::open()?;
     std::fs::create_dir_all(&job.out_dir).with_context(|| format!("failed to create `{}`", job.out_dir.display()))?;
+    let mut drawn = Drawn::default();
     for (i, problem) in job.problems.iter().enumerate() {
         progress(i, job.problems.len(), &format!("{} on {}", job.module.variant, problem.id()));
-        let inputs = Inputs::of(problem);
+        let inputs = drawn.of(problem);
         // Loaded anew for each problem: nothing that a kernel kept in the module survives.
         let module = load_echoed(&job.module)?;
-        let result = solve(&gpu, job, &module, problem, &inputs)?;
+        let result = solve(&gpu, job, &module, problem, inputs)?;
         let fault = result.is_err();
         let outcome = result.unwrap_or_else(|error| LaunchOutcome::failed(problem, &explain(error)));
         emit(&Event::Launched { outcome });
@@ -45,14 +46,15 @@ pub fn run_batch(gpu: &Gpu, jobs: &[LaunchJob]) -> Result<()> {
         std::fs::create_dir_all(&job.out_dir)
             .with_context(|| format!("failed to create `{}`", job.out_dir.display()))?;
     }
+    let mut drawn = Drawn::default();
     for (i, problem) in problems.iter().enumerate() {
-        let inputs = Inputs::of(problem);
+        let inputs = drawn.of(problem);
         for (j, job) in jobs.iter().enumerate() {
             let variant = &job.module.variant;
             let (done, total) = (i * jobs.len() + j, problems.len() * jobs.len());
             progress(done, total, &format!("{variant} on {}", problem.id()));
             let module = load_echoed(&job.module)?;
-            let result = solve(gpu, job, &module, problem, &inputs)?;
+            let result = solve(gpu, job, &module, problem, inputs)?;
             let outcome = result.map_err(|e| anyhow!("`{variant}` on {}: {}", problem.id(), explain(e)))?;
             emit(&Event::LaunchedOf { variant: variant.clone(), outcome });
         }

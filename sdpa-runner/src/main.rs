@@ -74,6 +74,9 @@ fn run(job: &Job) -> Result<()> {
         Job::Devices => return devices(),
         Job::Resident => return resident::run(),
         Job::Launch(job) if job.executor != Executor::Gpu => return emulate::run(job),
+        Job::LaunchBatch { jobs } if jobs.iter().any(|job| job.executor != Executor::Gpu) => {
+            return emulate::run_batch(jobs);
+        }
         Job::Launch(_)
         | Job::LaunchBatch { .. }
         | Job::Bench(_)
