@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use kbench::evidence::{Device, LaunchOutcome};
-use kbench::job::{Event, Executor, Job, LaunchJob, Module, output_file};
+use kbench::evidence::Device;
+use kbench::job::{Event, Executor, Job, LaunchJob, Module, Rows, Schedule, output_file};
 use kbench::shape::{Distribution, Problem, Shape};
 use ptx_emulator::conformance::{Agreement, probes};
 use rayon::prelude::*;
 use sdpa_kernel::registry::{self, Variant};
+use sdpa_kernel::sample::Sample;
 use serde::{Deserialize, Serialize};
 
 use crate::build::{Built, build_with};
@@ -25,8 +26,12 @@ use crate::toolchain::{self, Toolchain};
 
 /// The architecture of the PTX; the GPU may be a later one.
 const ARCH: &str = "sm_89";
-/// Shapes that a CPU executes in seconds.
-const SHAPES: [&str; 6] = ["tiny", "small", "ragged", "tiny-causal", "small-causal", "ragged-causal"];
+/// Named shapes of at most so many scores are executed whole by the emulator, others by a few CTAs.
+const MOST_SCORES: u64 = 8 * 128 * 128;
+/// CTAs of the others, the first and the last among them: first and last query tiles, of several heads.
+const SAMPLED_CTAS: u32 = 4;
+/// The value of the `math` toggle with FP8 tensor cores.
+const MATH_FP8: u32 = 2;
 /// Elements of each output that are kept.
 const SAMPLE: usize = 64;
 /// Answers of an exact instruction that are kept beside the hash of all.
@@ -79,9 +84,12 @@ pub struct Answer {
     pub ptx_sha256: String,
     /// Problem id.
     pub problem: String,
-    /// Of the output, raw little-endian FP16.
+    /// Rows of the output that are compared, as `head:first+count`, see [`rows`]; absent where all are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<String>,
+    /// Of what is compared of the output, raw little-endian FP16.
     pub output_sha256: String,
-    /// FP16 bits of elements spread over the output, see [`sample`], four hex digits each.
+    /// FP16 bits of elements spread over that, see [`sample`], four hex digits each.
     pub sample: String,
 }
 
@@ -129,19 +137,47 @@ pub enum Outcome {
     Deferred(String),
 }
 
-/// The problems that the ladder is asked, D = 128 among them.
-pub fn problems() -> Vec<Problem> {
-    let named = SHAPES.iter().filter_map(|name| name.parse().ok());
-    let wide = [false, true].map(|causal| Shape {
-        name: if causal { "d128-causal" } else { "d128" }.to_owned(),
-        batch: 1,
-        heads: 2,
-        seq_q: 96,
-        seq_kv: 96,
-        head_dim: 128,
-        causal,
+/// What the ladder is asked: every named shape, and one more with D = 128 that is executed whole. The first list is. Next to
+/// each problem is its causal twin, which has the same inputs.
+pub fn problems() -> [Vec<Problem>; 2] {
+    let d128 =
+        Shape { name: "d128".to_owned(), batch: 1, heads: 2, seq_q: 96, seq_kv: 96, head_dim: 128, causal: false };
+    let plain = Shape::all_named().into_iter().filter(|shape| !shape.causal).chain([d128]);
+    let shapes = plain.flat_map(|shape| {
+        let causal = Shape { name: format!("{}-causal", shape.name), causal: true, ..shape.clone() };
+        [shape, causal]
     });
-    named.chain(wide).map(|shape| Problem { shape, seed: 0, distribution: Distribution::Normal }).collect()
+    let problem = |shape| Problem { shape, seed: 0, distribution: Distribution::Normal };
+    let (whole, sampled) = shapes.map(problem).partition(|problem| is_whole(&problem.shape));
+    [whole, sampled]
+}
+
+fn is_whole(shape: &Shape) -> bool {
+    shape.batch_heads() as u64 * u64::from(shape.seq_q) * u64::from(shape.seq_kv) <= MOST_SCORES
+}
+
+/// Rows of an output that the emulator computes; `None` where that is all of them.
+pub fn rows(built: &Built, shape: &Shape) -> Result<Option<Vec<Rows>>> {
+    if is_whole(shape) {
+        return Ok(None);
+    }
+    let record = &built.record;
+    let entry = record.entry(shape.head_dim).with_context(|| format!("no entry for D = {}", shape.head_dim))?;
+    let tile_q = entry.launch.tile_q;
+    let grid = [shape.seq_q.div_ceil(tile_q), shape.batch * shape.heads];
+    let sample = Sample::of(record.toggles.get("scheduler").copied(), grid, SAMPLED_CTAS)
+        .with_context(|| format!("`{}` cannot be sampled on `{shape}`", record.variant))?;
+    let rows = |[tile, head]: [u32; 2]| {
+        let first = tile * tile_q;
+        Rows { head, first, count: tile_q.min(shape.seq_q - first) }
+    };
+    Ok(Some(sample.tiles.into_iter().map(rows).collect()))
+}
+
+/// As an [`Answer`] has them.
+pub fn rows_in_words(rows: &[Rows]) -> String {
+    let words: Vec<String> = rows.iter().map(|r| format!("{}:{}+{}", r.head, r.first, r.count)).collect();
+    words.join(" ")
 }
 
 /// Builds variants in a form, for the PTX that both sides execute.
@@ -174,18 +210,55 @@ fn instructions(ptx: &str) -> String {
     kept.fold(String::new(), |text, line| text + line + "\n")
 }
 
-/// A launch of a build; `image` is what a GPU loads.
-pub fn launch_job(built: &Built, image: PathBuf, problems: &[Problem], out_dir: PathBuf, executor: Executor) -> Job {
-    let module = Module {
-        variant: built.record.variant.clone(),
-        image,
-        ptx: built.dir.join("kernel.ptx"),
-        toggles: built.record.toggles.clone(),
-        launches: built.record.entries.iter().map(|e| e.launch.clone()).collect(),
-    };
-    let (problems, schedules) = (problems.to_vec(), Vec::new());
-    let replays = BTreeMap::new();
-    Job::Launch(LaunchJob { module, problems, out_dir, executor, replays, max_ctas: None, schedules })
+/// What of the emulator is compared with the GPU that was asked, one of sm_90: its model of that chip where bits are compared,
+/// and where products are the FP8 unit's, which sm_89 sums with fewer bits; elsewhere what `validate` uses.
+pub fn emulator(form: Form, built: &Built) -> Executor {
+    let is_fp8 = built.record.toggles.get("math") == Some(&MATH_FP8);
+    if form == Form::Exact || is_fp8 { Executor::EmulatedHopper } else { Executor::Emulator }
+}
+
+/// Launches builds on every problem; outputs of each go to the folder of its name in `out_dir`. `images` is what a GPU
+/// loads, one a build; the emulator executes the PTX, under one schedule and with every check.
+pub fn launch(
+    runner: &Runner,
+    builds: &[Built],
+    images: &[PathBuf],
+    out_dir: &Path,
+    executor: impl Fn(&Built) -> Executor,
+) -> Result<()> {
+    for (problems, max_ctas) in problems().into_iter().zip([None, Some(SAMPLED_CTAS)]) {
+        let job = |(i, built): (usize, &Built)| LaunchJob {
+            module: Module {
+                variant: built.record.variant.clone(),
+                image: images.get(i).cloned().unwrap_or_default(),
+                ptx: built.dir.join("kernel.ptx"),
+                toggles: built.record.toggles.clone(),
+                launches: built.record.entries.iter().map(|e| e.launch.clone()).collect(),
+            },
+            problems: problems.clone(),
+            out_dir: out_dir.join(&built.record.variant),
+            executor: executor(built),
+            replays: BTreeMap::new(),
+            max_ctas,
+            schedules: vec![Schedule::Greedy],
+        };
+        let jobs: Vec<LaunchJob> = builds.iter().enumerate().map(job).collect();
+        let wanted = jobs.len() * problems.len();
+        let mut outcomes = Vec::new();
+        let end = runner.run("golden", &Job::LaunchBatch { jobs }, SILENCE, |event| {
+            if let Event::LaunchedOf { variant, outcome } = event {
+                outcomes.push((variant, outcome));
+            }
+        })?;
+        if let End::Error(why) | End::Lost(why) = end {
+            bail!("{why}");
+        }
+        if let Some((variant, failed)) = outcomes.iter().find(|(_, outcome)| outcome.failure.is_some()) {
+            bail!("{variant} on {}: {}", failed.problem.id(), failed.failure.as_deref().unwrap_or_default());
+        }
+        ensure!(outcomes.len() == wanted, "{} of {wanted} launches were answered", outcomes.len());
+    }
+    Ok(())
 }
 
 /// Records in `raw` if there is a GPU, or takes what is there; compares with the emulator; writes `out`.
@@ -239,11 +312,17 @@ fn record(layout: &Layout, toolchain: &Toolchain, runner: &Runner, device: &Devi
         std::fs::create_dir_all(&dir).with_context(|| format!("failed to create `{}`", dir.display()))?;
         let images =
             builds.par_iter().map(|b| assemble(toolchain, b, &device.arch(), &dir)).collect::<Result<Vec<_>>>()?;
-        for (built, image) in builds.iter().zip(images) {
-            let variant = &built.record.variant;
-            let job = launch_job(built, image.clone(), &problems(), dir.join(variant), Executor::Gpu);
-            launch(runner, &format!("{}-{variant}", name_of(form)), &job)?;
+        let step = Step::begin(name_of(form), 0);
+        launch(runner, &builds, &images, &dir, |_| Executor::Gpu)?;
+        step.end("launched");
+        for image in images {
             std::fs::remove_file(&image).with_context(|| format!("failed to remove `{}`", image.display()))?;
+        }
+        for built in &builds {
+            let variant = &built.record.variant;
+            for problem in problems().iter().flatten() {
+                keep_compared(built, &dir.join(variant), problem)?;
+            }
             modules.push((variant.clone(), form, instructions_sha256(built)?));
         }
     }
@@ -282,21 +361,26 @@ fn assemble(toolchain: &Toolchain, built: &Built, arch: &str, dir: &Path) -> Res
     Ok(image)
 }
 
-/// Runs a launch job; every problem must have been solved.
-pub fn launch(runner: &Runner, name: &str, job: &Job) -> Result<Vec<LaunchOutcome>> {
-    let mut outcomes = Vec::new();
-    let end = runner.run(name, job, SILENCE, |event| {
-        if let Event::Launched { outcome } = event {
-            outcomes.push(outcome);
-        }
-    })?;
-    if let End::Error(why) | End::Lost(why) = end {
-        bail!("{name}: {why}");
+/// Shortens an output to what is compared of it.
+fn keep_compared(built: &Built, dir: &Path, problem: &Problem) -> Result<()> {
+    if let Some(rows) = rows(built, &problem.shape)? {
+        let kept = of_rows(&read_output(dir, problem)?, &problem.shape, &rows)?;
+        let path = dir.join(output_file(problem));
+        let bytes: Vec<u8> = kept.iter().flat_map(|v| v.to_le_bytes()).collect();
+        std::fs::write(&path, bytes).with_context(|| format!("failed to write `{}`", path.display()))?;
     }
-    if let Some(failed) = outcomes.iter().find(|o| o.failure.is_some()) {
-        bail!("{name} on {}: {}", failed.problem.id(), failed.failure.as_deref().unwrap_or_default());
-    }
-    Ok(outcomes)
+    Ok(())
+}
+
+/// Elements of rows of an output.
+fn of_rows(output: &[u16], shape: &Shape, rows: &[Rows]) -> Result<Vec<u16>> {
+    let head_dim = shape.head_dim as usize;
+    ensure!(output.len() == shape.q_len(), "an output of {} elements, not {}", output.len(), shape.q_len());
+    let elements = |r: &Rows| {
+        let first = (r.head as usize * shape.seq_q as usize + r.first as usize) * head_dim;
+        output.get(first..first + r.count as usize * head_dim).context("rows beyond the output")
+    };
+    Ok(rows.iter().map(elements).collect::<Result<Vec<_>>>()?.concat())
 }
 
 /// Compares the probes and writes `instructions.txt`.
@@ -363,13 +447,18 @@ fn ladder(
             let asked = recording.modules.iter().find(|(name, of, _)| name == variant && *of == form);
             let (.., ptx_sha256) = asked.with_context(|| format!("`{variant}` was not recorded"))?;
             ensure!(*ptx_sha256 == instructions_sha256(built)?, "`{variant}` has changed since it was recorded");
-            let executor = if form == Form::Exact { Executor::EmulatedHopper } else { Executor::Emulator };
-            let own_dir = scratch.path().join(name_of(form)).join(variant);
-            let job = launch_job(built, PathBuf::new(), &problems(), own_dir.clone(), executor);
-            launch(runner, &format!("emulated-{}-{variant}", name_of(form)), &job)?;
-            for problem in problems() {
-                let gpu = read_output(&raw.join(name_of(form)).join(variant), &problem)?;
-                let own = read_output(&own_dir, &problem)?;
+        }
+        let own_dir = scratch.path().join(name_of(form));
+        let step = Step::begin(&format!("compare {}", name_of(form)), 0);
+        launch(runner, &builds, &[], &own_dir, |built| emulator(form, built))?;
+        step.end("emulated");
+        for built in &builds {
+            let variant = &built.record.variant;
+            let ptx_sha256 = instructions_sha256(built)?;
+            for problem in problems().iter().flatten() {
+                let gpu = read_output(&raw.join(name_of(form)).join(variant), problem)?;
+                let own = compared(built, &own_dir.join(variant), problem)?;
+                ensure!(gpu.len() == own.len(), "{variant} on {}: another part was recorded", problem.id());
                 let different = gpu.iter().zip(&own).filter(|(a, b)| a != b).count();
                 let largest = largest_difference(&gpu, &own);
                 agree &= if form == Form::Exact { different == 0 } else { largest <= LIMIT };
@@ -385,6 +474,7 @@ fn ladder(
                     form,
                     ptx_sha256: ptx_sha256.clone(),
                     problem: problem.id(),
+                    rows: rows(built, &problem.shape)?.as_deref().map(rows_in_words),
                     output_sha256: sha256_of(&gpu),
                     sample: sample_hex(&gpu),
                 });
@@ -399,8 +489,16 @@ fn ladder(
 /// The largest difference that an emulated output of a shipped build may have.
 pub const LIMIT: f32 = 2e-3;
 
-/// FP16 bits of an output file.
-pub fn read_output(dir: &Path, problem: &Problem) -> Result<Vec<u16>> {
+/// What is compared of a build's output: FP16 bits.
+pub fn compared(built: &Built, dir: &Path, problem: &Problem) -> Result<Vec<u16>> {
+    let output = read_output(dir, problem)?;
+    match rows(built, &problem.shape)? {
+        None => Ok(output),
+        Some(rows) => of_rows(&output, &problem.shape, &rows),
+    }
+}
+
+fn read_output(dir: &Path, problem: &Problem) -> Result<Vec<u16>> {
     let path = dir.join(output_file(problem));
     let bytes = std::fs::read(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
     let (pairs, _) = bytes.as_chunks::<2>();

@@ -2,11 +2,11 @@
 //! `cargo xtask golden`: within 2e-3 as the variants ship, and in every bit where every operation has one result.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
-use kbench::job::Executor;
-use xtask::golden::{Answer, Answers, Form, LIMIT, build, instructions_sha256, largest_difference, launch, launch_job};
-use xtask::golden::{parse_sample, problems, read_output, sample, sha256_of};
+use xtask::golden::{
+    Answer, Answers, Form, LIMIT, build, compared, emulator, instructions_sha256, largest_difference, launch,
+};
+use xtask::golden::{parse_sample, problems, rows, rows_in_words, sample, sha256_of};
 use xtask::layout::Layout;
 use xtask::runner::Runner;
 use xtask::toolchain;
@@ -14,29 +14,33 @@ use xtask::toolchain;
 const RECORDED: &str = include_str!("../data/golden/ladder.json");
 
 /// Compares every recorded variant in one form; `judge` says what is wrong with an output.
-fn compare(form: Form, executor: Executor, judge: impl Fn(&Answer, &str, &[u16]) -> Option<String>) {
+fn compare(form: Form, judge: impl Fn(&Answer, &str, &[u16]) -> Option<String>) {
     let recorded: Answers = serde_json::from_str(RECORDED).expect("ladder.json");
     let mut answers: BTreeMap<String, Vec<Answer>> = BTreeMap::new();
     for answer in recorded.answers.into_iter().filter(|a| a.form == form) {
         answers.entry(answer.variant.clone()).or_default().push(answer);
     }
-    assert!(answers.len() > 10, "{} variants were recorded", answers.len());
+    let recorded: Vec<&String> = answers.keys().collect();
+    let mut ladder: Vec<&str> = sdpa_kernel::registry::VARIANTS.iter().map(|entry| entry.name).collect();
+    ladder.sort_unstable();
+    assert_eq!(recorded, ladder, "every variant was recorded");
     let layout = Layout::find().expect("the tests run in a checkout");
     let tools = toolchain::find_or_install(&layout.target, &|line| eprintln!("{line}")).expect("a CUDA compiler");
     let scratch = tempfile::tempdir().unwrap();
     let runner = Runner::locate(&layout, &scratch.path().join("logs")).expect("the runner builds");
     let variants: Vec<_> = answers.keys().map(|name| sdpa_kernel::registry::find(name).unwrap()).collect();
     let mut wrong = Vec::new();
-    for built in build(&layout, &tools, &variants, form).expect("every variant compiles") {
+    let builds = build(&layout, &tools, &variants, form).expect("every variant compiles");
+    launch(&runner, &builds, &[], scratch.path(), |built| emulator(form, built)).expect("every problem is solved");
+    for built in &builds {
         let variant = &built.record.variant;
-        let ptx_sha256 = instructions_sha256(&built).expect("the PTX is there");
-        let dir = scratch.path().join(variant);
-        let job = launch_job(&built, PathBuf::new(), &problems(), dir.clone(), executor);
-        launch(&runner, variant, &job).expect("every problem is solved");
-        for problem in problems() {
+        let ptx_sha256 = instructions_sha256(built).expect("the PTX is there");
+        for problem in problems().iter().flatten() {
             let answer =
                 answers[variant].iter().find(|a| a.problem == problem.id()).expect("every problem was recorded");
-            let output = read_output(&dir, &problem).expect("an output");
+            let part = rows(built, &problem.shape).expect("rows").as_deref().map(rows_in_words);
+            assert_eq!(part, answer.rows, "{variant} on {}: another part was recorded", problem.id());
+            let output = compared(built, &scratch.path().join(variant), problem).expect("an output");
             let fault = judge(answer, &ptx_sha256, &output);
             wrong.extend(fault.map(|fault| format!("{variant} on {}: {fault}", problem.id())));
         }
@@ -52,12 +56,12 @@ fn far(answer: &Answer, output: &[u16]) -> Option<String> {
 
 #[test]
 fn shipped_variants_answer_as_the_gpu_does() {
-    compare(Form::Shipped, Executor::Emulator, |answer, _, output| far(answer, output));
+    compare(Form::Shipped, |answer, _, output| far(answer, output));
 }
 
 #[test]
 fn variants_without_approximations_answer_as_the_gpu_does_bit_for_bit() {
-    compare(Form::Exact, Executor::EmulatedHopper, |answer, ptx_sha256, output| {
+    compare(Form::Exact, |answer, ptx_sha256, output| {
         if answer.ptx_sha256 == ptx_sha256 {
             return (answer.output_sha256 != sha256_of(output)).then(|| "not bit for bit".to_owned());
         }
