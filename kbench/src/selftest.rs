@@ -105,6 +105,17 @@ fn ask_for_replays(suite: &mut Suite) {
     suite.replays = Some(crate::suite::ReplayLimit { count: 1000, shapes: vec!["mission".into()] });
 }
 
+/// Errors are held against those of somebody else's kernel.
+fn compare_with_a_rival(suite: &mut Suite) {
+    suite.peers = Some(crate::suite::PeerLimit {
+        max_ratio: 1.0,
+        from_originals: vec![],
+        baseline: "torch/default".into(),
+        also: vec!["cudnn".into()],
+        no_worse_than: Some("cudnn/fp8".into()),
+    });
+}
+
 /// Changes the errors of the candidate's last case: one bad case among many good ones.
 fn one_case(evidence: &mut Evidence, change: fn(&mut crate::evidence::Errors)) {
     if let Some(errors) = own_cases(&mut evidence.checks).filter_map(|c| c.errors.as_mut()).last() {
@@ -361,13 +372,21 @@ const LIES: &[Lie] = &[
     Lie {
         name: "a rival whose error was never measured",
         gate: "end-to-end mean against cudnn/fp8",
-        tell: |s, _| {
-            s.peers = Some(crate::suite::PeerLimit {
-                max_ratio: 1.0,
-                from_originals: vec![],
-                baseline: "torch/default".into(),
-                also: vec!["cudnn".into()],
-                no_worse_than: Some("cudnn/fp8".into()),
+        tell: |s, _| compare_with_a_rival(s),
+    },
+    Lie {
+        name: "a rival's mean, and one element twice as far off as its worst",
+        gate: "end-to-end max against cudnn/fp8",
+        tell: |s, e| {
+            compare_with_a_rival(s);
+            let own = testing::errors();
+            e.peers.backends.push(crate::evidence::PeerBackend {
+                shape: "mission".into(),
+                subject: "cudnn/fp8".into(),
+                kernels: vec![],
+                resolved: None,
+                unavailable: None,
+                errors: Some(crate::evidence::Errors { end_to_end_max: own.end_to_end_max / 2.0, ..own }),
             });
         },
     },
