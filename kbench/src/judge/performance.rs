@@ -100,7 +100,7 @@ pub fn judge_samples(suite: &Suite, builds: &Builds, samples: &Samples, peers: &
         }
         let limits = suite.performance.iter().filter(|limit| limit.holds_for(variant));
         gates.extend(limits.map(|limit| relative_gate(suite, samples, variant, limit)));
-        gates.extend(absolute_gates(suite, samples, variant));
+        gates.extend(absolute_gates(suite, samples, variant, None));
         gates.extend(peer_gates(suite, samples, variant, None));
         if suite.performance.is_empty() && suite.absolute.is_empty() && suite.peers.is_none() {
             let subject = Subject { variant, kind: Kind::Performance, figure: "gate on time" };
@@ -113,15 +113,19 @@ pub fn judge_samples(suite: &Suite, builds: &Builds, samples: &Samples, peers: &
 
 /// Whether another round could turn an inconclusive gate on this shape into a verdict.
 pub fn needs_more_rounds(suite: &Suite, samples: &Samples, shape: &str) -> bool {
-    let of_peers = suite.candidates.iter().flat_map(|c| peer_gates(suite, samples, &c.variant, Some(shape)));
-    if of_peers.into_iter().any(|gate| matches!(gate.state, State::Inconclusive { .. })) {
+    let is_open = |gate: &Gate| matches!(gate.state, State::Inconclusive { .. });
+    let gates_of = |variant: &str| {
+        let absolute = absolute_gates(suite, samples, variant, Some(shape));
+        absolute.into_iter().chain(peer_gates(suite, samples, variant, Some(shape)))
+    };
+    if suite.candidates.iter().any(|candidate| gates_of(&candidate.variant).any(|gate| is_open(&gate))) {
         return true;
     }
     let limits = suite.performance.iter().filter(|l| l.shape == shape);
     limits.into_iter().any(|limit| {
         let open = |variant: &str| {
             let timed = !samples.failures.iter().any(|f| f.shape == shape && f.subject == variant);
-            timed && matches!(relative_gate(suite, samples, variant, limit).state, State::Inconclusive { .. })
+            timed && is_open(&relative_gate(suite, samples, variant, limit))
         };
         suite.candidates.iter().any(|c| limit.holds_for(&c.variant) && open(&c.variant))
     })
@@ -244,9 +248,9 @@ fn aa_fault(aa: Option<Interval>, margin: f64) -> Option<String> {
     }
 }
 
-/// Gates on a time in microseconds, where the device is theirs; elsewhere those that are required are deferred. The
+/// Gates on a time in microseconds, on one shape or on all, where the device is theirs; elsewhere those that are required are deferred. The
 /// control must be quiet for these too, and the interval is that of the block medians.
-fn absolute_gates(suite: &Suite, samples: &Samples, variant: &str) -> Vec<Gate> {
+fn absolute_gates(suite: &Suite, samples: &Samples, variant: &str, shape: Option<&str>) -> Vec<Gate> {
     let device = samples.device.as_ref().map(|d| d.name.as_str());
     let gate = |limit: &AbsoluteLimit| {
         let figure = format!("p50 on {}", limit.shape);
@@ -281,7 +285,8 @@ fn absolute_gates(suite: &Suite, samples: &Samples, variant: &str) -> Vec<Gate> 
         }
     };
     let speaks = |limit: &&AbsoluteLimit| limit.required || device == Some(limit.device.as_str());
-    suite.absolute.iter().filter(speaks).map(gate).collect()
+    let asked = |limit: &&AbsoluteLimit| shape.is_none_or(|shape| shape == limit.shape);
+    suite.absolute.iter().filter(asked).filter(speaks).map(gate).collect()
 }
 
 #[cfg(test)]
@@ -363,17 +368,24 @@ mod tests {
             let factor = if block.round % 2 == 0 { 1.02 } else { 0.98 };
             block.us.iter_mut().for_each(|us| *us *= factor);
         }
-        let state = |max_p50_us| {
+        let limited = |max_p50_us| {
             let mut suite = testing::suite();
             let device = "NVIDIA L4".to_owned();
             suite.absolute =
                 vec![crate::suite::AbsoluteLimit { device, shape: "mission".into(), max_p50_us, required: false }];
-            absolute_gates(&suite, &noisy, "new").remove(0).state
+            suite
+        };
+        let state = |max_p50_us| {
+            let suite = limited(max_p50_us);
+            absolute_gates(&suite, &noisy, "new", None).remove(0).state
         };
         assert_eq!(state(160.0), State::Pass);
         assert_eq!(state(40.0), State::Fail);
         assert!(matches!(state(82.0), State::Inconclusive { why } if why.contains("wider than the margin")));
         assert!(matches!(state(79.0), State::Inconclusive { .. }));
+        // More rounds may settle it.
+        let more = |max_p50_us, shape| needs_more_rounds(&limited(max_p50_us), &noisy, shape);
+        assert_eq!([more(160.0, "mission"), more(79.0, "mission"), more(79.0, "long")], [false, true, false]);
     }
 
     #[test]
@@ -387,12 +399,12 @@ mod tests {
         };
         suite.absolute = vec![limit("NVIDIA L4"), limit("NVIDIA H200")];
         let samples = testing::samples(100.0, 80.0);
-        let gates = absolute_gates(&suite, &samples, "new");
+        let gates = absolute_gates(&suite, &samples, "new", None);
         assert_eq!(gates.len(), 1);
         assert_eq!(gates[0].state, State::Fail);
         // Required elsewhere, it stays open here.
         suite.absolute[1].required = true;
-        let gates = absolute_gates(&suite, &samples, "new");
+        let gates = absolute_gates(&suite, &samples, "new", None);
         let words: Vec<&str> = gates.iter().map(|gate| gate.state.word()).collect();
         assert_eq!(words, ["FAIL", "DEFERRED"]);
     }
