@@ -134,6 +134,8 @@ pub enum Job {
     Resident,
     /// Compare written outputs with float64 attention. No device is touched.
     Errors(ErrorsJob),
+    /// Stay: take errors jobs as they come, one a line, each to its own `Done`, and keep the references in between.
+    Comparer,
     /// Time variants and peers against each other.
     Bench(Box<BenchJob>),
     /// Launch one variant for a profiler that watches.
@@ -205,6 +207,9 @@ pub struct ErrorsJob {
     pub sampled: BTreeMap<String, u32>,
     /// An element is bad when its end-to-end error exceeds this.
     pub bad_element: f64,
+    /// Only the references are computed, which a comparer then has: there are no outputs yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ahead: bool,
 }
 
 /// See [`Job::Bench`].
@@ -222,6 +227,14 @@ pub struct BenchJob {
     pub work_dir: PathBuf,
     /// Seed of the order of blocks.
     pub order_seed: u64,
+    /// Draws memory that is taken before modules and buffers, and the order of the modules, so that they lie elsewhere
+    /// than in another job of the process: kernels of ten microseconds differ by half a percent with it. 0 draws none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub placement: u64,
+}
+
+fn is_zero(placement: &u64) -> bool {
+    *placement == 0
 }
 
 /// See [`Job::Profile`].
@@ -348,6 +361,7 @@ mod tests {
             control: "stage0".into(),
             sampled: BTreeMap::from([(problem.id(), 64)]),
             bad_element: 0.06,
+            ahead: false,
         });
         let line = serde_json::to_string(&job).unwrap();
         assert!(line.starts_with(r#"{"job":"errors""#) && !line.contains('\n'), "{line}");

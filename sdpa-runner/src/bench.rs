@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
 use cudarc::driver::DriverError;
@@ -12,14 +13,14 @@ use kbench::evidence::{
 use kbench::job::{BenchJob, Event as JobEvent, Module};
 use kbench::judge::needs_more_rounds;
 use kbench::shape::{Distribution, Problem, Shape};
-use kbench::stats::{median, shuffled};
+use kbench::stats::{median, shuffled, uniform_below};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 use crate::cuda::{Buffer, Event, Gpu, Graph, LoadedModule, POISON, explain, first_uuid};
 use crate::digest::Digester;
 use crate::events::{emit, progress};
-use crate::inputs::Inputs;
+use crate::inputs::{Drawn, Inputs};
 use crate::launch::sha256_hex;
 use crate::nvml::Monitor;
 use crate::peers::{Peer, PeerSubject};
@@ -33,10 +34,15 @@ const BLOCK_TARGET_US: f64 = 10_000.0;
 /// But not fewer than this.
 const LEAST_LAUNCHES: usize = 3;
 
+/// Bytes of a page of device memory.
+const PAGE: usize = 2 << 20;
+/// The longest stretch that a placement takes.
+const SPAN: usize = 32 * PAGE;
+
 /// Runs the job and emits its samples.
 pub fn run(job: &BenchJob) -> Result<()> {
     match Bench::open()? {
-        Ok(bench) => run_on(&bench, job),
+        Ok(bench) => run_on(&bench, job, &mut Drawn::default()),
         Err(why) => {
             told(
                 Samples { deferred: Some(why), ..none_of(job) },
@@ -48,8 +54,8 @@ pub fn run(job: &BenchJob) -> Result<()> {
 }
 
 /// The same on a GPU that is open.
-pub fn run_on(bench: &Bench, job: &BenchJob) -> Result<()> {
-    let (samples, peers) = measure(bench, job)?;
+pub fn run_on(bench: &Bench, job: &BenchJob, drawn: &mut Drawn) -> Result<()> {
+    let (samples, peers) = measure(bench, job, drawn)?;
     told(samples, peers);
     Ok(())
 }
@@ -96,7 +102,7 @@ fn busy(others: &[String]) -> String {
     format!("another process computes on this GPU: {}; stop it", others.join(", "))
 }
 
-fn measure(bench: &Bench, job: &BenchJob) -> Result<(Samples, Peers)> {
+fn measure(bench: &Bench, job: &BenchJob, drawn: &mut Drawn) -> Result<(Samples, Peers)> {
     let mut samples = none_of(job);
     let mut peers = Peers { wanted: !job.peers.is_empty(), ..Peers::default() };
     let Bench { gpu, monitor, .. } = bench;
@@ -123,8 +129,9 @@ fn measure(bench: &Bench, job: &BenchJob) -> Result<(Samples, Peers)> {
     let ours = monitor.map(Monitor::compute_processes).unwrap_or_default();
     let shapes = job.suite.time();
     let mut order = ChaCha8Rng::seed_from_u64(job.order_seed);
+    let mut placement = Placement::of(job, drawn)?;
     for shape in &shapes {
-        let mut bench = ShapeBench::prepare(job, gpu, shape, &mut samples, &mut peers, &mut running)?;
+        let mut bench = ShapeBench::prepare(job, gpu, shape, &mut placement, &mut samples, &mut peers, &mut running)?;
         bench.rounds(job, gpu, monitor, &mut order, &mut samples, &mut running)?;
         let now = monitor.map(Monitor::compute_processes).unwrap_or_default();
         let strangers: Vec<String> = now.into_iter().filter(|p| !ours.contains(p) && !is_ours(p, &running)).collect();
@@ -170,6 +177,30 @@ fn start_peers(job: &BenchJob, peers: &mut Peers) -> Vec<Peer> {
     running
 }
 
+/// Where things lie: memory of the device that is taken before them, the order in which modules are loaded, and inputs in
+/// the host's memory.
+struct Placement<'d> {
+    _taken: Vec<Buffer>,
+    order: Vec<usize>,
+    drawn: &'d mut Drawn,
+}
+
+impl Placement<'_> {
+    /// Drawn by the job. Stretches of less than a page of the device's memory shift what is placed within one, larger ones
+    /// have others used.
+    fn of<'d>(job: &BenchJob, drawn: &'d mut Drawn) -> Result<Placement<'d>> {
+        let mut taken = Vec::new();
+        if job.placement == 0 {
+            return Ok(Placement { _taken: taken, order: (0..job.modules.len()).collect(), drawn });
+        }
+        let mut rng = ChaCha8Rng::seed_from_u64(job.placement);
+        for most in [PAGE, SPAN, PAGE, SPAN] {
+            taken.push(Buffer::filled(1 + uniform_below(&mut rng, most), 0)?);
+        }
+        Ok(Placement { _taken: taken, order: shuffled(&mut rng, job.modules.len()), drawn })
+    }
+}
+
 /// Everything of one variant on one shape. Launch `i` of a block reads set `i % sets` and writes output `i`: a kernel
 /// that finds its work done, or does it only now and then, leaves poison where a result should be.
 struct Subject<'m> {
@@ -197,7 +228,7 @@ struct ShapeBench {
     shape: Shape,
     modules: Vec<(Module, LoadedModule)>,
     problems: Vec<Problem>,
-    inputs: Vec<Inputs>,
+    inputs: Vec<Arc<Inputs>>,
     digester: Digester,
     /// With the index of the process.
     peer_subjects: Vec<(usize, PeerSubject)>,
@@ -208,6 +239,7 @@ impl ShapeBench {
         job: &BenchJob,
         gpu: &Gpu,
         shape: &Shape,
+        placement: &mut Placement,
         samples: &mut Samples,
         peers: &mut Peers,
         running: &mut [Peer],
@@ -215,10 +247,10 @@ impl ShapeBench {
         let seeds = job.suite.seeds_on(&shape.name).iter();
         let problems: Vec<Problem> =
             seeds.map(|&seed| Problem { shape: shape.clone(), seed, distribution: Distribution::Normal }).collect();
-        let inputs: Vec<Inputs> = problems.iter().map(Inputs::of).collect();
+        let inputs: Vec<Arc<Inputs>> = problems.iter().map(|problem| placement.drawn.shared(problem).clone()).collect();
         // Modules are loaded anew for each shape, so that nothing a kernel kept in device globals survives.
         let mut modules = Vec::new();
-        for module in &job.modules {
+        for module in placement.order.iter().map(|i| &job.modules[*i]) {
             match load_echoed(module) {
                 Ok(loaded) => modules.push((module.clone(), loaded)),
                 Err(error) => samples.failures.push(failure(shape, &module.variant, &format!("{error:#}"))),
@@ -517,7 +549,7 @@ fn load_peer(
     job: &BenchJob,
     peer: &mut Peer,
     problems: &[Problem],
-    inputs: &[Inputs],
+    inputs: &[Arc<Inputs>],
 ) -> Result<(Vec<PeerBackend>, Vec<PeerSubject>)> {
     let mut backends = peer.load(problems, inputs, &job.work_dir)?;
     let mut timed = Vec::new();

@@ -1,7 +1,7 @@
 //! The errors job: outputs of any number of subjects against float64 attention. Touches no device.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use half::f16;
@@ -10,6 +10,7 @@ use kbench::job::{ErrorsJob, Event, Rows, output_file, rows_file};
 use kbench::shape::{Problem, Shape};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::events::{emit, progress};
@@ -19,34 +20,133 @@ use crate::reference::attention;
 
 /// Runs the job: the reference of a problem is computed once for all subjects, and only for rows that one computed.
 pub fn run(job: &ErrorsJob) -> Result<()> {
-    let mut drawn = Drawn::default();
-    for (i, problem) in job.problems.iter().enumerate() {
-        progress(i, job.problems.len(), &format!("float64 reference of {}", problem.id()));
-        let mut outputs = Vec::new();
-        for (subject, dir) in &job.outputs {
-            let operands = job.operands.get(subject).copied().unwrap_or_default();
-            if let Some(output) = Output::read(dir, problem, operands)? {
-                outputs.push((subject, output));
+    Comparer::default().run(job)
+}
+
+/// What compares, and the references that it keeps from one job to the next.
+#[derive(Default)]
+pub struct Comparer {
+    drawn: Drawn,
+    /// Elements of outputs whose references are kept at most.
+    most: usize,
+    kept: HashMap<Problem, Reference>,
+}
+
+impl Comparer {
+    /// Elements of the outputs of all problems whose references are kept, two or three float64 values each; what no row
+    /// was wanted of takes no memory.
+    const MOST: usize = 200_000_000;
+
+    /// One that keeps references.
+    pub fn keeping() -> Comparer {
+        Comparer { most: Self::MOST, ..Comparer::default() }
+    }
+
+    /// Runs a job: problems whose references are there all at once, the others one after the other.
+    pub fn run(&mut self, job: &ErrorsJob) -> Result<()> {
+        let (there, others): (Vec<_>, Vec<_>) = job.problems.iter().partition(|problem| self.is_ready(job, problem));
+        let compare = |problem: &&Problem| {
+            let case = Case::read(job, problem)?;
+            Ok(case.errors(&self.kept[*problem], job))
+        };
+        let compared: Vec<Vec<(String, Errors)>> =
+            if job.ahead { Vec::new() } else { there.par_iter().map(compare).collect::<Result<_>>()? };
+        for (problem, errors) in there.into_iter().zip(compared) {
+            tell(problem, errors);
+        }
+        for (i, problem) in others.iter().enumerate() {
+            progress(i, others.len(), &format!("float64 reference of {}", problem.id()));
+            if job.ahead {
+                self.reference(problem, forms_of(job), rows_of(job, problem));
+                continue;
+            }
+            let case = Case::read(job, problem)?;
+            if !case.outputs.is_empty() {
+                let forms = case.outputs.iter().map(|(_, output)| output.operands).collect();
+                let reference = self.reference(problem, forms, case.wanted());
+                tell(problem, case.errors(reference, job));
             }
         }
-        if outputs.is_empty() {
-            continue;
-        }
-        let sample = job.sampled.get(&problem.id()).map(|rows| sampled_rows(problem, *rows));
-        if let Some(sample) = &sample {
-            outputs.iter_mut().for_each(|(_, output)| output.keep_rows(&problem.shape, sample));
-        }
-        let inputs = drawn.of(problem);
-        let reference =
-            Reference::of(&problem.shape, inputs, &outputs.iter().map(|(_, output)| output).collect::<Vec<_>>());
-        let control = outputs.iter().find(|(subject, _)| **subject == job.control).map(|(_, output)| output);
-        for (subject, output) in &outputs {
-            let mut errors = reference.errors(&problem.shape, output, control, job.bad_element);
-            errors.sampled_rows.clone_from(&sample);
-            emit(&Event::Compared { subject: (*subject).clone(), problem: problem.clone(), errors });
-        }
+        Ok(())
     }
-    Ok(())
+
+    /// Whether everything is kept that any output of a problem can be compared with.
+    fn is_ready(&self, job: &ErrorsJob, problem: &Problem) -> bool {
+        self.kept.get(problem).is_some_and(|kept| kept.covers(&forms_of(job), &rows_of(job, problem)))
+    }
+
+    /// The reference of a problem on these rows at least, computed now or kept.
+    fn reference(&mut self, problem: &Problem, forms: BTreeSet<Operands>, wanted: Vec<bool>) -> &Reference {
+        let size = |problem: &Problem| problem.shape.q_len();
+        if !self.kept.get(problem).is_some_and(|kept| kept.covers(&forms, &wanted)) {
+            let made = Reference::of(&problem.shape, self.drawn.of(problem), forms, wanted);
+            if self.kept.keys().map(size).sum::<usize>() + size(problem) > self.most {
+                self.kept.clear();
+            }
+            self.kept.insert(problem.clone(), made);
+        }
+        &self.kept[problem]
+    }
+}
+
+fn tell(problem: &Problem, errors: Vec<(String, Errors)>) {
+    for (subject, errors) in errors {
+        emit(&Event::Compared { subject, problem: problem.clone(), errors });
+    }
+}
+
+/// What the subjects of a job were given.
+fn forms_of(job: &ErrorsJob) -> BTreeSet<Operands> {
+    let form = |subject: &String| job.operands.get(subject).copied().unwrap_or_default();
+    let forms: BTreeSet<Operands> = job.outputs.keys().map(form).collect();
+    if forms.is_empty() { BTreeSet::from([Operands::default()]) } else { forms }
+}
+
+/// The rows of a problem that the job asks for.
+fn rows_of(job: &ErrorsJob, problem: &Problem) -> Vec<bool> {
+    let shape = &problem.shape;
+    sample_of(job, problem).map_or_else(|| vec![true; row_count(shape)], |sample| only(shape, &sample))
+}
+
+fn sample_of(job: &ErrorsJob, problem: &Problem) -> Option<Vec<[u32; 2]>> {
+    job.sampled.get(&problem.id()).map(|rows| sampled_rows(problem, *rows))
+}
+
+/// The outputs of a problem.
+struct Case<'p> {
+    problem: &'p Problem,
+    sample: Option<Vec<[u32; 2]>>,
+    outputs: Vec<(String, Output)>,
+}
+
+impl Case<'_> {
+    fn read<'p>(job: &ErrorsJob, problem: &'p Problem) -> Result<Case<'p>> {
+        let sample = sample_of(job, problem);
+        let read = |(subject, dir): (&String, &PathBuf)| {
+            let operands = job.operands.get(subject).copied().unwrap_or_default();
+            let mut output = Output::read(dir, problem, operands)?;
+            if let (Some(output), Some(sample)) = (&mut output, &sample) {
+                output.keep_rows(&problem.shape, sample);
+            }
+            Ok(output.map(|output| (subject.clone(), output)))
+        };
+        let outputs: Vec<Option<(String, Output)>> = job.outputs.par_iter().map(read).collect::<Result<_>>()?;
+        Ok(Case { problem, sample, outputs: outputs.into_iter().flatten().collect() })
+    }
+
+    /// The rows that an output has.
+    fn wanted(&self) -> Vec<bool> {
+        (0..row_count(&self.problem.shape)).map(|row| self.outputs.iter().any(|(_, o)| o.computed[row])).collect()
+    }
+
+    fn errors(&self, reference: &Reference, job: &ErrorsJob) -> Vec<(String, Errors)> {
+        let control = self.outputs.iter().find(|(subject, _)| *subject == job.control).map(|(_, output)| output);
+        let errors = |(subject, output): &(String, Output)| {
+            let errors = reference.errors(&self.problem.shape, output, control, job.bad_element);
+            (subject.clone(), Errors { sampled_rows: self.sample.clone(), ..errors })
+        };
+        self.outputs.par_iter().map(errors).collect()
+    }
 }
 
 /// An output, and which of its rows were computed.
@@ -73,15 +173,27 @@ impl Output {
         Ok(Some(Output { values, computed, operands }))
     }
 
+    /// Values of the computed rows, with their places.
+    fn computed_values(&self, head_dim: usize) -> impl Iterator<Item = (usize, &f16)> {
+        let rows = self.values.chunks_exact(head_dim).zip(&self.computed).enumerate().filter(|(_, (_, is))| **is);
+        rows.flat_map(move |(row, (values, _))| values.iter().enumerate().map(move |(i, x)| (row * head_dim + i, x)))
+    }
+
     /// Leaves every other row out.
     fn keep_rows(&mut self, shape: &Shape, sample: &[[u32; 2]]) {
-        let mut kept = vec![false; self.computed.len()];
-        for [head, row] in sample {
-            let index = *head as usize * shape.seq_q as usize + *row as usize;
-            kept[index] = self.computed[index];
+        for (computed, sampled) in self.computed.iter_mut().zip(only(shape, sample)) {
+            *computed &= sampled;
         }
-        self.computed = kept;
     }
+}
+
+/// One flag per head and row: whether it is of the sample.
+fn only(shape: &Shape, sample: &[[u32; 2]]) -> Vec<bool> {
+    let mut flags = vec![false; row_count(shape)];
+    for [head, row] in sample {
+        flags[*head as usize * shape.seq_q as usize + *row as usize] = true;
+    }
+    flags
 }
 
 /// Rows of a large problem that are compared, as head and row: of every head as many, drawn from a stream that the
@@ -128,19 +240,19 @@ fn flags(shape: &Shape, rows: &[Rows]) -> Result<Vec<bool>> {
     Ok(flags)
 }
 
-/// float64 results of a problem: on the originals, and on the dequantised operands of each form that a subject was given.
+/// float64 results of a problem on the rows that were wanted: on the originals, and on the dequantised operands of each
+/// form that a subject was given.
 struct Reference {
     dequantised: BTreeMap<Operands, Vec<f64>>,
     original: Vec<f64>,
+    wanted: Vec<bool>,
 }
 
 impl Reference {
-    fn of(shape: &Shape, inputs: &Inputs, outputs: &[&Output]) -> Reference {
-        let wanted: Vec<bool> = (0..row_count(shape)).map(|row| outputs.iter().any(|o| o.computed[row])).collect();
+    fn of(shape: &Shape, inputs: &Inputs, forms: BTreeSet<Operands>, wanted: Vec<bool>) -> Reference {
         let dequantised = |Inputs { q, k, v }: &Inputs| {
             attention(shape, &q.dequantised(), &k.dequantised(), &v.dequantised(), &wanted)
         };
-        let forms: BTreeSet<Operands> = outputs.iter().map(|o| o.operands).collect();
         let of_form = |form: Operands| match form {
             Operands::HopperImages => (form, dequantised(&images::quantised(inputs, shape))),
             Operands::RowMajor | Operands::Originals => (form, dequantised(inputs)),
@@ -148,7 +260,14 @@ impl Reference {
         Reference {
             dequantised: forms.into_iter().map(of_form).collect(),
             original: attention(shape, &inputs.q.exact(), &inputs.k.exact(), &inputs.v.exact(), &wanted),
+            wanted,
         }
+    }
+
+    /// Whether it holds these rows for these forms.
+    fn covers(&self, forms: &BTreeSet<Operands>, wanted: &[bool]) -> bool {
+        let rows = self.wanted.iter().zip(wanted).all(|(there, wanted)| *there || !wanted);
+        rows && forms.iter().all(|form| self.dequantised.contains_key(form))
     }
 
     fn errors(&self, shape: &Shape, output: &Output, control: Option<&Output>, bad_element: f64) -> Errors {
@@ -171,7 +290,7 @@ impl Reference {
         let mut bad = 0u64;
         let head_dim = shape.head_dim as usize;
         let given = &self.dequantised[&output.operands];
-        for (i, out) in output.values.iter().enumerate().filter(|(i, _)| output.computed[i / head_dim]) {
+        for (i, out) in output.computed_values(head_dim) {
             let (dequantised, original) = (given[i], self.original[i]);
             errors.elements += 1;
             errors.floor_max = errors.floor_max.max((dequantised - original).abs());
@@ -206,9 +325,9 @@ impl Reference {
 
 /// The largest difference; the largest number there is where exactly one side is finite (JSON has no infinity).
 fn max_difference(shape: &Shape, a: &Output, b: &Output) -> f64 {
-    let both = |i: usize| a.computed[i / shape.head_dim as usize] && b.computed[i / shape.head_dim as usize];
-    let pairs = a.values.iter().zip(&b.values).enumerate().filter(|(i, _)| both(*i));
-    pairs.fold(0.0, |max, (_, (x, y))| {
+    let head_dim = shape.head_dim as usize;
+    let pairs = a.computed_values(head_dim).filter(|(i, _)| b.computed[i / head_dim]).map(|(i, x)| (x, &b.values[i]));
+    pairs.fold(0.0, |max, (x, y)| {
         let difference = (x.to_f64() - y.to_f64()).abs();
         if x.to_bits() == y.to_bits() {
             max
@@ -240,7 +359,8 @@ mod tests {
     }
 
     fn reference(problem: &Problem) -> Reference {
-        Reference::of(&problem.shape, &Inputs::of(problem), &[&whole(problem, Vec::new())])
+        let rows = vec![true; row_count(&problem.shape)];
+        Reference::of(&problem.shape, &Inputs::of(problem), BTreeSet::from([Operands::RowMajor]), rows)
     }
 
     fn perfect(problem: &Problem, reference: &Reference) -> Output {
@@ -316,6 +436,42 @@ mod tests {
             assert!(errors.from_control_max.unwrap() > 1.0);
         }
         assert_eq!(coordinate(&problem.shape, 64 * 77 + 65), [0, 1, 1, 1]);
+    }
+
+    #[test]
+    fn a_kept_reference_is_taken_only_where_it_has_every_row_and_form() {
+        let problem = problem();
+        let mut job = ErrorsJob {
+            problems: vec![problem.clone()],
+            outputs: BTreeMap::from([("a".to_owned(), PathBuf::from("nowhere"))]),
+            operands: BTreeMap::new(),
+            control: "a".into(),
+            sampled: BTreeMap::from([(problem.id(), 24)]),
+            bad_element: 0.06,
+            ahead: true,
+        };
+        let mut comparer = Comparer::keeping();
+        assert!(!comparer.is_ready(&job, &problem));
+        comparer.reference(&problem, forms_of(&job), rows_of(&job, &problem));
+        assert!(comparer.is_ready(&job, &problem), "what is computed ahead is there");
+        let rows = rows_of(&job, &problem);
+        let (sampled, whole) = (&comparer.kept[&problem], reference(&problem));
+        for (row, wanted) in rows.iter().enumerate() {
+            let of = |r: &Reference| r.dequantised[&Operands::RowMajor][row * 64..][..64].to_vec();
+            assert_eq!(of(sampled) == of(&whole), *wanted, "row {row}");
+        }
+        job.operands.insert("a".into(), Operands::HopperImages);
+        assert!(!comparer.is_ready(&job, &problem), "another form");
+        job.operands.clear();
+        job.sampled.clear();
+        assert!(!comparer.is_ready(&job, &problem), "more rows");
+        comparer.reference(&problem, forms_of(&job), rows_of(&job, &problem));
+        assert_eq!(comparer.kept[&problem].original, whole.original);
+        assert!(comparer.is_ready(&job, &problem));
+        let mut forgetful = Comparer::default();
+        forgetful.reference(&problem, forms_of(&job), rows_of(&job, &problem));
+        forgetful.reference(&Problem { seed: 1, ..problem.clone() }, forms_of(&job), rows);
+        assert_eq!(forgetful.kept.len(), 1, "one that keeps none has the last alone");
     }
 
     #[test]

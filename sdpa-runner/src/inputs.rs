@@ -1,6 +1,8 @@
 //! Inputs: FP16 tensors from a named seed, and their e4m3 form. The same bits on every machine: the generator is
 //! ChaCha, and the transcendental functions come from a portable library, not from the system's.
 
+use std::sync::Arc;
+
 use half::f16;
 use kbench::shape::{Distribution, Problem};
 use rand_chacha::ChaCha8Rng;
@@ -49,7 +51,7 @@ impl Inputs {
 /// Inputs by what they are drawn from: a causal problem has those of its plain twin.
 #[derive(Default)]
 pub struct Drawn {
-    kept: Vec<([u8; 32], Inputs)>,
+    kept: Vec<([u8; 32], Arc<Inputs>)>,
 }
 
 impl Drawn {
@@ -58,10 +60,15 @@ impl Drawn {
 
     /// The inputs of a problem, made now or remembered.
     pub fn of(&mut self, problem: &Problem) -> &Inputs {
+        self.shared(problem)
+    }
+
+    /// The same, to keep.
+    pub fn shared(&mut self, problem: &Problem) -> &Arc<Inputs> {
         let key = seed_of(problem, "all");
         let at = self.kept.iter().position(|(kept, _)| *kept == key).unwrap_or_else(|| {
-            let size = |inputs: &Inputs| inputs.q.codes.len() + inputs.k.codes.len() + inputs.v.codes.len();
-            let inputs = Inputs::of(problem);
+            let size = |inputs: &Arc<Inputs>| inputs.q.codes.len() + inputs.k.codes.len() + inputs.v.codes.len();
+            let inputs = Arc::new(Inputs::of(problem));
             if self.kept.iter().map(|(_, kept)| size(kept)).sum::<usize>() + size(&inputs) > Self::MOST {
                 self.kept.clear();
             }

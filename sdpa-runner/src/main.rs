@@ -43,7 +43,7 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_BAD_JOB as u8);
         }
     };
-    if job != Job::Resident {
+    if !matches!(job, Job::Resident | Job::Comparer) {
         end_with_the_pipeline();
     }
     match run(&job) {
@@ -70,6 +70,7 @@ fn end_with_the_pipeline() {
 fn run(job: &Job) -> Result<()> {
     match job {
         Job::Errors(job) => return errors::run(job),
+        Job::Comparer => return resident::compare(),
         Job::Probe => return probe(),
         Job::Devices => return devices(),
         Job::Resident => return resident::run(),
@@ -95,7 +96,7 @@ fn run(job: &Job) -> Result<()> {
         Job::Profile(job) => profile::run(job),
         Job::Ceilings(job) => ceilings::run(job),
         Job::Conformance { out_dir } => conformance::run(out_dir),
-        Job::Errors(_) | Job::Probe | Job::Devices | Job::Resident => Ok(()),
+        Job::Errors(_) | Job::Comparer | Job::Probe | Job::Devices | Job::Resident => Ok(()),
     }
 }
 

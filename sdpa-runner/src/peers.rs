@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use half::f16;
@@ -90,7 +91,7 @@ impl Peer {
     }
 
     /// Hands over the tensors of one shape's input sets; answers with every backend, available or not.
-    pub fn load(&mut self, problems: &[Problem], sets: &[Inputs], work_dir: &Path) -> Result<Vec<PeerBackend>> {
+    pub fn load(&mut self, problems: &[Problem], sets: &[Arc<Inputs>], work_dir: &Path) -> Result<Vec<PeerBackend>> {
         let shape = &problems[0].shape;
         let file = write_tensors(problems, sets, work_dir)?;
         let answer = self.ask(&json!({
@@ -161,7 +162,7 @@ impl Drop for Peer {
 }
 
 /// FP16 originals `q0, k0, v0, q1, ...`, each `[B, H, S, D]`.
-fn write_tensors(problems: &[Problem], sets: &[Inputs], work_dir: &Path) -> Result<PathBuf> {
+fn write_tensors(problems: &[Problem], sets: &[Arc<Inputs>], work_dir: &Path) -> Result<PathBuf> {
     let shape = &problems[0].shape;
     let dims = |seq: u32| [shape.batch, shape.heads, seq, shape.head_dim].map(|d| d as usize).to_vec();
     let bytes = |values: &[f16]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();

@@ -1,6 +1,7 @@
-//! The resident: one process that keeps its context and takes one job after another. What it was is forgotten between jobs:
-//! modules are loaded and buffers filled anew for each. It ends with the first job that fails, because a fault takes the
-//! context with it, and when its standard input closes.
+//! Processes that stay and take one job after another. The resident keeps its context; of what it ran it remembers nothing
+//! but the inputs of bench jobs, in the host's memory: modules are loaded and buffers filled anew for each job. The comparer keeps float64
+//! references. Both end with the first job that fails, because a fault takes the context with it, and when their standard
+//! input closes.
 
 use std::io::BufRead;
 use std::sync::mpsc::{Receiver, channel};
@@ -10,7 +11,11 @@ use kbench::job::{EXIT_ERROR, Event, Job};
 
 use crate::bench::{self, Bench};
 use crate::events::emit;
-use crate::{cuda, launch};
+use crate::inputs::Drawn;
+use crate::{cuda, errors, launch};
+
+/// What a comparer adds to its nice value.
+const POLITE: i32 = 10;
 
 /// Opens the GPU and takes jobs. The pipeline reads an end after each.
 pub fn run() -> Result<()> {
@@ -20,12 +25,29 @@ pub fn run() -> Result<()> {
     }
     let lines = lines();
     let bench = Bench::open()?.map_err(anyhow::Error::msg)?;
+    let mut drawn = Drawn::default();
     while let Ok(line) = lines.recv() {
         let job: Job = serde_json::from_str(&line).context("a line on standard input is no job")?;
         match &job {
             Job::LaunchBatch { jobs } => launch::run_batch(&bench.gpu, jobs)?,
-            Job::Bench(job) => bench::run_on(&bench, job)?,
+            Job::Bench(job) => bench::run_on(&bench, job, &mut drawn)?,
             _ => bail!("a resident takes launch batches and bench jobs"),
+        }
+        emit(&Event::Done);
+    }
+    Ok(())
+}
+
+/// Takes errors jobs.
+pub fn compare() -> Result<()> {
+    // References are computed ahead while others measure. The threads that compute them are started later, and are as polite.
+    let _ = rustix::process::nice(POLITE);
+    let lines = lines();
+    let mut comparer = errors::Comparer::keeping();
+    while let Ok(line) = lines.recv() {
+        match serde_json::from_str(&line).context("a line on standard input is no job")? {
+            Job::Errors(job) => comparer.run(&job)?,
+            _ => bail!("a comparer takes errors jobs"),
         }
         emit(&Event::Done);
     }

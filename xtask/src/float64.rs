@@ -2,21 +2,55 @@
 //! are worth.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
-use kbench::evidence::Errors;
+use kbench::evidence::{Errors, Operands};
 use kbench::job::{BenchJob, ErrorsJob, Event, Job};
 use kbench::shape::Problem;
+use kbench::suite::Suite;
 
 use crate::runner::End;
 use crate::validate::Work;
 
 /// The float64 reference of the largest shape on two slow cores.
-const REFERENCE_SILENCE: Duration = Duration::from_secs(300);
+pub(crate) const REFERENCE_SILENCE: Duration = Duration::from_secs(300);
 
 /// Errors by subject and problem id.
 pub(crate) type ErrorsByCase = BTreeMap<(String, String), Errors>;
+
+/// The job that compares whatever the subjects left on the problems; see [`errors_job`].
+pub(crate) fn errors_job_of(work: &Work, subjects: &[&str], problems: &[Problem], most_rows: Option<u32>) -> ErrorsJob {
+    let outputs = subjects.iter().map(|s| ((*s).to_owned(), BenchJob::output_dir(work.scratch, s)));
+    let operands = work.builds.built.iter().map(|b| (b.record.variant.clone(), b.record.operands()));
+    errors_job(&work.plan.suite, operands.collect(), outputs.collect(), problems, most_rows)
+}
+
+/// A job for these outputs of kernels that were given these operands. Of a problem with more than `most_rows` query rows, and
+/// of one that the suite calls large, that many are compared.
+pub(crate) fn errors_job(
+    suite: &Suite,
+    operands: BTreeMap<String, Operands>,
+    outputs: BTreeMap<String, PathBuf>,
+    problems: &[Problem],
+    most_rows: Option<u32>,
+) -> ErrorsJob {
+    let rows = |p: &Problem| {
+        let of_suite = suite.large(&p.shape.name).map(|large| large.reference_rows);
+        let all = p.shape.batch_heads() * p.shape.seq_q as usize;
+        of_suite.into_iter().chain(most_rows.filter(|most| (*most as usize) < all)).min()
+    };
+    ErrorsJob {
+        problems: problems.to_vec(),
+        outputs,
+        operands,
+        control: suite.control.clone(),
+        sampled: problems.iter().filter_map(|p| Some((p.id(), rows(p)?))).collect(),
+        bad_element: suite.correctness.bad_element,
+        ahead: false,
+    }
+}
 
 /// Errors of every output of the subjects that is there, and why the comparison broke off, if it did. `report` hears
 /// how many problems are done, of how many, and which one is next.
@@ -27,16 +61,7 @@ pub(crate) fn errors_of(
     problems: &[Problem],
     mut report: impl FnMut(u64, u64, &str),
 ) -> Result<(ErrorsByCase, Option<String>)> {
-    let suite = &work.plan.suite;
-    let outputs = subjects.iter().map(|s| ((*s).to_owned(), BenchJob::output_dir(work.scratch, s)));
-    let job = ErrorsJob {
-        problems: problems.to_vec(),
-        outputs: outputs.collect(),
-        operands: work.builds.built.iter().map(|b| (b.record.variant.clone(), b.record.operands())).collect(),
-        control: suite.control.clone(),
-        sampled: problems.iter().filter_map(|p| Some((p.id(), suite.large(&p.shape.name)?.reference_rows))).collect(),
-        bad_element: suite.correctness.bad_element,
-    };
+    let job = errors_job_of(work, subjects, problems, None);
     let mut errors = BTreeMap::new();
     let end = work.runner.run(name, &Job::Errors(job), REFERENCE_SILENCE, |event| match event {
         Event::Progress { done, total, what } => report(done, total, &what),

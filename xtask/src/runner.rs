@@ -2,10 +2,10 @@
 //! Whatever happens to it becomes a value here; it never takes the pipeline with it.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, PipeReader, Write};
+use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -63,7 +63,7 @@ impl Runner {
     pub fn run(&self, name: &str, job: &Job, silence: Duration, mut on_event: impl FnMut(Event)) -> Result<End> {
         let log = self.log(name)?;
         let child = Child::start(self, &log)?;
-        child.send(serde_json::to_string(job)?)?;
+        child.send(serde_json::to_string(job)?);
         match child.hear(silence, &log, &mut on_event) {
             Heard::Done => child.ended(Some(End::Done), &log),
             Heard::Error(why) => child.ended(Some(End::Error(why)), &log),
@@ -74,27 +74,46 @@ impl Runner {
 }
 
 /// A runner that stays and takes one job after another: started when it is first needed, and anew after a job that failed.
-#[derive(Default)]
 pub struct Resident {
-    child: Option<Child>,
+    /// What it is asked first, by which it stays.
+    job: Job,
+    /// The name of its log.
+    name: &'static str,
+    child: Option<(Child, PathBuf)>,
+}
+
+impl Default for Resident {
+    /// The one that keeps a context on its GPU.
+    fn default() -> Resident {
+        Resident::of(Job::Resident, "resident")
+    }
 }
 
 impl Resident {
-    /// The name of its log.
-    const NAME: &str = "resident";
+    /// One that this job makes stay, and the name of its log.
+    pub fn of(job: Job, name: &'static str) -> Resident {
+        Resident { job, name, child: None }
+    }
+
+    /// Ends it, where it runs, and waits until it is gone: its context takes a while.
+    pub fn stop(&mut self) {
+        self.child = None;
+    }
 
     /// Starts it, where it does not run, so that it opens its GPU while nobody waits for it.
     pub fn start(&mut self, runner: &Runner) -> Result<()> {
-        self.running(runner).map(|child| self.child = Some(child))
+        self.running(runner).map(|running| self.child = Some(running))
     }
 
-    fn running(&mut self, runner: &Runner) -> Result<Child> {
-        if let Some(child) = self.child.take() {
-            return Ok(child);
+    /// The process and its log, which is where it was when the process started.
+    fn running(&mut self, runner: &Runner) -> Result<(Child, PathBuf)> {
+        if let Some(running) = self.child.take() {
+            return Ok(running);
         }
-        let child = Child::start(runner, &runner.log(Self::NAME)?)?;
-        child.send(serde_json::to_string(&Job::Resident)?)?;
-        Ok(child)
+        let log = runner.log(self.name)?;
+        let child = Child::start(runner, &log)?;
+        child.send(serde_json::to_string(&self.job)?);
+        Ok((child, log))
     }
 
     /// Runs a job on it; see [`Runner::run`].
@@ -105,11 +124,11 @@ impl Resident {
         silence: Duration,
         mut on_event: impl FnMut(Event),
     ) -> Result<End> {
-        let (child, log) = (self.running(runner)?, runner.log(Self::NAME)?);
-        child.send(serde_json::to_string(job)?)?;
+        let (child, log) = self.running(runner)?;
+        child.send(serde_json::to_string(job)?);
         match child.hear(silence, &log, &mut on_event) {
             Heard::Done => {
-                self.child = Some(child);
+                self.child = Some((child, log));
                 Ok(End::Done)
             }
             Heard::Error(why) => child.ended(Some(End::Error(why)), &log),
@@ -148,7 +167,7 @@ fn build(layout: &Layout) -> Result<PathBuf> {
 /// A running runner; stopped, with all its children, when dropped.
 struct Child {
     handle: duct::Handle,
-    stdin: std::io::PipeWriter,
+    jobs: Sender<String>,
     events: Receiver<Result<Event, String>>,
 }
 
@@ -175,7 +194,7 @@ impl Child {
         let handle = expression.start().with_context(|| format!("failed to start `{program}`"))?;
         // The expression holds our copies of the child's ends; they must close for the child's exit to be seen.
         drop(expression);
-        Ok(Child { handle, stdin, events: read_events(stdout) })
+        Ok(Child { handle, jobs: write_jobs(stdin), events: read_events(stdout) })
     }
 
     /// Listens until the talk about a job ends.
@@ -199,14 +218,10 @@ impl Child {
         }
     }
 
-    /// Hands the job over on a thread of its own: a runner that does not read would block us once the pipe is full.
-    fn send(&self, job: String) -> Result<()> {
-        let mut stdin = self.stdin.try_clone().context("failed to share a pipe")?;
-        std::thread::spawn(move || {
-            // A runner that died at once has closed its end; how it died is told by `ended`.
-            let _ = writeln!(stdin, "{job}");
-        });
-        Ok(())
+    /// Hands a job over, after those before it.
+    fn send(&self, job: String) {
+        // Whoever writes has ended only if the runner closed its end; how it died is told by `ended`.
+        let _ = self.jobs.send(job);
     }
 
     /// Lets the process leave and explains an end without a last word. After its last word it may still have to write:
@@ -246,6 +261,20 @@ impl Drop for Child {
         }
         let _ = self.handle.wait();
     }
+}
+
+/// Writes jobs on one thread, so that they keep their order: a runner that does not read would block us once the pipe is
+/// full. The pipe closes with the sender.
+fn write_jobs(mut stdin: PipeWriter) -> Sender<String> {
+    let (sender, jobs) = channel::<String>();
+    std::thread::spawn(move || {
+        while let Ok(job) = jobs.recv() {
+            if writeln!(stdin, "{job}").is_err() {
+                break;
+            }
+        }
+    });
+    sender
 }
 
 /// Parses lines on a thread, so that waiting for them can have a limit.
@@ -329,6 +358,19 @@ mod tests {
         let lost = |end: &End| matches!(end, End::Lost(why) if why.contains("signal 9"));
         assert_eq!(ends.iter().map(lost).collect::<Vec<_>>(), [false, false, true, false, false]);
         assert_eq!(std::fs::read_to_string(starts).unwrap().lines().count(), 2);
+    }
+
+    #[test]
+    fn what_makes_a_resident_stay_reaches_it_before_its_first_job() {
+        let logs = tempfile::tempdir().unwrap();
+        let script =
+            "read first; case \"$first\" in *comparer*) ;; *) exit 7;; esac; read job; echo '{\"event\":\"done\"}'";
+        let command = ["sh", "-c", script].map(str::to_owned).to_vec();
+        let runner = Runner { command, logs: logs.path().to_owned(), gpu: None };
+        for _ in 0..50 {
+            let mut resident = Resident::of(Job::Comparer, "comparer");
+            assert_eq!(resident.run(&runner, &Job::Probe, LONG, |_| {}).unwrap(), End::Done);
+        }
     }
 
     #[test]

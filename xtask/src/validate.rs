@@ -475,6 +475,7 @@ fn bench(work: &Work, layout: &Layout, options: &Options, checks: &Checks) -> Re
         peers: if wanted { peers::commands(layout, suite) } else { Vec::new() },
         work_dir: work.scratch.to_owned(),
         order_seed: jiff::Timestamp::now().as_nanosecond() as u64,
+        placement: 0,
     };
     let step = Step::begin("time", 0);
     let mut timed = None;

@@ -13,7 +13,7 @@ use super::space::Toggles;
 use super::spent::{Spent, spent};
 use crate::evidence::{AA_SUFFIX, Block, CheckedCase, Mode};
 use crate::gate::{Gate, Kind, State, significant};
-use crate::judge::{Evidence, judge, paired_blocks};
+use crate::judge::{Evidence, judge, paired_rounds};
 use crate::shape::{Distribution, Problem};
 use crate::stats::{Interval, median, paired_ratio};
 use crate::suite::{Suite, VariantPatch};
@@ -42,20 +42,32 @@ pub fn rejection(gates: &[Gate], variant: &str) -> Option<Outcome> {
 }
 
 /// What the evidence makes of a variant. The suite has one timed shape and no gate on time.
-pub fn outcome_of(suite: &Suite, evidence: &Evidence, variant: &str) -> Outcome {
+pub fn outcome_of(suite: &Suite, evidence: &Evidence, sittings: &[Rounds], variant: &str) -> Outcome {
     if let Some(rejected) = rejection(&judge(suite, evidence), variant) {
         return rejected;
     }
     if let Some(why) = evidence.checks.deferred.as_ref().or(evidence.samples.deferred.as_ref()) {
         return Outcome::Untimed { why: why.clone() };
     }
-    match figures(suite, evidence, variant) {
+    match figures(suite, evidence, sittings, variant) {
         Some(figures) => Outcome::Timed(figures),
-        None => Outcome::Untimed { why: "too few usable rounds; run on a GPU whose clock is not held down".to_owned() },
+        None => {
+            Outcome::Untimed { why: "too few usable sittings; run on a GPU whose clock is not held down".to_owned() }
+        }
     }
 }
 
-fn figures(suite: &Suite, evidence: &Evidence, variant: &str) -> Option<Figures> {
+/// One subject over another, paired by round. The unit is the sitting, whose rounds are not independent of each other.
+fn over(blocks: &[Block], shape: &str, sittings: &[Rounds], subject: &str, other: &str) -> Option<Interval> {
+    let pairs = paired_rounds(blocks, shape, Mode::Kernel, subject, other);
+    let of_sitting = |sitting: &Rounds| {
+        let rounds = pairs.range(sitting.first..sitting.first + sitting.count);
+        median(&rounds.map(|(_, (a, b))| a / b).collect::<Vec<_>>())
+    };
+    paired_ratio(&sittings.iter().filter_map(of_sitting).map(|ratio| (ratio, 1.0)).collect::<Vec<_>>())
+}
+
+fn figures(suite: &Suite, evidence: &Evidence, sittings: &[Rounds], variant: &str) -> Option<Figures> {
     let shape = suite.time_shapes.first()?;
     let blocks = &evidence.samples.blocks;
     let p50 = |subject: &str| {
@@ -71,12 +83,17 @@ fn figures(suite: &Suite, evidence: &Evidence, variant: &str) -> Option<Figures>
     Some(Figures {
         p50_us: p50(variant)?,
         control_p50_us: p50(&suite.control)?,
-        over_control: paired_ratio(&paired_blocks(blocks, shape, Mode::Kernel, variant, &suite.control))?,
+        over_control: over(blocks, shape, sittings, variant, &suite.control)?,
         registers: entry.resources.registers,
         shared_bytes: entry.resources.static_smem_bytes + entry.launch.dynamic_smem_bytes,
-        gpu: evidence.samples.device.as_ref().map(|d| d.uuid.clone())?,
+        gpus: gpus_of(sittings),
         output_sha256: evidence.checks.cases.iter().find(|c| timed(c)).and_then(|c| c.launch.output_sha256.clone()),
     })
+}
+
+/// Unique ids of the devices of sittings.
+fn gpus_of(sittings: &[Rounds]) -> Vec<String> {
+    sittings.iter().map(|sitting| sitting.gpu.clone()).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// A configuration that was measured again, against the other finalists and the control.
@@ -229,7 +246,9 @@ pub fn conclude(plan: &Plan, lines: &[Line], finals: &Finals) -> Tuned {
     };
     let finalists: Vec<Finalist> = match &finals.suite {
         None => Vec::new(),
-        Some(suite) => finalists(plan, lines).into_iter().filter_map(|e| finalist(suite, &evidence, e)).collect(),
+        Some(suite) => {
+            finalists(plan, lines).into_iter().filter_map(|e| finalist(suite, &evidence, &finals.rounds, e)).collect()
+        }
     };
     let search_elites = elites(&plan.dimensions, plan.elites, searched.iter().copied());
     let ranked = ranked(&finalists);
@@ -237,12 +256,12 @@ pub fn conclude(plan: &Plan, lines: &[Line], finals: &Finals) -> Tuned {
     let control_over_itself = finals
         .suite
         .as_ref()
-        .and_then(|suite| over(plan, finals, &format!("{}{AA_SUFFIX}", suite.control), &suite.control));
+        .and_then(|suite| finals_over(plan, finals, &format!("{}{AA_SUFFIX}", suite.control), &suite.control));
     let rejected: Vec<Rejection> = all.iter().filter_map(|e| rejected_of(&e.name, &e.outcome)).collect();
     let sweep = all.len() > searched.len() || all.len() == plan.valid;
     Tuned {
         device: finals.samples.device.as_ref().map(|d| d.name.clone()),
-        gpus: all.iter().filter_map(|e| gpu_of(e)).collect(),
+        gpus: all.iter().flat_map(|e| measured_by(e)).cloned().collect(),
         sessions: lines.iter().filter(|l| matches!(l, Line::Session { .. })).count(),
         evaluated: searched.len(),
         timed: all.iter().filter(|e| e.score().is_some()).count(),
@@ -288,10 +307,10 @@ fn seconds(lines: &[Line]) -> Vec<(Phase, f64)> {
     lines[begin..].iter().filter_map(of).collect()
 }
 
-fn gpu_of(evaluation: &Evaluation) -> Option<String> {
+fn measured_by(evaluation: &Evaluation) -> &[String] {
     match &evaluation.outcome {
-        Outcome::Timed(figures) => Some(figures.gpu.clone()),
-        _ => None,
+        Outcome::Timed(figures) => &figures.gpus,
+        _ => &[],
     }
 }
 
@@ -304,9 +323,9 @@ fn rejected_of(name: &str, outcome: &Outcome) -> Option<Rejection> {
     }
 }
 
-fn finalist(suite: &Suite, evidence: &Evidence, evaluation: &Evaluation) -> Option<Finalist> {
+fn finalist(suite: &Suite, evidence: &Evidence, sittings: &[Rounds], evaluation: &Evaluation) -> Option<Finalist> {
     let Outcome::Timed(searched) = &evaluation.outcome else { return None };
-    let remeasured = outcome_of(suite, evidence, &evaluation.name);
+    let remeasured = outcome_of(suite, evidence, sittings, &evaluation.name);
     let again = match &remeasured {
         Outcome::Timed(figures) => Some(figures.over_control.estimate),
         _ => None,
@@ -333,9 +352,9 @@ fn ranked(finalists: &[Finalist]) -> Vec<(&Finalist, &Figures)> {
     ranked
 }
 
-/// One subject over another in the rounds of the finals.
-fn over(plan: &Plan, finals: &Finals, a: &str, b: &str) -> Option<Interval> {
-    paired_ratio(&paired_blocks(&finals.samples.blocks, &plan.shape, Mode::Kernel, a, b))
+/// One subject over another in the finals.
+fn finals_over(plan: &Plan, finals: &Finals, a: &str, b: &str) -> Option<Interval> {
+    over(&finals.samples.blocks, &plan.shape, &finals.rounds, a, b)
 }
 
 fn pick(plan: &Plan, finals: &Finals, ranked: &[(&Finalist, &Figures)]) -> Option<Pick> {
@@ -346,7 +365,7 @@ fn pick(plan: &Plan, finals: &Finals, ranked: &[(&Finalist, &Figures)]) -> Optio
         patch: finals.patches.get(&first.name)?.clone(),
         figures: (*figures).clone(),
         over_next: next.and_then(|next| {
-            let ratio = over(plan, finals, &first.name, &next)?;
+            let ratio = finals_over(plan, finals, &first.name, &next)?;
             Some((next, ratio))
         }),
         curse: first.curse?,
@@ -375,7 +394,7 @@ fn compare_with_sweep(
 ) -> Option<Sweep> {
     let (best, _) = ranked.first()?;
     let (own, _) = ranked.iter().find(|(f, _)| search_elites.iter().any(|e| e.name == f.name))?;
-    let ratio = if own.name == best.name { 1.0 } else { over(plan, finals, &own.name, &best.name)?.estimate };
+    let ratio = if own.name == best.name { 1.0 } else { finals_over(plan, finals, &own.name, &best.name)?.estimate };
     Some(Sweep {
         evaluated,
         search_pick: own.name.clone(),
@@ -415,7 +434,7 @@ mod tests {
             checks: template.checks.clone(),
             samples: testing::samples(100.0, 80.0),
             patches: BTreeMap::new(),
-            rounds: vec![],
+            rounds: (0..16).map(|first| Rounds { gpu: "GPU-0".into(), first, count: 1 }).collect(),
         };
         finals.samples.blocks.retain(|b| b.subject != "new");
         finals.checks.cases.retain(|c| c.variant != "new");
@@ -466,6 +485,24 @@ mod tests {
         assert!(winner.over_next.unwrap().1.high < 1.0 && winner.curse.abs() < 0.01);
         assert!((result.finalists[0].curse.unwrap() - 0.24).abs() < 0.01, "the search's first was lucky");
         assert_eq!((result.inconclusive, result.deferred), (None, None));
+    }
+
+    #[test]
+    fn the_interval_is_that_of_sittings_however_well_the_rounds_of_each_agree() {
+        let (plan, lines) = journal([0.5, 0.6, 0.7]);
+        let name = finalists(&plan, &lines)[0].name.clone();
+        let mut placed = finals(&[(&name, 60.0)]);
+        // Two rounds a sitting that agree, and sittings that do not.
+        placed.rounds = (0..8).map(|i| Rounds { gpu: format!("GPU-{}", i % 2), first: 2 * i, count: 2 }).collect();
+        for block in placed.samples.blocks.iter_mut().filter(|b| b.subject == name && b.round / 2 % 2 == 1) {
+            block.us.iter_mut().for_each(|us| *us *= 1.01);
+        }
+        let winner = conclude(&plan, &lines, &placed).winner.unwrap();
+        let interval = winner.figures.over_control;
+        assert!(interval.width() > 0.0055, "{interval:?}");
+        assert_eq!(winner.figures.gpus, ["GPU-0", "GPU-1"]);
+        placed.rounds.truncate(7);
+        assert_eq!(conclude(&plan, &lines, &placed).winner, None, "seven sittings give no interval");
     }
 
     #[test]

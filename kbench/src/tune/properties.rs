@@ -18,7 +18,7 @@ pub fn timed(score: f64) -> Outcome {
         over_control: Interval { estimate: score, low: score, high: score },
         registers: 96,
         shared_bytes: 20_608,
-        gpu: "GPU-0".into(),
+        gpus: vec!["GPU-0".into()],
         output_sha256: None,
     })
 }

@@ -94,8 +94,8 @@ pub struct Figures {
     pub registers: u32,
     /// Static plus dynamic shared memory of it, in bytes.
     pub shared_bytes: u32,
-    /// The device, by its unique id.
-    pub gpu: String,
+    /// The devices that shared its rounds, by their unique ids.
+    pub gpus: Vec<String>,
     /// SHA-256 of the verified output of the timed shape, hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_sha256: Option<String>,
@@ -295,7 +295,9 @@ pub fn parse_journal(text: &str) -> Result<Vec<Line>, String> {
     whole.lines().enumerate().filter(|(_, line)| !line.is_empty()).map(parse).collect()
 }
 
-/// Consecutive rounds of the finals, all on one device.
+/// Consecutive rounds of one sitting: on one device, with modules and buffers that stayed where they were. Where they lie
+/// decides half a percent of the time of a kernel of ten microseconds, alike in all rounds of a sitting and anew in the
+/// next, so that sittings are independent of each other and rounds of one are not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rounds {
     /// The device's unique id.
@@ -319,7 +321,7 @@ pub struct Finals {
     pub samples: Samples,
     /// How each finalist is made from a registered variant.
     pub patches: BTreeMap<String, VariantPatch>,
-    /// Which device ran which rounds.
+    /// Sittings: which device ran which rounds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rounds: Vec<Rounds>,
 }
@@ -356,7 +358,7 @@ mod tests {
             over_control: Interval { estimate: 0.68, low: 0.67, high: 0.69 },
             registers: 96,
             shared_bytes: 20_608,
-            gpu: "GPU-0".into(),
+            gpus: vec!["GPU-0".into()],
             output_sha256: Some("00".into()),
         };
         for outcome in [Outcome::Timed(figures), Outcome::Untimed { why: "emulated".into() }] {

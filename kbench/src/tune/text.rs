@@ -1,5 +1,7 @@
 //! The result of a search as tables, for a terminal and for `REPORT.md`.
 
+use std::collections::BTreeMap;
+
 use comfy_table::{ContentArrangement, Table, presets};
 
 use super::outcome::{Finalist, Tuned};
@@ -55,9 +57,13 @@ pub fn render(tuned: &Tuned, markdown: bool) -> String {
     if !tuned.spent.is_empty() {
         parts.push(table(markdown, spent_rows(tuned)));
     }
-    if tuned.rounds.len() > 1 {
-        let rounds = tuned.rounds.iter().map(|r| format!("{}-{} on {}", r.first, r.first + r.count - 1, r.gpu));
-        parts.push(format!("finals: rounds {}; every ratio is within a round", rounds.collect::<Vec<_>>().join(", ")));
+    let mut sittings: BTreeMap<&str, usize> = BTreeMap::new();
+    for sitting in &tuned.rounds {
+        *sittings.entry(&sitting.gpu).or_default() += 1;
+    }
+    if sittings.len() > 1 {
+        let each: Vec<String> = sittings.iter().map(|(gpu, count)| format!("{count} on {gpu}")).collect();
+        parts.push(format!("finals: sittings {}; every ratio is within a round of one", each.join(", ")));
     }
     parts.push(verdict(tuned));
     parts.join("\n")

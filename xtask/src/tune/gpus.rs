@@ -44,6 +44,18 @@ impl Gpu {
 /// GPUs of the first one's model, at most so many; or why there is none. What the environment hides stays hidden.
 pub fn find(runner: &Runner, at_most: Option<usize>) -> Result<Result<Vec<Gpu>, String>> {
     let (mut devices, mut why_not) = (Vec::new(), None);
+    // As CUDA numbers them: by the names that the environment lets through, or by ordinals.
+    let visible = std::env::var(VISIBLE_DEVICES).ok();
+    let listed: Vec<&str> = visible.iter().flat_map(|list| list.split(',')).map(str::trim).collect();
+    let name = |i: usize| listed.get(i).map_or_else(|| i.to_string(), |name| (*name).to_owned());
+    // Opening takes long, and the driver opens one after the other: the first begins before it is known how many there are.
+    let opened = |runner: &Runner| {
+        let mut resident = Resident::default();
+        // Where it does not start, the first job says why.
+        let _ = resident.start(runner);
+        resident
+    };
+    let mut first = Some(opened(&runner.on_gpu(&name(0))));
     let end = runner.run("devices", &Job::Devices, SILENCE, |event| match event {
         Event::Device { device, state, .. } => devices.push((device, state)),
         Event::NoDevice { why } => why_not = Some(why),
@@ -55,15 +67,11 @@ pub fn find(runner: &Runner, at_most: Option<usize>) -> Result<Result<Vec<Gpu>, 
     let Some(model) = devices.first().map(|(device, _)| device.name.clone()) else {
         return Ok(Err(why_not.unwrap_or_else(|| "no GPU; run on a machine with one".to_owned())));
     };
-    // As CUDA numbers them: by the names that the environment lets through, or by ordinals.
-    let visible = std::env::var(VISIBLE_DEVICES).ok();
-    let listed: Vec<&str> = visible.iter().flat_map(|list| list.split(',')).map(str::trim).collect();
-    let name = |i: usize| listed.get(i).map_or_else(|| i.to_string(), |name| (*name).to_owned());
     let alike = devices.into_iter().enumerate().filter(|(_, (device, _))| device.name == model);
-    let gpu = |(i, device)| Gpu {
-        runner: runner.on_gpu(&name(i)),
-        found: Found { device: Some(device), why_not: None },
-        resident: Mutex::default(),
+    let gpu = |(i, device)| {
+        let runner = runner.on_gpu(&name(i));
+        let resident = first.take().unwrap_or_else(|| opened(&runner));
+        Gpu { runner, found: Found { device: Some(device), why_not: None }, resident: Mutex::new(resident) }
     };
     Ok(Ok(alike.take(at_most.unwrap_or(usize::MAX)).map(gpu).collect()))
 }

@@ -1,8 +1,10 @@
-//! A batch of configurations on one device: gates on the builds, launches in one process, errors against float64, then
-//! rounds beside the control. What fails a gate goes no further; what comes back is evidence like a run's.
+//! A batch of configurations, measured by all GPUs together: gates on the builds, launches of which each GPU takes a part,
+//! errors against float64, then sittings beside the control, which the GPUs share too. What fails a gate goes no further;
+//! what comes back is evidence like a run's.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -12,41 +14,65 @@ use kbench::job::{BenchJob, Event, Executor, Job, Module, output_file};
 use kbench::judge::{Evidence, emulated_problems, judge_builds, judge_checks, problems};
 use kbench::shape::Problem;
 use kbench::suite::Suite;
-use kbench::tune::{Activity, Span};
+use kbench::tune::{Activity, Rounds, Span};
 
+use super::compare::Comparers;
 use super::gpus::Gpu;
+use super::meeting::Occasion;
 use crate::build::BuildSet;
-use crate::float64::errors_of;
 use crate::plan::Plan;
 use crate::runner::End;
 use crate::validate::{BENCH_SILENCE, LAUNCH_SILENCE, Work, launch_all, launch_job, verified_outputs};
 
-/// Where a batch is measured.
+/// Elements of the tensors of problems that a GPU takes at once, and how many these are at most.
+const SHARE: usize = 4 << 20;
+const MOST_OF_SHARE: usize = 8;
+
+/// What measures.
 #[derive(Clone, Copy)]
-pub struct Station<'a> {
-    /// The GPU.
-    gpu: &'a Gpu,
+pub struct Bench<'a> {
+    /// GPUs of one model, or what stands in for one.
+    pub gpus: &'a [Gpu],
     /// What executes.
-    executor: Executor,
+    pub executor: Executor,
+    /// Who compares.
+    pub comparers: &'a Comparers,
 }
 
-impl<'a> Station<'a> {
-    /// A GPU, or what stands in for it.
-    pub fn of(gpu: &'a Gpu, executor: Executor) -> Station<'a> {
-        Station { gpu, executor }
-    }
-
+impl<'a> Bench<'a> {
     /// The module of a variant that runs here.
-    pub fn module(&self, plan: &Plan, builds: &BuildSet, scratch: &Path, variant: &str) -> Option<Module> {
-        self.work(plan, builds, scratch).modules().into_iter().find(|module| module.variant == variant)
+    pub fn module(&self, plan: &Plan, builds: &BuildSet, scratch: &Path, variant: &str) -> Result<Module> {
+        let work = self.work(self.first()?, plan, builds, scratch);
+        let module = work.modules().into_iter().find(|module| module.variant == variant);
+        module.with_context(|| format!("`{variant}` was built"))
     }
 
-    fn work<'w>(&self, plan: &'w Plan, builds: &'w BuildSet, scratch: &'w Path) -> Work<'w>
-    where
-        'a: 'w,
-    {
-        let Gpu { runner, found, .. } = self.gpu;
+    fn first(&self) -> Result<&'a Gpu> {
+        self.gpus.first().context("something measures")
+    }
+
+    fn work<'w>(&self, gpu: &'w Gpu, plan: &'w Plan, builds: &'w BuildSet, scratch: &'w Path) -> Work<'w> {
+        let Gpu { runner, found, .. } = gpu;
         Work { plan, builds, runner, found, executor: Some(self.executor), scratch }
+    }
+
+    /// A watch for every GPU.
+    pub fn watches(&self, session: Instant) -> Vec<Watch> {
+        self.gpus.iter().map(|_| Watch::start(session)).collect()
+    }
+
+    /// The same on every GPU at once, each with its number and its watch.
+    fn on_each<T: Send>(
+        &self,
+        watches: &mut [Watch],
+        run: impl Fn(usize, &Gpu, &mut Watch) -> Result<T> + Sync,
+    ) -> Result<Vec<T>> {
+        let run = &run;
+        std::thread::scope(|scope| {
+            let each = self.gpus.iter().zip(watches).enumerate();
+            let threads: Vec<_> = each.map(|(i, (gpu, watch))| scope.spawn(move || run(i, gpu, watch))).collect();
+            threads.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(anyhow!("a measuring thread died")))).collect()
+        })
     }
 }
 
@@ -64,6 +90,11 @@ impl Watch {
         Watch { session, last: session.elapsed().as_secs_f64(), spans: Vec::new() }
     }
 
+    /// What has passed since the last call was spent on nothing.
+    pub fn idled(&mut self) {
+        self.last = self.session.elapsed().as_secs_f64();
+    }
+
     /// What has passed since the last call was spent on this.
     pub fn spent_on(&mut self, activity: Activity) {
         let now = self.session.elapsed().as_secs_f64();
@@ -72,89 +103,182 @@ impl Watch {
     }
 }
 
-/// Evidence about the candidates of a plan. An error is one of ours; a kernel's is in the evidence.
-pub fn measure(
-    station: &Station,
-    plan: &Plan,
-    builds: &BuildSet,
-    scratch: &Path,
-    order_seed: u64,
-    watch: &mut Watch,
-) -> Result<Evidence> {
-    let mut evidence = Evidence { builds: builds.evidence(), ..Evidence::default() };
-    let problems = problems_of(station, &plan.suite);
-    let Some(checks) = check(station, plan, builds, scratch, &problems, watch)? else { return Ok(evidence) };
+/// Configurations that are measured together.
+pub struct Batch<'a> {
+    /// The suite that they meet under, and their variants.
+    pub plan: &'a Plan,
+    /// Their builds.
+    pub builds: &'a BuildSet,
+    /// What they meet for.
+    pub occasion: Occasion,
+    /// A folder for their outputs.
+    pub scratch: &'a Path,
+    /// Draws orders and placements.
+    pub seed: u64,
+}
+
+/// What came of a batch.
+pub struct Measured {
+    /// Evidence like a run's. What is an error of ours is none.
+    pub evidence: Evidence,
+    /// Which GPU ran which rounds.
+    pub sittings: Vec<Rounds>,
+}
+
+/// Evidence about the candidates of a batch. An error is one of ours; a kernel's is in the evidence.
+pub fn measure(bench: &Bench, batch: &Batch, watches: &mut [Watch]) -> Result<Measured> {
+    let mut evidence = Evidence { builds: batch.builds.evidence(), ..Evidence::default() };
+    let Some(checks) = check(bench, batch, watches)? else {
+        return Ok(Measured { evidence, sittings: Vec::new() });
+    };
     evidence.checks = checks;
-    evidence.samples = time(station, plan, builds, scratch, &evidence.checks, order_seed, watch)?;
-    Ok(evidence)
+    let (samples, sittings) = time(bench, batch, &evidence.checks, watches)?;
+    evidence.samples = samples;
+    Ok(Measured { evidence, sittings })
 }
 
 /// Everything that a batch is checked on.
-pub fn problems_of(station: &Station, suite: &Suite) -> Vec<Problem> {
-    if station.executor == Executor::Emulator { emulated_problems(suite) } else { problems(suite) }
+pub fn problems_of(executor: Executor, suite: &Suite) -> Vec<Problem> {
+    if executor == Executor::Gpu { problems(suite) } else { emulated_problems(suite) }
 }
 
-/// Launches every variant whose build holds on these problems, and compares all outputs. `None` where there is no problem,
-/// or only the control is left, about which nobody asks.
-pub fn check(
-    station: &Station,
-    plan: &Plan,
-    builds: &BuildSet,
-    scratch: &Path,
-    problems: &[Problem],
-    watch: &mut Watch,
-) -> Result<Option<Checks>> {
-    let work = station.work(plan, builds, scratch);
+/// Launches every variant whose build holds on all problems, which the GPUs share, and compares all outputs. `None` where
+/// there is no problem, or only the control is left, about which nobody asks.
+fn check(bench: &Bench, batch: &Batch, watches: &mut [Watch]) -> Result<Option<Checks>> {
+    let Batch { plan, builds, scratch, .. } = *batch;
+    let first = bench.work(bench.first()?, plan, builds, scratch);
     let gates = judge_builds(&plan.suite, &builds.evidence());
-    let modules = surviving(&plan.suite, &gates, work.modules())?;
+    let modules = surviving(&plan.suite, &gates, first.modules())?;
+    let problems = problems_of(bench.executor, &plan.suite);
     if problems.is_empty() || modules.iter().all(|m| m.variant == plan.suite.control) {
         return Ok(None);
     }
-    let outcomes = launch(station, &work, &modules, problems)?;
-    watch.spent_on(Activity::Launches);
-    let subjects: Vec<&str> = modules.iter().map(|m| m.variant.as_str()).collect();
-    let (mut errors, broke_off) = errors_of(&work, "errors", &subjects, problems, |_, _, _| {})?;
-    watch.spent_on(Activity::Errors);
-    if let Some(why) = broke_off {
-        bail!("comparing with float64 broke off: {why}");
-    }
-    let mut cases = Vec::new();
-    for (module, outcomes) in modules.iter().zip(outcomes) {
-        for launch in outcomes {
-            let errors = errors.remove(&(module.variant.clone(), launch.problem.id()));
-            cases.push(CheckedCase { variant: module.variant.clone(), launch, errors });
+    let shares = Mutex::new(shares(bench.executor, &problems));
+    let launched = bench.on_each(watches, |_, gpu, watch| {
+        let work = bench.work(gpu, plan, builds, scratch);
+        let mut left = modules.clone();
+        let mut outcomes: Vec<(String, LaunchOutcome)> = Vec::new();
+        let next = || shares.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        while let Some(share) = next().filter(|_| !left.is_empty()) {
+            for (module, found) in left.iter().zip(launch(gpu, &work, &left, &share)?) {
+                outcomes.extend(found.into_iter().map(|outcome| (module.variant.clone(), outcome)));
+            }
+            // Who failed is rejected, and the next share would have to be launched alone.
+            left.retain(|m| !outcomes.iter().any(|(variant, o)| *variant == m.variant && o.failure.is_some()));
         }
-    }
-    let device = match &station.gpu.found.device {
-        _ if station.executor == Executor::Emulator => Some(EMULATOR.to_owned()),
+        watch.spent_on(Activity::Launches);
+        Ok(outcomes)
+    })?;
+    watches.iter_mut().for_each(Watch::idled);
+    let subjects: Vec<&str> = modules.iter().map(|m| m.variant.as_str()).collect();
+    let mut errors = bench.comparers.compare(&first, &subjects, &problems)?;
+    watches.iter_mut().for_each(|watch| watch.spent_on(Activity::Errors));
+    let place = |problem: &Problem| problems.iter().position(|p| p == problem);
+    let turn = |variant: &str| modules.iter().position(|m| m.variant == variant);
+    let mut outcomes: Vec<(String, LaunchOutcome)> = launched.into_iter().flatten().collect();
+    outcomes.sort_by_key(|(variant, launch)| (turn(variant), place(&launch.problem)));
+    let case = |(variant, launch): (String, LaunchOutcome)| {
+        let errors = errors.remove(&(variant.clone(), launch.problem.id()));
+        CheckedCase { variant, launch, errors }
+    };
+    let cases = outcomes.into_iter().map(case).collect();
+    let device = match &first.found.device {
+        _ if bench.executor == Executor::Emulator => Some(EMULATOR.to_owned()),
         device => device.as_ref().map(|(device, _)| format!("gpu: {}", device.name)),
     };
     Ok(Some(Checks { device, deferred: None, cases }))
 }
 
-/// Times what was checked and holds.
-pub fn time(
-    station: &Station,
-    plan: &Plan,
-    builds: &BuildSet,
-    scratch: &Path,
-    checks: &Checks,
-    order_seed: u64,
-    watch: &mut Watch,
-) -> Result<Samples> {
-    let work = station.work(plan, builds, scratch);
-    if let Some(why) = work.why_nothing_is_timed() {
-        return Ok(Samples { deferred: Some(why), ..Samples::default() });
+/// Problems that a GPU takes at once, the largest first, so that none waits long for another in the end. A causal problem
+/// goes with its plain twin, whose inputs it has.
+fn shares(executor: Executor, problems: &[Problem]) -> VecDeque<Vec<Problem>> {
+    if executor != Executor::Gpu {
+        return VecDeque::from([problems.to_vec()]);
+    }
+    let mut twins: BTreeMap<String, Vec<Problem>> = BTreeMap::new();
+    for problem in problems {
+        twins.entry(problem.id().replacen("-causal", "", 1)).or_default().push(problem.clone());
+    }
+    let size = |problems: &[Problem]| problems.iter().map(|p| p.shape.q_len() + p.shape.kv_len()).sum::<usize>();
+    let mut sorted: Vec<Vec<Problem>> = twins.into_values().collect();
+    sorted.sort_by_key(|twins| std::cmp::Reverse(size(twins)));
+    let mut shares: VecDeque<Vec<Problem>> = VecDeque::new();
+    for twins in sorted {
+        match shares.back_mut().filter(|last| size(last) + size(&twins) <= SHARE && last.len() < MOST_OF_SHARE) {
+            Some(last) => last.extend(twins),
+            None => shares.push_back(twins),
+        }
+    }
+    shares
+}
+
+/// Times what was checked and holds, in sittings that the GPUs share. Rounds of different sittings have different numbers,
+/// so that no ratio crosses a placement or a device.
+fn time(bench: &Bench, batch: &Batch, checks: &Checks, watches: &mut [Watch]) -> Result<(Samples, Vec<Rounds>)> {
+    let Batch { plan, builds, occasion, scratch, seed } = *batch;
+    let first = bench.work(bench.first()?, plan, builds, scratch);
+    if let Some(why) = first.why_nothing_is_timed() {
+        return Ok((Samples { deferred: Some(why), ..Samples::default() }, Vec::new()));
     }
     let evidence = builds.evidence();
-    let modules = surviving(&plan.suite, &judge_builds(&plan.suite, &evidence), work.modules())?;
+    let modules = surviving(&plan.suite, &judge_builds(&plan.suite, &evidence), first.modules())?;
     let modules = surviving(&plan.suite, &judge_checks(&plan.suite, &evidence, checks), modules)?;
     if modules.iter().all(|m| m.variant == plan.suite.control) {
-        return Ok(Samples::default());
+        return Ok(Default::default());
     }
-    let samples = rounds(station, &work, modules, checks, order_seed);
-    watch.spent_on(Activity::Timing);
-    samples
+    let mut suite = plan.suite.clone();
+    let count = occasion.rounds();
+    (suite.timing.rounds, suite.timing.max_rounds) = (count, count);
+    if let Some(large) = &mut suite.large {
+        large.rounds = count;
+    }
+    let timed = bench.on_each(watches, |i, gpu, watch| {
+        let mut modules = modules.clone();
+        let mut sittings = Vec::new();
+        for sitting in (0..occasion.sittings()).skip(i).step_by(bench.gpus.len()) {
+            let seed = seed.wrapping_mul(0x9e37_79b9).wrapping_add(sitting.into());
+            let job = BenchJob {
+                suite: suite.clone(),
+                modules: modules.clone(),
+                verified: verified_outputs(checks),
+                peers: Vec::new(),
+                work_dir: scratch.to_owned(),
+                order_seed: seed,
+                placement: seed | 1 << 63,
+            };
+            let samples = rounds(gpu, job)?;
+            // Who failed in one sitting is not asked for another.
+            modules.retain(|m| !samples.failures.iter().any(|f| f.subject == m.variant));
+            let is_over = samples.deferred.is_some() || modules.iter().all(|m| m.variant == suite.control);
+            sittings.push((sitting, samples));
+            if is_over {
+                break;
+            }
+        }
+        watch.spent_on(Activity::Timing);
+        Ok(sittings)
+    })?;
+    let mut sittings: Vec<(u32, Samples)> = timed.into_iter().flatten().collect();
+    sittings.sort_by_key(|(sitting, _)| *sitting);
+    let mut whole = Samples::default();
+    let mut rounds = Vec::new();
+    for (sitting, mut part) in sittings {
+        let first = sitting * count;
+        part.blocks.iter_mut().for_each(|block| block.round += first);
+        if let (Some(device), false) = (&part.device, part.blocks.is_empty()) {
+            rounds.push(Rounds { gpu: device.uuid.clone(), first, count });
+        }
+        let (blocks, failures) = (std::mem::take(&mut whole.blocks), std::mem::take(&mut whole.failures));
+        let deferred = whole.deferred.take().or(part.deferred.take());
+        whole = Samples {
+            device: whole.device.or(part.device),
+            deferred,
+            blocks: [blocks, part.blocks].concat(),
+            failures: [failures, part.failures].concat(),
+            ..part
+        };
+    }
+    Ok((whole, rounds))
 }
 
 /// Modules of variants that fail none of the gates. Without its control nothing can be measured.
@@ -175,9 +299,9 @@ fn surviving(suite: &Suite, gates: &[Gate], mut modules: Vec<Module>) -> Result<
 /// Launches every module on every problem. On a GPU in its resident, because the start of a process takes longer than its
 /// launches; whoever has no good outcome after that is launched again in a process of its own, so that nobody's fault is
 /// another's.
-fn launch(station: &Station, work: &Work, modules: &[Module], problems: &[Problem]) -> Result<Vec<Vec<LaunchOutcome>>> {
+fn launch(gpu: &Gpu, work: &Work, modules: &[Module], problems: &[Problem]) -> Result<Vec<Vec<LaunchOutcome>>> {
     let mut done = match work.executor {
-        Some(Executor::Gpu) => launch_together(station.gpu, work, modules, problems)?,
+        Some(Executor::Gpu) => launch_together(gpu, work, modules, problems)?,
         _ => BTreeMap::new(),
     };
     let rest = |module: &Module, done: Vec<LaunchOutcome>| {
@@ -226,30 +350,14 @@ fn launch_together(
     Ok(found)
 }
 
-/// Times the modules. A kernel that takes its process with it has failed; the others are timed again without it.
-fn rounds(
-    station: &Station,
-    work: &Work,
-    mut modules: Vec<Module>,
-    checks: &Checks,
-    order_seed: u64,
-) -> Result<Samples> {
-    let gpu = station.gpu;
-    let suite = &work.plan.suite;
+/// Times the modules of a job. A kernel that takes its process with it has failed; the others are timed again without it.
+fn rounds(gpu: &Gpu, mut job: BenchJob) -> Result<Samples> {
     let mut lost: Vec<TimingFailure> = Vec::new();
     let mut ours = 0;
     loop {
-        let job = BenchJob {
-            suite: suite.clone(),
-            modules: modules.clone(),
-            verified: verified_outputs(checks),
-            peers: Vec::new(),
-            work_dir: work.scratch.to_owned(),
-            order_seed,
-        };
         let (mut timed, mut running) = (None, None);
-        let job = Job::Bench(Box::new(job));
-        let end = gpu.resident().run(&gpu.runner, &job, BENCH_SILENCE, |event| match event {
+        let asked = Job::Bench(Box::new(job.clone()));
+        let end = gpu.resident().run(&gpu.runner, &asked, BENCH_SILENCE, |event| match event {
             Event::Timing { shape, subject } => running = Some((shape, subject)),
             Event::Timed { samples, peers } => timed = Some((*samples, *peers)),
             _ => {}
@@ -262,14 +370,33 @@ fn rounds(
             End::Done => "the runner ended without samples".to_owned(),
             End::Error(why) | End::Lost(why) => why,
         };
-        let left: BTreeSet<&str> = modules.iter().map(|m| m.variant.as_str()).collect();
+        let left: BTreeSet<&str> = job.modules.iter().map(|m| m.variant.as_str()).collect();
         match running {
-            Some((shape, subject)) if subject != suite.control && left.contains(subject.as_str()) => {
-                modules.retain(|m| m.variant != subject);
+            Some((shape, subject)) if subject != job.suite.control && left.contains(subject.as_str()) => {
+                job.modules.retain(|m| m.variant != subject);
                 lost.push(TimingFailure { shape, subject, why });
             }
             _ if ours == 0 => ours += 1,
             _ => return Err(anyhow!("{why}")).context("timing broke off twice, and no candidate was running"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kbench::shape::Distribution;
+
+    #[test]
+    fn the_largest_problems_come_first_and_each_comes_once() {
+        let of = |name: &str| Problem { shape: name.parse().unwrap(), seed: 0, distribution: Distribution::Normal };
+        let names = ["tiny", "wide", "small", "mission", "long", "cross", "ragged", "tiny-causal", "wide-causal"];
+        let problems: Vec<Problem> = names.map(of).to_vec();
+        let shares = shares(Executor::Gpu, &problems);
+        let first: Vec<&str> = shares[0].iter().map(|p| p.shape.name.as_str()).collect();
+        assert_eq!((first, shares[1].len()), (vec!["wide", "wide-causal"], 1));
+        assert!(shares.len() >= 3 && shares.back().unwrap().len() >= 4, "{shares:?}");
+        let each: BTreeSet<String> = shares.iter().flatten().map(Problem::id).collect();
+        assert_eq!((each.len(), shares.iter().flatten().count()), (names.len(), names.len()));
     }
 }

@@ -3,10 +3,12 @@
 
 mod args;
 mod builder;
+mod compare;
 mod finals;
 mod gpus;
 mod journal;
 mod measure;
+mod meeting;
 mod profiling;
 mod proposer;
 mod session;
@@ -19,7 +21,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use kbench::job::Executor;
 use kbench::profile::KernelProfile;
-use kbench::suite::{Candidate, Suite, Timing, VariantPatch};
+use kbench::suite::{Candidate, Suite};
 use kbench::tune::{Dimension, Finals, Layer, Line, Plan, Space, SpaceError, Toggles, Tuned, conclude, render};
 use sdpa_kernel::registry::{self, RegistryError, Variant};
 use sdpa_kernel::space;
@@ -47,12 +49,6 @@ const FINALS_FILE: &str = "tune-finals.json";
 /// The result.
 pub const RESULT_FILE: &str = "elite.json";
 
-/// Shapes whose correctness is looked at before a configuration is timed: small, and with every kind of edge at D=64.
-const QUICK_SHAPES: [&str; 3] = ["small", "ragged", "ragged-causal"];
-/// How a configuration is timed in the search: the usual first rounds, shorter blocks.
-const QUICK_TIMING: Timing = Timing { rounds: 16, max_rounds: 16, launches: 10, warmup: 2 };
-/// Launches, rounds and warm-up of the finals are the suite's, with at least so many rounds.
-const FINAL_ROUNDS: u32 = 24;
 /// The name under which `validate` judges the winner.
 pub const WINNER: &str = "tuned";
 
@@ -194,6 +190,7 @@ pub fn tune(layout: &Layout, suite: &SuitePlan, options: &Options) -> Result<Tun
         toolchain: &toolchain,
         gpus: &gpus,
         executor,
+        runner: &Runner { logs: run.logs(), ..runner.clone() },
         scratch: scratch.path(),
         run: &run.path,
         started: begun,
@@ -219,10 +216,10 @@ fn search(parts: Parts, run: &RunDir, options: &Options) -> Result<Tuned> {
             Some(finals) => finals,
             None => session.finals(&mut journal)?,
         };
-        run.write_json(FINALS_FILE, &finals)?;
-        for built in session.kept_builds(&finals)? {
-            run.keep_build(&built, &base.arch)?;
-        }
+        session.releasing(|| {
+            run.write_json(FINALS_FILE, &finals)?;
+            session.kept_builds(&finals)?.iter().try_for_each(|built| run.keep_build(built, &base.arch))
+        })?;
         Ok(finals)
     })?;
     Ok(conclude(parts.plan, journal.lines(), &finals))
@@ -273,7 +270,9 @@ fn begin(
 pub fn suite_for_search(mut suite: Suite) -> Suite {
     if !suite.name.starts_with("tune-") {
         suite.name = format!("tune-{}", suite.name);
-        suite.narrowed.push("a search looks at few shapes; judge its winner with `validate --tune`".to_owned());
+        suite
+            .narrowed
+            .push("a search looks at one seed and times one shape; judge its winner with `validate --tune`".to_owned());
     }
     suite
 }
@@ -333,37 +332,6 @@ fn space_of(dimensions: Vec<Dimension>, control: &Variant) -> Result<Space, Spac
         Ok(variant) if variant.toggles == control.toggles => Some("this is the control".to_owned()),
         Ok(_) => None,
     })
-}
-
-/// The suite under which configurations meet: one timed shape, no gate on time, since slower is no fault here.
-fn meeting(base: &Suite, plan: &Plan, names: &[(String, VariantPatch)], finals: bool) -> Suite {
-    let mut shapes: Vec<String> = QUICK_SHAPES.map(str::to_owned).to_vec();
-    if !shapes.contains(&plan.shape) {
-        shapes.push(plan.shape.clone());
-    }
-    let stress = base.stress_shapes.iter().filter(|_| finals).cloned().collect();
-    let full = Timing { rounds: base.timing.rounds.max(FINAL_ROUNDS), max_rounds: FINAL_ROUNDS, ..base.timing };
-    let full = Timing { max_rounds: full.rounds, ..full };
-    let mut variants: BTreeMap<String, VariantPatch> = names.iter().cloned().collect();
-    if let Some(patch) = base.variants.get(&base.control) {
-        variants.insert(base.control.clone(), patch.clone());
-    }
-    Suite {
-        candidates: names.iter().map(|(name, _)| Candidate::of(name)).collect(),
-        baselines: Vec::new(),
-        variants,
-        seeds: if finals { base.seeds.clone() } else { base.seeds[..1].to_vec() },
-        check_shapes: shapes,
-        stress_shapes: stress,
-        time_shapes: vec![plan.shape.clone()],
-        performance: Vec::new(),
-        absolute: Vec::new(),
-        peers: None,
-        profile: Vec::new(),
-        aspiration: None,
-        timing: if finals { full } else { QUICK_TIMING },
-        ..base.clone()
-    }
 }
 
 fn hold_to_basis(run: &RunDir, basis: &Basis) -> Result<()> {

@@ -10,8 +10,7 @@ use kbench::suite::VariantPatch;
 use kbench::tune::{Evaluation, Line, Outcome, ProfileInsight, Profiled, Proposal, profile_insights};
 
 use super::gpus::Gpu;
-use super::measure::Station;
-use super::meeting;
+use super::meeting::{Occasion, meeting};
 use super::session::{Driver, Job, Session, patch, send};
 use crate::ncu::Ncu;
 use crate::plan::Plan as SuitePlan;
@@ -85,14 +84,13 @@ impl Session<'_> {
         let Evaluation { name, toggles, origin, outcome, .. } = elite.clone();
         let proposal = Proposal { name, toggles, origin };
         let named: [(String, VariantPatch); 1] = [(proposal.name.clone(), patch(&proposal))];
-        let suite = meeting(parts.base, parts.plan, &named, false);
+        let suite = meeting(parts.base, parts.plan, &named, Occasion::Search, parts.executor);
         let variants = self.variants(std::iter::once(&proposal))?;
         // Also where an earlier session built it.
         self.builder.want(&variants, false);
         let builds = self.builder.wait(&variants)?;
         let plan = SuitePlan { suite, variants };
-        let module = Station::of(gpu, parts.executor).module(&plan, &builds, parts.scratch, &proposal.name);
-        let module = module.with_context(|| format!("`{}` was built", proposal.name))?;
+        let module = self.bench().module(&plan, &builds, parts.scratch, &proposal.name)?;
         let mut kernel = found.profile(&gpu.runner, &module, &problem, parts.run)?;
         let verified = match &outcome {
             Outcome::Timed(figures) => figures.output_sha256.as_ref(),

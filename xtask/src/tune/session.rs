@@ -1,10 +1,9 @@
-//! A search under way: threads that build, a thread for each GPU that measures, and one that proposes and writes down.
-//! Jobs may end in any order; what is proposed next does not depend on it (`kbench::tune::Search`).
+//! A search under way: threads that build, one that measures with all GPUs, and one that proposes and writes down. What is
+//! proposed next does not depend on when a result arrives (`kbench::tune::Search`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
@@ -13,23 +12,26 @@ use kbench::job::Executor;
 use kbench::judge::judge_builds;
 use kbench::suite::{Suite, VariantPatch};
 use kbench::tune::{
-    Activity, Evaluation, GENERATION, Generation, LAG, Line, Outcome, Phase, Plan, Profiled, Proposal, Request, Search,
-    Space, Span, Stage, Stopped, outcome_of, profile_insights, rejection,
+    Activity, Evaluation, Generation, Line, Outcome, Phase, Plan, Profiled, Proposal, Request, Search, Space, Span,
+    Stage, Stopped, outcome_of, profile_insights, rejection,
 };
 use sdpa_kernel::registry::Variant;
 use sdpa_kernel::space;
 
+use super::Options;
 use super::builder::Builder;
+use super::compare::Comparers;
 use super::gpus::Gpu;
 use super::journal::Journal;
-use super::measure::{Station, Watch, measure};
+use super::measure::{Batch, Bench, Watch, measure, problems_of};
+use super::meeting::{Occasion, meeting};
 use super::profiling::Profiler;
 use super::proposer::Proposer;
-use super::{Options, meeting};
 use crate::build::{BuildSet, Built};
 use crate::console::Step;
 use crate::layout::Layout;
 use crate::plan::Plan as SuitePlan;
+use crate::runner::Runner;
 use crate::toolchain::Toolchain;
 
 /// Configurations of a job of the sweep: more share one start of the processes, and one control.
@@ -56,12 +58,12 @@ impl Job {
 /// A configuration with its generation and slot.
 type Item = (u32, u32, Proposal);
 
-/// What a worker sends back.
+/// What the measuring thread sends back.
 struct Measured {
     /// Configurations of the job.
     count: usize,
     result: Result<Found>,
-    spent: Line,
+    spent: Vec<Line>,
 }
 
 /// What a job found.
@@ -100,6 +102,8 @@ pub struct Parts<'a> {
     pub gpus: &'a [Gpu],
     /// How it executes.
     pub executor: Executor,
+    /// The runner, to which every GPU is visible, with the run's folder of logs.
+    pub runner: &'a Runner,
     /// A folder for outputs.
     pub scratch: &'a Path,
     /// The run directory.
@@ -113,6 +117,7 @@ pub struct Session<'a> {
     pub(super) parts: Parts<'a>,
     pub(super) builder: Builder<'a>,
     pub(super) profiler: Profiler,
+    comparers: Comparers,
 }
 
 /// The search's own state: what only the proposing thread touches.
@@ -139,7 +144,9 @@ impl<'a> Session<'a> {
                 || build_fault(base, plan, &BuildSet { built: vec![built.clone()], ..BuildSet::default() }).is_none()
         };
         let builder = Builder::new(layout, toolchain, &arches, Box::new(worth));
-        Session { parts, builder, profiler: Profiler::default() }
+        let problems = |occasion| problems_of(parts.executor, &meeting(base, plan, &[], occasion, parts.executor));
+        let comparers = Comparers::new(parts.runner.clone(), problems(Occasion::Search), problems(Occasion::Finals));
+        Session { parts, builder, profiler: Profiler::default(), comparers }
     }
 
     /// Searches, and sweeps where that is asked for; every result is in the journal when this returns.
@@ -151,18 +158,13 @@ impl<'a> Session<'a> {
         journal.append(Line::Spent { stage: Stage::SetUp, gpu: None, configurations: 0, spans })?;
         let (jobs, to_do) = channel::<Job>();
         let (send, results) = channel::<Measured>();
-        let to_do = Mutex::new(to_do);
         let proposer = match &self.parts.plan.proposer {
             Some(command) => Some(Proposer::start(command, options.proposer_patience)?),
             None => None,
         };
         self.builder.want(std::slice::from_ref(self.parts.control), false);
         std::thread::scope(|scope| {
-            for gpu in self.parts.gpus {
-                let (to_do, send) = (&to_do, send.clone());
-                scope.spawn(move || self.work(gpu, to_do, &send));
-            }
-            drop(send);
+            scope.spawn(move || self.work(&to_do, &send));
             let step = Step::begin("tune", u64::from(self.parts.plan.budget));
             let search = Search::new(self.parts.plan, self.parts.space);
             let profiling = Profiling::default();
@@ -172,10 +174,33 @@ impl<'a> Session<'a> {
                 // Whoever waits for a build waits in vain.
                 self.builder.close();
             }
-            // Without senders the workers' queue ends, and so do they.
+            // Without senders the measuring thread's queue ends, and so does it.
             let Driver { step, search, .. } = driver;
             step.end(&format!("{} configurations, {}", search.evaluations().len(), elites_in_words(&search)));
             outcome
+        })
+    }
+
+    /// Has references computed while nobody waits for them; on the emulator only rows are compared that it computed.
+    fn prepare<'scope>(&'scope self, scope: &'scope std::thread::Scope<'scope, '_>) {
+        if self.parts.executor != Executor::Gpu {
+            return;
+        }
+        scope.spawn(move || {
+            // The search's first: its first comparison comes soon.
+            self.comparers.prepare(self.parts.base, Occasion::Search);
+            self.comparers.prepare(self.parts.base, Occasion::Finals);
+        });
+    }
+
+    /// Runs something while everything that measures ends: the driver takes a while to let go of a context.
+    pub fn releasing<T>(&self, body: impl FnOnce() -> T) -> T {
+        std::thread::scope(|scope| {
+            for gpu in self.parts.gpus {
+                scope.spawn(|| gpu.resident().stop());
+            }
+            scope.spawn(|| self.comparers.stop());
+            body()
         })
     }
 
@@ -187,56 +212,62 @@ impl<'a> Session<'a> {
             for _ in 0..threads.saturating_sub(self.parts.gpus.len()).max(1) {
                 scope.spawn(|| self.builder.work());
             }
+            self.prepare(scope);
             let outcome = body();
             self.builder.close();
             outcome
         })
     }
 
-    /// A GPU's thread.
-    fn work(&self, gpu: &Gpu, to_do: &Mutex<Receiver<Job>>, send: &Sender<Measured>) {
-        if self.parts.executor == Executor::Gpu {
-            // While the first builds are under way. Where it does not start, the first job says why.
-            let _ = gpu.resident().start(&gpu.runner);
-        }
-        loop {
-            let next = to_do.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok(job) = next else { return };
+    /// The measuring thread.
+    fn work(&self, to_do: &Receiver<Job>, send: &Sender<Measured>) {
+        while let Ok(job) = to_do.recv() {
             let count = job.count();
-            let mut watch = Watch::start(self.parts.started);
+            let bench = self.bench();
+            let mut watches = bench.watches(self.parts.started);
             let result = match job {
-                Job::Measure(items) => self.evaluate(gpu, items, &mut watch).map(Found::Evaluations),
-                Job::Profile(elite) => {
-                    let profiled = self.profile(gpu, &elite);
-                    watch.spent_on(Activity::Profiling);
-                    profiled.map(|profiled| Found::Profiled(Box::new(profiled)))
-                }
+                Job::Measure(items) => self.evaluate(&bench, items, &mut watches).map(Found::Evaluations),
+                Job::Profile(elite) => self.profile_first(&elite, &mut watches),
             };
             let failed = result.is_err();
-            let spent = gpu.spent(Stage::Search, count, watch);
+            let each = self.parts.gpus.iter().zip(watches);
+            let spent = each.map(|(gpu, watch)| gpu.spent(Stage::Search, count, watch)).collect();
             if send.send(Measured { count, result, spent }).is_err() || failed {
                 return;
             }
         }
     }
 
-    fn evaluate(&self, gpu: &Gpu, job: Vec<Item>, watch: &mut Watch) -> Result<Vec<Evaluation>> {
+    /// Everything that measures.
+    pub(super) fn bench(&self) -> Bench<'_> {
+        Bench { gpus: self.parts.gpus, executor: self.parts.executor, comparers: &self.comparers }
+    }
+
+    /// Profiles on the first GPU; one launch at a time is under the profiler.
+    fn profile_first(&self, elite: &Evaluation, watches: &mut [Watch]) -> Result<Found> {
+        let profiled = self.profile(self.parts.gpus.first().context("something measures")?, elite);
+        watches.iter_mut().take(1).for_each(|watch| watch.spent_on(Activity::Profiling));
+        Ok(Found::Profiled(Box::new(profiled?)))
+    }
+
+    fn evaluate(&self, bench: &Bench, job: Vec<Item>, watches: &mut [Watch]) -> Result<Vec<Evaluation>> {
         let named: Vec<(String, VariantPatch)> = job.iter().map(|(_, _, p)| (p.name.clone(), patch(p))).collect();
-        let suite = meeting(self.parts.base, self.parts.plan, &named, false);
+        let suite = meeting(self.parts.base, self.parts.plan, &named, Occasion::Search, self.parts.executor);
         let variants = self.variants(job.iter().map(|(_, _, p)| p))?;
         let builds = self.builder.wait(&variants)?;
-        watch.spent_on(Activity::Builds);
+        watches.iter_mut().for_each(|watch| watch.spent_on(Activity::Builds));
         let scratch = tempfile::Builder::new().prefix("job-").tempdir_in(self.parts.scratch)?;
-        let station = Station::of(gpu, self.parts.executor);
-        // The order of blocks is random within a round, and the same whenever this job is run.
-        let order = u64::from(job[0].0) << 32 | u64::from(job[0].1) | self.parts.plan.seed << 40;
+        // Orders and placements are random, and the same whenever this job is run.
+        let seed = u64::from(job[0].0) << 32 | u64::from(job[0].1) | self.parts.plan.seed << 40;
         let plan = SuitePlan { suite, variants };
-        let evidence = measure(&station, &plan, &builds, scratch.path(), order, watch)?;
-        if let (Executor::Gpu, Some(why)) = (self.parts.executor, &evidence.samples.deferred) {
+        let (occasion, scratch) = (Occasion::Search, scratch.path());
+        let batch = Batch { plan: &plan, builds: &builds, occasion, scratch, seed };
+        let measured = measure(bench, &batch, watches)?;
+        if let (Executor::Gpu, Some(why)) = (self.parts.executor, &measured.evidence.samples.deferred) {
             return Err(anyhow!("{why}"));
         }
         let evaluation = |(generation, slot, proposal): Item| {
-            let outcome = outcome_of(&plan.suite, &evidence, &proposal.name);
+            let outcome = outcome_of(&plan.suite, &measured.evidence, &measured.sittings, &proposal.name);
             let Proposal { name, toggles, origin } = proposal;
             Evaluation { generation, slot, name, toggles, origin, outcome }
         };
@@ -348,9 +379,7 @@ impl<'a> Session<'a> {
         if phase == Phase::Sweep {
             return self.sweep(driver, open);
         }
-        // As many jobs as the generations that may be under way can give to every GPU.
-        let size = (GENERATION * (LAG as usize + 1) / self.parts.gpus.len().max(1)).clamp(1, GENERATION);
-        open.chunks(size).try_for_each(|items| send(driver, Job::Measure(items.to_vec())))
+        if open.is_empty() { Ok(()) } else { send(driver, Job::Measure(open)) }
     }
 
     /// Most of a space fails a gate on its build: jobs are made of what is left, as the builds come in.
@@ -389,7 +418,7 @@ impl<'a> Session<'a> {
             }
             Found::Profiled(profiled) => self.take_profile(driver, *profiled)?,
         }
-        driver.journal.append(spent)
+        spent.into_iter().try_for_each(|line| driver.journal.append(line))
     }
 
     fn take(&self, driver: &mut Driver, evaluation: Evaluation) -> Result<()> {
@@ -430,7 +459,7 @@ fn build_fault(base: &Suite, plan: &Plan, set: &BuildSet) -> Option<Outcome> {
     let mut names = set.built.iter().map(|b| &b.record.variant).chain(set.failures.iter().map(|f| &f.variant));
     let name = names.next()?;
     let placeholder = VariantPatch { base: space::BASE.to_owned(), toggles: BTreeMap::new() };
-    let suite = meeting(base, plan, &[(name.clone(), placeholder)], false);
+    let suite = meeting(base, plan, &[(name.clone(), placeholder)], Occasion::Search, Executor::Gpu);
     rejection(&judge_builds(&suite, &set.evidence()), name)
 }
 

@@ -5,6 +5,7 @@ import os
 import pathlib
 import sys
 import time
+import zlib
 
 folder = pathlib.Path(os.environ["FAKE_DIR"])
 job = None
@@ -32,8 +33,10 @@ def microseconds(toggles):
     return us * (1.05 if toggles["loader"] == 1 else 1.0)
 
 
-def errors(subject):
-    return dict(elements=1, nan=0, inf=0, kernel_max=1.0 if wrong(subject) else 0.001, kernel_mean=0.0001,
+def errors(subject, problem):
+    wide = folder / "wrong-at-128"
+    too_wide = wide.exists() and wide.read_text().strip() == subject and problem["shape"]["head_dim"] == 128
+    return dict(elements=1, nan=0, inf=0, kernel_max=1.0 if too_wide or wrong(subject) else 0.001, kernel_mean=0.0001,
                 worst_at=[0, 0, 0, 0], floor_max=0.05, end_to_end_max=0.05, end_to_end_mean=0.003, bad_share=0.0,
                 reference_amax=1.0, from_control_max=0.0)
 
@@ -47,19 +50,19 @@ def bench():
     suite, blocks = job["suite"], []
     names = [m["variant"] for m in job["modules"]]
     with open(folder / "timed.log", "a") as log:
-        log.write("".join(f"{gpu} {suite['timing']['rounds']} {name}\n" for name in names))
+        log.write("".join(f"{gpu} {len(suite['seeds'])} {job['placement']} {name}\n" for name in names))
     for module in job["modules"]:
         say("timing", shape=suite["time_shapes"][0], subject=module["variant"])
         if (folder / "kills").exists() and module["variant"] == (folder / "kills").read_text().strip():
             os.kill(os.getpid(), 9)
-        time.sleep(0.15)
+        time.sleep(0.002)
         us = microseconds(module["toggles"])
         arms = [module["variant"]] + ([module["variant"] + "#aa"] if module["variant"] == suite["control"] else [])
         for shape in suite["time_shapes"]:
             for arm in arms:
                 for number in range(suite["timing"]["rounds"]):
                     for mode in ["kernel", "call"]:
-                        jitter = 1 + 0.001 * ((number * len(arm)) % 5 - 2)
+                        jitter = 1 + 0.001 * (zlib.crc32(f"{arm} {job['placement']} {number}".encode()) % 5 - 2)
                         blocks.append(dict(shape=shape, subject=arm, mode=mode, round=number, slot=0, us=[us * jitter],
                                            before=STATE, after=STATE, outputs_verified=True))
     samples = dict(device=DEVICE, deferred=None, cache_mode="hot-l2", input_sets=1, blocks=blocks, failures=[])
@@ -93,15 +96,15 @@ def run():
                 say("launched-of", variant=variant, outcome=outcome(problem))
     elif job["job"] == "errors":
         for problem in job["problems"]:
-            for subject in job["outputs"]:
-                say("compared", subject=subject, problem=problem, errors=errors(subject))
+            for subject in [] if job.get("ahead") else job["outputs"]:
+                say("compared", subject=subject, problem=problem, errors=errors(subject, problem))
     else:
         bench()
     say("done")
 
 
 job = json.loads(sys.stdin.readline())
-if job["job"] == "resident":
+if job["job"] in ("resident", "comparer"):
     for line in sys.stdin:
         job = json.loads(line)
         run()

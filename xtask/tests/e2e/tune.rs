@@ -51,12 +51,12 @@ impl Fake {
         runs.next().expect("a run directory").path()
     }
 
-    /// What was timed in the search, in order: device and variant. The control is in every job.
-    fn timed(&self) -> Vec<(String, String)> {
+    /// What was timed in the search, with one seed, in order: device, placement and variant. The control is in every job.
+    fn timed(&self) -> Vec<[String; 3]> {
         let log = std::fs::read_to_string(self.dist.path("timed.log")).unwrap_or_default();
         let fields = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        let of_search = log.lines().map(fields).filter(|f| f[1] == "16" && f[2] != "stage2");
-        of_search.map(|f| (f[0].clone(), f[2].clone())).collect()
+        let of_search = log.lines().map(fields).filter(|f| f[1] == "1" && f[3] != "stage2");
+        of_search.map(|f| [f[0].clone(), f[2].clone(), f[3].clone()]).collect()
     }
 }
 
@@ -116,7 +116,7 @@ fn a_search_names_the_fastest_survives_a_kill_and_repeats_nothing() {
     let resumed = fake.dist.run(&["tune", "--resume", &run.display().to_string()]).expect(0);
     let all = evaluated(&run);
     assert_eq!((all.len(), unique(&all), &all[..before.len()]), (16, 16, before.as_slice()));
-    let again: Vec<String> = fake.timed().into_iter().map(|(_, name)| name).collect();
+    let again: Vec<String> = fake.timed().into_iter().map(|[_, _, name]| name).collect();
     assert!(again.iter().all(|name| !before.contains(name)), "{again:?} was timed before the kill: {before:?}");
     assert!(result(&run).sessions == 2 && resumed.stdout.contains("winner `"), "{}", resumed.stdout);
     assert!(fake.dist.run(&["tune", "--resume", &run.display().to_string()]).expect(2).stderr.contains("is whole"));
@@ -139,17 +139,25 @@ fn a_search_names_the_fastest_survives_a_kill_and_repeats_nothing() {
     // On two GPUs both measure, and the same is proposed and found.
     fake.dist.write("gpus", "2");
     fake.dist.write("timed.log", "");
-    fake.tune("two", &["--budget", "16"]).expect(0);
+    let ran = fake.tune("two", &["--budget", "16"]).expect(0);
+    assert!(!ran.lines(&["finals: sittings 32 on GPU-0, 32 on GPU-1; every ratio"]).is_empty(), "{}", ran.stdout);
     let two = fake.run_in("two");
     assert_eq!((proposed(&two), result(&two).winner.unwrap().name), (proposed(&other), winner.name.clone()));
-    let gpus: std::collections::BTreeSet<String> = fake.timed().into_iter().map(|(gpu, _)| gpu).collect();
-    assert_eq!((gpus.len(), result(&two).gpus.len()), (2, 2));
-    // In the finals each GPU has rounds of its own, and all finalists and the control are in each of them.
+    assert_eq!(result(&two).gpus.len(), 2);
+    // The GPUs share the sittings of every configuration, no two of which are placed alike.
+    for name in evaluated(&two) {
+        let sittings: Vec<[String; 3]> = fake.timed().into_iter().filter(|[.., timed]| *timed == name).collect();
+        let placements: std::collections::BTreeSet<&String> =
+            sittings.iter().map(|[_, placement, _]| placement).collect();
+        let on = |gpu: &str| sittings.iter().filter(|[on, ..]| on == gpu).count();
+        assert!(sittings.is_empty() || (on("0"), on("1"), placements.len()) == (16, 16, 32), "{sittings:?}");
+    }
+    // In the finals too, and all finalists and the control are in each round.
     let finals: kbench::tune::Finals =
         serde_json::from_slice(&std::fs::read(two.join("tune-finals.json")).unwrap()).unwrap();
     let rounds: Vec<(&str, u32, u32)> = finals.rounds.iter().map(|r| (r.gpu.as_str(), r.first, r.count)).collect();
-    assert_eq!(rounds, [("GPU-0", 0, 12), ("GPU-1", 12, 12)]);
-    for round in 0..24 {
+    assert_eq!((rounds.len(), &rounds[..3]), (64, [("GPU-0", 0, 2), ("GPU-1", 2, 2), ("GPU-0", 4, 2)].as_slice()));
+    for round in 0..128 {
         let of_round = finals.samples.blocks.iter().filter(|b| b.round == round);
         let subjects: std::collections::BTreeSet<&str> = of_round.map(|b| b.subject.as_str()).collect();
         assert_eq!(subjects.len(), finals.patches.len() + 2, "round {round}: {subjects:?}");
@@ -158,6 +166,9 @@ fn a_search_names_the_fastest_survives_a_kill_and_repeats_nothing() {
         finals.checks.cases.iter().map(|c| (c.variant.as_str(), c.launch.problem.id())).collect();
     let each: std::collections::BTreeSet<_> = cases.iter().collect();
     assert_eq!(each.len(), cases.len(), "every case was checked once");
+    for case in ["wide-causal.seed2.normal", "cross.seed1.normal", "cross-wide.seed0.permutation"] {
+        assert_eq!(cases.iter().filter(|(_, id)| id == case).count(), finals.patches.len() + 1, "{case}");
+    }
 
     // The whole space is no better.
     fake.tune("sweep", &["--budget", "16", "--exhaustive"]).expect(0);
@@ -233,7 +244,7 @@ fn a_proposer_is_heard_and_a_bad_one_is_dropped_with_a_warning() {
 }
 
 #[test]
-fn a_kernel_that_kills_its_process_while_timed_is_rejected_and_the_others_are_not() {
+fn a_kernel_that_kills_its_process_while_timed_or_is_wrong_on_a_shape_that_is_not_timed_is_no_elite() {
     let fake = Fake::new();
     let killer = "ld2-sm2-pe1-q64-k32-pw0-st3-ex0-sw0";
     fake.dist.write("kills", killer);
@@ -241,6 +252,16 @@ fn a_kernel_that_kills_its_process_while_timed_is_rejected_and_the_others_are_no
     assert!(!ran.lines(&["timed on every shape", "signal 9", killer]).is_empty(), "{}", ran.stdout);
     let tuned = result(&fake.run_in("out"));
     assert!(tuned.winner.is_some_and(|w| w.name != killer) && tuned.timed >= 2);
+
+    std::fs::remove_file(fake.dist.path("kills")).unwrap();
+    fake.dist.write("timed.log", "");
+    let wrong = "ld2-sm2-pe1-q64-k32-pw0-st3-ex0-sw0";
+    fake.dist.write("wrong-at-128", wrong);
+    let ran = fake.tune("wrong", &["--budget", "4"]).expect(0);
+    assert!(!ran.lines(&["correctness", "kernel error max (", "wide", wrong]).is_empty(), "{}", ran.stdout);
+    assert!(!fake.timed().is_empty() && fake.timed().iter().all(|[.., name]| name != wrong));
+    let tuned = result(&fake.run_in("wrong"));
+    assert!(tuned.elites.iter().all(|e| e.name != wrong) && tuned.winner.is_some());
 }
 
 #[test]
