@@ -292,6 +292,28 @@ impl Memory {
         Ok(out)
     }
 
+    /// Part of a buffer's content.
+    pub fn read_part(&self, buffer: Buffer, start: usize, len: usize) -> Result<Vec<u8>, MemoryError> {
+        let allocation = self.checked(buffer, start, len)?;
+        let words = &allocation.words[start / 4..(start + len).div_ceil(4)];
+        let mut out: Vec<u8> = words.iter().flat_map(|word| word.load(Relaxed).to_le_bytes()).collect();
+        out.drain(..start % 4);
+        out.truncate(len);
+        Ok(out)
+    }
+
+    /// Whether a buffer's content is this.
+    pub fn holds(&self, buffer: Buffer, content: &[u8]) -> Result<bool, MemoryError> {
+        let allocation = self.checked(buffer, 0, buffer.bytes)?;
+        if content.len() != buffer.bytes {
+            return Ok(false);
+        }
+        let (words, rest) = content.as_chunks::<4>();
+        let same = |(word, bytes): (&AtomicU32, &[u8; 4])| word.load(Relaxed) == u32::from_le_bytes(*bytes);
+        let tail = self.read_part(buffer, words.len() * 4, rest.len())?;
+        Ok(allocation.words.iter().zip(words).all(same) && tail == rest)
+    }
+
     /// The buffer as f32 values; a trailing partial value is dropped.
     pub fn read_f32(&self, buffer: Buffer) -> Result<Vec<f32>, MemoryError> {
         let allocation = self.checked(buffer, 0, buffer.bytes)?;

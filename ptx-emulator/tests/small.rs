@@ -103,3 +103,24 @@ fn faults_are_reported_and_end_the_run() {
     let unknown = "st.global.u32 [%rd4], %r20;";
     assert!(kinds(unknown).contains(&Kind::UninitialisedStore), "{:?}", kinds(unknown));
 }
+
+#[test]
+fn parts_and_contents_are_those_of_the_whole() {
+    let module = Module::parse(".version 8.0\n.target sm_80\n.address_size 64\n").expect("an empty module");
+    let mut memory = Memory::new(&module);
+    for size in [0, 1, 4, 7, 16] {
+        let content: Vec<u8> = (1..=size as u8).collect();
+        let buffer = memory.alloc_from("bytes", &content).expect("fits");
+        for (start, end) in (0..=size).flat_map(|start| (start..=size).map(move |end| (start, end))) {
+            assert_eq!(memory.read_part(buffer, start, end - start).expect("within"), content[start..end]);
+        }
+        assert!(memory.read_part(buffer, 0, size + 1).is_err());
+        assert!(memory.holds(buffer, &content).expect("own buffer"));
+        assert!(!memory.holds(buffer, &[&content[..], &[0]].concat()).expect("own buffer"), "another length");
+        for at in 0..size {
+            let mut other = content.clone();
+            other[at] ^= 1;
+            assert!(!memory.holds(buffer, &other).expect("own buffer"), "byte {at} of {size}");
+        }
+    }
+}

@@ -76,6 +76,8 @@ fn solve(job: &LaunchJob, module: &Module, problem: &Problem, inputs: &Inputs) -
     let grid = [shape.seq_q.div_ceil(record.tile_q), shape.batch * shape.heads, 1];
     let scheduler = job.module.toggles.get("scheduler").copied();
     let sample = job.max_ctas.and_then(|limit| Sample::of(scheduler, [grid[0], grid[1]], limit));
+    let rows: Option<Vec<Rows>> =
+        sample.as_ref().map(|s| s.tiles.iter().map(|tile| rows_of(*tile, record.tile_q, shape)).collect());
     let attempt = |order: Order, checks| -> Result<Attempt> {
         let mut memory = Memory::new(module);
         let workload = Workload::place(&mut memory, inputs, shape, record.workspace_bytes)?;
@@ -93,7 +95,10 @@ fn solve(job: &LaunchJob, module: &Module, problem: &Problem, inputs: &Inputs) -
         }
         let outcome = execute(&kernel, &memory, &launch)?;
         Ok(Attempt {
-            output: memory.read(workload.output)?,
+            output: match &rows {
+                None => memory.read(workload.output)?,
+                Some(rows) => read_rows(&memory, workload.output, rows, shape)?,
+            },
             inputs_unchanged: workload.unchanged(&memory)?,
             findings: outcome.findings,
         })
@@ -109,8 +114,6 @@ fn solve(job: &LaunchJob, module: &Module, problem: &Problem, inputs: &Inputs) -
         attempts.push((*order, attempt(*order, Checks::all())?));
     }
     let first = &attempts[0].1;
-    let rows: Option<Vec<Rows>> =
-        sample.as_ref().map(|s| s.tiles.iter().map(|tile| rows_of(*tile, record.tile_q, shape)).collect());
     write_output(&job.out_dir.join(output_file(problem)), &first.output, rows.as_deref(), shape)?;
     let found = found(&attempts);
     std::fs::write(job.out_dir.join(findings_file(problem)), serde_json::to_string_pretty(&found)?)?;
@@ -132,17 +135,34 @@ fn solve(job: &LaunchJob, module: &Module, problem: &Problem, inputs: &Inputs) -
     })
 }
 
-/// Writes an output, or of a sampled one the rows that were computed: the file has holes where the others would be, which
-/// for most large shapes is nearly all of it.
+/// The rows of an output, one after the other.
+fn read_rows(memory: &Memory, output: Buffer, rows: &[Rows], shape: &Shape) -> Result<Vec<u8>> {
+    let parts = rows.iter().map(|row| {
+        let (start, len) = place_of(row, shape);
+        Ok(memory.read_part(output, start, len)?)
+    });
+    Ok(parts.collect::<Result<Vec<_>>>()?.concat())
+}
+
+/// First byte and length of rows in an output.
+fn place_of(row: &Rows, shape: &Shape) -> (usize, usize) {
+    let row_bytes = shape.head_dim as usize * 2;
+    ((row.head * shape.seq_q + row.first) as usize * row_bytes, row.count as usize * row_bytes)
+}
+
+/// Writes an output, or those rows of it: the file has holes where the others would be, which for most large shapes is
+/// nearly all of it.
 fn write_output(path: &Path, output: &[u8], rows: Option<&[Rows]>, shape: &Shape) -> Result<()> {
     let Some(rows) = rows else { return Ok(std::fs::write(path, output)?) };
     let mut file = std::fs::File::create(path)?;
-    file.set_len(output.len() as u64)?;
-    let row_bytes = shape.head_dim as usize * 2;
+    file.set_len(shape.q_len() as u64 * 2)?;
+    let mut left = output;
     for row in rows {
-        let first = (row.head * shape.seq_q + row.first) as usize * row_bytes;
-        file.seek(SeekFrom::Start(first as u64))?;
-        file.write_all(&output[first..first + row.count as usize * row_bytes])?;
+        let (start, len) = place_of(row, shape);
+        let (own, rest) = left.split_at_checked(len).context("fewer rows than were computed")?;
+        left = rest;
+        file.seek(SeekFrom::Start(start as u64))?;
+        file.write_all(own)?;
     }
     Ok(())
 }
@@ -209,6 +229,7 @@ fn found(attempts: &[(Order, Attempt)]) -> Vec<Found<'_>> {
 
 /// What one emulated launch left behind.
 struct Attempt {
+    /// All of it, or the rows of the sample.
     output: Vec<u8>,
     inputs_unchanged: bool,
     findings: Vec<Finding>,
@@ -251,7 +272,7 @@ impl<'a> Workload<'a> {
 
     fn unchanged(&self, memory: &Memory) -> Result<bool> {
         for (buffer, bytes) in &self.inputs {
-            if *memory.read(*buffer).map_err(|e| anyhow!("{e}"))? != **bytes {
+            if !memory.holds(*buffer, bytes).map_err(|e| anyhow!("{e}"))? {
                 return Ok(false);
             }
         }
