@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ceilings::Ceilings;
 use crate::evidence::{Device, Errors, GpuState, LaunchOutcome, LaunchRecord, Operands, Peers, Samples};
-use crate::shape::Problem;
+use crate::shape::{Problem, Shape};
 use crate::suite::Suite;
 
 /// Exit status of a runner whose last line was `Done`.
@@ -190,6 +190,20 @@ pub struct Rows {
     pub count: u32,
 }
 
+impl Rows {
+    /// Those of a query tile, given as its number within the head and the head; the last tile has what is left.
+    pub fn of_tile([tile, head]: [u32; 2], tile_q: u32, shape: &Shape) -> Rows {
+        let first = tile * tile_q;
+        Rows { head, first, count: tile_q.min(shape.seq_q - first) }
+    }
+
+    /// Their elements in an output of the shape.
+    pub fn elements(&self, shape: &Shape) -> std::ops::Range<usize> {
+        let first = self.head as usize * shape.seq_q as usize + self.first as usize;
+        first * shape.head_dim as usize..(first + self.count as usize) * shape.head_dim as usize
+    }
+}
+
 /// See [`Job::Errors`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ErrorsJob {
@@ -350,6 +364,14 @@ pub fn findings_file(problem: &Problem) -> String {
 mod tests {
     use super::*;
     use crate::shape::Distribution;
+
+    #[test]
+    fn the_last_tile_has_the_rows_that_are_left() {
+        let shape: Shape = "ragged".parse().unwrap();
+        let rows = Rows::of_tile([2, 1], 32, &shape);
+        assert_eq!(rows, Rows { head: 1, first: 64, count: 13 });
+        assert_eq!(rows.elements(&shape), (77 + 64) * 64..2 * 77 * 64);
+    }
 
     #[test]
     fn lines_survive_a_round_trip() {

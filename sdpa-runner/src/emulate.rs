@@ -77,7 +77,7 @@ fn solve(job: &LaunchJob, module: &Module, problem: &Problem, inputs: &Inputs) -
     let scheduler = job.module.toggles.get("scheduler").copied();
     let sample = job.max_ctas.and_then(|limit| Sample::of(scheduler, [grid[0], grid[1]], limit));
     let rows: Option<Vec<Rows>> =
-        sample.as_ref().map(|s| s.tiles.iter().map(|tile| rows_of(*tile, record.tile_q, shape)).collect());
+        sample.as_ref().map(|s| s.tiles.iter().map(|tile| Rows::of_tile(*tile, record.tile_q, shape)).collect());
     let attempt = |order: Order, checks| -> Result<Attempt> {
         let mut memory = Memory::new(module);
         let workload = Workload::place(&mut memory, inputs, shape, record.workspace_bytes)?;
@@ -138,16 +138,10 @@ fn solve(job: &LaunchJob, module: &Module, problem: &Problem, inputs: &Inputs) -
 /// The rows of an output, one after the other.
 fn read_rows(memory: &Memory, output: Buffer, rows: &[Rows], shape: &Shape) -> Result<Vec<u8>> {
     let parts = rows.iter().map(|row| {
-        let (start, len) = place_of(row, shape);
-        Ok(memory.read_part(output, start, len)?)
+        let elements = row.elements(shape);
+        Ok(memory.read_part(output, elements.start * 2, elements.len() * 2)?)
     });
     Ok(parts.collect::<Result<Vec<_>>>()?.concat())
-}
-
-/// First byte and length of rows in an output.
-fn place_of(row: &Rows, shape: &Shape) -> (usize, usize) {
-    let row_bytes = shape.head_dim as usize * 2;
-    ((row.head * shape.seq_q + row.first) as usize * row_bytes, row.count as usize * row_bytes)
 }
 
 /// Writes an output, or those rows of it: the file has holes where the others would be, which for most large shapes is
@@ -158,10 +152,10 @@ fn write_output(path: &Path, output: &[u8], rows: Option<&[Rows]>, shape: &Shape
     file.set_len(shape.q_len() as u64 * 2)?;
     let mut left = output;
     for row in rows {
-        let (start, len) = place_of(row, shape);
-        let (own, rest) = left.split_at_checked(len).context("fewer rows than were computed")?;
+        let elements = row.elements(shape);
+        let (own, rest) = left.split_at_checked(elements.len() * 2).context("fewer rows than were computed")?;
         left = rest;
-        file.seek(SeekFrom::Start(start as u64))?;
+        file.seek(SeekFrom::Start(elements.start as u64 * 2))?;
         file.write_all(own)?;
     }
     Ok(())
@@ -235,11 +229,6 @@ struct Attempt {
     findings: Vec<Finding>,
 }
 
-fn rows_of([tile, head]: [u32; 2], tile_q: u32, shape: &Shape) -> Rows {
-    let first = tile * tile_q;
-    Rows { head, first, count: tile_q.min(shape.seq_q - first) }
-}
-
 /// Buffers in the emulator's memory.
 struct Workload<'a> {
     inputs: Vec<(Buffer, Cow<'a, [u8]>)>,
@@ -277,16 +266,5 @@ impl<'a> Workload<'a> {
             }
         }
         Ok(true)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_tile_has_the_rows_that_are_left() {
-        let shape: Shape = "ragged".parse().unwrap();
-        assert_eq!(rows_of([2, 1], 32, &shape), Rows { head: 1, first: 64, count: 13 });
     }
 }

@@ -167,11 +167,7 @@ pub fn rows(built: &Built, shape: &Shape) -> Result<Option<Vec<Rows>>> {
     let grid = [shape.seq_q.div_ceil(tile_q), shape.batch * shape.heads];
     let sample = Sample::of(record.toggles.get("scheduler").copied(), grid, SAMPLED_CTAS)
         .with_context(|| format!("`{}` cannot be sampled on `{shape}`", record.variant))?;
-    let rows = |[tile, head]: [u32; 2]| {
-        let first = tile * tile_q;
-        Rows { head, first, count: tile_q.min(shape.seq_q - first) }
-    };
-    Ok(Some(sample.tiles.into_iter().map(rows).collect()))
+    Ok(Some(sample.tiles.into_iter().map(|tile| Rows::of_tile(tile, tile_q, shape)).collect()))
 }
 
 /// As an [`Answer`] has them.
@@ -374,12 +370,8 @@ fn keep_compared(built: &Built, dir: &Path, problem: &Problem) -> Result<()> {
 
 /// Elements of rows of an output.
 fn of_rows(output: &[u16], shape: &Shape, rows: &[Rows]) -> Result<Vec<u16>> {
-    let head_dim = shape.head_dim as usize;
     ensure!(output.len() == shape.q_len(), "an output of {} elements, not {}", output.len(), shape.q_len());
-    let elements = |r: &Rows| {
-        let first = (r.head as usize * shape.seq_q as usize + r.first as usize) * head_dim;
-        output.get(first..first + r.count as usize * head_dim).context("rows beyond the output")
-    };
+    let elements = |rows: &Rows| output.get(rows.elements(shape)).context("rows beyond the output");
     Ok(rows.iter().map(elements).collect::<Result<Vec<_>>>()?.concat())
 }
 
