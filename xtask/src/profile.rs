@@ -9,9 +9,9 @@ use kbench::decision::Counts;
 use kbench::evidence::Checks;
 use kbench::gate::{Gate, Kind};
 use kbench::job::Module;
+use kbench::operator::{Distribution, Problem, Shape};
 use kbench::profile::{Diagnosis, KernelProfile, Profile, diagnose, read};
 use kbench::report::{Format, profile_section};
-use kbench::shape::{Distribution, Problem, Shape};
 use kbench::suite::Suite;
 use serde::Serialize;
 
@@ -50,7 +50,7 @@ pub fn profile(subjects: &Subjects, dir: &Path) -> Result<Profile> {
         };
         // A kernel that faults would take ncu with it, and figures of a wrong kernel mean nothing.
         kernels.push(if subjects.checks.cases.iter().any(|case| verified(&case)) {
-            ncu.profile(subjects.runner, module, &problem, dir)?
+            ncu.profile(subjects.runner, &subjects.suite.operator, module, &problem, dir)?
         } else {
             let why = format!("its output on {} was not verified; see the correctness gates", problem.id());
             KernelProfile::deferred(&module.variant, &problem, &why)

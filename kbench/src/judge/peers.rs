@@ -5,7 +5,7 @@ use super::performance::{distance, gate_level, not_timed, paired_blocks, settled
 use super::split_remedy;
 use crate::evidence::{Checks, Errors, Mode, Peers, QUANTISE_SUFFIX, Samples};
 use crate::gate::{Gate, Kind, State, Subject, significant};
-use crate::shape::{Distribution, Problem, Shape};
+use crate::operator::{Distribution, Problem, Shape};
 use crate::stats::{Interval, MIN_ROUNDS, paired_ratio_at};
 use crate::suite::{PeerLimit, Suite};
 

@@ -2,19 +2,21 @@
 //! quantiser must make. Written from the layout's description in `sdpa/hopper/params.h` and `image.cuh`, not from the
 //! quantiser's code.
 
+use std::sync::Arc;
+
 use half::f16;
-use kbench::shape::Shape;
+use kbench::operator::attention::Sizes;
 use rayon::prelude::*;
 use sdpa_kernel::hopper::{Q_BLOCK_ROWS, SCALE_TARGETS, SCALES_PER_HEAD, TILE_KEYS};
 
-use crate::e4m3;
-use crate::inputs::{Inputs, Tensor};
+use super::e4m3;
+use super::inputs::{Inputs, Tensor};
 
 /// Bytes that the swizzles move together.
 const CHUNK: usize = 16;
 
 /// Q, K and V in the codes and scales of this family: a code is the rounded original times target / amax.
-pub fn quantised(inputs: &Inputs, shape: &Shape) -> Inputs {
+pub fn quantised(inputs: &Inputs, shape: &Sizes) -> Inputs {
     let head = |seq: u32| seq as usize * shape.head_dim as usize;
     let [q, k, v] = SCALE_TARGETS;
     Inputs {
@@ -33,13 +35,13 @@ fn rescaled(original: &[f16], head_size: usize, target: f32) -> Tensor {
     };
     Tensor {
         original: original.to_vec(),
-        codes: original.par_chunks(head_size).zip(&largest).flat_map_iter(encode).collect(),
+        codes: Arc::new(original.par_chunks(head_size).zip(&largest).flat_map_iter(encode).collect()),
         scales: largest.iter().map(|&amax| if amax > 0.0 { amax / target } else { 1.0 }).collect(),
     }
 }
 
 /// The images of Q, K and V, and the scales, as the device holds them.
-pub fn images(quantised: &Inputs, shape: &Shape) -> [Vec<u8>; 4] {
+pub fn images(quantised: &Inputs, shape: &Sizes) -> [Vec<u8>; 4] {
     let head_dim = shape.head_dim as usize;
     let (seq_q, seq_kv) = (shape.seq_q as usize, shape.seq_kv as usize);
     let tensors = [&quantised.q, &quantised.k, &quantised.v];
@@ -104,7 +106,7 @@ fn row_of_d(d: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kbench::shape::{Distribution, Problem};
+    use kbench::operator::{Distribution, Problem};
 
     #[test]
     fn permutations_are_those_of_the_header() {
@@ -146,13 +148,13 @@ mod tests {
     fn scales_fill_their_targets_and_zeros_have_scale_one() {
         let problem = |distribution| Problem { shape: "ragged".parse().unwrap(), seed: 0, distribution };
         let normal = problem(Distribution::Normal);
-        let inputs = quantised(&Inputs::of(&normal), &normal.shape);
+        let inputs = quantised(&Inputs::of(&normal), &Sizes::of(&normal.shape));
         for (tensor, top) in [(&inputs.q, 0x58), (&inputs.k, 0x58), (&inputs.v, 0x78)] {
             assert_eq!(tensor.codes.iter().map(|c| c & 0x7f).max(), Some(top));
         }
         let zeros = problem(Distribution::Zeros);
-        assert_eq!(quantised(&Inputs::of(&zeros), &zeros.shape).q.scales, [1.0; 3]);
-        let [q, k, v, scales] = images(&inputs, &normal.shape);
+        assert_eq!(quantised(&Inputs::of(&zeros), &Sizes::of(&zeros.shape)).q.scales, [1.0; 3]);
+        let [q, k, v, scales] = images(&inputs, &Sizes::of(&normal.shape));
         assert_eq!((q.len(), k.len(), v.len(), scales.len()), (3 * 128 * 64, 3 * 128 * 64, 3 * 128 * 64, 3 * 16));
     }
 }

@@ -6,22 +6,18 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use half::f16;
 use kbench::evidence::{Errors, Operands};
-use kbench::job::{ErrorsJob, Event, Rows, output_file, rows_file};
-use kbench::shape::{Problem, Shape};
+use kbench::job::{ErrorsJob, Event, output_file, rows_file};
+use kbench::operator::Problem;
+use kbench::operator::attention::{Rows, Sizes};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
+use super::images;
+use super::inputs::{Drawn, Inputs};
+use super::reference::attention;
 use crate::events::{emit, progress};
-use crate::images;
-use crate::inputs::{Drawn, Inputs};
-use crate::reference::attention;
-
-/// Runs the job: the reference of a problem is computed once for all subjects, and only for rows that one computed.
-pub fn run(job: &ErrorsJob) -> Result<()> {
-    Comparer::default().run(job)
-}
 
 /// What compares, and the references that it keeps from one job to the next.
 #[derive(Default)]
@@ -41,9 +37,12 @@ impl Comparer {
     pub fn keeping() -> Comparer {
         Comparer { most: Self::MOST, ..Comparer::default() }
     }
+}
 
-    /// Runs a job: problems whose references are there all at once, the others one after the other.
-    pub fn run(&mut self, job: &ErrorsJob) -> Result<()> {
+impl super::super::Comparer for Comparer {
+    /// Problems whose references are there all at once, the others one after the other; the reference of a problem is
+    /// computed once for all subjects, and only for rows that one computed.
+    fn run(&mut self, job: &ErrorsJob) -> Result<()> {
         let (there, others): (Vec<_>, Vec<_>) = job.problems.iter().partition(|problem| self.is_ready(job, problem));
         let compare = |problem: &&Problem| {
             let case = Case::read(job, problem)?;
@@ -69,7 +68,9 @@ impl Comparer {
         }
         Ok(())
     }
+}
 
+impl Comparer {
     /// Whether everything is kept that any output of a problem can be compared with.
     fn is_ready(&self, job: &ErrorsJob, problem: &Problem) -> bool {
         self.kept.get(problem).is_some_and(|kept| kept.covers(&forms_of(job), &rows_of(job, problem)))
@@ -77,9 +78,9 @@ impl Comparer {
 
     /// The reference of a problem on these rows at least, computed now or kept.
     fn reference(&mut self, problem: &Problem, forms: BTreeSet<Operands>, wanted: Vec<bool>) -> &Reference {
-        let size = |problem: &Problem| problem.shape.q_len();
+        let size = |problem: &Problem| Sizes::of(&problem.shape).q_len();
         if !self.kept.get(problem).is_some_and(|kept| kept.covers(&forms, &wanted)) {
-            let made = Reference::of(&problem.shape, self.drawn.of(problem), forms, wanted);
+            let made = Reference::of(&Sizes::of(&problem.shape), self.drawn.of(problem), forms, wanted);
             if self.kept.keys().map(size).sum::<usize>() + size(problem) > self.most {
                 self.kept.clear();
             }
@@ -104,7 +105,7 @@ fn forms_of(job: &ErrorsJob) -> BTreeSet<Operands> {
 
 /// The rows of a problem that the job asks for.
 fn rows_of(job: &ErrorsJob, problem: &Problem) -> Vec<bool> {
-    let shape = &problem.shape;
+    let shape = &Sizes::of(&problem.shape);
     sample_of(job, problem).map_or_else(|| vec![true; row_count(shape)], |sample| only(shape, &sample))
 }
 
@@ -126,7 +127,7 @@ impl Case<'_> {
             let operands = job.operands.get(subject).copied().unwrap_or_default();
             let mut output = Output::read(dir, problem, operands)?;
             if let (Some(output), Some(sample)) = (&mut output, &sample) {
-                output.keep_rows(&problem.shape, sample);
+                output.keep_rows(&Sizes::of(&problem.shape), sample);
             }
             Ok(output.map(|output| (subject.clone(), output)))
         };
@@ -136,13 +137,15 @@ impl Case<'_> {
 
     /// The rows that an output has.
     fn wanted(&self) -> Vec<bool> {
-        (0..row_count(&self.problem.shape)).map(|row| self.outputs.iter().any(|(_, o)| o.computed[row])).collect()
+        (0..row_count(&Sizes::of(&self.problem.shape)))
+            .map(|row| self.outputs.iter().any(|(_, o)| o.computed[row]))
+            .collect()
     }
 
     fn errors(&self, reference: &Reference, job: &ErrorsJob) -> Vec<(String, Errors)> {
         let control = self.outputs.iter().find(|(subject, _)| *subject == job.control).map(|(_, output)| output);
         let errors = |(subject, output): &(String, Output)| {
-            let errors = reference.errors(&self.problem.shape, output, control, job.bad_element);
+            let errors = reference.errors(&Sizes::of(&self.problem.shape), output, control, job.bad_element);
             (subject.clone(), Errors { sampled_rows: self.sample.clone(), ..errors })
         };
         self.outputs.par_iter().map(errors).collect()
@@ -161,7 +164,7 @@ struct Output {
 impl Output {
     /// The output of a problem in a subject's directory; `None` when there is none.
     fn read(dir: &Path, problem: &Problem, operands: Operands) -> Result<Option<Output>> {
-        let (path, shape) = (dir.join(output_file(problem)), &problem.shape);
+        let (path, shape) = (dir.join(output_file(problem)), &Sizes::of(&problem.shape));
         let Some(bytes) = read_if_there(&path)? else { return Ok(None) };
         let wanted = shape.q_len() * 2;
         ensure!(bytes.len() == wanted, "`{}` has {} bytes, {wanted} expected", path.display(), bytes.len());
@@ -180,7 +183,7 @@ impl Output {
     }
 
     /// Leaves every other row out.
-    fn keep_rows(&mut self, shape: &Shape, sample: &[[u32; 2]]) {
+    fn keep_rows(&mut self, shape: &Sizes, sample: &[[u32; 2]]) {
         for (computed, sampled) in self.computed.iter_mut().zip(only(shape, sample)) {
             *computed &= sampled;
         }
@@ -188,7 +191,7 @@ impl Output {
 }
 
 /// One flag per head and row: whether it is of the sample.
-fn only(shape: &Shape, sample: &[[u32; 2]]) -> Vec<bool> {
+fn only(shape: &Sizes, sample: &[[u32; 2]]) -> Vec<bool> {
     let mut flags = vec![false; row_count(shape)];
     for [head, row] in sample {
         flags[*head as usize * shape.seq_q as usize + *row as usize] = true;
@@ -199,7 +202,7 @@ fn only(shape: &Shape, sample: &[[u32; 2]]) -> Vec<bool> {
 /// Rows of a large problem that are compared, as head and row: of every head as many, drawn from a stream that the
 /// problem names, and the first and last row of the first and last head.
 fn sampled_rows(problem: &Problem, rows: u32) -> Vec<[u32; 2]> {
-    let shape = &problem.shape;
+    let shape = &Sizes::of(&problem.shape);
     let heads = shape.batch_heads() as u32;
     let name = format!("sdpa-sample/1 {}", problem.id());
     let mut stream = ChaCha8Rng::from_seed(Sha256::digest(name.as_bytes()).into());
@@ -223,12 +226,12 @@ fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
     }
 }
 
-fn row_count(shape: &Shape) -> usize {
+fn row_count(shape: &Sizes) -> usize {
     shape.batch_heads() * shape.seq_q as usize
 }
 
 /// One flag per head and row.
-fn flags(shape: &Shape, rows: &[Rows]) -> Result<Vec<bool>> {
+fn flags(shape: &Sizes, rows: &[Rows]) -> Result<Vec<bool>> {
     let mut flags = vec![false; row_count(shape)];
     for part in rows {
         let first = part.head as usize * shape.seq_q as usize + part.first as usize;
@@ -236,7 +239,7 @@ fn flags(shape: &Shape, rows: &[Rows]) -> Result<Vec<bool>> {
             flags.get_mut(first..first + part.count as usize).context("computed rows lie outside the output")?;
         slots.fill(true);
     }
-    ensure!(flags.contains(&true), "no row of {} was computed", shape.name);
+    ensure!(flags.contains(&true), "no row was computed");
     Ok(flags)
 }
 
@@ -249,7 +252,7 @@ struct Reference {
 }
 
 impl Reference {
-    fn of(shape: &Shape, inputs: &Inputs, forms: BTreeSet<Operands>, wanted: Vec<bool>) -> Reference {
+    fn of(shape: &Sizes, inputs: &Inputs, forms: BTreeSet<Operands>, wanted: Vec<bool>) -> Reference {
         let dequantised = |Inputs { q, k, v }: &Inputs| {
             attention(shape, &q.dequantised(), &k.dequantised(), &v.dequantised(), &wanted)
         };
@@ -270,14 +273,14 @@ impl Reference {
         rows && forms.iter().all(|form| self.dequantised.contains_key(form))
     }
 
-    fn errors(&self, shape: &Shape, output: &Output, control: Option<&Output>, bad_element: f64) -> Errors {
+    fn errors(&self, shape: &Sizes, output: &Output, control: Option<&Output>, bad_element: f64) -> Errors {
         let mut errors = Errors {
             elements: 0,
             nan: 0,
             inf: 0,
             kernel_max: 0.0,
             kernel_mean: 0.0,
-            worst_at: [0; 4],
+            worst_at: Vec::new(),
             floor_max: 0.0,
             end_to_end_max: 0.0,
             end_to_end_mean: 0.0,
@@ -318,13 +321,13 @@ impl Reference {
         errors.kernel_mean /= finite;
         errors.end_to_end_mean /= finite;
         errors.bad_share = bad as f64 / errors.elements as f64;
-        errors.worst_at = coordinate(shape, worst);
+        errors.worst_at = coordinate(shape, worst).to_vec();
         errors
     }
 }
 
 /// The largest difference; the largest number there is where exactly one side is finite (JSON has no infinity).
-fn max_difference(shape: &Shape, a: &Output, b: &Output) -> f64 {
+fn max_difference(shape: &Sizes, a: &Output, b: &Output) -> f64 {
     let head_dim = shape.head_dim as usize;
     let pairs = a.computed_values(head_dim).filter(|(i, _)| b.computed[i / head_dim]).map(|(i, x)| (x, &b.values[i]));
     pairs.fold(0.0, |max, (x, y)| {
@@ -340,7 +343,7 @@ fn max_difference(shape: &Shape, a: &Output, b: &Output) -> f64 {
 }
 
 /// `[b, h, s, d]` of an element.
-fn coordinate(shape: &Shape, index: usize) -> [u32; 4] {
+fn coordinate(shape: &Sizes, index: usize) -> [u32; 4] {
     let (d, s, h) = (shape.head_dim as usize, shape.seq_q as usize, shape.heads as usize);
     [index / (d * s * h), index / (d * s) % h, index / d % s, index % d].map(|x| x as u32)
 }
@@ -348,19 +351,19 @@ fn coordinate(shape: &Shape, index: usize) -> [u32; 4] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kbench::shape::Distribution;
+    use kbench::operator::Distribution;
 
     fn problem() -> Problem {
         Problem { shape: "ragged-causal".parse().unwrap(), seed: 0, distribution: Distribution::Normal }
     }
 
     fn whole(problem: &Problem, values: Vec<f16>) -> Output {
-        Output { values, computed: vec![true; row_count(&problem.shape)], operands: Operands::RowMajor }
+        Output { values, computed: vec![true; row_count(&Sizes::of(&problem.shape))], operands: Operands::RowMajor }
     }
 
     fn reference(problem: &Problem) -> Reference {
-        let rows = vec![true; row_count(&problem.shape)];
-        Reference::of(&problem.shape, &Inputs::of(problem), BTreeSet::from([Operands::RowMajor]), rows)
+        let rows = vec![true; row_count(&Sizes::of(&problem.shape))];
+        Reference::of(&Sizes::of(&problem.shape), &Inputs::of(problem), BTreeSet::from([Operands::RowMajor]), rows)
     }
 
     fn perfect(problem: &Problem, reference: &Reference) -> Output {
@@ -373,13 +376,13 @@ mod tests {
         let reference = reference(&problem);
         let mut output = perfect(&problem, &reference);
         output.values[64 * 77..].fill(f16::NAN);
-        output.computed = flags(&problem.shape, &[Rows { head: 0, first: 0, count: 77 }]).unwrap();
-        let errors = reference.errors(&problem.shape, &output, None, 0.06);
+        output.computed = flags(&Sizes::of(&problem.shape), &[Rows { head: 0, first: 0, count: 77 }]).unwrap();
+        let errors = reference.errors(&Sizes::of(&problem.shape), &output, None, 0.06);
         assert_eq!((errors.elements, errors.nan), (64 * 77, 0));
         output.values[64 * 3] = f16::NAN;
-        assert_eq!(reference.errors(&problem.shape, &output, None, 0.06).nan, 1);
-        assert!(flags(&problem.shape, &[Rows { head: 2, first: 70, count: 8 }]).is_err());
-        assert!(flags(&problem.shape, &[]).is_err());
+        assert_eq!(reference.errors(&Sizes::of(&problem.shape), &output, None, 0.06).nan, 1);
+        assert!(flags(&Sizes::of(&problem.shape), &[Rows { head: 2, first: 70, count: 8 }]).is_err());
+        assert!(flags(&Sizes::of(&problem.shape), &[]).is_err());
     }
 
     #[test]
@@ -402,11 +405,11 @@ mod tests {
         let mut output = perfect(&problem, &reference);
         output.values[64 * 5] = f16::NAN;
         let mut without = output.clone();
-        without.keep_rows(&problem.shape, &[[0, 4], [1, 5]]);
-        let errors = reference.errors(&problem.shape, &without, None, 0.06);
+        without.keep_rows(&Sizes::of(&problem.shape), &[[0, 4], [1, 5]]);
+        let errors = reference.errors(&Sizes::of(&problem.shape), &without, None, 0.06);
         assert_eq!((errors.elements, errors.nan), (128, 0));
-        output.keep_rows(&problem.shape, &[[0, 5]]);
-        assert_eq!(reference.errors(&problem.shape, &output, None, 0.06).nan, 1);
+        output.keep_rows(&Sizes::of(&problem.shape), &[[0, 5]]);
+        assert_eq!(reference.errors(&Sizes::of(&problem.shape), &output, None, 0.06).nan, 1);
     }
 
     #[test]
@@ -414,7 +417,7 @@ mod tests {
         let problem = problem();
         let reference = reference(&problem);
         let output = perfect(&problem, &reference);
-        let errors = reference.errors(&problem.shape, &output, Some(&output), 0.06);
+        let errors = reference.errors(&Sizes::of(&problem.shape), &output, Some(&output), 0.06);
         assert!(errors.kernel_max < 2e-3 && errors.kernel_max > 0.0, "{errors:?}");
         assert!((errors.end_to_end_max - errors.floor_max).abs() < 2e-3, "{errors:?}");
         assert!(errors.floor_max > 0.02 && errors.end_to_end_mean < 0.012, "{errors:?}");
@@ -429,19 +432,20 @@ mod tests {
         for (index, value) in [(0, 9.0), (64 * 77 + 65, f32::NAN), (good.values.len() - 1, f32::INFINITY)] {
             let mut output = good.clone();
             output.values[index] = f16::from_f32(value);
-            let errors = reference.errors(&problem.shape, &output, Some(&good), 0.06);
-            assert_eq!(errors.worst_at, coordinate(&problem.shape, index));
+            let errors = reference.errors(&Sizes::of(&problem.shape), &output, Some(&good), 0.06);
+            assert_eq!(errors.worst_at, coordinate(&Sizes::of(&problem.shape), index));
             assert_eq!(errors.nan + errors.inf, u64::from(!value.is_finite()));
             assert!(errors.kernel_max > 1.0 || !value.is_finite());
             assert!(errors.from_control_max.unwrap() > 1.0);
         }
-        assert_eq!(coordinate(&problem.shape, 64 * 77 + 65), [0, 1, 1, 1]);
+        assert_eq!(coordinate(&Sizes::of(&problem.shape), 64 * 77 + 65), [0, 1, 1, 1]);
     }
 
     #[test]
     fn a_kept_reference_is_taken_only_where_it_has_every_row_and_form() {
         let problem = problem();
         let mut job = ErrorsJob {
+            operator: kbench::operator::Operator::Attention,
             problems: vec![problem.clone()],
             outputs: BTreeMap::from([("a".to_owned(), PathBuf::from("nowhere"))]),
             operands: BTreeMap::new(),
@@ -478,8 +482,8 @@ mod tests {
     fn an_untouched_output_is_all_nan() {
         let problem = problem();
         let reference = reference(&problem);
-        let poisoned = whole(&problem, vec![f16::from_bits(0xffff); problem.shape.q_len()]);
-        let errors = reference.errors(&problem.shape, &poisoned, None, 0.06);
+        let poisoned = whole(&problem, vec![f16::from_bits(0xffff); Sizes::of(&problem.shape).q_len()]);
+        let errors = reference.errors(&Sizes::of(&problem.shape), &poisoned, None, 0.06);
         assert_eq!(errors.nan, errors.elements);
     }
 }

@@ -4,20 +4,21 @@
 use std::sync::Arc;
 
 use half::f16;
-use kbench::shape::{Distribution, Problem};
+use kbench::operator::attention::Sizes;
+use kbench::operator::{Distribution, Problem};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use crate::e4m3;
+use super::e4m3;
 
 /// One tensor in both forms.
 pub struct Tensor {
     /// FP16 original, `[B * H][S][D]`.
     pub original: Vec<f16>,
     /// e4m3 codes of `original / scale`.
-    pub codes: Vec<u8>,
+    pub codes: Arc<Vec<u8>>,
     /// One scale per batch and head: original = scale * code.
     pub scales: Vec<f32>,
 }
@@ -35,7 +36,7 @@ pub struct Inputs {
 impl Inputs {
     /// Makes the inputs of a problem.
     pub fn of(problem: &Problem) -> Inputs {
-        let shape = &problem.shape;
+        let shape = Sizes::of(&problem.shape);
         let [q, k, v] = [("q", shape.seq_q), ("k", shape.seq_kv), ("v", shape.seq_kv)].map(|(name, seq)| {
             let heads = shape.batch_heads();
             let size = seq as usize * shape.head_dim as usize;
@@ -82,7 +83,7 @@ impl Drawn {
 /// The generator's key: a hash of everything that names the tensor, so that no two tensors share a stream.
 /// Causality is left out: a causal problem has the inputs of its plain twin.
 fn seed_of(problem: &Problem, tensor: &str) -> [u8; 32] {
-    let shape = &problem.shape;
+    let shape = Sizes::of(&problem.shape);
     let name = format!(
         "sdpa-inputs/1 {}x{}x{}x{}x{} {} seed {} {tensor}",
         shape.batch,
@@ -100,7 +101,7 @@ fn seed_of(problem: &Problem, tensor: &str) -> [u8; 32] {
 fn draw(problem: &Problem, tensor: &str, key: [u8; 32], head: u64, size: usize) -> Vec<f16> {
     let mut rng = ChaCha8Rng::from_seed(key);
     rng.set_stream(head);
-    let head_dim = problem.shape.head_dim as usize;
+    let head_dim = Sizes::of(&problem.shape).head_dim as usize;
     let rows = (size / head_dim) as f64;
     (0..size)
         .map(|i| {
@@ -147,12 +148,12 @@ fn quantise(original: Vec<f16>, head_size: usize) -> Tensor {
         if amax == 0.0 { 1.0 } else { amax / e4m3::MAX }
     };
     let scales: Vec<f32> = original.par_chunks(head_size).map(scale).collect();
-    let codes = original
+    let codes: Vec<u8> = original
         .par_chunks(head_size)
         .zip(&scales)
         .flat_map_iter(|(head, &scale)| head.iter().map(move |x| e4m3::encode(x.to_f32() / scale)))
         .collect();
-    Tensor { original, codes, scales }
+    Tensor { original, codes: Arc::new(codes), scales }
 }
 
 impl Tensor {
@@ -192,7 +193,7 @@ mod tests {
         // A change here changes every figure of every run: it needs a new version in `seed_of`, not a new literal.
         let inputs = Inputs::of(&problem("tiny", 0, Distribution::Normal));
         let bits: Vec<u16> = inputs.q.original[..4].iter().map(|x| x.to_bits()).collect();
-        let hash = Sha256::digest([&inputs.q.codes[..], &inputs.k.codes, &inputs.v.codes].concat());
+        let hash = Sha256::digest([&inputs.q.codes[..], &inputs.k.codes[..], &inputs.v.codes[..]].concat());
         let hex: String = hash[..6].iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!((bits, hex.as_str()), (PINNED_Q.to_vec(), PINNED_CODES));
     }

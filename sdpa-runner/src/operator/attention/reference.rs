@@ -1,7 +1,7 @@
 //! Attention in float64: the truth that every output is compared with. Plain two-pass softmax, parallel over rows of
 //! heads; nothing here is shared with a kernel, not even the order of summation.
 
-use kbench::shape::Shape;
+use kbench::operator::attention::Sizes;
 use rayon::prelude::*;
 
 /// Rows of one parallel task.
@@ -9,7 +9,7 @@ const ROWS: usize = 32;
 
 /// softmax(scale * Q K^T + mask) V in float64. Q is `[B*H][S_q][D]`, K and V are `[B*H][S_kv][D]`; so is the result's
 /// shape to Q's. A row that sees no key is zero; so is a row that is not `wanted`, one flag per head and row.
-pub fn attention(shape: &Shape, q: &[f64], k: &[f64], v: &[f64], wanted: &[bool]) -> Vec<f64> {
+pub fn attention(shape: &Sizes, q: &[f64], k: &[f64], v: &[f64], wanted: &[bool]) -> Vec<f64> {
     let (d, seq_q, seq_kv) = (shape.head_dim as usize, shape.seq_q as usize, shape.seq_kv as usize);
     let mut out = vec![0.0; q.len()];
     out.par_chunks_mut(seq_q * d).enumerate().for_each(|(head, out)| {
@@ -108,11 +108,11 @@ fn attend_generic(
 mod tests {
     use super::*;
 
-    fn shape(seq_q: u32, seq_kv: u32, causal: bool) -> Shape {
-        Shape { name: "t".into(), batch: 1, heads: 2, seq_q, seq_kv, head_dim: 64, causal }
+    fn shape(seq_q: u32, seq_kv: u32, causal: bool) -> Sizes {
+        Sizes { batch: 1, heads: 2, seq_q, seq_kv, head_dim: 64, causal }
     }
 
-    fn all(shape: &Shape) -> Vec<bool> {
+    fn all(shape: &Sizes) -> Vec<bool> {
         vec![true; shape.batch_heads() * shape.seq_q as usize]
     }
 
