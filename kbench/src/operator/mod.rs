@@ -1,0 +1,3 @@
+//! What is computed. Leaves to others: how it is computed, and how well.
+
+pub mod declared;
