@@ -8,7 +8,7 @@ use anyhow::Result;
 use kbench::decision::Counts;
 use kbench::evidence::Checks;
 use kbench::gate::{Gate, Kind};
-use kbench::job::Module;
+use kbench::job::{Module, Task};
 use kbench::operator::{Distribution, Problem, Shape};
 use kbench::profile::{Diagnosis, KernelProfile, Profile, diagnose, read};
 use kbench::report::{Format, profile_section};
@@ -30,6 +30,8 @@ pub struct Subjects<'a> {
     pub checks: &'a Checks,
     /// The runner.
     pub runner: &'a Runner,
+    /// What is computed.
+    pub task: &'a Task,
 }
 
 /// Profiles control and candidates on the shapes that the suite gates, or on the first that it times. Files go to
@@ -50,7 +52,7 @@ pub fn profile(subjects: &Subjects, dir: &Path) -> Result<Profile> {
         };
         // A kernel that faults would take ncu with it, and figures of a wrong kernel mean nothing.
         kernels.push(if subjects.checks.cases.iter().any(|case| verified(&case)) {
-            ncu.profile(subjects.runner, &subjects.suite.operator, module, &problem, dir)?
+            ncu.profile(subjects.runner, subjects.task, module, &problem, dir)?
         } else {
             let why = format!("its output on {} was not verified; see the correctness gates", problem.id());
             KernelProfile::deferred(&module.variant, &problem, &why)
