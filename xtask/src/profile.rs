@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use kbench::deferral::Deferral;
 use kbench::evidence::Checks;
 use kbench::exit::Exit;
 use kbench::gate::{Gate, Kind, State};
@@ -37,7 +38,7 @@ pub struct Subjects<'a> {
 pub fn profile(subjects: &Subjects, dir: &Path) -> Result<Profile> {
     let ncu = match Ncu::find(&subjects.runner.logs)? {
         Ok(ncu) => ncu,
-        Err(why) => return Ok(Profile { deferred: Some(why), ..Profile::default() }),
+        Err(obstacle) => return Ok(Profile { deferred: Some(obstacle), ..Profile::default() }),
     };
     let pairs = pairs(subjects.suite, subjects.modules);
     let step = Step::begin("profile", pairs.len() as u64);
@@ -52,8 +53,8 @@ pub fn profile(subjects: &Subjects, dir: &Path) -> Result<Profile> {
         kernels.push(if subjects.checks.cases.iter().any(|case| verified(&case)) {
             ncu.profile(subjects.runner, module, &problem, dir)?
         } else {
-            let why = format!("its output on {} was not verified; see the correctness gates", problem.id());
-            KernelProfile::deferred(&module.variant, &problem, &why)
+            let why = format!("its output on {} was not verified", problem.id());
+            KernelProfile::deferred(&module.variant, &problem, Deferral::new(why, "see the correctness gates"))
         });
     }
     let had = kernels.iter().filter(|k| k.reading.is_some()).count();
