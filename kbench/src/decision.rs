@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::evidence::{Checks, Mode, Samples};
 use crate::exit::Exit;
-use crate::gate::{Gate, Kind, State, significant};
-use crate::judge::{TIMED_EVERYWHERE, correctness_pattern, paired_blocks};
+use crate::gate::{Gate, GateId, Kind, State, significant};
+use crate::judge::{correctness_pattern, paired_blocks};
 use crate::stats::{Interval, paired_ratio};
 use crate::suite::Suite;
 
@@ -169,7 +169,7 @@ fn decide_one(suite: &Suite, gates: &[Gate], checks: &Checks, variant: &str) -> 
         let hint = if variant.starts_with("ws-") { "; try fewer producer warps first" } else { "" };
         return decided(Verdict::Fix, format!("resources: {}{hint}", line(gate)));
     }
-    if let Some(gate) = failing(Kind::Correctness).filter(|g| g.figure == TIMED_EVERYWHERE) {
+    if let Some(gate) = failing(Kind::Correctness).filter(|g| g.id == GateId::TimedEverywhere) {
         return decided(Verdict::Fix, format!("timing: {}", line(gate)));
     }
     if let Some(gate) = failing(Kind::Correctness) {
@@ -191,7 +191,7 @@ fn decide_one(suite: &Suite, gates: &[Gate], checks: &Checks, variant: &str) -> 
 fn merge_reason(own: &[&Gate]) -> String {
     let performance: Vec<String> = own
         .iter()
-        .filter(|g| g.kind == Kind::Performance && g.threshold.contains("against"))
+        .filter(|g| g.id == GateId::LatencyReduction)
         .map(|g| format!("{} {}", g.figure, g.measured))
         .collect();
     if performance.is_empty() { format!("all {} gates pass", own.len()) } else { performance.join(", ") }

@@ -13,11 +13,10 @@ pub use peers::judge_peer_errors;
 pub use performance::{Comparison, compare, judge_samples, needs_more_rounds, paired_blocks, paired_rounds};
 pub use profile::judge_profile;
 pub use resources::judge_builds;
-pub use timing::TIMED_EVERYWHERE;
 
 use crate::ceilings::Ceilings;
 use crate::evidence::{Builds, Checks, Peers, Samples};
-use crate::gate::{Gate, Kind, Subject};
+use crate::gate::{Draft, Gate, GateId};
 use crate::profile::Profile;
 use crate::suite::Suite;
 
@@ -54,8 +53,8 @@ pub fn judge(suite: &Suite, evidence: &Evidence) -> Vec<Gate> {
 fn narrowed_gates(suite: &Suite) -> impl Iterator<Item = Gate> + '_ {
     suite.candidates.iter().flat_map(|candidate| {
         suite.narrowed.iter().map(|deferral| {
-            let subject = Subject { variant: &candidate.variant, kind: Kind::Correctness, figure: "whole suite" };
-            subject.deferred("every shape and seed of the suite", deferral.clone())
+            let draft = Draft::new(&candidate.variant, GateId::WholeSuite);
+            draft.deferred("every shape and seed of the suite", deferral.clone())
         })
     })
 }

@@ -9,7 +9,7 @@ use super::peers::peer_gates;
 use super::timing::judge_timing;
 use crate::deferral::Deferral;
 use crate::evidence::{AA_SUFFIX, Block, Builds, Mode, Peers, Samples};
-use crate::gate::{Gate, Kind, State, Subject, significant};
+use crate::gate::{Draft, Gate, GateId, Limit, Reading, State, Unit, significant};
 use crate::stats::{Interval, MIN_ROUNDS, Summary, median, paired_ratio, paired_ratio_at};
 use crate::suite::{AbsoluteLimit, PerformanceLimit, Suite};
 
@@ -103,9 +103,8 @@ pub fn judge_samples(suite: &Suite, builds: &Builds, samples: &Samples, peers: &
         gates.extend(absolute_gates(suite, samples, variant, None));
         gates.extend(peer_gates(suite, samples, variant, None));
         if suite.performance.is_empty() && suite.absolute.is_empty() && suite.peers.is_none() {
-            let subject = Subject { variant, kind: Kind::Performance, figure: "gate on time" };
             let deferral = Deferral::new("the suite has no gate on time", "add one to the suite");
-            gates.push(subject.deferred("at least one", deferral));
+            gates.push(Draft::new(variant, GateId::GateOnTime).deferred("at least one", deferral));
         }
     }
     gates.extend(judge_timing(suite, builds, samples, peers));
@@ -132,10 +131,6 @@ pub fn needs_more_rounds(suite: &Suite, samples: &Samples, shape: &str) -> bool 
     })
 }
 
-fn percent(share: f64) -> String {
-    format!("{:.1}%", 100.0 * share)
-}
-
 /// Rounds are added while a gate is open, so it is looked at more than once: each look gets its share of the 5%.
 pub(super) fn gate_level(suite: &Suite, shape: &str) -> f64 {
     let looks = suite.timing.max_rounds.div_ceil(suite.rounds_on(shape).max(1)).max(1);
@@ -148,43 +143,34 @@ const MAX_DROPPED_SHARE: f64 = 0.25;
 const LEAST_NOISE_LIMIT: f64 = 0.02;
 
 fn relative_gate(suite: &Suite, samples: &Samples, variant: &str, limit: &PerformanceLimit) -> Gate {
-    let figure = format!("latency reduction on {}", limit.shape);
-    let subject = Subject { variant, kind: Kind::Performance, figure: &figure };
+    let least = Limit::at_least(100.0 * limit.min_latency_reduction);
+    let draft = Draft::new(variant, GateId::LatencyReduction).on(&limit.shape).limited(least, Unit::Percent);
     let against = limit.against.as_deref().unwrap_or(&suite.control);
-    let threshold = format!(">= {} against {against}", percent(limit.min_latency_reduction));
-    if let Some(deferred) = not_timed(suite, samples, &subject, &threshold, &limit.shape) {
+    let threshold = format!("{} against {against}", least.text(Unit::Percent));
+    if let Some(deferred) = not_timed(suite, samples, &draft, &threshold, &limit.shape) {
         return deferred;
     }
     let ratio = match settled_ratio(suite, samples, [variant, against], &limit.shape, limit.min_latency_reduction) {
         Ok(ratio) => ratio,
-        Err(why) => return subject.with_state("kernel time", "", &threshold, State::Inconclusive { why }),
+        Err(why) => return draft.with_state("kernel time", "", &threshold, State::Inconclusive { why }),
     };
-    let measured = format!(
-        "{} [{}, {}] ({}x)",
-        percent(1.0 - ratio.estimate),
-        percent(1.0 - ratio.high),
-        percent(1.0 - ratio.low),
-        significant(1.0 / ratio.estimate),
-    );
-    subject.with_state("kernel time", &measured, &threshold, side_of(ratio, 1.0 - limit.min_latency_reduction))
+    let reduction = |ratio: f64| 100.0 * (1.0 - ratio);
+    let interval = [reduction(ratio.high), reduction(ratio.low)];
+    let reading = Reading::of(reduction(ratio.estimate), Some(interval), Unit::Percent)
+        .and(&format!(" ({}x)", significant(1.0 / ratio.estimate)));
+    draft.with_state("kernel time", reading, &threshold, side_of(ratio, 1.0 - limit.min_latency_reduction))
 }
 
 /// The deferral of a gate on a shape that was not timed here.
-pub(super) fn not_timed(
-    suite: &Suite,
-    samples: &Samples,
-    subject: &Subject,
-    threshold: &str,
-    shape: &str,
-) -> Option<Gate> {
+pub(super) fn not_timed(suite: &Suite, samples: &Samples, draft: &Draft, threshold: &str, shape: &str) -> Option<Gate> {
     if let Some(deferral) = &samples.deferred {
-        return Some(subject.deferred(threshold, deferral.clone()));
+        return Some(draft.deferred(threshold, deferral.clone()));
     }
     if !suite.time_shapes.iter().any(|s| s == shape) {
-        return Some(subject.deferred(threshold, Deferral::new("the shape was left out", "run the whole suite")));
+        return Some(draft.deferred(threshold, Deferral::new("the shape was left out", "run the whole suite")));
     }
-    let failure = samples.failures.iter().find(|f| f.shape == shape && f.subject == subject.variant)?;
-    Some(subject.deferred(threshold, Deferral::new(&failure.why, "see the gate `timed on every shape`")))
+    let failure = samples.failures.iter().find(|f| f.shape == shape && f.subject == draft.variant())?;
+    Some(draft.deferred(threshold, Deferral::new(&failure.why, "see the gate `timed on every shape`")))
 }
 
 /// The first subject over the second, if the rounds allow a verdict; else why not. The noise of the run is that of the
@@ -253,21 +239,21 @@ fn aa_fault(aa: Option<Interval>, margin: f64) -> Option<String> {
 fn absolute_gates(suite: &Suite, samples: &Samples, variant: &str, shape: Option<&str>) -> Vec<Gate> {
     let device = samples.device.as_ref().map(|d| d.name.as_str());
     let gate = |limit: &AbsoluteLimit| {
-        let figure = format!("p50 on {}", limit.shape);
-        let subject = Subject { variant, kind: Kind::Performance, figure: &figure };
-        let threshold = format!("<= {} us", significant(limit.max_p50_us));
+        let most = Limit::at_most(limit.max_p50_us);
+        let draft = Draft::new(variant, GateId::P50).on(&limit.shape).limited(most, Unit::Microseconds);
+        let threshold = most.text(Unit::Microseconds);
         if device != Some(limit.device.as_str()) {
             let why = format!("not timed on {}", limit.device);
-            return subject.deferred(&threshold, Deferral::new(why, format!("run on one {}", limit.device)));
+            return draft.deferred(&threshold, Deferral::new(why, format!("run on one {}", limit.device)));
         }
-        if let Some(deferred) = not_timed(suite, samples, &subject, &threshold, &limit.shape) {
+        if let Some(deferred) = not_timed(suite, samples, &draft, &threshold, &limit.shape) {
             return deferred;
         }
         let of = |b: &&Block| b.shape == limit.shape && b.mode == Mode::Kernel && b.subject == variant;
         let usable = samples.blocks.iter().filter(of).filter(|b| b.rejected().is_none());
         let against_one: Vec<(f64, f64)> = usable.filter_map(|b| Some((median(&b.us)?, 1.0))).collect();
         match paired_ratio_at(&against_one, gate_level(suite, &limit.shape)) {
-            None => subject.with_state(
+            None => draft.with_state(
                 "kernel time",
                 "",
                 &threshold,
@@ -276,11 +262,10 @@ fn absolute_gates(suite: &Suite, samples: &Samples, variant: &str, shape: Option
             Some(us) => {
                 let margin = distance(us, limit.max_p50_us);
                 if let Err(why) = settled_ratio(suite, samples, [variant, &suite.control], &limit.shape, margin) {
-                    return subject.with_state("kernel time", "", &threshold, State::Inconclusive { why });
+                    return draft.with_state("kernel time", "", &threshold, State::Inconclusive { why });
                 }
-                let [at, low, high] = [us.estimate, us.low, us.high].map(significant);
-                let measured = format!("{at} us [{low}, {high}]");
-                subject.with_state("kernel time", &measured, &threshold, side_of(us, limit.max_p50_us))
+                let reading = Reading::of(us.estimate, Some([us.low, us.high]), Unit::Microseconds);
+                draft.with_state("kernel time", reading, &threshold, side_of(us, limit.max_p50_us))
             }
         }
     };
