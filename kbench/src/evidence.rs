@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::deferral::Deferral;
 use crate::resources::EntryResources;
 use crate::shape::{Problem, Shape};
+use crate::subject::Subject;
 
 /// What an entry function takes, and so what its errors are measured against.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -371,8 +372,8 @@ pub struct GpuState {
 pub struct Block {
     /// Shape name.
     pub shape: String,
-    /// A variant, a variant's second block (`stage2#aa`), or a peer (`torch/flash`).
-    pub subject: String,
+    /// Who.
+    pub subject: Subject,
     /// Which timer.
     pub mode: Mode,
     /// Round: blocks of one round are compared with each other.
@@ -397,19 +398,13 @@ impl Block {
     }
 }
 
-/// The suffix of the control's second block in each round.
-pub const AA_SUFFIX: &str = "#aa";
-
-/// The suffix of a variant's blocks in which each launch is preceded by the quantiser, from FP16 originals.
-pub const QUANTISE_SUFFIX: &str = "+quantise";
-
 /// A subject that could not be timed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TimingFailure {
     /// Shape name.
     pub shape: String,
-    /// Subject.
-    pub subject: String,
+    /// Who.
+    pub subject: Subject,
     /// Why, in one line.
     pub why: String,
 }

@@ -13,6 +13,7 @@ use crate::ceilings::Ceilings;
 use crate::deferral::Deferral;
 use crate::evidence::{Device, Errors, GpuState, LaunchOutcome, LaunchRecord, Operands, Peers, Samples};
 use crate::shape::{Problem, Shape};
+use crate::subject::Subject;
 use crate::suite::Suite;
 
 /// Exit status of a runner whose last line was `Done`.
@@ -281,7 +282,7 @@ pub enum Event {
         /// Shape.
         shape: String,
         /// Variant or peer.
-        subject: String,
+        subject: Subject,
     },
     /// One launch ended.
     Launched {

@@ -14,5 +14,6 @@ pub mod resources;
 pub mod selftest;
 pub mod shape;
 pub mod stats;
+pub mod subject;
 pub mod suite;
 pub mod tune;

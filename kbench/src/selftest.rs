@@ -8,9 +8,10 @@ use serde::Serialize;
 
 use crate::decision::{Verdict, decide};
 use crate::deferral::Deferral;
-use crate::evidence::{AA_SUFFIX, Checks, Mode, Samples};
+use crate::evidence::{Checks, Mode, Samples};
 use crate::gate::{Gate, GateId, State};
 use crate::judge::{Evidence, judge, testing};
+use crate::subject::{Arm, Subject};
 use crate::suite::{MachineCode, Suite};
 
 /// The candidate of the evidence that everything starts from.
@@ -93,7 +94,7 @@ fn judged(change: fn(&mut Suite, &mut Evidence)) -> (Vec<Gate>, Option<Verdict>)
 
 /// The candidate's blocks.
 fn own_blocks(samples: &mut Samples) -> impl Iterator<Item = &mut crate::evidence::Block> {
-    samples.blocks.iter_mut().filter(|b| b.subject == CANDIDATE)
+    samples.blocks.iter_mut().filter(|b| b.subject.is_plain(CANDIDATE))
 }
 
 /// The candidate's cases.
@@ -418,7 +419,7 @@ const LIES: &[Lie] = &[
     Lie {
         name: "no kernel times, only call times",
         gate: GateId::TimedEverywhere,
-        tell: |_, e| e.samples.blocks.retain(|b| b.subject != CANDIDATE || b.mode == Mode::Call),
+        tell: |_, e| e.samples.blocks.retain(|b| !b.subject.is_plain(CANDIDATE) || b.mode == Mode::Call),
     },
     Lie {
         name: "timing that broke off",
@@ -453,7 +454,7 @@ const LIES: &[Lie] = &[
         name: "a control that differs from itself",
         gate: GateId::LatencyReduction,
         tell: |_, e| {
-            let again = format!("old{AA_SUFFIX}");
+            let again = Subject::again("old");
             for block in e.samples.blocks.iter_mut().filter(|b| b.subject == again) {
                 block.us.iter_mut().for_each(|us| *us *= 1.3);
             }
@@ -462,7 +463,7 @@ const LIES: &[Lie] = &[
     Lie {
         name: "no second measurement of the control",
         gate: GateId::LatencyReduction,
-        tell: |_, e| e.samples.blocks.retain(|b| !b.subject.ends_with(AA_SUFFIX)),
+        tell: |_, e| e.samples.blocks.retain(|b| b.subject.arm != Arm::Again),
     },
     Lie {
         name: "noise that straddles the threshold",

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::deferral::Deferral;
 use crate::shape::{Distribution, Problem, Shape, UnknownShape};
+use crate::subject::is_peer;
 
 /// A suite file is wrong.
 #[derive(Debug, thiserror::Error)]
@@ -422,8 +423,8 @@ impl Suite {
             if let Some(name) = named.filter(|name| !self.candidates.iter().any(|c| &c.variant == *name)) {
                 return value("performance.candidate", &format!("`{name}` is no candidate of this suite"));
             }
-            // A name with a slash is a peer's, which only the run can know.
-            let rival = limit.against.as_ref().filter(|name| !name.contains('/'));
+            // A peer's name, which only the run can know.
+            let rival = limit.against.as_ref().filter(|name| !is_peer(name));
             if let Some(name) = rival.filter(|name| !seen.contains(name.as_str())) {
                 return value("performance.against", &format!("`{name}` is no variant of this suite, nor a peer"));
             }

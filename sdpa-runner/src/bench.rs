@@ -8,13 +8,12 @@ use std::sync::Arc;
 use anyhow::{Result, anyhow};
 use cudarc::driver::DriverError;
 use kbench::deferral::Deferral;
-use kbench::evidence::{
-    AA_SUFFIX, Block, GpuState, Mode, Operands, PeerBackend, Peers, QUANTISE_SUFFIX, Samples, TimingFailure,
-};
+use kbench::evidence::{Block, GpuState, Mode, Operands, PeerBackend, Peers, Samples, TimingFailure};
 use kbench::job::{BenchJob, Event as JobEvent, Module};
 use kbench::judge::needs_more_rounds;
 use kbench::shape::{Distribution, Problem, Shape};
 use kbench::stats::{median, shuffled, uniform_below};
+use kbench::subject::{Arm, Subject};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
@@ -204,8 +203,8 @@ impl Placement<'_> {
 
 /// Everything of one variant on one shape. Launch `i` of a block reads set `i % sets` and writes output `i`: a kernel
 /// that finds its work done, or does it only now and then, leaves poison where a result should be.
-struct Subject<'m> {
-    name: String,
+struct Contestant<'m> {
+    subject: Subject,
     program: Program<'m>,
     /// Whether a launch begins with the quantiser.
     quantises: bool,
@@ -221,7 +220,7 @@ struct Subject<'m> {
 
 /// Whose turn it is.
 enum Turn {
-    Variant { index: usize, name: String },
+    Variant { index: usize, subject: Subject },
     Peer { index: usize, subject: PeerSubject },
 }
 
@@ -254,7 +253,7 @@ impl ShapeBench {
         for module in placement.order.iter().map(|i| &job.modules[*i]) {
             match load_echoed(module) {
                 Ok(loaded) => modules.push((module.clone(), loaded)),
-                Err(error) => samples.failures.push(failure(shape, &module.variant, &format!("{error:#}"))),
+                Err(error) => samples.failures.push(failure(shape, module.variant.as_str(), &format!("{error:#}"))),
             }
         }
         gpu.synchronize().map_err(|e| anyhow!("{}", explain(e)))?;
@@ -283,17 +282,19 @@ impl ShapeBench {
         samples: &mut Samples,
         running: &mut [Peer],
     ) -> Result<()> {
-        let mut subjects = Vec::new();
+        let mut contestants = Vec::new();
         for (module, loaded) in &self.modules {
             let has_quantiser = module.launches.iter().any(|l| l.operands == Operands::Originals);
             for quantises in [false, true].into_iter().take(1 + usize::from(has_quantiser)) {
-                match self.subject(job, gpu, module, loaded, quantises) {
-                    Ok(subject) => subjects.push(subject),
-                    Err(error) => samples.failures.push(failure(&self.shape, &module.variant, &format!("{error:#}"))),
+                match self.contestant(job, gpu, module, loaded, quantises) {
+                    Ok(contestant) => contestants.push(contestant),
+                    Err(error) => {
+                        samples.failures.push(failure(&self.shape, module.variant.as_str(), &format!("{error:#}")))
+                    }
                 }
             }
         }
-        let turns = self.turns(job, &subjects);
+        let turns = self.turns(job, &contestants);
         let mut silent = std::collections::BTreeSet::new();
         let timing = &job.suite.timing;
         let first_rounds = job.suite.rounds_on(&self.shape.name);
@@ -305,26 +306,27 @@ impl ShapeBench {
                 for (slot, turn) in shuffled(order, turns.len()).into_iter().enumerate() {
                     let stamp = Stamp { shape: &self.shape.name, mode, round, slot: slot as u32 };
                     let block = match &turns[turn] {
-                        Turn::Variant { index, name } => {
+                        Turn::Variant { index, subject } => {
+                            let contestant = &contestants[*index];
                             emit(&JobEvent::Timing {
                                 shape: self.shape.name.clone(),
-                                subject: subjects[*index].name.clone(),
+                                subject: contestant.subject.clone(),
                             });
                             let warmup = timing.warmup;
-                            subjects[*index].block(gpu, &self.digester, monitor, warmup, &stamp, name).map_err(|e| {
-                                anyhow!("`{name}` on {} failed while timed: {}", self.shape.name, explain(e))
+                            contestant.block(gpu, &self.digester, monitor, warmup, &stamp, subject).map_err(|e| {
+                                anyhow!("`{subject}` on {} failed while timed: {}", self.shape.name, explain(e))
                             })?
                         }
                         Turn::Peer { subject, .. } if silent.contains(&subject.name) => continue,
                         Turn::Peer { index, subject } => {
                             let name = &subject.name;
-                            emit(&JobEvent::Timing { shape: self.shape.name.clone(), subject: name.clone() });
+                            emit(&JobEvent::Timing { shape: self.shape.name.clone(), subject: Subject::plain(name) });
                             match peer_block(&mut running[*index], job, monitor, &stamp, subject) {
                                 Ok(block) => block,
                                 Err(error) => {
                                     // A peer's trouble is its own: it drops out, the rounds go on.
                                     silent.insert(name.clone());
-                                    samples.failures.push(failure(&self.shape, name, &format!("{error:#}")));
+                                    samples.failures.push(failure(&self.shape, name.as_str(), &format!("{error:#}")));
                                     continue;
                                 }
                             }
@@ -341,31 +343,32 @@ impl ShapeBench {
                 planned = (planned + first_rounds).min(timing.max_rounds);
             }
         }
-        for subject in &subjects {
-            if let Some(what) = subject.trespass().map_err(|e| anyhow!("{}", explain(e)))? {
-                samples.failures.push(failure(&self.shape, &subject.name, what));
+        for contestant in &contestants {
+            if let Some(what) = contestant.trespass().map_err(|e| anyhow!("{}", explain(e)))? {
+                samples.failures.push(failure(&self.shape, contestant.subject.clone(), what));
             }
         }
         Ok(())
     }
 
-    fn turns(&self, job: &BenchJob, subjects: &[Subject]) -> Vec<Turn> {
-        let variants = subjects.iter().enumerate().flat_map(|(index, subject)| {
-            let again = (subject.name == job.suite.control).then(|| format!("{}{AA_SUFFIX}", subject.name));
-            std::iter::once(subject.name.clone()).chain(again).map(move |name| Turn::Variant { index, name })
+    fn turns(&self, job: &BenchJob, contestants: &[Contestant]) -> Vec<Turn> {
+        let variants = contestants.iter().enumerate().flat_map(|(index, contestant)| {
+            let subject = &contestant.subject;
+            let again = subject.is_plain(&job.suite.control).then(|| Subject::again(&subject.who));
+            std::iter::once(subject.clone()).chain(again).map(move |subject| Turn::Variant { index, subject })
         });
         let peers = self.peer_subjects.iter().cloned().map(|(index, subject)| Turn::Peer { index, subject });
         variants.chain(peers).collect()
     }
 
-    fn subject<'m>(
+    fn contestant<'m>(
         &self,
         job: &BenchJob,
         gpu: &Gpu,
         module: &Module,
         loaded: &'m LoadedModule,
         quantises: bool,
-    ) -> Result<Subject<'m>> {
+    ) -> Result<Contestant<'m>> {
         let program = Program::of(module, loaded, &self.shape, gpu)?;
         let none = BTreeMap::new();
         let verified = job.verified.get(&module.variant).unwrap_or(&none);
@@ -375,7 +378,7 @@ impl ShapeBench {
         }
         let mut sets = Vec::new();
         for (problem, inputs) in self.problems.iter().zip(&self.inputs) {
-            emit(&JobEvent::Timing { shape: self.shape.name.clone(), subject: module.variant.clone() });
+            emit(&JobEvent::Timing { shape: self.shape.name.clone(), subject: Subject::plain(&module.variant) });
             let workload = Workload::upload(problem, inputs, &program)?.made(gpu, &program)?;
             let output = workload.output()?;
             let first = || -> Result<Vec<u8>, DriverError> {
@@ -393,9 +396,9 @@ impl ShapeBench {
             sets.push((workload, digest));
         }
         let most = job.suite.timing.launches as usize;
-        let suffix = if quantises { QUANTISE_SUFFIX } else { "" };
-        let mut subject = Subject {
-            name: format!("{}{suffix}", module.variant),
+        let arm = if quantises { Arm::FromOriginals } else { Arm::Plain };
+        let mut contestant = Contestant {
+            subject: Subject { who: module.variant.clone(), arm },
             program,
             quantises,
             outputs: vec![sets[0].0.output()?],
@@ -404,15 +407,15 @@ impl ShapeBench {
             graph: None,
             events: vec![(Event::new()?, Event::new()?)],
         };
-        let once = subject.time_once(gpu).map_err(|e| anyhow!("{}", explain(e)))?;
+        let once = contestant.time_once(gpu).map_err(|e| anyhow!("{}", explain(e)))?;
         let launches = most.min(launches_within_target(once));
-        while subject.outputs.len() < launches {
-            subject.outputs.push(subject.sets[0].0.output()?);
-            subject.events.push((Event::new()?, Event::new()?));
+        while contestant.outputs.len() < launches {
+            contestant.outputs.push(contestant.sets[0].0.output()?);
+            contestant.events.push((Event::new()?, Event::new()?));
         }
-        let graph = Graph::capture(gpu, || (0..launches).try_for_each(|i| subject.launch(gpu, i)));
-        subject.graph = Some(graph.map_err(|e| anyhow!("{}", explain(e)))?);
-        Ok(subject)
+        let graph = Graph::capture(gpu, || (0..launches).try_for_each(|i| contestant.launch(gpu, i)));
+        contestant.graph = Some(graph.map_err(|e| anyhow!("{}", explain(e)))?);
+        Ok(contestant)
     }
 }
 
@@ -430,11 +433,11 @@ struct Stamp<'a> {
 }
 
 impl Stamp<'_> {
-    fn block(&self, subject: &str, us: Vec<f64>, states: [GpuState; 2], outputs_verified: bool) -> Block {
+    fn block(&self, subject: Subject, us: Vec<f64>, states: [GpuState; 2], outputs_verified: bool) -> Block {
         let [before, after] = states;
         Block {
             shape: self.shape.to_owned(),
-            subject: subject.to_owned(),
+            subject,
             mode: self.mode,
             round: self.round,
             slot: self.slot,
@@ -450,11 +453,11 @@ fn state(monitor: Option<&Monitor>) -> GpuState {
     monitor.map(Monitor::state).unwrap_or_default()
 }
 
-fn failure(shape: &Shape, subject: &str, why: &str) -> TimingFailure {
-    TimingFailure { shape: shape.name.clone(), subject: subject.to_owned(), why: why.to_owned() }
+fn failure(shape: &Shape, subject: impl Into<Subject>, why: &str) -> TimingFailure {
+    TimingFailure { shape: shape.name.clone(), subject: subject.into(), why: why.to_owned() }
 }
 
-impl Subject<'_> {
+impl Contestant<'_> {
     /// Warms up, poisons every output again, times, and compares every output with the verified one of its set.
     fn block(
         &self,
@@ -463,7 +466,7 @@ impl Subject<'_> {
         monitor: Option<&Monitor>,
         warmup: u32,
         stamp: &Stamp,
-        name: &str,
+        subject: &Subject,
     ) -> Result<Block, DriverError> {
         let before = state(monitor);
         let us = match stamp.mode {
@@ -473,7 +476,7 @@ impl Subject<'_> {
         let after = state(monitor);
         let digests = digester.of_all(gpu, &self.outputs, &self.digests)?;
         let equal = digests.iter().zip(self.sets.iter().cycle()).all(|(digest, (_, verified))| digest == verified);
-        Ok(stamp.block(name, us, [before, after], equal))
+        Ok(stamp.block(subject.clone(), us, [before, after], equal))
     }
 
     fn launch(&self, gpu: &Gpu, i: usize) -> Result<(), DriverError> {
@@ -585,5 +588,5 @@ fn peer_block(
 ) -> Result<Block> {
     let before = state(monitor);
     let us = peer.block(&subject.name, stamp.mode, subject.launches, job.suite.timing.warmup, REPLAYS)?;
-    Ok(stamp.block(&subject.name, us, [before, state(monitor)], true))
+    Ok(stamp.block(Subject::plain(&subject.name), us, [before, state(monitor)], true))
 }

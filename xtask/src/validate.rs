@@ -16,6 +16,7 @@ use kbench::judge::{Evidence, emulated_problems, judge, problems};
 use kbench::profile::Profile;
 use kbench::report::{Format, RunView, headline, html, markdown_file, render};
 use kbench::shape::{Distribution, Problem};
+use kbench::subject::Subject;
 use kbench::suite::Suite;
 use sdpa_kernel::registry::Variant;
 use serde::{Deserialize, Serialize};
@@ -530,8 +531,8 @@ fn profile_step(work: &Work, run: &RunDir, checks: &Checks) -> Result<Profile> {
 
 /// Nothing that was measured before the end is kept: an interval over part of the rounds would look like any other. Who
 /// was running has failed; the others wait for a run without it.
-fn broken_off(work: &Work, running: Option<(String, String)>, why: &str) -> Samples {
-    let who = running.as_ref().map_or("nobody", |(_, subject)| subject);
+fn broken_off(work: &Work, running: Option<(String, Subject)>, why: &str) -> Samples {
+    let who = running.as_ref().map_or("nobody".to_owned(), |(_, subject)| subject.to_string());
     Samples {
         device: work.found.device.as_ref().map(|(device, _)| device.clone()),
         deferred: Some(Deferral::new(

@@ -75,6 +75,7 @@ pub(crate) mod testing {
     use super::Evidence;
     use crate::evidence::*;
     use crate::resources::EntryResources;
+    use crate::subject::Subject;
     use crate::suite::{Candidate, PerformanceLimit, ResourceLimits, Suite, Timing};
 
     pub fn suite() -> Suite {
@@ -195,12 +196,13 @@ pub(crate) mod testing {
     }
 
     /// One block of constant samples; blocks of different rounds and subjects scatter by up to 0.3%.
-    pub fn block(subject: &str, round: u32, mode: Mode, us: f64) -> Block {
-        let letters: u32 = subject.bytes().map(u32::from).sum();
+    pub fn block(subject: impl Into<Subject>, round: u32, mode: Mode, us: f64) -> Block {
+        let subject = subject.into();
+        let letters: u32 = subject.to_string().bytes().map(u32::from).sum();
         let jitter = 1.0 + 0.001 * (f64::from((round * letters) % 7) - 3.0);
         Block {
             shape: "mission".into(),
-            subject: subject.into(),
+            subject,
             mode,
             round,
             slot: 0,
@@ -216,7 +218,7 @@ pub(crate) mod testing {
         for round in 0..16 {
             for mode in Mode::ALL {
                 blocks.push(block("old", round, mode, control_us));
-                blocks.push(block("old#aa", round, mode, control_us));
+                blocks.push(block(Subject::again("old"), round, mode, control_us));
                 blocks.push(block("new", round, mode, candidate_us));
             }
         }

@@ -3,10 +3,11 @@
 
 use super::performance::{distance, gate_level, not_timed, paired_blocks, settled_ratio, side_of};
 use crate::deferral::Deferral;
-use crate::evidence::{Checks, Errors, Mode, Peers, QUANTISE_SUFFIX, Samples};
+use crate::evidence::{Checks, Errors, Mode, Peers, Samples};
 use crate::gate::{Draft, Gate, GateId, Limit, Reading, State, Unit, significant};
 use crate::shape::{Distribution, Problem, Shape};
 use crate::stats::{Interval, MIN_ROUNDS, paired_ratio_at};
+use crate::subject::Subject;
 use crate::suite::{PeerLimit, Suite};
 
 /// The gates of a candidate, on one shape or on all.
@@ -14,20 +15,14 @@ pub(super) fn peer_gates(suite: &Suite, samples: &Samples, variant: &str, shape:
     let Some(limit) = &suite.peers else { return Vec::new() };
     let asked = |s: &&String| shape.is_none_or(|shape| shape == *s);
     let alone = suite.time_shapes.iter().filter(asked).map(|s| {
-        let against = Against { id: GateId::FasterThanPeers, arm: variant, peers: peers_on(samples, s) };
+        let against =
+            Against { id: GateId::FasterThanPeers, subject: Subject::plain(variant), peers: peers_on(samples, s) };
         gate(suite, samples, variant, limit, s, &against)
     });
-    let quantised = format!("{variant}{QUANTISE_SUFFIX}");
     let from_originals = limit.from_originals.iter().filter(asked).map(|s| {
         let baseline = peers_on(samples, s).into_iter().filter(|peer| *peer == limit.baseline).collect();
-        gate(
-            suite,
-            samples,
-            variant,
-            limit,
-            s,
-            &Against { id: GateId::FromOriginals, arm: &quantised, peers: baseline },
-        )
+        let against = Against { id: GateId::FromOriginals, subject: Subject::from_originals(variant), peers: baseline };
+        gate(suite, samples, variant, limit, s, &against)
     });
     alone.chain(from_originals).collect()
 }
@@ -119,14 +114,14 @@ fn finite(errors: &Errors, error: f64) -> f64 {
 /// What is compared on a shape.
 struct Against<'a> {
     id: GateId,
-    arm: &'a str,
+    subject: Subject,
     peers: Vec<&'a str>,
 }
 
-/// Peers that were timed on a shape; only their names hold a slash.
+/// Peers that were timed on a shape.
 fn peers_on<'a>(samples: &'a Samples, shape: &str) -> Vec<&'a str> {
-    let blocks = samples.blocks.iter().filter(|b| b.shape == shape && b.subject.contains('/'));
-    blocks.map(|b| b.subject.as_str()).collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+    let blocks = samples.blocks.iter().filter(|b| b.shape == shape && b.subject.is_peer());
+    blocks.map(|b| b.subject.who.as_str()).collect::<std::collections::BTreeSet<_>>().into_iter().collect()
 }
 
 fn gate(suite: &Suite, samples: &Samples, variant: &str, limit: &PeerLimit, shape: &str, against: &Against) -> Gate {
@@ -143,7 +138,7 @@ fn gate(suite: &Suite, samples: &Samples, variant: &str, limit: &PeerLimit, shap
     let open = |why| draft.with_state("kernel time", "", &threshold, State::Inconclusive { why });
     let mut closest: Option<(&str, Interval)> = None;
     for peer in &against.peers {
-        let pairs = paired_blocks(&samples.blocks, shape, Mode::Kernel, against.arm, peer);
+        let pairs = paired_blocks(&samples.blocks, shape, Mode::Kernel, &against.subject, &Subject::plain(*peer));
         let Some(ratio) = paired_ratio_at(&pairs, gate_level(suite, shape)) else {
             return open(format!("{} usable rounds against {peer}, {MIN_ROUNDS} needed", pairs.len()));
         };
@@ -182,9 +177,10 @@ mod tests {
     fn samples(flash: f64, default: f64, quantised: f64) -> Samples {
         let mut samples = testing::samples(100.0, 80.0);
         for round in 0..16 {
-            for (subject, us) in [("torch/flash", flash), ("torch/default", default), ("new+quantise", quantised)] {
-                samples.blocks.push(testing::block(subject, round, Mode::Kernel, us));
+            for (peer, us) in [("torch/flash", flash), ("torch/default", default)] {
+                samples.blocks.push(testing::block(peer, round, Mode::Kernel, us));
             }
+            samples.blocks.push(testing::block(Subject::from_originals("new"), round, Mode::Kernel, quantised));
         }
         samples
     }

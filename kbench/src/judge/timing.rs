@@ -2,7 +2,7 @@
 //! the chip allows; and somebody else's kernels ran beside ours. They say whether the samples can be believed.
 
 use crate::deferral::Deferral;
-use crate::evidence::{AA_SUFFIX, Block, Builds, Mode, Peers, QUANTISE_SUFFIX, Samples};
+use crate::evidence::{Block, Builds, Mode, Peers, Samples};
 use crate::gate::{Draft, Gate, GateId, Limit, Reading, Unit, significant};
 use crate::stats::median;
 use crate::suite::Suite;
@@ -20,12 +20,12 @@ pub fn judge_timing(suite: &Suite, builds: &Builds, samples: &Samples, peers: &P
 }
 
 fn variant_gates(suite: &Suite, samples: &Samples, variant: &str) -> Vec<Gate> {
-    let failed = samples.failures.iter().any(|f| is_of(&f.subject, variant));
+    let failed = samples.failures.iter().any(|f| f.subject.who == variant);
     if samples.deferred.is_some() && !failed {
         return Vec::new();
     }
     let mut gates = vec![timed_everywhere(suite, samples, variant)];
-    let own: Vec<&Block> = samples.blocks.iter().filter(|b| is_of(&b.subject, variant)).collect();
+    let own: Vec<&Block> = samples.blocks.iter().filter(|b| b.subject.who == variant).collect();
     if !own.is_empty() {
         gates.push(outputs_gate(variant, &own));
         gates.push(floor_gate(suite, samples, variant, &own));
@@ -33,20 +33,16 @@ fn variant_gates(suite: &Suite, samples: &Samples, variant: &str) -> Vec<Gate> {
     gates
 }
 
-/// Whether a subject is the variant, in whatever arm of a round.
-fn is_of(subject: &str, variant: &str) -> bool {
-    subject.strip_prefix(variant).is_some_and(|arm| ["", AA_SUFFIX, QUANTISE_SUFFIX].contains(&arm))
-}
-
 /// A variant that faults, hangs or gives another output while it is timed is broken, whatever the checks said before.
 fn timed_everywhere(suite: &Suite, samples: &Samples, variant: &str) -> Gate {
     let draft = Draft::new(variant, GateId::TimedEverywhere);
     let threshold = format!("{} shapes, both timers", suite.time_shapes.len());
-    if let Some(failure) = samples.failures.iter().find(|f| is_of(&f.subject, variant)) {
+    if let Some(failure) = samples.failures.iter().find(|f| f.subject.who == variant) {
         return draft.holds(&failure.shape, failure.why.as_str(), &threshold, false);
     }
-    let has =
-        |shape: &str, mode| samples.blocks.iter().any(|b| b.subject == variant && b.shape == shape && b.mode == mode);
+    let has = |shape: &str, mode| {
+        samples.blocks.iter().any(|b| b.subject.is_plain(variant) && b.shape == shape && b.mode == mode)
+    };
     let missing = suite.time_shapes.iter().find(|shape| Mode::ALL.into_iter().any(|mode| !has(shape, mode)));
     let measured = if missing.is_none() { "yes" } else { "no samples" };
     draft.holds(missing.map_or("", String::as_str), measured, &threshold, missing.is_none())
@@ -88,7 +84,7 @@ fn peer_gate(suite: &Suite, samples: &Samples, peers: &Peers) -> Option<Gate> {
     }
     const RULE: &str = "at least one peer";
     let draft = Draft::new("peers", GateId::PeersMeasured);
-    let timed = |s: &str| samples.blocks.iter().any(|b| b.subject == s);
+    let timed = |s: &str| samples.blocks.iter().any(|b| b.subject.is_plain(s));
     let names: std::collections::BTreeSet<&str> =
         peers.backends.iter().map(|b| b.subject.as_str()).filter(|s| timed(s)).collect();
     if let Some(deferral) = peers.deferred.as_ref().or(samples.deferred.as_ref()) {
@@ -114,6 +110,7 @@ mod tests {
     use crate::evidence::TimingFailure;
     use crate::gate::State;
     use crate::judge::testing;
+    use crate::subject::Subject;
 
     fn failed(samples: &Samples) -> Vec<String> {
         let gates = judge_timing(&testing::suite(), &testing::evidence().builds, samples, &Peers::default());
@@ -123,10 +120,10 @@ mod tests {
     #[test]
     fn wrong_timed_output_and_impossible_times_fail() {
         assert_eq!(failed(&testing::samples(100.0, 80.0)), [""; 0]);
-        for subject in ["new", "old#aa"] {
+        for subject in [Subject::plain("new"), Subject::again("old")] {
             let mut wrong = testing::samples(100.0, 80.0);
             wrong.blocks.iter_mut().rfind(|b| b.subject == subject).unwrap().outputs_verified = false;
-            assert_eq!(failed(&wrong), [format!("{} timed outputs", subject.trim_end_matches("#aa"))]);
+            assert_eq!(failed(&wrong), [format!("{} timed outputs", subject.who)]);
         }
         assert_eq!(failed(&testing::samples(100.0, 0.5)), ["new physically possible"]);
         let nowhere = Samples { device: None, ..testing::samples(100.0, 80.0) };
