@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::deferral::Deferral;
+use crate::operator::{Cost, Problem, Shape, Unit};
 use crate::resources::EntryResources;
-use crate::shape::{Problem, Shape};
 use crate::subject::Subject;
 
 /// What an entry function takes, and so what its errors are measured against.
@@ -37,8 +37,8 @@ pub struct LaunchRecord {
     pub entry: String,
     /// The symbol that says what the entry was compiled with.
     pub config_symbol: String,
-    /// D that it is for.
-    pub head_dim: u32,
+    /// Sizes of a shape that it is for, by axis; any size of the others.
+    pub serves: BTreeMap<String, i64>,
     /// What it takes.
     #[serde(default, skip_serializing_if = "Operands::is_row_major")]
     pub operands: Operands,
@@ -52,6 +52,13 @@ pub struct LaunchRecord {
     pub workspace_bytes: u32,
 }
 
+impl LaunchRecord {
+    /// Whether it is for a shape.
+    pub fn serves(&self, shape: &Shape) -> bool {
+        self.serves.iter().all(|(axis, size)| shape.axes.get(axis) == Some(size))
+    }
+}
+
 /// One entry function of a build.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EntryBuild {
@@ -61,6 +68,8 @@ pub struct EntryBuild {
     pub launch: LaunchRecord,
     /// SHA-256 of the entry's machine code, hex.
     pub code_sha256: String,
+    /// Whether limits on registers and shared memory gate it; every entry is gated on spills and on fitting the chip.
+    pub gated: bool,
 }
 
 /// One variant built for one architecture, or the reason why it could not be.
@@ -101,16 +110,16 @@ impl BuildRecord {
         self.entries.iter().map(|e| e.launch.operands).find(|o| *o != Operands::Originals).unwrap_or_default()
     }
 
-    /// The first entry for a head dimension.
-    pub fn entry(&self, head_dim: u32) -> Option<&EntryBuild> {
-        self.entries.iter().find(|e| e.launch.head_dim == head_dim)
+    /// The first entry for a shape.
+    pub fn entry(&self, shape: &Shape) -> Option<&EntryBuild> {
+        self.entries.iter().find(|e| e.launch.serves(shape))
     }
 
-    /// The entry of this name; the first for the head dimension where none is named.
-    pub fn entry_named(&self, name: Option<&str>, head_dim: u32) -> Option<&EntryBuild> {
+    /// The entry of this name; the first for the shape where none is named.
+    pub fn entry_named(&self, name: Option<&str>, shape: &Shape) -> Option<&EntryBuild> {
         match name {
             Some(name) => self.entries.iter().find(|e| e.launch.entry == name),
-            None => self.entry(head_dim),
+            None => self.entry(shape),
         }
     }
 
@@ -189,16 +198,16 @@ impl Device {
         format!("sm_{}{}", self.capability.0, self.capability.1)
     }
 
-    /// A time in microseconds that no kernel can go below: FP8 tensor-core work at one MMA a clock on every SM at the
-    /// highest clock. A bound, not an estimate: real kernels stay well above.
-    pub fn floor_us(&self, shape: &Shape) -> f64 {
-        let flop_per_clock_per_sm = match self.capability {
-            (8, _) => 2048.0,
-            (9, _) => 8192.0,
-            _ => 16384.0,
+    /// A time in microseconds that no kernel can go below: the operations on their unit at one instruction a clock on
+    /// every SM at the highest clock. A bound, not an estimate: real kernels stay well above.
+    pub fn floor_us(&self, cost: &Cost) -> f64 {
+        let flop_per_clock_per_sm = match (cost.unit, self.capability) {
+            (Unit::Fp8Tensor, (8, _)) => 2048.0,
+            (Unit::Fp8Tensor, (9, _)) => 8192.0,
+            (Unit::Fp8Tensor, _) => 16384.0,
         };
         let per_us = flop_per_clock_per_sm * f64::from(self.sm_count) * f64::from(self.max_sm_clock_mhz);
-        shape.flops() / per_us
+        cost.flops / per_us
     }
 }
 
@@ -284,8 +293,8 @@ pub struct Errors {
     pub kernel_max: f64,
     /// Mean kernel error.
     pub kernel_mean: f64,
-    /// `[b, h, s, d]` of the worst kernel error, or of the first element that is not finite.
-    pub worst_at: [u32; 4],
+    /// Where in the output the worst kernel error is, or the first element that is not finite.
+    pub worst_at: Vec<u32>,
     /// Quantisation floor: float64 on dequantised inputs against float64 on the originals.
     pub floor_max: f64,
     /// Largest end-to-end error: against float64 on the FP16 originals.

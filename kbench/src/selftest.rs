@@ -269,7 +269,7 @@ const LIES: &[Lie] = &[
         gate: GateId::KernelErrorMax,
         tell: |_, e| {
             let normal = |c: &&mut crate::evidence::CheckedCase| {
-                c.launch.problem.distribution == crate::shape::Distribution::Normal
+                c.launch.problem.distribution == crate::operator::Distribution::Normal
             };
             if let Some(errors) = own_cases(&mut e.checks).filter(normal).find_map(|c| c.errors.as_mut()) {
                 (errors.nan, errors.kernel_max) = (7, 0.0);

@@ -6,19 +6,15 @@ mod ceilings;
 mod conformance;
 mod cuda;
 mod digest;
-mod e4m3;
 mod emulate;
-mod errors;
 mod events;
-mod images;
-mod inputs;
 mod launch;
 mod nvml;
+mod operator;
 mod peers;
 mod profile;
-mod program;
-mod reference;
 mod resident;
+mod setup;
 mod workload;
 
 use std::io::{BufRead, Read};
@@ -70,7 +66,7 @@ fn end_with_the_pipeline() {
 
 fn run(job: &Job) -> Result<()> {
     match job {
-        Job::Errors(job) => return errors::run(job),
+        Job::Errors(job) => return operator::comparer(&job.operator, false).run(job),
         Job::Comparer => return resident::compare(),
         Job::Probe => return probe(),
         Job::Devices => return devices(),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use kbench::deferral::Deferral;
 use kbench::evidence::{BuildFailure, BuildRecord, Builds, EntryBuild, LaunchRecord, Operands};
+use kbench::job::{Files, Module};
 use kbench::resources::{EntryResources, Severity};
 use rayon::prelude::*;
 use sdpa_kernel::abi::Config;
@@ -23,8 +24,10 @@ use crate::toolchain::Toolchain;
 
 /// Flags of nvcc besides the target and the variant's definitions.
 const NVCC_FLAGS: [&str; 4] = ["-ptx", "-std=c++17", "-O3", "-lineinfo"];
+/// The folder of the headers that every family may include.
+const COMMON: &str = "common";
 /// Changes when the meaning of a cached build does.
-const CACHE_VERSION: &str = "sdpa-build/4";
+const CACHE_VERSION: &str = "sdpa-build/5";
 
 /// What both compilers would say again of the same sources: any other failure may be the machine's, and is tried again.
 const ASSERTION: &str = "static assertion failed";
@@ -40,6 +43,19 @@ pub struct Built {
     pub dir: PathBuf,
     /// Whether it came from the cache.
     pub cached: bool,
+}
+
+impl Built {
+    /// For whoever executes it.
+    pub fn module(&self) -> Module {
+        Module {
+            variant: self.record.variant.clone(),
+            files: Files { image: self.dir.join("kernel.cubin"), ptx: self.dir.join("kernel.ptx") },
+            toggles: self.record.toggles.clone(),
+            launches: self.record.entries.iter().map(|e| e.launch.clone()).collect(),
+            planned: BTreeMap::new(),
+        }
+    }
 }
 
 /// All builds of a run.
@@ -187,7 +203,7 @@ fn nvcc_arguments(variant: &Variant, arch: &str) -> Result<Vec<String>> {
         arch.strip_prefix("sm_").with_context(|| format!("unknown architecture `{arch}`: use one like sm_89"))?;
     let mut arguments: Vec<String> = NVCC_FLAGS.iter().map(|flag| (*flag).to_owned()).collect();
     arguments.push(format!("-arch=compute_{number}"));
-    arguments.extend(["-I".to_owned(), "include".to_owned()]);
+    arguments.extend(["-I".to_owned(), ".".to_owned()]);
     arguments.extend(variant.defines().into_iter().map(|define| format!("-D{define}")));
     arguments.push(variant.source.clone());
     Ok(arguments)
@@ -211,9 +227,10 @@ fn content_key(
         part(text.as_bytes());
     }
     arguments.iter().for_each(|argument| part(argument.as_bytes()));
-    let mut files = all_files(&cuda.join("include"))?;
-    files.push(cuda.join(&variant.source));
-    for file in files {
+    // A family includes what is common and what lies beside its own source, so that others' headers rebuild nothing of it.
+    let family =
+        cuda.join(&variant.source).parent().map(Path::to_owned).context("a source lies in its family's folder")?;
+    for file in [all_files(&cuda.join(COMMON))?, all_files(&family)?].concat() {
         let bytes = std::fs::read(&file).with_context(|| format!("failed to read `{}`", file.display()))?;
         part(file.strip_prefix(cuda).unwrap_or(&file).as_os_str().as_encoded_bytes());
         part(&bytes);
@@ -281,14 +298,12 @@ fn describe(toolchain: &Toolchain, variant: &Variant, arch: &str, key: &str, wor
     for point in variant.family.entry_points() {
         let symbol = &point.config_symbol;
         let config = Config::parse(&cubin.symbol(symbol)?).with_context(|| format!("`{symbol}`"))?;
-        // The quantiser is the family's, not the variant's.
-        let mut asked = if point.operands == Takes::Originals { BTreeMap::new() } else { variant.toggles.clone() };
-        asked.insert("head_dim".to_owned(), point.head_dim);
-        asked.insert("params_bytes".to_owned(), point.operands.params_bytes() as u32);
+        let asked = point.asked(&variant.toggles);
         mismatches.extend(config.mismatches(&asked).into_iter().map(|m| format!("{symbol}: {m}")));
         entries.push(EntryBuild {
             resources: entry_resources(&resources.entries, &point.name)?,
             code_sha256: cubin.code_sha256(&point.name)?,
+            gated: point.is_gated(),
             launch: launch_record(&config, point)?,
         });
     }
@@ -326,13 +341,14 @@ fn entry_resources(entries: &[EntryResources], name: &str) -> Result<EntryResour
 }
 
 fn launch_record(config: &Config, point: EntryPoint) -> Result<LaunchRecord> {
-    let EntryPoint { name: entry, config_symbol, head_dim, operands } = point;
+    let serves = point.serves();
+    let EntryPoint { name: entry, config_symbol, operands, .. } = point;
     let field = |name: &str| config.get(name).with_context(|| format!("`{config_symbol}` has no `{name}`"));
     let (tile_q, threads) = (field("tile_q")?, field("threads")?);
     ensure!(tile_q > 0 && (1..=1024).contains(&threads), "`{config_symbol}`: tile_q {tile_q}, threads {threads}");
     Ok(LaunchRecord {
         entry,
-        head_dim,
+        serves,
         operands: match operands {
             Takes::RowMajor => Operands::RowMajor,
             Takes::HopperImages => Operands::HopperImages,
@@ -389,9 +405,11 @@ mod tests {
 
     fn sources() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(dir.path().join("include/sdpa")).unwrap();
-        std::fs::write(dir.path().join("include/sdpa/a.cuh"), "int a;").unwrap();
-        std::fs::write(dir.path().join("sdpa_ladder.cu"), "int b;").unwrap();
+        for folder in ["common/ptx", "ladder", "hopper"] {
+            std::fs::create_dir_all(dir.path().join(folder)).unwrap();
+        }
+        std::fs::write(dir.path().join("ladder/a.cuh"), "int a;").unwrap();
+        std::fs::write(dir.path().join("ladder/sdpa_ladder.cu"), "int b;").unwrap();
         dir
     }
 
@@ -406,6 +424,8 @@ mod tests {
         assert_eq!(base, key(&tools, &variant, "sm_89"));
         let renamed = variant.patched("another name", &BTreeMap::new()).unwrap();
         assert_eq!(base, key(&tools, &renamed, "sm_89"), "the name is not compiled");
+        std::fs::write(dir.path().join("hopper/a.cuh"), "int a;").unwrap();
+        assert_eq!(base, key(&tools, &variant, "sm_89"), "another family's header is not compiled");
         let patched = variant.patched("x", &BTreeMap::from([("stages".to_owned(), 3)])).unwrap();
         let mut keys = vec![
             base,
@@ -413,9 +433,12 @@ mod tests {
             key(&tools, &variant, "sm_90"),
             key(&tools, &patched, "sm_89"),
         ];
-        for (file, text) in
-            [("include/sdpa/a.cuh", "int a ;"), ("include/sdpa/new.cuh", ""), ("sdpa_ladder.cu", "int c;")]
-        {
+        for (file, text) in [
+            ("ladder/a.cuh", "int a ;"),
+            ("common/ptx/new.cuh", ""),
+            ("common/ptx/new.cuh", "int d;"),
+            ("ladder/sdpa_ladder.cu", "int c;"),
+        ] {
             std::fs::write(dir.path().join(file), text).unwrap();
             keys.push(key(&tools, &variant, "sm_89"));
         }
@@ -428,7 +451,9 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout { root: dir.path().to_owned(), target: dir.path().join("target") };
-        std::fs::create_dir_all(layout.cuda().join("include")).unwrap();
+        for folder in ["common", "ladder"] {
+            std::fs::create_dir_all(layout.cuda().join(folder)).unwrap();
+        }
         let variant = find("stage2").unwrap();
         std::fs::write(layout.cuda().join(&variant.source), "int b;").unwrap();
         let (program, calls) = (dir.path().join("nvcc"), dir.path().join("calls"));
@@ -460,8 +485,8 @@ mod tests {
     #[test]
     fn the_first_error_is_shown_with_its_place() {
         let output =
-            b"include/x.cuh(3): warning #1: w\nsdpa_ladder.cu(12): error: expected a \";\"\n1 error detected\n";
-        assert_eq!(first_error(output, "nvcc"), "nvcc: sdpa_ladder.cu(12): error: expected a \";\"");
+            b"ladder/x.cuh(3): warning #1: w\nladder/sdpa_ladder.cu(12): error: expected a \";\"\n1 error detected\n";
+        assert_eq!(first_error(output, "nvcc"), "nvcc: ladder/sdpa_ladder.cu(12): error: expected a \";\"");
         assert_eq!(first_error(b"", "ptxas"), "ptxas failed without a word");
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use kbench::evidence::{Errors, Operands};
 use kbench::job::{BenchJob, ErrorsJob, Event, Job};
-use kbench::shape::Problem;
+use kbench::operator::Problem;
 use kbench::suite::Suite;
 
 use crate::runner::End;
@@ -38,10 +38,11 @@ pub(crate) fn errors_job(
 ) -> ErrorsJob {
     let rows = |p: &Problem| {
         let of_suite = suite.large(&p.shape.name).map(|large| large.reference_rows);
-        let all = p.shape.batch_heads() * p.shape.seq_q as usize;
+        let all = suite.operator.rows(&p.shape);
         of_suite.into_iter().chain(most_rows.filter(|most| (*most as usize) < all)).min()
     };
     ErrorsJob {
+        operator: suite.operator.clone(),
         problems: problems.to_vec(),
         outputs,
         operands,

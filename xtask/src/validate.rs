@@ -13,9 +13,9 @@ use kbench::evidence::{
 };
 use kbench::job::{BenchJob, Event, Executor, Job, LaunchJob, Module};
 use kbench::judge::{Evidence, emulated_problems, judge, problems};
+use kbench::operator::{Distribution, Problem};
 use kbench::profile::Profile;
 use kbench::report::{Format, RunView, headline, html, markdown_file, render};
-use kbench::shape::{Distribution, Problem};
 use kbench::subject::Subject;
 use kbench::suite::Suite;
 use sdpa_kernel::registry::Variant;
@@ -287,16 +287,7 @@ impl Work<'_> {
 
     pub(crate) fn modules(&self) -> Vec<Module> {
         let Some(arch) = self.arch() else { return Vec::new() };
-        let module = |variant: &Variant| {
-            let built = self.builds.get(&variant.name, target(variant, &arch))?;
-            Some(Module {
-                variant: variant.name.clone(),
-                image: built.dir.join("kernel.cubin"),
-                ptx: built.dir.join("kernel.ptx"),
-                toggles: variant.toggles.clone(),
-                launches: built.record.entries.iter().map(|e| e.launch.clone()).collect(),
-            })
-        };
+        let module = |variant: &Variant| Some(self.builds.get(&variant.name, target(variant, &arch))?.module());
         self.plan.variants.iter().filter_map(module).collect()
     }
 
@@ -433,6 +424,7 @@ pub(crate) fn launch_all(
 /// The job that launches a variant on problems.
 pub(crate) fn launch_job(work: &Work, module: &Module, problems: &[Problem], out_dir: &Path) -> Result<LaunchJob> {
     Ok(LaunchJob {
+        operator: work.plan.suite.operator.clone(),
         module: module.clone(),
         problems: problems.to_vec(),
         out_dir: out_dir.to_owned(),

@@ -3,7 +3,7 @@
 use crate::deferral::Deferral;
 use crate::evidence::{Builds, CheckedCase, Checks, EMULATOR, Errors};
 use crate::gate::{Draft, Gate, GateId, Limit, Reading, Unit};
-use crate::shape::{Distribution, Problem};
+use crate::operator::{Distribution, Problem};
 use crate::suite::{CorrectnessLimits, Suite};
 
 /// The value of the `p_format` toggle that means e4m3.
@@ -268,27 +268,11 @@ pub fn correctness_pattern(suite: &Suite, checks: &Checks, variant: &str) -> Str
     if bad.is_empty() {
         return "small errors over the limit: rounding of P or of the accumulator".to_owned();
     }
-    type Trait = fn(&Problem) -> bool;
-    let patterns: [(Trait, &str); 5] = [
-        (
-            |p| p.shape.head_dim == 128,
-            "only D=128: a stride, a fragment loop or a shared-memory size that assumes D=64",
-        ),
-        (|p| p.shape.seq_q % 16 != 0, "only ragged: the tail is not masked, or rows past the end are written"),
-        (|p| p.shape.causal, "only causal: the mask, or tiles skipped beyond the diagonal"),
-        (|p| p.shape.seq_kv >= 2048, "only long S: the rescale of O or l, or a stage that is reused too early"),
-        (|p| p.distribution != Distribution::Normal, "only unusual inputs: the running maximum, or a scale of zero"),
-    ];
-    for (has, words) in patterns {
-        if bad.iter().all(|c| has(&c.launch.problem)) && good.iter().any(|c| !has(&c.launch.problem)) {
-            return words.to_owned();
-        }
+    fn problems<'a>(cases: &[&'a CheckedCase]) -> Vec<&'a Problem> {
+        cases.iter().map(|case| &case.launch.problem).collect()
     }
-    if bad.iter().any(|c| c.launch.problem.distribution == Distribution::Permutation) {
-        return "most shapes, permutation inputs too: rows, keys or columns of an operand stand in each other's place"
-            .to_owned();
-    }
-    "most shapes: the products, the scales or the softmax itself".to_owned()
+    let pattern = suite.operator.failing_pattern(&problems(&bad), &problems(&good));
+    pattern.unwrap_or("most shapes: what is computed, not where").to_owned()
 }
 
 #[cfg(test)]

@@ -74,6 +74,7 @@ pub(crate) mod testing {
 
     use super::Evidence;
     use crate::evidence::*;
+    use crate::operator::Operator;
     use crate::resources::EntryResources;
     use crate::subject::Subject;
     use crate::suite::{Candidate, PerformanceLimit, ResourceLimits, Suite, Timing};
@@ -82,6 +83,7 @@ pub(crate) mod testing {
         Suite {
             name: "t".into(),
             about: "a test".into(),
+            operator: Operator::Attention,
             control: "old".into(),
             candidates: vec![Candidate::of("new")],
             baselines: vec![],
@@ -113,10 +115,10 @@ pub(crate) mod testing {
         }
     }
 
-    fn entry(head_dim: u32, code: &str) -> EntryBuild {
+    fn entry(d: u32, code: &str) -> EntryBuild {
         EntryBuild {
             resources: EntryResources {
-                entry: format!("sdpa_fwd_d{head_dim}"),
+                entry: format!("sdpa_fwd_d{d}"),
                 arch: "sm_89".into(),
                 registers: 96,
                 static_smem_bytes: 1024,
@@ -131,16 +133,17 @@ pub(crate) mod testing {
                 callees: vec![],
             },
             launch: LaunchRecord {
-                entry: format!("sdpa_fwd_d{head_dim}"),
-                config_symbol: format!("sdpa_config_d{head_dim}"),
-                head_dim,
+                entry: format!("sdpa_fwd_d{d}"),
+                config_symbol: format!("sdpa_config_d{d}"),
+                serves: BTreeMap::from([("D".to_owned(), i64::from(d))]),
                 operands: Operands::RowMajor,
                 tile_q: 32,
                 threads: 128,
                 dynamic_smem_bytes: 32 * 1024,
                 workspace_bytes: 0,
             },
-            code_sha256: format!("{code}{head_dim}"),
+            code_sha256: format!("{code}{d}"),
+            gated: d == 64,
         }
     }
 
@@ -169,7 +172,7 @@ pub(crate) mod testing {
             inf: 0,
             kernel_max: 0.002,
             kernel_mean: 0.0001,
-            worst_at: [0, 1, 2, 3],
+            worst_at: vec![0, 1, 2, 3],
             floor_max: 0.08,
             end_to_end_max: 0.081,
             end_to_end_mean: 0.003,

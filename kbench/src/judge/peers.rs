@@ -5,7 +5,7 @@ use super::performance::{distance, gate_level, not_timed, paired_blocks, settled
 use crate::deferral::Deferral;
 use crate::evidence::{Checks, Errors, Mode, Peers, Samples};
 use crate::gate::{Draft, Gate, GateId, Limit, Reading, State, Unit, significant};
-use crate::shape::{Distribution, Problem, Shape};
+use crate::operator::{Distribution, Problem, Shape};
 use crate::stats::{Interval, MIN_ROUNDS, paired_ratio_at};
 use crate::subject::Subject;
 use crate::suite::{PeerLimit, Suite};

@@ -93,8 +93,8 @@ mod tests {
     use super::*;
     use crate::gate::Kind;
     use crate::judge::{judge, testing};
+    use crate::operator::{Distribution, Problem};
     use crate::profile::{Measured, Profile, Reading};
-    use crate::shape::{Distribution, Problem};
 
     fn suite() -> Suite {
         let limit = ProfileLimit {

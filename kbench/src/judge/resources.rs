@@ -6,8 +6,6 @@ use crate::evidence::{BuildRecord, Builds, EntryBuild, Operands};
 use crate::gate::{Draft, Gate, GateId, Unit};
 use crate::suite::Suite;
 
-/// The head dimension whose entry function the register and memory limits gate; others are gated on spills alone.
-const GATED_HEAD_DIM: u32 = 64;
 /// Opt-in shared memory of a CTA by architecture, in bytes (CUDA C programming guide, compute capabilities).
 const CHIP_SHARED_BYTES: &[(&str, u32)] =
     &[("sm_80", 166_912), ("sm_86", 101_376), ("sm_89", 101_376), ("sm_90", 232_448), ("sm_90a", 232_448)];
@@ -132,7 +130,8 @@ fn distinct_code(draft: &Draft, suite: &Suite, builds: &Builds, variant: &str) -
         .flat_map(|record| {
             let control = builds.get(&suite.control, &record.arch);
             let twin = move |e: &&EntryBuild| {
-                let other = control.and_then(|c| c.entry(e.launch.head_dim));
+                let mut others = control.into_iter().flat_map(|c| &c.entries);
+                let other = others.find(|c| c.launch.serves == e.launch.serves);
                 other.is_some_and(|c| c.code_sha256 == e.code_sha256)
             };
             record.entries.iter().filter(twin).map(|e| format!("{} {}", record.arch, e.launch.entry))
@@ -173,13 +172,13 @@ fn resource_gates(suite: &Suite, record: &BuildRecord) -> Vec<Gate> {
     let draft = |id| Draft::new(&record.variant, id);
     let limits = suite.resources_of(&record.variant);
     let mut gates = Vec::new();
-    if record.entry(GATED_HEAD_DIM).is_none() {
-        gates.push(draft(GateId::EntryFunctions).holds("", "no D=64 entry", "D=64 and D=128", false));
+    if !record.entries.iter().any(|e| e.gated) {
+        gates.push(draft(GateId::EntryFunctions).holds("", "none that limits gate", "at least one", false));
     }
     for entry in &record.entries {
         let place = format!("{} {}", suite.arch, entry.launch.entry);
         let shared = entry.resources.static_smem_bytes + entry.launch.dynamic_smem_bytes;
-        if entry.launch.head_dim == GATED_HEAD_DIM {
+        if entry.gated {
             let registers = f64::from(entry.resources.registers);
             gates.push(draft(GateId::Registers).at_most(&place, registers, f64::from(limits.max_registers), Unit::One));
             let kib = f64::from(shared) / 1024.0;

@@ -66,7 +66,7 @@ fn floor_gate(suite: &Suite, samples: &Samples, variant: &str, own: &[&Block]) -
     let closest = shapes.iter().filter_map(|shape| {
         let blocks = own.iter().filter(|b| b.shape == shape.name && b.mode == Mode::Kernel);
         let least = blocks.filter_map(|b| median(&b.us)).min_by(f64::total_cmp)?;
-        Some((shape, least / device.floor_us(shape)))
+        Some((shape, least / device.floor_us(&suite.operator.cost(shape)?)))
     });
     match closest.min_by(|a, b| a.1.total_cmp(&b.1)) {
         None => draft.holds("", "no kernel time", RULE, false),

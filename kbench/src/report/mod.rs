@@ -27,7 +27,7 @@ use crate::decision::Decision;
 use crate::evidence::{CheckedCase, Environment, Mode};
 use crate::gate::{Gate, significant};
 use crate::judge::{Comparison, Evidence, compare, paired_blocks};
-use crate::shape::Distribution;
+use crate::operator::Distribution;
 use crate::stats::paired_ratio;
 use crate::subject::Subject;
 use crate::suite::Suite;
@@ -184,20 +184,18 @@ fn summary(view: &RunView, comparisons: &[Comparison]) -> Vec<Vec<String>> {
     rows
 }
 
-/// All shapes of a variant that ran; of one that did not, the first of each head dimension, for what ptxas said.
+/// All shapes of a variant that ran; of one that did not, the first that each entry serves, for what ptxas said.
 fn shapes_to_show<'a>(view: &RunView<'a>, variant: &str) -> Vec<&'a str> {
     let shapes = view.suite.check_shapes.iter().map(String::as_str);
     if view.evidence.checks.cases.iter().any(|c| c.variant == variant) {
         return shapes.collect();
     }
-    let mut seen = Vec::new();
-    let head_dim = |shape: &str| shape.parse::<crate::shape::Shape>().map_or(0, |s| s.head_dim);
+    let build = view.evidence.builds.get(variant, &view.suite.arch);
+    let mut seen = std::collections::BTreeSet::new();
     shapes
-        .filter(|shape| {
-            !seen.contains(&head_dim(shape)) && {
-                seen.push(head_dim(shape));
-                true
-            }
+        .filter(|name| {
+            let shape = view.suite.shape(name).ok();
+            seen.insert(build.zip(shape).and_then(|(build, shape)| Some(build.entry(&shape)?.launch.entry.as_str())))
         })
         .collect()
 }
@@ -214,10 +212,10 @@ fn summary_row(view: &RunView, comparisons: &[Comparison], variant: &str, shape:
         kernel: of(Mode::Kernel),
         call: of(Mode::Call),
     };
-    let head_dim = shape.parse::<crate::shape::Shape>().map_or(64, |s| s.head_dim);
-    // What ran, where something did: a module may have several entries for one head dimension.
+    let sizes = view.suite.shape(shape).ok();
+    // What ran, where something did: a module may have several entries for one shape.
     let ran = row.cases.iter().find_map(|c| c.launch.entry.as_deref());
-    let entry = |arch: &str| view.evidence.builds.get(variant, arch)?.entry_named(ran, head_dim);
+    let entry = |arch: &str| view.evidence.builds.get(variant, arch)?.entry_named(ran, sizes.as_ref()?);
     let build = entry(&view.suite.arch);
     let timed_arch = view.evidence.samples.device.as_ref().map(|d| d.arch());
     let timed = timed_arch.and_then(|arch| entry(&arch));

@@ -267,17 +267,9 @@ fn times(view: &RunView, comparisons: &[Comparison]) -> String {
     for shape in view.suite.time() {
         let _ = writeln!(
             html,
-            "<h3>{}: B {}, H {}, S {}, D {}{}</h3>\n{}",
+            "<h3>{}: {}</h3>\n{}",
             escape(&shape.name),
-            shape.batch,
-            shape.heads,
-            if shape.seq_q == shape.seq_kv {
-                shape.seq_q.to_string()
-            } else {
-                format!("{}/{}", shape.seq_q, shape.seq_kv)
-            },
-            shape.head_dim,
-            if shape.causal { ", causal" } else { "" },
+            escape(&view.suite.operator.sizes_by_name(&shape)),
             timing::section(view, comparisons, &shape)
         );
     }

@@ -5,7 +5,6 @@ use super::{Comparison, RunView, strings};
 use crate::evidence::Mode;
 use crate::gate::significant;
 use crate::judge::paired_blocks;
-use crate::shape::Shape;
 use crate::stats::paired_ratio;
 use crate::subject::Subject;
 
@@ -34,7 +33,7 @@ pub(super) fn rows(view: &RunView, comparisons: &[Comparison]) -> Vec<Vec<String
             let ratio = ratio.map(|r| [r.estimate, r.low, r.high].map(significant));
             rows.push(vec![
                 shape.to_owned(),
-                sizes(shape),
+                suite.shape(shape).map_or_else(|_| String::new(), |shape| suite.operator.sizes_as_product(&shape)),
                 variant.to_owned(),
                 significant(limit.max_p50_us),
                 time(of(shape, Subject::plain(variant))),
@@ -47,12 +46,6 @@ pub(super) fn rows(view: &RunView, comparisons: &[Comparison]) -> Vec<Vec<String
         }
     }
     rows
-}
-
-fn sizes(shape: &str) -> String {
-    let Ok(shape) = shape.parse::<Shape>() else { return String::new() };
-    let causal = if shape.causal { " causal" } else { "" };
-    format!("{} x {} x {} x {}{causal}", shape.batch, shape.heads, shape.seq_q, shape.head_dim)
 }
 
 #[cfg(test)]

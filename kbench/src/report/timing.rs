@@ -8,7 +8,7 @@ use super::{RunView, roofline};
 use crate::evidence::{Block, Mode};
 use crate::gate::significant;
 use crate::judge::{Comparison, paired_rounds};
-use crate::shape::Shape;
+use crate::operator::Shape;
 use crate::stats::{Interval, MIN_ROUNDS, median, paired_ratio, quantile};
 use crate::subject::{Arm, Subject};
 use crate::suite::{PerformanceLimit, Suite};

@@ -15,15 +15,13 @@ use crate::deferral::Deferral;
 use crate::evidence::{Block, CheckedCase, Mode};
 use crate::gate::{Gate, Kind, State, significant};
 use crate::judge::{Evidence, judge, paired_rounds};
-use crate::shape::{Distribution, Problem};
+use crate::operator::{Distribution, Problem};
 use crate::stats::{Interval, median, paired_ratio};
 use crate::subject::Subject;
 use crate::suite::{Suite, VariantPatch};
 
 /// The widest interval of the control against itself with which a winner is settled.
 const NOISE_LIMIT: f64 = 0.02;
-/// The head dimension whose entry's resources are shown.
-const SHOWN_HEAD_DIM: u32 = 64;
 /// A search has found the best of its space when it is within this of what a sweep finds.
 pub const SWEEP_MARGIN: f64 = 0.03;
 
@@ -79,7 +77,7 @@ fn figures(suite: &Suite, evidence: &Evidence, sittings: &[Rounds], variant: &st
     let timed = |c: &CheckedCase| {
         c.variant == variant && first(&c.launch.problem) && c.launch.problem.distribution == Distribution::Normal
     };
-    let entry = evidence.builds.get(variant, &suite.arch).and_then(|b| b.entry(SHOWN_HEAD_DIM))?;
+    let entry = evidence.builds.get(variant, &suite.arch).and_then(|b| b.entries.iter().find(|e| e.gated))?;
     Some(Figures {
         p50_us: p50(variant)?,
         control_p50_us: p50(&suite.control)?,

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Result, bail};
 use kbench::job::{ErrorsJob, Event, Executor, Job};
-use kbench::shape::Problem;
+use kbench::operator::Problem;
 use kbench::suite::Suite;
 
 use super::meeting::{Occasion, REFERENCE_ROWS};

@@ -12,7 +12,7 @@ use kbench::evidence::{CheckedCase, Checks, EMULATOR, LaunchOutcome, Peers, Samp
 use kbench::gate::{Gate, State};
 use kbench::job::{BenchJob, Event, Executor, Job, Module, output_file};
 use kbench::judge::{Evidence, emulated_problems, judge_builds, judge_checks, problems};
-use kbench::shape::Problem;
+use kbench::operator::{Operator, Problem};
 use kbench::suite::Suite;
 use kbench::tune::{Activity, Rounds, Span};
 
@@ -153,7 +153,7 @@ fn check(bench: &Bench, batch: &Batch, watches: &mut [Watch]) -> Result<Option<C
     if problems.is_empty() || modules.iter().all(|m| m.variant == plan.suite.control) {
         return Ok(None);
     }
-    let shares = Mutex::new(shares(bench.executor, &problems));
+    let shares = Mutex::new(shares(&plan.suite.operator, bench.executor, &problems));
     let launched = bench.on_each(watches, |_, gpu, watch| {
         let work = bench.work(gpu, plan, builds, scratch);
         let mut left = modules.clone();
@@ -189,17 +189,17 @@ fn check(bench: &Bench, batch: &Batch, watches: &mut [Watch]) -> Result<Option<C
     Ok(Some(Checks { device, deferred: None, cases }))
 }
 
-/// Problems that a GPU takes at once, the largest first, so that none waits long for another in the end. A causal problem
-/// goes with its plain twin, whose inputs it has.
-fn shares(executor: Executor, problems: &[Problem]) -> VecDeque<Vec<Problem>> {
+/// Problems that a GPU takes at once, the largest first, so that none waits long for another in the end. Problems with
+/// the same inputs go together.
+fn shares(operator: &Operator, executor: Executor, problems: &[Problem]) -> VecDeque<Vec<Problem>> {
     if executor != Executor::Gpu {
         return VecDeque::from([problems.to_vec()]);
     }
     let mut twins: BTreeMap<String, Vec<Problem>> = BTreeMap::new();
     for problem in problems {
-        twins.entry(problem.id().replacen("-causal", "", 1)).or_default().push(problem.clone());
+        twins.entry(operator.inputs_key(problem)).or_default().push(problem.clone());
     }
-    let size = |problems: &[Problem]| problems.iter().map(|p| p.shape.q_len() + p.shape.kv_len()).sum::<usize>();
+    let size = |problems: &[Problem]| problems.iter().map(|p| operator.elements(&p.shape)).sum::<usize>();
     let mut sorted: Vec<Vec<Problem>> = twins.into_values().collect();
     sorted.sort_by_key(|twins| std::cmp::Reverse(size(twins)));
     let mut shares: VecDeque<Vec<Problem>> = VecDeque::new();
@@ -385,14 +385,14 @@ fn rounds(gpu: &Gpu, mut job: BenchJob) -> Result<Samples> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kbench::shape::Distribution;
+    use kbench::operator::Distribution;
 
     #[test]
     fn the_largest_problems_come_first_and_each_comes_once() {
         let of = |name: &str| Problem { shape: name.parse().unwrap(), seed: 0, distribution: Distribution::Normal };
         let names = ["tiny", "wide", "small", "mission", "long", "cross", "ragged", "tiny-causal", "wide-causal"];
         let problems: Vec<Problem> = names.map(of).to_vec();
-        let shares = shares(Executor::Gpu, &problems);
+        let shares = shares(&Operator::Attention, Executor::Gpu, &problems);
         let first: Vec<&str> = shares[0].iter().map(|p| p.shape.name.as_str()).collect();
         assert_eq!((first, shares[1].len()), (vec!["wide", "wide-causal"], 1));
         assert!(shares.len() >= 3 && shares.back().unwrap().len() >= 4, "{shares:?}");
