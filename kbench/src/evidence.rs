@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::deferral::Deferral;
 use crate::operator::{Cost, Problem, Shape, Unit};
 use crate::resources::EntryResources;
+use crate::subject::Subject;
 
 /// What an entry function takes, and so what its errors are measured against.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -146,11 +148,11 @@ pub struct Builds {
     pub records: Vec<BuildRecord>,
     /// What was not.
     pub failures: Vec<BuildFailure>,
-    /// Why nothing could be built, and what to do about it.
-    pub deferred: Option<String>,
-    /// Why nothing could be disassembled, and what to do about it.
+    /// Why nothing could be built.
+    pub deferred: Option<Deferral>,
+    /// Why nothing could be disassembled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub not_disassembled: Option<String>,
+    pub not_disassembled: Option<Deferral>,
 }
 
 impl Builds {
@@ -388,8 +390,8 @@ pub const EMULATOR: &str = "emulator";
 pub struct Checks {
     /// `gpu: NVIDIA H200`, or [`EMULATOR`]; absent when nothing ran.
     pub device: Option<String>,
-    /// Why nothing ran, and what to do about it.
-    pub deferred: Option<String>,
+    /// Why nothing ran.
+    pub deferred: Option<Deferral>,
     /// All cases.
     pub cases: Vec<CheckedCase>,
 }
@@ -438,8 +440,8 @@ pub struct GpuState {
 pub struct Block {
     /// Shape name.
     pub shape: String,
-    /// A variant, a variant's second block (`stage2#aa`), or a peer (`torch/flash`).
-    pub subject: String,
+    /// Who.
+    pub subject: Subject,
     /// Which timer.
     pub mode: Mode,
     /// Round: blocks of one round are compared with each other.
@@ -464,19 +466,13 @@ impl Block {
     }
 }
 
-/// The suffix of the control's second block in each round.
-pub const AA_SUFFIX: &str = "#aa";
-
-/// The suffix of a variant's blocks in which each launch is preceded by the quantiser, from FP16 originals.
-pub const QUANTISE_SUFFIX: &str = "+quantise";
-
 /// A subject that could not be timed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TimingFailure {
     /// Shape name.
     pub shape: String,
-    /// Subject.
-    pub subject: String,
+    /// Who.
+    pub subject: Subject,
     /// Why, in one line.
     pub why: String,
 }
@@ -486,8 +482,8 @@ pub struct TimingFailure {
 pub struct Samples {
     /// The device; absent when nothing ran.
     pub device: Option<Device>,
-    /// Why nothing ran, and what to do about it.
-    pub deferred: Option<String>,
+    /// Why nothing ran.
+    pub deferred: Option<Deferral>,
     /// How caches were: `hot-l2` = launches rotate over the input sets, nothing is flushed between them.
     pub cache_mode: String,
     /// Input sets that launches rotated over.
@@ -520,11 +516,11 @@ pub struct PeerBackend {
 pub struct Peers {
     /// Whether peers were asked for.
     pub wanted: bool,
-    /// Why there are none, and what to do about it.
-    pub deferred: Option<String>,
-    /// Those that could not be measured: why, and what to do about it.
+    /// Why there are none.
+    pub deferred: Option<Deferral>,
+    /// Those that could not be measured.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub missing: BTreeMap<String, String>,
+    pub missing: BTreeMap<String, Deferral>,
     /// Versions by name: torch, cudnn, cuda, python.
     pub versions: BTreeMap<String, String>,
     /// All backends on all timed shapes.

@@ -11,8 +11,10 @@ use kernel_spec::launch::Step;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ceilings::Ceilings;
+use crate::deferral::Deferral;
 use crate::evidence::{Device, Errors, GpuState, LaunchOutcome, LaunchRecord, Operands, Peers, Samples};
 use crate::operator::{Operator, Problem, Shape};
+use crate::subject::Subject;
 use crate::suite::Suite;
 
 /// Exit status of a runner whose last line was `Done`.
@@ -345,7 +347,7 @@ pub enum Event {
         /// Shape.
         shape: String,
         /// Variant or peer.
-        subject: String,
+        subject: Subject,
     },
     /// One launch ended.
     Launched {
@@ -377,11 +379,8 @@ pub enum Event {
         /// Other processes that compute on it, as `pid name`.
         others: Vec<String>,
     },
-    /// There is no device; why, and what to do: "why; remedy".
-    NoDevice {
-        /// Why.
-        why: String,
-    },
+    /// There is no device.
+    NoDevice(Deferral),
     /// Everything that was timed.
     Timed {
         /// Blocks.

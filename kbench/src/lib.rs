@@ -2,7 +2,9 @@
 
 pub mod ceilings;
 pub mod decision;
+pub mod deferral;
 pub mod evidence;
+pub mod exit;
 pub mod gate;
 pub mod job;
 pub mod judge;
@@ -15,5 +17,6 @@ pub mod report;
 pub mod resources;
 pub mod selftest;
 pub mod stats;
+pub mod subject;
 pub mod suite;
 pub mod tune;

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::deferral::Deferral;
 use crate::operator::{Distribution, NoShape, Operator, Problem, Shape};
+use crate::subject::is_peer;
 
 /// A suite file is wrong.
 #[derive(Debug, thiserror::Error)]
@@ -361,10 +363,9 @@ pub struct Suite {
     /// How samples are taken.
     #[serde(default)]
     pub timing: Timing,
-    /// What the command line left out of the suite, each as "why; remedy". A run of part of a suite can never end in
-    /// MERGE.
+    /// What the command line left out of the suite. A run of part of a suite can never end in MERGE.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub narrowed: Vec<String>,
+    pub narrowed: Vec<Deferral>,
 }
 
 impl Suite {
@@ -425,8 +426,8 @@ impl Suite {
             if let Some(name) = named.filter(|name| !self.candidates.iter().any(|c| &c.variant == *name)) {
                 return value("performance.candidate", &format!("`{name}` is no candidate of this suite"));
             }
-            // A name with a slash is a peer's, which only the run can know.
-            let rival = limit.against.as_ref().filter(|name| !name.contains('/'));
+            // A peer's name, which only the run can know.
+            let rival = limit.against.as_ref().filter(|name| !is_peer(name));
             if let Some(name) = rival.filter(|name| !seen.contains(name.as_str())) {
                 return value("performance.against", &format!("`{name}` is no variant of this suite, nor a peer"));
             }

@@ -6,11 +6,13 @@ use std::fs::File;
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
-use kbench::evidence::{AA_SUFFIX, Block, GpuState, Mode, PeerBackend, Peers, QUANTISE_SUFFIX, Samples, TimingFailure};
+use kbench::deferral::Deferral;
+use kbench::evidence::{Block, GpuState, Mode, PeerBackend, Peers, Samples, TimingFailure};
 use kbench::job::{BenchJob, Event as JobEvent, Module};
 use kbench::judge::needs_more_rounds;
 use kbench::operator::{Distribution, Problem, Shape};
 use kbench::stats::{median, shuffled, uniform_below};
+use kbench::subject::{Arm, Subject};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
@@ -20,7 +22,7 @@ use crate::events::{emit, progress};
 use crate::launch::{executor, load_echoed, sha256_hex};
 use crate::nvml::Monitor;
 use crate::operator::{self, Operator};
-use crate::peers::{Peer, PeerSubject};
+use crate::peers::{Peer, PeerSubject, deferral_of};
 use crate::setup::Setup;
 use crate::workload::{Machine, Workload, Written};
 
@@ -40,9 +42,9 @@ const SPAN: usize = 32 * PAGE;
 pub fn run(job: &BenchJob) -> Result<()> {
     match Bench::open()? {
         Ok(bench) => run_on(&bench, job, operator::of(&job.task).as_mut()),
-        Err(why) => {
+        Err(deferral) => {
             told(
-                Samples { deferred: Some(why), ..none_of(job) },
+                Samples { deferred: Some(deferral), ..none_of(job) },
                 Peers { wanted: !job.peers.is_empty(), ..Peers::default() },
             );
             Ok(())
@@ -76,8 +78,8 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Looks who is there, then opens the GPU; the inner error is "why; remedy".
-    pub fn open() -> Result<Result<Bench, String>> {
+    /// Looks who is there, then opens the GPU; the inner error is who is there.
+    pub fn open() -> Result<Result<Bench, Deferral>> {
         let monitor = Monitor::connect(&first_uuid()?);
         let others = monitor.as_ref().map(Monitor::compute_processes).unwrap_or_default();
         if !others.is_empty() {
@@ -95,8 +97,8 @@ impl Bench {
     }
 }
 
-fn busy(others: &[String]) -> String {
-    format!("another process computes on this GPU: {}; stop it", others.join(", "))
+fn busy(others: &[String]) -> Deferral {
+    Deferral::new(format!("another process computes on this GPU: {}", others.join(", ")), "stop it")
 }
 
 fn measure(bench: &Bench, job: &BenchJob, operator: &mut dyn Operator) -> Result<(Samples, Peers)> {
@@ -116,8 +118,8 @@ fn measure(bench: &Bench, job: &BenchJob, operator: &mut dyn Operator) -> Result
     samples.device = Some(device);
     let _lock = match lock {
         Ok(lock) => lock,
-        Err(why) => {
-            samples.deferred = Some(why);
+        Err(deferral) => {
+            samples.deferred = Some(deferral);
             return Ok((samples, peers));
         }
     };
@@ -148,14 +150,14 @@ fn is_ours(process: &str, peers: &[Peer]) -> bool {
 }
 
 /// One validation at a time on a GPU; the file is empty and stays, only its lock matters.
-pub fn lock_gpu(uuid: &str) -> Result<File, String> {
+pub fn lock_gpu(uuid: &str) -> Result<File, Deferral> {
     let path = std::env::temp_dir().join(format!("sdpa-bench-{uuid}.lock"));
     let shown = path.display();
     let file = File::options().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(|e| format!("failed to open the GPU's lock `{shown}`: {e}; remove it"))?;
+    let file = file.map_err(|e| Deferral::new(format!("failed to open the GPU's lock `{shown}`: {e}"), "remove it"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(_) => Err(format!("another run times kernels on this GPU (lock `{shown}`); wait for it")),
+        Err(_) => Err(Deferral::new(format!("another run times kernels on this GPU (lock `{shown}`)"), "wait for it")),
     }
 }
 
@@ -168,7 +170,7 @@ fn start_peers(job: &BenchJob, peers: &mut Peers) -> Vec<Peer> {
                 running.push(peer);
             }
             Err(error) => {
-                peers.missing.insert(command.name.clone(), format!("{error:#}"));
+                peers.missing.insert(command.name.clone(), deferral_of(&error));
             }
         }
     }
@@ -199,8 +201,8 @@ impl Placement {
 
 /// Everything of one variant on one shape. Launch `i` of a block reads set `i % sets` and writes output `i`: a kernel
 /// that finds its work done, or does it only now and then, leaves poison where a result should be.
-struct Subject<'m> {
-    name: String,
+struct Contestant<'m> {
+    subject: Subject,
     on: OnGpu<'m>,
     /// Whether a launch begins with the operator's own kernels.
     from_originals: bool,
@@ -217,7 +219,7 @@ struct Subject<'m> {
 
 /// Whose turn it is.
 enum Turn {
-    Variant { index: usize, name: String },
+    Variant { index: usize, subject: Subject },
     Peer { index: usize, subject: PeerSubject },
 }
 
@@ -249,7 +251,7 @@ impl ShapeBench {
         for module in placement.order.iter().map(|i| &job.modules[*i]) {
             match load_echoed(operator, module, &problems[0]) {
                 Ok(loaded) => modules.push((module.clone(), loaded)),
-                Err(error) => samples.failures.push(failure(shape, &module.variant, &format!("{error:#}"))),
+                Err(error) => samples.failures.push(failure(shape, module.variant.as_str(), &format!("{error:#}"))),
             }
         }
         gpu.synchronize().map_err(|e| anyhow!("{}", explain(e)))?;
@@ -261,7 +263,7 @@ impl ShapeBench {
                     peers.backends.extend(backends);
                 }
                 Err(error) => {
-                    peers.missing.insert(peer.name().to_owned(), format!("{error:#}"));
+                    peers.missing.insert(peer.name().to_owned(), deferral_of(&error));
                 }
             }
         }
@@ -279,14 +281,14 @@ impl ShapeBench {
         samples: &mut Samples,
         running: &mut [Peer],
     ) -> Result<()> {
-        let mut subjects = Vec::new();
+        let mut contestants = Vec::new();
         for (module, loaded) in &self.modules {
-            match self.subjects(job, gpu, operator, module, loaded) {
-                Ok(of_module) => subjects.extend(of_module),
-                Err(error) => samples.failures.push(failure(&self.shape, &module.variant, &words(&error))),
+            match self.contestants(job, gpu, operator, module, loaded) {
+                Ok(of_module) => contestants.extend(of_module),
+                Err(error) => samples.failures.push(failure(&self.shape, module.variant.as_str(), &words(&error))),
             }
         }
-        let turns = self.turns(job, &subjects);
+        let turns = self.turns(job, &contestants);
         let mut silent = std::collections::BTreeSet::new();
         let timing = &job.suite.timing;
         let first_rounds = job.suite.rounds_on(&self.shape.name);
@@ -298,26 +300,27 @@ impl ShapeBench {
                 for (slot, turn) in shuffled(order, turns.len()).into_iter().enumerate() {
                     let stamp = Stamp { shape: &self.shape.name, mode, round, slot: slot as u32 };
                     let block = match &turns[turn] {
-                        Turn::Variant { index, name } => {
+                        Turn::Variant { index, subject } => {
+                            let contestant = &contestants[*index];
                             emit(&JobEvent::Timing {
                                 shape: self.shape.name.clone(),
-                                subject: subjects[*index].name.clone(),
+                                subject: contestant.subject.clone(),
                             });
                             let warmup = timing.warmup;
-                            subjects[*index].block(&self.digester, monitor, warmup, &stamp, name).map_err(|e| {
-                                anyhow!("`{name}` on {} failed while timed: {}", self.shape.name, words(&e))
+                            contestant.block(&self.digester, monitor, warmup, &stamp, subject).map_err(|e| {
+                                anyhow!("`{subject}` on {} failed while timed: {}", self.shape.name, words(&e))
                             })?
                         }
                         Turn::Peer { subject, .. } if silent.contains(&subject.name) => continue,
                         Turn::Peer { index, subject } => {
                             let name = &subject.name;
-                            emit(&JobEvent::Timing { shape: self.shape.name.clone(), subject: name.clone() });
+                            emit(&JobEvent::Timing { shape: self.shape.name.clone(), subject: Subject::plain(name) });
                             match peer_block(&mut running[*index], job, monitor, &stamp, subject) {
                                 Ok(block) => block,
                                 Err(error) => {
                                     // A peer's trouble is its own: it drops out, the rounds go on.
                                     silent.insert(name.clone());
-                                    samples.failures.push(failure(&self.shape, name, &format!("{error:#}")));
+                                    samples.failures.push(failure(&self.shape, name.as_str(), &format!("{error:#}")));
                                     continue;
                                 }
                             }
@@ -334,32 +337,33 @@ impl ShapeBench {
                 planned = (planned + first_rounds).min(timing.max_rounds);
             }
         }
-        for subject in &subjects {
-            if let Some(what) = subject.trespass().map_err(|e| anyhow!("{}", words(&e)))? {
-                samples.failures.push(failure(&self.shape, &subject.name, what));
+        for contestant in &contestants {
+            if let Some(what) = contestant.trespass().map_err(|e| anyhow!("{}", words(&e)))? {
+                samples.failures.push(failure(&self.shape, contestant.subject.clone(), what));
             }
         }
         Ok(())
     }
 
-    fn turns(&self, job: &BenchJob, subjects: &[Subject]) -> Vec<Turn> {
-        let variants = subjects.iter().enumerate().flat_map(|(index, subject)| {
-            let again = (subject.name == job.suite.control).then(|| format!("{}{AA_SUFFIX}", subject.name));
-            std::iter::once(subject.name.clone()).chain(again).map(move |name| Turn::Variant { index, name })
+    fn turns(&self, job: &BenchJob, contestants: &[Contestant]) -> Vec<Turn> {
+        let variants = contestants.iter().enumerate().flat_map(|(index, contestant)| {
+            let subject = &contestant.subject;
+            let again = subject.is_plain(&job.suite.control).then(|| Subject::again(&subject.who));
+            std::iter::once(subject.clone()).chain(again).map(move |subject| Turn::Variant { index, subject })
         });
         let peers = self.peer_subjects.iter().cloned().map(|(index, subject)| Turn::Peer { index, subject });
         variants.chain(peers).collect()
     }
 
     /// A module's arms: the judged steps, and those with the operator's own kernels ahead where there are some.
-    fn subjects<'m>(
+    fn contestants<'m>(
         &self,
         job: &BenchJob,
         gpu: &'m Gpu,
         operator: &mut dyn Operator,
         module: &Module,
         loaded: &'m LoadedModule,
-    ) -> Result<Vec<Subject<'m>>> {
+    ) -> Result<Vec<Contestant<'m>>> {
         let none = BTreeMap::new();
         let verified = job.verified.get(&module.variant).unwrap_or(&none);
         // What was not verified is not run: a kernel that faults would take everybody's context with it.
@@ -372,10 +376,10 @@ impl ShapeBench {
         }
         let has_originals = setups.iter().any(|setup| !setup.from_originals.is_empty());
         let arms = [false, true].into_iter().take(1 + usize::from(has_originals));
-        arms.map(|from_originals| self.subject(job, gpu, module, loaded, &setups, from_originals)).collect()
+        arms.map(|from_originals| self.contestant(job, gpu, module, loaded, &setups, from_originals)).collect()
     }
 
-    fn subject<'m>(
+    fn contestant<'m>(
         &self,
         job: &BenchJob,
         gpu: &'m Gpu,
@@ -383,12 +387,12 @@ impl ShapeBench {
         loaded: &'m LoadedModule,
         setups: &[Arc<Setup>],
         from_originals: bool,
-    ) -> Result<Subject<'m>> {
+    ) -> Result<Contestant<'m>> {
         let on = OnGpu::new(gpu, loaded);
         let verified = &job.verified[&module.variant];
         let mut sets = Vec::new();
         for (problem, setup) in self.problems.iter().zip(setups) {
-            emit(&JobEvent::Timing { shape: self.shape.name.clone(), subject: module.variant.clone() });
+            emit(&JobEvent::Timing { shape: self.shape.name.clone(), subject: Subject::plain(&module.variant) });
             let workload = Workload::place(&on, setup.clone())?;
             workload.make(&on)?.map_err(anyhow::Error::msg)?;
             let written = workload.written(&on)?;
@@ -405,10 +409,10 @@ impl ShapeBench {
             sets.push((workload, digests));
         }
         let most = job.suite.timing.launches as usize;
-        let suffix = if from_originals { QUANTISE_SUFFIX } else { "" };
+        let arm = if from_originals { Arm::FromOriginals } else { Arm::Plain };
         let outputs = sets[0].1.len();
-        let mut subject = Subject {
-            name: format!("{}{suffix}", module.variant),
+        let mut contestant = Contestant {
+            subject: Subject { who: module.variant.clone(), arm },
             from_originals,
             written: vec![sets[0].0.written(&on)?],
             on,
@@ -417,15 +421,15 @@ impl ShapeBench {
             graph: None,
             events: vec![(Event::new()?, Event::new()?)],
         };
-        let once = subject.time_once()?;
+        let once = contestant.time_once()?;
         let launches = most.min(launches_within_target(once));
-        while subject.written.len() < launches {
-            subject.written.push(subject.sets[0].0.written(&subject.on)?);
-            subject.events.push((Event::new()?, Event::new()?));
+        while contestant.written.len() < launches {
+            contestant.written.push(contestant.sets[0].0.written(&contestant.on)?);
+            contestant.events.push((Event::new()?, Event::new()?));
         }
-        let graph = Graph::capture(gpu, || (0..launches).try_for_each(|i| subject.launch(i)));
-        subject.graph = Some(graph?);
-        Ok(subject)
+        let graph = Graph::capture(gpu, || (0..launches).try_for_each(|i| contestant.launch(i)));
+        contestant.graph = Some(graph?);
+        Ok(contestant)
     }
 }
 
@@ -443,11 +447,11 @@ struct Stamp<'a> {
 }
 
 impl Stamp<'_> {
-    fn block(&self, subject: &str, us: Vec<f64>, states: [GpuState; 2], outputs_verified: bool) -> Block {
+    fn block(&self, subject: Subject, us: Vec<f64>, states: [GpuState; 2], outputs_verified: bool) -> Block {
         let [before, after] = states;
         Block {
             shape: self.shape.to_owned(),
-            subject: subject.to_owned(),
+            subject,
             mode: self.mode,
             round: self.round,
             slot: self.slot,
@@ -463,11 +467,11 @@ fn state(monitor: Option<&Monitor>) -> GpuState {
     monitor.map(Monitor::state).unwrap_or_default()
 }
 
-fn failure(shape: &Shape, subject: &str, why: &str) -> TimingFailure {
-    TimingFailure { shape: shape.name.clone(), subject: subject.to_owned(), why: why.to_owned() }
+fn failure(shape: &Shape, subject: impl Into<Subject>, why: &str) -> TimingFailure {
+    TimingFailure { shape: shape.name.clone(), subject: subject.into(), why: why.to_owned() }
 }
 
-impl Subject<'_> {
+impl Contestant<'_> {
     /// Warms up, poisons every output again, times, and compares every output with the verified one of its set.
     fn block(
         &self,
@@ -475,7 +479,7 @@ impl Subject<'_> {
         monitor: Option<&Monitor>,
         warmup: u32,
         stamp: &Stamp,
-        name: &str,
+        subject: &Subject,
     ) -> Result<Block> {
         let before = state(monitor);
         let us = match stamp.mode {
@@ -483,7 +487,7 @@ impl Subject<'_> {
             Mode::Kernel => self.time_graph()?,
         };
         let after = state(monitor);
-        Ok(stamp.block(name, us, [before, after], self.are_verified(digester)?))
+        Ok(stamp.block(subject.clone(), us, [before, after], self.are_verified(digester)?))
     }
 
     /// Whether every output is the verified one of its set.
@@ -610,5 +614,5 @@ fn peer_block(
 ) -> Result<Block> {
     let before = state(monitor);
     let us = peer.block(&subject.name, stamp.mode, subject.launches, job.suite.timing.warmup, REPLAYS)?;
-    Ok(stamp.block(&subject.name, us, [before, state(monitor)], true))
+    Ok(stamp.block(Subject::plain(&subject.name), us, [before, state(monitor)], true))
 }

@@ -153,7 +153,7 @@ fn history_line(path: &Path) -> Result<String> {
     let device = past.device.as_deref().unwrap_or("no GPU");
     let times: Vec<String> =
         past.medians.iter().map(|m| format!("{} {} {} us", m.variant, m.shape, significant(m.p50_us))).collect();
-    Ok(format!("{}  {device}  {}  {}", run.name(), past.decision, times.join(", ")))
+    Ok(format!("{}  {device}  {}  {}", run.name(), past.decision.headline, times.join(", ")))
 }
 
 fn past_run(run: &RunDir) -> Result<PastRun> {

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use kbench::decision::Counts;
+use kbench::deferral::Deferral;
 use kbench::evidence::Checks;
-use kbench::gate::{Gate, Kind};
+use kbench::exit::Exit;
+use kbench::gate::{Gate, Kind, State};
 use kbench::job::{Module, Task};
 use kbench::operator::{Distribution, Problem, Shape};
 use kbench::profile::{Diagnosis, KernelProfile, Profile, diagnose, read};
@@ -39,7 +40,7 @@ pub struct Subjects<'a> {
 pub fn profile(subjects: &Subjects, dir: &Path) -> Result<Profile> {
     let ncu = match Ncu::find(&subjects.runner.logs)? {
         Ok(ncu) => ncu,
-        Err(why) => return Ok(Profile { deferred: Some(why), ..Profile::default() }),
+        Err(obstacle) => return Ok(Profile { deferred: Some(obstacle), ..Profile::default() }),
     };
     let pairs = pairs(subjects.suite, subjects.modules);
     let step = Step::begin("profile", pairs.len() as u64);
@@ -54,8 +55,8 @@ pub fn profile(subjects: &Subjects, dir: &Path) -> Result<Profile> {
         kernels.push(if subjects.checks.cases.iter().any(|case| verified(&case)) {
             ncu.profile(subjects.runner, subjects.task, module, &problem, dir)?
         } else {
-            let why = format!("its output on {} was not verified; see the correctness gates", problem.id());
-            KernelProfile::deferred(&module.variant, &problem, &why)
+            let why = format!("its output on {} was not verified", problem.id());
+            KernelProfile::deferred(&module.variant, &problem, Deferral::new(why, "see the correctness gates"))
         });
     }
     let had = kernels.iter().filter(|k| k.reading.is_some()).count();
@@ -108,9 +109,15 @@ pub struct Profiled {
 }
 
 impl Profiled {
-    /// 0 when every gate passes, 1 when one fails, 3 when one is deferred or there is none.
-    pub fn exit_status(&self) -> u8 {
-        Counts::of(&self.gates).exit_status(false)
+    /// Whether a gate on the profile fails, and else whether each of them was measured and there is one.
+    pub fn exit(&self) -> Exit {
+        let of_gate = |gate: &Gate| match gate.state {
+            State::Pass => Exit::Good,
+            State::Fail => Exit::Fix,
+            State::Deferred { .. } | State::Inconclusive { .. } => Exit::Deferred,
+        };
+        let none = self.gates.is_empty().then_some(Exit::Deferred);
+        Exit::of_all(self.gates.iter().map(of_gate).chain(none))
     }
 
     /// The profile of a run in which one was asked for.

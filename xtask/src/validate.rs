@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use kbench::decision::{Decision, decide};
+use kbench::deferral::Deferral;
 use kbench::evidence::{
     CheckedCase, Checks, Device, EMULATOR, Environment, GpuState, LaunchOutcome, Peers, Samples, TimingFailure,
 };
@@ -15,6 +16,7 @@ use kbench::judge::{Evidence, emulated_problems, judge, problems};
 use kbench::operator::{Distribution, Problem};
 use kbench::profile::Profile;
 use kbench::report::{Format, RunView, headline, html, markdown_file, render};
+use kbench::subject::Subject;
 use kbench::suite::Suite;
 use sdpa_kernel::registry::Variant;
 use serde::{Deserialize, Serialize};
@@ -101,7 +103,7 @@ pub struct Outcome {
 /// The device as the probe found it, or why there is none.
 pub(crate) struct Found {
     pub device: Option<(Device, GpuState)>,
-    pub why_not: Option<String>,
+    pub why_not: Option<Deferral>,
 }
 
 /// Validates a plan.
@@ -211,12 +213,12 @@ fn probe(runner: &Runner) -> Result<Found> {
     let mut found = Found { device: None, why_not: None };
     let end = runner.run("probe", &Job::Probe, PROBE_SILENCE, |event| match event {
         Event::Device { device, state, .. } => found.device = Some((device, state)),
-        Event::NoDevice { why } => found.why_not = Some(why),
+        Event::NoDevice(deferral) => found.why_not = Some(deferral),
         _ => {}
     })?;
     if let End::Error(why) | End::Lost(why) = end {
         found.device = None;
-        found.why_not = Some(format!("the device could not be asked: {why}; check `nvidia-smi`"));
+        found.why_not = Some(Deferral::new(format!("the device could not be asked: {why}"), "check `nvidia-smi`"));
     }
     Ok(found)
 }
@@ -228,7 +230,7 @@ fn build(layout: &Layout, plan: &Plan, found: &Found, run: &RunDir) -> Result<(O
         Ok(toolchain) => toolchain,
         Err(error) => {
             step.end("none");
-            let builds = kbench::evidence::Builds { deferred: Some(error.to_string()), ..Default::default() };
+            let builds = kbench::evidence::Builds { deferred: Some(error.deferral()), ..Default::default() };
             run.write_json("builds.json", &builds)?;
             return Ok((None, BuildSet::default()));
         }
@@ -289,25 +291,26 @@ impl Work<'_> {
         self.plan.variants.iter().filter_map(module).collect()
     }
 
-    /// Why no case can run, as "why; remedy".
-    fn why_nothing_is_checked(&self) -> Option<String> {
+    /// Why no case can run.
+    fn why_nothing_is_checked(&self) -> Option<Deferral> {
         if self.builds.built.is_empty() {
-            return Some("nothing was built; see the build gates".to_owned());
+            return Some(Deferral::new("nothing was built", "see the build gates"));
         }
         if let Some(why) = self.arch().and_then(|arch| not_for_this_device(&self.plan.variants, &arch)) {
             return Some(why);
         }
         match self.executor {
             Some(_) => None,
-            None => Some(
-                self.found.why_not.clone().unwrap_or_else(|| "the suite allows no emulation; run on a GPU".to_owned()),
-            ),
+            None => {
+                let no_emulation = || Deferral::new("the suite allows no emulation", "run on a GPU");
+                Some(self.found.why_not.clone().unwrap_or_else(no_emulation))
+            }
         }
     }
 
-    /// Why nothing can be timed, as "why; remedy".
-    pub(crate) fn why_nothing_is_timed(&self) -> Option<String> {
-        let emulated = || "time is never taken on the emulator; run on a machine with an NVIDIA GPU".to_owned();
+    /// Why nothing can be timed.
+    pub(crate) fn why_nothing_is_timed(&self) -> Option<Deferral> {
+        let emulated = || Deferral::new("time is never taken on the emulator", "run on a machine with an NVIDIA GPU");
         match self.executor {
             Some(Executor::Gpu) => self.why_nothing_is_checked(),
             Some(Executor::Emulator | Executor::EmulatedHopper) => {
@@ -318,11 +321,11 @@ impl Work<'_> {
     }
 }
 
-/// Why a device of this architecture can run no case, as "why; remedy": a variant is made for another.
-fn not_for_this_device(variants: &[Variant], arch: &str) -> Option<String> {
+/// Why a device of this architecture can run no case: a variant is made for another.
+fn not_for_this_device(variants: &[Variant], arch: &str) -> Option<Deferral> {
     let variant = variants.iter().find(|v| !runs_on(v, arch))?;
     let (name, own) = (&variant.name, variant.family.arch().unwrap_or_default());
-    Some(format!("`{name}` is compiled for {own} and this device is {arch}; run on a Hopper GPU"))
+    Some(Deferral::new(format!("`{name}` is compiled for {own} and this device is {arch}"), "run on a Hopper GPU"))
 }
 
 /// Runs every variant on every problem, then compares all outputs with float64 attention in another process.
@@ -349,7 +352,8 @@ fn check(work: &Work) -> Result<Checks> {
     let (mut errors, broke_off) = compare_outputs(work, "errors", &subjects, &problems)?;
     if let Some(why) = broke_off {
         // Ours, not a kernel's: no case is judged on part of the comparison.
-        return Ok(Checks { deferred: Some(format!("comparing with float64 broke off: {why}")), ..Checks::default() });
+        let deferral = Deferral::because(format!("comparing with float64 broke off: {why}"));
+        return Ok(Checks { deferred: Some(deferral), ..Checks::default() });
     }
     let mut cases = Vec::new();
     for (variant, outcomes) in launches {
@@ -454,7 +458,7 @@ fn compare_outputs(
 /// Times everything whose outputs were verified, with peers in the same rounds.
 fn bench(work: &Work, layout: &Layout, options: &Options, checks: &Checks) -> Result<(Samples, Peers)> {
     let wanted = options.peers != PeerChoice::None;
-    let not_asked = || "time was not asked for; run a suite with validate".to_owned();
+    let not_asked = || Deferral::new("time was not asked for", "run a suite with validate");
     if let Some(why) = work.why_nothing_is_timed().or_else(|| (!options.time).then(not_asked)) {
         let peers = Peers { wanted, deferred: wanted.then(|| why.clone()), ..Peers::default() };
         return Ok((Samples { deferred: Some(why), ..Samples::default() }, peers));
@@ -487,8 +491,8 @@ fn bench(work: &Work, layout: &Layout, options: &Options, checks: &Checks) -> Re
             End::Error(why) | End::Lost(why) => why,
         };
         step.end(&format!("broke off: {why}"));
-        let peers =
-            Peers { wanted, deferred: wanted.then(|| "timing broke off; see the log".to_owned()), ..Peers::default() };
+        let deferral = || Deferral::new("timing broke off", "see the log");
+        let peers = Peers { wanted, deferred: wanted.then(deferral), ..Peers::default() };
         return Ok((broken_off(work, last, &why), peers));
     };
     step.end(&format!("{} blocks, {} subjects not timed", samples.blocks.len(), samples.failures.len()));
@@ -503,7 +507,8 @@ fn profile_step(work: &Work, run: &RunDir, checks: &Checks) -> Result<Profile> {
     if let Some(finished) = finished.filter(|profile| profile.deferred.is_none()) {
         return Ok(finished);
     }
-    let no_counters = || "the emulator has no performance counters; run on a machine with an NVIDIA GPU".to_owned();
+    let no_counters =
+        || Deferral::new("the emulator has no performance counters", "run on a machine with an NVIDIA GPU");
     let why = match work.executor {
         Some(Executor::Emulator | Executor::EmulatedHopper) => {
             Some(work.found.why_not.clone().unwrap_or_else(no_counters))
@@ -520,11 +525,14 @@ fn profile_step(work: &Work, run: &RunDir, checks: &Checks) -> Result<Profile> {
 
 /// Nothing that was measured before the end is kept: an interval over part of the rounds would look like any other. Who
 /// was running has failed; the others wait for a run without it.
-fn broken_off(work: &Work, running: Option<(String, String)>, why: &str) -> Samples {
-    let who = running.as_ref().map_or("nobody", |(_, subject)| subject);
+fn broken_off(work: &Work, running: Option<(String, Subject)>, why: &str) -> Samples {
+    let who = running.as_ref().map_or("nobody".to_owned(), |(_, subject)| subject.to_string());
     Samples {
         device: work.found.device.as_ref().map(|(device, _)| device.clone()),
-        deferred: Some(format!("timing broke off while `{who}` was running; mend or leave out `{who}` and run again")),
+        deferred: Some(Deferral::new(
+            format!("timing broke off while `{who}` was running"),
+            format!("mend or leave out `{who}` and run again"),
+        )),
         failures: running
             .map(|(shape, subject)| TimingFailure { shape, subject, why: why.to_owned() })
             .into_iter()
@@ -585,7 +593,7 @@ mod tests {
     #[test]
     fn a_device_that_a_variant_is_not_made_for_defers_with_a_remedy() {
         let variants = ["stage2", "hopper"].map(|name| find(name).unwrap());
-        let why = not_for_this_device(&variants, "sm_89").unwrap();
+        let why = not_for_this_device(&variants, "sm_89").unwrap().to_string();
         assert_eq!(why, "`hopper` is compiled for sm_90a and this device is sm_89; run on a Hopper GPU");
         assert_eq!(not_for_this_device(&variants, "sm_90"), None);
         assert_eq!(not_for_this_device(&variants[..1], "sm_89"), None);

@@ -13,11 +13,10 @@ pub use peers::judge_peer_errors;
 pub use performance::{Comparison, compare, judge_samples, needs_more_rounds, paired_blocks, paired_rounds};
 pub use profile::judge_profile;
 pub use resources::judge_builds;
-pub use timing::TIMED_EVERYWHERE;
 
 use crate::ceilings::Ceilings;
 use crate::evidence::{Builds, Checks, Peers, Samples};
-use crate::gate::{Gate, Kind, Subject};
+use crate::gate::{Draft, Gate, GateId};
 use crate::profile::Profile;
 use crate::suite::Suite;
 
@@ -53,17 +52,11 @@ pub fn judge(suite: &Suite, evidence: &Evidence) -> Vec<Gate> {
 /// Part of a suite cannot carry a merge: what was left out is a deferral of every candidate.
 fn narrowed_gates(suite: &Suite) -> impl Iterator<Item = Gate> + '_ {
     suite.candidates.iter().flat_map(|candidate| {
-        suite.narrowed.iter().map(|text| {
-            let subject = Subject { variant: &candidate.variant, kind: Kind::Correctness, figure: "whole suite" };
-            let (why, remedy) = split_remedy(text);
-            subject.deferred("every shape and seed of the suite", why, remedy)
+        suite.narrowed.iter().map(|deferral| {
+            let draft = Draft::new(&candidate.variant, GateId::WholeSuite);
+            draft.deferred("every shape and seed of the suite", deferral.clone())
         })
     })
-}
-
-/// A deferral is written as "why; remedy".
-pub(crate) fn split_remedy(text: &str) -> (&str, &str) {
-    text.split_once("; ").unwrap_or((text, ""))
 }
 
 /// Why a candidate is left out, if the suite's condition on another candidate says so.
@@ -83,6 +76,7 @@ pub(crate) mod testing {
     use crate::evidence::*;
     use crate::operator::Operator;
     use crate::resources::EntryResources;
+    use crate::subject::Subject;
     use crate::suite::{Candidate, PerformanceLimit, ResourceLimits, Suite, Timing};
 
     pub fn suite() -> Suite {
@@ -207,12 +201,13 @@ pub(crate) mod testing {
     }
 
     /// One block of constant samples; blocks of different rounds and subjects scatter by up to 0.3%.
-    pub fn block(subject: &str, round: u32, mode: Mode, us: f64) -> Block {
-        let letters: u32 = subject.bytes().map(u32::from).sum();
+    pub fn block(subject: impl Into<Subject>, round: u32, mode: Mode, us: f64) -> Block {
+        let subject = subject.into();
+        let letters: u32 = subject.to_string().bytes().map(u32::from).sum();
         let jitter = 1.0 + 0.001 * (f64::from((round * letters) % 7) - 3.0);
         Block {
             shape: "mission".into(),
-            subject: subject.into(),
+            subject,
             mode,
             round,
             slot: 0,
@@ -228,7 +223,7 @@ pub(crate) mod testing {
         for round in 0..16 {
             for mode in Mode::ALL {
                 blocks.push(block("old", round, mode, control_us));
-                blocks.push(block("old#aa", round, mode, control_us));
+                blocks.push(block(Subject::again("old"), round, mode, control_us));
                 blocks.push(block("new", round, mode, candidate_us));
             }
         }

@@ -29,6 +29,7 @@ use crate::gate::{Gate, significant};
 use crate::judge::{Comparison, Evidence, compare, paired_blocks};
 use crate::operator::Distribution;
 use crate::stats::paired_ratio;
+use crate::subject::Subject;
 use crate::suite::Suite;
 
 /// Everything a report is made of.
@@ -200,7 +201,8 @@ fn shapes_to_show<'a>(view: &RunView<'a>, variant: &str) -> Vec<&'a str> {
 }
 
 fn summary_row(view: &RunView, comparisons: &[Comparison], variant: &str, shape: &str) -> Vec<String> {
-    let of = |mode: Mode| comparisons.iter().find(|c| c.subject == variant && c.shape == shape && c.mode == mode);
+    let of =
+        |mode: Mode| comparisons.iter().find(|c| c.subject.is_plain(variant) && c.shape == shape && c.mode == mode);
     let here = |c: &&CheckedCase| {
         let problem = &c.launch.problem;
         c.variant == variant && problem.shape.name == shape && problem.distribution == Distribution::Normal
@@ -258,7 +260,7 @@ fn ratio_cell(comparison: &Comparison, control: &str) -> String {
             significant(ratio.high),
             significant(1.0 / ratio.estimate)
         ),
-        None if comparison.subject == control => "control".to_owned(),
+        None if comparison.subject.is_plain(control) => "control".to_owned(),
         None => "-".to_owned(),
     }
 }
@@ -301,7 +303,9 @@ fn peers(view: &RunView, comparisons: &[Comparison]) -> Vec<Vec<String>> {
     ])];
     for backend in &view.evidence.peers.backends {
         let of = |mode: Mode| {
-            comparisons.iter().find(|c| c.subject == backend.subject && c.shape == backend.shape && c.mode == mode)
+            comparisons
+                .iter()
+                .find(|c| c.subject.is_plain(&backend.subject) && c.shape == backend.shape && c.mode == mode)
         };
         let time = |mode: Mode| of(mode).map_or("-".to_owned(), |c| significant(c.time_us.p50));
         let ran = match (&backend.unavailable, &backend.resolved) {
@@ -340,7 +344,7 @@ fn times(comparisons: &[Comparison]) -> Vec<Vec<String>> {
     ])];
     rows.extend(comparisons.iter().map(|c| {
         let t = &c.time_us;
-        let mut row = vec![c.shape.clone(), c.subject.clone(), c.mode.name().to_owned()];
+        let mut row = vec![c.shape.clone(), c.subject.to_string(), c.mode.name().to_owned()];
         row.extend([t.p50, t.p90, t.p99, t.mean, t.std, 100.0 * t.cv].map(significant));
         row.extend([t.count.to_string(), c.dropped_blocks.to_string()]);
         row
@@ -359,7 +363,8 @@ fn ladder(view: &RunView) -> String {
     let mut text = String::new();
     for shape in &view.suite.time_shapes {
         for pair in steps.windows(2) {
-            let pairs = paired_blocks(&view.evidence.samples.blocks, shape, Mode::Kernel, pair[1], pair[0]);
+            let [of, than] = [pair[1], pair[0]].map(Subject::plain);
+            let pairs = paired_blocks(&view.evidence.samples.blocks, shape, Mode::Kernel, &of, &than);
             if let Some(ratio) = paired_ratio(&pairs) {
                 let [at, low, high, speed] =
                     [ratio.estimate, ratio.low, ratio.high, 1.0 / ratio.estimate].map(significant);
@@ -493,8 +498,14 @@ mod tests {
     #[test]
     fn what_was_not_measured_is_a_dash_never_a_zero() {
         let mut evidence = testing::evidence();
-        evidence.checks = crate::evidence::Checks { deferred: Some("no GPU; get one".into()), ..Default::default() };
-        evidence.samples = crate::evidence::Samples { deferred: Some("no GPU; get one".into()), ..Default::default() };
+        evidence.checks = crate::evidence::Checks {
+            deferred: Some(crate::deferral::Deferral::new("no GPU", "get one")),
+            ..Default::default()
+        };
+        evidence.samples = crate::evidence::Samples {
+            deferred: Some(crate::deferral::Deferral::new("no GPU", "get one")),
+            ..Default::default()
+        };
         let text = rendered(&evidence, Format::Markdown);
         assert!(text.contains("no GPU, nvcc"), "{text}");
         let row = text.lines().find(|l| l.contains("| new") && l.contains("mission")).unwrap();

@@ -11,11 +11,13 @@ use super::record::{Evaluation, Figures, Finals, Line, Outcome, Phase, Plan, Rou
 use super::search::elites;
 use super::space::Toggles;
 use super::spent::{Spent, spent};
-use crate::evidence::{AA_SUFFIX, Block, CheckedCase, Mode};
+use crate::deferral::Deferral;
+use crate::evidence::{Block, CheckedCase, Mode};
 use crate::gate::{Gate, Kind, State, significant};
 use crate::judge::{Evidence, judge, paired_rounds};
 use crate::operator::{Distribution, Problem};
 use crate::stats::{Interval, median, paired_ratio};
+use crate::subject::Subject;
 use crate::suite::{Suite, VariantPatch};
 
 /// The widest interval of the control against itself with which a winner is settled.
@@ -44,19 +46,17 @@ pub fn outcome_of(suite: &Suite, evidence: &Evidence, sittings: &[Rounds], varia
     if let Some(rejected) = rejection(&judge(suite, evidence), variant) {
         return rejected;
     }
-    if let Some(why) = evidence.checks.deferred.as_ref().or(evidence.samples.deferred.as_ref()) {
-        return Outcome::Untimed { why: why.clone() };
+    if let Some(deferral) = evidence.checks.deferred.as_ref().or(evidence.samples.deferred.as_ref()) {
+        return Outcome::Untimed(deferral.clone());
     }
     match figures(suite, evidence, sittings, variant) {
         Some(figures) => Outcome::Timed(figures),
-        None => {
-            Outcome::Untimed { why: "too few usable sittings; run on a GPU whose clock is not held down".to_owned() }
-        }
+        None => Outcome::Untimed(Deferral::new("too few usable sittings", "run on a GPU whose clock is not held down")),
     }
 }
 
 /// One subject over another, paired by round. The unit is the sitting, whose rounds are not independent of each other.
-fn over(blocks: &[Block], shape: &str, sittings: &[Rounds], subject: &str, other: &str) -> Option<Interval> {
+fn over(blocks: &[Block], shape: &str, sittings: &[Rounds], subject: &Subject, other: &Subject) -> Option<Interval> {
     let pairs = paired_rounds(blocks, shape, Mode::Kernel, subject, other);
     let of_sitting = |sitting: &Rounds| {
         let rounds = pairs.range(sitting.first..sitting.first + sitting.count);
@@ -69,7 +69,7 @@ fn figures(suite: &Suite, evidence: &Evidence, sittings: &[Rounds], variant: &st
     let shape = suite.time_shapes.first()?;
     let blocks = &evidence.samples.blocks;
     let p50 = |subject: &str| {
-        let of = |b: &&Block| b.subject == subject && &b.shape == shape && b.mode == Mode::Kernel;
+        let of = |b: &&Block| b.subject.is_plain(subject) && &b.shape == shape && b.mode == Mode::Kernel;
         let usable = blocks.iter().filter(of).filter(|b| b.rejected().is_none());
         median(&usable.flat_map(|b| b.us.iter().copied()).collect::<Vec<_>>())
     };
@@ -81,7 +81,7 @@ fn figures(suite: &Suite, evidence: &Evidence, sittings: &[Rounds], variant: &st
     Some(Figures {
         p50_us: p50(variant)?,
         control_p50_us: p50(&suite.control)?,
-        over_control: over(blocks, shape, sittings, variant, &suite.control)?,
+        over_control: over(blocks, shape, sittings, &Subject::plain(variant), &Subject::plain(&suite.control))?,
         registers: entry.resources.registers,
         shared_bytes: entry.resources.static_smem_bytes + entry.launch.dynamic_smem_bytes,
         gpus: gpus_of(sittings),
@@ -176,9 +176,9 @@ pub struct Tuned {
     /// What the profiler says of elites, where they were profiled.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub profiles: BTreeMap<String, ProfileInsight>,
-    /// Why elites were not profiled although that was asked for, as "why; remedy".
+    /// Why elites were not profiled although that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub not_profiled: Option<String>,
+    pub not_profiled: Option<Deferral>,
     /// What was measured again.
     pub finalists: Vec<Finalist>,
     /// Which device ran which rounds of the finals: every ratio is within a round.
@@ -199,8 +199,8 @@ pub struct Tuned {
     pub rejected: Vec<Rejection>,
     /// What went wrong with an external proposer.
     pub warnings: Vec<String>,
-    /// Why there is no winner although nothing was wrong, as "why; remedy".
-    pub deferred: Option<String>,
+    /// Why there is no winner although nothing was wrong.
+    pub deferred: Option<Deferral>,
 }
 
 /// The evaluations of a journal by phase, in the order of their proposal.
@@ -254,7 +254,7 @@ pub fn conclude(plan: &Plan, lines: &[Line], finals: &Finals) -> Tuned {
     let control_over_itself = finals
         .suite
         .as_ref()
-        .and_then(|suite| finals_over(plan, finals, &format!("{}{AA_SUFFIX}", suite.control), &suite.control));
+        .and_then(|suite| finals_over(plan, finals, &Subject::again(&suite.control), &Subject::plain(&suite.control)));
     let rejected: Vec<Rejection> = all.iter().filter_map(|e| rejected_of(&e.name, &e.outcome)).collect();
     let sweep = all.len() > searched.len() || all.len() == plan.valid;
     Tuned {
@@ -351,7 +351,7 @@ fn ranked(finalists: &[Finalist]) -> Vec<(&Finalist, &Figures)> {
 }
 
 /// One subject over another in the finals.
-fn finals_over(plan: &Plan, finals: &Finals, a: &str, b: &str) -> Option<Interval> {
+fn finals_over(plan: &Plan, finals: &Finals, a: &Subject, b: &Subject) -> Option<Interval> {
     over(&finals.samples.blocks, &plan.shape, &finals.rounds, a, b)
 }
 
@@ -363,7 +363,7 @@ fn pick(plan: &Plan, finals: &Finals, ranked: &[(&Finalist, &Figures)]) -> Optio
         patch: finals.patches.get(&first.name)?.clone(),
         figures: (*figures).clone(),
         over_next: next.and_then(|next| {
-            let ratio = finals_over(plan, finals, &first.name, &next)?;
+            let ratio = finals_over(plan, finals, &Subject::plain(&first.name), &Subject::plain(&next))?;
             Some((next, ratio))
         }),
         curse: first.curse?,
@@ -392,7 +392,8 @@ fn compare_with_sweep(
 ) -> Option<Sweep> {
     let (best, _) = ranked.first()?;
     let (own, _) = ranked.iter().find(|(f, _)| search_elites.iter().any(|e| e.name == f.name))?;
-    let ratio = if own.name == best.name { 1.0 } else { finals_over(plan, finals, &own.name, &best.name)?.estimate };
+    let [a, b] = [&own.name, &best.name].map(Subject::plain);
+    let ratio = if a == b { 1.0 } else { finals_over(plan, finals, &a, &b)?.estimate };
     Some(Sweep {
         evaluated,
         search_pick: own.name.clone(),
@@ -403,9 +404,9 @@ fn compare_with_sweep(
 }
 
 /// Why nothing was timed, where something could have been.
-fn deferred(all: &[&Evaluation], finals: &Option<String>) -> Option<String> {
+fn deferred(all: &[&Evaluation], finals: &Option<Deferral>) -> Option<Deferral> {
     let untimed = all.iter().find_map(|e| match &e.outcome {
-        Outcome::Untimed { why } => Some(why.clone()),
+        Outcome::Untimed(deferral) => Some(deferral.clone()),
         _ => None,
     });
     finals.clone().or(untimed)
@@ -434,7 +435,7 @@ mod tests {
             patches: BTreeMap::new(),
             rounds: (0..16).map(|first| Rounds { gpu: "GPU-0".into(), first, count: 1 }).collect(),
         };
-        finals.samples.blocks.retain(|b| b.subject != "new");
+        finals.samples.blocks.retain(|b| !b.subject.is_plain("new"));
         finals.checks.cases.retain(|c| c.variant != "new");
         for (name, us) in times {
             finals.builds.records.push(testing::build(name));
@@ -444,7 +445,7 @@ mod tests {
                 .cases
                 .extend(like.map(|c| crate::evidence::CheckedCase { variant: (*name).into(), ..c.clone() }));
             for round in 0..16 {
-                finals.samples.blocks.extend(Mode::ALL.map(|mode| testing::block(name, round, mode, *us)));
+                finals.samples.blocks.extend(Mode::ALL.map(|mode| testing::block(*name, round, mode, *us)));
             }
             finals.patches.insert((*name).into(), VariantPatch { base: "old".into(), toggles: Toggles::new() });
         }
@@ -492,7 +493,7 @@ mod tests {
         let mut placed = finals(&[(&name, 60.0)]);
         // Two rounds a sitting that agree, and sittings that do not.
         placed.rounds = (0..8).map(|i| Rounds { gpu: format!("GPU-{}", i % 2), first: 2 * i, count: 2 }).collect();
-        for block in placed.samples.blocks.iter_mut().filter(|b| b.subject == name && b.round / 2 % 2 == 1) {
+        for block in placed.samples.blocks.iter_mut().filter(|b| b.subject.is_plain(&name) && b.round / 2 % 2 == 1) {
             block.us.iter_mut().for_each(|us| *us *= 1.01);
         }
         let winner = conclude(&plan, &lines, &placed).winner.unwrap();
@@ -515,7 +516,12 @@ mod tests {
         assert_eq!(result.winner.unwrap().name, names[1]);
         assert!(matches!(&result.finalists[0].remeasured, Outcome::Rejected { stage, .. } if stage == "correctness"));
         let mut lying = finals(&times);
-        lying.samples.blocks.iter_mut().filter(|b| b.subject == names[0]).for_each(|b| b.outputs_verified = false);
+        lying
+            .samples
+            .blocks
+            .iter_mut()
+            .filter(|b| b.subject.is_plain(&names[0]))
+            .for_each(|b| b.outputs_verified = false);
         assert_eq!(conclude(&plan, &lines, &lying).winner.unwrap().name, names[1]);
         let mut nobody = finals(&times);
         nobody.samples.blocks.retain(|b| b.round + 1 < MIN_ROUNDS as u32);
@@ -527,8 +533,8 @@ mod tests {
         let (plan, lines) = journal([0.5, 0.6, 0.7]);
         let names: Vec<String> = finalists(&plan, &lines).iter().map(|e| e.name.clone()).collect();
         let mut biased = finals(&[(&names[0], 50.0)]);
-        biased.samples.blocks.iter_mut().filter(|b| b.subject == "old#aa").for_each(|b| b.us[0] *= 1.0);
-        for block in biased.samples.blocks.iter_mut().filter(|b| b.subject == "old#aa") {
+        biased.samples.blocks.iter_mut().filter(|b| b.subject == Subject::again("old")).for_each(|b| b.us[0] *= 1.0);
+        for block in biased.samples.blocks.iter_mut().filter(|b| b.subject == Subject::again("old")) {
             block.us.iter_mut().for_each(|us| *us *= 1.03);
         }
         let result = conclude(&plan, &lines, &biased);
@@ -545,9 +551,10 @@ mod tests {
                 }
             }
         };
-        set(&mut lines, Outcome::Untimed { why: "emulated; run on a GPU".into() });
+        let emulated = Deferral::new("emulated", "run on a GPU");
+        set(&mut lines, Outcome::Untimed(emulated.clone()));
         let result = conclude(&plan, &lines, &Finals::default());
-        assert_eq!((result.winner, result.deferred.as_deref()), (None, Some("emulated; run on a GPU")));
+        assert_eq!((result.winner, result.deferred), (None, Some(emulated)));
         set(&mut lines, Outcome::Rejected { stage: "build".into(), reason: "no".into() });
         let result = conclude(&plan, &lines, &Finals::default());
         assert_eq!((result.winner, result.deferred, result.rejected.len()), (None, None, 3));

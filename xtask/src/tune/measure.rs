@@ -249,7 +249,7 @@ fn time(bench: &Bench, batch: &Batch, checks: &Checks, watches: &mut [Watch]) ->
             };
             let samples = rounds(gpu, job)?;
             // Who failed in one sitting is not asked for another.
-            modules.retain(|m| !samples.failures.iter().any(|f| f.subject == m.variant));
+            modules.retain(|m| !samples.failures.iter().any(|f| f.subject.is_plain(&m.variant)));
             let is_over = samples.deferred.is_some() || modules.iter().all(|m| m.variant == suite.control);
             sittings.push((sitting, samples));
             if is_over {
@@ -373,8 +373,8 @@ fn rounds(gpu: &Gpu, mut job: BenchJob) -> Result<Samples> {
         };
         let left: BTreeSet<&str> = job.modules.iter().map(|m| m.variant.as_str()).collect();
         match running {
-            Some((shape, subject)) if subject != job.suite.control && left.contains(subject.as_str()) => {
-                job.modules.retain(|m| m.variant != subject);
+            Some((shape, subject)) if subject.who != job.suite.control && left.contains(subject.who.as_str()) => {
+                job.modules.retain(|m| m.variant != subject.who);
                 lost.push(TimingFailure { shape, subject, why });
             }
             _ if ours == 0 => ours += 1,

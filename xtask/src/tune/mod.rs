@@ -19,6 +19,8 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use kbench::deferral::Deferral;
+use kbench::exit::Exit;
 use kbench::job::Executor;
 use kbench::profile::KernelProfile;
 use kbench::suite::{Candidate, Suite};
@@ -89,8 +91,8 @@ pub struct Options {
 
 /// What a search came to.
 pub enum Tuning {
-    /// It could not begin; "why; remedy".
-    Deferred(String),
+    /// It could not begin.
+    Deferred(Deferral),
     /// It ran.
     Ran(Box<Ran>),
 }
@@ -106,12 +108,12 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// 0 with a settled winner, 1 when nothing was accepted, 3 when something was not measured or not settled.
-    pub fn exit_status(&self) -> u8 {
+    /// Good with a settled winner; nothing accepted is something to fix.
+    pub fn exit(&self) -> Exit {
         match (&self.tuned.winner, &self.tuned.deferred, &self.tuned.inconclusive) {
-            (Some(_), _, None) => 0,
-            (Some(_), _, Some(_)) | (None, Some(_), _) => 3,
-            (None, None, _) => 1,
+            (Some(_), _, None) => Exit::Good,
+            (Some(_), _, Some(_)) | (None, Some(_), _) => Exit::Deferred,
+            (None, None, _) => Exit::Fix,
         }
     }
 
@@ -125,7 +127,7 @@ impl Ran {
                 suite.variants.insert(WINNER.to_owned(), winner.patch.clone());
                 suite.candidates.push(Candidate::of(WINNER));
             }
-            None => suite.narrowed.push("the search named no winner; see elite.json".to_owned()),
+            None => suite.narrowed.push(Deferral::new("the search named no winner", "see elite.json")),
         }
         Ok((suite, files.into_iter().map(|file| (self.run.clone(), file)).collect()))
     }
@@ -162,7 +164,7 @@ pub fn tune(layout: &Layout, suite: &SuitePlan, options: &Options) -> Result<Tun
     let found = here.map_or_else(|| toolchain::find_or_install(&layout.target, &|line| eprintln!("{line}")), Ok);
     let toolchain = match found {
         Ok(toolchain) => toolchain,
-        Err(error) => return Ok(Tuning::Deferred(error.to_string())),
+        Err(error) => return Ok(Tuning::Deferred(error.deferral())),
     };
     let (run, plan, space) = begin(layout, base, control, options, &source)?;
     for (i, gpu) in gpus.iter_mut().enumerate() {
@@ -226,10 +228,11 @@ fn search(parts: Parts, run: &RunDir, options: &Options) -> Result<Tuned> {
 }
 
 /// What measures: every GPU, or the emulator where that is asked for; or why nothing does.
-fn devices(runner: &Runner, base: &Suite, options: &Options) -> Result<Result<(Vec<Gpu>, Executor), String>> {
+fn devices(runner: &Runner, base: &Suite, options: &Options) -> Result<Result<(Vec<Gpu>, Executor), Deferral>> {
     if options.device == DeviceChoice::Emulator {
         if base.emulation.is_none() {
-            return Ok(Err("the suite allows no emulation; run on a machine with an NVIDIA GPU".to_owned()));
+            let deferral = Deferral::new("the suite allows no emulation", "run on a machine with an NVIDIA GPU");
+            return Ok(Err(deferral));
         }
         let found = Found { device: None, why_not: None };
         return Ok(Ok((vec![Gpu { runner: runner.clone(), found, resident: Mutex::default() }], Executor::Emulator)));
@@ -270,9 +273,10 @@ fn begin(
 pub fn suite_for_search(mut suite: Suite) -> Suite {
     if !suite.name.starts_with("tune-") {
         suite.name = format!("tune-{}", suite.name);
-        suite
-            .narrowed
-            .push("a search looks at one seed and times one shape; judge its winner with `validate --tune`".to_owned());
+        suite.narrowed.push(Deferral::new(
+            "a search looks at one seed and times one shape",
+            "judge its winner with `validate --tune`",
+        ));
     }
     suite
 }
