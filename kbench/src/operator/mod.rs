@@ -241,6 +241,8 @@ pub enum Distribution {
     Constant,
     /// Every element is zero: amax is 0.
     Zeros,
+    /// Every element is negative: a maximum that starts at zero shows.
+    Negative,
     /// Normal, and scores rise with the key index, so that the running maximum moves in every tile.
     MaximumLast,
     /// V is constant, Q and K are normal: the output is that constant, whatever the probabilities are.
@@ -254,12 +256,13 @@ pub enum Distribution {
 
 impl Distribution {
     /// All distributions, the gated one first.
-    pub const ALL: [Distribution; 9] = [
+    pub const ALL: [Distribution; 10] = [
         Distribution::Normal,
         Distribution::Outliers,
         Distribution::Large,
         Distribution::Constant,
         Distribution::Zeros,
+        Distribution::Negative,
         Distribution::MaximumLast,
         Distribution::ConstantValues,
         Distribution::ZeroQueries,
@@ -274,6 +277,7 @@ impl Distribution {
             Distribution::Large => "large",
             Distribution::Constant => "constant",
             Distribution::Zeros => "zeros",
+            Distribution::Negative => "negative",
             Distribution::MaximumLast => "maximum-last",
             Distribution::ConstantValues => "constant-values",
             Distribution::ZeroQueries => "zero-queries",
