@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::deferral::Deferral;
+use crate::format::GATE_FILE;
 use crate::operator::{Distribution, NoShape, Operator, Problem, Shape};
 use crate::subject::is_peer;
 
@@ -297,6 +298,9 @@ pub struct Emulation {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Suite {
+    /// The format that the file is written in.
+    #[serde(default = "this_format", skip_serializing_if = "is_this_format")]
+    pub format: u32,
     /// Its name; the file is `<name>.toml`.
     pub name: String,
     /// One line on what is tried.
@@ -368,9 +372,30 @@ pub struct Suite {
     pub narrowed: Vec<Deferral>,
 }
 
+/// What is read of a file first.
+#[derive(Deserialize)]
+struct Head {
+    #[serde(default = "this_format")]
+    format: u32,
+}
+
+fn this_format() -> u32 {
+    GATE_FILE
+}
+
+fn is_this_format(format: &u32) -> bool {
+    *format == GATE_FILE
+}
+
 impl Suite {
     /// Parses and validates the text of a suite file.
     pub fn parse(text: &str) -> Result<Suite, SuiteError> {
+        // Before anything else: a newer format may have keys that this one refuses.
+        let Head { format } = toml::from_str(text)?;
+        if !is_this_format(&format) {
+            let why = format!("is {format}, and this program reads format {GATE_FILE}; use the program that it is for");
+            return Err(SuiteError::Value { key: "format", why });
+        }
         let suite: Suite = toml::from_str(text)?;
         suite.validate()?;
         Ok(suite)
