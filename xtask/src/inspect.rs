@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use kbench::decision::decide;
-use kbench::gate::significant;
+use kbench::gate::{Gate, significant};
 use kbench::judge::judge;
+use kbench::legacy::says_the_same;
 use kbench::report::{
     Differences, Format, HistoryPoint, PastRun, RunView, differences, headline, html, markdown_file, render, speedups,
     two_runs,
@@ -90,7 +91,12 @@ pub fn verify(path: &Path) -> Result<Vec<String>> {
     if gates.len() != recorded_gates.len() {
         faults.push(format!("{} gates are recorded, the evidence gives {}", recorded_gates.len(), gates.len()));
     }
-    for (again, recorded) in gates.iter().zip(&recorded_gates).filter(|(again, recorded)| again != recorded) {
+    let is_old = run.is_old()?;
+    let differs = |again: &Gate, recorded: &Gate| match is_old {
+        true => !says_the_same(again, recorded),
+        false => again != recorded,
+    };
+    for (again, recorded) in gates.iter().zip(&recorded_gates).filter(|(again, recorded)| differs(again, recorded)) {
         faults.push(format!(
             "gate `{}` of {}: recorded {} {}, the evidence gives {} {}",
             recorded.figure,

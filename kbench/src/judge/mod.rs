@@ -82,6 +82,7 @@ pub(crate) mod testing {
 
     pub fn suite() -> Suite {
         Suite {
+            format: crate::format::GATE_FILE,
             name: "t".into(),
             about: "a test".into(),
             operator: Operator::Attention,

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::deferral::Deferral;
+use crate::format::GATE_FILE;
 use crate::key::{BadKey, from_toml};
 use crate::operator::{Distribution, NoShape, Operator, Problem, Shape};
 pub use limits::*;
@@ -20,6 +21,9 @@ pub use shapes::Shapes;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Suite {
+    /// The format that the file is written in.
+    #[serde(default = "this_format", skip_serializing_if = "is_this_format")]
+    pub format: u32,
     /// Its name; the file is `<name>.toml`.
     pub name: String,
     /// One line on what is tried.
@@ -101,6 +105,21 @@ pub struct Suite {
     pub narrowed: Vec<Deferral>,
 }
 
+/// What is read of a file first.
+#[derive(Deserialize)]
+struct Head {
+    #[serde(default = "this_format")]
+    format: u32,
+}
+
+fn this_format() -> u32 {
+    GATE_FILE
+}
+
+fn is_this_format(format: &u32) -> bool {
+    *format == GATE_FILE
+}
+
 fn usual_seeds() -> Vec<u64> {
     vec![0, 1, 2]
 }
@@ -108,6 +127,12 @@ fn usual_seeds() -> Vec<u64> {
 impl Suite {
     /// Parses the text of a suite file, fills in what follows from the rest, and validates it.
     pub fn parse(text: &str) -> Result<Suite, BadKey> {
+        // Before anything else: a newer format may have keys that this one refuses.
+        let Head { format } = from_toml(text)?;
+        if !is_this_format(&format) {
+            let why = format!("is {format}, and this program reads format {GATE_FILE}; use the program that it is for");
+            return BadKey::refuse("format", why);
+        }
         let mut suite: Suite = from_toml(text)?;
         suite.complete();
         suite.validate()?;
