@@ -14,12 +14,15 @@ use serde_json::json;
 use xtask::build::build_all;
 use xtask::inspect::ReportFormat;
 use xtask::layout::Layout;
-use xtask::plan::{Changes, Plan, suite_names};
+use xtask::peers::PeerChoice;
+use xtask::plan::{Changes, DeviceChoice, Plan, suite_names};
 use xtask::run_dir::RunDir;
 use xtask::sanitize::Sanitizing;
-use xtask::tune::{TuneArgs, Tuning, with_winner, with_winner_of};
-use xtask::validate::{DeviceChoice, Options, Outcome, PeerChoice, validate};
-use xtask::{ceilings, dist, doctor, golden, inspect, sanitize, selftest, toolchain};
+use xtask::steps::Timing;
+use xtask::tune::{TuneArgs, Tuning};
+use xtask::validate::{Options, Outcome, validate};
+use xtask::winner::{with_winner, with_winner_of};
+use xtask::{ceilings, dist, doctor, golden, inspect, runs, sanitize, selftest, toolchain};
 
 /// Wrong usage or environment.
 const EXIT_USAGE: u8 = 2;
@@ -253,10 +256,9 @@ impl MeasuringArgs {
     fn options(&self, resume: Option<PathBuf>, ncu: bool) -> Options {
         Options {
             device: self.device,
-            peers: self.peers,
             out: self.out.clone(),
             resume,
-            time: true,
+            timing: Timing { wanted: true, peers: self.peers },
             ncu,
             attachments: Vec::new(),
         }
@@ -336,12 +338,12 @@ fn run(layout: &Layout) -> Result<u8> {
         }
         Command::History { run: Some(run), .. } => {
             let run = RunDir::open(&run)?;
-            let times = inspect::speedups_of(&run)?;
+            let times = runs::speedups_of(&run)?;
             say(&times.with_context(|| format!("`{}` has no times; run it on a GPU", run.path.display()))?)?;
             Ok(0)
         }
         Command::History { run: None, runs, json } => {
-            let lines = inspect::history(&runs.unwrap_or_else(|| layout.runs()))?;
+            let lines = runs::history(&runs.unwrap_or_else(|| layout.runs()))?;
             print(json, &lines, || if lines.is_empty() { "no runs yet".to_owned() } else { lines.join("\n") })?;
             Ok(0)
         }
@@ -469,7 +471,7 @@ fn show(outcome: &Outcome, json: bool) -> Result<()> {
 
 /// A comparison has no verdict to lead with: its times, and what is wrong with them. Without times, the whole report.
 fn show_comparison(outcome: &Outcome, json: bool) -> Result<()> {
-    let Some(times) = inspect::speedups_of(&outcome.run)? else { return show(outcome, json) };
+    let Some(times) = runs::speedups_of(&outcome.run)? else { return show(outcome, json) };
     let (_, gates, decision) = outcome.run.judgement()?;
     print(json, &json!({"run": outcome.run.path, "decision": decision}), || {
         let open = gates.iter().filter(|g| matches!(g.state, State::Fail | State::Inconclusive { .. }));
@@ -528,10 +530,9 @@ fn run_ncu(
     let plan = Plan::profiling(against, candidates, shape)?;
     let options = Options {
         device: DeviceChoice::Auto,
-        peers: PeerChoice::None,
         out,
         resume: None,
-        time: false,
+        timing: Timing { wanted: false, peers: PeerChoice::None },
         ncu: true,
         attachments: Vec::new(),
     };

@@ -9,6 +9,17 @@ use crate::layout::Layout;
 /// The name of every peer that there is, and its script.
 const SCRIPTS: [(&str, &str); 3] = [("torch", "torch_sdpa.py"), ("cudnn", "cudnn_fp8.py"), ("fa3", "fa3_fp8.py")];
 
+/// Which peers are measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum PeerChoice {
+    /// Those that are installed; those that are not are deferred.
+    Auto,
+    /// None.
+    None,
+    /// PyTorch.
+    Torch,
+}
+
 /// The commands of PyTorch and of the peers that the suite wants besides.
 pub fn commands(layout: &Layout, suite: &Suite) -> Vec<PeerCommand> {
     let also = suite.peers.as_ref().map(|limit| limit.also.as_slice()).unwrap_or_default();

@@ -9,6 +9,17 @@ use sdpa_kernel::registry::{self, Variant};
 
 use crate::layout::Layout;
 
+/// Where cases run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum DeviceChoice {
+    /// A GPU if there is one, else the emulator for what the suite allows it.
+    Auto,
+    /// A GPU, or nothing.
+    Gpu,
+    /// The emulator, even where there is a GPU.
+    Emulator,
+}
+
 /// What the command line may change in a suite.
 #[derive(Clone, Debug, Default)]
 pub struct Changes {

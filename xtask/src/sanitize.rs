@@ -18,9 +18,9 @@ use serde::Serialize;
 use crate::build::{Built, build_all, runs_on};
 use crate::console::Step;
 use crate::layout::Layout;
+use crate::plan::DeviceChoice;
 use crate::runner::{End, Runner};
 use crate::toolchain;
-use crate::validate::DeviceChoice;
 
 /// The tools. compute-sanitizer's racecheck sees shared memory only, its initcheck global memory only; the emulator's
 /// checks of the same names see both.

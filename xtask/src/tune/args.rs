@@ -1,17 +1,16 @@
 //! The command line of `tune`. `validate --tune` takes its defaults from here.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::{Args, Parser};
 
-use super::{Options, Ran, Tuning, suite_for_search, tune};
+use super::{Options, Tuning, suite_for_search, tune};
 use crate::layout::Layout;
-use crate::plan::{Changes, Plan};
+use crate::plan::{Changes, DeviceChoice, Plan};
 use crate::run_dir::RunDir;
-use crate::validate::{self, DeviceChoice};
 
 /// The arguments of `tune`.
 #[derive(Args)]
@@ -87,7 +86,8 @@ struct TuneDefaults {
 }
 
 impl TuneArgs {
-    fn parse_from_defaults(device: DeviceChoice, out: Option<PathBuf>, ncu: bool) -> Options {
+    /// What `validate --tune` searches with.
+    pub fn defaults(device: DeviceChoice, out: Option<PathBuf>, ncu: bool) -> Options {
         let defaults = TuneDefaults::parse_from(["tune"]).args.options();
         Options { device, out, ncu, ..defaults }
     }
@@ -124,35 +124,4 @@ impl TuneArgs {
         };
         tune(layout, &Plan::of(suite_for_search(suite), &Changes::default())?, &self.options())
     }
-}
-
-/// The plan with the winner of a finished search as one more candidate. Its record must hold.
-pub fn with_winner_of(path: &Path, plan: Plan, options: &mut validate::Options) -> Result<Plan> {
-    let faults = crate::inspect::verify(path)?;
-    if let Some(fault) = faults.first() {
-        bail!("`{}` is not what it was: {fault}; search again with --tune", path.display());
-    }
-    let run = RunDir::open(path)?;
-    if !super::is_in(&run) {
-        bail!("`{}` holds no search: name the run directory of a `tune`", path.display());
-    }
-    let (tuned, report) = (super::result(&run)?, String::new());
-    let (suite, files) = Ran { run, tuned, report }.add_to(plan.suite)?;
-    options.attachments = files;
-    Plan::of(suite, &Changes::default())
-}
-
-/// The plan with the winner of a search as one more candidate. What could not be searched is a deferral of the run.
-pub fn with_winner(layout: &Layout, plan: Plan, options: &mut validate::Options) -> Result<Plan> {
-    let args = TuneArgs::parse_from_defaults(options.device, options.out.clone(), options.ncu);
-    let searched = Plan::of(suite_for_search(plan.suite.clone()), &Changes::default())?;
-    let mut suite = plan.suite;
-    match tune(layout, &searched, &args)? {
-        Tuning::Deferred(why) => suite.narrowed.push(format!("no search for a tuned candidate: {why}")),
-        Tuning::Ran(ran) => {
-            eprintln!("{}\nevidence: {}", ran.report, ran.run.path.display());
-            (suite, options.attachments) = ran.add_to(suite)?;
-        }
-    }
-    Plan::of(suite, &Changes::default())
 }
