@@ -6,10 +6,10 @@
 
 #include <cstdint>
 
-#include "sdpa/ptx/mma.cuh"
+#include "common/ptx/mma.cuh"
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#include "sdpa/hopper/ptx/wgmma.cuh"
+#include "hopper/ptx/wgmma.cuh"
 #endif
 
 namespace sdpa {

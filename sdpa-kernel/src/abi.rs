@@ -1,4 +1,5 @@
-//! What crosses the border between host and device, byte for byte: the twin of `cuda/include/sdpa/params.h`.
+//! What crosses the border between host and device, byte for byte: the twin of `cuda/common/config.h` and
+//! `cuda/ladder/params.h`.
 
 use std::collections::BTreeMap;
 
@@ -174,7 +175,7 @@ mod tests {
 
     #[test]
     fn the_emulator_samples_as_many_ctas_as_the_scheduler_counts_on() {
-        let header = include_str!("../cuda/include/sdpa/scheduler.cuh");
+        let header = include_str!("../cuda/ladder/scheduler.cuh");
         assert!(header.contains(&format!("kCtasPerSm = {PERSISTENT_CTAS_PER_SM};")));
     }
 
@@ -217,7 +218,7 @@ mod tests {
 
     #[test]
     fn the_header_lists_the_same_fields_in_the_same_order() {
-        let header = include_str!("../cuda/include/sdpa/params.h");
+        let header = include_str!("../cuda/common/config.h");
         let body = header.split("struct Config {").nth(1).unwrap().split("};").next().unwrap();
         let fields: Vec<&str> = body
             .lines()

@@ -1,6 +1,6 @@
 //! The Hopper family: its entry functions, which of them serves which shape, how each is launched, and the layout of
-//! what crosses to the device: the twin of `cuda/include/sdpa/hopper/params.h`. Data and arithmetic; launching is left to
-//! the runner. Why the rules are as they are: `docs/hopper-worklog.md`.
+//! what crosses to the device: the twin of `cuda/hopper/params.h`. Data and arithmetic; launching is left to the
+//! runner. Why the rules are as they are: `docs/hopper-worklog.md`.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +41,7 @@ const GROUP_THREADS: u32 = 128;
 /// The registered variant.
 pub fn variant() -> Variant {
     let toggles = BTreeMap::from([("p_format".to_owned(), 1), ("stages".to_owned(), 4)]);
-    Variant { name: NAME.to_owned(), source: "sdpa_hopper.cu".to_owned(), family: Family::Hopper, toggles }
+    Variant { name: NAME.to_owned(), source: "hopper/sdpa_hopper.cu".to_owned(), family: Family::Hopper, toggles }
 }
 
 /// Every entry function of the module.
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn every_entry_of_the_source_is_listed_and_no_other() {
-        let source = include_str!("../cuda/sdpa_hopper.cu");
+        let source = include_str!("../cuda/hopper/sdpa_hopper.cu");
         let calls = source.lines().filter_map(|line| {
             let (call, rest) = line.split_once('(')?;
             call.starts_with("SDPA_HOPPER_").then(|| rest.split(',').next())?
@@ -349,7 +349,7 @@ mod tests {
         let quantise = QuantiseParams { sources: [1, 2, 3], images: [4, 5, 6], scales: 7, seq_q: 8, seq_kv: 9 };
         let bytes = quantise.to_bytes();
         assert_eq!((bytes[0], bytes[24], bytes[48], bytes[56], bytes[60]), (1, 4, 7, 8, 9));
-        let header = include_str!("../cuda/include/sdpa/hopper/params.h");
+        let header = include_str!("../cuda/hopper/params.h");
         for size in ["sizeof(AttentionParams) == 80", "sizeof(QuantiseParams) == 64"] {
             assert!(header.contains(size), "{size}");
         }

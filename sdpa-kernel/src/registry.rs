@@ -45,103 +45,103 @@ pub const VARIANTS: &[Entry] = &[
     Entry {
         name: "stage0",
         about: "scalar baseline, synchronous loads",
-        source: "sdpa_ladder.cu",
+        source: "ladder/sdpa_ladder.cu",
         toggles: [0, 1, 0, 0, 0, 0, 0, 0, 0, 32, 32, 128],
     },
     Entry {
         name: "stage1",
         about: "K and V double-buffered with cp.async",
-        source: "sdpa_ladder.cu",
+        source: "ladder/sdpa_ladder.cu",
         toggles: [1, 2, 0, 0, 0, 0, 0, 0, 0, 32, 32, 128],
     },
     Entry {
         name: "stage2",
         about: "both products on the tensor cores (WMMA)",
-        source: "sdpa_ladder.cu",
+        source: "ladder/sdpa_ladder.cu",
         toggles: [1, 2, 1, 0, 0, 0, 0, 0, 0, 32, 32, 128],
     },
     Entry {
         name: "stage3a",
         about: "P in the score buffer",
-        source: "sdpa_ladder.cu",
+        source: "ladder/sdpa_ladder.cu",
         toggles: [1, 2, 1, 1, 0, 0, 0, 0, 0, 32, 32, 128],
     },
     Entry {
         name: "stage3b",
         about: "softmax in registers (mma.sync), no score buffer",
-        source: "sdpa_ladder.cu",
+        source: "ladder/sdpa_ladder.cu",
         toggles: [1, 2, 1, 2, 0, 0, 0, 0, 0, 64, 32, 128],
     },
     Entry {
         name: "stage4",
         about: "three stages of e4m3 tiles, unpacked in registers",
-        source: "sdpa_ladder.cu",
+        source: "ladder/sdpa_ladder.cu",
         toggles: [2, 3, 1, 2, 0, 0, 0, 0, 0, 64, 32, 128],
     },
     Entry {
         name: "ws-p1",
         about: "warp-specialised, one producer warp",
-        source: "sdpa_ladder.cu",
+        source: "ladder/sdpa_ladder.cu",
         toggles: [1, 2, 1, 0, 1, 0, 0, 0, 0, 64, 32, 288],
     },
     Entry {
         name: "ws-p2",
         about: "warp-specialised, two producer warps",
-        source: "sdpa_ladder.cu",
+        source: "ladder/sdpa_ladder.cu",
         toggles: [1, 2, 1, 0, 2, 0, 0, 0, 0, 64, 32, 320],
     },
     Entry {
         name: "xor-swizzle",
         about: "stage4 with XOR-swizzled tiles",
-        source: "sdpa_ladder.cu",
+        source: "ladder/sdpa_ladder.cu",
         toggles: [2, 3, 1, 2, 0, 0, 0, 1, 0, 64, 32, 128],
     },
     Entry {
         name: "fast-exp",
         about: "stage3b with exponentials on the FMA units",
-        source: "sdpa_ladder.cu",
+        source: "ladder/sdpa_ladder.cu",
         toggles: [1, 2, 1, 2, 0, 0, 1, 0, 0, 64, 32, 128],
     },
     Entry {
         name: "persistent",
         about: "stage4 with CTAs that take several tiles",
-        source: "sdpa_ladder.cu",
+        source: "ladder/sdpa_ladder.cu",
         toggles: [2, 3, 1, 2, 0, 1, 0, 0, 0, 64, 32, 128],
     },
     Entry {
         name: "ws-persistent",
         about: "ws-p2 with CTAs that take several tiles",
-        source: "sdpa_ladder.cu",
+        source: "ladder/sdpa_ladder.cu",
         toggles: [1, 2, 1, 0, 2, 1, 0, 0, 0, 64, 32, 320],
     },
     Entry {
         name: "v1",
         about: "first fused kernel: scalar, 64 keys a tile",
-        source: "sdpa_ladder.cu",
+        source: "ladder/sdpa_ladder.cu",
         toggles: [0, 1, 0, 0, 0, 0, 0, 0, 0, 32, 64, 128],
     },
     Entry {
         name: "v2b",
         about: "scalar streaming softmax, one warp owns a row",
-        source: "sdpa_ladder.cu",
+        source: "ladder/sdpa_ladder.cu",
         toggles: [1, 2, 0, 3, 0, 0, 0, 0, 0, 16, 32, 128],
     },
     Entry {
         name: "v2c",
         about: "one warp owns 16 rows, both products on the tensor cores",
-        source: "sdpa_ladder.cu",
+        source: "ladder/sdpa_ladder.cu",
         toggles: [1, 2, 1, 2, 0, 0, 0, 0, 0, 32, 32, 64],
     },
     Entry {
         name: "v2d",
         about: "tuned: e4m3 tiles of 64 keys, swizzled, three stages",
-        source: "sdpa_ladder.cu",
+        source: "ladder/sdpa_ladder.cu",
         toggles: [2, 3, 1, 2, 0, 0, 0, 1, 0, 64, 64, 128],
     },
     Entry {
         name: "ada",
         about: "sm_89 flagship: both products on the FP8 tensor cores",
-        source: "sdpa_ladder.cu",
+        source: "ladder/sdpa_ladder.cu",
         toggles: [2, 3, 2, 2, 0, 0, 0, 1, 1, 64, 64, 128],
     },
 ];
@@ -149,9 +149,9 @@ pub const VARIANTS: &[Entry] = &[
 /// A set of variants that share a translation unit, its entry functions and its parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
-    /// `sdpa_ladder.cu`: any architecture since sm_80.
+    /// `ladder/sdpa_ladder.cu`: any architecture since sm_80.
     Ladder,
-    /// `sdpa_hopper.cu`: see [`crate::hopper`].
+    /// `hopper/sdpa_hopper.cu`: see [`crate::hopper`].
     Hopper,
 }
 
@@ -375,8 +375,28 @@ mod tests {
     }
 
     #[test]
+    fn a_family_includes_its_own_headers_and_common_ones_and_no_others() {
+        fn check(folder: &std::path::Path, family: &str) {
+            for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+                if entry.is_dir() {
+                    check(&entry, family);
+                    continue;
+                }
+                for line in std::fs::read_to_string(&entry).unwrap().lines() {
+                    let Some(header) = line.strip_prefix("#include \"") else { continue };
+                    let may = ["common", family].iter().any(|folder| header.starts_with(&format!("{folder}/")));
+                    assert!(may, "{}: {line}", entry.display());
+                }
+            }
+        }
+        for family in ["common", "ladder", "hopper"] {
+            check(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("cuda").join(family), family);
+        }
+    }
+
+    #[test]
     fn combinations_without_sense_are_refused_in_the_words_of_the_headers() {
-        let headers: String = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/cuda/include/sdpa"))
+        let headers: String = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/cuda/ladder"))
             .unwrap()
             .filter_map(|entry| std::fs::read_to_string(entry.unwrap().path()).ok())
             .collect();

@@ -1,5 +1,5 @@
 //! The Hopper family's operands as the CPU makes them: codes, scales and shared-memory images, byte for byte what its
-//! quantiser must make. Written from the layout's description in `sdpa/hopper/params.h` and `image.cuh`, not from the
+//! quantiser must make. Written from the layout's description in `hopper/params.h` and `image.cuh`, not from the
 //! quantiser's code.
 
 use half::f16;

@@ -22,6 +22,8 @@ use crate::toolchain::Toolchain;
 
 /// Flags of nvcc besides the target and the variant's definitions.
 const NVCC_FLAGS: [&str; 4] = ["-ptx", "-std=c++17", "-O3", "-lineinfo"];
+/// The folder of the headers that every family may include.
+const COMMON: &str = "common";
 /// Changes when the meaning of a cached build does.
 const CACHE_VERSION: &str = "sdpa-build/4";
 
@@ -186,7 +188,7 @@ fn nvcc_arguments(variant: &Variant, arch: &str) -> Result<Vec<String>> {
         arch.strip_prefix("sm_").with_context(|| format!("unknown architecture `{arch}`: use one like sm_89"))?;
     let mut arguments: Vec<String> = NVCC_FLAGS.iter().map(|flag| (*flag).to_owned()).collect();
     arguments.push(format!("-arch=compute_{number}"));
-    arguments.extend(["-I".to_owned(), "include".to_owned()]);
+    arguments.extend(["-I".to_owned(), ".".to_owned()]);
     arguments.extend(variant.defines().into_iter().map(|define| format!("-D{define}")));
     arguments.push(variant.source.clone());
     Ok(arguments)
@@ -210,9 +212,10 @@ fn content_key(
         part(text.as_bytes());
     }
     arguments.iter().for_each(|argument| part(argument.as_bytes()));
-    let mut files = all_files(&cuda.join("include"))?;
-    files.push(cuda.join(&variant.source));
-    for file in files {
+    // A family includes what is common and what lies beside its own source, so that others' headers rebuild nothing of it.
+    let family =
+        cuda.join(&variant.source).parent().map(Path::to_owned).context("a source lies in its family's folder")?;
+    for file in [all_files(&cuda.join(COMMON))?, all_files(&family)?].concat() {
         let bytes = std::fs::read(&file).with_context(|| format!("failed to read `{}`", file.display()))?;
         part(file.strip_prefix(cuda).unwrap_or(&file).as_os_str().as_encoded_bytes());
         part(&bytes);
@@ -388,9 +391,11 @@ mod tests {
 
     fn sources() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(dir.path().join("include/sdpa")).unwrap();
-        std::fs::write(dir.path().join("include/sdpa/a.cuh"), "int a;").unwrap();
-        std::fs::write(dir.path().join("sdpa_ladder.cu"), "int b;").unwrap();
+        for folder in ["common/ptx", "ladder", "hopper"] {
+            std::fs::create_dir_all(dir.path().join(folder)).unwrap();
+        }
+        std::fs::write(dir.path().join("ladder/a.cuh"), "int a;").unwrap();
+        std::fs::write(dir.path().join("ladder/sdpa_ladder.cu"), "int b;").unwrap();
         dir
     }
 
@@ -405,6 +410,8 @@ mod tests {
         assert_eq!(base, key(&tools, &variant, "sm_89"));
         let renamed = variant.patched("another name", &BTreeMap::new()).unwrap();
         assert_eq!(base, key(&tools, &renamed, "sm_89"), "the name is not compiled");
+        std::fs::write(dir.path().join("hopper/a.cuh"), "int a;").unwrap();
+        assert_eq!(base, key(&tools, &variant, "sm_89"), "another family's header is not compiled");
         let patched = variant.patched("x", &BTreeMap::from([("stages".to_owned(), 3)])).unwrap();
         let mut keys = vec![
             base,
@@ -412,9 +419,12 @@ mod tests {
             key(&tools, &variant, "sm_90"),
             key(&tools, &patched, "sm_89"),
         ];
-        for (file, text) in
-            [("include/sdpa/a.cuh", "int a ;"), ("include/sdpa/new.cuh", ""), ("sdpa_ladder.cu", "int c;")]
-        {
+        for (file, text) in [
+            ("ladder/a.cuh", "int a ;"),
+            ("common/ptx/new.cuh", ""),
+            ("common/ptx/new.cuh", "int d;"),
+            ("ladder/sdpa_ladder.cu", "int c;"),
+        ] {
             std::fs::write(dir.path().join(file), text).unwrap();
             keys.push(key(&tools, &variant, "sm_89"));
         }
@@ -427,7 +437,9 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout { root: dir.path().to_owned(), target: dir.path().join("target") };
-        std::fs::create_dir_all(layout.cuda().join("include")).unwrap();
+        for folder in ["common", "ladder"] {
+            std::fs::create_dir_all(layout.cuda().join(folder)).unwrap();
+        }
         let variant = find("stage2").unwrap();
         std::fs::write(layout.cuda().join(&variant.source), "int b;").unwrap();
         let (program, calls) = (dir.path().join("nvcc"), dir.path().join("calls"));
@@ -459,8 +471,8 @@ mod tests {
     #[test]
     fn the_first_error_is_shown_with_its_place() {
         let output =
-            b"include/x.cuh(3): warning #1: w\nsdpa_ladder.cu(12): error: expected a \";\"\n1 error detected\n";
-        assert_eq!(first_error(output, "nvcc"), "nvcc: sdpa_ladder.cu(12): error: expected a \";\"");
+            b"ladder/x.cuh(3): warning #1: w\nladder/sdpa_ladder.cu(12): error: expected a \";\"\n1 error detected\n";
+        assert_eq!(first_error(output, "nvcc"), "nvcc: ladder/sdpa_ladder.cu(12): error: expected a \";\"");
         assert_eq!(first_error(b"", "ptxas"), "ptxas failed without a word");
     }
 }

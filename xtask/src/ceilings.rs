@@ -93,7 +93,7 @@ fn compile(layout: &Layout, toolchain: &toolchain::Toolchain, arch: &str, image:
         "-O3",
         format!("-arch=compute_{number}"),
         "-I",
-        "include",
+        ".",
         "ceilings.cu",
         "-o",
         &ptx

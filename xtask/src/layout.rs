@@ -62,5 +62,5 @@ impl Layout {
 }
 
 fn is_root(dir: &Path) -> bool {
-    dir.join("sdpa-kernel/cuda/include/sdpa/params.h").is_file() && dir.join("kbench/suites").is_dir()
+    dir.join("sdpa-kernel/cuda/common/config.h").is_file() && dir.join("kbench/suites").is_dir()
 }

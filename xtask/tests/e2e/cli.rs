@@ -93,7 +93,7 @@ fn one_changed_toggle_rebuilds_one_variant() {
 #[test]
 fn a_kernel_that_ignores_a_toggle_is_refused_by_the_echo() {
     let dist = Dist::new(NO_GPU);
-    let source = "sdpa-kernel/cuda/sdpa_ladder.cu";
+    let source = "sdpa-kernel/cuda/ladder/sdpa_ladder.cu";
     dist.edit(source, "kStages = SDPA_STAGES;", "kStages = SDPA_STAGES > 2 ? 2 : SDPA_STAGES;");
     let suite = "kbench/suites/stage2.toml";
     dist.edit(suite, "variant = \"stage2\"", "variant = \"deaf\"");
@@ -117,11 +117,11 @@ fn the_control_under_another_name_fails_as_the_same_code() {
 #[test]
 fn a_syntax_error_is_shown_with_file_and_line_and_fails_the_build() {
     let dist = Dist::new(NO_GPU);
-    dist.write("sdpa-kernel/cuda/include/sdpa/broken.cuh", "#pragma once\nint broken = ;\n");
+    dist.write("sdpa-kernel/cuda/ladder/broken.cuh", "#pragma once\nint broken = ;\n");
     dist.edit(
-        "sdpa-kernel/cuda/sdpa_ladder.cu",
-        "#include \"sdpa/params.h\"",
-        "#include \"sdpa/params.h\"\n#include \"sdpa/broken.cuh\"",
+        "sdpa-kernel/cuda/ladder/sdpa_ladder.cu",
+        "#include \"ladder/params.h\"",
+        "#include \"ladder/params.h\"\n#include \"ladder/broken.cuh\"",
     );
     let ran = dist.run(&["build", "stage0"]).expect(1);
     assert!(ran.stdout.contains("broken.cuh(") && ran.stdout.contains("error"), "{}", ran.stdout);
@@ -230,11 +230,11 @@ fn an_interrupted_run_is_not_whole_and_can_be_resumed() {
     assert!(dist.run(&["history"]).expect(0).stdout.contains("interrupted"));
 
     // It goes on with the kernels and the device that it began with, and with no others.
-    let header = std::fs::read_to_string(dist.path("sdpa-kernel/cuda/include/sdpa/mask.cuh")).unwrap();
-    dist.write("sdpa-kernel/cuda/include/sdpa/mask.cuh", &format!("{header}// another\n"));
+    let header = std::fs::read_to_string(dist.path("sdpa-kernel/cuda/ladder/mask.cuh")).unwrap();
+    dist.write("sdpa-kernel/cuda/ladder/mask.cuh", &format!("{header}// another\n"));
     let refused = dist.run(&["validate", "--resume", &run]).expect(2);
     assert!(refused.stderr.contains("cannot be resumed: suite, sources, kernels or device"), "{}", refused.stderr);
-    dist.write("sdpa-kernel/cuda/include/sdpa/mask.cuh", &header);
+    dist.write("sdpa-kernel/cuda/ladder/mask.cuh", &header);
     let no_room =
         "case \"$job\" in *'\"job\":\"launch\"'*) echo '{\"event\":\"error\",\"why\":\"no room\"}'; exit 1;; esac";
     dist.runner(&format!("{CLAIMS_A_GPU}\n{no_room}\necho '{{\"event\":\"done\"}}'"));

@@ -10,7 +10,7 @@ use kbench::evidence::Builds;
 struct Mutant {
     /// What is broken.
     name: &'static str,
-    /// The file under `sdpa-kernel/cuda/include/sdpa/`.
+    /// The file under `sdpa-kernel/cuda/ladder/`.
     file: &'static str,
     /// The text to replace; it must be there.
     from: &'static str,
@@ -497,7 +497,7 @@ fn equivalent_mutants_apply_and_pass() {
     let dist = Dist::emulating();
     for (why, variant, [file, from, to]) in EQUIVALENT {
         let (_, healthy) = validate(&dist, variant);
-        let file = format!("sdpa-kernel/cuda/include/sdpa/{file}");
+        let file = format!("sdpa-kernel/cuda/ladder/{file}");
         let text = std::fs::read_to_string(dist.path(&file)).unwrap();
         dist.edit(&file, from, to);
         let (ran, builds) = validate(&dist, variant);
@@ -524,7 +524,7 @@ fn every_mutant_applies_and_is_rejected_by_the_gate_named_for_it() {
         .collect();
     let mut survivors = Vec::new();
     for mutant in MUTANTS {
-        let file = format!("sdpa-kernel/cuda/include/sdpa/{}", mutant.file);
+        let file = format!("sdpa-kernel/cuda/ladder/{}", mutant.file);
         let text = std::fs::read_to_string(dist.path(&file)).unwrap();
         dist.edit(&file, mutant.from, mutant.to);
         let (ran, builds) = validate(&dist, mutant.variant);

@@ -23,7 +23,7 @@ const RACE: &str = include_str!("../data/planted/race.txt");
 /// Plants a defect and returns what `sanitize` says of it, its exit status first.
 fn sanitize_planted(text: &str) -> (Dist, Planted, String) {
     let (dist, defect) = (Dist::emulating(), planted(text));
-    dist.edit(&format!("sdpa-kernel/cuda/include/sdpa/{}", defect.file), &defect.from, &defect.to);
+    dist.edit(&format!("sdpa-kernel/cuda/ladder/{}", defect.file), &defect.from, &defect.to);
     let ran = dist.run(&["sanitize", &defect.variant, "--device", "emulator", "--shapes", "ragged"]);
     let ran = ran.expect(1);
     let text = ran.stdout.clone();
@@ -32,7 +32,7 @@ fn sanitize_planted(text: &str) -> (Dist, Planted, String) {
 
 /// The line of a text in a file, counted from one.
 fn line_of(dist: &Dist, file: &str, text: &str) -> usize {
-    let source = std::fs::read_to_string(dist.path(&format!("sdpa-kernel/cuda/include/sdpa/{file}"))).unwrap();
+    let source = std::fs::read_to_string(dist.path(&format!("sdpa-kernel/cuda/ladder/{file}"))).unwrap();
     1 + source.lines().position(|line| line.contains(text)).expect("the text is there")
 }
 
