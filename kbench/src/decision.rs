@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::evidence::{Checks, Mode, Samples};
+use crate::exit::Exit;
 use crate::gate::{Gate, Kind, State, significant};
 use crate::judge::{TIMED_EVERYWHERE, correctness_pattern, paired_blocks};
 use crate::stats::{Interval, paired_ratio};
@@ -71,6 +72,9 @@ pub struct Decision {
     pub headline: String,
     /// Every candidate's verdict.
     pub candidates: Vec<CandidateDecision>,
+    /// A variant that is no candidate and must be fixed first: the comparison rests on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broken: Option<CandidateDecision>,
     /// The aspiration, where it was measured.
     pub aspirations: Vec<AspirationResult>,
     /// Gates by state.
@@ -104,16 +108,20 @@ impl Counts {
         }
         counts
     }
+}
 
-    /// The exit status of a run: 1 when a gate fails, 3 when one is not settled (0 if that is allowed), else 0.
-    /// A run without a single PASS never exits 0: it measured nothing.
-    pub fn exit_status(&self, allow_deferred: bool) -> u8 {
-        if self.fail > 0 {
-            1
-        } else if self.pass == 0 || (self.deferred + self.inconclusive > 0 && !allow_deferred) {
-            3
-        } else {
-            0
+impl Decision {
+    /// The exit status of the run. `allow_deferred` passes over what was not measured or settled, never over a gate that
+    /// fails; a run without a single PASS measured nothing and is never good.
+    pub fn exit(&self, allow_deferred: bool) -> Exit {
+        let open = self.counts.deferred + self.counts.inconclusive > 0;
+        let broken = self.broken.iter().map(|_| Exit::Fix);
+        let verdicts = self.candidates.iter().map(|c| Exit::from(c.verdict));
+        let all = broken.chain(verdicts).chain(open.then_some(Exit::Deferred));
+        match Exit::of_all(all.filter(|exit| !(allow_deferred && *exit == Exit::Deferred))) {
+            Exit::Good if self.counts.fail > 0 => Exit::Fix,
+            Exit::Good if self.counts.pass == 0 => Exit::Deferred,
+            exit => exit,
         }
     }
 }
@@ -124,8 +132,7 @@ pub fn decide(suite: &Suite, gates: &[Gate], checks: &Checks, samples: &Samples)
         suite.variant_names().filter(|v| !suite.candidates.iter().any(|c| c.variant == *v)).collect();
     let mut candidates: Vec<CandidateDecision> =
         suite.candidates.iter().map(|c| decide_one(suite, gates, checks, &c.variant)).collect();
-    let mut broken = others.iter().map(|v| decide_one(suite, gates, checks, v)).filter(|d| d.verdict == Verdict::Fix);
-    let broken = broken.next();
+    let broken = others.iter().map(|v| decide_one(suite, gates, checks, v)).find(|d| d.verdict == Verdict::Fix);
     if let Some(other) = &broken {
         // A ratio to something broken means nothing, so neither does a verdict that rests on it.
         for candidate in candidates.iter_mut().filter(|c| c.verdict != Verdict::Fix) {
@@ -133,7 +140,7 @@ pub fn decide(suite: &Suite, gates: &[Gate], checks: &Checks, samples: &Samples)
             candidate.because = format!("{} must be fixed first", other.variant);
         }
     }
-    let headline = match broken {
+    let headline = match &broken {
         Some(other) => {
             format!("FIX {}: {} (not a candidate, but the comparison rests on it)", other.variant, other.because)
         }
@@ -143,7 +150,8 @@ pub fn decide(suite: &Suite, gates: &[Gate], checks: &Checks, samples: &Samples)
             .collect::<Vec<_>>()
             .join(" | "),
     };
-    Decision { headline, aspirations: aspirations(suite, &candidates, samples), candidates, counts: Counts::of(gates) }
+    let aspirations = aspirations(suite, &candidates, samples);
+    Decision { headline, aspirations, candidates, broken, counts: Counts::of(gates) }
 }
 
 fn decide_one(suite: &Suite, gates: &[Gate], checks: &Checks, variant: &str) -> CandidateDecision {
@@ -235,13 +243,13 @@ mod tests {
         type Break = fn(&mut Evidence);
         let rows: &[(&str, Verdict, &str, u8, Break)] = &[
             ("all pass", Verdict::Merge, "latency reduction", 0, |_| {}),
-            ("slow", Verdict::ValidNegative, "wanted >= 10.0%", 1, |e| e.samples = testing::samples(100.0, 97.0)),
+            ("slow", Verdict::ValidNegative, "wanted >= 10.0%", 4, |e| e.samples = testing::samples(100.0, 97.0)),
             ("straddles", Verdict::Defer, "straddles", 3, |e| e.samples = testing::samples(100.0, 90.0)),
             ("no GPU", Verdict::Defer, "DEFERRED (no GPU; get one)", 3, |e| {
                 e.checks = Checks { deferred: Some("no GPU; get one".into()), ..Checks::default() };
                 e.samples = Samples { deferred: Some("no GPU; get one".into()), ..Samples::default() };
             }),
-            ("slow but unchecked", Verdict::Defer, "errors against float64", 1, |e| {
+            ("slow but unchecked", Verdict::Defer, "errors against float64", 3, |e| {
                 e.checks = Checks { deferred: Some("x; y".into()), ..Checks::default() };
                 e.samples = testing::samples(100.0, 97.0);
             }),
@@ -263,7 +271,7 @@ mod tests {
             let decision = decided(&evidence);
             assert_eq!(decision.candidates[0].verdict, *verdict, "{what}: {decision:#?}");
             assert!(decision.headline.contains(because), "{what}: {}", decision.headline);
-            assert_eq!(decision.counts.exit_status(false), *status, "{what}");
+            assert_eq!(decision.exit(false).code(), *status, "{what}");
         }
     }
 
@@ -283,15 +291,33 @@ mod tests {
         evidence.checks.cases[0].errors.as_mut().unwrap().nan = 1;
         let decision = decided(&evidence);
         assert!(decision.headline.starts_with("FIX old: correctness"));
+        assert_eq!(
+            (decision.broken.as_ref().map(|b| b.variant.as_str()), decision.exit(true)),
+            (Some("old"), Exit::Fix)
+        );
         assert_eq!(decision.candidates[0].verdict, Verdict::Defer);
     }
 
     #[test]
     fn deferral_can_be_allowed_but_failure_and_emptiness_cannot() {
-        let deferred = Counts { pass: 5, deferred: 2, ..Counts::default() };
-        assert_eq!((deferred.exit_status(false), deferred.exit_status(true)), (3, 0));
-        assert_eq!(Counts { fail: 1, ..deferred }.exit_status(true), 1);
-        assert_eq!(Counts::default().exit_status(true), 3);
+        let of = |verdict, counts| Decision {
+            headline: String::new(),
+            candidates: vec![CandidateDecision { variant: "new".into(), verdict, because: String::new() }],
+            broken: None,
+            aspirations: vec![],
+            counts,
+        };
+        let status = |decision: &Decision| [false, true].map(|allow| decision.exit(allow).code());
+        let open = Counts { pass: 5, deferred: 2, ..Counts::default() };
+        assert_eq!(status(&of(Verdict::Defer, open)), [3, 0]);
+        assert_eq!(status(&of(Verdict::Merge, open)), [3, 0], "a deferral that is no candidate's");
+        assert_eq!(status(&of(Verdict::ValidNegative, Counts { fail: 1, ..open })), [3, 4]);
+        assert_eq!(status(&of(Verdict::Defer, Counts { fail: 1, ..open })), [3, 1]);
+        assert_eq!(status(&of(Verdict::Merge, Counts { pass: 5, fail: 1, ..Counts::default() })), [1, 1]);
+        assert_eq!(status(&of(Verdict::Fix, open)), [1, 1]);
+        let broken = Decision { broken: Some(of(Verdict::Fix, open).candidates.remove(0)), ..of(Verdict::Defer, open) };
+        assert_eq!(status(&broken), [1, 1]);
+        assert_eq!(status(&of(Verdict::Defer, Counts::default())), [3, 3]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod ceilings;
 pub mod decision;
 pub mod evidence;
+pub mod exit;
 pub mod gate;
 pub mod job;
 pub mod judge;

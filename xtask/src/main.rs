@@ -1,5 +1,5 @@
-//! `cargo xtask`: parses the command line, calls one module a subcommand, and turns its outcome into an exit status:
-//! 0 all gates PASS, 1 a gate FAILs, 2 wrong usage or environment, 3 something is DEFERRED or INCONCLUSIVE.
+//! `cargo xtask`: parses the command line, calls one module a subcommand, and turns its outcome into an exit status
+//! (`kbench::exit`).
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
+use kbench::exit::Exit;
 use kbench::gate::{Gate, State};
 use kbench::job::Schedule;
 use serde::Serialize;
@@ -23,11 +24,6 @@ use xtask::tune::{TuneArgs, Tuning};
 use xtask::validate::{Options, Outcome, validate};
 use xtask::winner::{with_winner, with_winner_of};
 use xtask::{ceilings, dist, doctor, golden, inspect, runs, sanitize, selftest, toolchain};
-
-/// Wrong usage or environment.
-const EXIT_USAGE: u8 = 2;
-/// Something was not measured.
-const EXIT_DEFERRED: u8 = 3;
 
 /// Decides whether a GPU attention kernel may be merged.
 #[derive(Parser)]
@@ -267,10 +263,10 @@ impl MeasuringArgs {
 
 fn main() -> ExitCode {
     match Layout::find().and_then(|layout| run(&layout)) {
-        Ok(status) => ExitCode::from(status),
+        Ok(exit) => exit.into(),
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::from(EXIT_USAGE)
+            Exit::Environment.into()
         }
     }
 }
@@ -286,12 +282,12 @@ fn arguments(layout: &Layout) -> Vec<String> {
         .collect()
 }
 
-fn run(layout: &Layout) -> Result<u8> {
+fn run(layout: &Layout) -> Result<Exit> {
     match Cli::parse_from(arguments(layout)).command {
         Command::Doctor { json } => {
             let findings = doctor::examine(layout)?;
             print(json, &findings, || doctor::render(&findings))?;
-            Ok(0)
+            Ok(Exit::Good)
         }
         Command::Build { variants, suite, arch, export, json } => {
             build(layout, &variants, suite.as_deref(), &arch, export.as_deref(), json)
@@ -302,9 +298,9 @@ fn run(layout: &Layout) -> Result<u8> {
             let outcome = validate(layout, &plan, &measuring.options(None, false))?;
             show_comparison(&outcome, measuring.json)?;
             Ok(match outcome.decision.counts.fail {
-                0 if outcome.complete => 0,
-                0 => EXIT_DEFERRED,
-                _ => 1,
+                0 if outcome.complete => Exit::Good,
+                0 => Exit::Deferred,
+                _ => Exit::Fix,
             })
         }
         Command::Ncu { variants, against, shape, out, json } => run_ncu(layout, variants, &against, &shape, out, json),
@@ -314,7 +310,7 @@ fn run(layout: &Layout) -> Result<u8> {
         }
         Command::Report { run, format } => {
             say(&inspect::report(&run, format)?)?;
-            Ok(0)
+            Ok(Exit::Good)
         }
         Command::Verify { run, json } => {
             let faults = inspect::verify(&run)?;
@@ -324,37 +320,37 @@ fn run(layout: &Layout) -> Result<u8> {
                 }
                 faults => faults.join("\n"),
             })?;
-            Ok(u8::from(!faults.is_empty()))
+            Ok(Exit::fix_if(!faults.is_empty()))
         }
         Command::SelfTest { table, json } => {
             let trials = selftest::self_test()?;
             print(json, &trials, || selftest::render(&trials, table))?;
-            Ok(u8::from(trials.iter().any(|t| !t.right)))
+            Ok(Exit::fix_if(trials.iter().any(|t| !t.right)))
         }
         Command::Compare { run_a, run_b, json } => {
             let (differences, text) = inspect::compare(&run_a, &run_b)?;
             print(json, &differences, || text)?;
-            Ok(0)
+            Ok(Exit::Good)
         }
         Command::History { run: Some(run), .. } => {
             let run = RunDir::open(&run)?;
             let times = runs::speedups_of(&run)?;
             say(&times.with_context(|| format!("`{}` has no times; run it on a GPU", run.path.display()))?)?;
-            Ok(0)
+            Ok(Exit::Good)
         }
         Command::History { run: None, runs, json } => {
             let lines = runs::history(&runs.unwrap_or_else(|| layout.runs()))?;
             print(json, &lines, || if lines.is_empty() { "no runs yet".to_owned() } else { lines.join("\n") })?;
-            Ok(0)
+            Ok(Exit::Good)
         }
         Command::Ceilings { json } => match ceilings::measure(layout)? {
             ceilings::Measuring::Deferred(why) => {
                 print(json, &json!({"deferred": why}), || format!("DEFERRED ({why})"))?;
-                Ok(EXIT_DEFERRED)
+                Ok(Exit::Deferred)
             }
             ceilings::Measuring::Ran(ceilings, path) => {
                 print(json, &ceilings, || format!("{}\nkept in {}", ceilings.render(), path.display()))?;
-                Ok(0)
+                Ok(Exit::Good)
             }
         },
         Command::Golden { raw, out, record_only } => {
@@ -363,21 +359,21 @@ fn run(layout: &Layout) -> Result<u8> {
             match golden::golden(layout, &raw, &out, record_only)? {
                 golden::Outcome::Deferred(why) => {
                     say(&format!("DEFERRED ({why})"))?;
-                    Ok(EXIT_DEFERRED)
+                    Ok(Exit::Deferred)
                 }
                 golden::Outcome::Recorded => {
                     say(&format!("recorded in {}", raw.display()))?;
-                    Ok(0)
+                    Ok(Exit::Good)
                 }
                 golden::Outcome::Compared(text, agree) => {
                     say(&format!("{text}test data: {}", out.display()))?;
-                    Ok(u8::from(!agree))
+                    Ok(Exit::fix_if(!agree))
                 }
             }
         }
         Command::Dist { out } => {
             say(&dist::dist(layout, out.as_deref())?.display().to_string())?;
-            Ok(0)
+            Ok(Exit::Good)
         }
     }
 }
@@ -396,7 +392,7 @@ fn say(text: &str) -> Result<()> {
 }
 
 /// A failure anywhere is the status of the whole; short of that, a deferral is.
-fn run_all(layout: &Layout, args: &ValidateArgs) -> Result<u8> {
+fn run_all(layout: &Layout, args: &ValidateArgs) -> Result<Exit> {
     let names = suite_names(layout);
     let plans = names.iter().map(|name| Plan::read(layout, name, &args.measuring.changes(args.smoke)));
     let mut decisions = Vec::new();
@@ -404,7 +400,7 @@ fn run_all(layout: &Layout, args: &ValidateArgs) -> Result<u8> {
     for plan in plans.collect::<Result<Vec<_>>>()? {
         eprintln!("suite {}: {}", plan.suite.name, plan.suite.about);
         let outcome = validate(layout, &plan, &args.measuring.options(None, args.ncu))?;
-        statuses.push(outcome.decision.counts.exit_status(args.allow_deferred));
+        statuses.push(outcome.decision.exit(args.allow_deferred));
         decisions.push((plan.suite.name.clone(), outcome.run.path.clone(), outcome.decision));
     }
     let line = |(name, run, decision): &(String, PathBuf, kbench::decision::Decision)| {
@@ -422,14 +418,10 @@ fn run_all(layout: &Layout, args: &ValidateArgs) -> Result<u8> {
     let json: Vec<_> =
         decisions.iter().map(|(name, run, d)| json!({"suite": name, "run": run, "decision": d})).collect();
     print(args.measuring.json, &json, || decisions.iter().map(line).collect::<Vec<_>>().join("\n"))?;
-    Ok(match statuses.as_slice() {
-        all if all.contains(&1) => 1,
-        all if all.contains(&EXIT_DEFERRED) => EXIT_DEFERRED,
-        _ => 0,
-    })
+    Ok(Exit::of_all(statuses))
 }
 
-fn run_validate(layout: &Layout, args: &ValidateArgs) -> Result<u8> {
+fn run_validate(layout: &Layout, args: &ValidateArgs) -> Result<Exit> {
     if args.all {
         return run_all(layout, args);
     }
@@ -445,20 +437,20 @@ fn run_validate(layout: &Layout, args: &ValidateArgs) -> Result<u8> {
     };
     let outcome = validate(layout, &plan, &options)?;
     show(&outcome, args.measuring.json)?;
-    Ok(outcome.decision.counts.exit_status(args.allow_deferred))
+    Ok(outcome.decision.exit(args.allow_deferred))
 }
 
-fn run_tune(layout: &Layout, args: &TuneArgs) -> Result<u8> {
+fn run_tune(layout: &Layout, args: &TuneArgs) -> Result<Exit> {
     match args.run(layout)? {
         Tuning::Deferred(why) => {
             print(args.json, &json!({"deferred": why}), || format!("DEFERRED ({why})"))?;
-            Ok(EXIT_DEFERRED)
+            Ok(Exit::Deferred)
         }
         Tuning::Ran(ran) => {
             print(args.json, &json!({"run": ran.run.path, "result": ran.tuned}), || {
                 format!("{}\nevidence: {}", ran.report, ran.run.path.display())
             })?;
-            Ok(ran.exit_status())
+            Ok(ran.exit())
         }
     }
 }
@@ -498,7 +490,7 @@ fn build(
     arch: &str,
     export: Option<&Path>,
     json: bool,
-) -> Result<u8> {
+) -> Result<Exit> {
     let variants = variants(layout, names, suite)?;
     let toolchain = toolchain::find_or_install(&layout.target, &|line| eprintln!("{line}"))?;
     let set = build_all(layout, &toolchain, &variants, &[arch.to_owned()])?;
@@ -509,7 +501,7 @@ fn build(
     }
     let evidence = set.evidence();
     print(json, &evidence, || xtask::build::render(&set))?;
-    Ok(u8::from(!evidence.failures.is_empty()))
+    Ok(Exit::fix_if(!evidence.failures.is_empty()))
 }
 
 /// A run of its own: outputs are verified, nothing is timed, control and variants are profiled.
@@ -520,7 +512,7 @@ fn run_ncu(
     shape: &str,
     out: Option<PathBuf>,
     json: bool,
-) -> Result<u8> {
+) -> Result<Exit> {
     let named: Vec<String> = if variants.is_empty() {
         Plan::read(layout, "stage5", &Changes::default())?.suite.candidates.into_iter().map(|c| c.variant).collect()
     } else {
@@ -539,26 +531,23 @@ fn run_ncu(
     let outcome = validate(layout, &plan, &options)?;
     let profiled = xtask::profile::Profiled::of(&outcome.run)?;
     print(json, &profiled, || format!("{}\nevidence: {}", profiled.text, outcome.run.path.display()))?;
-    Ok(profiled.exit_status())
+    Ok(profiled.exit())
 }
 
-fn run_sanitize(layout: &Layout, names: &[String], options: &sanitize::Options, json: bool) -> Result<u8> {
+fn run_sanitize(layout: &Layout, names: &[String], options: &sanitize::Options, json: bool) -> Result<Exit> {
     let variants = variants(layout, names, None)?;
     let logs = layout.target.join("sanitize");
     match sanitize::sanitize(layout, &variants, &logs, options)? {
         Sanitizing::Deferred(why) => {
             print(json, &json!({"deferred": why}), || format!("DEFERRED ({why})"))?;
-            Ok(EXIT_DEFERRED)
+            Ok(Exit::Deferred)
         }
         Sanitizing::Ran(results) if results.is_empty() => bail!("nothing was run"),
         Sanitizing::Ran(results) => {
             print(json, &results, || sanitize::render(&results))?;
             let any = |state| results.iter().any(|r| r.state == state);
-            Ok(match (any(sanitize::State::Found), any(sanitize::State::Deferred)) {
-                (true, _) => 1,
-                (false, true) => EXIT_DEFERRED,
-                (false, false) => 0,
-            })
+            let deferred = any(sanitize::State::Deferred).then_some(Exit::Deferred);
+            Ok(Exit::of_all(deferred.into_iter().chain([Exit::fix_if(any(sanitize::State::Found))])))
         }
     }
 }

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use kbench::decision::Counts;
 use kbench::evidence::Checks;
-use kbench::gate::{Gate, Kind};
+use kbench::exit::Exit;
+use kbench::gate::{Gate, Kind, State};
 use kbench::job::{Executor, Module};
 use kbench::profile::{Diagnosis, KernelProfile, Profile, diagnose, read};
 use kbench::report::{Format, profile_section};
@@ -114,9 +114,15 @@ pub struct Profiled {
 }
 
 impl Profiled {
-    /// 0 when every gate passes, 1 when one fails, 3 when one is deferred or there is none.
-    pub fn exit_status(&self) -> u8 {
-        Counts::of(&self.gates).exit_status(false)
+    /// Whether a gate on the profile fails, and else whether each of them was measured and there is one.
+    pub fn exit(&self) -> Exit {
+        let of_gate = |gate: &Gate| match gate.state {
+            State::Pass => Exit::Good,
+            State::Fail => Exit::Fix,
+            State::Deferred { .. } | State::Inconclusive { .. } => Exit::Deferred,
+        };
+        let none = self.gates.is_empty().then_some(Exit::Deferred);
+        Exit::of_all(self.gates.iter().map(of_gate).chain(none))
     }
 
     /// The profile of a run in which one was asked for.

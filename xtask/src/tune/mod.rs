@@ -20,6 +20,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use kbench::exit::Exit;
 use kbench::job::Executor;
 use kbench::suite::{Candidate, Suite};
 use kbench::tune::{Dimension, Layer, Plan, Space, SpaceError, Toggles, Tuned, conclude, render};
@@ -97,12 +98,12 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// 0 with a settled winner, 1 when nothing was accepted, 3 when something was not measured or not settled.
-    pub fn exit_status(&self) -> u8 {
+    /// Good with a settled winner; nothing accepted is something to fix.
+    pub fn exit(&self) -> Exit {
         match (&self.tuned.winner, &self.tuned.deferred, &self.tuned.inconclusive) {
-            (Some(_), _, None) => 0,
-            (Some(_), _, Some(_)) | (None, Some(_), _) => 3,
-            (None, None, _) => 1,
+            (Some(_), _, None) => Exit::Good,
+            (Some(_), _, Some(_)) | (None, Some(_), _) => Exit::Deferred,
+            (None, None, _) => Exit::Fix,
         }
     }
 
