@@ -110,6 +110,17 @@ impl Counts {
     }
 }
 
+impl From<Verdict> for Exit {
+    fn from(verdict: Verdict) -> Exit {
+        match verdict {
+            Verdict::Merge => Exit::Good,
+            Verdict::Fix => Exit::Fix,
+            Verdict::ValidNegative => Exit::ValidNegative,
+            Verdict::Defer => Exit::Deferred,
+        }
+    }
+}
+
 impl Decision {
     /// The exit status of the run. `allow_deferred` passes over what was not measured or settled, never over a gate that
     /// fails; a run without a single PASS measured nothing and is never good.

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::registry::Operands;
+use crate::hopper;
+use crate::variant::Operands;
 
 /// CTAs per SM that a persistent kernel of the ladder launches and counts on, `kCtasPerSm` of `scheduler.cuh`.
 pub const PERSISTENT_CTAS_PER_SM: u32 = 4;
@@ -70,6 +71,17 @@ impl Params {
             slot.copy_from_slice(&size.to_le_bytes());
         }
         bytes
+    }
+}
+
+impl Operands {
+    /// Size of the parameter struct.
+    pub fn params_bytes(self) -> usize {
+        match self {
+            Operands::RowMajor => size_of::<Params>(),
+            Operands::HopperImages => hopper::AttentionParams::BYTES,
+            Operands::Originals => hopper::QuantiseParams::BYTES,
+        }
     }
 }
 

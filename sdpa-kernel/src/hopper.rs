@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::registry::{EntryPoint, Family, Operands, Variant};
+use crate::variant::{EntryPoint, Family, Operands, Variant};
 
 /// The variant's name.
 pub const NAME: &str = "hopper";

@@ -8,3 +8,4 @@ pub mod hopper;
 pub mod registry;
 pub mod sample;
 pub mod space;
+mod variant;

@@ -4,8 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::abi::Params;
 use crate::hopper;
+
+pub use crate::variant::{EntryPoint, Family, Operands, Variant};
 
 /// What a family's translation unit understands, in the order of its `-D` macros.
 const TOGGLES: [&str; 12] = [
@@ -146,50 +147,6 @@ pub const VARIANTS: &[Entry] = &[
     },
 ];
 
-/// A set of variants that share a translation unit, its entry functions and its parameters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// `ladder/sdpa_ladder.cu`: any architecture since sm_80.
-    Ladder,
-    /// `hopper/sdpa_hopper.cu`: see [`crate::hopper`].
-    Hopper,
-}
-
-/// What an entry function takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operands {
-    /// e4m3 as the tensors lie, with the largest magnitude of a head at 448.
-    RowMajor,
-    /// Shared-memory images that the family's quantiser made, with its scale targets.
-    HopperImages,
-    /// The FP16 originals: this entry is the quantiser.
-    Originals,
-}
-
-/// An entry function of a family's module.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EntryPoint {
-    /// Its name.
-    pub name: String,
-    /// The symbol that says what it was compiled with.
-    pub config_symbol: String,
-    /// D that it is for.
-    pub head_dim: u32,
-    /// What it takes.
-    pub operands: Operands,
-}
-
-impl Operands {
-    /// Size of the parameter struct.
-    pub fn params_bytes(self) -> usize {
-        match self {
-            Operands::RowMajor => size_of::<Params>(),
-            Operands::HopperImages => hopper::AttentionParams::BYTES,
-            Operands::Originals => hopper::QuantiseParams::BYTES,
-        }
-    }
-}
-
 impl Family {
     /// The only architecture that it compiles for, if there is only one.
     pub fn arch(self) -> Option<&'static str> {
@@ -212,19 +169,6 @@ impl Family {
             Family::Hopper => hopper::entry_points(),
         }
     }
-}
-
-/// A variant that can be built: a registered one, or one with some toggles changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Variant {
-    /// Its name.
-    pub name: String,
-    /// Its translation unit under `cuda/`.
-    pub source: String,
-    /// What it is one of.
-    pub family: Family,
-    /// Its toggles by name.
-    pub toggles: BTreeMap<String, u32>,
 }
 
 /// The registry has no such variant, or a variant no such toggle.
@@ -337,11 +281,6 @@ impl Variant {
             Some(rule) => Err(RegistryError::Refused { variant: name.to_owned(), rule }),
             None => Ok(patched),
         }
-    }
-
-    /// The compiler definitions that select this variant: `SDPA_STAGES=2`.
-    pub fn defines(&self) -> Vec<String> {
-        self.toggles.iter().map(|(name, value)| format!("SDPA_{}={value}", name.to_uppercase())).collect()
     }
 }
 
