@@ -241,6 +241,7 @@ impl AspirationResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::deferral::Deferral;
     use crate::judge::{Evidence, judge, testing};
 
     fn decided(evidence: &Evidence) -> Decision {
@@ -257,11 +258,11 @@ mod tests {
             ("slow", Verdict::ValidNegative, "wanted >= 10.0%", 4, |e| e.samples = testing::samples(100.0, 97.0)),
             ("straddles", Verdict::Defer, "straddles", 3, |e| e.samples = testing::samples(100.0, 90.0)),
             ("no GPU", Verdict::Defer, "DEFERRED (no GPU; get one)", 3, |e| {
-                e.checks = Checks { deferred: Some("no GPU; get one".into()), ..Checks::default() };
-                e.samples = Samples { deferred: Some("no GPU; get one".into()), ..Samples::default() };
+                e.checks = Checks { deferred: Some(Deferral::new("no GPU", "get one")), ..Checks::default() };
+                e.samples = Samples { deferred: Some(Deferral::new("no GPU", "get one")), ..Samples::default() };
             }),
             ("slow but unchecked", Verdict::Defer, "errors against float64", 3, |e| {
-                e.checks = Checks { deferred: Some("x; y".into()), ..Checks::default() };
+                e.checks = Checks { deferred: Some(Deferral::new("x", "y")), ..Checks::default() };
                 e.samples = testing::samples(100.0, 97.0);
             }),
             ("wrong", Verdict::Fix, "correctness: kernel error max 0.5", 1, |e| {
@@ -289,7 +290,7 @@ mod tests {
     #[test]
     fn part_of_a_suite_never_merges() {
         let (mut suite, evidence) = (testing::suite(), testing::evidence());
-        suite.narrowed.push("only small was run; run without --smoke".into());
+        suite.narrowed.push(Deferral::new("only small was run", "run without --smoke"));
         let gates = judge(&suite, &evidence);
         let decision = decide(&suite, &gates, &evidence.checks, &evidence.samples);
         assert_eq!(decision.candidates[0].verdict, Verdict::Defer);

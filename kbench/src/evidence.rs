@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::deferral::Deferral;
 use crate::resources::EntryResources;
 use crate::shape::{Problem, Shape};
 
@@ -137,11 +138,11 @@ pub struct Builds {
     pub records: Vec<BuildRecord>,
     /// What was not.
     pub failures: Vec<BuildFailure>,
-    /// Why nothing could be built, and what to do about it.
-    pub deferred: Option<String>,
-    /// Why nothing could be disassembled, and what to do about it.
+    /// Why nothing could be built.
+    pub deferred: Option<Deferral>,
+    /// Why nothing could be disassembled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub not_disassembled: Option<String>,
+    pub not_disassembled: Option<Deferral>,
 }
 
 impl Builds {
@@ -320,8 +321,8 @@ pub const EMULATOR: &str = "emulator";
 pub struct Checks {
     /// `gpu: NVIDIA H200`, or [`EMULATOR`]; absent when nothing ran.
     pub device: Option<String>,
-    /// Why nothing ran, and what to do about it.
-    pub deferred: Option<String>,
+    /// Why nothing ran.
+    pub deferred: Option<Deferral>,
     /// All cases.
     pub cases: Vec<CheckedCase>,
 }
@@ -418,8 +419,8 @@ pub struct TimingFailure {
 pub struct Samples {
     /// The device; absent when nothing ran.
     pub device: Option<Device>,
-    /// Why nothing ran, and what to do about it.
-    pub deferred: Option<String>,
+    /// Why nothing ran.
+    pub deferred: Option<Deferral>,
     /// How caches were: `hot-l2` = launches rotate over the input sets, nothing is flushed between them.
     pub cache_mode: String,
     /// Input sets that launches rotated over.
@@ -452,11 +453,11 @@ pub struct PeerBackend {
 pub struct Peers {
     /// Whether peers were asked for.
     pub wanted: bool,
-    /// Why there are none, and what to do about it.
-    pub deferred: Option<String>,
-    /// Those that could not be measured: why, and what to do about it.
+    /// Why there are none.
+    pub deferred: Option<Deferral>,
+    /// Those that could not be measured.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub missing: BTreeMap<String, String>,
+    pub missing: BTreeMap<String, Deferral>,
     /// Versions by name: torch, cudnn, cuda, python.
     pub versions: BTreeMap<String, String>,
     /// All backends on all timed shapes.

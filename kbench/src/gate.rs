@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::deferral::Deferral;
+
 /// The four states a gate can be in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "UPPERCASE")]
@@ -14,12 +16,7 @@ pub enum State {
     /// Measured, and on the wrong side.
     Fail,
     /// Not measured.
-    Deferred {
-        /// Why not.
-        why: String,
-        /// What to do so that it is.
-        remedy: String,
-    },
+    Deferred(Deferral),
     /// Measured, but the evidence does not say which side.
     Inconclusive {
         /// Why not.
@@ -43,8 +40,7 @@ impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             State::Pass | State::Fail => f.write_str(self.word()),
-            State::Deferred { why, remedy } if remedy.is_empty() => write!(f, "DEFERRED ({why})"),
-            State::Deferred { why, remedy } => write!(f, "DEFERRED ({why}; {remedy})"),
+            State::Deferred(deferral) => write!(f, "DEFERRED ({deferral})"),
             State::Inconclusive { why } => write!(f, "INCONCLUSIVE ({why})"),
         }
     }
@@ -132,9 +128,8 @@ impl Subject<'_> {
     }
 
     /// Not measured.
-    pub fn deferred(&self, threshold: &str, why: &str, remedy: &str) -> Gate {
-        let state = State::Deferred { why: why.to_owned(), remedy: remedy.to_owned() };
-        self.gate("", String::new(), threshold.to_owned(), state)
+    pub fn deferred(&self, threshold: &str, deferral: Deferral) -> Gate {
+        self.gate("", String::new(), threshold.to_owned(), State::Deferred(deferral))
     }
 }
 
@@ -190,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_gate_survives_json() {
-        let gate = SUBJECT.deferred("<= 1", "no GPU", "run it on one");
+        let gate = SUBJECT.deferred("<= 1", Deferral::new("no GPU", "run it on one"));
         let json = serde_json::to_string(&gate).unwrap();
         assert!(json.contains(r#""state":"DEFERRED""#), "{json}");
         assert_eq!(serde_json::from_str::<Gate>(&json).unwrap(), gate);

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ceilings::Ceilings;
+use crate::deferral::Deferral;
 use crate::evidence::{Device, Errors, GpuState, LaunchOutcome, LaunchRecord, Operands, Peers, Samples};
 use crate::shape::{Problem, Shape};
 use crate::suite::Suite;
@@ -312,11 +313,8 @@ pub enum Event {
         /// Other processes that compute on it, as `pid name`.
         others: Vec<String>,
     },
-    /// There is no device; why, and what to do: "why; remedy".
-    NoDevice {
-        /// Why.
-        why: String,
-    },
+    /// There is no device.
+    NoDevice(Deferral),
     /// Everything that was timed.
     Timed {
         /// Blocks.

@@ -2,6 +2,7 @@
 
 pub mod ceilings;
 pub mod decision;
+pub mod deferral;
 pub mod evidence;
 pub mod exit;
 pub mod gate;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::decision::{Verdict, decide};
+use crate::deferral::Deferral;
 use crate::evidence::{AA_SUFFIX, Checks, Mode, Samples};
 use crate::gate::{Gate, State};
 use crate::judge::{Evidence, judge, testing};
@@ -148,7 +149,7 @@ const HONEST: &[Honest] = &[
     Honest {
         name: "right, on a machine without a GPU",
         verdict: Verdict::Defer,
-        set: |_, e| e.samples = Samples { deferred: Some("no GPU; run on one".into()), ..Samples::default() },
+        set: |_, e| e.samples = Samples { deferred: Some(Deferral::new("no GPU", "run on one")), ..Samples::default() },
     },
     Honest {
         name: "right, on a chip that has another product than the one that the suite is about",
@@ -482,7 +483,7 @@ const LIES: &[Lie] = &[
     Lie {
         name: "part of the suite",
         gate: "whole suite",
-        tell: |s, _| s.narrowed.push("only small was run; run without --shapes".into()),
+        tell: |s, _| s.narrowed.push(Deferral::new("only small was run", "run without --shapes")),
     },
     Lie {
         name: "peers that were asked for and did not run",

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::deferral::Deferral;
 use crate::shape::{Distribution, Problem, Shape, UnknownShape};
 
 /// A suite file is wrong.
@@ -358,10 +359,9 @@ pub struct Suite {
     /// How samples are taken.
     #[serde(default)]
     pub timing: Timing,
-    /// What the command line left out of the suite, each as "why; remedy". A run of part of a suite can never end in
-    /// MERGE.
+    /// What the command line left out of the suite. A run of part of a suite can never end in MERGE.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub narrowed: Vec<String>,
+    pub narrowed: Vec<Deferral>,
 }
 
 impl Suite {

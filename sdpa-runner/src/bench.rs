@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
 use cudarc::driver::DriverError;
+use kbench::deferral::Deferral;
 use kbench::evidence::{
     AA_SUFFIX, Block, GpuState, Mode, Operands, PeerBackend, Peers, QUANTISE_SUFFIX, Samples, TimingFailure,
 };
@@ -23,7 +24,7 @@ use crate::events::{emit, progress};
 use crate::inputs::{Drawn, Inputs};
 use crate::launch::sha256_hex;
 use crate::nvml::Monitor;
-use crate::peers::{Peer, PeerSubject};
+use crate::peers::{Peer, PeerSubject, deferral_of};
 use crate::program::Program;
 use crate::workload::{Workload, load_echoed};
 
@@ -43,9 +44,9 @@ const SPAN: usize = 32 * PAGE;
 pub fn run(job: &BenchJob) -> Result<()> {
     match Bench::open()? {
         Ok(bench) => run_on(&bench, job, &mut Drawn::default()),
-        Err(why) => {
+        Err(deferral) => {
             told(
-                Samples { deferred: Some(why), ..none_of(job) },
+                Samples { deferred: Some(deferral), ..none_of(job) },
                 Peers { wanted: !job.peers.is_empty(), ..Peers::default() },
             );
             Ok(())
@@ -79,8 +80,8 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Looks who is there, then opens the GPU; the inner error is "why; remedy".
-    pub fn open() -> Result<Result<Bench, String>> {
+    /// Looks who is there, then opens the GPU; the inner error is who is there.
+    pub fn open() -> Result<Result<Bench, Deferral>> {
         let monitor = Monitor::connect(&first_uuid()?);
         let others = monitor.as_ref().map(Monitor::compute_processes).unwrap_or_default();
         if !others.is_empty() {
@@ -98,8 +99,8 @@ impl Bench {
     }
 }
 
-fn busy(others: &[String]) -> String {
-    format!("another process computes on this GPU: {}; stop it", others.join(", "))
+fn busy(others: &[String]) -> Deferral {
+    Deferral::new(format!("another process computes on this GPU: {}", others.join(", ")), "stop it")
 }
 
 fn measure(bench: &Bench, job: &BenchJob, drawn: &mut Drawn) -> Result<(Samples, Peers)> {
@@ -119,8 +120,8 @@ fn measure(bench: &Bench, job: &BenchJob, drawn: &mut Drawn) -> Result<(Samples,
     samples.device = Some(device);
     let _lock = match lock {
         Ok(lock) => lock,
-        Err(why) => {
-            samples.deferred = Some(why);
+        Err(deferral) => {
+            samples.deferred = Some(deferral);
             return Ok((samples, peers));
         }
     };
@@ -150,14 +151,14 @@ fn is_ours(process: &str, peers: &[Peer]) -> bool {
 }
 
 /// One validation at a time on a GPU; the file is empty and stays, only its lock matters.
-pub fn lock_gpu(uuid: &str) -> Result<File, String> {
+pub fn lock_gpu(uuid: &str) -> Result<File, Deferral> {
     let path = std::env::temp_dir().join(format!("sdpa-bench-{uuid}.lock"));
     let shown = path.display();
     let file = File::options().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(|e| format!("failed to open the GPU's lock `{shown}`: {e}; remove it"))?;
+    let file = file.map_err(|e| Deferral::new(format!("failed to open the GPU's lock `{shown}`: {e}"), "remove it"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(_) => Err(format!("another run times kernels on this GPU (lock `{shown}`); wait for it")),
+        Err(_) => Err(Deferral::new(format!("another run times kernels on this GPU (lock `{shown}`)"), "wait for it")),
     }
 }
 
@@ -170,7 +171,7 @@ fn start_peers(job: &BenchJob, peers: &mut Peers) -> Vec<Peer> {
                 running.push(peer);
             }
             Err(error) => {
-                peers.missing.insert(command.name.clone(), format!("{error:#}"));
+                peers.missing.insert(command.name.clone(), deferral_of(&error));
             }
         }
     }
@@ -265,7 +266,7 @@ impl ShapeBench {
                     peers.backends.extend(backends);
                 }
                 Err(error) => {
-                    peers.missing.insert(peer.name().to_owned(), format!("{error:#}"));
+                    peers.missing.insert(peer.name().to_owned(), deferral_of(&error));
                 }
             }
         }

@@ -7,14 +7,15 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail};
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
 use cudarc::driver::{DriverError, result};
+use kbench::deferral::Deferral;
 use kbench::evidence::{Device, LaunchRecord};
 use sdpa_kernel::hopper::{Geometry, Start};
 
-/// Why there is no device, as "why; remedy".
-pub fn missing_driver() -> Option<String> {
+/// Why there is no device.
+pub fn missing_driver() -> Option<Deferral> {
     // SAFETY: only tries to open the library; nothing else runs before it.
     let present = unsafe { sys::is_culib_present() };
-    (!present).then(|| "no CUDA driver library on this machine; run on a machine with an NVIDIA GPU".to_owned())
+    (!present).then(|| Deferral::new("no CUDA driver library on this machine", "run on a machine with an NVIDIA GPU"))
 }
 
 /// The unique id of the first CUDA device, which needs no context: whoever computes on it now is not us.

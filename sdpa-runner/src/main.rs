@@ -25,6 +25,7 @@ use std::io::{BufRead, Read};
 use std::process::ExitCode;
 
 use anyhow::Result;
+use kbench::deferral::Deferral;
 use kbench::job::{EXIT_BAD_JOB, EXIT_DONE, EXIT_ERROR, Event, Executor, Job};
 
 use crate::events::emit;
@@ -85,8 +86,8 @@ fn run(job: &Job) -> Result<()> {
         | Job::Ceilings(_)
         | Job::Conformance { .. } => {}
     }
-    if let Some(why) = cuda::missing_driver() {
-        emit(&Event::NoDevice { why });
+    if let Some(deferral) = cuda::missing_driver() {
+        emit(&Event::NoDevice(deferral));
         return Ok(());
     }
     match job {
@@ -102,12 +103,12 @@ fn run(job: &Job) -> Result<()> {
 
 /// Describes all devices, or says why there is none.
 fn devices() -> Result<()> {
-    if let Some(why) = cuda::missing_driver() {
-        emit(&Event::NoDevice { why });
+    if let Some(deferral) = cuda::missing_driver() {
+        emit(&Event::NoDevice(deferral));
         return Ok(());
     }
     match cuda::visible() {
-        Err(error) => emit(&Event::NoDevice { why: format!("{error:#}; check `nvidia-smi`") }),
+        Err(error) => emit(&Event::NoDevice(Deferral::new(format!("{error:#}"), "check `nvidia-smi`"))),
         Ok(devices) => {
             for mut device in devices {
                 let monitor = nvml::Monitor::connect(&device.uuid);
@@ -125,14 +126,14 @@ fn devices() -> Result<()> {
 
 /// Describes the device, or says why there is none.
 fn probe() -> Result<()> {
-    if let Some(why) = cuda::missing_driver() {
-        emit(&Event::NoDevice { why });
+    if let Some(deferral) = cuda::missing_driver() {
+        emit(&Event::NoDevice(deferral));
         return Ok(());
     }
     let others = cuda::first_uuid().ok().and_then(|uuid| nvml::Monitor::connect(&uuid));
     let others = others.map(|m| m.compute_processes()).unwrap_or_default();
     match cuda::Gpu::open() {
-        Err(error) => emit(&Event::NoDevice { why: format!("{error:#}; check `nvidia-smi`") }),
+        Err(error) => emit(&Event::NoDevice(Deferral::new(format!("{error:#}"), "check `nvidia-smi`"))),
         Ok(gpu) => {
             let mut device = gpu.device.clone();
             let monitor = nvml::Monitor::connect(&device.uuid);

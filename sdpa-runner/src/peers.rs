@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use half::f16;
+use kbench::deferral::Deferral;
 use kbench::evidence::{Mode, PeerBackend};
 use kbench::job::{PeerCommand, output_file};
 use kbench::shape::Problem;
@@ -38,17 +39,16 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Starts a peer. The error is "why; remedy", fit for a deferral.
+    /// Starts a peer; see [`deferral_of`] for the error.
     pub fn start(command: &PeerCommand) -> Result<Peer> {
         let (program, arguments) = command.argv.split_first().context("a peer needs a program")?;
-        let mut child = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|e| {
-                anyhow!("peer `{}`: failed to start `{program}`: {e}; install it or pass --peers none", command.name)
-            })?;
+        let mut child =
+            Command::new(program).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(
+                |e| {
+                    let why = format!("peer `{}`: failed to start `{program}`: {e}", command.name);
+                    Deferral::new(why, "install it or pass --peers none")
+                },
+            )?;
         let stdin = child.stdin.take().context("the peer's standard input is piped")?;
         let stdout = BufReader::new(child.stdout.take().context("the peer's standard output is piped")?);
         let mut peer = Peer { name: command.name.clone(), child, stdin, stdout, versions: BTreeMap::new() };
@@ -71,12 +71,12 @@ impl Peer {
 
     /// One question, one answer. An answer that is not ok becomes an error with its remedy.
     fn ask(&mut self, question: &Value) -> Result<Value> {
-        let name = self.name.clone();
-        let lost = || format!("peer `{name}` ended before it answered; see the log");
-        writeln!(self.stdin, "{question}").and_then(|()| self.stdin.flush()).with_context(lost)?;
+        let ended = format!("peer `{}` ended before it answered", self.name);
+        let asked = writeln!(self.stdin, "{question}").and_then(|()| self.stdin.flush());
+        asked.map_err(|e| Deferral::new(format!("{ended}: {e}"), "see the log"))?;
         let mut line = String::new();
         if self.stdout.read_line(&mut line)? == 0 {
-            bail!(lost());
+            bail!(Deferral::new(ended, "see the log"));
         }
         let answer: Value =
             serde_json::from_str(&line).with_context(|| format!("peer `{}` said `{}`", self.name, line.trim()))?;
@@ -84,10 +84,8 @@ impl Peer {
             return Ok(answer);
         }
         let error = answer["error"].as_str().unwrap_or("no reason given");
-        match answer["remedy"].as_str() {
-            Some(remedy) => bail!("peer `{}`: {error}; {remedy}", self.name),
-            None => bail!("peer `{}`: {error}", self.name),
-        }
+        let remedy = answer["remedy"].as_str().unwrap_or_default();
+        bail!(Deferral::new(format!("peer `{}`: {error}", self.name), remedy))
     }
 
     /// Hands over the tensors of one shape's input sets; answers with every backend, available or not.
@@ -149,6 +147,11 @@ impl Peer {
         let samples: Option<Vec<f64>> = answer["us"].as_array().map(|us| us.iter().filter_map(Value::as_f64).collect());
         samples.filter(|us| !us.is_empty()).with_context(|| format!("peer `{}` gave no samples", self.name))
     }
+}
+
+/// Why a peer is not measured: what it said itself, with its remedy, or whatever else went wrong.
+pub fn deferral_of(error: &anyhow::Error) -> Deferral {
+    error.downcast_ref::<Deferral>().cloned().unwrap_or_else(|| Deferral::because(format!("{error:#}")))
 }
 
 impl Drop for Peer {

@@ -19,8 +19,8 @@ const POLITE: i32 = 10;
 
 /// Opens the GPU and takes jobs. The pipeline reads an end after each.
 pub fn run() -> Result<()> {
-    if let Some(why) = cuda::missing_driver() {
-        emit(&Event::NoDevice { why });
+    if let Some(deferral) = cuda::missing_driver() {
+        emit(&Event::NoDevice(deferral));
         return Ok(());
     }
     let lines = lines();

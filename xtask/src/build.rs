@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use kbench::deferral::Deferral;
 use kbench::evidence::{BuildFailure, BuildRecord, Builds, EntryBuild, LaunchRecord, Operands};
 use kbench::resources::{EntryResources, Severity};
 use rayon::prelude::*;
@@ -50,8 +51,8 @@ pub struct BuildSet {
     pub built: Vec<Built>,
     /// What was not.
     pub failures: Vec<BuildFailure>,
-    /// Why nothing was disassembled, as "why; remedy".
-    pub not_disassembled: Option<String>,
+    /// Why nothing was disassembled.
+    pub not_disassembled: Option<Deferral>,
 }
 
 impl BuildSet {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use kbench::ceilings::Ceilings;
+use kbench::deferral::Deferral;
 use kbench::evidence::Device;
 use kbench::job::{CeilingsJob, Event, Job};
 
@@ -22,8 +23,8 @@ const SILENCE: Duration = Duration::from_secs(60);
 pub enum Measuring {
     /// It ran; the file is where it was kept.
     Ran(Box<Ceilings>, PathBuf),
-    /// It could not; "why; remedy".
-    Deferred(String),
+    /// It could not.
+    Deferred(Deferral),
 }
 
 /// Where the ceilings of a device are kept: of that very card, since no two clock alike.
@@ -44,16 +45,16 @@ pub fn measure(layout: &Layout) -> Result<Measuring> {
     std::fs::create_dir_all(&folder).with_context(|| format!("failed to create `{}`", folder.display()))?;
     let runner = Runner::locate(layout, &folder)?;
     let mut device = None;
-    let mut why_not = "no device; run on a machine with an NVIDIA GPU".to_owned();
+    let mut why_not = Deferral::new("no device", "run on a machine with an NVIDIA GPU");
     let end = runner.run("probe", &Job::Probe, SILENCE, |event| match event {
         Event::Device { device: found, .. } => device = Some(found),
-        Event::NoDevice { why } => why_not = why,
+        Event::NoDevice(deferral) => why_not = deferral,
         _ => {}
     })?;
     let Some(device) = device else {
         return Ok(Measuring::Deferred(match end {
             End::Done => why_not,
-            End::Error(why) | End::Lost(why) => format!("{why}; check `nvidia-smi`"),
+            End::Error(why) | End::Lost(why) => Deferral::new(why, "check `nvidia-smi`"),
         }));
     };
     let toolchain = toolchain::find_or_install(&layout.target, &|line| eprintln!("{line}"))?;

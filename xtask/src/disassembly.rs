@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use anyhow::{Context, Result, bail, ensure};
+use kbench::deferral::Deferral;
 use regex::Regex;
 
 use crate::cubin::Cubin;
@@ -73,12 +74,14 @@ fn check(counts: &Counts, cubin: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The disassembler of a toolchain, or why there is none, as "why; remedy".
-pub fn find(target: &Path, toolchain: &crate::toolchain::Toolchain) -> Result<PathBuf, String> {
+/// The disassembler of a toolchain, or why there is none.
+pub fn find(target: &Path, toolchain: &crate::toolchain::Toolchain) -> Result<PathBuf, Deferral> {
     let progress = |line: &str| eprintln!("{line}");
     crate::toolchain::disassembler(target, toolchain, &progress).map_err(|error| {
-        let why = format!("no nvdisasm beside ptxas or on PATH, and its pinned wheel was not installed ({error})");
-        format!("{}; connect to a network, or install the CUDA toolkit", why.replace("; ", ", "))
+        let Deferral { why, remedy } = error.deferral();
+        let why =
+            format!("no nvdisasm beside ptxas or on PATH, and its pinned wheel was not installed ({why}, {remedy})");
+        Deferral::new(why, "connect to a network, or install the CUDA toolkit")
     })
 }
 

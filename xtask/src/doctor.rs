@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use kbench::deferral::Deferral;
 use kbench::job::{Event, Job};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -119,9 +120,8 @@ fn device(layout: &Layout) -> Result<Vec<Finding>> {
                 findings.push(missing("an idle GPU", &format!("busy: {}", others.join(", ")), lack));
             }
         }
-        Event::NoDevice { why } => {
-            let (why, remedy) = why.split_once("; ").unwrap_or((&why, ""));
-            findings.push(missing("GPU", why, &format!("correctness and performance gates: DEFERRED; {remedy}")));
+        Event::NoDevice(Deferral { why, remedy }) => {
+            findings.push(missing("GPU", &why, &format!("correctness and performance gates: DEFERRED; {remedy}")));
         }
         _ => {}
     })?;
@@ -147,8 +147,7 @@ fn profiler() -> Finding {
     let found =
         program("ncu", &["--version"], "`ncu` and `validate --ncu`: profile gates DEFERRED; install Nsight Compute");
     match (found.here, ncu::obstacle_ahead()) {
-        (true, Some(text)) => {
-            let (why, remedy) = text.split_once("; ").unwrap_or((&text, ""));
+        (true, Some(Deferral { why, remedy })) => {
             missing("ncu", &format!("{}, but {why}", found.detail), &format!("profile gates: DEFERRED; {remedy}"))
         }
         _ => found,

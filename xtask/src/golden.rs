@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use kbench::deferral::Deferral;
 use kbench::evidence::Device;
 use kbench::job::{Event, Executor, Job, LaunchJob, Module, Rows, Schedule, output_file};
 use kbench::shape::{Distribution, Problem, Shape};
@@ -133,8 +134,8 @@ pub enum Outcome {
     Compared(String, bool),
     /// Recorded only.
     Recorded,
-    /// There is no GPU; "why; remedy".
-    Deferred(String),
+    /// There is no GPU.
+    Deferred(Deferral),
 }
 
 /// What the ladder is asked: every named shape, and one more with D = 128 that is executed whole. The first list is. Next to
@@ -283,11 +284,11 @@ pub fn golden(layout: &Layout, raw: &Path, out: &Path, record_only: bool) -> Res
     Ok(Outcome::Compared(text, agree))
 }
 
-fn probe(runner: &Runner) -> Result<Result<Device, String>> {
-    let mut found = Err("no device".to_owned());
+fn probe(runner: &Runner) -> Result<Result<Device, Deferral>> {
+    let mut found = Err(Deferral::because("no device"));
     runner.run("probe", &Job::Probe, SILENCE, |event| match event {
         Event::Device { device, .. } => found = Ok(device),
-        Event::NoDevice { why } => found = Err(why),
+        Event::NoDevice(deferral) => found = Err(deferral),
         _ => {}
     })?;
     Ok(found)

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use kbench::deferral::Deferral;
 use kbench::evidence::{LaunchOutcome, LaunchRecord, Operands};
 use kbench::job::{Event, Job, Module, ProfileJob};
 use kbench::profile::{self, KernelProfile, Settings};
@@ -33,8 +34,8 @@ pub struct Ncu {
 }
 
 impl Ncu {
-    /// Looks for ncu and asks it what it has; the inner error is "why; remedy".
-    pub fn find(logs: &Path) -> Result<Result<Ncu, String>> {
+    /// Looks for ncu and asks it what it has; the inner error is what stands in the way.
+    pub fn find(logs: &Path) -> Result<Result<Ncu, Deferral>> {
         std::fs::create_dir_all(logs).with_context(|| format!("failed to create `{}`", logs.display()))?;
         let version = match answer(&["--version"], &logs.join("ncu-version.log"))? {
             Ok(text) => version(&text),
@@ -47,7 +48,10 @@ impl Ncu {
         // A megabyte of names in every run tells less than those that were taken.
         write_whole(&logs.join("ncu-metrics.log"), (metrics.join("\n") + "\n").as_bytes())?;
         if metrics.is_empty() {
-            return Ok(Err("ncu has none of the metrics for this GPU; use a version of ncu that knows it".to_owned()));
+            return Ok(Err(Deferral::new(
+                "ncu has none of the metrics for this GPU",
+                "use a version of ncu that knows it",
+            )));
         }
         let none = || "none".to_owned();
         let settings = Settings {
@@ -76,41 +80,43 @@ impl Ncu {
         let mut outcome = None;
         let end = wrapped.run(&format!("ncu-{name}"), &Job::Profile(job), SILENCE, |event| match event {
             Event::Launched { outcome: found } => outcome = Some(found),
-            Event::NoDevice { why } => outcome = Some(LaunchOutcome::failed(problem, &why)),
+            Event::NoDevice(deferral) => outcome = Some(LaunchOutcome::failed(problem, &deferral.to_string())),
             _ => {}
         })?;
         // Its own log, and what it said before it opened that.
         let heard = [log.clone(), runner.logs.join(format!("ncu-{name}.log"))];
         let said: String = heard.iter().map(|file| std::fs::read_to_string(file).unwrap_or_default()).collect();
-        let deferred = |why: &str| Ok(KernelProfile::deferred(&module.variant, problem, why));
+        let deferred = |deferral| Ok(KernelProfile::deferred(&module.variant, problem, deferral));
+        let see_report = format!("see `logs/ncu-{name}.report.txt`");
         let last_words = match &end {
             End::Done => "",
             End::Error(why) | End::Lost(why) => why,
         };
-        if let Some(why) = known_obstacle(&said).or_else(|| known_obstacle(last_words)) {
-            return deferred(&why);
+        if let Some(obstacle) = known_obstacle(&said).or_else(|| known_obstacle(last_words)) {
+            return deferred(obstacle);
         }
         if end != End::Done {
             let why =
                 first_error(&said).unwrap_or_else(|| last_words.split("; ").next().unwrap_or_default().to_owned());
-            return deferred(&format!("the launch under ncu broke off: {why}; see `logs/ncu-{name}.report.txt`"));
+            return deferred(Deferral::new(format!("the launch under ncu broke off: {why}"), see_report));
         }
         if !dir.join(&report).is_file() {
             let why = first_error(&said).unwrap_or_else(|| "it wrote no report".to_owned());
-            return deferred(&format!("ncu: {why}; see `logs/ncu-{name}.report.txt`"));
+            return deferred(Deferral::new(format!("ncu: {why}"), see_report));
         }
         let text = match csv_of(&dir.join(&report), &runner.logs.join(format!("ncu-{name}.csv.log")))? {
             Ok(text) => text,
-            Err(why) => return deferred(&why),
+            Err(obstacle) => return deferred(obstacle),
         };
         write_whole(&dir.join(&csv), text.as_bytes())?;
         let _ = std::fs::remove_file(runner.logs.join(format!("ncu-{name}.csv.log")));
         let reading = match profile::read(&text) {
             Ok(reading) => reading,
-            Err(error) => return deferred(&format!("ncu's CSV: {error}; see `{csv}`")),
+            Err(error) => return deferred(Deferral::new(format!("ncu's CSV: {error}"), format!("see `{csv}`"))),
         };
         if !entries(module, problem).contains(&reading.kernel.as_str()) {
-            return deferred(&format!("ncu profiled `{}` instead; see `{csv}`", reading.kernel));
+            let why = format!("ncu profiled `{}` instead", reading.kernel);
+            return deferred(Deferral::new(why, format!("see `{csv}`")));
         }
         Ok(KernelProfile {
             variant: module.variant.clone(),
@@ -163,26 +169,25 @@ fn entries<'a>(module: &'a Module, problem: &Problem) -> Vec<&'a str> {
     module.launches.iter().filter(of_shape).map(|l| l.entry.as_str()).collect()
 }
 
-/// What ncu prints; the inner error is "why; remedy".
-fn answer(arguments: &[&str], log: &Path) -> Result<Result<String, String>> {
+/// What ncu prints; the inner error is what stands in the way.
+fn answer(arguments: &[&str], log: &Path) -> Result<Result<String, Deferral>> {
     let command = duct::cmd(PROGRAM, arguments).env("LC_ALL", "C");
     let shown = format!("ncu {}", arguments.join(" "));
     match child::run(&command, log, ANSWER_LIMIT, &mut |_| {}) {
         Ok(child::End::Exited { success: true, output }) => Ok(Ok(output)),
         Ok(child::End::Exited { output, .. }) => Ok(Err(known_obstacle(&output).unwrap_or_else(|| {
             let why = first_error(&output).unwrap_or_else(|| "it failed without a word".to_owned());
-            format!("`{shown}`: {why}; see `logs/{}`", file_name(log))
+            Deferral::new(format!("`{shown}`: {why}"), format!("see `logs/{}`", file_name(log)))
         }))),
         Ok(child::End::TimedOut) => {
             let limit = ANSWER_LIMIT.as_secs();
-            Ok(Err(format!("`{shown}` did not end within {limit} s; run it by hand")))
+            Ok(Err(Deferral::new(format!("`{shown}` did not end within {limit} s"), "run it by hand")))
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Err(
-            "ncu is not on PATH; install Nsight Compute (package `nsight-compute` of the CUDA repository) and put its \
-             folder on PATH"
-                .to_owned(),
-        )),
-        Err(error) => Ok(Err(format!("ncu does not start: {error}; run `ncu --version` by hand"))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Err(Deferral::new(
+            "ncu is not on PATH",
+            "install Nsight Compute (package `nsight-compute` of the CUDA repository) and put its folder on PATH",
+        ))),
+        Err(error) => Ok(Err(Deferral::new(format!("ncu does not start: {error}"), "run `ncu --version` by hand"))),
     }
 }
 
@@ -191,7 +196,7 @@ fn file_name(path: &Path) -> String {
 }
 
 /// The raw page of a report. In the units that ncu picks it has six decimals, in base units only two.
-fn csv_of(report: &Path, log: &Path) -> Result<Result<String, String>> {
+fn csv_of(report: &Path, log: &Path) -> Result<Result<String, Deferral>> {
     let report = report.display().to_string();
     answer(&["--import", &report, "--csv", "--page", "raw"], log)
 }
@@ -228,27 +233,27 @@ const LOCKED: &str = "ncu's lock file `nsight-compute-lock` in the shared tempor
 const UNLOCK: &str = "remove it with `sudo rm /tmp/nsight-compute-lock`, or set TMPDIR to a directory of your own";
 
 /// What ncu would meet here, as far as files tell: counters for administrators only, a lock file of somebody else.
-pub fn obstacle_ahead() -> Option<String> {
+pub fn obstacle_ahead() -> Option<Deferral> {
     let params = std::fs::read_to_string("/proc/driver/nvidia/params").unwrap_or_default();
     let lock = std::env::temp_dir().join("nsight-compute-lock");
     let locked = lock.exists() && std::fs::File::options().write(true).open(&lock).is_err();
     obstacle_in(&params, rustix::process::geteuid().is_root(), locked)
 }
 
-fn obstacle_in(params: &str, root: bool, locked: bool) -> Option<String> {
+fn obstacle_in(params: &str, root: bool, locked: bool) -> Option<Deferral> {
     if params.lines().any(|line| line.trim() == "RmProfilingAdminOnly: 1") && !root {
         return known_obstacle("ERR_NVGPUCTRPERM");
     }
     if locked { known_obstacle("nsight-compute-lock") } else { None }
 }
 
-/// What ncu met, as "why; remedy", if it is known.
-fn known_obstacle(said: &str) -> Option<String> {
+/// What ncu met, if it is known.
+fn known_obstacle(said: &str) -> Option<Deferral> {
     let (_, why, remedy) = OBSTACLES.iter().find(|(word, ..)| said.contains(word))?;
-    Some(format!("{why}; {remedy}"))
+    Some(Deferral::new(*why, *remedy))
 }
 
-/// The first error that ncu reports, in one line that holds no "; ".
+/// The first error that ncu reports, in one line without a semicolon: a reader would take the rest for the remedy.
 fn first_error(said: &str) -> Option<String> {
     let line = said.lines().find_map(|line| line.trim().strip_prefix("==ERROR==").map(str::trim));
     let line =
@@ -263,8 +268,8 @@ mod tests {
     #[test]
     fn each_obstacle_has_a_reason_and_a_remedy() {
         for (word, ..) in OBSTACLES {
-            let text = known_obstacle(&format!("==PROF== a\n==ERROR== b {word} c\n")).unwrap();
-            let (why, remedy) = text.split_once("; ").unwrap();
+            let found = known_obstacle(&format!("==PROF== a\n==ERROR== b {word} c\n")).unwrap();
+            let (why, remedy, text) = (&found.why, &found.remedy, found.to_string());
             assert!(!why.is_empty() && !remedy.is_empty() && !text.contains('\n'), "{text}");
         }
         assert_eq!(known_obstacle("==PROF== Connected to process 1"), None);
@@ -282,8 +287,8 @@ mod tests {
     #[test]
     fn counters_for_administrators_stop_only_others() {
         let only = "ModifyDeviceFiles: 1\nRmProfilingAdminOnly: 1\n";
-        assert!(obstacle_in(only, false, false).unwrap().contains("ERR_NVGPUCTRPERM"));
-        assert!(obstacle_in(only, true, true).unwrap().contains("TMPDIR"));
+        assert!(obstacle_in(only, false, false).unwrap().why.contains("ERR_NVGPUCTRPERM"));
+        assert!(obstacle_in(only, true, true).unwrap().remedy.contains("TMPDIR"));
         for (params, root) in [(only, true), ("RmProfilingAdminOnly: 0\n", false), ("", false)] {
             assert_eq!(obstacle_in(params, root, false), None);
         }

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
+use kbench::deferral::Deferral;
 use kbench::suite::{Candidate, ProfileLimit, Suite};
 use sdpa_kernel::registry::{self, Variant};
 
@@ -81,7 +82,7 @@ impl Plan {
         );
         let mut suite: Suite = toml::from_str(&text)?;
         suite.candidates = candidates.iter().map(|v| Candidate::of(v)).collect();
-        suite.narrowed.push("a comparison has no gates on time; run a suite with validate".to_owned());
+        suite.narrowed.push(Deferral::new("a comparison has no gates on time", "run a suite with validate"));
         Plan::of(suite, changes)
     }
 
@@ -126,7 +127,8 @@ pub fn suite_names(layout: &Layout) -> Vec<String> {
 /// What is left out is written into the suite, so that the run can never be taken for a whole one.
 fn apply(suite: &mut Suite, changes: &Changes) {
     if let Some((option, shapes)) = narrower_shapes(changes) {
-        suite.narrowed.push(format!("only {} was run; run without {option}", shapes.join(", ")));
+        let why = format!("only {} was run", shapes.join(", "));
+        suite.narrowed.push(Deferral::new(why, format!("run without {option}")));
         suite.time_shapes.retain(|s| shapes.contains(s));
         suite.stress_shapes.retain(|s| shapes.contains(s));
         if let Some(replays) = &mut suite.replays {
@@ -141,7 +143,7 @@ fn apply(suite: &mut Suite, changes: &Changes) {
         suite.timing.launches = SMOKE_LAUNCHES;
     }
     if let Some(seeds) = changes.seeds.as_ref().filter(|seeds| **seeds != suite.seeds) {
-        suite.narrowed.push(format!("only seeds {seeds:?} were run; run without --seeds"));
+        suite.narrowed.push(Deferral::new(format!("only seeds {seeds:?} were run"), "run without --seeds"));
         suite.seeds.clone_from(seeds);
     }
     suite.timing.launches = changes.iterations.unwrap_or(suite.timing.launches);
@@ -210,7 +212,7 @@ mod tests {
             (plan.suite.check_shapes, plan.suite.time_shapes),
             (vec!["ragged".to_owned()], vec!["ragged".to_owned()])
         );
-        assert!(plan.suite.narrowed[0].contains("run without --shapes"));
+        assert!(plan.suite.narrowed[0].remedy.contains("run without --shapes"));
         let smoke = Plan::read(&layout(), "stage5", &Changes { smoke: true, ..Changes::default() }).unwrap();
         assert_eq!((smoke.suite.time_shapes, smoke.suite.timing.launches), (vec!["small".to_owned()], 10));
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use kbench::deferral::Deferral;
 use kbench::evidence::Checks;
 use kbench::exit::Exit;
 use kbench::gate::{Gate, Kind, State};
@@ -26,7 +27,8 @@ pub fn profile(work: &Work, run: &RunDir, checks: &Checks) -> Result<Profile> {
     if let Some(finished) = finished.filter(|profile| profile.deferred.is_none()) {
         return Ok(finished);
     }
-    let no_counters = || "the emulator has no performance counters; run on a machine with an NVIDIA GPU".to_owned();
+    let no_counters =
+        || Deferral::new("the emulator has no performance counters", "run on a machine with an NVIDIA GPU");
     let why = match work.executor {
         Some(Executor::Emulator | Executor::EmulatedHopper) => {
             Some(work.found.why_not.clone().unwrap_or_else(no_counters))
@@ -44,7 +46,7 @@ pub fn profile(work: &Work, run: &RunDir, checks: &Checks) -> Result<Profile> {
 fn profile_here(work: &Work, dir: &Path, checks: &Checks) -> Result<Profile> {
     let ncu = match Ncu::find(&work.runner.logs)? {
         Ok(ncu) => ncu,
-        Err(why) => return Ok(Profile { deferred: Some(why), ..Profile::default() }),
+        Err(obstacle) => return Ok(Profile { deferred: Some(obstacle), ..Profile::default() }),
     };
     let (suite, modules) = (&work.plan.suite, work.modules());
     let pairs = pairs(suite, &modules);
@@ -60,8 +62,8 @@ fn profile_here(work: &Work, dir: &Path, checks: &Checks) -> Result<Profile> {
         kernels.push(if checks.cases.iter().any(|case| verified(&case)) {
             ncu.profile(work.runner, module, &problem, dir)?
         } else {
-            let why = format!("its output on {} was not verified; see the correctness gates", problem.id());
-            KernelProfile::deferred(&module.variant, &problem, &why)
+            let why = format!("its output on {} was not verified", problem.id());
+            KernelProfile::deferred(&module.variant, &problem, Deferral::new(why, "see the correctness gates"))
         });
     }
     let had = kernels.iter().filter(|k| k.reading.is_some()).count();

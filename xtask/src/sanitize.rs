@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
+use kbench::deferral::Deferral;
 use kbench::evidence::{Device, Operands};
 use kbench::job::{Event, Executor, Job, LaunchJob, Module, Schedule};
 use kbench::shape::{Distribution, Problem};
@@ -101,8 +102,8 @@ pub struct Site {
 pub enum Sanitizing {
     /// It ran.
     Ran(Vec<Sanitized>),
-    /// It could not; "why; remedy".
-    Deferred(String),
+    /// It could not.
+    Deferred(Deferral),
 }
 
 /// Runs every tool on every variant.
@@ -120,7 +121,7 @@ pub fn sanitize(layout: &Layout, variants: &[Variant], logs: &Path, options: &Op
         problems.push(Problem { shape, seed: 0, distribution: Distribution::Large });
     }
     let found = match options.device {
-        DeviceChoice::Emulator => Err("the emulator was asked for".to_owned()),
+        DeviceChoice::Emulator => Err(Deferral::because("the emulator was asked for")),
         DeviceChoice::Gpu | DeviceChoice::Auto => gpu(&runner)?,
     };
     match (found, options.device) {
@@ -131,16 +132,16 @@ pub fn sanitize(layout: &Layout, variants: &[Variant], logs: &Path, options: &Op
 }
 
 /// A GPU with the tool, or why there is none.
-fn gpu(runner: &Runner) -> Result<Result<Device, String>> {
-    let mut found = Err("no device".to_owned());
+fn gpu(runner: &Runner) -> Result<Result<Device, Deferral>> {
+    let mut found = Err(Deferral::because("no device"));
     runner.run("probe", &Job::Probe, SILENCE, |event| match event {
         Event::Device { device, .. } => found = Ok(device),
-        Event::NoDevice { why } => found = Err(why),
+        Event::NoDevice(deferral) => found = Err(deferral),
         _ => {}
     })?;
     let tool = || duct::cmd!("compute-sanitizer", "--version").stdout_null().stderr_null().run();
     if found.is_ok() && tool().is_err() {
-        return Ok(Err("compute-sanitizer is not on PATH; install the CUDA toolkit".to_owned()));
+        return Ok(Err(Deferral::new("compute-sanitizer is not on PATH", "install the CUDA toolkit")));
     }
     Ok(found)
 }
@@ -212,8 +213,8 @@ fn on_gpu(
 ) -> Result<Sanitizing> {
     let variants: Vec<Variant> = variants.iter().filter(|v| runs_on(v, &device.arch())).cloned().collect();
     if variants.is_empty() {
-        let why = format!("no variant that was asked for runs on {}; run on another GPU", device.arch());
-        return Ok(Sanitizing::Deferred(why));
+        let why = format!("no variant that was asked for runs on {}", device.arch());
+        return Ok(Sanitizing::Deferred(Deferral::new(why, "run on another GPU")));
     }
     let builds = builds(layout, &variants, &device.arch())?;
     let step = Step::begin("sanitize", (builds.len() * TOOLS.len()) as u64);

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
+use kbench::deferral::Deferral;
 use kbench::evidence::{CheckedCase, Checks, EMULATOR, Peers, Samples, TimingFailure};
 use kbench::job::{BenchJob, Event, Executor, Job};
 use kbench::judge::{emulated_problems, problems};
@@ -48,7 +49,8 @@ pub fn check(work: &Work) -> Result<Checks> {
     let (mut errors, broke_off) = compare_outputs(work, "errors", &subjects, &problems)?;
     if let Some(why) = broke_off {
         // Ours, not a kernel's: no case is judged on part of the comparison.
-        return Ok(Checks { deferred: Some(format!("comparing with float64 broke off: {why}")), ..Checks::default() });
+        let deferral = Deferral::because(format!("comparing with float64 broke off: {why}"));
+        return Ok(Checks { deferred: Some(deferral), ..Checks::default() });
     }
     let mut cases = Vec::new();
     for (variant, outcomes) in launches {
@@ -80,7 +82,7 @@ fn compare_outputs(
 /// Times everything whose outputs were verified, with peers in the same rounds.
 pub fn bench(work: &Work, layout: &Layout, timing: &Timing, checks: &Checks) -> Result<(Samples, Peers)> {
     let wanted = timing.peers != PeerChoice::None;
-    let not_asked = || "time was not asked for; run a suite with validate".to_owned();
+    let not_asked = || Deferral::new("time was not asked for", "run a suite with validate");
     if let Some(why) = work.why_nothing_is_timed().or_else(|| (!timing.wanted).then(not_asked)) {
         let peers = Peers { wanted, deferred: wanted.then(|| why.clone()), ..Peers::default() };
         return Ok((Samples { deferred: Some(why), ..Samples::default() }, peers));
@@ -112,8 +114,8 @@ pub fn bench(work: &Work, layout: &Layout, timing: &Timing, checks: &Checks) -> 
             End::Error(why) | End::Lost(why) => why,
         };
         step.end(&format!("broke off: {why}"));
-        let peers =
-            Peers { wanted, deferred: wanted.then(|| "timing broke off; see the log".to_owned()), ..Peers::default() };
+        let deferral = || Deferral::new("timing broke off", "see the log");
+        let peers = Peers { wanted, deferred: wanted.then(deferral), ..Peers::default() };
         return Ok((broken_off(work, last, &why), peers));
     };
     step.end(&format!("{} blocks, {} subjects not timed", samples.blocks.len(), samples.failures.len()));
@@ -128,7 +130,10 @@ fn broken_off(work: &Work, running: Option<(String, String)>, why: &str) -> Samp
     let who = running.as_ref().map_or("nobody", |(_, subject)| subject);
     Samples {
         device: work.found.device.as_ref().map(|(device, _)| device.clone()),
-        deferred: Some(format!("timing broke off while `{who}` was running; mend or leave out `{who}` and run again")),
+        deferred: Some(Deferral::new(
+            format!("timing broke off while `{who}` was running"),
+            format!("mend or leave out `{who}` and run again"),
+        )),
         failures: running
             .map(|(shape, subject)| TimingFailure { shape, subject, why: why.to_owned() })
             .into_iter()

@@ -16,8 +16,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::{env, fmt, fs, io};
 
+use kbench::deferral::Deferral;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
 pub use trial::Unfit;
 pub use wheels::{DISASSEMBLER_PINS, PINS as WHEELS};
@@ -93,13 +93,10 @@ pub struct Probe {
     pub installer: Option<Result<String, ToolchainError>>,
 }
 
-/// Why there is no toolchain. Each message is one line and ends with what to do about it.
-#[derive(Debug, Error)]
+/// Why there is no toolchain. As text each is one line that ends with what to do about it.
+#[derive(Debug)]
 pub enum ToolchainError {
     /// The wheels are for Linux on x86-64 only.
-    #[error(
-        "no CUDA compiler found, and none to install for {os} on {arch}; install CUDA 12.0 or newer and set CUDA_HOME"
-    )]
     Platform {
         /// This system.
         os: &'static str,
@@ -107,33 +104,21 @@ pub enum ToolchainError {
         arch: &'static str,
     },
     /// No Python could be started.
-    #[error(
-        "no CUDA compiler found, and no python3 to install one with (tried {tried}); install python3 with pip, or CUDA 12.0 or newer and set CUDA_HOME"
-    )]
     PythonMissing {
         /// The commands tried.
         tried: String,
     },
     /// Python is there, pip is not.
-    #[error(
-        "no CUDA compiler found, and `{python}` has no pip to install one with; install pip (python3 -m ensurepip, or apt-get install python3-pip), or CUDA 12.0 or newer and set CUDA_HOME"
-    )]
     PipMissing {
         /// The Python without pip.
         python: PathBuf,
     },
     /// The package registry could not be reached.
-    #[error(
-        "failed to download the CUDA compiler: the package registry is out of reach ({detail}); connect to a network or set PIP_INDEX_URL to a mirror, or install CUDA 12.0 or newer and set CUDA_HOME"
-    )]
     Network {
         /// pip's words.
         detail: String,
     },
     /// A wheel is not the pinned one.
-    #[error(
-        "refused to install the CUDA compiler: {package} has sha256 {got}, pinned is {expected}; someone may have tampered with the file: empty pip's cache (python3 -m pip cache purge), check PIP_INDEX_URL, and try again"
-    )]
     HashMismatch {
         /// The wheel.
         package: String,
@@ -143,15 +128,11 @@ pub enum ToolchainError {
         got: String,
     },
     /// The registry answers and has no such wheel for this machine.
-    #[error(
-        "failed to install the CUDA compiler: {detail}; update pip (python3 -m pip install --upgrade pip) so that it knows manylinux2014 wheels, or install CUDA 12.0 or newer and set CUDA_HOME"
-    )]
     NoWheel {
         /// pip's words.
         detail: String,
     },
     /// pip failed in a way of its own.
-    #[error("failed to install the CUDA compiler: pip says: {detail}; see `{}`", log.display())]
     Pip {
         /// pip's last words.
         detail: String,
@@ -159,7 +140,6 @@ pub enum ToolchainError {
         log: PathBuf,
     },
     /// pip did not end in time and was killed.
-    #[error("failed to install the CUDA compiler: pip was still running after {seconds} s and was stopped; try again on a faster network, or see `{}`", log.display())]
     TimedOut {
         /// The limit, in seconds.
         seconds: u64,
@@ -167,7 +147,6 @@ pub enum ToolchainError {
         log: PathBuf,
     },
     /// The pinned compiler is installed and does not work here.
-    #[error("the CUDA compiler `{}` cannot be used: {reason}; {}", nvcc.display(), reason.remedy())]
     Unusable {
         /// The compiler.
         nvcc: PathBuf,
@@ -175,7 +154,6 @@ pub enum ToolchainError {
         reason: Unfit,
     },
     /// The file system would not do it.
-    #[error("failed to {action} `{}`: {source}; check the target directory (CARGO_TARGET_DIR) and its free space", path.display())]
     Io {
         /// What was tried.
         action: &'static str,
@@ -184,6 +162,74 @@ pub enum ToolchainError {
         /// The system's answer.
         source: io::Error,
     },
+}
+
+impl ToolchainError {
+    /// As a deferral of everything that needs compilers.
+    pub fn deferral(&self) -> Deferral {
+        const OWN: &str = "install CUDA 12.0 or newer and set CUDA_HOME";
+        const OR_OWN: &str = "or install CUDA 12.0 or newer and set CUDA_HOME";
+        match self {
+            ToolchainError::Platform { os, arch } => {
+                Deferral::new(format!("no CUDA compiler found, and none to install for {os} on {arch}"), OWN)
+            }
+            ToolchainError::PythonMissing { tried } => Deferral::new(
+                format!("no CUDA compiler found, and no python3 to install one with (tried {tried})"),
+                "install python3 with pip, or CUDA 12.0 or newer and set CUDA_HOME",
+            ),
+            ToolchainError::PipMissing { python } => Deferral::new(
+                format!("no CUDA compiler found, and `{}` has no pip to install one with", python.display()),
+                "install pip (python3 -m ensurepip, or apt-get install python3-pip), or CUDA 12.0 or newer and set \
+                 CUDA_HOME",
+            ),
+            ToolchainError::Network { detail } => Deferral::new(
+                format!("failed to download the CUDA compiler: the package registry is out of reach ({detail})"),
+                format!("connect to a network or set PIP_INDEX_URL to a mirror, {OR_OWN}"),
+            ),
+            ToolchainError::HashMismatch { package, expected, got } => Deferral::new(
+                format!("refused to install the CUDA compiler: {package} has sha256 {got}, pinned is {expected}"),
+                "someone may have tampered with the file: empty pip's cache (python3 -m pip cache purge), check \
+                 PIP_INDEX_URL, and try again",
+            ),
+            ToolchainError::NoWheel { detail } => Deferral::new(
+                format!("failed to install the CUDA compiler: {detail}"),
+                format!(
+                    "update pip (python3 -m pip install --upgrade pip) so that it knows manylinux2014 wheels, {OR_OWN}"
+                ),
+            ),
+            ToolchainError::Pip { detail, log } => Deferral::new(
+                format!("failed to install the CUDA compiler: pip says: {detail}"),
+                format!("see `{}`", log.display()),
+            ),
+            ToolchainError::TimedOut { seconds, log } => Deferral::new(
+                format!("failed to install the CUDA compiler: pip was still running after {seconds} s and was stopped"),
+                format!("try again on a faster network, or see `{}`", log.display()),
+            ),
+            ToolchainError::Unusable { nvcc, reason } => Deferral::new(
+                format!("the CUDA compiler `{}` cannot be used: {reason}", nvcc.display()),
+                reason.remedy(),
+            ),
+            ToolchainError::Io { action, path, source } => Deferral::new(
+                format!("failed to {action} `{}`: {source}", path.display()),
+                "check the target directory (CARGO_TARGET_DIR) and its free space",
+            ),
+        }
+    }
+}
+
+impl fmt::Display for ToolchainError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.deferral().fmt(out)
+    }
+}
+
+impl std::error::Error for ToolchainError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ToolchainError::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
 }
 
 /// Where to look. [`Search::from_env`] is what every command uses; tests point it at directories of their own.

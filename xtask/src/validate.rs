@@ -114,7 +114,7 @@ fn build(layout: &Layout, plan: &Plan, found: &Found, run: &RunDir) -> Result<(O
         Ok(toolchain) => toolchain,
         Err(error) => {
             step.end("none");
-            let builds = kbench::evidence::Builds { deferred: Some(error.to_string()), ..Default::default() };
+            let builds = kbench::evidence::Builds { deferred: Some(error.deferral()), ..Default::default() };
             run.write_json("builds.json", &builds)?;
             return Ok((None, BuildSet::default()));
         }

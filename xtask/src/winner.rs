@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use kbench::deferral::Deferral;
 
 use crate::inspect::verify;
 use crate::layout::Layout;
@@ -33,7 +34,9 @@ pub fn with_winner(layout: &Layout, plan: Plan, options: &mut validate::Options)
     let searched = Plan::of(suite_for_search(plan.suite.clone()), &Changes::default())?;
     let mut suite = plan.suite;
     match tune(layout, &searched, &args)? {
-        Tuning::Deferred(why) => suite.narrowed.push(format!("no search for a tuned candidate: {why}")),
+        Tuning::Deferred(Deferral { why, remedy }) => {
+            suite.narrowed.push(Deferral::new(format!("no search for a tuned candidate: {why}"), remedy));
+        }
         Tuning::Ran(ran) => {
             eprintln!("{}\nevidence: {}", ran.report, ran.run.path.display());
             (suite, options.attachments) = ran.add_to(suite)?;

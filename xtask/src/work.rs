@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use kbench::deferral::Deferral;
 use kbench::evidence::{Checks, Device, Errors, GpuState, LaunchOutcome, Operands};
 use kbench::job::{BenchJob, ErrorsJob, Event, Executor, Job, LaunchJob, Module};
 use kbench::shape::Problem;
@@ -33,8 +34,8 @@ const MAX_FAULTS: usize = 5;
 pub struct Found {
     /// The device, and its clocks and temperature when it was asked.
     pub device: Option<(Device, GpuState)>,
-    /// Why there is none, as "why; remedy".
-    pub why_not: Option<String>,
+    /// Why there is none.
+    pub why_not: Option<Deferral>,
 }
 
 /// Asks the device that is here, if there is one.
@@ -42,12 +43,12 @@ pub fn probe(runner: &Runner) -> Result<Found> {
     let mut found = Found { device: None, why_not: None };
     let end = runner.run("probe", &Job::Probe, PROBE_SILENCE, |event| match event {
         Event::Device { device, state, .. } => found.device = Some((device, state)),
-        Event::NoDevice { why } => found.why_not = Some(why),
+        Event::NoDevice(deferral) => found.why_not = Some(deferral),
         _ => {}
     })?;
     if let End::Error(why) | End::Lost(why) = end {
         found.device = None;
-        found.why_not = Some(format!("the device could not be asked: {why}; check `nvidia-smi`"));
+        found.why_not = Some(Deferral::new(format!("the device could not be asked: {why}"), "check `nvidia-smi`"));
     }
     Ok(found)
 }
@@ -105,25 +106,26 @@ impl Work<'_> {
         self.plan.variants.iter().filter_map(module).collect()
     }
 
-    /// Why no case can run, as "why; remedy".
-    pub fn why_nothing_is_checked(&self) -> Option<String> {
+    /// Why no case can run.
+    pub fn why_nothing_is_checked(&self) -> Option<Deferral> {
         if self.builds.built.is_empty() {
-            return Some("nothing was built; see the build gates".to_owned());
+            return Some(Deferral::new("nothing was built", "see the build gates"));
         }
         if let Some(why) = self.arch().and_then(|arch| not_for_this_device(&self.plan.variants, &arch)) {
             return Some(why);
         }
         match self.executor {
             Some(_) => None,
-            None => Some(
-                self.found.why_not.clone().unwrap_or_else(|| "the suite allows no emulation; run on a GPU".to_owned()),
-            ),
+            None => {
+                let no_emulation = || Deferral::new("the suite allows no emulation", "run on a GPU");
+                Some(self.found.why_not.clone().unwrap_or_else(no_emulation))
+            }
         }
     }
 
-    /// Why nothing can be timed, as "why; remedy".
-    pub fn why_nothing_is_timed(&self) -> Option<String> {
-        let emulated = || "time is never taken on the emulator; run on a machine with an NVIDIA GPU".to_owned();
+    /// Why nothing can be timed.
+    pub fn why_nothing_is_timed(&self) -> Option<Deferral> {
+        let emulated = || Deferral::new("time is never taken on the emulator", "run on a machine with an NVIDIA GPU");
         match self.executor {
             Some(Executor::Gpu) => self.why_nothing_is_checked(),
             Some(Executor::Emulator | Executor::EmulatedHopper) => {
@@ -134,11 +136,11 @@ impl Work<'_> {
     }
 }
 
-/// Why a device of this architecture can run no case, as "why; remedy": a variant is made for another.
-fn not_for_this_device(variants: &[Variant], arch: &str) -> Option<String> {
+/// Why a device of this architecture can run no case: a variant is made for another.
+fn not_for_this_device(variants: &[Variant], arch: &str) -> Option<Deferral> {
     let variant = variants.iter().find(|v| !runs_on(v, arch))?;
     let (name, own) = (&variant.name, variant.family.arch().unwrap_or_default());
-    Some(format!("`{name}` is compiled for {own} and this device is {arch}; run on a Hopper GPU"))
+    Some(Deferral::new(format!("`{name}` is compiled for {own} and this device is {arch}"), "run on a Hopper GPU"))
 }
 
 /// A fault ends its process; the problems that are left get a new one, until the variant has faulted often enough. The
@@ -291,7 +293,7 @@ mod tests {
     #[test]
     fn a_device_that_a_variant_is_not_made_for_defers_with_a_remedy() {
         let variants = ["stage2", "hopper"].map(|name| find(name).unwrap());
-        let why = not_for_this_device(&variants, "sm_89").unwrap();
+        let why = not_for_this_device(&variants, "sm_89").unwrap().to_string();
         assert_eq!(why, "`hopper` is compiled for sm_90a and this device is sm_89; run on a Hopper GPU");
         assert_eq!(not_for_this_device(&variants, "sm_90"), None);
         assert_eq!(not_for_this_device(&variants[..1], "sm_89"), None);

@@ -1,5 +1,6 @@
 //! Gates on checked cases. The plan (`problems`) is the denominator: a case that is missing fails, it is never skipped.
 
+use crate::deferral::Deferral;
 use crate::evidence::{Builds, CheckedCase, Checks, EMULATOR, Errors};
 use crate::gate::{Gate, Kind, Subject};
 use crate::shape::{Distribution, Problem};
@@ -75,9 +76,8 @@ impl<'a> Worst<'a> {
 
 fn judge_variant(suite: &Suite, builds: &Builds, checks: &Checks, variant: &str) -> Vec<Gate> {
     let subject = |figure| Subject { variant, kind: Kind::Correctness, figure };
-    if let Some(why) = &checks.deferred {
-        let (why, remedy) = super::split_remedy(why);
-        return vec![subject("errors against float64").deferred("DESIGN section 5", why, remedy)];
+    if let Some(deferral) = &checks.deferred {
+        return vec![subject("errors against float64").deferred("DESIGN section 5", deferral.clone())];
     }
     let emulated = checks.device.as_deref() == Some(EMULATOR);
     let planned = if emulated { emulated_problems(suite) } else { problems(suite) };
@@ -111,7 +111,7 @@ fn not_emulated(subject: &Subject, suite: &Suite) -> Gate {
         [] => "emulated only".to_owned(),
         left => format!("emulated only, and not at all: {}", left.join(", ")),
     };
-    subject.deferred("every shape of the suite", &why, "run on a machine with an NVIDIA GPU")
+    subject.deferred("every shape of the suite", Deferral::new(why, "run on a machine with an NVIDIA GPU"))
 }
 
 /// Races, bytes in flight, uninitialised values, bounds, barriers: what a GPU hides.
@@ -183,7 +183,8 @@ fn replay_gate(
     let limit = suite.replays.as_ref().filter(|_| suite.candidates.iter().any(|c| c.variant == variant))?;
     let threshold = format!("{} replays equal to the first launch, on each of {}", limit.count, limit.shapes.len());
     if emulated {
-        return Some(subject.deferred(&threshold, "emulated only", "run on a machine with an NVIDIA GPU"));
+        let deferral = Deferral::new("emulated only", "run on a machine with an NVIDIA GPU");
+        return Some(subject.deferred(&threshold, deferral));
     }
     let planned = problems(suite).into_iter().filter(|p| suite.replays_of(p).is_some());
     let mut replayed = 0;
@@ -495,7 +496,7 @@ mod tests {
 
     #[test]
     fn deferral_carries_reason_and_remedy() {
-        let checks = Checks { deferred: Some("no GPU; run on one".into()), ..Checks::default() };
+        let checks = Checks { deferred: Some(Deferral::new("no GPU", "run on one")), ..Checks::default() };
         let gates = judge_checks(&testing::suite(), &testing::evidence().builds, &checks);
         assert_eq!(gates.len(), 2);
         assert_eq!(gates[0].state.to_string(), "DEFERRED (no GPU; run on one)");

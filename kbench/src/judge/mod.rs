@@ -53,17 +53,11 @@ pub fn judge(suite: &Suite, evidence: &Evidence) -> Vec<Gate> {
 /// Part of a suite cannot carry a merge: what was left out is a deferral of every candidate.
 fn narrowed_gates(suite: &Suite) -> impl Iterator<Item = Gate> + '_ {
     suite.candidates.iter().flat_map(|candidate| {
-        suite.narrowed.iter().map(|text| {
+        suite.narrowed.iter().map(|deferral| {
             let subject = Subject { variant: &candidate.variant, kind: Kind::Correctness, figure: "whole suite" };
-            let (why, remedy) = split_remedy(text);
-            subject.deferred("every shape and seed of the suite", why, remedy)
+            subject.deferred("every shape and seed of the suite", deferral.clone())
         })
     })
-}
-
-/// A deferral is written as "why; remedy".
-pub(crate) fn split_remedy(text: &str) -> (&str, &str) {
-    text.split_once("; ").unwrap_or((text, ""))
 }
 
 /// Why a candidate is left out, if the suite's condition on another candidate says so.

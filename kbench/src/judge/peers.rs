@@ -2,7 +2,7 @@
 //! blocks of one round like every other ratio. A shape on which no peer was timed says nothing and is deferred.
 
 use super::performance::{distance, gate_level, not_timed, paired_blocks, settled_ratio, side_of};
-use super::split_remedy;
+use crate::deferral::Deferral;
 use crate::evidence::{Checks, Errors, Mode, Peers, QUANTISE_SUFFIX, Samples};
 use crate::gate::{Gate, Kind, State, Subject, significant};
 use crate::shape::{Distribution, Problem, Shape};
@@ -46,10 +46,7 @@ fn error_gates(suite: &Suite, checks: &Checks, peers: &Peers, variant: &str, riv
     let threshold = "error / peer's error <= 1";
     let pairs = match error_pairs(suite, checks, peers, variant, rival) {
         Ok(pairs) => pairs,
-        Err(text) => {
-            let (why, remedy) = split_remedy(&text);
-            return [mean, max].map(|subject| subject.deferred(threshold, why, remedy));
-        }
+        Err(deferral) => return [mean, max].map(|subject| subject.deferred(threshold, deferral.clone())),
     };
     let (ratio, shape) = largest(pairs.iter().map(|(shape, own, of_peer)| {
         let own = own.map_or(f64::NAN, |own| finite(own, own.end_to_end_mean));
@@ -69,25 +66,26 @@ fn error_gates(suite: &Suite, checks: &Checks, peers: &Peers, variant: &str, riv
     [mean, max.holds(shape, &measured, threshold, ratio <= 1.0)]
 }
 
-/// Errors on every timed shape; "why; remedy" where there is no peer to compare with.
+/// Errors on every timed shape, where there is a peer to compare with.
 fn error_pairs<'a>(
     suite: &Suite,
     checks: &'a Checks,
     peers: &'a Peers,
     variant: &str,
     rival: &str,
-) -> Result<Vec<Pair<'a>>, String> {
-    if let Some(text) = checks.deferred.as_ref().or(peers.deferred.as_ref()) {
-        return Err(text.clone());
-    }
-    if let Some(text) = peers.missing.get(rival.split('/').next().unwrap_or(rival)) {
-        return Err(text.clone());
+) -> Result<Vec<Pair<'a>>, Deferral> {
+    let missing = || peers.missing.get(rival.split('/').next().unwrap_or(rival));
+    if let Some(deferral) = checks.deferred.as_ref().or(peers.deferred.as_ref()).or_else(missing) {
+        return Err(deferral.clone());
     }
     let pair = |shape: Shape| {
         let of_peer = peers.backends.iter().find(|b| b.subject == rival && b.shape == shape.name);
         match of_peer.and_then(|b| b.errors.as_ref()) {
             Some(of_peer) => Ok((shape.name.clone(), own_errors(suite, checks, variant, &shape), of_peer)),
-            None => Err(format!("{rival} gave no output on {}; see peers.json, and run with --peers auto", shape.name)),
+            None => Err(Deferral::new(
+                format!("{rival} gave no output on {}", shape.name),
+                "see peers.json, and run with --peers auto",
+            )),
         }
     };
     suite.time().into_iter().map(pair).collect()
@@ -131,7 +129,8 @@ fn gate(suite: &Suite, samples: &Samples, variant: &str, limit: &PeerLimit, shap
         return deferred;
     }
     if against.peers.is_empty() {
-        return subject.deferred(&threshold, "no peer was timed", "run with --peers auto where PyTorch is installed");
+        let deferral = Deferral::new("no peer was timed", "run with --peers auto where PyTorch is installed");
+        return subject.deferred(&threshold, deferral);
     }
     let open = |why| subject.with_state("kernel time", "", &threshold, State::Inconclusive { why });
     let mut closest: Option<(&str, Interval)> = None;
@@ -201,7 +200,7 @@ mod tests {
     #[test]
     fn without_peers_or_a_device_nothing_is_claimed() {
         assert_eq!(states(&testing::samples(100.0, 80.0)), ["DEFERRED", "DEFERRED"]);
-        let nowhere = Samples { deferred: Some("no GPU; run on one".into()), ..Samples::default() };
+        let nowhere = Samples { deferred: Some(Deferral::new("no GPU", "run on one")), ..Samples::default() };
         assert_eq!(states(&nowhere), ["DEFERRED", "DEFERRED"]);
         assert!(peer_gates(&testing::suite(), &samples(1.0, 1.0, 1.0), "new", None).is_empty());
         assert!(peer_gates(&suite(), &samples(1.0, 1.0, 1.0), "new", Some("long")).is_empty());
@@ -240,7 +239,7 @@ mod tests {
         for state in states(&checks, &absent) {
             assert!(state.starts_with("DEFERRED (cudnn/fp8 gave no output on mission"), "{state}");
         }
-        absent.missing.insert("cudnn".into(), "no cudnn; pip install nvidia-cudnn-frontend".into());
+        absent.missing.insert("cudnn".into(), Deferral::new("no cudnn", "pip install nvidia-cudnn-frontend"));
         assert_eq!(states(&checks, &absent), ["DEFERRED (no cudnn; pip install nvidia-cudnn-frontend)"; 2]);
     }
 

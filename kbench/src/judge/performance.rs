@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::peers::peer_gates;
-use super::split_remedy;
 use super::timing::judge_timing;
+use crate::deferral::Deferral;
 use crate::evidence::{AA_SUFFIX, Block, Builds, Mode, Peers, Samples};
 use crate::gate::{Gate, Kind, State, Subject, significant};
 use crate::stats::{Interval, MIN_ROUNDS, Summary, median, paired_ratio, paired_ratio_at};
@@ -104,7 +104,8 @@ pub fn judge_samples(suite: &Suite, builds: &Builds, samples: &Samples, peers: &
         gates.extend(peer_gates(suite, samples, variant, None));
         if suite.performance.is_empty() && suite.absolute.is_empty() && suite.peers.is_none() {
             let subject = Subject { variant, kind: Kind::Performance, figure: "gate on time" };
-            gates.push(subject.deferred("at least one", "the suite has no gate on time", "add one to the suite"));
+            let deferral = Deferral::new("the suite has no gate on time", "add one to the suite");
+            gates.push(subject.deferred("at least one", deferral));
         }
     }
     gates.extend(judge_timing(suite, builds, samples, peers));
@@ -176,15 +177,14 @@ pub(super) fn not_timed(
     threshold: &str,
     shape: &str,
 ) -> Option<Gate> {
-    if let Some(text) = &samples.deferred {
-        let (why, remedy) = split_remedy(text);
-        return Some(subject.deferred(threshold, why, remedy));
+    if let Some(deferral) = &samples.deferred {
+        return Some(subject.deferred(threshold, deferral.clone()));
     }
     if !suite.time_shapes.iter().any(|s| s == shape) {
-        return Some(subject.deferred(threshold, "the shape was left out", "run the whole suite"));
+        return Some(subject.deferred(threshold, Deferral::new("the shape was left out", "run the whole suite")));
     }
     let failure = samples.failures.iter().find(|f| f.shape == shape && f.subject == subject.variant)?;
-    Some(subject.deferred(threshold, &failure.why, "see the gate `timed on every shape`"))
+    Some(subject.deferred(threshold, Deferral::new(&failure.why, "see the gate `timed on every shape`")))
 }
 
 /// The first subject over the second, if the rounds allow a verdict; else why not. The noise of the run is that of the
@@ -258,7 +258,7 @@ fn absolute_gates(suite: &Suite, samples: &Samples, variant: &str, shape: Option
         let threshold = format!("<= {} us", significant(limit.max_p50_us));
         if device != Some(limit.device.as_str()) {
             let why = format!("not timed on {}", limit.device);
-            return subject.deferred(&threshold, &why, &format!("run on one {}", limit.device));
+            return subject.deferred(&threshold, Deferral::new(why, format!("run on one {}", limit.device)));
         }
         if let Some(deferred) = not_timed(suite, samples, &subject, &threshold, &limit.shape) {
             return deferred;

@@ -1,7 +1,8 @@
 //! Gates on what the profiler says: the tensor cores are busy, or device memory is not. A figure that is missing never
 //! passes and never fails; a profile of a launch with another output than the verified one fails.
 
-use super::{Evidence, left_out, split_remedy};
+use super::{Evidence, left_out};
+use crate::deferral::Deferral;
 use crate::gate::{Gate, Kind, State, Subject, significant};
 use crate::profile::{Figure, KernelProfile};
 use crate::suite::{ProfileLimit, Suite};
@@ -26,21 +27,19 @@ fn gate(evidence: &Evidence, variant: &str, limit: &ProfileLimit) -> Option<Gate
     let figure = format!("profile on {}", limit.shape);
     let subject = Subject { variant, kind: Kind::Profile, figure: &figure };
     let threshold = threshold(limit);
-    let deferred = |text: &str| {
-        let (why, remedy) = split_remedy(text);
-        subject.deferred(&threshold, why, remedy)
-    };
-    if let Some(text) = &profile.deferred {
-        return Some(deferred(text));
+    if let Some(deferral) = &profile.deferred {
+        return Some(subject.deferred(&threshold, deferral.clone()));
     }
     let Some(kernel) = profile.get(variant, &limit.shape) else {
-        return Some(deferred("it was not profiled on this shape; run the whole suite with --ncu"));
+        let deferral = Deferral::new("it was not profiled on this shape", "run the whole suite with --ncu");
+        return Some(subject.deferred(&threshold, deferral));
     };
-    if let Some(text) = &kernel.deferred {
-        return Some(deferred(text));
+    if let Some(deferral) = &kernel.deferred {
+        return Some(subject.deferred(&threshold, deferral.clone()));
     }
     let Some(reading) = &kernel.reading else {
-        return Some(deferred("the profile holds no figures; run again with --ncu"));
+        let deferral = Deferral::new("the profile holds no figures", "run again with --ncu");
+        return Some(subject.deferred(&threshold, deferral));
     };
     let place = format!("{} under ncu", reading.kernel);
     if !is_verified(evidence, kernel) {
@@ -55,7 +54,7 @@ fn gate(evidence: &Evidence, variant: &str, limit: &ProfileLimit) -> Option<Gate
             let lacking = if tensor.is_none() { Figure::TensorActive } else { Figure::DramThroughput };
             let why = reading.missing.get(&lacking).map_or("no reason is recorded", String::as_str);
             let why = format!("{} is missing: {why}", lacking.label());
-            State::Deferred { why, remedy: "use a version of ncu that knows this chip".to_owned() }
+            State::Deferred(Deferral::new(why, "use a version of ncu that knows this chip"))
         }
     };
     let shown = |name: &str, figure: Figure| match reading.value(figure) {
@@ -117,7 +116,7 @@ mod tests {
         let kernel = KernelProfile {
             output_sha256: Some("00".into()),
             reading: Some(reading),
-            ..KernelProfile::deferred("new", &problem, "")
+            ..KernelProfile::deferred("new", &problem, Deferral::because(""))
         };
         let kernel = KernelProfile { deferred: None, ..kernel };
         let profile = Profile { deferred: None, settings: None, kernels: vec![kernel] };
@@ -169,7 +168,8 @@ mod tests {
         assert_eq!(judge_profile(&suite(), &none), []);
         assert_eq!(judge_profile(&testing::suite(), &evidence(Some(60.0), Some(1.0))), []);
         let mut deferred = evidence(Some(60.0), Some(1.0));
-        deferred.profile = Some(Profile { deferred: Some("no ncu; install it".into()), ..Profile::default() });
+        deferred.profile =
+            Some(Profile { deferred: Some(Deferral::new("no ncu", "install it")), ..Profile::default() });
         assert_eq!(only_gate(&suite(), &deferred).state.to_string(), "DEFERRED (no ncu; install it)");
         deferred.profile = Some(Profile::default());
         assert_eq!(only_gate(&suite(), &deferred).state.word(), "DEFERRED", "a profile of nobody is none of mine");

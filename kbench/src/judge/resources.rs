@@ -1,6 +1,7 @@
 //! Gates on builds: it compiles, it is what it says it is, it is not the control under another name, and ptxas' figures
 //! are within limits.
 
+use crate::deferral::Deferral;
 use crate::evidence::{BuildRecord, Builds, EntryBuild, Operands};
 use crate::gate::{Gate, Kind, Subject};
 use crate::suite::Suite;
@@ -20,11 +21,10 @@ fn judge_variant(suite: &Suite, builds: &Builds, variant: &str) -> Vec<Gate> {
     let subject = |kind, figure| Subject { variant, kind, figure };
     let compiles = subject(Kind::Build, "compiles");
     if let Some(why) = super::left_out(suite, builds, variant) {
-        return vec![compiles.deferred("built", &why, "")];
+        return vec![compiles.deferred("built", Deferral::because(why))];
     }
-    if let Some(text) = &builds.deferred {
-        let (why, remedy) = super::split_remedy(text);
-        return vec![compiles.deferred("no error", why, remedy)];
+    if let Some(deferral) = &builds.deferred {
+        return vec![compiles.deferred("no error", deferral.clone())];
     }
     let failed = builds.failures.iter().find(|f| f.variant == variant);
     if let Some(failure) = failed {
@@ -58,9 +58,8 @@ fn machine_code_gate(subject: &Subject, suite: &Suite, builds: &Builds, record: 
         rule = format!("{rule}; no {}", wanted.forbid.join(", "));
     }
     let Some(instructions) = &record.instructions else {
-        let text = builds.not_disassembled.as_deref().unwrap_or("the build was not disassembled; build it again");
-        let (why, remedy) = super::split_remedy(text);
-        return Some(subject.deferred(&rule, why, remedy));
+        let unknown = || Deferral::new("the build was not disassembled", "build it again");
+        return Some(subject.deferred(&rule, builds.not_disassembled.clone().unwrap_or_else(unknown)));
     };
     let count = |entry: &EntryBuild, mnemonic: &String| {
         instructions.get(&entry.launch.entry).map(|of| of.get(mnemonic).copied().unwrap_or(0))
@@ -103,7 +102,7 @@ fn other_machine_code_gate(subject: &Subject, suite: &Suite, builds: &Builds) ->
             };
             let why = format!("the build for {}, which ran here, {lacks}", record.arch);
             let rule = format!("{} in what runs", wanted.require.join(", "));
-            return Some(subject.deferred(&rule, &why, &format!("run on a device of {}", suite.arch)));
+            return Some(subject.deferred(&rule, Deferral::new(why, format!("run on a device of {}", suite.arch))));
         }
     }
     None
@@ -273,7 +272,7 @@ mod tests {
                 instructions.insert("sdpa_fwd_d64".to_owned(), counts(d64));
             }
             builds.records[1].instructions = listed.then_some(instructions);
-            builds.not_disassembled = Some("no nvdisasm; connect to a network".into());
+            builds.not_disassembled = Some(Deferral::new("no nvdisasm", "connect to a network"));
             let gates: Vec<Gate> =
                 judge_builds(&suite, &builds).into_iter().filter(|g| g.figure == "machine code").collect();
             assert_eq!((gates.len(), gates[0].variant.as_str()), (1, "new"), "candidates only");

@@ -1,9 +1,9 @@
 //! Gates on the timing itself: every variant was timed everywhere, left the verified output behind, and took no less than
 //! the chip allows; and somebody else's kernels ran beside ours. They say whether the samples can be believed.
 
+use crate::deferral::Deferral;
 use crate::evidence::{AA_SUFFIX, Block, Builds, Mode, Peers, QUANTISE_SUFFIX, Samples};
 use crate::gate::{Gate, Kind, Subject, significant};
-use crate::judge::split_remedy;
 use crate::stats::median;
 use crate::suite::Suite;
 
@@ -94,12 +94,11 @@ fn peer_gate(suite: &Suite, samples: &Samples, peers: &Peers) -> Option<Gate> {
     let timed = |s: &str| samples.blocks.iter().any(|b| b.subject == s);
     let names: std::collections::BTreeSet<&str> =
         peers.backends.iter().map(|b| b.subject.as_str()).filter(|s| timed(s)).collect();
-    if let Some(text) = peers.deferred.as_ref().or(samples.deferred.as_ref()) {
-        let (why, remedy) = split_remedy(text);
-        return Some(subject.deferred(RULE, why, remedy));
+    if let Some(deferral) = peers.deferred.as_ref().or(samples.deferred.as_ref()) {
+        return Some(subject.deferred(RULE, deferral.clone()));
     }
     if names.is_empty() {
-        return Some(subject.deferred(RULE, "no backend of a peer ran", "see peers.json"));
+        return Some(subject.deferred(RULE, Deferral::new("no backend of a peer ran", "see peers.json")));
     }
     let measured = names.iter().copied().collect::<Vec<_>>().join(", ");
     Some(subject.holds(&suite.time_shapes.join(", "), &measured, RULE, true))
@@ -107,11 +106,10 @@ fn peer_gate(suite: &Suite, samples: &Samples, peers: &Peers) -> Option<Gate> {
 
 /// A peer that is not installed, or that failed, is a deferral of its own beside those that ran.
 fn missing_peer_gates(peers: &Peers) -> impl Iterator<Item = Gate> + '_ {
-    peers.missing.iter().map(|(name, text)| {
+    peers.missing.iter().map(|(name, deferral)| {
         let figure = format!("{name} measured in this run");
         let subject = Subject { variant: "peers", kind: Kind::Peers, figure: &figure };
-        let (why, remedy) = split_remedy(text);
-        subject.deferred("on every timed shape", why, remedy)
+        subject.deferred("on every timed shape", deferral.clone())
     })
 }
 
@@ -167,10 +165,10 @@ mod tests {
         let wanted = Peers { wanted: true, ..Peers::default() };
         let state = |peers: &Peers| peer_gate(&suite, &samples, peers).map(|g| g.state.word().to_owned());
         assert_eq!(state(&wanted).as_deref(), Some("DEFERRED"));
-        let absent = Peers { deferred: Some("torch is not installed; pip install torch".into()), ..wanted };
+        let absent = Peers { deferred: Some(Deferral::new("torch is not installed", "pip install torch")), ..wanted };
         assert_eq!(state(&absent).as_deref(), Some("DEFERRED"));
         assert_eq!(state(&Peers::default()), None);
-        let missing = [("fa3".to_owned(), "flash_attn_interface is not installed; build it".to_owned())];
+        let missing = [("fa3".to_owned(), Deferral::new("flash_attn_interface is not installed", "build it"))];
         let gates = judge_timing(
             &suite,
             &testing::evidence().builds,

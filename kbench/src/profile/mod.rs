@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::deferral::Deferral;
 use crate::shape::Problem;
 
 pub use csv::{CsvError, read};
@@ -91,8 +92,8 @@ pub struct KernelProfile {
     pub variant: String,
     /// On what.
     pub problem: Problem,
-    /// Why it was not profiled, as "why; remedy".
-    pub deferred: Option<String>,
+    /// Why it was not profiled.
+    pub deferred: Option<Deferral>,
     /// SHA-256 of the output of the profiled launch, hex.
     pub output_sha256: Option<String>,
     /// The report, relative to the run directory.
@@ -104,12 +105,12 @@ pub struct KernelProfile {
 }
 
 impl KernelProfile {
-    /// One that could not be had; "why; remedy".
-    pub fn deferred(variant: &str, problem: &Problem, why: &str) -> KernelProfile {
+    /// One that could not be had.
+    pub fn deferred(variant: &str, problem: &Problem, deferral: Deferral) -> KernelProfile {
         KernelProfile {
             variant: variant.to_owned(),
             problem: problem.clone(),
-            deferred: Some(why.to_owned()),
+            deferred: Some(deferral),
             output_sha256: None,
             report: None,
             csv: None,
@@ -121,8 +122,8 @@ impl KernelProfile {
 /// `profile.json`; absent where no profile was asked for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Profile {
-    /// Why nothing was profiled, as "why; remedy".
-    pub deferred: Option<String>,
+    /// Why nothing was profiled.
+    pub deferred: Option<Deferral>,
     /// How ncu was run; absent when it was not.
     pub settings: Option<Settings>,
     /// Every variant that was asked for.

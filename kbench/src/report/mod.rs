@@ -495,8 +495,14 @@ mod tests {
     #[test]
     fn what_was_not_measured_is_a_dash_never_a_zero() {
         let mut evidence = testing::evidence();
-        evidence.checks = crate::evidence::Checks { deferred: Some("no GPU; get one".into()), ..Default::default() };
-        evidence.samples = crate::evidence::Samples { deferred: Some("no GPU; get one".into()), ..Default::default() };
+        evidence.checks = crate::evidence::Checks {
+            deferred: Some(crate::deferral::Deferral::new("no GPU", "get one")),
+            ..Default::default()
+        };
+        evidence.samples = crate::evidence::Samples {
+            deferred: Some(crate::deferral::Deferral::new("no GPU", "get one")),
+            ..Default::default()
+        };
         let text = rendered(&evidence, Format::Markdown);
         assert!(text.contains("no GPU, nvcc"), "{text}");
         let row = text.lines().find(|l| l.contains("| new") && l.contains("mission")).unwrap();

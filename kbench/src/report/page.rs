@@ -7,9 +7,10 @@ use super::history::{self, HistoryPoint};
 use super::svg::escape;
 use super::{RunView, clocks, headline, profile, timing};
 use crate::decision::Verdict;
+use crate::deferral::Deferral;
 use crate::evidence::Environment;
 use crate::gate::{Gate, State, significant};
-use crate::judge::{Comparison, compare, split_remedy};
+use crate::judge::{Comparison, compare};
 
 const STYLE: &str = include_str!("report.css");
 
@@ -250,11 +251,11 @@ fn cells(rows: Vec<Vec<String>>) -> Vec<Vec<Cell>> {
     rows.iter().map(|row| row.iter().map(cell).collect()).collect()
 }
 
-/// "why; remedy" as two sentences.
-fn not_measured(what: &str, why: &str) -> String {
-    match split_remedy(why) {
-        (why, "") => escape(&format!("{what}: {why}.")),
-        (why, remedy) => escape(&format!("{what}: {why}. To have it: {remedy}.")),
+/// A deferral as two sentences.
+fn not_measured(what: &str, Deferral { why, remedy }: &Deferral) -> String {
+    match remedy.as_str() {
+        "" => escape(&format!("{what}: {why}.")),
+        remedy => escape(&format!("{what}: {why}. To have it: {remedy}.")),
     }
 }
 
@@ -418,7 +419,7 @@ mod tests {
     #[test]
     fn a_run_without_a_device_has_no_plots_and_says_why() {
         let mut evidence = testing::evidence();
-        let why = || Some("no GPU here; run it on one".to_owned());
+        let why = || Some(Deferral::new("no GPU here", "run it on one"));
         evidence.checks = Checks { deferred: why(), ..Checks::default() };
         evidence.samples = Samples { deferred: why(), ..Samples::default() };
         evidence.peers = Peers { wanted: true, deferred: why(), ..Peers::default() };

@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use super::{Format, table};
+use crate::deferral::Deferral;
 use crate::gate::significant;
 use crate::profile::{Diagnosis, Figure, KernelProfile, Profile, Reading, Unit, diagnose};
 
@@ -115,7 +116,7 @@ fn reasons(kernels: &[(&KernelProfile, &Reading)]) -> Vec<String> {
 pub(super) fn words(kernel: &KernelProfile) -> String {
     let mut text = String::new();
     let Some(reading) = &kernel.reading else {
-        let why = kernel.deferred.as_deref().unwrap_or("no figures");
+        let why = kernel.deferred.as_ref().map_or("no figures".to_owned(), Deferral::to_string);
         return format!("{}: DEFERRED ({why})\n", kernel.variant);
     };
     for line in lines(&diagnose(reading)) {

@@ -120,7 +120,10 @@ mod tests {
     #[test]
     fn without_times_there_is_no_history() {
         let mut evidence = testing::evidence();
-        evidence.samples = crate::evidence::Samples { deferred: Some("no GPU; get one".into()), ..Default::default() };
+        evidence.samples = crate::evidence::Samples {
+            deferred: Some(crate::deferral::Deferral::new("no GPU", "get one")),
+            ..Default::default()
+        };
         assert_eq!(with_view(&evidence, |view| speedups(view, Format::Markdown)), "");
     }
 

@@ -7,6 +7,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::{Format, RunView, headline, strings, table};
+use crate::deferral::Deferral;
 use crate::evidence::Mode;
 use crate::gate::{Gate, significant};
 use crate::judge::compare;
@@ -80,7 +81,10 @@ fn circumstances(a: &RunView, b: &RunView) -> Vec<String> {
     let driver = |v: &RunView| v.environment.device.as_ref().map(|d| d.cuda_driver.clone());
     let control = |v: &RunView| Some(v.suite.control.clone());
     let suite = |v: &RunView| Some(v.suite.name.clone());
-    let narrowed = |v: &RunView| Some(v.suite.narrowed.join("; ")).filter(|n| !n.is_empty());
+    let narrowed = |v: &RunView| {
+        let parts: Vec<String> = v.suite.narrowed.iter().map(Deferral::to_string).collect();
+        Some(parts.join("; ")).filter(|n| !n.is_empty())
+    };
     let rows: [(&str, Option<String>, Option<String>); 7] = [
         ("device", device(a), device(b)),
         ("CUDA version of the driver", driver(a), driver(b)),
@@ -295,7 +299,8 @@ mod tests {
     #[test]
     fn what_only_one_run_measured_is_a_gate_that_changed() {
         let (a, mut b) = (testing::evidence(), testing::evidence());
-        b.samples = crate::evidence::Samples { deferred: Some("no GPU; get one".into()), ..Default::default() };
+        b.samples =
+            crate::evidence::Samples { deferred: Some(Deferral::new("no GPU", "get one")), ..Default::default() };
         let (found, _) = between(&a, &b);
         assert!(found.gates.iter().any(|g| g.b.as_ref().is_some_and(|b| b.starts_with("DEFERRED"))), "{found:?}");
         assert!(found.ratios.is_empty());

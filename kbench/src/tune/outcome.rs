@@ -11,6 +11,7 @@ use super::record::{Evaluation, Figures, Finals, Line, Outcome, Phase, Plan, Rou
 use super::search::elites;
 use super::space::Toggles;
 use super::spent::{Spent, spent};
+use crate::deferral::Deferral;
 use crate::evidence::{AA_SUFFIX, Block, CheckedCase, Mode};
 use crate::gate::{Gate, Kind, State, significant};
 use crate::judge::{Evidence, judge, paired_rounds};
@@ -46,14 +47,12 @@ pub fn outcome_of(suite: &Suite, evidence: &Evidence, sittings: &[Rounds], varia
     if let Some(rejected) = rejection(&judge(suite, evidence), variant) {
         return rejected;
     }
-    if let Some(why) = evidence.checks.deferred.as_ref().or(evidence.samples.deferred.as_ref()) {
-        return Outcome::Untimed { why: why.clone() };
+    if let Some(deferral) = evidence.checks.deferred.as_ref().or(evidence.samples.deferred.as_ref()) {
+        return Outcome::Untimed(deferral.clone());
     }
     match figures(suite, evidence, sittings, variant) {
         Some(figures) => Outcome::Timed(figures),
-        None => {
-            Outcome::Untimed { why: "too few usable sittings; run on a GPU whose clock is not held down".to_owned() }
-        }
+        None => Outcome::Untimed(Deferral::new("too few usable sittings", "run on a GPU whose clock is not held down")),
     }
 }
 
@@ -178,9 +177,9 @@ pub struct Tuned {
     /// What the profiler says of elites, where they were profiled.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub profiles: BTreeMap<String, ProfileInsight>,
-    /// Why elites were not profiled although that was asked for, as "why; remedy".
+    /// Why elites were not profiled although that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub not_profiled: Option<String>,
+    pub not_profiled: Option<Deferral>,
     /// What was measured again.
     pub finalists: Vec<Finalist>,
     /// Which device ran which rounds of the finals: every ratio is within a round.
@@ -201,8 +200,8 @@ pub struct Tuned {
     pub rejected: Vec<Rejection>,
     /// What went wrong with an external proposer.
     pub warnings: Vec<String>,
-    /// Why there is no winner although nothing was wrong, as "why; remedy".
-    pub deferred: Option<String>,
+    /// Why there is no winner although nothing was wrong.
+    pub deferred: Option<Deferral>,
 }
 
 /// The evaluations of a journal by phase, in the order of their proposal.
@@ -405,9 +404,9 @@ fn compare_with_sweep(
 }
 
 /// Why nothing was timed, where something could have been.
-fn deferred(all: &[&Evaluation], finals: &Option<String>) -> Option<String> {
+fn deferred(all: &[&Evaluation], finals: &Option<Deferral>) -> Option<Deferral> {
     let untimed = all.iter().find_map(|e| match &e.outcome {
-        Outcome::Untimed { why } => Some(why.clone()),
+        Outcome::Untimed(deferral) => Some(deferral.clone()),
         _ => None,
     });
     finals.clone().or(untimed)
@@ -547,9 +546,10 @@ mod tests {
                 }
             }
         };
-        set(&mut lines, Outcome::Untimed { why: "emulated; run on a GPU".into() });
+        let emulated = Deferral::new("emulated", "run on a GPU");
+        set(&mut lines, Outcome::Untimed(emulated.clone()));
         let result = conclude(&plan, &lines, &Finals::default());
-        assert_eq!((result.winner, result.deferred.as_deref()), (None, Some("emulated; run on a GPU")));
+        assert_eq!((result.winner, result.deferred), (None, Some(emulated)));
         set(&mut lines, Outcome::Rejected { stage: "build".into(), reason: "no".into() });
         let result = conclude(&plan, &lines, &Finals::default());
         assert_eq!((result.winner, result.deferred, result.rejected.len()), (None, None, 3));

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::record::{Line, Plan};
+use crate::deferral::Deferral;
 use crate::profile::{Diagnosis, Figure, Reading, diagnose};
 
 /// Stall reasons that are told, the largest first.
@@ -52,13 +53,14 @@ pub fn profile_insights(lines: &[Line]) -> BTreeMap<String, ProfileInsight> {
     lines.iter().filter_map(of).collect()
 }
 
-/// Why elites were not profiled in the last session although that was asked for, as "why; remedy".
-pub(super) fn not_profiled(plan: &Plan, lines: &[Line]) -> Option<String> {
+/// Why elites were not profiled in the last session although that was asked for.
+pub(super) fn not_profiled(plan: &Plan, lines: &[Line]) -> Option<Deferral> {
     let begin = lines.iter().rposition(|l| matches!(l, Line::Session { .. })).unwrap_or(0);
     let deferred = lines[begin..].iter().find_map(|line| match line {
         Line::Profiled(profiled) => profiled.kernel.deferred.clone(),
         _ => None,
     });
     let none = plan.ncu && !lines.iter().any(|line| matches!(line, Line::Profiled(_)));
-    deferred.or_else(|| none.then(|| "there was no elite to profile; search where configurations are timed".to_owned()))
+    let no_elite = || Deferral::new("there was no elite to profile", "search where configurations are timed");
+    deferred.or_else(|| none.then(no_elite))
 }

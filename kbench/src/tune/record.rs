@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::space::{Dimension, Toggles};
+use crate::deferral::Deferral;
 use crate::evidence::{Builds, Checks, Samples};
 use crate::profile::{KernelProfile, Settings};
 use crate::stats::Interval;
@@ -72,10 +73,7 @@ pub enum Outcome {
         reason: String,
     },
     /// Every hard gate holds, and there is no time.
-    Untimed {
-        /// Why.
-        why: String,
-    },
+    Untimed(Deferral),
     /// Every hard gate holds, and it was timed beside the control.
     Timed(Figures),
 }
@@ -361,7 +359,7 @@ mod tests {
             gpus: vec!["GPU-0".into()],
             output_sha256: Some("00".into()),
         };
-        for outcome in [Outcome::Timed(figures), Outcome::Untimed { why: "emulated".into() }] {
+        for outcome in [Outcome::Timed(figures), Outcome::Untimed(Deferral::because("emulated"))] {
             let Line::Evaluation(mut evaluation) = line("a") else { unreachable!() };
             evaluation.outcome = outcome;
             let text = serde_json::to_string(&Line::Evaluation(evaluation.clone())).unwrap();

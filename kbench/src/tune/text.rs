@@ -116,7 +116,7 @@ fn finalist_rows(tuned: &Tuned) -> Vec<Vec<String>> {
         let (us, over) = match &f.remeasured {
             Outcome::Timed(again) => (significant(again.p50_us), interval(&again.over_control)),
             Outcome::Rejected { stage, reason } => ("rejected".to_owned(), format!("{stage}: {reason}")),
-            Outcome::Untimed { why } => ("-".to_owned(), why.clone()),
+            Outcome::Untimed(deferral) => ("-".to_owned(), deferral.to_string()),
         };
         vec![
             f.name.clone(),

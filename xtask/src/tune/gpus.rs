@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
+use kbench::deferral::Deferral;
 use kbench::job::{Event, Job};
 use kbench::tune::{Line, Stage};
 
@@ -42,7 +43,7 @@ impl Gpu {
 }
 
 /// GPUs of the first one's model, at most so many; or why there is none. What the environment hides stays hidden.
-pub fn find(runner: &Runner, at_most: Option<usize>) -> Result<Result<Vec<Gpu>, String>> {
+pub fn find(runner: &Runner, at_most: Option<usize>) -> Result<Result<Vec<Gpu>, Deferral>> {
     let (mut devices, mut why_not) = (Vec::new(), None);
     // As CUDA numbers them: by the names that the environment lets through, or by ordinals.
     let visible = std::env::var(VISIBLE_DEVICES).ok();
@@ -58,14 +59,14 @@ pub fn find(runner: &Runner, at_most: Option<usize>) -> Result<Result<Vec<Gpu>, 
     let mut first = Some(opened(&runner.on_gpu(&name(0))));
     let end = runner.run("devices", &Job::Devices, SILENCE, |event| match event {
         Event::Device { device, state, .. } => devices.push((device, state)),
-        Event::NoDevice { why } => why_not = Some(why),
+        Event::NoDevice(deferral) => why_not = Some(deferral),
         _ => {}
     })?;
     if let End::Error(why) | End::Lost(why) = end {
-        return Ok(Err(format!("the devices could not be asked: {why}; check `nvidia-smi`")));
+        return Ok(Err(Deferral::new(format!("the devices could not be asked: {why}"), "check `nvidia-smi`")));
     }
     let Some(model) = devices.first().map(|(device, _)| device.name.clone()) else {
-        return Ok(Err(why_not.unwrap_or_else(|| "no GPU; run on a machine with one".to_owned())));
+        return Ok(Err(why_not.unwrap_or_else(|| Deferral::new("no GPU", "run on a machine with one"))));
     };
     let alike = devices.into_iter().enumerate().filter(|(_, (device, _))| device.name == model);
     let gpu = |(i, device)| {

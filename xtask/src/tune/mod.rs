@@ -20,6 +20,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use kbench::deferral::Deferral;
 use kbench::exit::Exit;
 use kbench::job::Executor;
 use kbench::suite::{Candidate, Suite};
@@ -81,8 +82,8 @@ pub struct Options {
 
 /// What a search came to.
 pub enum Tuning {
-    /// It could not begin; "why; remedy".
-    Deferred(String),
+    /// It could not begin.
+    Deferred(Deferral),
     /// It ran.
     Ran(Box<Ran>),
 }
@@ -117,7 +118,7 @@ impl Ran {
                 suite.variants.insert(WINNER.to_owned(), winner.patch.clone());
                 suite.candidates.push(Candidate::of(WINNER));
             }
-            None => suite.narrowed.push("the search named no winner; see elite.json".to_owned()),
+            None => suite.narrowed.push(Deferral::new("the search named no winner", "see elite.json")),
         }
         Ok((suite, files.into_iter().map(|file| (self.run.clone(), file)).collect()))
     }
@@ -144,7 +145,7 @@ pub fn tune(layout: &Layout, suite: &SuitePlan, options: &Options) -> Result<Tun
     let found = here.map_or_else(|| toolchain::find_or_install(&layout.target, &|line| eprintln!("{line}")), Ok);
     let toolchain = match found {
         Ok(toolchain) => toolchain,
-        Err(error) => return Ok(Tuning::Deferred(error.to_string())),
+        Err(error) => return Ok(Tuning::Deferred(error.deferral())),
     };
     let (run, plan, space) = begin(layout, base, control, options, &source)?;
     for (i, gpu) in gpus.iter_mut().enumerate() {
@@ -202,10 +203,11 @@ fn search(parts: Parts, run: &RunDir, options: &Options) -> Result<Tuned> {
 }
 
 /// What measures: every GPU, or the emulator where that is asked for; or why nothing does.
-fn devices(runner: &Runner, base: &Suite, options: &Options) -> Result<Result<(Vec<Gpu>, Executor), String>> {
+fn devices(runner: &Runner, base: &Suite, options: &Options) -> Result<Result<(Vec<Gpu>, Executor), Deferral>> {
     if options.device == DeviceChoice::Emulator {
         if base.emulation.is_none() {
-            return Ok(Err("the suite allows no emulation; run on a machine with an NVIDIA GPU".to_owned()));
+            let deferral = Deferral::new("the suite allows no emulation", "run on a machine with an NVIDIA GPU");
+            return Ok(Err(deferral));
         }
         let found = Found { device: None, why_not: None };
         return Ok(Ok((vec![Gpu { runner: runner.clone(), found, resident: Mutex::default() }], Executor::Emulator)));
@@ -246,9 +248,10 @@ fn begin(
 pub fn suite_for_search(mut suite: Suite) -> Suite {
     if !suite.name.starts_with("tune-") {
         suite.name = format!("tune-{}", suite.name);
-        suite
-            .narrowed
-            .push("a search looks at one seed and times one shape; judge its winner with `validate --tune`".to_owned());
+        suite.narrowed.push(Deferral::new(
+            "a search looks at one seed and times one shape",
+            "judge its winner with `validate --tune`",
+        ));
     }
     suite
 }

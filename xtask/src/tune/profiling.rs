@@ -4,6 +4,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
+use kbench::deferral::Deferral;
 use kbench::profile::KernelProfile;
 use kbench::shape::{Distribution, Problem};
 use kbench::suite::VariantPatch;
@@ -18,7 +19,7 @@ use crate::plan::Plan as SuitePlan;
 /// The profiler, once it was looked for; one launch at a time is under it.
 #[derive(Default)]
 pub struct Profiler {
-    ncu: Mutex<Option<Result<Ncu, String>>>,
+    ncu: Mutex<Option<Result<Ncu, Deferral>>>,
 }
 
 impl Session<'_> {
@@ -77,8 +78,9 @@ impl Session<'_> {
         };
         let found = match ncu.insert(found) {
             Ok(found) => found,
-            Err(why) => {
-                return Ok(Profiled { settings: None, kernel: KernelProfile::deferred(&elite.name, &problem, why) });
+            Err(obstacle) => {
+                let kernel = KernelProfile::deferred(&elite.name, &problem, obstacle.clone());
+                return Ok(Profiled { settings: None, kernel });
             }
         };
         let Evaluation { name, toggles, origin, outcome, .. } = elite.clone();
@@ -97,8 +99,9 @@ impl Session<'_> {
             _ => None,
         };
         if kernel.deferred.is_none() && (verified.is_none() || kernel.output_sha256.as_ref() != verified) {
-            let why = "the output of the profiled launch is not the verified one; run the search again";
-            kernel = KernelProfile::deferred(&proposal.name, &problem, why);
+            let deferral =
+                Deferral::new("the output of the profiled launch is not the verified one", "run the search again");
+            kernel = KernelProfile::deferred(&proposal.name, &problem, deferral);
         }
         Ok(Profiled { settings: Some(found.settings.clone()), kernel })
     }

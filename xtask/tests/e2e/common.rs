@@ -10,7 +10,7 @@ use xtask::toolchain;
 
 /// A runner on a machine without a GPU.
 pub const NO_GPU: &str = r#"read job
-echo '{"event":"no-device","why":"no CUDA driver library on this machine; run on a machine with an NVIDIA GPU"}'
+echo '{"event":"no-device","why":"no CUDA driver library on this machine","remedy":"run on a machine with an NVIDIA GPU"}'
 echo '{"event":"done"}'"#;
 
 /// The answer to `probe` of a runner that claims a GPU; what it does with other jobs follows.
