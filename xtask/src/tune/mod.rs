@@ -26,7 +26,7 @@ use kbench::job::Executor;
 use kbench::suite::{Candidate, Suite};
 use kbench::tune::{Dimension, Layer, Plan, Space, SpaceError, Toggles, Tuned, conclude, render};
 use sdpa_kernel::registry::{self, RegistryError, Variant};
-use sdpa_kernel::space;
+use sdpa_kernel::{space, toggles};
 
 use crate::basis::Basis;
 use crate::environment::{self, SourceState};
@@ -257,15 +257,15 @@ pub fn suite_for_search(mut suite: Suite) -> Suite {
 }
 
 fn plan_of(base: &Suite, control: &Variant, options: &Options) -> Result<(Plan, Space)> {
-    let dimensions = space::DIMENSIONS.iter().map(|(name, short, layer, values)| Dimension {
-        name: (*name).to_owned(),
-        short: (*short).to_owned(),
-        layer: match layer {
-            space::Layer::Macro => Layer::Macro,
-            space::Layer::Micro => Layer::Micro,
-            space::Layer::Switch => Layer::Switch,
+    let dimensions = space::dimensions().map(|(toggle, search)| Dimension {
+        name: toggle.name.to_owned(),
+        short: search.short.to_owned(),
+        layer: match search.layer {
+            toggles::Layer::Macro => Layer::Macro,
+            toggles::Layer::Micro => Layer::Micro,
+            toggles::Layer::Switch => Layer::Switch,
         },
-        values: values.to_vec(),
+        values: search.values.to_vec(),
     });
     let dimensions = Space::narrowed(dimensions.collect(), &options.only).map_err(|e| anyhow::anyhow!("--set: {e}"))?;
     let space = space_of(dimensions.clone(), control)?;

@@ -93,7 +93,7 @@ fn one_changed_toggle_rebuilds_one_variant() {
 #[test]
 fn a_kernel_that_ignores_a_toggle_is_refused_by_the_echo() {
     let dist = Dist::new(NO_GPU);
-    let source = "sdpa-kernel/cuda/ladder/sdpa_ladder.cu";
+    let source = "sdpa-kernel/cuda/ladder/config.cuh";
     dist.edit(source, "kStages = SDPA_STAGES;", "kStages = SDPA_STAGES > 2 ? 2 : SDPA_STAGES;");
     let suite = "kbench/suites/stage2.toml";
     dist.edit(suite, "variant = \"stage2\"", "variant = \"deaf\"");
