@@ -58,6 +58,8 @@
 //! memory or other lanes is a variant of `program::Op` with a handler in `exec/`, and says in
 //! `lower/rows.rs` which registers it reads and writes.
 
+#![warn(missing_docs)]
+
 mod check;
 pub mod conformance;
 mod exec;

@@ -89,7 +89,7 @@ pub fn collect(source: &SourceState, toolchain: Option<&Toolchain>, started: jif
     let source = source.clone();
     Environment {
         started: started.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        command: std::env::args().collect(),
+        command: std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),
         commit: source.commit,
         dirty: source.dirty,
         diff_sha256: source.diff_sha256,

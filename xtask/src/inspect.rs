@@ -4,9 +4,11 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use kbench::decision::decide;
+use kbench::gate::{Gate, State};
 use kbench::judge::judge;
-use kbench::report::{Differences, Format, differences, headline, html, markdown_file, render, two_runs};
+use kbench::report::{Differences, Format, RunView, differences, headline, html, markdown_file, render, two_runs};
 use kbench::tune::render as render_search;
+use serde_json::json;
 
 use crate::run_dir::RunDir;
 use crate::runs::{earlier_runs, is_search, with_view};
@@ -21,32 +23,62 @@ pub enum ReportFormat {
     Md,
     /// One page with plots, as in report.html.
     Html,
+    /// Environment, gates and decision as they were recorded, or a search's result.
+    Json,
 }
 
 /// The report of a whole run.
-pub fn report(path: &Path, format: ReportFormat) -> Result<String> {
-    let run = RunDir::open(path)?;
-    if is_search(&run) {
-        let tuned = tune::result(&run)?;
+pub fn report(run: &RunDir, format: ReportFormat) -> Result<String> {
+    if is_search(run) {
+        let tuned = tune::result(run)?;
         return match format {
             ReportFormat::Table => Ok(render_search(&tuned, false)),
             ReportFormat::Md => Ok(render_search(&tuned, true)),
             ReportFormat::Html => bail!("a search has no page; use --format table or md"),
+            ReportFormat::Json => Ok(serde_json::to_string_pretty(&json!({"run": run.name(), "result": tuned}))?),
         };
     }
-    let earlier = || earlier_runs(&run, &run.suite()?.name);
+    let earlier = || earlier_runs(run, &run.suite()?.name);
     match format {
-        ReportFormat::Table => with_view(&run, |view| format!("{}\n{}", render(view, Format::Table), headline(view))),
-        ReportFormat::Md => with_view(&run, markdown_file),
-        ReportFormat::Html => earlier().and_then(|earlier| with_view(&run, |view| html(view, &earlier))),
+        ReportFormat::Table => with_view(run, |view| format!("{}\n{}", render(view, Format::Table), headline(view))),
+        ReportFormat::Md => with_view(run, markdown_file),
+        ReportFormat::Json => {
+            let (environment, gates, decision) = run.judgement()?;
+            let report = json!({"run": run.name(), "environment": environment, "gates": gates, "decision": decision});
+            Ok(serde_json::to_string_pretty(&report)?)
+        }
+        ReportFormat::Html => earlier().and_then(|earlier| with_view(run, |view| html(view, &earlier))),
     }
 }
 
-/// Two whole runs, judged as they were recorded, side by side.
-pub fn compare(a: &Path, b: &Path) -> Result<(Differences, String)> {
+/// Two runs side by side.
+pub struct Comparison {
+    /// Everything that differs.
+    pub differences: Differences,
+    /// The same in words.
+    pub text: String,
+    /// Gates that pass in the first run and fail in the second.
+    pub regressions: Vec<String>,
+}
+
+/// Two whole runs, judged as they were recorded.
+pub fn compare(a: &Path, b: &Path) -> Result<Comparison> {
     with_view(&RunDir::open(a)?, |a| {
-        with_view(&RunDir::open(b)?, |b| (differences(a, b), two_runs(a, b, Format::Table)))
+        with_view(&RunDir::open(b)?, |b| Comparison {
+            differences: differences(a, b),
+            text: two_runs(a, b, Format::Table),
+            regressions: regressions(a, b),
+        })
     })?
+}
+
+fn regressions(a: &RunView, b: &RunView) -> Vec<String> {
+    let passed = |gate: &Gate| {
+        let is_it = |g: &&Gate| (&g.variant, &g.figure) == (&gate.variant, &gate.figure);
+        a.gates.iter().find(is_it).is_some_and(|g| g.state == State::Pass)
+    };
+    let worse = b.gates.iter().filter(|gate| gate.state == State::Fail && passed(gate));
+    worse.map(|g| format!("{}: {} is {}, wanted {}", g.variant, g.figure, g.measured, g.threshold)).collect()
 }
 
 /// Everything about a run that does not hold: changed files, and gates or a decision that the evidence does not give.

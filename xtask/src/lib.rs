@@ -3,6 +3,7 @@
 pub mod basis;
 pub mod build;
 pub mod ceilings;
+pub mod cli;
 pub mod console;
 pub mod cubin;
 pub mod disassembly;

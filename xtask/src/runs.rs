@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use kbench::gate::significant;
-use kbench::report::{Format, HistoryPoint, PastRun, RunView, speedups};
+use kbench::report::{Format, HistoryPoint, PastMedian, PastRun, RunView, speedups};
+use serde::Serialize;
 
 use crate::run_dir::RunDir;
 use crate::tune;
@@ -36,13 +37,108 @@ pub fn speedups_of(run: &RunDir) -> Result<Option<String>> {
     Ok(Some(text).filter(|text| !text.is_empty()))
 }
 
-/// One line for each run under a folder, oldest first.
-pub fn history(runs: &Path) -> Result<Vec<String>> {
-    let paths = run_paths(runs)?;
-    Ok(paths
-        .iter()
-        .map(|path| history_line(path).unwrap_or_else(|error| format!("{}: {error:#}", path.display())))
-        .collect())
+/// A run in the list of all.
+#[derive(Debug, Serialize)]
+pub struct Past {
+    /// The run directory's name: when it began, commit and suite.
+    pub run: String,
+    /// What it came to.
+    #[serde(flatten)]
+    pub came_to: CameTo,
+}
+
+/// What a run came to.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "state")]
+pub enum CameTo {
+    /// It has no manifest.
+    Interrupted,
+    /// Its files are not those of today.
+    Unreadable {
+        /// What is wrong with them.
+        why: String,
+    },
+    /// A search.
+    Searched {
+        /// The first GPU's name.
+        device: Option<String>,
+        /// The fastest configuration.
+        winner: Option<String>,
+        /// Its time on the searched shape.
+        p50_us: Option<f64>,
+    },
+    /// A validation.
+    Judged {
+        /// The GPU's name.
+        device: Option<String>,
+        /// In one line.
+        decision: String,
+        /// Of every variant, by shape.
+        medians: Vec<Median>,
+    },
+}
+
+/// A variant's time on a shape.
+#[derive(Debug, Serialize)]
+pub struct Median {
+    /// Variant.
+    pub variant: String,
+    /// Shape.
+    pub shape: String,
+    /// Kernel time.
+    pub p50_us: f64,
+}
+
+/// What every run under a folder came to, oldest first.
+pub fn history(runs: &Path) -> Result<Vec<Past>> {
+    let past = |path: PathBuf| {
+        let run = RunDir { path };
+        let came_to = came_to(&run).unwrap_or_else(|error| CameTo::Unreadable { why: format!("{error:#}") });
+        Past { run: run.name(), came_to }
+    };
+    Ok(run_paths(runs)?.into_iter().map(past).collect())
+}
+
+fn came_to(run: &RunDir) -> Result<CameTo> {
+    if !run.is_whole() {
+        return Ok(CameTo::Interrupted);
+    }
+    if is_search(run) {
+        let tuned = tune::result(run)?;
+        let (winner, p50_us) = tuned.winner.map(|w| (w.name, w.figures.p50_us)).unzip();
+        return Ok(CameTo::Searched { device: tuned.device, winner, p50_us });
+    }
+    let past = past_run(run)?;
+    let median = |m: PastMedian| Median { variant: m.variant, shape: m.shape, p50_us: m.p50_us };
+    let medians = past.medians.into_iter().map(median).collect();
+    Ok(CameTo::Judged { device: past.device, decision: past.decision, medians })
+}
+
+/// One line for each run, under a line that names the columns.
+pub fn render_history(past: &[Past]) -> String {
+    if past.is_empty() {
+        return "no runs yet".to_owned();
+    }
+    let lines = past.iter().map(|Past { run, came_to }| format!("{run}  {}", in_words(came_to)));
+    let header = "run (when, commit, suite)  device  decision  kernel times, p50".to_owned();
+    std::iter::once(header).chain(lines).collect::<Vec<_>>().join("\n")
+}
+
+fn in_words(came_to: &CameTo) -> String {
+    let on = |device: &Option<String>| device.clone().unwrap_or_else(|| "no GPU".to_owned());
+    match came_to {
+        CameTo::Interrupted => "interrupted; continue it with --resume".to_owned(),
+        CameTo::Unreadable { why } => format!("unreadable: {why}"),
+        CameTo::Searched { device, winner: Some(name), p50_us: Some(p50) } => {
+            format!("{}  winner {name} {} us", on(device), significant(*p50))
+        }
+        CameTo::Searched { device, .. } => format!("{}  no winner", on(device)),
+        CameTo::Judged { device, decision, medians } => {
+            let time = |m: &Median| format!("{} {} {} us", m.variant, m.shape, significant(m.p50_us));
+            let times: Vec<String> = medians.iter().map(time).collect();
+            format!("{}  {decision}  {}", on(device), times.join(", "))
+        }
+    }
 }
 
 /// Run directories under a folder, oldest first: their names begin with the time.
@@ -54,25 +150,6 @@ fn run_paths(runs: &Path) -> Result<Vec<PathBuf>> {
     };
     paths.sort();
     Ok(paths)
-}
-
-fn history_line(path: &Path) -> Result<String> {
-    let run = RunDir::open(path)?;
-    if !run.is_whole() {
-        return Ok(format!("{}  interrupted; continue it with --resume", run.name()));
-    }
-    if is_search(&run) {
-        let tuned = tune::result(&run)?;
-        let winner = tuned
-            .winner
-            .map_or("no winner".to_owned(), |w| format!("winner {} {} us", w.name, significant(w.figures.p50_us)));
-        return Ok(format!("{}  {}  {winner}", run.name(), tuned.device.as_deref().unwrap_or("no GPU")));
-    }
-    let past = past_run(&run)?;
-    let device = past.device.as_deref().unwrap_or("no GPU");
-    let times: Vec<String> =
-        past.medians.iter().map(|m| format!("{} {} {} us", m.variant, m.shape, significant(m.p50_us))).collect();
-    Ok(format!("{}  {device}  {}  {}", run.name(), past.decision, times.join(", ")))
 }
 
 fn past_run(run: &RunDir) -> Result<PastRun> {

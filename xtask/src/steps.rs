@@ -81,18 +81,20 @@ fn compare_outputs(
 
 /// Times everything whose outputs were verified, with peers in the same rounds.
 pub fn bench(work: &Work, layout: &Layout, timing: &Timing, checks: &Checks) -> Result<(Samples, Peers)> {
-    let wanted = timing.peers != PeerChoice::None;
+    let suite = &work.plan.suite;
+    let commands = peers::commands(layout, suite, &timing.peers);
+    let wanted = !commands.is_empty();
+    let missing = peers::left_out(suite, &timing.peers);
     let not_asked = || Deferral::new("time was not asked for", "run a suite with validate");
     if let Some(why) = work.why_nothing_is_timed().or_else(|| (!timing.wanted).then(not_asked)) {
-        let peers = Peers { wanted, deferred: wanted.then(|| why.clone()), ..Peers::default() };
+        let peers = Peers { wanted, deferred: wanted.then(|| why.clone()), missing, ..Peers::default() };
         return Ok((Samples { deferred: Some(why), ..Samples::default() }, peers));
     }
-    let suite = &work.plan.suite;
     let job = BenchJob {
         suite: suite.clone(),
         modules: work.modules(),
         verified: verified_outputs(checks),
-        peers: if wanted { peers::commands(layout, suite) } else { Vec::new() },
+        peers: commands,
         work_dir: work.scratch.to_owned(),
         order_seed: jiff::Timestamp::now().as_nanosecond() as u64,
         placement: 0,
@@ -115,11 +117,12 @@ pub fn bench(work: &Work, layout: &Layout, timing: &Timing, checks: &Checks) -> 
         };
         step.end(&format!("broke off: {why}"));
         let deferral = || Deferral::new("timing broke off", "see the log");
-        let peers = Peers { wanted, deferred: wanted.then(deferral), ..Peers::default() };
+        let peers = Peers { wanted, deferred: wanted.then(deferral), missing, ..Peers::default() };
         return Ok((broken_off(work, last, &why), peers));
     };
     step.end(&format!("{} blocks, {} subjects not timed", samples.blocks.len(), samples.failures.len()));
     peers.wanted = wanted;
+    peers.missing.extend(missing);
     add_peer_errors(work, &mut peers)?;
     Ok((samples, peers))
 }

@@ -9,7 +9,7 @@ use crate::inspect::verify;
 use crate::layout::Layout;
 use crate::plan::{Changes, Plan};
 use crate::run_dir::RunDir;
-use crate::tune::{self, Ran, TuneArgs, Tuning, suite_for_search, tune};
+use crate::tune::{self, Ran, Tuning, suite_for_search, tune};
 use crate::validate;
 
 /// The plan with the winner of a finished search as one more candidate. Its record must hold.
@@ -30,7 +30,12 @@ pub fn with_winner_of(path: &Path, plan: Plan, options: &mut validate::Options) 
 
 /// The plan with the winner of a search as one more candidate. What could not be searched is a deferral of the run.
 pub fn with_winner(layout: &Layout, plan: Plan, options: &mut validate::Options) -> Result<Plan> {
-    let args = TuneArgs::defaults(options.device, options.out.clone(), options.ncu);
+    let args = tune::Options {
+        device: options.device,
+        out: options.out.clone(),
+        ncu: options.ncu,
+        ..tune::Options::default()
+    };
     let searched = Plan::of(suite_for_search(plan.suite.clone()), &Changes::default())?;
     let mut suite = plan.suite;
     match tune(layout, &searched, &args)? {

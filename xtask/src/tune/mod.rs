@@ -1,7 +1,6 @@
 //! `tune`: searches the toggles of the ladder for a faster variant. What is tried next and who wins is `kbench::tune`'s;
 //! here configurations are built ahead, measured on every GPU at once, written down, and the finalists met again.
 
-mod args;
 mod builder;
 mod compare;
 mod finals;
@@ -37,7 +36,6 @@ use crate::runner::Runner;
 use crate::toolchain;
 use crate::work::Found;
 
-pub use args::TuneArgs;
 pub use record::{RESULT_FILE, WINNER, foreign_winner, is_in, result, verify};
 
 use gpus::Gpu;
@@ -78,6 +76,28 @@ pub struct Options {
     pub out: Option<PathBuf>,
     /// An interrupted run to continue; the plan is then that run's.
     pub resume: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            shape: None,
+            budget: 32,
+            elites: 3,
+            seed: 0,
+            patience: 24,
+            time_limit_s: 0,
+            only: BTreeMap::new(),
+            exhaustive: false,
+            ncu: false,
+            gpus: None,
+            proposer: None,
+            proposer_patience: Duration::from_secs(60),
+            device: DeviceChoice::Auto,
+            out: None,
+            resume: None,
+        }
+    }
 }
 
 /// What a search came to.

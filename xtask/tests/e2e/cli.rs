@@ -156,12 +156,15 @@ fn wrong_usage_is_one_clear_line_and_status_2() {
         (&["validate", "--stage5", "--device", "gpu"], "--device gpu: no CUDA driver library"),
         (&["build", "--arch", "avx2"], "unknown architecture `avx2`"),
         (&["report", "/nowhere"], "is not a run directory"),
+        (&["validate", "stage9"], "unknown suite `stage9`: use one of"),
+        (&["tune", "stage9"], "unknown suite `stage9`: use one of"),
         (&["validate", "--resume", "/nowhere"], "is not a run directory"),
     ];
     for (arguments, message) in cases {
         let ran = dist.run(arguments).expect(2);
         let errors: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
         assert!(matches!(errors.as_slice(), [line] if line.contains(message)), "{arguments:?}: {}", ran.stderr);
+        assert!(ran.stderr.lines().last().is_some_and(|line| line == errors[0]), "one line: {}", ran.stderr);
         assert!(!ran.stdout.contains("PASS"), "{arguments:?}");
     }
     assert!(dist.runs().iter().all(|run| !run.join("manifest.json").exists()), "no refused run looks whole");

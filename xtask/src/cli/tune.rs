@@ -1,40 +1,42 @@
-//! The command line of `tune`. `validate --tune` takes its defaults from here.
+//! `tune`: a search on its own. `validate --tune` has the same defaults.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::{Args, Parser};
+use clap::{Args, value_parser};
+use kbench::exit::Exit;
+use serde_json::json;
 
-use super::{Options, Tuning, suite_for_search, tune};
+use super::machine::deferred;
+use super::print::print;
+use super::suite::{Choice, GROUP};
 use crate::layout::Layout;
 use crate::plan::{Changes, DeviceChoice, Plan};
 use crate::run_dir::RunDir;
+use crate::tune::{Options, Tuning, suite_for_search, tune};
 
-/// The arguments of `tune`.
 #[derive(Args)]
+#[command(override_usage = "cargo xtask tune [GATE.toml | SUITE | --<SUITE>] [OPTIONS]")]
 pub struct TuneArgs {
-    /// The suite that control, architecture and limits come from.
-    #[arg(long, default_value = "stage5")]
-    suite: String,
     /// The shape that is timed; the suite's first gate on time without.
     #[arg(long)]
     shape: Option<String>,
     /// Configurations to evaluate, rejected ones included.
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = Options::default().budget, value_name = "N")]
     budget: u32,
     /// Elites to keep.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = Options::default().elites, value_name = "N")]
     elites: usize,
     /// Seed of the search.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = Options::default().seed)]
     seed: u64,
     /// Stop when the elites did not change for so many evaluations.
-    #[arg(long, default_value_t = 24)]
+    #[arg(long, default_value_t = Options::default().patience, value_name = "N")]
     patience: u32,
     /// Propose nothing new after so many seconds; 0 is no limit.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = Options::default().time_limit_s, value_name = "SECONDS")]
     time_limit: u64,
     /// Search only these values of a toggle: `--set tile_q=32,64`.
     #[arg(long = "set", value_name = "TOGGLE=VALUES", value_parser = dimension)]
@@ -46,29 +48,32 @@ pub struct TuneArgs {
     #[arg(long)]
     ncu: bool,
     /// Use at most so many GPUs; all of the first one's model without.
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_parser = value_parser!(u16).range(1..))]
     gpus: Option<u16>,
     /// A command that proposes configurations: JSON lines in, JSON lines out.
-    #[arg(long)]
+    #[arg(long, value_name = "COMMAND")]
     proposer: Option<String>,
     /// Seconds that it may take for an answer.
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = Options::default().proposer_patience.as_secs(), value_name = "SECONDS",
+        value_parser = value_parser!(u64).range(1..))]
     proposer_timeout: u64,
     /// Where cases run.
     #[arg(long, value_enum, default_value = "auto")]
     device: DeviceChoice,
     /// The folder that the run directory goes to.
-    #[arg(long)]
+    #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Continue an interrupted search: its plan is the run's.
-    #[arg(long, conflicts_with_all = [
-        "suite", "shape", "budget", "elites", "seed", "patience", "time_limit", "only", "exhaustive", "ncu", "proposer",
+    #[arg(long, value_name = "RUN", conflicts_with_all = [
+        GROUP, "shape", "budget", "elites", "seed", "patience", "time_limit", "only", "exhaustive", "ncu", "proposer",
         "out",
     ])]
     resume: Option<PathBuf>,
     /// Print the result as JSON.
     #[arg(long)]
-    pub json: bool,
+    json: bool,
+    #[command(flatten)]
+    suite: Choice<true>,
 }
 
 /// `tile_q=32,64`.
@@ -78,20 +83,7 @@ fn dimension(text: &str) -> Result<(String, Vec<u32>), String> {
     Ok((name.trim().to_owned(), values.split(',').map(value).collect::<Result<_, _>>()?))
 }
 
-/// The options of `tune` alone, so that `validate --tune` has its defaults from the same place.
-#[derive(Parser)]
-struct TuneDefaults {
-    #[command(flatten)]
-    args: TuneArgs,
-}
-
 impl TuneArgs {
-    /// What `validate --tune` searches with.
-    pub fn defaults(device: DeviceChoice, out: Option<PathBuf>, ncu: bool) -> Options {
-        let defaults = TuneDefaults::parse_from(["tune"]).args.options();
-        Options { device, out, ncu, ..defaults }
-    }
-
     fn options(&self) -> Options {
         let mut only: BTreeMap<String, Vec<u32>> = BTreeMap::new();
         for (name, values) in &self.only {
@@ -115,13 +107,21 @@ impl TuneArgs {
             resume: self.resume.clone(),
         }
     }
+}
 
-    /// Runs the search.
-    pub fn run(&self, layout: &Layout) -> Result<Tuning> {
-        let suite = match &self.resume {
-            None => Plan::read(layout, &self.suite, &Changes::default())?.suite,
-            Some(path) => RunDir::open(path)?.suite()?,
-        };
-        tune(layout, &Plan::of(suite_for_search(suite), &Changes::default())?, &self.options())
+pub fn run(args: &TuneArgs) -> Result<Exit> {
+    let layout = Layout::find()?;
+    let suite = match &args.resume {
+        None => Plan::read(&layout, args.suite.or_usual(), &Changes::default())?.suite,
+        Some(path) => RunDir::open(path)?.suite()?,
+    };
+    let plan = Plan::of(suite_for_search(suite), &Changes::default())?;
+    match tune(&layout, &plan, &args.options())? {
+        Tuning::Deferred(why) => deferred(args.json, &why),
+        Tuning::Ran(ran) => {
+            let run = ran.run.shown();
+            print(args.json, &json!({"run": run, "result": ran.tuned}), || format!("{}\nevidence: {run}", ran.report))?;
+            Ok(ran.exit())
+        }
     }
 }
