@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::evidence::{Checks, Mode, Samples};
 use crate::exit::Exit;
-use crate::gate::{Gate, Kind, State, significant};
-use crate::judge::{TIMED_EVERYWHERE, correctness_pattern, paired_blocks};
+use crate::gate::{Gate, GateId, Kind, State, significant};
+use crate::judge::{correctness_pattern, paired_blocks};
 use crate::stats::{Interval, paired_ratio};
+use crate::subject::Subject;
 use crate::suite::Suite;
 
 /// The verdict on one variant.
@@ -48,6 +49,13 @@ pub struct CandidateDecision {
     pub verdict: Verdict,
     /// What to fix, or which gate decided, in one line.
     pub because: String,
+}
+
+impl CandidateDecision {
+    /// Verdict, variant and reason in one line.
+    pub fn line(&self) -> String {
+        format!("{} {}: {}", self.verdict.word(), self.variant, self.because)
+    }
 }
 
 /// The aspiration of the suite, measured; never part of a verdict.
@@ -122,6 +130,11 @@ impl From<Verdict> for Exit {
 }
 
 impl Decision {
+    /// What the headline names: every candidate, or the variant without which none of them can be judged.
+    pub fn named(&self) -> &[CandidateDecision] {
+        self.broken.as_ref().map_or(&self.candidates, std::slice::from_ref)
+    }
+
     /// The exit status of the run. `allow_deferred` passes over what was not measured or settled, never over a gate that
     /// fails; a run without a single PASS measured nothing and is never good.
     pub fn exit(&self, allow_deferred: bool) -> Exit {
@@ -143,7 +156,10 @@ pub fn decide(suite: &Suite, gates: &[Gate], checks: &Checks, samples: &Samples)
         suite.variant_names().filter(|v| !suite.candidates.iter().any(|c| c.variant == *v)).collect();
     let mut candidates: Vec<CandidateDecision> =
         suite.candidates.iter().map(|c| decide_one(suite, gates, checks, &c.variant)).collect();
-    let broken = others.iter().map(|v| decide_one(suite, gates, checks, v)).find(|d| d.verdict == Verdict::Fix);
+    let mut broken = others.iter().map(|v| decide_one(suite, gates, checks, v)).find(|d| d.verdict == Verdict::Fix);
+    if let Some(other) = &mut broken {
+        other.because.push_str(" (not a candidate, but the comparison rests on it)");
+    }
     if let Some(other) = &broken {
         // A ratio to something broken means nothing, so neither does a verdict that rests on it.
         for candidate in candidates.iter_mut().filter(|c| c.verdict != Verdict::Fix) {
@@ -152,14 +168,8 @@ pub fn decide(suite: &Suite, gates: &[Gate], checks: &Checks, samples: &Samples)
         }
     }
     let headline = match &broken {
-        Some(other) => {
-            format!("FIX {}: {} (not a candidate, but the comparison rests on it)", other.variant, other.because)
-        }
-        None => candidates
-            .iter()
-            .map(|c| format!("{} {}: {}", c.verdict.word(), c.variant, c.because))
-            .collect::<Vec<_>>()
-            .join(" | "),
+        Some(other) => other.line(),
+        None => candidates.iter().map(CandidateDecision::line).collect::<Vec<_>>().join(" | "),
     };
     let aspirations = aspirations(suite, &candidates, samples);
     Decision { headline, aspirations, candidates, broken, counts: Counts::of(gates) }
@@ -180,7 +190,7 @@ fn decide_one(suite: &Suite, gates: &[Gate], checks: &Checks, variant: &str) -> 
         let hint = if variant.starts_with("ws-") { "; try fewer producer warps first" } else { "" };
         return decided(Verdict::Fix, format!("resources: {}{hint}", line(gate)));
     }
-    if let Some(gate) = failing(Kind::Correctness).filter(|g| g.figure == TIMED_EVERYWHERE) {
+    if let Some(gate) = failing(Kind::Correctness).filter(|g| g.id == GateId::TimedEverywhere) {
         return decided(Verdict::Fix, format!("timing: {}", line(gate)));
     }
     if let Some(gate) = failing(Kind::Correctness) {
@@ -202,7 +212,7 @@ fn decide_one(suite: &Suite, gates: &[Gate], checks: &Checks, variant: &str) -> 
 fn merge_reason(own: &[&Gate]) -> String {
     let performance: Vec<String> = own
         .iter()
-        .filter(|g| g.kind == Kind::Performance && g.threshold.contains("against"))
+        .filter(|g| g.id == GateId::LatencyReduction)
         .map(|g| format!("{} {}", g.figure, g.measured))
         .collect();
     if performance.is_empty() { format!("all {} gates pass", own.len()) } else { performance.join(", ") }
@@ -211,7 +221,8 @@ fn merge_reason(own: &[&Gate]) -> String {
 fn aspirations(suite: &Suite, candidates: &[CandidateDecision], samples: &Samples) -> Vec<AspirationResult> {
     let Some(wanted) = &suite.aspiration else { return Vec::new() };
     let result = |candidate: &CandidateDecision| {
-        let pairs = paired_blocks(&samples.blocks, &wanted.shape, Mode::Kernel, &wanted.peer, &candidate.variant);
+        let [peer, own] = [&wanted.peer, &candidate.variant].map(Subject::plain);
+        let pairs = paired_blocks(&samples.blocks, &wanted.shape, Mode::Kernel, &peer, &own);
         let speedup = paired_ratio(&pairs)?;
         Some(AspirationResult {
             variant: candidate.variant.clone(),

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::deferral::Deferral;
+use crate::operator::{Cost, Problem, Shape, Unit};
 use crate::resources::EntryResources;
-use crate::shape::{Problem, Shape};
+use crate::subject::Subject;
 
 /// What an entry function takes, and so what its errors are measured against.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -36,8 +37,8 @@ pub struct LaunchRecord {
     pub entry: String,
     /// The symbol that says what the entry was compiled with.
     pub config_symbol: String,
-    /// D that it is for.
-    pub head_dim: u32,
+    /// Sizes of a shape that it is for, by axis; any size of the others.
+    pub serves: BTreeMap<String, i64>,
     /// What it takes.
     #[serde(default, skip_serializing_if = "Operands::is_row_major")]
     pub operands: Operands,
@@ -51,6 +52,13 @@ pub struct LaunchRecord {
     pub workspace_bytes: u32,
 }
 
+impl LaunchRecord {
+    /// Whether it is for a shape.
+    pub fn serves(&self, shape: &Shape) -> bool {
+        self.serves.iter().all(|(axis, size)| shape.axes.get(axis) == Some(size))
+    }
+}
+
 /// One entry function of a build.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EntryBuild {
@@ -60,6 +68,8 @@ pub struct EntryBuild {
     pub launch: LaunchRecord,
     /// SHA-256 of the entry's machine code, hex.
     pub code_sha256: String,
+    /// Whether limits on registers and shared memory gate it; every entry is gated on spills and on fitting the chip.
+    pub gated: bool,
 }
 
 /// One variant built for one architecture, or the reason why it could not be.
@@ -100,16 +110,16 @@ impl BuildRecord {
         self.entries.iter().map(|e| e.launch.operands).find(|o| *o != Operands::Originals).unwrap_or_default()
     }
 
-    /// The first entry for a head dimension.
-    pub fn entry(&self, head_dim: u32) -> Option<&EntryBuild> {
-        self.entries.iter().find(|e| e.launch.head_dim == head_dim)
+    /// The first entry for a shape.
+    pub fn entry(&self, shape: &Shape) -> Option<&EntryBuild> {
+        self.entries.iter().find(|e| e.launch.serves(shape))
     }
 
-    /// The entry of this name; the first for the head dimension where none is named.
-    pub fn entry_named(&self, name: Option<&str>, head_dim: u32) -> Option<&EntryBuild> {
+    /// The entry of this name; the first for the shape where none is named.
+    pub fn entry_named(&self, name: Option<&str>, shape: &Shape) -> Option<&EntryBuild> {
         match name {
             Some(name) => self.entries.iter().find(|e| e.launch.entry == name),
-            None => self.entry(head_dim),
+            None => self.entry(shape),
         }
     }
 
@@ -188,16 +198,27 @@ impl Device {
         format!("sm_{}{}", self.capability.0, self.capability.1)
     }
 
-    /// A time in microseconds that no kernel can go below: FP8 tensor-core work at one MMA a clock on every SM at the
-    /// highest clock. A bound, not an estimate: real kernels stay well above.
-    pub fn floor_us(&self, shape: &Shape) -> f64 {
-        let flop_per_clock_per_sm = match self.capability {
-            (8, _) => 2048.0,
-            (9, _) => 8192.0,
-            _ => 16384.0,
+    /// A time in microseconds that no kernel can go below: the operations on their unit at one instruction a clock on
+    /// every SM at the highest clock. A bound, not an estimate: real kernels stay well above.
+    pub fn floor_us(&self, cost: &Cost) -> f64 {
+        let flop_per_clock_per_sm = match (cost.unit, self.capability) {
+            (Unit::F8Tensor | Unit::I8Tensor, (8, 0)) => 4096.0,
+            (Unit::F8Tensor | Unit::I8Tensor, (8, _)) => 2048.0,
+            (Unit::F8Tensor | Unit::I8Tensor, (9, _)) => 8192.0,
+            (Unit::F8Tensor | Unit::I8Tensor, _) => 16384.0,
+            (Unit::F16Tensor, (8, 0)) => 2048.0,
+            (Unit::F16Tensor, (8, _)) => 1024.0,
+            (Unit::F16Tensor, (9, _)) => 4096.0,
+            (Unit::F16Tensor, _) => 8192.0,
+            (Unit::Tf32Tensor, (8, 0)) => 1024.0,
+            (Unit::Tf32Tensor, (8, _)) => 512.0,
+            (Unit::Tf32Tensor, (9, _)) => 2048.0,
+            (Unit::Tf32Tensor, _) => 4096.0,
+            (Unit::F32, _) | (Unit::F64Tensor, _) => 256.0,
+            (Unit::F64, _) => 128.0,
         };
         let per_us = flop_per_clock_per_sm * f64::from(self.sm_count) * f64::from(self.max_sm_clock_mhz);
-        shape.flops() / per_us
+        cost.flops / per_us
     }
 }
 
@@ -283,8 +304,8 @@ pub struct Errors {
     pub kernel_max: f64,
     /// Mean kernel error.
     pub kernel_mean: f64,
-    /// `[b, h, s, d]` of the worst kernel error, or of the first element that is not finite.
-    pub worst_at: [u32; 4],
+    /// Where in the output the worst kernel error is, or the first element that is not finite.
+    pub worst_at: Vec<u32>,
     /// Quantisation floor: float64 on dequantised inputs against float64 on the originals.
     pub floor_max: f64,
     /// Largest end-to-end error: against float64 on the FP16 originals.
@@ -297,9 +318,57 @@ pub struct Errors {
     pub reference_amax: f64,
     /// Largest difference from the control's output, when that exists.
     pub from_control_max: Option<f64>,
+    /// Errors by output, where a gate file declares the operator; the figures above are then the worst over all outputs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<OutputErrors>,
+    /// What a checker says of the outputs, by figure, where there is one instead of a reference.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub figures: BTreeMap<String, f64>,
     /// The rows that were compared, as head (batch times heads, flattened) and row; absent when all were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampled_rows: Option<Vec<[u32; 2]>>,
+}
+
+/// Errors of one output of a declared operator against its reference. Infinity equal to the reference's is right and has
+/// no error; NaN, and an infinity where the reference has none, count as not finite. Maxima are over the other elements.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OutputErrors {
+    /// Its name.
+    pub output: String,
+    /// Elements.
+    pub elements: u64,
+    /// Elements that are not the reference's: by bits for integers and bools; NaN or a wrong infinity for floats.
+    pub wrong: u64,
+    /// Place of the worst element, or of the first that is wrong.
+    pub worst_at: Vec<u32>,
+    /// Largest |error|.
+    pub max: f64,
+    /// Mean |error|.
+    pub mean: f64,
+    /// Largest |error| / |reference|; where the reference is 0, an error counts as `f64::MAX`.
+    pub relative: f64,
+    /// Root mean square of the errors over that of the reference.
+    pub relative_rms: f64,
+    /// Largest |error| of a row over the largest |reference| of that row; a row is the last axis.
+    pub row_relative: f64,
+    /// Largest |reference|.
+    pub reference_amax: f64,
+    /// Whether gaps between strided elements still hold what they held.
+    pub gaps_intact: bool,
+}
+
+impl OutputErrors {
+    /// A figure by the name that limits have.
+    pub fn figure(&self, name: &str) -> f64 {
+        match name {
+            "max" => self.max,
+            "mean" => self.mean,
+            "relative" => self.relative,
+            "relative_rms" => self.relative_rms,
+            "row_relative" => self.row_relative,
+            _ => f64::NAN,
+        }
+    }
 }
 
 /// One case: how the launch ended and what its output was worth.
@@ -371,8 +440,8 @@ pub struct GpuState {
 pub struct Block {
     /// Shape name.
     pub shape: String,
-    /// A variant, a variant's second block (`stage2#aa`), or a peer (`torch/flash`).
-    pub subject: String,
+    /// Who.
+    pub subject: Subject,
     /// Which timer.
     pub mode: Mode,
     /// Round: blocks of one round are compared with each other.
@@ -397,19 +466,13 @@ impl Block {
     }
 }
 
-/// The suffix of the control's second block in each round.
-pub const AA_SUFFIX: &str = "#aa";
-
-/// The suffix of a variant's blocks in which each launch is preceded by the quantiser, from FP16 originals.
-pub const QUANTISE_SUFFIX: &str = "+quantise";
-
 /// A subject that could not be timed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TimingFailure {
     /// Shape name.
     pub shape: String,
-    /// Subject.
-    pub subject: String,
+    /// Who.
+    pub subject: Subject,
     /// Why, in one line.
     pub why: String,
 }

@@ -1,11 +1,15 @@
 //! A gate: one threshold on one measured figure, and its state. Constructors compare so that NaN never passes, and a
 //! figure that was not measured can only become `Deferred`. Leaves to others: which figures are gated (`judge`).
 
+mod id;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::deferral::Deferral;
+
+pub use id::GateId;
 
 /// The four states a gate can be in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,76 +70,249 @@ pub enum Kind {
     Profile,
 }
 
-/// One threshold on one figure of one variant.
+/// What a number is counted in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Unit {
+    /// A count, a ratio, an error.
+    #[default]
+    #[serde(rename = "")]
+    One,
+    /// 1024 bytes.
+    #[serde(rename = "KiB")]
+    Kib,
+    /// Bytes.
+    #[serde(rename = "bytes")]
+    Bytes,
+    /// Microseconds.
+    #[serde(rename = "us")]
+    Microseconds,
+    /// Hundredths.
+    #[serde(rename = "%")]
+    Percent,
+}
+
+impl Unit {
+    fn is_one(&self) -> bool {
+        *self == Unit::One
+    }
+
+    /// A number without its unit, but for the sign that is written on it.
+    fn bare(self, value: f64) -> String {
+        if self == Unit::Percent { format!("{value:.1}%") } else { significant(value) }
+    }
+
+    /// A number with its unit, and its interval behind it: how every number of a gate is written.
+    fn text(self, value: f64, interval: Option<[f64; 2]>) -> String {
+        let unit = match self {
+            Unit::One | Unit::Percent => "",
+            Unit::Kib => " KiB",
+            Unit::Bytes => " bytes",
+            Unit::Microseconds => " us",
+        };
+        let interval = interval.map(|[low, high]| format!(" [{}, {}]", self.bare(low), self.bare(high)));
+        format!("{}{unit}{}", self.bare(value), interval.unwrap_or_default())
+    }
+}
+
+/// The side that a value must be on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Side {
+    /// Of the limit or below.
+    AtMost,
+    /// Of the limit or above.
+    AtLeast,
+}
+
+/// The bound of a gate on a number.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Limit {
+    /// Which side is the right one.
+    pub side: Side,
+    /// The bound, in the gate's unit.
+    pub at: f64,
+}
+
+impl Limit {
+    /// No more than this.
+    pub fn at_most(at: f64) -> Limit {
+        Limit { side: Side::AtMost, at }
+    }
+
+    /// No less than this.
+    pub fn at_least(at: f64) -> Limit {
+        Limit { side: Side::AtLeast, at }
+    }
+
+    /// Whether a value is on its side; NaN is on none.
+    pub fn holds(&self, value: f64) -> bool {
+        match self.side {
+            Side::AtMost => value <= self.at,
+            Side::AtLeast => value >= self.at,
+        }
+    }
+
+    /// `<= 48 KiB`.
+    pub fn text(&self, unit: Unit) -> String {
+        let sign = match self.side {
+            Side::AtMost => "<=",
+            Side::AtLeast => ">=",
+        };
+        format!("{sign} {}", unit.text(self.at, None))
+    }
+}
+
+/// One threshold on one figure of one variant. Its state may rest on more than the number: on an interval, or on another
+/// figure that will do instead; the words say so.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Gate {
     /// The variant it judges.
     pub variant: String,
     /// What it is about.
     pub kind: Kind,
+    /// Which gate.
+    pub id: GateId,
+    /// The shape that it is asked of, where it is asked once for each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<String>,
     /// Which figure, in words.
     pub figure: String,
     /// The shape, case or entry that decided, in words; empty where there is none.
     pub place: String,
-    /// The figure as measured, with its unit; empty when it was not.
+    /// The figure as measured; absent where it was not, where it is no number, and where it is not finite.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<f64>,
+    /// The interval of that value, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<[f64; 2]>,
+    /// The bound, where it is a number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Limit>,
+    /// What value, interval and bound are counted in.
+    #[serde(default, skip_serializing_if = "Unit::is_one")]
+    pub unit: Unit,
+    /// The figure as measured, in words; empty when it was not.
     pub measured: String,
-    /// The threshold, with its unit.
+    /// The threshold, in words.
     pub threshold: String,
     /// The state.
     #[serde(flatten)]
     pub state: State,
 }
 
-/// Which gate is being made; keeps constructors to two arguments and a value.
-#[derive(Clone, Debug)]
-pub struct Subject<'a> {
-    /// The variant.
-    pub variant: &'a str,
-    /// What it is about.
-    pub kind: Kind,
-    /// Which figure.
-    pub figure: &'a str,
+/// What was measured: words, and the number in them where there is one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reading {
+    words: String,
+    value: Option<f64>,
+    interval: Option<[f64; 2]>,
 }
 
-impl Subject<'_> {
-    fn gate(&self, place: &str, measured: String, threshold: String, state: State) -> Gate {
+impl From<&str> for Reading {
+    fn from(words: &str) -> Reading {
+        Reading { words: words.to_owned(), ..Reading::default() }
+    }
+}
+
+impl From<String> for Reading {
+    fn from(words: String) -> Reading {
+        Reading { words, ..Reading::default() }
+    }
+}
+
+impl Reading {
+    /// A number; its words are how the unit writes it.
+    pub fn of(value: f64, interval: Option<[f64; 2]>, unit: Unit) -> Reading {
+        Reading { words: unit.text(value, interval), value: Some(value), interval }
+    }
+
+    /// A number that is said in words of its own.
+    pub fn said(value: f64, words: impl Into<String>) -> Reading {
+        Reading { words: words.into(), value: Some(value), interval: None }
+    }
+
+    /// The same with more words after it.
+    pub fn and(mut self, words: &str) -> Reading {
+        self.words.push_str(words);
+        self
+    }
+}
+
+/// A gate whose measurement is still to come.
+#[derive(Clone, Copy, Debug)]
+pub struct Draft<'a> {
+    variant: &'a str,
+    id: GateId,
+    of: &'a str,
+    shape: Option<&'a str>,
+    limit: Option<Limit>,
+    unit: Unit,
+}
+
+impl<'a> Draft<'a> {
+    /// A gate of a variant.
+    pub fn new(variant: &'a str, id: GateId) -> Draft<'a> {
+        Draft { variant, id, of: "", shape: None, limit: None, unit: Unit::One }
+    }
+
+    /// Of a shape.
+    pub fn on(self, shape: &'a str) -> Draft<'a> {
+        Draft { of: shape, shape: Some(shape), ..self }
+    }
+
+    /// Of a peer.
+    pub fn against(self, peer: &'a str) -> Draft<'a> {
+        Draft { of: peer, ..self }
+    }
+
+    /// With a bound that is a number.
+    pub fn limited(self, limit: Limit, unit: Unit) -> Draft<'a> {
+        Draft { limit: Some(limit), unit, ..self }
+    }
+
+    /// The variant.
+    pub fn variant(&self) -> &'a str {
+        self.variant
+    }
+
+    /// A gate whose state was worked out by the caller.
+    pub fn with_state(&self, place: &str, reading: impl Into<Reading>, threshold: &str, state: State) -> Gate {
+        let reading = reading.into();
+        // JSON has no word for what is not finite; the words of the gate have.
+        let interval = reading.interval.filter(|ends| ends.iter().all(|end| end.is_finite()));
         Gate {
             variant: self.variant.to_owned(),
-            kind: self.kind,
-            figure: self.figure.to_owned(),
+            kind: self.id.kind(),
+            id: self.id,
+            shape: self.shape.map(str::to_owned),
+            figure: self.id.figure(self.of),
             place: place.to_owned(),
-            measured,
-            threshold,
+            value: reading.value.filter(|value| value.is_finite()),
+            interval,
+            limit: self.limit.filter(|limit| limit.at.is_finite()),
+            unit: self.unit,
+            measured: reading.words,
+            threshold: threshold.to_owned(),
             state,
         }
     }
 
     /// PASS when `value <= limit`; NaN fails because no comparison with it is true.
-    pub fn at_most(&self, place: &str, value: f64, limit: f64, unit: &str) -> Gate {
-        let state = if value <= limit { State::Pass } else { State::Fail };
-        self.gate(place, with_unit(value, unit), format!("<= {}", with_unit(limit, unit)), state)
+    pub fn at_most(&self, place: &str, value: f64, limit: f64, unit: Unit) -> Gate {
+        let limit = Limit::at_most(limit);
+        let reading = Reading::of(value, None, unit);
+        self.limited(limit, unit).holds(place, reading, &limit.text(unit), limit.holds(value))
     }
 
     /// PASS when `holds`.
-    pub fn holds(&self, place: &str, measured: &str, threshold: &str, holds: bool) -> Gate {
-        let state = if holds { State::Pass } else { State::Fail };
-        self.gate(place, measured.to_owned(), threshold.to_owned(), state)
-    }
-
-    /// A gate whose state was worked out by the caller.
-    pub fn with_state(&self, place: &str, measured: &str, threshold: &str, state: State) -> Gate {
-        self.gate(place, measured.to_owned(), threshold.to_owned(), state)
+    pub fn holds(&self, place: &str, reading: impl Into<Reading>, threshold: &str, holds: bool) -> Gate {
+        self.with_state(place, reading, threshold, if holds { State::Pass } else { State::Fail })
     }
 
     /// Not measured.
     pub fn deferred(&self, threshold: &str, deferral: Deferral) -> Gate {
-        self.gate("", String::new(), threshold.to_owned(), State::Deferred(deferral))
+        self.with_state("", "", threshold, State::Deferred(deferral))
     }
-}
-
-fn with_unit(value: f64, unit: &str) -> String {
-    let number = significant(value);
-    if unit.is_empty() { number } else { format!("{number} {unit}") }
 }
 
 /// A number with four significant digits, without an exponent in the range that reports use.
@@ -157,15 +334,17 @@ pub fn significant(value: f64) -> String {
 mod tests {
     use super::*;
 
-    const SUBJECT: Subject = Subject { variant: "v", kind: Kind::Correctness, figure: "error" };
+    fn draft() -> Draft<'static> {
+        Draft::new("v", GateId::KernelErrorMax)
+    }
 
     #[test]
     fn nan_and_infinity_never_pass() {
         for bad in [f64::NAN, f64::INFINITY] {
-            assert_eq!(SUBJECT.at_most("", bad, 0.01, "").state, State::Fail);
+            assert_eq!(draft().at_most("", bad, 0.01, Unit::One).state, State::Fail);
         }
-        assert_eq!(SUBJECT.at_most("", 0.01, 0.01, "").state, State::Pass);
-        assert_eq!(SUBJECT.at_most("", 0.01, f64::NAN, "").state, State::Fail);
+        assert_eq!(draft().at_most("", 0.01, 0.01, Unit::One).state, State::Pass);
+        assert_eq!(draft().at_most("", 0.01, f64::NAN, Unit::One).state, State::Fail);
     }
 
     #[test]
@@ -185,9 +364,27 @@ mod tests {
 
     #[test]
     fn a_gate_survives_json() {
-        let gate = SUBJECT.deferred("<= 1", Deferral::new("no GPU", "run it on one"));
+        let gate = draft().deferred("<= 1", Deferral::new("no GPU", "run it on one"));
         let json = serde_json::to_string(&gate).unwrap();
         assert!(json.contains(r#""state":"DEFERRED""#), "{json}");
         assert_eq!(serde_json::from_str::<Gate>(&json).unwrap(), gate);
+        for (value, limit) in [(41.3, 48.0), (f64::NAN, 48.0), (f64::INFINITY, f64::NAN)] {
+            let gate = draft().at_most("here", value, limit, Unit::Kib);
+            let json = serde_json::to_string(&gate).unwrap();
+            assert_eq!(serde_json::from_str::<Gate>(&json).unwrap(), gate, "{json}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_written_with_their_unit_and_interval() {
+        let shown = |unit| Reading::of(12.5, Some([12.0, 13.0]), unit).words;
+        assert_eq!(shown(Unit::One), "12.50 [12, 13]");
+        assert_eq!(shown(Unit::Microseconds), "12.50 us [12, 13]");
+        assert_eq!(shown(Unit::Percent), "12.5% [12.0%, 13.0%]");
+        assert_eq!(Limit::at_least(10.0).text(Unit::Percent), ">= 10.0%");
+        assert_eq!(Limit::at_most(48.0).text(Unit::Kib), "<= 48 KiB");
+        let gate = draft().at_most("", 41.25, 48.0, Unit::Kib);
+        assert_eq!((gate.measured.as_str(), gate.threshold.as_str()), ("41.25 KiB", "<= 48 KiB"));
+        assert_eq!((gate.value, gate.limit.map(|l| l.at), gate.unit), (Some(41.25), Some(48.0), Unit::Kib));
     }
 }

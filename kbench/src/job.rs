@@ -7,12 +7,14 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use kernel_spec::launch::Step;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ceilings::Ceilings;
 use crate::deferral::Deferral;
 use crate::evidence::{Device, Errors, GpuState, LaunchOutcome, LaunchRecord, Operands, Peers, Samples};
-use crate::shape::{Problem, Shape};
+use crate::operator::{Operator, Problem, Shape};
+use crate::subject::Subject;
 use crate::suite::Suite;
 
 /// Exit status of a runner whose last line was `Done`.
@@ -22,19 +24,85 @@ pub const EXIT_ERROR: i32 = 1;
 /// Exit status of a runner that could not read its job.
 pub const EXIT_BAD_JOB: i32 = 2;
 
+/// What is computed, and where the files are that say so.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// Axes, tensors, distributions.
+    pub operator: Operator,
+    /// The folder of the gate file, from which reference, check and generate are read.
+    #[serde(default)]
+    pub folder: PathBuf,
+    /// The interpreter for them, with its arguments.
+    #[serde(default)]
+    pub python: Vec<String>,
+    /// Environment of that interpreter.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    /// Where inputs lie that `generate` made: `<generated>/<inputs key>/<input>.bin`, dense, little-endian.
+    #[serde(default)]
+    pub generated: PathBuf,
+}
+
+impl Task {
+    /// The built-in operator needs nothing else.
+    pub fn is_attention(&self) -> bool {
+        self.operator.is_attention()
+    }
+}
+
 /// A module to load, and what it must say of itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Module {
     /// Variant.
     pub variant: String,
-    /// The cubin, which a GPU loads.
-    pub image: PathBuf,
-    /// The PTX that the cubin was assembled from, which the emulator executes.
-    pub ptx: PathBuf,
+    /// Its build; of several, any.
+    pub files: Files,
     /// The toggles that it was asked for; a module that contradicts them is refused.
     pub toggles: BTreeMap<String, u32>,
     /// How to launch its entry functions.
     pub launches: Vec<LaunchRecord>,
+    /// What is done on each shape, by name, where a gate file says so instead; with the build for that shape.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub planned: BTreeMap<String, Planned>,
+}
+
+/// What a variant of a gate file does on one shape.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Planned {
+    /// The build for this shape.
+    pub files: Files,
+    /// What the host does, in order; entries by their symbols in the PTX.
+    pub steps: Vec<Step>,
+    /// Memory besides inputs and outputs.
+    pub scratch: Vec<Scratch>,
+}
+
+/// Memory that a variant uses besides inputs and outputs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scratch {
+    /// By which steps name it.
+    pub name: String,
+    /// Its size.
+    pub bytes: usize,
+    /// Zeroed once instead of poisoned before each launch: a kernel leaves it as it wants to find it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub zero_once: bool,
+}
+
+/// One build, for whoever executes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Files {
+    /// The cubin, which a GPU loads.
+    pub image: PathBuf,
+    /// The PTX that the cubin was assembled from, which the emulator executes.
+    pub ptx: PathBuf,
+}
+
+impl Module {
+    /// The build that runs on a shape.
+    pub fn files(&self, shape: &Shape) -> &Files {
+        self.planned.get(&shape.name).map_or(&self.files, |planned| &planned.files)
+    }
 }
 
 /// A peer process to start.
@@ -148,6 +216,17 @@ pub enum Job {
     },
     /// Measure what the device can do at most.
     Ceilings(CeilingsJob),
+    /// Have a declared operator's `generate` make the inputs of problems. No device is touched.
+    Generate(GenerateJob),
+}
+
+/// See [`Job::Generate`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GenerateJob {
+    /// What is computed; files go to its `generated` folder.
+    pub task: Task,
+    /// Whose inputs are made.
+    pub problems: Vec<Problem>,
 }
 
 /// See [`Job::Ceilings`].
@@ -160,6 +239,9 @@ pub struct CeilingsJob {
 /// See [`Job::Launch`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LaunchJob {
+    /// What is computed.
+    #[serde(default, skip_serializing_if = "Task::is_attention")]
+    pub task: Task,
     /// What to run.
     pub module: Module,
     /// On what.
@@ -172,7 +254,7 @@ pub struct LaunchJob {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub replays: BTreeMap<String, u32>,
     /// On the emulator, a grid of more CTAs than this is sampled; which rows the sample computed goes to
-    /// `<out_dir>/<problem id>.rows.json`, a list of [`Rows`].
+    /// `<out_dir>/<problem id>.rows.json`, which parts that is, as the operator writes them.
     pub max_ctas: Option<u32>,
     /// On the emulator, the schedules that are run with every check; outputs are the first one's. Where empty: greedy
     /// with every check, and one seeded without.
@@ -180,34 +262,12 @@ pub struct LaunchJob {
     pub schedules: Vec<Schedule>,
 }
 
-/// Consecutive query rows of one head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rows {
-    /// Batch times heads, flattened.
-    pub head: u32,
-    /// First row.
-    pub first: u32,
-    /// How many.
-    pub count: u32,
-}
-
-impl Rows {
-    /// Those of a query tile, given as its number within the head and the head; the last tile has what is left.
-    pub fn of_tile([tile, head]: [u32; 2], tile_q: u32, shape: &Shape) -> Rows {
-        let first = tile * tile_q;
-        Rows { head, first, count: tile_q.min(shape.seq_q - first) }
-    }
-
-    /// Their elements in an output of the shape.
-    pub fn elements(&self, shape: &Shape) -> std::ops::Range<usize> {
-        let first = self.head as usize * shape.seq_q as usize + self.first as usize;
-        first * shape.head_dim as usize..(first + self.count as usize) * shape.head_dim as usize
-    }
-}
-
 /// See [`Job::Errors`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ErrorsJob {
+    /// What is computed.
+    #[serde(default, skip_serializing_if = "Task::is_attention")]
+    pub task: Task,
     /// Problems, in order.
     pub problems: Vec<Problem>,
     /// The directory of each subject's outputs; a file may be absent.
@@ -232,6 +292,9 @@ pub struct ErrorsJob {
 pub struct BenchJob {
     /// What to time and when to stop. Input sets are those of the suite's seeds.
     pub suite: Suite,
+    /// What is computed.
+    #[serde(default, skip_serializing_if = "Task::is_attention")]
+    pub task: Task,
     /// Modules of the variants to time.
     pub modules: Vec<Module>,
     /// SHA-256 of verified outputs: variant, then problem id.
@@ -255,6 +318,9 @@ fn is_zero(placement: &u64) -> bool {
 /// See [`Job::Profile`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProfileJob {
+    /// What is computed.
+    #[serde(default, skip_serializing_if = "Task::is_attention")]
+    pub task: Task,
     /// What to launch, on a GPU.
     pub module: Module,
     /// On what.
@@ -281,7 +347,7 @@ pub enum Event {
         /// Shape.
         shape: String,
         /// Variant or peer.
-        subject: String,
+        subject: Subject,
     },
     /// One launch ended.
     Launched {
@@ -361,20 +427,13 @@ pub fn findings_file(problem: &Problem) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shape::Distribution;
-
-    #[test]
-    fn the_last_tile_has_the_rows_that_are_left() {
-        let shape: Shape = "ragged".parse().unwrap();
-        let rows = Rows::of_tile([2, 1], 32, &shape);
-        assert_eq!(rows, Rows { head: 1, first: 64, count: 13 });
-        assert_eq!(rows.elements(&shape), (77 + 64) * 64..2 * 77 * 64);
-    }
+    use crate::operator::Distribution;
 
     #[test]
     fn lines_survive_a_round_trip() {
         let problem = Problem { shape: "tiny".parse().unwrap(), seed: 3, distribution: Distribution::MaximumLast };
         let job = Job::Errors(ErrorsJob {
+            task: Task::default(),
             problems: vec![problem.clone()],
             outputs: BTreeMap::from([("stage0".into(), "out".into())]),
             operands: BTreeMap::from([("stage0".into(), Operands::HopperImages)]),

@@ -8,9 +8,10 @@ use serde::Serialize;
 
 use crate::decision::{Verdict, decide};
 use crate::deferral::Deferral;
-use crate::evidence::{AA_SUFFIX, Checks, Mode, Samples};
-use crate::gate::{Gate, State};
+use crate::evidence::{Checks, Mode, Samples};
+use crate::gate::{Gate, GateId, State};
 use crate::judge::{Evidence, judge, testing};
+use crate::subject::{Arm, Subject};
 use crate::suite::{MachineCode, Suite};
 
 /// The candidate of the evidence that everything starts from.
@@ -19,7 +20,7 @@ const CANDIDATE: &str = "new";
 /// One way to deceive, and the gate that must not pass then.
 struct Lie {
     name: &'static str,
-    gate: &'static str,
+    gate: GateId,
     tell: fn(&mut Suite, &mut Evidence),
 }
 
@@ -59,7 +60,7 @@ pub fn trials() -> Vec<Trial> {
     });
     let lies = LIES.iter().map(|lie| {
         let (gates, verdict) = judged(lie.tell);
-        let named = gates.iter().filter(|g| g.figure == lie.gate && (g.variant == CANDIDATE || g.variant == "peers"));
+        let named = gates.iter().filter(|g| g.id == lie.gate && (g.variant == CANDIDATE || g.variant == "peers"));
         let open: Vec<&Gate> = named.filter(|g| g.state != State::Pass).collect();
         let found = match open.first() {
             Some(gate) => format!("{} {}", gate.state, gate.measured).trim_end().to_owned(),
@@ -68,7 +69,7 @@ pub fn trials() -> Vec<Trial> {
         Trial {
             name: lie.name.to_owned(),
             lie: true,
-            expected: lie.gate.to_owned(),
+            expected: open.first().map_or_else(|| lie.gate.template().to_owned(), |gate| gate.figure.clone()),
             found,
             // A gate on the run itself keeps the exit status from 0, not the candidate from its verdict.
             right: !open.is_empty() && (verdict != Some(Verdict::Merge) || open.iter().all(|g| g.variant != CANDIDATE)),
@@ -93,7 +94,7 @@ fn judged(change: fn(&mut Suite, &mut Evidence)) -> (Vec<Gate>, Option<Verdict>)
 
 /// The candidate's blocks.
 fn own_blocks(samples: &mut Samples) -> impl Iterator<Item = &mut crate::evidence::Block> {
-    samples.blocks.iter_mut().filter(|b| b.subject == CANDIDATE)
+    samples.blocks.iter_mut().filter(|b| b.subject.is_plain(CANDIDATE))
 }
 
 /// The candidate's cases.
@@ -176,7 +177,7 @@ const HONEST: &[Honest] = &[
 const LIES: &[Lie] = &[
     Lie {
         name: "the control under another name",
-        gate: "own machine code",
+        gate: GateId::OwnMachineCode,
         tell: |_, e| {
             let control: Vec<String> = e.builds.records[0].entries.iter().map(|x| x.code_sha256.clone()).collect();
             if let Some(build) = own_build(e) {
@@ -186,7 +187,7 @@ const LIES: &[Lie] = &[
     },
     Lie {
         name: "one entry function of the control under another name",
-        gate: "own machine code",
+        gate: GateId::OwnMachineCode,
         tell: |_, e| {
             let control = e.builds.records[0].entries[1].code_sha256.clone();
             if let Some(build) = own_build(e) {
@@ -196,7 +197,7 @@ const LIES: &[Lie] = &[
     },
     Lie {
         name: "an FP8 kernel that multiplies halves",
-        gate: "machine code",
+        gate: GateId::MachineCode,
         tell: |suite, e| {
             suite.machine_code = Some(MachineCode { require: vec!["QMMA".into()], forbid: vec![] });
             if let Some(build) = own_build(e) {
@@ -206,7 +207,7 @@ const LIES: &[Lie] = &[
     },
     Lie {
         name: "a toggle that the sources ignore",
-        gate: "toggle echo",
+        gate: GateId::ToggleEcho,
         tell: |_, e| {
             if let Some(build) = own_build(e) {
                 build.toggle_mismatches.push("stages: asked 3, compiled 2".into());
@@ -215,7 +216,7 @@ const LIES: &[Lie] = &[
     },
     Lie {
         name: "results remembered in a device variable",
-        gate: "no memory between launches",
+        gate: GateId::NoMemoryBetweenLaunches,
         tell: |_, e| {
             if let Some(build) = own_build(e) {
                 build.global_bytes = 1 << 20;
@@ -224,7 +225,7 @@ const LIES: &[Lie] = &[
     },
     Lie {
         name: "results remembered in the workspace",
-        gate: "no memory between launches",
+        gate: GateId::NoMemoryBetweenLaunches,
         tell: |_, e| {
             if let Some(build) = own_build(e) {
                 build.entries[0].launch.workspace_bytes = 1 << 20;
@@ -233,7 +234,7 @@ const LIES: &[Lie] = &[
     },
     Lie {
         name: "spills in the entry that is not timed",
-        gate: "spills",
+        gate: GateId::Spills,
         tell: |_, e| {
             if let Some(build) = own_build(e) {
                 build.entries[1].resources.spill_load_bytes = 8;
@@ -242,7 +243,7 @@ const LIES: &[Lie] = &[
     },
     Lie {
         name: "registers over the limit",
-        gate: "registers",
+        gate: GateId::Registers,
         tell: |_, e| {
             if let Some(build) = own_build(e) {
                 build.entries[0].resources.registers = 121;
@@ -251,7 +252,7 @@ const LIES: &[Lie] = &[
     },
     Lie {
         name: "shared memory over the limit, all of it dynamic",
-        gate: "shared memory",
+        gate: GateId::SharedMemory,
         tell: |_, e| {
             if let Some(build) = own_build(e) {
                 build.entries[0].launch.dynamic_smem_bytes = 64 * 1024;
@@ -260,15 +261,15 @@ const LIES: &[Lie] = &[
     },
     Lie {
         name: "NaN in one case, with small errors elsewhere",
-        gate: "finite output",
+        gate: GateId::FiniteOutput,
         tell: |_, e| one_case(e, |errors| errors.nan = 1),
     },
     Lie {
         name: "NaN in one case, counted as error 0",
-        gate: "kernel error max",
+        gate: GateId::KernelErrorMax,
         tell: |_, e| {
             let normal = |c: &&mut crate::evidence::CheckedCase| {
-                c.launch.problem.distribution == crate::shape::Distribution::Normal
+                c.launch.problem.distribution == crate::operator::Distribution::Normal
             };
             if let Some(errors) = own_cases(&mut e.checks).filter(normal).find_map(|c| c.errors.as_mut()) {
                 (errors.nan, errors.kernel_max) = (7, 0.0);
@@ -277,13 +278,13 @@ const LIES: &[Lie] = &[
     },
     Lie {
         name: "an error that is itself NaN",
-        gate: "kernel error max",
+        gate: GateId::KernelErrorMax,
         tell: |_, e| own_cases(&mut e.checks).filter_map(|c| c.errors.as_mut()).for_each(|x| x.kernel_max = f64::NAN),
     },
-    Lie { name: "an infinity", gate: "finite output", tell: |_, e| one_case(e, |errors| errors.inf = 1) },
+    Lie { name: "an infinity", gate: GateId::FiniteOutput, tell: |_, e| one_case(e, |errors| errors.inf = 1) },
     Lie {
         name: "one case left out",
-        gate: "every case ran",
+        gate: GateId::EveryCaseRan,
         tell: |_, e| {
             let last = e.checks.cases.iter().rposition(|c| c.variant == CANDIDATE);
             last.map(|at| e.checks.cases.remove(at));
@@ -291,12 +292,12 @@ const LIES: &[Lie] = &[
     },
     Lie {
         name: "one seed on every shape, reported as all",
-        gate: "every case ran",
+        gate: GateId::EveryCaseRan,
         tell: |_, e| e.checks.cases.retain(|c| c.variant != CANDIDATE || c.launch.problem.seed == 0),
     },
     Lie {
         name: "a launch that failed, its output taken from the one before",
-        gate: "every case ran",
+        gate: GateId::EveryCaseRan,
         tell: |_, e| {
             if let Some(case) = own_cases(&mut e.checks).last() {
                 case.launch.failure = Some("invalid configuration argument".into());
@@ -305,7 +306,7 @@ const LIES: &[Lie] = &[
     },
     Lie {
         name: "another output at the second launch",
-        gate: "memory rules",
+        gate: GateId::MemoryRules,
         tell: |_, e| {
             if let Some(case) = own_cases(&mut e.checks).last() {
                 case.launch.repeat_equal = false;
@@ -314,7 +315,7 @@ const LIES: &[Lie] = &[
     },
     Lie {
         name: "an input that was overwritten",
-        gate: "memory rules",
+        gate: GateId::MemoryRules,
         tell: |_, e| {
             if let Some(case) = own_cases(&mut e.checks).last() {
                 case.launch.inputs_unchanged = false;
@@ -323,7 +324,7 @@ const LIES: &[Lie] = &[
     },
     Lie {
         name: "a write past the output",
-        gate: "memory rules",
+        gate: GateId::MemoryRules,
         tell: |_, e| {
             if let Some(case) = own_cases(&mut e.checks).last() {
                 case.launch.guards_intact = false;
@@ -332,19 +333,19 @@ const LIES: &[Lie] = &[
     },
     Lie {
         name: "right on average, wrong in one element",
-        gate: "end-to-end max",
+        gate: GateId::EndToEndMax,
         tell: |_, e| {
             own_cases(&mut e.checks).filter_map(|c| c.errors.as_mut()).take(1).for_each(|x| x.end_to_end_max = 0.9);
         },
     },
     Lie {
         name: "wrong only on unusual inputs",
-        gate: "kernel error max, relative, other distributions",
+        gate: GateId::StressErrorRelative,
         tell: |_, e| one_case(e, |errors| errors.kernel_max = 0.5),
     },
     Lie {
         name: "right in the emulator, with a race reported there",
-        gate: "emulator's checks",
+        gate: GateId::EmulatorChecks,
         tell: |_, e| {
             e.checks.device = Some(crate::evidence::EMULATOR.into());
             if let Some(case) = own_cases(&mut e.checks).last() {
@@ -352,10 +353,14 @@ const LIES: &[Lie] = &[
             }
         },
     },
-    Lie { name: "replays that were asked for and not made", gate: "deterministic", tell: |s, _| ask_for_replays(s) },
+    Lie {
+        name: "replays that were asked for and not made",
+        gate: GateId::Deterministic,
+        tell: |s, _| ask_for_replays(s),
+    },
     Lie {
         name: "one replay of a thousand with other bytes",
-        gate: "deterministic",
+        gate: GateId::Deterministic,
         tell: |s, e| {
             ask_for_replays(s);
             let replays = Some(crate::evidence::Replays { count: 1000, different: 1 });
@@ -364,7 +369,7 @@ const LIES: &[Lie] = &[
     },
     Lie {
         name: "an error of a tenth, small beside an outlier",
-        gate: "kernel error max, other distributions",
+        gate: GateId::StressErrorMax,
         tell: |s, e| {
             s.correctness.stress_max = Some(0.06);
             one_case(e, |errors| (errors.kernel_max, errors.reference_amax) = (0.1, 80.0));
@@ -372,12 +377,12 @@ const LIES: &[Lie] = &[
     },
     Lie {
         name: "a rival whose error was never measured",
-        gate: "end-to-end mean against cudnn/fp8",
+        gate: GateId::PeerErrorMean,
         tell: |s, _| compare_with_a_rival(s),
     },
     Lie {
         name: "a rival's mean, and one element twice as far off as its worst",
-        gate: "end-to-end max against cudnn/fp8",
+        gate: GateId::PeerErrorMax,
         tell: |s, e| {
             compare_with_a_rival(s);
             let own = testing::errors();
@@ -393,12 +398,12 @@ const LIES: &[Lie] = &[
     },
     Lie {
         name: "emulated results and a GPU's times",
-        gate: "seen on a GPU",
+        gate: GateId::SeenOnAGpu,
         tell: |_, e| e.checks.device = Some(crate::evidence::EMULATOR.into()),
     },
     Lie {
         name: "another output while it was timed",
-        gate: "timed outputs",
+        gate: GateId::TimedOutputs,
         tell: |_, e| {
             if let Some(block) = own_blocks(&mut e.samples).last() {
                 block.outputs_verified = false;
@@ -407,18 +412,18 @@ const LIES: &[Lie] = &[
     },
     Lie {
         name: "a time that the tensor cores cannot reach",
-        gate: "physically possible",
+        gate: GateId::PhysicallyPossible,
         tell: |_, e| e.samples = testing::samples(100.0, 0.01),
     },
-    Lie { name: "times without a device", gate: "physically possible", tell: |_, e| e.samples.device = None },
+    Lie { name: "times without a device", gate: GateId::PhysicallyPossible, tell: |_, e| e.samples.device = None },
     Lie {
         name: "no kernel times, only call times",
-        gate: "timed on every shape",
-        tell: |_, e| e.samples.blocks.retain(|b| b.subject != CANDIDATE || b.mode == Mode::Call),
+        gate: GateId::TimedEverywhere,
+        tell: |_, e| e.samples.blocks.retain(|b| !b.subject.is_plain(CANDIDATE) || b.mode == Mode::Call),
     },
     Lie {
         name: "timing that broke off",
-        gate: "timed on every shape",
+        gate: GateId::TimedEverywhere,
         tell: |_, e| {
             e.samples.failures.push(crate::evidence::TimingFailure {
                 shape: "mission".into(),
@@ -429,12 +434,12 @@ const LIES: &[Lie] = &[
     },
     Lie {
         name: "three lucky rounds",
-        gate: "latency reduction on mission",
+        gate: GateId::LatencyReduction,
         tell: |_, e| e.samples.blocks.retain(|b| b.round < 3),
     },
     Lie {
         name: "the candidate's slow rounds dropped as throttled",
-        gate: "latency reduction on mission",
+        gate: GateId::LatencyReduction,
         tell: |_, e| {
             let slow = own_blocks(&mut e.samples).filter(|b| b.round % 2 == 1);
             slow.for_each(|b| b.before.throttle.push("thermal slowdown".into()));
@@ -442,14 +447,14 @@ const LIES: &[Lie] = &[
     },
     Lie {
         name: "the candidate in its own rounds, on a cooler chip",
-        gate: "latency reduction on mission",
+        gate: GateId::LatencyReduction,
         tell: |_, e| own_blocks(&mut e.samples).for_each(|b| b.round += 1000),
     },
     Lie {
         name: "a control that differs from itself",
-        gate: "latency reduction on mission",
+        gate: GateId::LatencyReduction,
         tell: |_, e| {
-            let again = format!("old{AA_SUFFIX}");
+            let again = Subject::again("old");
             for block in e.samples.blocks.iter_mut().filter(|b| b.subject == again) {
                 block.us.iter_mut().for_each(|us| *us *= 1.3);
             }
@@ -457,12 +462,12 @@ const LIES: &[Lie] = &[
     },
     Lie {
         name: "no second measurement of the control",
-        gate: "latency reduction on mission",
-        tell: |_, e| e.samples.blocks.retain(|b| !b.subject.ends_with(AA_SUFFIX)),
+        gate: GateId::LatencyReduction,
+        tell: |_, e| e.samples.blocks.retain(|b| b.subject.arm != Arm::Again),
     },
     Lie {
         name: "noise that straddles the threshold",
-        gate: "latency reduction on mission",
+        gate: GateId::LatencyReduction,
         tell: |_, e| {
             for block in own_blocks(&mut e.samples) {
                 let factor = if block.round % 2 == 0 { 0.8 } else { 1.2 };
@@ -472,22 +477,22 @@ const LIES: &[Lie] = &[
     },
     Lie {
         name: "times of zero",
-        gate: "latency reduction on mission",
+        gate: GateId::LatencyReduction,
         tell: |_, e| own_blocks(&mut e.samples).for_each(|b| b.us.fill(0.0)),
     },
     Lie {
         name: "times that are NaN",
-        gate: "latency reduction on mission",
+        gate: GateId::LatencyReduction,
         tell: |_, e| own_blocks(&mut e.samples).for_each(|b| b.us.fill(f64::NAN)),
     },
     Lie {
         name: "part of the suite",
-        gate: "whole suite",
+        gate: GateId::WholeSuite,
         tell: |s, _| s.narrowed.push(Deferral::new("only small was run", "run without --shapes")),
     },
     Lie {
         name: "peers that were asked for and did not run",
-        gate: "measured in this run",
+        gate: GateId::PeersMeasured,
         tell: |_, e| e.peers.wanted = true,
     },
 ];
@@ -508,8 +513,8 @@ mod tests {
         let (gates, verdict) = judged(|_, _| {});
         assert_eq!(verdict, Some(Verdict::Merge));
         for lie in LIES {
-            let open = gates.iter().any(|g| g.figure == lie.gate && g.variant == CANDIDATE && g.state != State::Pass);
-            assert!(!open, "{}: `{}` is open without the lie", lie.name, lie.gate);
+            let open = gates.iter().any(|g| g.id == lie.gate && g.variant == CANDIDATE && g.state != State::Pass);
+            assert!(!open, "{}: `{}` is open without the lie", lie.name, lie.gate.name());
         }
     }
 }

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::deferral::Deferral;
-use crate::shape::{Distribution, Problem, Shape, UnknownShape};
+use crate::operator::{Distribution, NoShape, Operator, Problem, Shape};
+use crate::subject::is_peer;
 
 /// A suite file is wrong.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +22,7 @@ pub enum SuiteError {
         /// The key that names it.
         key: &'static str,
         /// Which shape.
-        source: UnknownShape,
+        source: NoShape,
     },
     /// A value that cannot work.
     #[error("{key}: {why}")]
@@ -300,6 +301,9 @@ pub struct Suite {
     pub name: String,
     /// One line on what is tried.
     pub about: String,
+    /// What is computed.
+    #[serde(default, skip_serializing_if = "Operator::is_attention")]
+    pub operator: Operator,
     /// The accepted variant.
     pub control: String,
     /// The variants that want to replace it.
@@ -393,10 +397,10 @@ impl Suite {
             ("stress_shapes", &self.stress_shapes),
             ("time_shapes", &self.time_shapes),
         ] {
-            shapes_of(key, names)?;
+            self.shapes_of(key, names)?;
         }
         if let Some(emulation) = &self.emulation {
-            shapes_of("emulation.shapes", &emulation.shapes)?;
+            self.shapes_of("emulation.shapes", &emulation.shapes)?;
             if emulation.max_ctas == 0 {
                 return value("emulation.max_ctas", "must be at least 1");
             }
@@ -422,8 +426,8 @@ impl Suite {
             if let Some(name) = named.filter(|name| !self.candidates.iter().any(|c| &c.variant == *name)) {
                 return value("performance.candidate", &format!("`{name}` is no candidate of this suite"));
             }
-            // A name with a slash is a peer's, which only the run can know.
-            let rival = limit.against.as_ref().filter(|name| !name.contains('/'));
+            // A peer's name, which only the run can know.
+            let rival = limit.against.as_ref().filter(|name| !is_peer(name));
             if let Some(name) = rival.filter(|name| !seen.contains(name.as_str())) {
                 return value("performance.against", &format!("`{name}` is no variant of this suite, nor a peer"));
             }
@@ -492,7 +496,7 @@ impl Suite {
         ];
         for (key, shapes) in parts {
             let shapes = shapes.map(Vec::as_slice).unwrap_or_default();
-            shapes_of(key, shapes)?;
+            self.shapes_of(key, shapes)?;
             let unchecked = shapes.iter().find(|s| self.narrowed.is_empty() && !self.check_shapes.contains(s));
             if let Some(shape) = unchecked {
                 return value(key, &format!("`{shape}` is not in check_shapes"));
@@ -551,22 +555,27 @@ impl Suite {
 
     /// The shapes of `check_shapes`.
     pub fn check(&self) -> Vec<Shape> {
-        shapes_of("check_shapes", &self.check_shapes).unwrap_or_default()
+        self.shapes_of("check_shapes", &self.check_shapes).unwrap_or_default()
     }
 
     /// The shapes of `stress_shapes`.
     pub fn stress(&self) -> Vec<Shape> {
-        shapes_of("stress_shapes", &self.stress_shapes).unwrap_or_default()
+        self.shapes_of("stress_shapes", &self.stress_shapes).unwrap_or_default()
     }
 
     /// The shapes of `time_shapes`.
     pub fn time(&self) -> Vec<Shape> {
-        shapes_of("time_shapes", &self.time_shapes).unwrap_or_default()
+        self.shapes_of("time_shapes", &self.time_shapes).unwrap_or_default()
     }
-}
 
-fn shapes_of(key: &'static str, names: &[String]) -> Result<Vec<Shape>, SuiteError> {
-    names.iter().map(|name| name.parse().map_err(|source| SuiteError::Shape { key, source })).collect()
+    /// The shape of a name.
+    pub fn shape(&self, name: &str) -> Result<Shape, NoShape> {
+        self.operator.shape(name)
+    }
+
+    fn shapes_of(&self, key: &'static str, names: &[String]) -> Result<Vec<Shape>, SuiteError> {
+        names.iter().map(|name| self.shape(name).map_err(|source| SuiteError::Shape { key, source })).collect()
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What a launch asks for and what it gives back.
 
-use crate::exec::profile::ProfileLine;
+use serde::Serialize;
+
 use crate::report::{Finding, Severity};
 
 /// Order in which the warps of a block run.
@@ -226,6 +227,17 @@ pub enum EmuError {
     /// The host could not provide its worker threads.
     #[error("failed to start the worker threads: {0}")]
     Threads(String),
+}
+
+/// Time of one family of instructions, summed over all threads of the host.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ProfileLine {
+    /// Name of the family.
+    pub family: &'static str,
+    /// Warp-wide instructions executed.
+    pub instructions: u64,
+    /// Host seconds; the timer's own cost of some 20 ns per entry is included.
+    pub seconds: f64,
 }
 
 /// Result of a run that came to its end, with whatever it found.

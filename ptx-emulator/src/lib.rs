@@ -53,18 +53,20 @@
 //!
 //! Start with a failing case in `tests/instructions.rs` (or the test of its family) and a line in
 //! `conformance/table.rs`, which a machine with a GPU answers (`cargo xtask golden`). A row operation is
-//! one line in the table of `exec/alu.rs` and an arm in `lower/` that takes every modifier it
+//! one line in the table of `isa/alu_table.rs` and an arm in `lower/` that takes every modifier it
 //! understands from `lower::mods`; what is left over is refused by itself. Anything that touches
-//! memory or other lanes is a variant of `program::Op` with a handler in `exec/`, and says in
-//! `lower/rows.rs` which registers it reads and writes.
+//! memory or other lanes is a variant of `isa::op::Op` with a handler in `exec/`, and says in
+//! `isa/reads_writes.rs` which registers it reads and writes.
 
 #![warn(missing_docs)]
 
 mod check;
 pub mod conformance;
 mod exec;
+mod isa;
 mod launch;
 mod lower;
+mod machine;
 mod memory;
 mod module;
 mod num;
@@ -73,9 +75,8 @@ mod program;
 mod report;
 mod tensor;
 
-pub use exec::profile::ProfileLine;
-pub use exec::run::run;
-pub use launch::{BlockFilter, Checks, EmuError, Launch, Limits, MmaModel, Outcome, Params, Schedule};
+pub use exec::run::grid::run;
+pub use launch::{BlockFilter, Checks, EmuError, Launch, Limits, MmaModel, Outcome, Params, ProfileLine, Schedule};
 pub use lower::LoadError;
 pub use memory::{Buffer, Memory, MemoryError};
 pub use module::{Kernel, Module};

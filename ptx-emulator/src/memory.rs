@@ -9,8 +9,6 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::module::Module;
 
-/// First address of module variables.
-pub(crate) const SYMBOL_BASE: u64 = 0x0010_0000_0000;
 /// Where the driver of a cooperative launch would put the counter of `grid.sync()`. Every launch
 /// counts as cooperative here; blocks beyond the resident limit then make no progress.
 pub(crate) const GRID_WORKSPACE: u64 = 0x0008_0000_0000;

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
+use crate::isa::space::SYMBOL_BASE;
 use crate::lower::{self, LoadError};
-use crate::memory::SYMBOL_BASE;
 use crate::parse::ast::{InitItem, Unit, Var, VarSpace};
 use crate::parse::{self, ParseError};
 use crate::program::Program;

@@ -131,6 +131,28 @@ impl Family {
     }
 }
 
+impl EntryPoint {
+    /// Sizes that it is for, by axis of attention.
+    pub fn serves(&self) -> BTreeMap<String, i64> {
+        BTreeMap::from([("D".to_owned(), i64::from(self.head_dim))])
+    }
+
+    /// What its configuration must say of itself in a variant of these toggles.
+    pub fn asked(&self, toggles: &BTreeMap<String, u32>) -> BTreeMap<String, u32> {
+        // The quantiser is the family's, not the variant's.
+        let mut asked = if self.operands == Operands::Originals { BTreeMap::new() } else { toggles.clone() };
+        asked.insert("head_dim".to_owned(), self.head_dim);
+        asked.insert("params_bytes".to_owned(), self.operands.params_bytes() as u32);
+        asked
+    }
+
+    /// Whether limits on registers and shared memory gate it. They are written for D = 64; the entries for larger ones are
+    /// gated on spills and on fitting the chip.
+    pub fn is_gated(&self) -> bool {
+        self.head_dim == 64
+    }
+}
+
 /// The registry has no such variant, or a variant no such toggle.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum RegistryError {

@@ -12,7 +12,8 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail, ensure};
 use kbench::evidence::BuildRecord;
-use kbench::shape::Shape;
+use kbench::operator::Shape;
+use kbench::operator::attention::Sizes;
 use ptx_emulator::{BlockFilter, Checks, Launch, Memory, Module, Outcome, run};
 use sdpa_kernel::abi::{Config, Params};
 use sha2::{Digest, Sha256};
@@ -92,7 +93,7 @@ fn measure(name: &str, module: &Module, options: &Options) -> Result<()> {
     println!("{name}");
     let mut plain = None;
     for (label, checks) in &options.checks {
-        let run = || execute(module, &options.shape, *checks, options.ctas, false);
+        let run = || execute(module, &Sizes::of(&options.shape), *checks, options.ctas, false);
         let (outcome, _, digest) = run()?;
         let mut seconds = (0..RUNS).map(|_| Ok(run()?.1)).collect::<Result<Vec<f64>>>()?;
         seconds.sort_by(f64::total_cmp);
@@ -109,7 +110,7 @@ fn measure(name: &str, module: &Module, options: &Options) -> Result<()> {
             outcome.findings.len(),
         );
         if options.profile {
-            let (profiled, ..) = execute(module, &options.shape, *checks, options.ctas, true)?;
+            let (profiled, ..) = execute(module, &Sizes::of(&options.shape), *checks, options.ctas, true)?;
             print_profile(&profiled, plain.as_ref());
             plain.get_or_insert(profiled);
         }
@@ -120,7 +121,7 @@ fn measure(name: &str, module: &Module, options: &Options) -> Result<()> {
 /// Runs one launch on this thread: what came of it, the processor time it took, and the start of the output's hash.
 fn execute(
     module: &Module,
-    shape: &Shape,
+    shape: &Sizes,
     checks: Checks,
     ctas: Option<u32>,
     profile: bool,

@@ -6,27 +6,25 @@ use std::fs::File;
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
-use cudarc::driver::DriverError;
 use kbench::deferral::Deferral;
-use kbench::evidence::{
-    AA_SUFFIX, Block, GpuState, Mode, Operands, PeerBackend, Peers, QUANTISE_SUFFIX, Samples, TimingFailure,
-};
+use kbench::evidence::{Block, GpuState, Mode, PeerBackend, Peers, Samples, TimingFailure};
 use kbench::job::{BenchJob, Event as JobEvent, Module};
 use kbench::judge::needs_more_rounds;
-use kbench::shape::{Distribution, Problem, Shape};
+use kbench::operator::{Distribution, Problem, Shape};
 use kbench::stats::{median, shuffled, uniform_below};
+use kbench::subject::{Arm, Subject};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use crate::cuda::{Buffer, Event, Gpu, Graph, LoadedModule, POISON, explain, first_uuid};
+use crate::cuda::{Buffer, Event, Gpu, Graph, LoadedModule, OnGpu, explain, first_uuid, words};
 use crate::digest::Digester;
 use crate::events::{emit, progress};
-use crate::inputs::{Drawn, Inputs};
-use crate::launch::sha256_hex;
+use crate::launch::{executor, load_echoed, sha256_hex};
 use crate::nvml::Monitor;
+use crate::operator::{self, Operator};
 use crate::peers::{Peer, PeerSubject, deferral_of};
-use crate::program::Program;
-use crate::workload::{Workload, load_echoed};
+use crate::setup::Setup;
+use crate::workload::{Machine, Workload, Written};
 
 /// Timed graph replays of a block. One: before a second, outputs would have to be poisoned again.
 const REPLAYS: u32 = 1;
@@ -43,7 +41,7 @@ const SPAN: usize = 32 * PAGE;
 /// Runs the job and emits its samples.
 pub fn run(job: &BenchJob) -> Result<()> {
     match Bench::open()? {
-        Ok(bench) => run_on(&bench, job, &mut Drawn::default()),
+        Ok(bench) => run_on(&bench, job, operator::of(&job.task).as_mut()),
         Err(deferral) => {
             told(
                 Samples { deferred: Some(deferral), ..none_of(job) },
@@ -55,8 +53,8 @@ pub fn run(job: &BenchJob) -> Result<()> {
 }
 
 /// The same on a GPU that is open.
-pub fn run_on(bench: &Bench, job: &BenchJob, drawn: &mut Drawn) -> Result<()> {
-    let (samples, peers) = measure(bench, job, drawn)?;
+pub fn run_on(bench: &Bench, job: &BenchJob, operator: &mut dyn Operator) -> Result<()> {
+    let (samples, peers) = measure(bench, job, operator)?;
     told(samples, peers);
     Ok(())
 }
@@ -103,7 +101,7 @@ fn busy(others: &[String]) -> Deferral {
     Deferral::new(format!("another process computes on this GPU: {}", others.join(", ")), "stop it")
 }
 
-fn measure(bench: &Bench, job: &BenchJob, drawn: &mut Drawn) -> Result<(Samples, Peers)> {
+fn measure(bench: &Bench, job: &BenchJob, operator: &mut dyn Operator) -> Result<(Samples, Peers)> {
     let mut samples = none_of(job);
     let mut peers = Peers { wanted: !job.peers.is_empty(), ..Peers::default() };
     let Bench { gpu, monitor, .. } = bench;
@@ -130,10 +128,11 @@ fn measure(bench: &Bench, job: &BenchJob, drawn: &mut Drawn) -> Result<(Samples,
     let ours = monitor.map(Monitor::compute_processes).unwrap_or_default();
     let shapes = job.suite.time();
     let mut order = ChaCha8Rng::seed_from_u64(job.order_seed);
-    let mut placement = Placement::of(job, drawn)?;
+    let placement = Placement::of(job)?;
     for shape in &shapes {
-        let mut bench = ShapeBench::prepare(job, gpu, shape, &mut placement, &mut samples, &mut peers, &mut running)?;
-        bench.rounds(job, gpu, monitor, &mut order, &mut samples, &mut running)?;
+        let mut bench =
+            ShapeBench::prepare(job, gpu, shape, operator, &placement, &mut samples, &mut peers, &mut running)?;
+        bench.rounds(job, gpu, operator, monitor, &mut order, &mut samples, &mut running)?;
         let now = monitor.map(Monitor::compute_processes).unwrap_or_default();
         let strangers: Vec<String> = now.into_iter().filter(|p| !ours.contains(p) && !is_ours(p, &running)).collect();
         if !strangers.is_empty() {
@@ -178,41 +177,40 @@ fn start_peers(job: &BenchJob, peers: &mut Peers) -> Vec<Peer> {
     running
 }
 
-/// Where things lie: memory of the device that is taken before them, the order in which modules are loaded, and inputs in
-/// the host's memory.
-struct Placement<'d> {
+/// Where things lie: memory of the device that is taken before them, and the order in which modules are loaded.
+struct Placement {
     _taken: Vec<Buffer>,
     order: Vec<usize>,
-    drawn: &'d mut Drawn,
 }
 
-impl Placement<'_> {
+impl Placement {
     /// Drawn by the job. Stretches of less than a page of the device's memory shift what is placed within one, larger ones
     /// have others used.
-    fn of<'d>(job: &BenchJob, drawn: &'d mut Drawn) -> Result<Placement<'d>> {
+    fn of(job: &BenchJob) -> Result<Placement> {
         let mut taken = Vec::new();
         if job.placement == 0 {
-            return Ok(Placement { _taken: taken, order: (0..job.modules.len()).collect(), drawn });
+            return Ok(Placement { _taken: taken, order: (0..job.modules.len()).collect() });
         }
         let mut rng = ChaCha8Rng::seed_from_u64(job.placement);
         for most in [PAGE, SPAN, PAGE, SPAN] {
             taken.push(Buffer::filled(1 + uniform_below(&mut rng, most), 0)?);
         }
-        Ok(Placement { _taken: taken, order: shuffled(&mut rng, job.modules.len()), drawn })
+        Ok(Placement { _taken: taken, order: shuffled(&mut rng, job.modules.len()) })
     }
 }
 
 /// Everything of one variant on one shape. Launch `i` of a block reads set `i % sets` and writes output `i`: a kernel
 /// that finds its work done, or does it only now and then, leaves poison where a result should be.
-struct Subject<'m> {
-    name: String,
-    program: Program<'m>,
-    /// Whether a launch begins with the quantiser.
-    quantises: bool,
-    /// Each with the digest of its verified output.
-    sets: Vec<(Workload, u64)>,
-    outputs: Vec<Buffer>,
-    /// A digest for each output.
+struct Contestant<'m> {
+    subject: Subject,
+    on: OnGpu<'m>,
+    /// Whether a launch begins with the operator's own kernels.
+    from_originals: bool,
+    /// Each with the digests of its verified outputs.
+    sets: Vec<(Workload<OnGpu<'m>>, Vec<u64>)>,
+    /// What each launch of a block writes.
+    written: Vec<Written<OnGpu<'m>>>,
+    /// A digest for each of their outputs.
     digests: Buffer,
     /// All launches of a block.
     graph: Option<Graph>,
@@ -221,7 +219,7 @@ struct Subject<'m> {
 
 /// Whose turn it is.
 enum Turn {
-    Variant { index: usize, name: String },
+    Variant { index: usize, subject: Subject },
     Peer { index: usize, subject: PeerSubject },
 }
 
@@ -229,7 +227,6 @@ struct ShapeBench {
     shape: Shape,
     modules: Vec<(Module, LoadedModule)>,
     problems: Vec<Problem>,
-    inputs: Vec<Arc<Inputs>>,
     digester: Digester,
     /// With the index of the process.
     peer_subjects: Vec<(usize, PeerSubject)>,
@@ -240,7 +237,8 @@ impl ShapeBench {
         job: &BenchJob,
         gpu: &Gpu,
         shape: &Shape,
-        placement: &mut Placement,
+        operator: &mut dyn Operator,
+        placement: &Placement,
         samples: &mut Samples,
         peers: &mut Peers,
         running: &mut [Peer],
@@ -248,19 +246,18 @@ impl ShapeBench {
         let seeds = job.suite.seeds_on(&shape.name).iter();
         let problems: Vec<Problem> =
             seeds.map(|&seed| Problem { shape: shape.clone(), seed, distribution: Distribution::Normal }).collect();
-        let inputs: Vec<Arc<Inputs>> = problems.iter().map(|problem| placement.drawn.shared(problem).clone()).collect();
         // Modules are loaded anew for each shape, so that nothing a kernel kept in device globals survives.
         let mut modules = Vec::new();
         for module in placement.order.iter().map(|i| &job.modules[*i]) {
-            match load_echoed(module) {
+            match load_echoed(operator, module, &problems[0]) {
                 Ok(loaded) => modules.push((module.clone(), loaded)),
-                Err(error) => samples.failures.push(failure(shape, &module.variant, &format!("{error:#}"))),
+                Err(error) => samples.failures.push(failure(shape, module.variant.as_str(), &format!("{error:#}"))),
             }
         }
         gpu.synchronize().map_err(|e| anyhow!("{}", explain(e)))?;
         let mut peer_subjects = Vec::new();
         for (index, peer) in running.iter_mut().enumerate() {
-            match load_peer(job, peer, &problems, &inputs) {
+            match load_peer(job, peer, &problems, operator) {
                 Ok((backends, subjects)) => {
                     peer_subjects.extend(subjects.into_iter().map(|subject| (index, subject)));
                     peers.backends.extend(backends);
@@ -271,29 +268,27 @@ impl ShapeBench {
             }
         }
         let digester = Digester::new(gpu)?;
-        Ok(ShapeBench { shape: shape.clone(), modules, problems, inputs, digester, peer_subjects })
+        Ok(ShapeBench { shape: shape.clone(), modules, problems, digester, peer_subjects })
     }
 
     fn rounds(
         &mut self,
         job: &BenchJob,
         gpu: &Gpu,
+        operator: &mut dyn Operator,
         monitor: Option<&Monitor>,
         order: &mut ChaCha8Rng,
         samples: &mut Samples,
         running: &mut [Peer],
     ) -> Result<()> {
-        let mut subjects = Vec::new();
+        let mut contestants = Vec::new();
         for (module, loaded) in &self.modules {
-            let has_quantiser = module.launches.iter().any(|l| l.operands == Operands::Originals);
-            for quantises in [false, true].into_iter().take(1 + usize::from(has_quantiser)) {
-                match self.subject(job, gpu, module, loaded, quantises) {
-                    Ok(subject) => subjects.push(subject),
-                    Err(error) => samples.failures.push(failure(&self.shape, &module.variant, &format!("{error:#}"))),
-                }
+            match self.contestants(job, gpu, operator, module, loaded) {
+                Ok(of_module) => contestants.extend(of_module),
+                Err(error) => samples.failures.push(failure(&self.shape, module.variant.as_str(), &words(&error))),
             }
         }
-        let turns = self.turns(job, &subjects);
+        let turns = self.turns(job, &contestants);
         let mut silent = std::collections::BTreeSet::new();
         let timing = &job.suite.timing;
         let first_rounds = job.suite.rounds_on(&self.shape.name);
@@ -305,26 +300,27 @@ impl ShapeBench {
                 for (slot, turn) in shuffled(order, turns.len()).into_iter().enumerate() {
                     let stamp = Stamp { shape: &self.shape.name, mode, round, slot: slot as u32 };
                     let block = match &turns[turn] {
-                        Turn::Variant { index, name } => {
+                        Turn::Variant { index, subject } => {
+                            let contestant = &contestants[*index];
                             emit(&JobEvent::Timing {
                                 shape: self.shape.name.clone(),
-                                subject: subjects[*index].name.clone(),
+                                subject: contestant.subject.clone(),
                             });
                             let warmup = timing.warmup;
-                            subjects[*index].block(gpu, &self.digester, monitor, warmup, &stamp, name).map_err(|e| {
-                                anyhow!("`{name}` on {} failed while timed: {}", self.shape.name, explain(e))
+                            contestant.block(&self.digester, monitor, warmup, &stamp, subject).map_err(|e| {
+                                anyhow!("`{subject}` on {} failed while timed: {}", self.shape.name, words(&e))
                             })?
                         }
                         Turn::Peer { subject, .. } if silent.contains(&subject.name) => continue,
                         Turn::Peer { index, subject } => {
                             let name = &subject.name;
-                            emit(&JobEvent::Timing { shape: self.shape.name.clone(), subject: name.clone() });
+                            emit(&JobEvent::Timing { shape: self.shape.name.clone(), subject: Subject::plain(name) });
                             match peer_block(&mut running[*index], job, monitor, &stamp, subject) {
                                 Ok(block) => block,
                                 Err(error) => {
                                     // A peer's trouble is its own: it drops out, the rounds go on.
                                     silent.insert(name.clone());
-                                    samples.failures.push(failure(&self.shape, name, &format!("{error:#}")));
+                                    samples.failures.push(failure(&self.shape, name.as_str(), &format!("{error:#}")));
                                     continue;
                                 }
                             }
@@ -341,78 +337,99 @@ impl ShapeBench {
                 planned = (planned + first_rounds).min(timing.max_rounds);
             }
         }
-        for subject in &subjects {
-            if let Some(what) = subject.trespass().map_err(|e| anyhow!("{}", explain(e)))? {
-                samples.failures.push(failure(&self.shape, &subject.name, what));
+        for contestant in &contestants {
+            if let Some(what) = contestant.trespass().map_err(|e| anyhow!("{}", words(&e)))? {
+                samples.failures.push(failure(&self.shape, contestant.subject.clone(), what));
             }
         }
         Ok(())
     }
 
-    fn turns(&self, job: &BenchJob, subjects: &[Subject]) -> Vec<Turn> {
-        let variants = subjects.iter().enumerate().flat_map(|(index, subject)| {
-            let again = (subject.name == job.suite.control).then(|| format!("{}{AA_SUFFIX}", subject.name));
-            std::iter::once(subject.name.clone()).chain(again).map(move |name| Turn::Variant { index, name })
+    fn turns(&self, job: &BenchJob, contestants: &[Contestant]) -> Vec<Turn> {
+        let variants = contestants.iter().enumerate().flat_map(|(index, contestant)| {
+            let subject = &contestant.subject;
+            let again = subject.is_plain(&job.suite.control).then(|| Subject::again(&subject.who));
+            std::iter::once(subject.clone()).chain(again).map(move |subject| Turn::Variant { index, subject })
         });
         let peers = self.peer_subjects.iter().cloned().map(|(index, subject)| Turn::Peer { index, subject });
         variants.chain(peers).collect()
     }
 
-    fn subject<'m>(
+    /// A module's arms: the judged steps, and those with the operator's own kernels ahead where there are some.
+    fn contestants<'m>(
         &self,
         job: &BenchJob,
-        gpu: &Gpu,
+        gpu: &'m Gpu,
+        operator: &mut dyn Operator,
         module: &Module,
         loaded: &'m LoadedModule,
-        quantises: bool,
-    ) -> Result<Subject<'m>> {
-        let program = Program::of(module, loaded, &self.shape, gpu)?;
+    ) -> Result<Vec<Contestant<'m>>> {
         let none = BTreeMap::new();
         let verified = job.verified.get(&module.variant).unwrap_or(&none);
         // What was not verified is not run: a kernel that faults would take everybody's context with it.
         if let Some(problem) = self.problems.iter().find(|p| !verified.contains_key(&p.id())) {
             anyhow::bail!("there is no verified output of {}", problem.id());
         }
+        let mut setups = Vec::new();
+        for problem in &self.problems {
+            setups.push(Arc::new(operator.setup(module, problem, &executor(gpu))?));
+        }
+        let has_originals = setups.iter().any(|setup| !setup.from_originals.is_empty());
+        let arms = [false, true].into_iter().take(1 + usize::from(has_originals));
+        arms.map(|from_originals| self.contestant(job, gpu, module, loaded, &setups, from_originals)).collect()
+    }
+
+    fn contestant<'m>(
+        &self,
+        job: &BenchJob,
+        gpu: &'m Gpu,
+        module: &Module,
+        loaded: &'m LoadedModule,
+        setups: &[Arc<Setup>],
+        from_originals: bool,
+    ) -> Result<Contestant<'m>> {
+        let on = OnGpu::new(gpu, loaded);
+        let verified = &job.verified[&module.variant];
         let mut sets = Vec::new();
-        for (problem, inputs) in self.problems.iter().zip(&self.inputs) {
-            emit(&JobEvent::Timing { shape: self.shape.name.clone(), subject: module.variant.clone() });
-            let workload = Workload::upload(problem, inputs, &program)?.made(gpu, &program)?;
-            let output = workload.output()?;
-            let first = || -> Result<Vec<u8>, DriverError> {
-                program.attend(gpu, &workload, &output)?;
-                gpu.synchronize()?;
-                output.read()
-            };
-            let bytes = first().map_err(|e| anyhow!("{}", explain(e)))?;
+        for (problem, setup) in self.problems.iter().zip(setups) {
+            emit(&JobEvent::Timing { shape: self.shape.name.clone(), subject: Subject::plain(&module.variant) });
+            let workload = Workload::place(&on, setup.clone())?;
+            workload.make(&on)?.map_err(anyhow::Error::msg)?;
+            let written = workload.written(&on)?;
+            workload.launch(&on, &written)?;
+            on.finish()?;
+            let bytes = workload.outputs(&on, &written)?;
             anyhow::ensure!(
                 verified.get(&problem.id()) == Some(&sha256_hex(&bytes)),
                 "the output on {} is not the verified one",
                 problem.id()
             );
-            let digest = self.digester.verified(gpu, &output, &bytes)?;
-            sets.push((workload, digest));
+            let results: Vec<&Buffer> = workload.results(&written).collect();
+            let digests = self.digester.verified(gpu, &results, &bytes)?;
+            sets.push((workload, digests));
         }
         let most = job.suite.timing.launches as usize;
-        let suffix = if quantises { QUANTISE_SUFFIX } else { "" };
-        let mut subject = Subject {
-            name: format!("{}{suffix}", module.variant),
-            program,
-            quantises,
-            outputs: vec![sets[0].0.output()?],
+        let arm = if from_originals { Arm::FromOriginals } else { Arm::Plain };
+        let outputs = sets[0].1.len();
+        let mut contestant = Contestant {
+            subject: Subject { who: module.variant.clone(), arm },
+            from_originals,
+            written: vec![sets[0].0.written(&on)?],
+            on,
             sets,
-            digests: Digester::room(most)?,
+            digests: Digester::room(most * outputs)?,
             graph: None,
             events: vec![(Event::new()?, Event::new()?)],
         };
-        let once = subject.time_once(gpu).map_err(|e| anyhow!("{}", explain(e)))?;
+        let once = contestant.time_once()?;
         let launches = most.min(launches_within_target(once));
-        while subject.outputs.len() < launches {
-            subject.outputs.push(subject.sets[0].0.output()?);
-            subject.events.push((Event::new()?, Event::new()?));
+        while contestant.written.len() < launches {
+            contestant.written.push(contestant.sets[0].0.written(&contestant.on)?);
+            contestant.events.push((Event::new()?, Event::new()?));
         }
-        let graph = Graph::capture(gpu, || (0..launches).try_for_each(|i| subject.launch(gpu, i)));
-        subject.graph = Some(graph.map_err(|e| anyhow!("{}", explain(e)))?);
-        Ok(subject)
+        let graph = Graph::capture(gpu, || (0..launches).try_for_each(|i| contestant.launch(i)));
+        contestant.graph = Some(graph?);
+        Ok(contestant)
     }
 }
 
@@ -430,11 +447,11 @@ struct Stamp<'a> {
 }
 
 impl Stamp<'_> {
-    fn block(&self, subject: &str, us: Vec<f64>, states: [GpuState; 2], outputs_verified: bool) -> Block {
+    fn block(&self, subject: Subject, us: Vec<f64>, states: [GpuState; 2], outputs_verified: bool) -> Block {
         let [before, after] = states;
         Block {
             shape: self.shape.to_owned(),
-            subject: subject.to_owned(),
+            subject,
             mode: self.mode,
             round: self.round,
             slot: self.slot,
@@ -450,94 +467,105 @@ fn state(monitor: Option<&Monitor>) -> GpuState {
     monitor.map(Monitor::state).unwrap_or_default()
 }
 
-fn failure(shape: &Shape, subject: &str, why: &str) -> TimingFailure {
-    TimingFailure { shape: shape.name.clone(), subject: subject.to_owned(), why: why.to_owned() }
+fn failure(shape: &Shape, subject: impl Into<Subject>, why: &str) -> TimingFailure {
+    TimingFailure { shape: shape.name.clone(), subject: subject.into(), why: why.to_owned() }
 }
 
-impl Subject<'_> {
+impl Contestant<'_> {
     /// Warms up, poisons every output again, times, and compares every output with the verified one of its set.
     fn block(
         &self,
-        gpu: &Gpu,
         digester: &Digester,
         monitor: Option<&Monitor>,
         warmup: u32,
         stamp: &Stamp,
-        name: &str,
-    ) -> Result<Block, DriverError> {
+        subject: &Subject,
+    ) -> Result<Block> {
         let before = state(monitor);
         let us = match stamp.mode {
-            Mode::Call => self.time_calls(gpu, warmup)?,
-            Mode::Kernel => self.time_graph(gpu)?,
+            Mode::Call => self.time_calls(warmup)?,
+            Mode::Kernel => self.time_graph()?,
         };
         let after = state(monitor);
-        let digests = digester.of_all(gpu, &self.outputs, &self.digests)?;
-        let equal = digests.iter().zip(self.sets.iter().cycle()).all(|(digest, (_, verified))| digest == verified);
-        Ok(stamp.block(name, us, [before, after], equal))
+        Ok(stamp.block(subject.clone(), us, [before, after], self.are_verified(digester)?))
     }
 
-    fn launch(&self, gpu: &Gpu, i: usize) -> Result<(), DriverError> {
-        let workload = &self.sets[i % self.sets.len()].0;
-        let output = &self.outputs[i % self.outputs.len()];
-        match self.quantises {
-            true => self.program.attend_from_originals(gpu, workload, output),
-            false => self.program.attend(gpu, workload, output),
+    /// Whether every output is the verified one of its set.
+    fn are_verified(&self, digester: &Digester) -> Result<bool> {
+        let gpu = self.on.gpu;
+        let outputs = self.sets[0].1.len();
+        self.digests.fill(gpu, 0)?;
+        for (i, written) in self.written.iter().enumerate() {
+            digester.add(gpu, self.sets[0].0.results(written), &self.digests, i * outputs)?;
         }
+        self.on.finish()?;
+        let digests = Digester::read(&self.digests)?;
+        let pairs = digests.chunks_exact(outputs).take(self.written.len()).zip(self.sets.iter().cycle());
+        Ok(pairs.into_iter().all(|(digests, (_, verified))| digests == verified))
+    }
+
+    fn launch(&self, i: usize) -> Result<()> {
+        let (workload, _) = &self.sets[i % self.sets.len()];
+        let steps = if self.from_originals { &workload.setup.from_originals } else { &workload.setup.steps };
+        workload.run(&self.on, steps, &self.written[i % self.written.len()])
     }
 
     /// Microseconds of one warm launch.
-    fn time_once(&self, gpu: &Gpu) -> Result<f64, DriverError> {
+    fn time_once(&self) -> Result<f64> {
         let (start, end) = &self.events[0];
-        start.record(gpu)?;
-        self.launch(gpu, 0)?;
-        end.record(gpu)?;
-        gpu.synchronize()?;
-        end.us_since(start)
+        start.record(self.on.gpu)?;
+        self.launch(0)?;
+        end.record(self.on.gpu)?;
+        self.on.finish()?;
+        Ok(end.us_since(start)?)
     }
 
-    /// Poison in every output, and in what the launches quantise; zeroes in every scratch; in the order of the stream.
-    fn start_afresh(&self, gpu: &Gpu) -> Result<(), DriverError> {
-        if self.quantises {
-            self.sets.iter().try_for_each(|(workload, _)| workload.unmake(gpu))?;
+    /// Poison in every output, and in what the launches make; scratch as a launch must find it; in the order of the stream.
+    fn start_afresh(&self) -> Result<()> {
+        if self.from_originals {
+            self.sets.iter().try_for_each(|(workload, _)| workload.unmake(&self.on))?;
         }
-        self.sets.iter().try_for_each(|(workload, _)| workload.forget(gpu))?;
-        self.outputs.iter().try_for_each(|output| output.fill(gpu, POISON))
+        for (i, written) in self.written.iter().enumerate() {
+            self.sets[i % self.sets.len()].0.refill(&self.on, written)?;
+        }
+        Ok(())
     }
 
-    fn time_calls(&self, gpu: &Gpu, warmup: u32) -> Result<Vec<f64>, DriverError> {
-        (0..warmup as usize).try_for_each(|i| self.launch(gpu, i))?;
-        self.start_afresh(gpu)?;
+    fn time_calls(&self, warmup: u32) -> Result<Vec<f64>> {
+        (0..warmup as usize).try_for_each(|i| self.launch(i))?;
+        self.start_afresh()?;
         for (i, (start, end)) in self.events.iter().enumerate() {
-            start.record(gpu)?;
-            self.launch(gpu, i)?;
-            end.record(gpu)?;
+            start.record(self.on.gpu)?;
+            self.launch(i)?;
+            end.record(self.on.gpu)?;
         }
-        gpu.synchronize()?;
-        self.events.iter().map(|(start, end)| end.us_since(start)).collect()
+        self.on.finish()?;
+        self.events.iter().map(|(start, end)| Ok(end.us_since(start)?)).collect()
     }
 
     /// The first replay warms up, the second is the sample; the poison between them is outside the events.
-    fn time_graph(&self, gpu: &Gpu) -> Result<Vec<f64>, DriverError> {
+    fn time_graph(&self) -> Result<Vec<f64>> {
+        let gpu = self.on.gpu;
         let (start, end) = &self.events[0];
         let replay = || self.graph.as_ref().map_or(Ok(()), |graph| graph.launch(gpu));
         replay()?;
-        self.start_afresh(gpu)?;
+        self.start_afresh()?;
         start.record(gpu)?;
         replay()?;
         end.record(gpu)?;
-        gpu.synchronize()?;
-        Ok(vec![end.us_since(start)? / self.outputs.len() as f64])
+        self.on.finish()?;
+        Ok(vec![end.us_since(start)? / self.written.len() as f64])
     }
 
     /// Memory that was written although it was not the kernel's to write, in words.
-    fn trespass(&self) -> Result<Option<&'static str>, DriverError> {
+    fn trespass(&self) -> Result<Option<&'static str>> {
         for (workload, _) in &self.sets {
-            if !workload.inputs_unchanged()? {
+            if !workload.inputs_unchanged(&self.on)? {
                 return Ok(Some("an input was written while timed"));
             }
         }
-        for output in &self.outputs {
-            if !self.sets[0].0.guards_intact(output)? {
+        for written in &self.written {
+            if !self.sets[0].0.guards_intact(&self.on, written)? {
                 return Ok(Some("a guard band was written while timed"));
             }
         }
@@ -550,9 +578,10 @@ fn load_peer(
     job: &BenchJob,
     peer: &mut Peer,
     problems: &[Problem],
-    inputs: &[Arc<Inputs>],
+    operator: &mut dyn Operator,
 ) -> Result<(Vec<PeerBackend>, Vec<PeerSubject>)> {
-    let mut backends = peer.load(problems, inputs, &job.work_dir)?;
+    let message = operator.hand_to_peers(problems, &job.work_dir)?;
+    let mut backends = peer.load(&problems[0].shape.name, &message)?;
     let mut timed = Vec::new();
     for backend in backends.iter_mut().filter(|b| b.unavailable.is_none()) {
         match prepare_peer(job, peer, &backend.subject, &problems[0]) {
@@ -585,5 +614,5 @@ fn peer_block(
 ) -> Result<Block> {
     let before = state(monitor);
     let us = peer.block(&subject.name, stamp.mode, subject.launches, job.suite.timing.warmup, REPLAYS)?;
-    Ok(stamp.block(&subject.name, us, [before, state(monitor)], true))
+    Ok(stamp.block(Subject::plain(&subject.name), us, [before, state(monitor)], true))
 }

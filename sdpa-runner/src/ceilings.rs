@@ -2,13 +2,12 @@
 //! that nothing else limits. Leaves to others: what is below a ceiling, and what to make of it.
 
 use anyhow::{Result, ensure};
-use cudarc::driver::DriverError;
 use kbench::ceilings::{Ceiling, Ceilings, Quantity};
-use kbench::evidence::LaunchRecord;
-use kbench::evidence::Operands;
 use kbench::job::{CeilingsJob, Event as JobEvent};
 use kbench::stats::median;
-use sdpa_kernel::hopper::{Geometry, Start};
+use kernel_spec::dtype::Dtype;
+use kernel_spec::expr::Value;
+use kernel_spec::launch::{Argument, Launch};
 
 use crate::cuda::{Buffer, Event, Gpu, Graph, Kernel, LoadedModule, cause, first_uuid};
 use crate::events::{emit, progress};
@@ -145,46 +144,39 @@ impl<'a> Bench<'a> {
         })
     }
 
-    fn kernel(&self, entry: &str) -> Result<Kernel<'a>> {
-        let record = LaunchRecord {
-            entry: entry.to_owned(),
-            config_symbol: String::new(),
-            head_dim: 0,
-            operands: Operands::RowMajor,
-            tile_q: 1,
-            threads: 512,
-            dynamic_smem_bytes: 0,
-            workspace_bytes: 0,
+    fn launch(&self, kernel: &Kernel, call: &Call) -> Result<()> {
+        let tensor = |name: &str| Argument::Tensor(name.to_owned());
+        let number = |dtype, value| Argument::Scalar { dtype, value: Value::Int(value), text: String::new() };
+        // The struct of the source: three pointers, a count, an integer.
+        let fields = vec![
+            tensor("source"),
+            tensor("sink"),
+            tensor("clocks"),
+            number(Dtype::U64, (call.bytes / 16) as i64),
+            number(Dtype::I32, i64::from(call.iterations)),
+        ];
+        let launch = Launch {
+            entry: String::new(),
+            grid: [self.gpu.device.sm_count * call.ctas_per_sm, 1, 1],
+            block: [call.threads, 1, 1],
+            shared_bytes: 0,
+            cluster: None,
+            cooperative: false,
+            pdl: false,
+            params: vec![Argument::Struct { align: None, fields }],
         };
-        self.module.kernel(&record, self.gpu)
-    }
-
-    /// The struct of the source: three pointers, a count, two integers.
-    fn params(&self, call: &Call) -> [u8; 40] {
-        let mut bytes = [0; 40];
-        let words = [self.source.address(), self.sink.address(), self.clocks.address(), call.bytes / 16];
-        for (slot, word) in bytes.chunks_exact_mut(8).zip(words) {
-            slot.copy_from_slice(&word.to_le_bytes());
-        }
-        bytes[32..36].copy_from_slice(&call.iterations.to_le_bytes());
-        bytes
-    }
-
-    fn launch(&self, kernel: &Kernel, call: &Call) -> Result<(), DriverError> {
-        let grid = [self.gpu.device.sm_count * call.ctas_per_sm, 1, 1];
-        kernel.launch(
-            self.gpu,
-            &Geometry { grid, threads: call.threads, cluster: 1 },
-            Start::InOrder,
-            &mut self.params(call),
-        )
+        kernel.launch(self.gpu, &launch, |name| match name {
+            "source" => self.source.address(),
+            "sink" => self.sink.address(),
+            _ => self.clocks.address(),
+        })
     }
 
     /// Microseconds of a launch, and the clocks of its median CTA.
     fn time(&self, kernel: &Kernel, call: &Call) -> Result<(f64, f64)> {
         let (start, end) = (Event::new()?, Event::new()?);
         start.record(self.gpu).map_err(cause)?;
-        self.launch(kernel, call).map_err(cause)?;
+        self.launch(kernel, call)?;
         end.record(self.gpu).map_err(cause)?;
         self.gpu.synchronize().map_err(cause)?;
         let bytes = self.clocks.read().map_err(cause)?;
@@ -196,7 +188,7 @@ impl<'a> Bench<'a> {
 
     /// Medians of time and clocks, after a launch that decides how many iterations are long enough.
     fn measure(&self, entry: &str, mut call: Call) -> Result<(f64, f64, i32)> {
-        let kernel = self.kernel(entry)?;
+        let kernel = self.module.kernel(entry, 0, self.gpu)?;
         self.time(&kernel, &call)?;
         let (us, _) = self.time(&kernel, &call)?;
         call.iterations = (f64::from(call.iterations) * TARGET_US / us).clamp(1.0, 1e6) as i32;
@@ -237,10 +229,10 @@ impl<'a> Bench<'a> {
 
     /// Launches of an empty kernel in a graph, one after another.
     fn launch_floor(&self) -> Result<Ceiling> {
-        let kernel = self.kernel("ceiling_empty")?;
+        let kernel = self.module.kernel("ceiling_empty", 0, self.gpu)?;
         let call = Call { threads: 128, ctas_per_sm: 1, bytes: 0, iterations: 0 };
         let nodes = || (0..GRAPH_NODES).try_for_each(|_| self.launch(&kernel, &call));
-        let graph = Graph::capture(self.gpu, nodes).map_err(cause)?;
+        let graph = Graph::capture(self.gpu, nodes)?;
         let (start, end) = (Event::new()?, Event::new()?);
         let mut us = Vec::new();
         for _ in 0..REPEATS + 1 {

@@ -1,15 +1,20 @@
 //! A thin, owning layer over the CUDA driver: context, guarded buffers, modules, events, graphs. One device, one
 //! stream; every handle is freed with its owner. Leaves to others: what is launched, and when.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
 use cudarc::driver::{DriverError, result};
 use kbench::deferral::Deferral;
-use kbench::evidence::{Device, LaunchRecord};
-use sdpa_kernel::hopper::{Geometry, Start};
+use kbench::evidence::Device;
+use kernel_spec::launch::{Argument, Launch, Step};
+use kernel_spec::params;
+
+use crate::workload::{Content, Machine};
 
 /// Why there is no device.
 pub fn missing_driver() -> Option<Deferral> {
@@ -122,6 +127,11 @@ fn describe(ordinal: sys::CUdevice) -> Result<Device> {
 /// A driver error as an error of ours.
 pub fn cause(error: DriverError) -> anyhow::Error {
     anyhow!("{}", explain(error))
+}
+
+/// An error of a launch in words: the driver's with its usual cause, any other as it is.
+pub fn words(error: &anyhow::Error) -> String {
+    error.downcast_ref::<DriverError>().map_or_else(|| format!("{error:#}"), |error| explain(*error))
 }
 
 /// A driver error in words, with its usual cause where there is one.
@@ -291,29 +301,25 @@ impl LoadedModule {
         }
     }
 
-    /// An entry function, allowed the dynamic shared memory of its record.
-    pub fn kernel(&self, record: &LaunchRecord, gpu: &Gpu) -> Result<Kernel<'_>> {
-        if record.dynamic_smem_bytes > gpu.device.max_shared_bytes {
+    /// An entry function, allowed so many bytes of dynamic shared memory.
+    pub fn kernel(&self, entry: &str, shared_bytes: u32, gpu: &Gpu) -> Result<Kernel<'_>> {
+        if shared_bytes > gpu.device.max_shared_bytes {
             bail!(
-                "`{}` wants {} bytes of dynamic shared memory, the device allows {}",
-                record.entry,
-                record.dynamic_smem_bytes,
+                "`{entry}` wants {shared_bytes} bytes of dynamic shared memory, the device allows {}",
                 gpu.device.max_shared_bytes
             );
         }
         // SAFETY: the module is loaded, and outlives the kernel by its lifetime.
         let function = unsafe {
-            let function =
-                result::module::get_function(self.handle, CString::new(record.entry.as_str())?).map_err(cause)?;
+            let function = result::module::get_function(self.handle, CString::new(entry)?)?;
             result::function::set_function_attribute(
                 function,
                 sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
-                record.dynamic_smem_bytes as i32,
-            )
-            .map_err(cause)?;
+                shared_bytes as i32,
+            )?;
             function
         };
-        Ok(Kernel { function, record: record.clone(), module: std::marker::PhantomData })
+        Ok(Kernel { function, module: std::marker::PhantomData })
     }
 }
 
@@ -327,25 +333,28 @@ impl Drop for LoadedModule {
 /// An entry function ready to launch.
 pub struct Kernel<'m> {
     function: sys::CUfunction,
-    /// How to launch it.
-    pub record: LaunchRecord,
     module: std::marker::PhantomData<&'m LoadedModule>,
 }
 
 impl Kernel<'_> {
-    /// Launches on the stream of `gpu`; `params` is the parameter struct's bytes. An error is one of the launch itself,
-    /// not of what the kernel then does.
-    pub fn launch(&self, gpu: &Gpu, geometry: &Geometry, start: Start, params: &mut [u8]) -> Result<(), DriverError> {
+    /// Launches on the stream of `gpu`, with the addresses of the tensors that the parameters speak of. An error is one of
+    /// the launch itself, not of what the kernel then does.
+    pub fn launch(&self, gpu: &Gpu, launch: &Launch, address_of: impl FnMut(&str) -> u64) -> Result<()> {
         use sys::CUlaunchAttributeID as Id;
-        let mut arguments = [params.as_mut_ptr().cast::<c_void>()];
-        let [grid_x, grid_y, grid_z] = geometry.grid;
-        let cluster = sys::CUlaunchAttributeValue {
-            clusterDim: sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: geometry.cluster, y: 1, z: 1 },
-        };
+        let mut block = params::bytes(&launch.params, address_of)?;
+        let places = params::layout(&launch.params);
+        let mut arguments: Vec<*mut c_void> =
+            places.iter().map(|place| std::ptr::from_mut(&mut block[place.offset]).cast()).collect();
+        let [grid_x, grid_y, grid_z] = launch.grid;
+        let [x, y, z] = launch.cluster.unwrap_or([1; 3]);
+        let cluster =
+            sys::CUlaunchAttributeValue { clusterDim: sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x, y, z } };
         let early = sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 };
+        let together = sys::CUlaunchAttributeValue { cooperative: 1 };
         let wanted = [
-            (geometry.cluster > 1, Id::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, cluster),
-            (start == Start::Early, Id::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, early),
+            (x * y * z > 1, Id::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, cluster),
+            (launch.pdl, Id::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, early),
+            (launch.cooperative, Id::CU_LAUNCH_ATTRIBUTE_COOPERATIVE, together),
         ];
         let mut attributes: Vec<sys::CUlaunchAttribute> = wanted
             .into_iter()
@@ -356,17 +365,104 @@ impl Kernel<'_> {
             gridDimX: grid_x,
             gridDimY: grid_y,
             gridDimZ: grid_z,
-            blockDimX: geometry.threads,
-            blockDimY: 1,
-            blockDimZ: 1,
-            sharedMemBytes: self.record.dynamic_smem_bytes,
+            blockDimX: launch.block[0],
+            blockDimY: launch.block[1],
+            blockDimZ: launch.block[2],
+            sharedMemBytes: launch.shared_bytes,
             hStream: gpu.stream,
             attrs: attributes.as_mut_ptr(),
             numAttrs: attributes.len() as u32,
         };
-        // SAFETY: the one parameter of every entry function is a struct by value, copied during the call; whoever made
-        // its bytes keeps the buffers that it points to until it has synchronised.
-        unsafe { sys::cuLaunchKernelEx(&config, self.function, arguments.as_mut_ptr(), std::ptr::null_mut()).result() }
+        // SAFETY: the parameters are those that the entry declares, by whoever made the launch, and are copied during the
+        // call; whoever gave the addresses keeps the memory until it has synchronised.
+        let launched = unsafe {
+            sys::cuLaunchKernelEx(&config, self.function, arguments.as_mut_ptr(), std::ptr::null_mut()).result()
+        };
+        Ok(launched?)
+    }
+}
+
+/// A loaded module on a GPU: where setups are placed and their steps run.
+pub struct OnGpu<'m> {
+    /// The GPU.
+    pub gpu: &'m Gpu,
+    module: &'m LoadedModule,
+    kernels: RefCell<HashMap<(String, u32), Kernel<'m>>>,
+}
+
+impl<'m> OnGpu<'m> {
+    /// Nothing is placed yet.
+    pub fn new(gpu: &'m Gpu, module: &'m LoadedModule) -> OnGpu<'m> {
+        OnGpu { gpu, module, kernels: RefCell::default() }
+    }
+}
+
+impl Machine for OnGpu<'_> {
+    type Memory = Buffer;
+
+    fn place(&self, _name: &str, content: &Content) -> Result<Buffer> {
+        match content {
+            Content::Bytes(bytes) => Buffer::holding(bytes),
+            Content::Poison(len) => Buffer::filled(*len, POISON),
+            Content::Zero(len) => Buffer::filled(*len, 0),
+        }
+    }
+
+    fn refill(&self, memory: &Buffer, content: &Content) -> Result<()> {
+        match content {
+            Content::Poison(_) => memory.fill(self.gpu, POISON)?,
+            Content::Zero(_) => memory.fill(self.gpu, 0)?,
+            // SAFETY: the lengths are equal; the bytes are pageable, so the driver has copied them on return.
+            Content::Bytes(bytes) => {
+                unsafe { result::memcpy_htod_async(memory.address(), &bytes[..memory.len()], self.gpu.stream) }?
+            }
+        }
+        Ok(())
+    }
+
+    fn perform<'a>(&self, step: &Step, named: &dyn Fn(&str) -> Option<&'a Buffer>) -> Result<()>
+    where
+        Buffer: 'a,
+    {
+        let memory = |name: &str| named(name).with_context(|| format!("`{name}` has no memory"));
+        match step {
+            Step::Memset { tensor, byte } => memory(tensor)?.fill(self.gpu, *byte)?,
+            Step::Copy { from, to } => {
+                let (from, to) = (memory(from)?, memory(to)?);
+                ensure!(from.len() == to.len(), "a copy of {} bytes to {}", from.len(), to.len());
+                // SAFETY: both are allocations of that length.
+                unsafe { result::memcpy_dtod_async(to.address(), from.address(), to.len(), self.gpu.stream) }?;
+            }
+            Step::Launch(launch) => {
+                let key = (launch.entry.clone(), launch.shared_bytes);
+                if !self.kernels.borrow().contains_key(&key) {
+                    let kernel = self.module.kernel(&launch.entry, launch.shared_bytes, self.gpu)?;
+                    self.kernels.borrow_mut().insert(key.clone(), kernel);
+                }
+                for name in launch.params.iter().flat_map(Argument::tensors) {
+                    memory(name)?;
+                }
+                let address = |name: &str| named(name).map_or(0, Buffer::address);
+                self.kernels.borrow()[&key].launch(self.gpu, launch, address)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&self) -> Result<()> {
+        Ok(self.gpu.synchronize()?)
+    }
+
+    fn read(&self, memory: &Buffer) -> Result<Vec<u8>> {
+        Ok(memory.read()?)
+    }
+
+    fn holds(&self, memory: &Buffer, bytes: &[u8]) -> Result<bool> {
+        Ok(memory.read()? == bytes)
+    }
+
+    fn guards_intact(&self, memory: &Buffer) -> Result<bool> {
+        Ok(memory.guards_intact()?)
     }
 }
 
@@ -409,13 +505,13 @@ pub struct Graph {
 
 impl Graph {
     /// Captures what `body` launches on the stream.
-    pub fn capture(gpu: &Gpu, body: impl FnOnce() -> Result<(), DriverError>) -> Result<Graph, DriverError> {
+    pub fn capture(gpu: &Gpu, body: impl FnOnce() -> Result<()>) -> Result<Graph> {
         // SAFETY: the stream is alive; the graph is destroyed after instantiation, the instance in drop.
         unsafe {
             result::stream::begin_capture(gpu.stream, sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
             let recorded = body();
             let graph = result::stream::end_capture(gpu.stream)?;
-            let exec = recorded.and_then(|()| result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0)));
+            let exec = recorded.and_then(|()| Ok(result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0))?));
             let _ = result::graph::destroy(graph);
             let exec = exec?;
             result::graph::upload(exec, gpu.stream)?;

@@ -4,11 +4,11 @@
 
 use std::ffi::c_void;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use cudarc::driver::DriverError;
 use cudarc::driver::sys::CUfunction;
 
-use crate::cuda::{Buffer, Gpu, LoadedModule, cause};
+use crate::cuda::{Buffer, GUARD, Gpu, LoadedModule, cause};
 
 const PTX: &str = include_str!("digest.ptx");
 /// Threads of a CTA.
@@ -37,22 +37,23 @@ impl Digester {
         Buffer::filled(count * WORD, 0)
     }
 
-    /// Adds the digest of a buffer to a slot of `sums`, in the order of the stream.
-    pub fn add(&self, gpu: &Gpu, data: &Buffer, sums: &Buffer, slot: usize) -> Result<(), DriverError> {
-        let mut values = [data.address(), (data.len() / WORD) as u64, sums.address() + (slot * WORD) as u64];
-        let mut arguments = values.each_mut().map(|value| std::ptr::from_mut(value).cast::<c_void>());
-        // SAFETY: three 64-bit parameters, as the kernel declares; both buffers live until the stream is synchronised.
-        unsafe { gpu.launch(self.function, [self.grid, THREADS], &mut arguments) }
-    }
-
-    /// The digests of buffers. Waits for the stream.
-    pub fn of_all(&self, gpu: &Gpu, buffers: &[Buffer], sums: &Buffer) -> Result<Vec<u64>, DriverError> {
-        sums.fill(gpu, 0)?;
-        for (slot, buffer) in buffers.iter().enumerate() {
-            self.add(gpu, buffer, sums, slot)?;
+    /// Adds the digests of buffers to as many slots of `sums` from `slot` on, in the order of the stream.
+    pub fn add<'b>(
+        &self,
+        gpu: &Gpu,
+        buffers: impl Iterator<Item = &'b Buffer>,
+        sums: &Buffer,
+        slot: usize,
+    ) -> Result<(), DriverError> {
+        for (slot, data) in (slot..).zip(buffers) {
+            // A last word that is cut short has the band's first bytes behind it.
+            let words = data.len().div_ceil(WORD) as u64;
+            let mut values = [data.address(), words, sums.address() + (slot * WORD) as u64];
+            let mut arguments = values.each_mut().map(|value| std::ptr::from_mut(value).cast::<c_void>());
+            // SAFETY: three 64-bit parameters, as the kernel declares; the buffers live until the stream is synchronised.
+            unsafe { gpu.launch(self.function, [self.grid, THREADS], &mut arguments) }?;
         }
-        gpu.synchronize()?;
-        Ok(Digester::read(sums)?.into_iter().take(buffers.len()).collect())
+        Ok(())
     }
 
     /// The digests in a room. Synchronise first.
@@ -60,20 +61,33 @@ impl Digester {
         Ok(sums.read()?.as_chunks::<WORD>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect())
     }
 
-    /// The digest of verified bytes, once the device has given the same for the buffer that they were read from.
-    pub fn verified(&self, gpu: &Gpu, buffer: &Buffer, bytes: &[u8]) -> Result<u64> {
-        let sums = Digester::room(1)?;
-        let on_device = self.of_all(gpu, std::slice::from_ref(buffer), &sums).map_err(cause)?;
-        let wanted = of_bytes(bytes);
-        ensure!(on_device == [wanted], "the device's digest of an output is not that of its bytes");
+    /// The digests of verified bytes, which lie one behind the other in `bytes`, once the device has given the same for the
+    /// buffers that they were read from.
+    pub fn verified(&self, gpu: &Gpu, buffers: &[&Buffer], bytes: &[u8]) -> Result<Vec<u64>> {
+        let sums = Digester::room(buffers.len())?;
+        self.add(gpu, buffers.iter().copied(), &sums, 0).map_err(cause)?;
+        gpu.synchronize().map_err(cause)?;
+        let mut left = bytes;
+        let mut wanted = Vec::new();
+        for buffer in buffers {
+            let (own, rest) = left.split_at_checked(buffer.len()).context("fewer bytes than the outputs have")?;
+            wanted.push(of_bytes(own));
+            left = rest;
+        }
+        ensure!(
+            Digester::read(&sums).map_err(cause)? == wanted,
+            "the device's digest of an output is not that of its bytes"
+        );
         Ok(wanted)
     }
 }
 
-/// The same digest on the host; `bytes` is a whole number of words.
+/// The same digest on the host; a last word that is cut short is filled up with the bytes of the band.
 pub fn of_bytes(bytes: &[u8]) -> u64 {
-    let mixed = bytes.as_chunks::<WORD>().0.iter().zip(1u64..).map(|(word, place)| {
-        let mut x = u64::from_le_bytes(*word) ^ place.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let (whole, rest) = bytes.as_chunks::<WORD>();
+    let last = (!rest.is_empty()).then(|| std::array::from_fn(|i| rest.get(i).copied().unwrap_or(GUARD)));
+    let mixed = whole.iter().copied().chain(last).zip(1u64..).map(|(word, place)| {
+        let mut x = u64::from_le_bytes(word) ^ place.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         x = (x ^ x >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         x = (x ^ x >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
         x ^ x >> 31
@@ -105,6 +119,14 @@ mod tests {
             let bytes: Vec<u8> = (0..words * WORD).map(|i| (i * 37 % 251) as u8).collect();
             assert_eq!(emulated(&bytes), of_bytes(&bytes), "{words} words");
         }
+    }
+
+    #[test]
+    fn bytes_behind_the_last_whole_word_count() {
+        assert_ne!(of_bytes(&[1; 9]), of_bytes(&[1; 10]));
+        assert_ne!(of_bytes(&[1, 2, 3, 4, 5, 6, 7, 8, 9]), of_bytes(&[1, 2, 3, 4, 5, 6, 7, 8, 10]));
+        let whole = [1, 2, 3, GUARD, GUARD, GUARD, GUARD, GUARD];
+        assert_eq!(of_bytes(&whole[..3]), of_bytes(&whole));
     }
 
     #[test]

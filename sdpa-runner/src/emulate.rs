@@ -2,25 +2,30 @@
 //! another machine than a GPU and are labelled so; times are never taken here.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io::{Seek, SeekFrom, Write};
-use std::path::Path;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow, ensure};
-use kbench::evidence::{LaunchOutcome, Operands};
-use kbench::job::{Event, Executor, LaunchJob, Rows, Schedule as Order, findings_file, output_file, rows_file};
-use kbench::shape::{Problem, Shape};
+use anyhow::{Context, Result, bail, ensure};
+use kbench::evidence::LaunchOutcome;
+use kbench::job::{Event, Executor, LaunchJob, Schedule as Order, findings_file, output_file, rows_file};
+use kbench::operator::Problem;
+use kernel_spec::launch::{Argument, Step};
+use kernel_spec::params;
 use ptx_emulator::{
-    BlockFilter, Buffer, Checks, Finding, Launch, Limits, Memory, MmaModel, Module, Schedule, Severity, Site,
+    BlockFilter, Buffer, Checks, Finding, Kernel, Launch, Limits, Memory, MmaModel, Module, Schedule, Severity, Site,
     run as execute,
 };
-use sdpa_kernel::abi::Params;
-use sdpa_kernel::sample::Sample;
 use serde::Serialize;
 
 use crate::events::{emit, progress};
-use crate::inputs::{Drawn, Inputs};
 use crate::launch::sha256_hex;
-use crate::workload::refuse_other_toggles;
+use crate::operator::{self, Operator};
+use crate::setup::{Part, Setup};
+use crate::workload::{Content, Machine, Workload};
 
 /// Most places in the first line of a finding; the lines below have them all.
 const MAX_PLACES: usize = 3;
@@ -37,72 +42,186 @@ pub fn run_batch(jobs: &[LaunchJob]) -> Result<()> {
 }
 
 fn run_all(jobs: &[LaunchJob], tell: impl Fn(&str, LaunchOutcome)) -> Result<()> {
-    let modules = jobs.iter().map(load).collect::<Result<Vec<_>>>()?;
-    let problems = &jobs.first().context("a batch has at least one job")?.problems;
+    let first = jobs.first().context("a batch has at least one job")?;
+    let problems = &first.problems;
     ensure!(jobs.iter().all(|job| job.problems == *problems), "the jobs of a batch have the same problems");
-    let mut drawn = Drawn::default();
+    for job in jobs {
+        std::fs::create_dir_all(&job.out_dir)
+            .with_context(|| format!("failed to create `{}`", job.out_dir.display()))?;
+    }
+    let mut operator = operator::of(&first.task);
+    let mut parsed = Parsed::default();
     for (i, problem) in problems.iter().enumerate() {
-        let inputs = drawn.of(problem);
-        for (j, (job, module)) in jobs.iter().zip(&modules).enumerate() {
+        for (j, job) in jobs.iter().enumerate() {
             let variant = &job.module.variant;
             let (done, total) = (i * jobs.len() + j, problems.len() * jobs.len());
             progress(done, total, &format!("emulating {variant} on {}", problem.id()));
-            let outcome = solve(job, module, problem, inputs);
+            let module = parsed.of(operator.as_ref(), &job.module, problem)?;
+            let outcome = solve(job, module, operator.as_mut(), problem);
             tell(variant, outcome.unwrap_or_else(|e| LaunchOutcome::failed(problem, &format!("{e:#}"))));
         }
     }
     Ok(())
 }
 
-/// The module of a job, whose folder is there after this.
-fn load(job: &LaunchJob) -> Result<Module> {
-    std::fs::create_dir_all(&job.out_dir).with_context(|| format!("failed to create `{}`", job.out_dir.display()))?;
-    let path = job.module.ptx.display().to_string();
-    let source = std::fs::read_to_string(&job.module.ptx).with_context(|| format!("failed to read `{path}`"))?;
-    let module = Module::parse(&source).with_context(|| format!("failed to parse `{path}`"))?;
-    refuse_other_toggles(&job.module, |symbol| {
-        let bytes = module.global_symbol(symbol).with_context(|| format!("the PTX has no symbol `{symbol}`"))?;
-        Ok(bytes.to_vec())
-    })?;
-    Ok(module)
+/// Modules by the files that they were read from.
+#[derive(Default)]
+struct Parsed {
+    modules: HashMap<PathBuf, Module>,
 }
 
-fn solve(job: &LaunchJob, module: &Module, problem: &Problem, inputs: &Inputs) -> Result<LaunchOutcome> {
-    let shape = &problem.shape;
-    let record = job.module.launches.iter().find(|l| l.head_dim == shape.head_dim);
-    let record = record.with_context(|| format!("`{}` has no entry for D={}", job.module.variant, shape.head_dim))?;
-    ensure!(record.operands == Operands::RowMajor, "the emulator executes neither wgmma nor bulk copies");
-    let kernel = module.entry(&record.entry)?;
-    let grid = [shape.seq_q.div_ceil(record.tile_q), shape.batch * shape.heads, 1];
-    let scheduler = job.module.toggles.get("scheduler").copied();
-    let sample = job.max_ctas.and_then(|limit| Sample::of(scheduler, [grid[0], grid[1]], limit));
-    let rows: Option<Vec<Rows>> =
-        sample.as_ref().map(|s| s.tiles.iter().map(|tile| Rows::of_tile(*tile, record.tile_q, shape)).collect());
-    let attempt = |order: Order, checks| -> Result<Attempt> {
-        let mut memory = Memory::new(module);
-        let workload = Workload::place(&mut memory, inputs, shape, record.workspace_bytes)?;
-        let mut launch = Launch {
-            dynamic_shared_bytes: record.dynamic_smem_bytes,
-            schedule: schedule(order),
-            checks,
-            blocks: sample.as_ref().map_or(BlockFilter::All, |s| BlockFilter::Only(s.blocks.clone())),
-            sm_count: sample.as_ref().map_or(1, |s| s.sm_count),
-            limits: Limits::default(),
-            ..Launch::new(grid, [record.threads, 1, 1], workload.params(shape).to_bytes().to_vec())
-        };
-        if job.executor == Executor::EmulatedHopper {
-            launch.mma_model = MmaModel::Sm90;
+impl Parsed {
+    /// The module that runs on a problem, once it says of itself what it was asked for.
+    fn of(&mut self, operator: &dyn Operator, asked: &kbench::job::Module, problem: &Problem) -> Result<&Module> {
+        let ptx = &asked.files(&problem.shape).ptx;
+        if !self.modules.contains_key(ptx) {
+            let path = ptx.display();
+            let source = std::fs::read_to_string(ptx).with_context(|| format!("failed to read `{path}`"))?;
+            let module = Module::parse(&source).with_context(|| format!("failed to parse `{path}`"))?;
+            operator.echo(asked, &|symbol| {
+                let bytes =
+                    module.global_symbol(symbol).with_context(|| format!("the PTX has no symbol `{symbol}`"))?;
+                Ok(bytes.to_vec())
+            })?;
+            self.modules.insert(ptx.clone(), module);
         }
-        let outcome = execute(&kernel, &memory, &launch)?;
-        Ok(Attempt {
-            output: match &rows {
-                None => memory.read(workload.output)?,
-                Some(rows) => read_rows(&memory, workload.output, rows, shape)?,
-            },
-            inputs_unchanged: workload.unchanged(&memory)?,
-            findings: outcome.findings,
+        Ok(&self.modules[ptx])
+    }
+}
+
+/// The PTX on the CPU: where setups are placed and their steps run.
+struct Emulated<'m> {
+    kernels: &'m HashMap<String, Kernel>,
+    memory: RefCell<Memory>,
+    /// Everything of a launch that is the same for all.
+    base: Launch,
+    findings: RefCell<Vec<Finding>>,
+}
+
+impl Machine for Emulated<'_> {
+    type Memory = Buffer;
+
+    /// Poison is undefined: it reads as NaN, and a read of it is reported.
+    fn place(&self, name: &str, content: &Content) -> Result<Buffer> {
+        let mut memory = self.memory.borrow_mut();
+        Ok(match content {
+            Content::Bytes(bytes) => memory.alloc_from(name, bytes)?,
+            Content::Poison(len) => memory.alloc(name, *len)?,
+            Content::Zero(len) => memory.alloc_from(name, &vec![0; *len])?,
         })
+    }
+
+    fn refill(&self, memory: &Buffer, content: &Content) -> Result<()> {
+        let bytes = match content {
+            Content::Bytes(bytes) => Cow::Borrowed(*bytes),
+            Content::Zero(len) => Cow::Owned(vec![0; *len]),
+            Content::Poison(_) => bail!("what was defined stays so: place it anew"),
+        };
+        Ok(self.memory.borrow_mut().write(*memory, 0, &bytes)?)
+    }
+
+    fn perform<'a>(&self, step: &Step, named: &dyn Fn(&str) -> Option<&'a Buffer>) -> Result<()>
+    where
+        Buffer: 'a,
+    {
+        let place = |name: &str| named(name).copied().with_context(|| format!("`{name}` has no memory"));
+        match step {
+            Step::Memset { tensor, byte } => {
+                let buffer = place(tensor)?;
+                self.memory.borrow_mut().write(buffer, 0, &vec![*byte; buffer.bytes()])?;
+            }
+            Step::Copy { from, to } => {
+                let bytes = self.memory.borrow().read(place(from)?)?;
+                self.memory.borrow_mut().write(place(to)?, 0, &bytes)?;
+            }
+            Step::Launch(step) => {
+                for name in step.params.iter().flat_map(Argument::tensors) {
+                    place(name)?;
+                }
+                let address = |name: &str| named(name).map_or(0, |buffer| buffer.address());
+                let launch = Launch {
+                    grid: step.grid,
+                    block: step.block,
+                    dynamic_shared_bytes: step.shared_bytes,
+                    params: params::bytes(&step.params, address)?,
+                    ..self.base.clone()
+                };
+                let outcome = execute(&self.kernels[&step.entry], &self.memory.borrow(), &launch)?;
+                self.findings.borrow_mut().extend(outcome.findings);
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn read(&self, memory: &Buffer) -> Result<Vec<u8>> {
+        Ok(self.memory.borrow().read(*memory)?)
+    }
+
+    fn holds(&self, memory: &Buffer, bytes: &[u8]) -> Result<bool> {
+        Ok(self.memory.borrow().holds(*memory, bytes)?)
+    }
+
+    /// Whatever is written outside a buffer is a finding.
+    fn guards_intact(&self, _memory: &Buffer) -> Result<bool> {
+        let outside = |finding: &Finding| finding.kind == ptx_emulator::Kind::OutOfBounds;
+        Ok(!self.findings.borrow().iter().any(outside))
+    }
+}
+
+/// How a kernel is executed: with these checks, in this order.
+fn attempt(
+    job: &LaunchJob,
+    module: &Module,
+    kernels: &HashMap<String, Kernel>,
+    setup: &Arc<Setup>,
+    (order, checks): (Order, Checks),
+) -> Result<Attempt> {
+    let part = setup.part.as_ref();
+    let mut base = Launch {
+        schedule: schedule(order),
+        checks,
+        blocks: part.map_or(BlockFilter::All, |part| BlockFilter::Only(part.blocks.clone())),
+        sm_count: part.map_or(1, |part| part.sm_count),
+        limits: Limits::default(),
+        ..Launch::new([1; 3], [1; 3], Vec::new())
     };
+    if job.executor == Executor::EmulatedHopper {
+        base.mma_model = MmaModel::Sm90;
+    }
+    let machine = Emulated { kernels, memory: RefCell::new(Memory::new(module)), base, findings: RefCell::default() };
+    let workload = Workload::place(&machine, setup.clone())?;
+    let written = workload.written(&machine)?;
+    workload.launch(&machine, &written)?;
+    Ok(Attempt {
+        output: match part {
+            None => workload.outputs(&machine, &written)?,
+            Some(part) => {
+                let memory = machine.memory.borrow();
+                let output = workload.results(&written).next().context("a sampled launch has an output")?;
+                let read = |range: &Range<usize>| Ok(memory.read_part(*output, range.start, range.len())?);
+                part.ranges.iter().map(read).collect::<Result<Vec<_>>>()?.concat()
+            }
+        },
+        inputs_unchanged: workload.inputs_unchanged(&machine)?,
+        guards_intact: workload.guards_intact(&machine, &written)?,
+        findings: machine.findings.into_inner(),
+    })
+}
+
+fn solve(job: &LaunchJob, module: &Module, operator: &mut dyn Operator, problem: &Problem) -> Result<LaunchOutcome> {
+    let executor = operator::Executor { sm_count: 1, max_ctas: job.max_ctas, emulated: true };
+    let setup = Arc::new(operator.setup(&job.module, problem, &executor)?);
+    let mut kernels = HashMap::new();
+    for launch in setup.launches() {
+        if !kernels.contains_key(&launch.entry) {
+            kernels.insert(launch.entry.clone(), module.entry(&launch.entry)?);
+        }
+    }
+    let attempt = |order, checks| attempt(job, module, &kernels, &setup, (order, checks));
     let first_order = job.schedules.first().copied().unwrap_or(Order::Greedy);
     let first = attempt(first_order, Checks::all())?;
     let mut attempts = vec![(first_order, first)];
@@ -114,48 +233,38 @@ fn solve(job: &LaunchJob, module: &Module, problem: &Problem, inputs: &Inputs) -
         attempts.push((*order, attempt(*order, Checks::all())?));
     }
     let first = &attempts[0].1;
-    write_output(&job.out_dir.join(output_file(problem)), &first.output, rows.as_deref(), shape)?;
+    let part = setup.part.as_ref();
+    write_output(&job.out_dir.join(output_file(problem)), &first.output, part, setup.output_bytes())?;
     let found = found(&attempts);
     std::fs::write(job.out_dir.join(findings_file(problem)), serde_json::to_string_pretty(&found)?)?;
-    if let Some(rows) = &rows {
-        std::fs::write(job.out_dir.join(rows_file(problem)), serde_json::to_string(rows)?)?;
+    if let Some(part) = part {
+        std::fs::write(job.out_dir.join(rows_file(problem)), serde_json::to_string(&part.rows)?)?;
     }
-    let outside = found.iter().any(|f| f.finding.kind == ptx_emulator::Kind::OutOfBounds);
     Ok(LaunchOutcome {
         problem: problem.clone(),
         failure: None,
         output_sha256: Some(sha256_hex(&first.output)),
         repeat_equal: attempts.iter().all(|(_, attempt)| attempt.output == first.output),
         inputs_unchanged: attempts.iter().all(|(_, attempt)| attempt.inputs_unchanged),
-        guards_intact: !outside,
-        sampled_ctas: sample.map(|s| (s.blocks.len() as u32, s.of)),
+        guards_intact: attempts.iter().all(|(_, attempt)| attempt.guards_intact),
+        sampled_ctas: part.map(|part| (part.blocks.len() as u32, part.of)),
         findings: found.iter().map(Found::told).collect(),
-        entry: Some(record.entry.clone()),
+        entry: setup.entry.clone(),
         replays: None,
     })
 }
 
-/// The rows of an output, one after the other.
-fn read_rows(memory: &Memory, output: Buffer, rows: &[Rows], shape: &Shape) -> Result<Vec<u8>> {
-    let parts = rows.iter().map(|row| {
-        let elements = row.elements(shape);
-        Ok(memory.read_part(output, elements.start * 2, elements.len() * 2)?)
-    });
-    Ok(parts.collect::<Result<Vec<_>>>()?.concat())
-}
-
-/// Writes an output, or those rows of it: the file has holes where the others would be, which for most large shapes is
+/// Writes an output, or those parts of it: the file has holes where the others would be, which for most large shapes is
 /// nearly all of it.
-fn write_output(path: &Path, output: &[u8], rows: Option<&[Rows]>, shape: &Shape) -> Result<()> {
-    let Some(rows) = rows else { return Ok(std::fs::write(path, output)?) };
+fn write_output(path: &Path, output: &[u8], part: Option<&Part>, whole: usize) -> Result<()> {
+    let Some(part) = part else { return Ok(std::fs::write(path, output)?) };
     let mut file = std::fs::File::create(path)?;
-    file.set_len(shape.q_len() as u64 * 2)?;
+    file.set_len(whole as u64)?;
     let mut left = output;
-    for row in rows {
-        let elements = row.elements(shape);
-        let (own, rest) = left.split_at_checked(elements.len() * 2).context("fewer rows than were computed")?;
+    for range in &part.ranges {
+        let (own, rest) = left.split_at_checked(range.len()).context("fewer rows than were computed")?;
         left = rest;
-        file.seek(SeekFrom::Start(elements.start as u64 * 2))?;
+        file.seek(SeekFrom::Start(range.start as u64))?;
         file.write_all(own)?;
     }
     Ok(())
@@ -223,48 +332,9 @@ fn found(attempts: &[(Order, Attempt)]) -> Vec<Found<'_>> {
 
 /// What one emulated launch left behind.
 struct Attempt {
-    /// All of it, or the rows of the sample.
+    /// All of it, or the parts that were computed.
     output: Vec<u8>,
     inputs_unchanged: bool,
+    guards_intact: bool,
     findings: Vec<Finding>,
-}
-
-/// Buffers in the emulator's memory.
-struct Workload<'a> {
-    inputs: Vec<(Buffer, Cow<'a, [u8]>)>,
-    output: Buffer,
-    workspace: u64,
-}
-
-impl<'a> Workload<'a> {
-    /// The output starts undefined: it reads as NaN, and a read of it is reported.
-    fn place(memory: &mut Memory, inputs: &'a Inputs, shape: &Shape, workspace_bytes: u32) -> Result<Workload<'a>> {
-        let tensors = [("q", &inputs.q), ("k", &inputs.k), ("v", &inputs.v)];
-        let codes = tensors.iter().map(|(name, t)| ((*name).to_owned(), Cow::from(&t.codes)));
-        let scales = tensors.iter().map(|(name, t)| (format!("{name}_scale"), Cow::from(t.scale_bytes())));
-        let mut placed = Vec::new();
-        for (name, bytes) in codes.chain(scales) {
-            placed.push((memory.alloc_from(&name, &bytes)?, bytes));
-        }
-        let workspace = match workspace_bytes {
-            0 => 0,
-            bytes => memory.alloc_from("workspace", &vec![0; bytes as usize])?.address(),
-        };
-        Ok(Workload { inputs: placed, output: memory.alloc("out", shape.q_len() * 2)?, workspace })
-    }
-
-    fn params(&self, shape: &Shape) -> Params {
-        let address = |i: usize| self.inputs[i].0.address();
-        let addresses = [0, 1, 2, 3, 4, 5].map(address);
-        crate::workload::params(shape, addresses, self.output.address(), self.workspace)
-    }
-
-    fn unchanged(&self, memory: &Memory) -> Result<bool> {
-        for (buffer, bytes) in &self.inputs {
-            if !memory.holds(*buffer, bytes).map_err(|e| anyhow!("{e}"))? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
 }

@@ -1,34 +1,32 @@
 //! The launch job: one variant on a list of problems. Each output is poisoned first, written to a file, and launched a
 //! second time to see whether the bytes repeat. No reference exists in this process: a candidate cannot find it here.
 
-use anyhow::{Context, Result, anyhow, ensure};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail, ensure};
 use cudarc::driver::DriverError;
 use kbench::evidence::{LaunchOutcome, Replays};
-use kbench::job::{Event, LaunchJob, output_file};
-use kbench::shape::Problem;
+use kbench::job::{Event, LaunchJob, Module, output_file};
+use kbench::operator::Problem;
 use sha2::{Digest, Sha256};
 
-use crate::cuda::{Buffer, Gpu, Graph, LoadedModule, POISON, explain};
+use crate::cuda::{Gpu, Graph, LoadedModule, OnGpu, words};
 use crate::digest::Digester;
 use crate::events::{emit, progress};
-use crate::inputs::{Drawn, Inputs};
-use crate::program::Program;
-use crate::workload::{Workload, load_echoed};
+use crate::operator::{self, Executor, Operator};
+use crate::workload::{Machine, Workload, Written};
 
 /// Runs the job. Ends at the first fault of the kernel: the context is lost with it, so the pipeline starts a new
 /// process for the problems that are left.
 pub fn run(job: &LaunchJob) -> Result<()> {
     let gpu = Gpu::open()?;
     std::fs::create_dir_all(&job.out_dir).with_context(|| format!("failed to create `{}`", job.out_dir.display()))?;
-    let mut drawn = Drawn::default();
+    let mut operator = operator::of(&job.task);
     for (i, problem) in job.problems.iter().enumerate() {
         progress(i, job.problems.len(), &format!("{} on {}", job.module.variant, problem.id()));
-        let inputs = drawn.of(problem);
-        // Loaded anew for each problem: nothing that a kernel kept in the module survives.
-        let module = load_echoed(&job.module)?;
-        let result = solve(&gpu, job, &module, problem, inputs)?;
+        let result = solve(&gpu, job, operator.as_mut(), problem)?;
         let fault = result.is_err();
-        let outcome = result.unwrap_or_else(|error| LaunchOutcome::failed(problem, &explain(error)));
+        let outcome = result.unwrap_or_else(|why| LaunchOutcome::failed(problem, &why));
         emit(&Event::Launched { outcome });
         if fault {
             break;
@@ -40,110 +38,112 @@ pub fn run(job: &LaunchJob) -> Result<()> {
 /// Runs the jobs of a batch, which have the same problems. Ends at the first fault, whoever's it is: the pipeline launches
 /// everybody who is left in a process of its own, so that nobody's fault is another's.
 pub fn run_batch(gpu: &Gpu, jobs: &[LaunchJob]) -> Result<()> {
-    let problems = &jobs.first().context("a batch has at least one job")?.problems;
+    let first = jobs.first().context("a batch has at least one job")?;
+    let problems = &first.problems;
     ensure!(jobs.iter().all(|job| job.problems == *problems), "the jobs of a batch have the same problems");
     for job in jobs {
         std::fs::create_dir_all(&job.out_dir)
             .with_context(|| format!("failed to create `{}`", job.out_dir.display()))?;
     }
-    let mut drawn = Drawn::default();
+    let mut operator = operator::of(&first.task);
     for (i, problem) in problems.iter().enumerate() {
-        let inputs = drawn.of(problem);
         for (j, job) in jobs.iter().enumerate() {
             let variant = &job.module.variant;
             let (done, total) = (i * jobs.len() + j, problems.len() * jobs.len());
             progress(done, total, &format!("{variant} on {}", problem.id()));
-            let module = load_echoed(&job.module)?;
-            let result = solve(gpu, job, &module, problem, inputs)?;
-            let outcome = result.map_err(|e| anyhow!("`{variant}` on {}: {}", problem.id(), explain(e)))?;
-            emit(&Event::LaunchedOf { variant: variant.clone(), outcome });
+            match solve(gpu, job, operator.as_mut(), problem)? {
+                Ok(outcome) => emit(&Event::LaunchedOf { variant: variant.clone(), outcome }),
+                Err(why) => bail!("`{variant}` on {}: {why}", problem.id()),
+            }
         }
     }
     Ok(())
 }
 
-/// The inner result is the kernel's fault, the outer one ours.
+/// What setups on a GPU depend on.
+pub fn executor(gpu: &Gpu) -> Executor {
+    Executor { sm_count: gpu.device.sm_count, max_ctas: None, emulated: false }
+}
+
+/// Loads the module that a variant has for a problem, and refuses it when what it says of itself is not what it was asked
+/// for. Loaded anew for each problem: nothing that a kernel kept in the module survives.
+pub fn load_echoed(operator: &dyn Operator, module: &Module, problem: &Problem) -> Result<LoadedModule> {
+    let loaded = LoadedModule::load(&module.files(&problem.shape).image)?;
+    operator.echo(module, &|symbol| loaded.symbol(symbol))?;
+    Ok(loaded)
+}
+
+/// The inner error is the kernel's fault, in words; the outer one is ours.
 fn solve(
     gpu: &Gpu,
     job: &LaunchJob,
-    module: &LoadedModule,
+    operator: &mut dyn Operator,
     problem: &Problem,
-    inputs: &Inputs,
-) -> Result<Result<LaunchOutcome, DriverError>> {
-    let program = Program::of(&job.module, module, &problem.shape, gpu)?;
-    let workload = Workload::upload(problem, inputs, &program)?;
-    match workload.make_operands(gpu, &program) {
-        Err(error) => return Ok(Err(error)),
-        Ok(Err(difference)) => return Ok(Ok(LaunchOutcome::failed(problem, &difference))),
-        Ok(Ok(())) => {}
+) -> Result<Result<LaunchOutcome, String>> {
+    let module = load_echoed(operator, &job.module, problem)?;
+    let setup = operator.setup(&job.module, problem, &executor(gpu))?;
+    let outcome = launch(&OnGpu::new(gpu, &module), job, problem, setup);
+    match outcome {
+        Err(error) if error.is::<DriverError>() => Ok(Err(words(&error))),
+        outcome => outcome.map(Ok),
     }
-    let output = workload.output()?;
-    let launch = || -> Result<Vec<u8>, DriverError> {
-        workload.forget(gpu)?;
-        output.fill(gpu, POISON)?;
-        program.attend(gpu, &workload, &output)?;
-        gpu.synchronize()?;
-        output.read()
-    };
-    let outcome = || -> Result<(Vec<u8>, LaunchOutcome), DriverError> {
-        let first = launch()?;
-        let second = launch()?;
-        let outcome = LaunchOutcome {
-            problem: problem.clone(),
-            failure: None,
-            output_sha256: Some(sha256_hex(&first)),
-            repeat_equal: first == second,
-            inputs_unchanged: workload.inputs_unchanged()?,
-            guards_intact: workload.guards_intact(&output)?,
-            sampled_ctas: None,
-            findings: Vec::new(),
-            entry: Some(program.entry().to_owned()),
-            replays: None,
-        };
-        Ok((first, outcome))
-    };
-    Ok(match outcome() {
-        Err(error) => Err(error),
-        Ok((bytes, mut outcome)) => {
-            if let Some(count) = job.replays.get(&problem.id()) {
-                match replay(gpu, &program, &workload, &output, &bytes, *count)? {
-                    Ok(replays) => outcome.replays = Some(replays),
-                    Err(error) => return Ok(Err(error)),
-                }
-            }
-            let path = job.out_dir.join(output_file(problem));
-            std::fs::write(&path, bytes).with_context(|| format!("failed to write `{}`", path.display()))?;
-            Ok(outcome)
-        }
-    })
 }
 
-/// Replays a graph of one launch, each time into a poisoned output, and digests what every replay leaves. The inner
-/// result is the kernel's fault, the outer one ours.
-fn replay(
-    gpu: &Gpu,
-    program: &Program,
-    workload: &Workload,
-    output: &Buffer,
+fn launch(on: &OnGpu, job: &LaunchJob, problem: &Problem, setup: crate::setup::Setup) -> Result<LaunchOutcome> {
+    let workload = Workload::place(on, Arc::new(setup))?;
+    if let Err(difference) = workload.make(on)? {
+        return Ok(LaunchOutcome::failed(problem, &difference));
+    }
+    let written = workload.written(on)?;
+    let launch = || {
+        workload.refill(on, &written)?;
+        workload.launch(on, &written)?;
+        on.finish()?;
+        workload.outputs(on, &written)
+    };
+    let (first, second) = (launch()?, launch()?);
+    let mut outcome = LaunchOutcome {
+        problem: problem.clone(),
+        failure: None,
+        output_sha256: Some(sha256_hex(&first)),
+        repeat_equal: first == second,
+        inputs_unchanged: workload.inputs_unchanged(on)?,
+        guards_intact: workload.guards_intact(on, &written)?,
+        sampled_ctas: None,
+        findings: Vec::new(),
+        entry: workload.setup.entry.clone(),
+        replays: None,
+    };
+    if let Some(count) = job.replays.get(&problem.id()) {
+        outcome.replays = Some(replay(on, &workload, &written, &first, *count)?);
+    }
+    let path = job.out_dir.join(output_file(problem));
+    std::fs::write(&path, first).with_context(|| format!("failed to write `{}`", path.display()))?;
+    Ok(outcome)
+}
+
+/// Replays a graph of one launch, each time into a poisoned output, and digests what every replay leaves.
+fn replay<'m>(
+    on: &OnGpu<'m>,
+    workload: &Workload<OnGpu<'m>>,
+    written: &Written<OnGpu<'m>>,
     first: &[u8],
     count: u32,
-) -> Result<Result<Replays, DriverError>> {
-    let digester = Digester::new(gpu)?;
-    let wanted = digester.verified(gpu, output, first)?;
-    let sums = Digester::room(count as usize)?;
-    let all = || -> Result<Vec<u64>, DriverError> {
-        let graph = Graph::capture(gpu, || program.attend(gpu, workload, output))?;
-        for slot in 0..count as usize {
-            workload.forget(gpu)?;
-            output.fill(gpu, POISON)?;
-            graph.launch(gpu)?;
-            digester.add(gpu, output, &sums, slot)?;
-        }
-        gpu.synchronize()?;
-        Digester::read(&sums)
-    };
-    let counted = |digests: Vec<u64>| digests.iter().filter(|digest| **digest != wanted).count() as u32;
-    Ok(all().map(|digests| Replays { count, different: counted(digests) }))
+) -> Result<Replays> {
+    let digester = Digester::new(on.gpu)?;
+    let results: Vec<_> = workload.results(written).collect();
+    let wanted = digester.verified(on.gpu, &results, first)?;
+    let sums = Digester::room(count as usize * results.len())?;
+    let graph = Graph::capture(on.gpu, || workload.launch(on, written))?;
+    for slot in 0..count as usize {
+        workload.refill(on, written)?;
+        graph.launch(on.gpu)?;
+        digester.add(on.gpu, results.iter().copied(), &sums, slot * results.len())?;
+    }
+    on.finish()?;
+    let digests = Digester::read(&sums)?;
+    let different = digests.chunks_exact(results.len()).filter(|digests| *digests != wanted).count();
+    Ok(Replays { count, different: different as u32 })
 }
 
 /// SHA-256 as lower-case hex.

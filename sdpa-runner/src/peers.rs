@@ -3,21 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use half::f16;
 use kbench::deferral::Deferral;
 use kbench::evidence::{Mode, PeerBackend};
 use kbench::job::{PeerCommand, output_file};
-use kbench::shape::Problem;
+use kbench::operator::Problem;
 use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
-
-use crate::inputs::Inputs;
 
 /// A backend of a peer that is timed.
 #[derive(Clone, Debug)]
@@ -88,14 +83,9 @@ impl Peer {
         bail!(Deferral::new(format!("peer `{}`: {error}", self.name), remedy))
     }
 
-    /// Hands over the tensors of one shape's input sets; answers with every backend, available or not.
-    pub fn load(&mut self, problems: &[Problem], sets: &[Arc<Inputs>], work_dir: &Path) -> Result<Vec<PeerBackend>> {
-        let shape = &problems[0].shape;
-        let file = write_tensors(problems, sets, work_dir)?;
-        let answer = self.ask(&json!({
-            "op": "load", "case": shape.name, "file": file, "sets": sets.len(), "causal": shape.causal,
-            "softmax_scale": shape.softmax_scale(),
-        }))?;
+    /// Hands over the tensors of one shape by the operator's message; answers with every backend, available or not.
+    pub fn load(&mut self, shape: &str, message: &Value) -> Result<Vec<PeerBackend>> {
+        let answer = self.ask(message)?;
         let backends =
             answer["backends"].as_array().with_context(|| format!("peer `{}` named no backends", self.name))?;
         let strings = |value: &Value| {
@@ -105,7 +95,7 @@ impl Peer {
         Ok(backends
             .iter()
             .map(|b| PeerBackend {
-                shape: shape.name.clone(),
+                shape: shape.to_owned(),
                 subject: format!("{}/{}", self.name, b["name"].as_str().unwrap_or("?")),
                 kernels: strings(&b["kernels"]),
                 resolved: b["resolved"].as_str().map(str::to_owned),
@@ -162,24 +152,4 @@ impl Drop for Peer {
         }
         let _ = self.child.wait();
     }
-}
-
-/// FP16 originals `q0, k0, v0, q1, ...`, each `[B, H, S, D]`.
-fn write_tensors(problems: &[Problem], sets: &[Arc<Inputs>], work_dir: &Path) -> Result<PathBuf> {
-    let shape = &problems[0].shape;
-    let dims = |seq: u32| [shape.batch, shape.heads, seq, shape.head_dim].map(|d| d as usize).to_vec();
-    let bytes = |values: &[f16]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
-    let mut tensors = Vec::new();
-    for (i, set) in sets.iter().enumerate() {
-        for (name, tensor, seq) in
-            [("q", &set.q, shape.seq_q), ("k", &set.k, shape.seq_kv), ("v", &set.v, shape.seq_kv)]
-        {
-            tensors.push((format!("{name}{i}"), dims(seq), bytes(&tensor.original)));
-        }
-    }
-    let views = tensors.iter().map(|(name, dims, bytes)| Ok((name, TensorView::new(Dtype::F16, dims.clone(), bytes)?)));
-    let file = work_dir.join(format!("{}.safetensors", shape.name));
-    safetensors::serialize_to_file(views.collect::<Result<Vec<_>>>()?, None, &file)
-        .with_context(|| format!("failed to write `{}`", file.display()))?;
-    Ok(file)
 }

@@ -1,18 +1,18 @@
 //! The profile job: launches of one variant on one problem for a profiler that watches this process from outside. All are
 //! alike; which of them is looked at is the profiler's business. Leaves to others: what the profiler makes of it.
 
+use std::sync::Arc;
+
 use anyhow::{Result, anyhow, ensure};
-use cudarc::driver::DriverError;
 use kbench::evidence::LaunchOutcome;
 use kbench::job::{Event, ProfileJob};
 
 use crate::bench::lock_gpu;
-use crate::cuda::{Gpu, POISON, explain};
+use crate::cuda::{Gpu, OnGpu, words};
 use crate::events::{emit, progress};
-use crate::inputs::Inputs;
-use crate::launch::sha256_hex;
-use crate::program::Program;
-use crate::workload::{Workload, load_echoed};
+use crate::launch::{executor, load_echoed, sha256_hex};
+use crate::operator;
+use crate::workload::{Machine, Workload};
 
 /// Runs the job and emits the outcome of its last launch.
 pub fn run(job: &ProfileJob) -> Result<()> {
@@ -20,25 +20,25 @@ pub fn run(job: &ProfileJob) -> Result<()> {
     let gpu = Gpu::open()?;
     // Time that is taken on this GPU meanwhile would be wrong, and so would be our counters.
     let _lock = lock_gpu(&gpu.device.uuid).map_err(anyhow::Error::msg)?;
-    let inputs = Inputs::of(&job.problem);
-    let module = load_echoed(&job.module)?;
-    let program = Program::of(&job.module, &module, &job.problem.shape, &gpu)?;
-    let workload = Workload::upload(&job.problem, &inputs, &program)?.made(&gpu, &program)?;
-    let output = workload.output()?;
-    let launch = || -> Result<String, DriverError> {
-        workload.forget(&gpu)?;
-        output.fill(&gpu, POISON)?;
-        program.attend(&gpu, &workload, &output)?;
-        gpu.synchronize()?;
-        output.read().map(|bytes| sha256_hex(&bytes))
+    let mut operator = operator::of(&job.task);
+    let module = load_echoed(operator.as_ref(), &job.module, &job.problem)?;
+    let setup = operator.setup(&job.module, &job.problem, &executor(&gpu))?;
+    let on = OnGpu::new(&gpu, &module);
+    let workload = Workload::place(&on, Arc::new(setup))?;
+    workload.make(&on)?.map_err(anyhow::Error::msg)?;
+    let written = workload.written(&on)?;
+    let launch = || -> Result<String> {
+        workload.refill(&on, &written)?;
+        workload.launch(&on, &written)?;
+        on.finish()?;
+        Ok(sha256_hex(&workload.outputs(&on, &written)?))
     };
     let mut hashes = Vec::new();
     for i in 0..job.launches {
         progress(i as usize, job.launches as usize, &format!("{} on {}", job.module.variant, job.problem.id()));
-        hashes.push(launch().map_err(|e| anyhow!("{}", explain(e)))?);
+        hashes.push(launch().map_err(|e| anyhow!("{}", words(&e)))?);
     }
-    let kept = || Ok((workload.inputs_unchanged()?, workload.guards_intact(&output)?));
-    let (inputs_unchanged, guards_intact) = kept().map_err(|e: DriverError| anyhow!("{}", explain(e)))?;
+    let (inputs_unchanged, guards_intact) = (workload.inputs_unchanged(&on)?, workload.guards_intact(&on, &written)?);
     let outcome = LaunchOutcome {
         problem: job.problem.clone(),
         failure: None,
@@ -48,7 +48,7 @@ pub fn run(job: &ProfileJob) -> Result<()> {
         guards_intact,
         sampled_ctas: None,
         findings: Vec::new(),
-        entry: Some(program.entry().to_owned()),
+        entry: workload.setup.entry.clone(),
         replays: None,
     };
     emit(&Event::Launched { outcome });

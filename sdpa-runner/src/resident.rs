@@ -7,12 +7,12 @@ use std::io::BufRead;
 use std::sync::mpsc::{Receiver, channel};
 
 use anyhow::{Context, Result, bail};
-use kbench::job::{EXIT_ERROR, Event, Job};
+use kbench::job::{EXIT_ERROR, Event, Job, Task};
 
 use crate::bench::{self, Bench};
 use crate::events::emit;
-use crate::inputs::Drawn;
-use crate::{cuda, errors, launch};
+use crate::operator::{self, Comparer, Operator};
+use crate::{cuda, launch};
 
 /// What a comparer adds to its nice value.
 const POLITE: i32 = 10;
@@ -25,12 +25,20 @@ pub fn run() -> Result<()> {
     }
     let lines = lines();
     let bench = Bench::open()?.map_err(anyhow::Error::msg)?;
-    let mut drawn = Drawn::default();
+    let mut operator: Option<(Task, Box<dyn Operator>)> = None;
     while let Ok(line) = lines.recv() {
         let job: Job = serde_json::from_str(&line).context("a line on standard input is no job")?;
         match &job {
             Job::LaunchBatch { jobs } => launch::run_batch(&bench.gpu, jobs)?,
-            Job::Bench(job) => bench::run_on(&bench, job, &mut drawn)?,
+            Job::Bench(job) => {
+                let asked = &job.task;
+                if operator.as_ref().is_none_or(|(kept, _)| kept != asked) {
+                    operator = Some((asked.clone(), operator::of(asked)));
+                }
+                if let Some((_, operator)) = &mut operator {
+                    bench::run_on(&bench, job, operator.as_mut())?;
+                }
+            }
             _ => bail!("a resident takes launch batches and bench jobs"),
         }
         emit(&Event::Done);
@@ -43,10 +51,17 @@ pub fn compare() -> Result<()> {
     // References are computed ahead while others measure. The threads that compute them are started later, and are as polite.
     let _ = rustix::process::nice(POLITE);
     let lines = lines();
-    let mut comparer = errors::Comparer::keeping();
+    let mut comparer: Option<(Task, Box<dyn Comparer>)> = None;
     while let Ok(line) = lines.recv() {
         match serde_json::from_str(&line).context("a line on standard input is no job")? {
-            Job::Errors(job) => comparer.run(&job)?,
+            Job::Errors(job) => {
+                if comparer.as_ref().is_none_or(|(kept, _)| *kept != job.task) {
+                    comparer = Some((job.task.clone(), operator::comparer(&job.task, true)));
+                }
+                if let Some((_, comparer)) = &mut comparer {
+                    comparer.run(&job)?;
+                }
+            }
             _ => bail!("a comparer takes errors jobs"),
         }
         emit(&Event::Done);

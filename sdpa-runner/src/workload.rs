@@ -1,70 +1,115 @@
-//! A problem on the device: guarded inputs, poisoned outputs, and the parameters that point at them.
+//! A setup with a place: its tensors in the memory of a machine, poisoned and guarded, and the steps that run on them. The
+//! same for a GPU and for the emulator. Leaves to others: when to run, and what to make of the results.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use anyhow::{Result, anyhow};
-use cudarc::driver::DriverError;
-use kbench::evidence::Operands;
-use kbench::job::Module;
-use kbench::shape::{Problem, Shape};
-use sdpa_kernel::abi::{Config, Params};
+use anyhow::{Context, Result};
+use kernel_spec::launch::Step;
 
-use crate::cuda::{Buffer, GUARD, Gpu, LoadedModule, POISON, explain};
-use crate::images;
-use crate::inputs::{Inputs, Tensor};
-use crate::program::Program;
+use crate::setup::{Fill, Role, Setup};
 
-/// Inputs and scratch of one problem in device memory. Outputs are apart: every launch that counts has its own.
-pub struct Workload {
-    /// Each buffer with its name and what it must hold. Row-major: codes of Q, K, V and their scales; for the Hopper
-    /// family: images of Q, K, V, their scales, and the FP16 originals that the quantiser makes them from.
-    inputs: Vec<(&'static str, Buffer, Vec<u8>)>,
-    /// How many of them, from the first, the quantiser makes.
-    made: usize,
-    workspace: Option<Buffer>,
-    shape: Shape,
+/// What memory holds when it is handed out or filled again.
+pub enum Content<'a> {
+    /// These bytes.
+    Bytes(&'a [u8]),
+    /// So many bytes that mean nothing: NaN in every float format, and undefined where a machine knows that.
+    Poison(usize),
+    /// So many zeroes.
+    Zero(usize),
 }
 
-impl Workload {
-    /// Uploads a problem in the form that the program takes. Operands that the project's quantiser makes are made by
-    /// it, on the device; an error there is the module's.
-    pub fn upload(problem: &Problem, inputs: &Inputs, program: &Program) -> Result<Workload> {
-        let tensors = [&inputs.q, &inputs.k, &inputs.v];
-        let (made, parts) = match program.operands() {
-            Operands::RowMajor | Operands::Originals => {
-                let codes = ["q", "k", "v"].into_iter().zip(tensors.map(|t| t.codes.clone()));
-                let scales = ["q_scale", "k_scale", "v_scale"].into_iter().zip(tensors.map(Tensor::scale_bytes));
-                (0, codes.chain(scales).collect::<Vec<_>>())
-            }
-            Operands::HopperImages => {
-                let model = images::images(&images::quantised(inputs, &problem.shape), &problem.shape);
-                let made = ["image of q", "image of k", "image of v", "scales"].into_iter().zip(model);
-                let originals = ["q", "k", "v"].into_iter().zip(tensors.map(Tensor::original_bytes));
-                (4, made.chain(originals).collect())
-            }
-        };
-        let place = |(i, (name, bytes)): (usize, (&'static str, Vec<u8>))| {
-            let buffer = if i < made { Buffer::filled(bytes.len(), GUARD)? } else { Buffer::holding(&bytes)? };
-            Ok((name, buffer, bytes))
-        };
-        let workspace_bytes = program.workspace_bytes() as usize;
-        Ok(Workload {
-            inputs: parts.into_iter().enumerate().map(place).collect::<Result<_>>()?,
-            made,
-            workspace: (workspace_bytes > 0).then(|| Buffer::filled(workspace_bytes, 0)).transpose()?,
-            shape: problem.shape.clone(),
-        })
+/// Where tensors lie and steps run.
+pub trait Machine {
+    /// Memory of a tensor.
+    type Memory;
+
+    /// Hands out memory.
+    fn place(&self, name: &str, content: &Content) -> Result<Self::Memory>;
+    /// Fills it again, in the order of the steps.
+    fn refill(&self, memory: &Self::Memory, content: &Content) -> Result<()>;
+    /// Runs a step on the memory of these names, after everything before it. It need not have ended on return.
+    fn perform<'m>(&self, step: &Step, named: &dyn Fn(&str) -> Option<&'m Self::Memory>) -> Result<()>
+    where
+        Self::Memory: 'm;
+    /// Waits for everything.
+    fn finish(&self) -> Result<()>;
+    /// The bytes.
+    fn read(&self, memory: &Self::Memory) -> Result<Vec<u8>>;
+    /// Whether they are these.
+    fn holds(&self, memory: &Self::Memory, bytes: &[u8]) -> Result<bool>;
+    /// Whether nothing around it was written.
+    fn guards_intact(&self, memory: &Self::Memory) -> Result<bool>;
+}
+
+/// What a setup reads, in memory. What it writes is apart: every launch that counts has its own.
+pub struct Workload<M: Machine> {
+    /// What was placed.
+    pub setup: Arc<Setup>,
+    read: BTreeMap<String, M::Memory>,
+}
+
+/// What one launch writes: results and scratch.
+pub struct Written<M: Machine> {
+    memory: BTreeMap<String, M::Memory>,
+}
+
+impl<M: Machine> Workload<M> {
+    /// Places what is read; what the operator's own kernels make is poison until they do.
+    pub fn place(machine: &M, setup: Arc<Setup>) -> Result<Workload<M>> {
+        let mut read = BTreeMap::new();
+        for tensor in setup.tensors.iter().filter(|t| !t.role.is_written()) {
+            let content = match &tensor.role {
+                Role::Made(bytes) => Content::Poison(bytes.len()),
+                Role::Input(bytes) => Content::Bytes(bytes),
+                Role::Output(_) | Role::InPlace(_) | Role::Scratch(..) => continue,
+            };
+            read.insert(tensor.name.clone(), machine.place(&tensor.name, &content)?);
+        }
+        Ok(Workload { setup, read })
     }
 
-    /// Has the quantiser make what it makes, and compares that with the CPU's, bit for bit. The inner error says where
-    /// they differ.
-    pub fn make_operands(&self, gpu: &Gpu, program: &Program) -> Result<Result<(), String>, DriverError> {
-        self.unmake(gpu)?;
-        program.quantise(gpu, self)?;
-        gpu.synchronize()?;
-        for (name, buffer, wanted) in &self.inputs {
-            let found = buffer.read()?;
-            if let Some(at) = found.iter().zip(wanted).position(|(a, b)| a != b) {
+    /// Memory for what one launch writes, as a launch must find it.
+    pub fn written(&self, machine: &M) -> Result<Written<M>> {
+        let tensors = self.setup.tensors.iter().filter(|t| t.role.is_written());
+        let place = |t: &crate::setup::Tensor| Ok((t.name.clone(), machine.place(&t.name, &content(&t.role))?));
+        Ok(Written { memory: tensors.map(place).collect::<Result<_>>()? })
+    }
+
+    /// As a launch must find it, again.
+    pub fn refill(&self, machine: &M, written: &Written<M>) -> Result<()> {
+        for tensor in &self.setup.tensors {
+            let once = matches!(tensor.role, Role::Scratch(_, Fill::ZeroOnce));
+            if let Some(memory) = written.memory.get(&tensor.name).filter(|_| !once) {
+                machine.refill(memory, &content(&tensor.role))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs steps that write to `written`.
+    pub fn run(&self, machine: &M, steps: &[Step], written: &Written<M>) -> Result<()> {
+        let named = |name: &str| written.memory.get(name).or_else(|| self.read.get(name));
+        steps.iter().try_for_each(|step| machine.perform(step, &named))
+    }
+
+    /// Runs the judged steps.
+    pub fn launch(&self, machine: &M, written: &Written<M>) -> Result<()> {
+        self.run(machine, &self.setup.steps, written)
+    }
+
+    /// Has the operator's own kernels make what they make, and compares that with what it must be, bit for bit. The
+    /// inner error says where they differ.
+    pub fn make(&self, machine: &M) -> Result<std::result::Result<(), String>> {
+        if self.setup.making.is_empty() {
+            return Ok(Ok(()));
+        }
+        self.unmake(machine)?;
+        self.run(machine, &self.setup.making, &Written { memory: BTreeMap::new() })?;
+        machine.finish()?;
+        for (name, wanted) in self.holding() {
+            let found = machine.read(self.memory(name)?)?;
+            if let Some(at) = found.iter().zip(wanted.iter()).position(|(a, b)| a != b) {
                 let (a, b) = (found[at], wanted[at]);
                 return Ok(Err(format!("quantiser: byte {at} of {name} is {a:#04x} where the model has {b:#04x}")));
             }
@@ -72,115 +117,68 @@ impl Workload {
         Ok(Ok(()))
     }
 
-    /// The same where every failure ends the work.
-    pub fn made(self, gpu: &Gpu, program: &Program) -> Result<Workload> {
-        let made = self.make_operands(gpu, program).map_err(|e| anyhow!("{}", explain(e)))?;
-        made.map_err(anyhow::Error::msg)?;
-        Ok(self)
-    }
-
-    /// NaN in place of what the quantiser makes, in the order of the stream. Padding of the scales stays zero.
-    pub fn unmake(&self, gpu: &Gpu) -> Result<(), DriverError> {
-        for (name, buffer, _) in &self.inputs[..self.made] {
-            buffer.fill(gpu, if *name == "scales" { 0 } else { GUARD })?;
+    /// Poison in what the operator's own kernels make.
+    pub fn unmake(&self, machine: &M) -> Result<()> {
+        for tensor in &self.setup.tensors {
+            if let Role::Made(bytes) = &tensor.role {
+                machine.refill(self.memory(&tensor.name)?, &Content::Poison(bytes.len()))?;
+            }
         }
         Ok(())
     }
 
-    /// Device addresses of the inputs; those that there are not are 0.
-    pub fn addresses(&self) -> [u64; 7] {
-        let mut addresses = [0; 7];
-        for (address, (_, buffer, _)) in addresses.iter_mut().zip(&self.inputs) {
-            *address = buffer.address();
+    /// All results, one after the other. Finish first.
+    pub fn outputs(&self, machine: &M, written: &Written<M>) -> Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(self.setup.output_bytes());
+        for memory in self.results(written) {
+            bytes.extend(machine.read(memory)?);
         }
-        addresses
+        Ok(bytes)
     }
 
-    /// A poisoned output of this problem's size.
-    pub fn output(&self) -> Result<Buffer> {
-        Buffer::filled(self.shape.q_len() * 2, POISON)
+    /// The memory of the results, in order.
+    pub fn results<'w>(&self, written: &'w Written<M>) -> impl Iterator<Item = &'w M::Memory> {
+        let names = self.setup.tensors.iter().filter(|t| t.role.is_output()).map(|t| &t.name);
+        names.filter_map(|name| written.memory.get(name)).collect::<Vec<_>>().into_iter()
     }
 
-    /// Parameters for a launch on row-major operands that writes `output`.
-    pub fn params(&self, output: &Buffer) -> Params {
-        let [q, k, v, q_scale, k_scale, v_scale, _] = self.addresses();
-        let addresses = [q, k, v, q_scale, k_scale, v_scale];
-        params(&self.shape, addresses, output.address(), self.workspace.as_ref().map_or(0, Buffer::address))
-    }
-
-    /// Zeroes the scratch, so that nothing is remembered.
-    pub fn forget(&self, gpu: &Gpu) -> Result<(), DriverError> {
-        self.workspace.as_ref().map_or(Ok(()), |workspace| workspace.fill(gpu, 0))
-    }
-
-    /// Whether every input byte is what was uploaded, or made on the device.
-    pub fn inputs_unchanged(&self) -> Result<bool, DriverError> {
-        for (_, buffer, bytes) in &self.inputs {
-            if buffer.read()? != *bytes {
+    /// Whether everything that is read still holds what it held.
+    pub fn inputs_unchanged(&self, machine: &M) -> Result<bool> {
+        for (name, wanted) in self.holding() {
+            if !machine.holds(self.memory(name)?, wanted)? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// Whether nothing around inputs, scratch and `output` was written.
-    pub fn guards_intact(&self, output: &Buffer) -> Result<bool, DriverError> {
-        for buffer in self.inputs.iter().map(|(_, buffer, _)| buffer).chain([output]).chain(&self.workspace) {
-            if !buffer.guards_intact()? {
+    /// Whether nothing around any tensor was written.
+    pub fn guards_intact(&self, machine: &M, written: &Written<M>) -> Result<bool> {
+        for memory in self.read.values().chain(written.memory.values()) {
+            if !machine.guards_intact(memory)? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
-}
 
-/// Parameters of a launch; `inputs` are the addresses of q, k, v and their scales.
-pub fn params(shape: &Shape, inputs: [u64; 6], out: u64, workspace: u64) -> Params {
-    let [q, k, v, q_scale, k_scale, v_scale] = inputs;
-    Params {
-        q,
-        k,
-        v,
-        q_scale,
-        k_scale,
-        v_scale,
-        out,
-        workspace,
-        batch: shape.batch as i32,
-        heads: shape.heads as i32,
-        seq_q: shape.seq_q as i32,
-        seq_kv: shape.seq_kv as i32,
-        head_dim: shape.head_dim as i32,
-        causal: i32::from(shape.causal),
-        causal_offset: shape.causal_offset(),
-        softmax_scale: shape.softmax_scale(),
+    fn memory(&self, name: &str) -> Result<&M::Memory> {
+        self.read.get(name).with_context(|| format!("`{name}` has no memory"))
+    }
+
+    /// What is read, with the bytes that it must hold.
+    fn holding(&self) -> impl Iterator<Item = (&str, &Arc<Vec<u8>>)> {
+        self.setup.tensors.iter().filter_map(|t| match &t.role {
+            Role::Input(bytes) | Role::Made(bytes) => Some((t.name.as_str(), bytes)),
+            Role::Output(_) | Role::InPlace(_) | Role::Scratch(..) => None,
+        })
     }
 }
 
-/// Loads a module and refuses it when what it says of itself is not what it was asked for.
-pub fn load_echoed(module: &Module) -> Result<LoadedModule> {
-    let loaded = LoadedModule::load(&module.image)?;
-    refuse_other_toggles(module, |symbol| loaded.symbol(symbol))?;
-    Ok(loaded)
-}
-
-/// The toggle echo, whoever executes the module: `read` gives the bytes of an exported configuration.
-pub fn refuse_other_toggles(module: &Module, read: impl Fn(&str) -> Result<Vec<u8>>) -> Result<()> {
-    for launch in &module.launches {
-        let config = Config::parse(&read(&launch.config_symbol)?)?;
-        // The quantiser is the family's, not the variant's.
-        let of_variant = launch.operands != Operands::Originals;
-        let mut asked = if of_variant { module.toggles.clone() } else { BTreeMap::new() };
-        asked.insert("head_dim".to_owned(), launch.head_dim);
-        asked.insert("dynamic_smem".to_owned(), launch.dynamic_smem_bytes);
-        let mismatches = config.mismatches(&asked);
-        anyhow::ensure!(
-            mismatches.is_empty(),
-            "toggle echo of `{}` {}: {}",
-            module.variant,
-            launch.config_symbol,
-            mismatches.join("; ")
-        );
+fn content(role: &Role) -> Content<'_> {
+    match role {
+        Role::Input(bytes) | Role::Made(bytes) | Role::InPlace(bytes) => Content::Bytes(bytes),
+        Role::Output(len) | Role::Scratch(len, Fill::Poison) => Content::Poison(*len),
+        Role::Scratch(len, Fill::Zero | Fill::ZeroOnce) => Content::Zero(*len),
     }
-    Ok(())
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use kbench::deferral::Deferral;
 use kbench::evidence::{BuildFailure, BuildRecord, Builds, EntryBuild, LaunchRecord, Operands};
+use kbench::job::{Files, Module};
 use kbench::resources::{EntryResources, Severity};
 use rayon::prelude::*;
 use sdpa_kernel::abi::Config;
@@ -26,7 +27,7 @@ const NVCC_FLAGS: [&str; 4] = ["-ptx", "-std=c++17", "-O3", "-lineinfo"];
 /// The folder of the headers that every family may include.
 const COMMON: &str = "common";
 /// Changes when the meaning of a cached build does.
-const CACHE_VERSION: &str = "sdpa-build/4";
+const CACHE_VERSION: &str = "sdpa-build/5";
 
 /// What both compilers would say again of the same sources: any other failure may be the machine's, and is tried again.
 const ASSERTION: &str = "static assertion failed";
@@ -42,6 +43,19 @@ pub struct Built {
     pub dir: PathBuf,
     /// Whether it came from the cache.
     pub cached: bool,
+}
+
+impl Built {
+    /// For whoever executes it.
+    pub fn module(&self) -> Module {
+        Module {
+            variant: self.record.variant.clone(),
+            files: Files { image: self.dir.join("kernel.cubin"), ptx: self.dir.join("kernel.ptx") },
+            toggles: self.record.toggles.clone(),
+            launches: self.record.entries.iter().map(|e| e.launch.clone()).collect(),
+            planned: BTreeMap::new(),
+        }
+    }
 }
 
 /// All builds of a run.
@@ -284,14 +298,12 @@ fn describe(toolchain: &Toolchain, variant: &Variant, arch: &str, key: &str, wor
     for point in variant.family.entry_points() {
         let symbol = &point.config_symbol;
         let config = Config::parse(&cubin.symbol(symbol)?).with_context(|| format!("`{symbol}`"))?;
-        // The quantiser is the family's, not the variant's.
-        let mut asked = if point.operands == Takes::Originals { BTreeMap::new() } else { variant.toggles.clone() };
-        asked.insert("head_dim".to_owned(), point.head_dim);
-        asked.insert("params_bytes".to_owned(), point.operands.params_bytes() as u32);
+        let asked = point.asked(&variant.toggles);
         mismatches.extend(config.mismatches(&asked).into_iter().map(|m| format!("{symbol}: {m}")));
         entries.push(EntryBuild {
             resources: entry_resources(&resources.entries, &point.name)?,
             code_sha256: cubin.code_sha256(&point.name)?,
+            gated: point.is_gated(),
             launch: launch_record(&config, point)?,
         });
     }
@@ -329,13 +341,14 @@ fn entry_resources(entries: &[EntryResources], name: &str) -> Result<EntryResour
 }
 
 fn launch_record(config: &Config, point: EntryPoint) -> Result<LaunchRecord> {
-    let EntryPoint { name: entry, config_symbol, head_dim, operands } = point;
+    let serves = point.serves();
+    let EntryPoint { name: entry, config_symbol, operands, .. } = point;
     let field = |name: &str| config.get(name).with_context(|| format!("`{config_symbol}` has no `{name}`"));
     let (tile_q, threads) = (field("tile_q")?, field("threads")?);
     ensure!(tile_q > 0 && (1..=1024).contains(&threads), "`{config_symbol}`: tile_q {tile_q}, threads {threads}");
     Ok(LaunchRecord {
         entry,
-        head_dim,
+        serves,
         operands: match operands {
             Takes::RowMajor => Operands::RowMajor,
             Takes::HopperImages => Operands::HopperImages,

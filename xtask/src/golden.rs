@@ -9,8 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use kbench::deferral::Deferral;
 use kbench::evidence::Device;
-use kbench::job::{Event, Executor, Job, LaunchJob, Module, Rows, Schedule, output_file};
-use kbench::shape::{Distribution, Problem, Shape};
+use kbench::job::{Event, Executor, Job, LaunchJob, Module, Schedule, Task, output_file};
+use kbench::operator::attention::{self, Rows, Sizes};
+use kbench::operator::{Distribution, Problem, Shape};
 use ptx_emulator::conformance::{Agreement, probes};
 use rayon::prelude::*;
 use sdpa_kernel::registry::{self, Variant};
@@ -139,23 +140,21 @@ pub enum Outcome {
     Deferred(Deferral),
 }
 
-/// What the ladder is asked: every named shape, and one more with D = 128 that is executed whole. The first list is. Next to
-/// each problem is its causal twin, which has the same inputs.
+/// A module whose cubin is another.
+fn with_image(mut module: Module, image: Option<&PathBuf>) -> Module {
+    module.files.image = image.cloned().unwrap_or_default();
+    module
+}
+
+/// What the ladder is asked. The first list is executed whole.
 pub fn problems() -> [Vec<Problem>; 2] {
-    let d128 =
-        Shape { name: "d128".to_owned(), batch: 1, heads: 2, seq_q: 96, seq_kv: 96, head_dim: 128, causal: false };
-    let plain = Shape::all_named().into_iter().filter(|shape| !shape.causal).chain([d128]);
-    let shapes = plain.flat_map(|shape| {
-        let causal = Shape { name: format!("{}-causal", shape.name), causal: true, ..shape.clone() };
-        [shape, causal]
-    });
     let problem = |shape| Problem { shape, seed: 0, distribution: Distribution::Normal };
-    let (whole, sampled) = shapes.map(problem).partition(|problem| is_whole(&problem.shape));
+    let (whole, sampled) = attention::recorded().into_iter().map(problem).partition(|problem| is_whole(&problem.shape));
     [whole, sampled]
 }
 
 fn is_whole(shape: &Shape) -> bool {
-    shape.batch_heads() as u64 * u64::from(shape.seq_q) * u64::from(shape.seq_kv) <= MOST_SCORES
+    Sizes::of(shape).scores() <= MOST_SCORES
 }
 
 /// Rows of an output that the emulator computes; `None` where that is all of them.
@@ -164,12 +163,12 @@ pub fn rows(built: &Built, shape: &Shape) -> Result<Option<Vec<Rows>>> {
         return Ok(None);
     }
     let record = &built.record;
-    let entry = record.entry(shape.head_dim).with_context(|| format!("no entry for D = {}", shape.head_dim))?;
-    let tile_q = entry.launch.tile_q;
-    let grid = [shape.seq_q.div_ceil(tile_q), shape.batch * shape.heads];
+    let entry = record.entry(shape).with_context(|| format!("no entry for `{shape}`"))?;
+    let (tile_q, sizes) = (entry.launch.tile_q, Sizes::of(shape));
+    let grid = [sizes.seq_q.div_ceil(tile_q), sizes.batch * sizes.heads];
     let sample = Sample::of(record.toggles.get("scheduler").copied(), grid, SAMPLED_CTAS)
         .with_context(|| format!("`{}` cannot be sampled on `{shape}`", record.variant))?;
-    Ok(Some(sample.tiles.into_iter().map(|tile| Rows::of_tile(tile, tile_q, shape)).collect()))
+    Ok(Some(sample.tiles.into_iter().map(|tile| Rows::of_tile(tile, tile_q, &sizes)).collect()))
 }
 
 /// As an [`Answer`] has them.
@@ -226,13 +225,8 @@ pub fn launch(
 ) -> Result<()> {
     for (problems, max_ctas) in problems().into_iter().zip([None, Some(SAMPLED_CTAS)]) {
         let job = |(i, built): (usize, &Built)| LaunchJob {
-            module: Module {
-                variant: built.record.variant.clone(),
-                image: images.get(i).cloned().unwrap_or_default(),
-                ptx: built.dir.join("kernel.ptx"),
-                toggles: built.record.toggles.clone(),
-                launches: built.record.entries.iter().map(|e| e.launch.clone()).collect(),
-            },
+            task: Task::default(),
+            module: with_image(built.module(), images.get(i)),
             problems: problems.clone(),
             out_dir: out_dir.join(&built.record.variant),
             executor: executor(built),
@@ -372,8 +366,9 @@ fn keep_compared(built: &Built, dir: &Path, problem: &Problem) -> Result<()> {
 
 /// Elements of rows of an output.
 fn of_rows(output: &[u16], shape: &Shape, rows: &[Rows]) -> Result<Vec<u16>> {
-    ensure!(output.len() == shape.q_len(), "an output of {} elements, not {}", output.len(), shape.q_len());
-    let elements = |rows: &Rows| output.get(rows.elements(shape)).context("rows beyond the output");
+    let sizes = Sizes::of(shape);
+    ensure!(output.len() == sizes.q_len(), "an output of {} elements, not {}", output.len(), sizes.q_len());
+    let elements = |rows: &Rows| output.get(rows.elements(&sizes)).context("rows beyond the output");
     Ok(rows.iter().map(elements).collect::<Result<Vec<_>>>()?.concat())
 }
 

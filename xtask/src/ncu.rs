@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use kbench::deferral::Deferral;
 use kbench::evidence::{LaunchOutcome, LaunchRecord, Operands};
-use kbench::job::{Event, Job, Module, ProfileJob};
+use kbench::job::{Event, Job, Module, ProfileJob, Task};
+use kbench::operator::Problem;
 use kbench::profile::{self, KernelProfile, Settings};
-use kbench::shape::Problem;
 
 use crate::files::write_whole;
 use crate::runner::{End, Runner};
@@ -66,7 +66,14 @@ impl Ncu {
 
     /// Profiles one launch of a variant's attention kernel. Report and CSV go to `dir/profile/`, the paths in the result
     /// are relative to `dir`. What cannot be profiled is in the result as deferred.
-    pub fn profile(&self, runner: &Runner, module: &Module, problem: &Problem, dir: &Path) -> Result<KernelProfile> {
+    pub fn profile(
+        &self,
+        runner: &Runner,
+        task: &Task,
+        module: &Module,
+        problem: &Problem,
+        dir: &Path,
+    ) -> Result<KernelProfile> {
         let name = format!("{}.{}", module.variant, problem.id());
         let [report, csv] = ["ncu-rep", "csv"].map(|extension| format!("profile/{name}.{extension}"));
         std::fs::create_dir_all(dir.join("profile"))
@@ -76,7 +83,7 @@ impl Ncu {
         command.extend(runner.command.clone());
         let wrapped = Runner { command, ..runner.clone() };
         let launches = self.settings.warmup_launches + 1;
-        let job = ProfileJob { module: module.clone(), problem: problem.clone(), launches };
+        let job = ProfileJob { task: task.clone(), module: module.clone(), problem: problem.clone(), launches };
         let mut outcome = None;
         let end = wrapped.run(&format!("ncu-{name}"), &Job::Profile(job), SILENCE, |event| match event {
             Event::Launched { outcome: found } => outcome = Some(found),
@@ -163,9 +170,9 @@ impl Ncu {
     }
 }
 
-/// The attention entries of a module for a problem's head dimension; the quantiser is none of them.
+/// The judged entries of a module for a problem; the quantiser is none of them.
 fn entries<'a>(module: &'a Module, problem: &Problem) -> Vec<&'a str> {
-    let of_shape = |l: &&LaunchRecord| l.head_dim == problem.shape.head_dim && l.operands != Operands::Originals;
+    let of_shape = |l: &&LaunchRecord| l.serves(&problem.shape) && l.operands != Operands::Originals;
     module.launches.iter().filter(of_shape).map(|l| l.entry.as_str()).collect()
 }
 

@@ -10,9 +10,9 @@ use kbench::evidence::Checks;
 use kbench::exit::Exit;
 use kbench::gate::{Gate, Kind, State};
 use kbench::job::{Executor, Module};
+use kbench::operator::{Distribution, Problem, Shape};
 use kbench::profile::{Diagnosis, KernelProfile, Profile, diagnose, read};
 use kbench::report::{Format, profile_section};
-use kbench::shape::{Distribution, Problem, Shape};
 use kbench::suite::Suite;
 use serde::Serialize;
 
@@ -60,7 +60,7 @@ fn profile_here(work: &Work, dir: &Path, checks: &Checks) -> Result<Profile> {
         };
         // A kernel that faults would take ncu with it, and figures of a wrong kernel mean nothing.
         kernels.push(if checks.cases.iter().any(|case| verified(&case)) {
-            ncu.profile(work.runner, module, &problem, dir)?
+            ncu.profile(work.runner, &work.plan.task, module, &problem, dir)?
         } else {
             let why = format!("its output on {} was not verified", problem.id());
             KernelProfile::deferred(&module.variant, &problem, Deferral::new(why, "see the correctness gates"))

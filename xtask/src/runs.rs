@@ -111,7 +111,7 @@ fn came_to(run: &RunDir) -> Result<CameTo> {
     let past = past_run(run)?;
     let median = |m: PastMedian| Median { variant: m.variant, shape: m.shape, p50_us: m.p50_us };
     let medians = past.medians.into_iter().map(median).collect();
-    Ok(CameTo::Judged { device: past.device, decision: past.decision, medians })
+    Ok(CameTo::Judged { device: past.device, decision: past.decision.headline, medians })
 }
 
 /// One line for each run, under a line that names the columns.

@@ -11,8 +11,8 @@ use std::time::Duration;
 use anyhow::Result;
 use kbench::deferral::Deferral;
 use kbench::evidence::{Device, Operands};
-use kbench::job::{Event, Executor, Job, LaunchJob, Module, Schedule};
-use kbench::shape::{Distribution, Problem};
+use kbench::job::{Event, Executor, Job, LaunchJob, Schedule, Task};
+use kbench::operator::{Distribution, Problem};
 use sdpa_kernel::registry::Variant;
 use serde::Serialize;
 
@@ -157,13 +157,8 @@ fn builds(layout: &Layout, variants: &[Variant], arch: &str) -> Result<Vec<Built
 
 fn launch_job(built: &Built, problems: &[Problem], out_dir: &Path, executor: Executor) -> LaunchJob {
     LaunchJob {
-        module: Module {
-            variant: built.record.variant.clone(),
-            image: built.dir.join("kernel.cubin"),
-            ptx: built.dir.join("kernel.ptx"),
-            toggles: built.record.toggles.clone(),
-            launches: built.record.entries.iter().map(|e| e.launch.clone()).collect(),
-        },
+        task: Task::default(),
+        module: built.module(),
         problems: problems.to_vec(),
         out_dir: out_dir.to_owned(),
         executor,

@@ -65,7 +65,7 @@ const FORGERIES: [Forgery; 6] = [
 
 fn faster_samples(run: &RunDir) -> Result<()> {
     edit(run, "samples.json", |samples| {
-        let blocks = samples["blocks"].as_array_mut()?.iter_mut().filter(|block| block["subject"] == "new");
+        let blocks = samples["blocks"].as_array_mut()?.iter_mut().filter(|block| block["subject"]["who"] == "new");
         for block in blocks {
             block["us"].as_array_mut()?.iter_mut().for_each(|us| *us = (us.as_f64().unwrap_or(0.0) * 0.5).into());
         }

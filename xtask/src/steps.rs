@@ -8,7 +8,8 @@ use kbench::deferral::Deferral;
 use kbench::evidence::{CheckedCase, Checks, EMULATOR, Peers, Samples, TimingFailure};
 use kbench::job::{BenchJob, Event, Executor, Job};
 use kbench::judge::{emulated_problems, problems};
-use kbench::shape::{Distribution, Problem};
+use kbench::operator::{Distribution, Problem};
+use kbench::subject::Subject;
 
 use crate::console::Step;
 use crate::layout::Layout;
@@ -92,6 +93,7 @@ pub fn bench(work: &Work, layout: &Layout, timing: &Timing, checks: &Checks) -> 
     }
     let job = BenchJob {
         suite: suite.clone(),
+        task: work.plan.task.clone(),
         modules: work.modules(),
         verified: verified_outputs(checks),
         peers: commands,
@@ -129,8 +131,8 @@ pub fn bench(work: &Work, layout: &Layout, timing: &Timing, checks: &Checks) -> 
 
 /// Nothing that was measured before the end is kept: an interval over part of the rounds would look like any other. Who
 /// was running has failed; the others wait for a run without it.
-fn broken_off(work: &Work, running: Option<(String, String)>, why: &str) -> Samples {
-    let who = running.as_ref().map_or("nobody", |(_, subject)| subject);
+fn broken_off(work: &Work, running: Option<(String, Subject)>, why: &str) -> Samples {
+    let who = running.as_ref().map_or("nobody".to_owned(), |(_, subject)| subject.to_string());
     Samples {
         device: work.found.device.as_ref().map(|(device, _)| device.clone()),
         deferred: Some(Deferral::new(

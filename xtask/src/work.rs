@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use kbench::deferral::Deferral;
 use kbench::evidence::{Checks, Device, Errors, GpuState, LaunchOutcome, Operands};
-use kbench::job::{BenchJob, ErrorsJob, Event, Executor, Job, LaunchJob, Module};
-use kbench::shape::Problem;
+use kbench::job::{BenchJob, ErrorsJob, Event, Executor, Job, LaunchJob, Module, Task};
+use kbench::operator::Problem;
 use kbench::suite::Suite;
 use sdpa_kernel::registry::Variant;
 
@@ -93,16 +93,7 @@ impl Work<'_> {
     /// What the device loads of every variant that was built for it.
     pub fn modules(&self) -> Vec<Module> {
         let Some(arch) = self.arch() else { return Vec::new() };
-        let module = |variant: &Variant| {
-            let built = self.builds.get(&variant.name, target(variant, &arch))?;
-            Some(Module {
-                variant: variant.name.clone(),
-                image: built.dir.join("kernel.cubin"),
-                ptx: built.dir.join("kernel.ptx"),
-                toggles: variant.toggles.clone(),
-                launches: built.record.entries.iter().map(|e| e.launch.clone()).collect(),
-            })
-        };
+        let module = |variant: &Variant| Some(self.builds.get(&variant.name, target(variant, &arch))?.module());
         self.plan.variants.iter().filter_map(module).collect()
     }
 
@@ -198,6 +189,7 @@ pub fn launch_all(
 /// The job that launches a variant on problems.
 pub fn launch_job(work: &Work, module: &Module, problems: &[Problem], out_dir: &Path) -> Result<LaunchJob> {
     Ok(LaunchJob {
+        task: work.plan.task.clone(),
         module: module.clone(),
         problems: problems.to_vec(),
         out_dir: out_dir.to_owned(),
@@ -233,12 +225,13 @@ pub type ErrorsByCase = BTreeMap<(String, String), Errors>;
 pub fn errors_job_of(work: &Work, subjects: &[&str], problems: &[Problem], most_rows: Option<u32>) -> ErrorsJob {
     let outputs = subjects.iter().map(|s| ((*s).to_owned(), BenchJob::output_dir(work.scratch, s)));
     let operands = work.builds.built.iter().map(|b| (b.record.variant.clone(), b.record.operands()));
-    errors_job(&work.plan.suite, operands.collect(), outputs.collect(), problems, most_rows)
+    errors_job(&work.plan.task, &work.plan.suite, operands.collect(), outputs.collect(), problems, most_rows)
 }
 
 /// A job for these outputs of kernels that were given these operands. Of a problem with more than `most_rows` query rows, and
 /// of one that the suite calls large, that many are compared.
 pub fn errors_job(
+    task: &Task,
     suite: &Suite,
     operands: BTreeMap<String, Operands>,
     outputs: BTreeMap<String, PathBuf>,
@@ -247,10 +240,11 @@ pub fn errors_job(
 ) -> ErrorsJob {
     let rows = |p: &Problem| {
         let of_suite = suite.large(&p.shape.name).map(|large| large.reference_rows);
-        let all = p.shape.batch_heads() * p.shape.seq_q as usize;
+        let all = suite.operator.rows(&p.shape)?;
         of_suite.into_iter().chain(most_rows.filter(|most| (*most as usize) < all)).min()
     };
     ErrorsJob {
+        task: task.clone(),
         problems: problems.to_vec(),
         outputs,
         operands,

@@ -2,8 +2,8 @@
 
 use crate::deferral::Deferral;
 use crate::evidence::{Builds, CheckedCase, Checks, EMULATOR, Errors};
-use crate::gate::{Gate, Kind, Subject};
-use crate::shape::{Distribution, Problem};
+use crate::gate::{Draft, Gate, GateId, Limit, Reading, Unit};
+use crate::operator::{Distribution, Problem};
 use crate::suite::{CorrectnessLimits, Suite};
 
 /// The value of the `p_format` toggle that means e4m3.
@@ -68,16 +68,16 @@ impl<'a> Worst<'a> {
         worst
     }
 
-    fn gate(&self, subject: &Subject) -> Gate {
+    fn gate(&self, draft: Draft) -> Gate {
         let place = self.case.map(|c| c.launch.problem.id()).unwrap_or_default();
-        subject.at_most(&place, self.value, self.limit, "")
+        draft.at_most(&place, self.value, self.limit, Unit::One)
     }
 }
 
 fn judge_variant(suite: &Suite, builds: &Builds, checks: &Checks, variant: &str) -> Vec<Gate> {
-    let subject = |figure| Subject { variant, kind: Kind::Correctness, figure };
+    let draft = |id| Draft::new(variant, id);
     if let Some(deferral) = &checks.deferred {
-        return vec![subject("errors against float64").deferred("DESIGN section 5", deferral.clone())];
+        return vec![draft(GateId::ErrorsAgainstFloat64).deferred("DESIGN section 5", deferral.clone())];
     }
     let emulated = checks.device.as_deref() == Some(EMULATOR);
     let planned = if emulated { emulated_problems(suite) } else { problems(suite) };
@@ -85,25 +85,25 @@ fn judge_variant(suite: &Suite, builds: &Builds, checks: &Checks, variant: &str)
     let ran = |problem: &&Problem| cases.iter().any(|c| &&c.launch.problem == problem && c.errors.is_some());
     let missing: Vec<&Problem> = planned.iter().filter(|p| !ran(p)).collect();
     let failures: Vec<&CheckedCase> = cases.iter().copied().filter(|c| c.launch.failure.is_some()).collect();
-    let mut gates = vec![launch_gate(&subject("every case ran"), &planned, &missing, &failures)];
+    let mut gates = vec![launch_gate(&draft(GateId::EveryCaseRan), &planned, &missing, &failures)];
     if emulated {
-        gates.push(not_emulated(&subject("seen on a GPU"), suite));
-        gates.push(findings_gate(&subject("emulator's checks"), &cases));
+        gates.push(not_emulated(&draft(GateId::SeenOnAGpu), suite));
+        gates.push(findings_gate(draft(GateId::EmulatorChecks), &cases));
     }
-    gates.extend(replay_gate(&subject("deterministic"), suite, variant, emulated, &cases));
+    gates.extend(replay_gate(draft(GateId::Deterministic), suite, variant, emulated, &cases));
     let has_output: Vec<&CheckedCase> = cases.iter().copied().filter(|c| c.errors.is_some()).collect();
     if has_output.is_empty() {
         return gates;
     }
-    gates.push(finite_gate(&subject("finite output"), &has_output));
-    gates.push(rule_gate(&subject("memory rules"), &has_output));
+    gates.push(finite_gate(draft(GateId::FiniteOutput), &has_output));
+    gates.push(rule_gate(&draft(GateId::MemoryRules), &has_output));
     let e4m3 = builds.get(variant, &suite.arch).and_then(|b| b.toggles.get("p_format")) == Some(&P_FORMAT_E4M3);
     gates.extend(error_gates(suite, variant, &has_output, e4m3));
     gates
 }
 
 /// No merge without silicon: what was emulated, however well, still waits for a GPU.
-fn not_emulated(subject: &Subject, suite: &Suite) -> Gate {
+fn not_emulated(draft: &Draft, suite: &Suite) -> Gate {
     let allowed = suite.emulation.as_ref().map(|e| e.shapes.as_slice()).unwrap_or_default();
     let left: Vec<&str> =
         suite.check_shapes.iter().map(String::as_str).filter(|s| !allowed.iter().any(|a| a == s)).collect();
@@ -111,24 +111,26 @@ fn not_emulated(subject: &Subject, suite: &Suite) -> Gate {
         [] => "emulated only".to_owned(),
         left => format!("emulated only, and not at all: {}", left.join(", ")),
     };
-    subject.deferred("every shape of the suite", Deferral::new(why, "run on a machine with an NVIDIA GPU"))
+    draft.deferred("every shape of the suite", Deferral::new(why, "run on a machine with an NVIDIA GPU"))
 }
 
 /// Races, bytes in flight, uninitialised values, bounds, barriers: what a GPU hides.
-fn findings_gate(subject: &Subject, cases: &[&CheckedCase]) -> Gate {
+fn findings_gate(draft: Draft, cases: &[&CheckedCase]) -> Gate {
     const RULE: &str = "no error, no warning";
+    let draft = draft.limited(Limit::at_most(0.0), Unit::One);
+    let count = cases.iter().map(|c| c.launch.findings.len()).sum::<usize>();
     let found = cases.iter().find_map(|case| Some((case, case.launch.findings.first()?)));
     match found {
-        None => subject.holds("", "nothing found", RULE, true),
+        None => draft.holds("", Reading::said(0.0, "nothing found"), RULE, true),
         Some((case, finding)) => {
             let first = finding.lines().next().unwrap_or_default();
-            let more = cases.iter().map(|c| c.launch.findings.len()).sum::<usize>() - 1;
-            subject.holds(&case.launch.problem.id(), &format!("{first} (+{more} more, see check.json)"), RULE, false)
+            let words = format!("{first} (+{} more, see check.json)", count - 1);
+            draft.holds(&case.launch.problem.id(), Reading::said(count as f64, words), RULE, false)
         }
     }
 }
 
-fn launch_gate(subject: &Subject, planned: &[Problem], missing: &[&Problem], failures: &[&CheckedCase]) -> Gate {
+fn launch_gate(draft: &Draft, planned: &[Problem], missing: &[&Problem], failures: &[&CheckedCase]) -> Gate {
     let measured = format!("{} of {}", planned.len() - missing.len(), planned.len());
     let (place, measured) = match (failures.first(), missing.first()) {
         (Some(case), _) => {
@@ -138,24 +140,29 @@ fn launch_gate(subject: &Subject, planned: &[Problem], missing: &[&Problem], fai
         (None, Some(problem)) => (problem.id(), measured),
         (None, None) => (String::new(), measured),
     };
-    subject.holds(&place, &measured, &format!("{} cases", planned.len()), missing.is_empty() && failures.is_empty())
+    let draft = draft.limited(Limit::at_least(planned.len() as f64), Unit::One);
+    let reading = Reading::said((planned.len() - missing.len()) as f64, measured);
+    draft.holds(&place, reading, &format!("{} cases", planned.len()), missing.is_empty() && failures.is_empty())
 }
 
-fn finite_gate(subject: &Subject, cases: &[&CheckedCase]) -> Gate {
+fn finite_gate(draft: Draft, cases: &[&CheckedCase]) -> Gate {
+    const RULE: &str = "no NaN, no Inf";
+    let draft = draft.limited(Limit::at_most(0.0), Unit::One);
     let bad = cases.iter().find_map(|case| {
         let errors = case.errors.as_ref()?;
         (errors.nan + errors.inf > 0).then_some((case, errors))
     });
     match bad {
-        None => subject.holds("", "no NaN, no Inf", "no NaN, no Inf", true),
+        None => draft.holds("", Reading::said(0.0, RULE), RULE, true),
         Some((case, errors)) => {
-            let measured = format!("{} NaN, {} Inf, first at {:?}", errors.nan, errors.inf, errors.worst_at);
-            subject.holds(&case.launch.problem.id(), &measured, "no NaN, no Inf", false)
+            let words = format!("{} NaN, {} Inf, first at {:?}", errors.nan, errors.inf, errors.worst_at);
+            let count = (errors.nan + errors.inf) as f64;
+            draft.holds(&case.launch.problem.id(), Reading::said(count, words), RULE, false)
         }
     }
 }
 
-fn rule_gate(subject: &Subject, cases: &[&CheckedCase]) -> Gate {
+fn rule_gate(draft: &Draft, cases: &[&CheckedCase]) -> Gate {
     const RULES: &str = "inputs and guard bands untouched, repeat is bitwise equal";
     let broken = cases.iter().find_map(|case| {
         let launch = &case.launch;
@@ -167,44 +174,40 @@ fn rule_gate(subject: &Subject, cases: &[&CheckedCase]) -> Gate {
         rules.into_iter().find(|(kept, _)| !kept).map(|(_, what)| (case, what))
     });
     match broken {
-        None => subject.holds("", "kept", RULES, true),
-        Some((case, what)) => subject.holds(&case.launch.problem.id(), what, RULES, false),
+        None => draft.holds("", "kept", RULES, true),
+        Some((case, what)) => draft.holds(&case.launch.problem.id(), what, RULES, false),
     }
 }
 
 /// Candidates that the suite wants replayed: every replay must leave the bytes of the first launch.
-fn replay_gate(
-    subject: &Subject,
-    suite: &Suite,
-    variant: &str,
-    emulated: bool,
-    cases: &[&CheckedCase],
-) -> Option<Gate> {
+fn replay_gate(draft: Draft, suite: &Suite, variant: &str, emulated: bool, cases: &[&CheckedCase]) -> Option<Gate> {
     let limit = suite.replays.as_ref().filter(|_| suite.candidates.iter().any(|c| c.variant == variant))?;
+    let draft = draft.limited(Limit::at_most(0.0), Unit::One);
     let threshold = format!("{} replays equal to the first launch, on each of {}", limit.count, limit.shapes.len());
     if emulated {
         let deferral = Deferral::new("emulated only", "run on a machine with an NVIDIA GPU");
-        return Some(subject.deferred(&threshold, deferral));
+        return Some(draft.deferred(&threshold, deferral));
     }
     let planned = problems(suite).into_iter().filter(|p| suite.replays_of(p).is_some());
     let mut replayed = 0;
     for problem in planned {
         let case = cases.iter().find(|c| c.launch.problem == problem);
         let Some(replays) = case.and_then(|c| c.launch.replays).filter(|r| r.count >= limit.count) else {
-            return Some(subject.holds(&problem.id(), "not replayed that often", &threshold, false));
+            return Some(draft.holds(&problem.id(), "not replayed that often", &threshold, false));
         };
         if replays.different > 0 {
-            let measured = format!("{} of {} replays differ", replays.different, replays.count);
-            return Some(subject.holds(&problem.id(), &measured, &threshold, false));
+            let words = format!("{} of {} replays differ", replays.different, replays.count);
+            let reading = Reading::said(replays.different.into(), words);
+            return Some(draft.holds(&problem.id(), reading, &threshold, false));
         }
         replayed += 1;
     }
-    let measured = format!("all equal on {replayed} shapes");
-    Some(subject.holds("", &measured, &threshold, replayed > 0))
+    let reading = Reading::said(0.0, format!("all equal on {replayed} shapes"));
+    Some(draft.holds("", reading, &threshold, replayed > 0))
 }
 
 fn error_gates(suite: &Suite, variant: &str, cases: &[&CheckedCase], e4m3: bool) -> Vec<Gate> {
-    let subject = |figure| Subject { variant, kind: Kind::Correctness, figure };
+    let draft = |id| Draft::new(variant, id);
     let limits: &CorrectnessLimits = &suite.correctness;
     let kernel_limit = if e4m3 { limits.kernel_max_e4m3 } else { limits.kernel_max_f16 };
     let (normal, stress): (Vec<_>, Vec<_>) =
@@ -212,39 +215,36 @@ fn error_gates(suite: &Suite, variant: &str, cases: &[&CheckedCase], e4m3: bool)
     let mut gates = Vec::new();
     if !normal.is_empty() {
         let end_to_end = |e: &Errors| (e.end_to_end_max, limits.bad_element.max(e.floor_max + limits.floor_allowance));
-        gates.push(Worst::over(&normal, |e| (e.kernel_max, kernel_limit)).gate(&subject("kernel error max")));
+        gates.push(Worst::over(&normal, |e| (e.kernel_max, kernel_limit)).gate(draft(GateId::KernelErrorMax)));
         if let Some(limit) = limits.kernel_mean {
-            gates.push(Worst::over(&normal, |e| (e.kernel_mean, limit)).gate(&subject("kernel error mean")));
+            gates.push(Worst::over(&normal, |e| (e.kernel_mean, limit)).gate(draft(GateId::KernelErrorMean)));
         }
         gates.push(
-            Worst::over(&normal, |e| (e.end_to_end_mean, limits.end_to_end_mean)).gate(&subject("end-to-end mean")),
+            Worst::over(&normal, |e| (e.end_to_end_mean, limits.end_to_end_mean)).gate(draft(GateId::EndToEndMean)),
         );
-        gates.push(Worst::over(&normal, |e| (e.bad_share, limits.bad_share)).gate(&subject("share of bad elements")));
-        gates.push(Worst::over(&normal, end_to_end).gate(&subject("end-to-end max")));
+        gates.push(Worst::over(&normal, |e| (e.bad_share, limits.bad_share)).gate(draft(GateId::BadElements)));
+        gates.push(Worst::over(&normal, end_to_end).gate(draft(GateId::EndToEndMax)));
     }
     if !stress.is_empty() {
         let relative = |e: &Errors| (e.kernel_max / e.reference_amax.max(1.0), kernel_limit);
         gates.push(match limits.stress_max {
-            None => Worst::over(&stress, relative).gate(&subject("kernel error max, relative, other distributions")),
-            Some(limit) => {
-                Worst::over(&stress, |e| (e.kernel_max, limit)).gate(&subject("kernel error max, other distributions"))
-            }
+            None => Worst::over(&stress, relative).gate(draft(GateId::StressErrorRelative)),
+            Some(limit) => Worst::over(&stress, |e| (e.kernel_max, limit)).gate(draft(GateId::StressErrorMax)),
         });
         let exact: Vec<_> = stress.iter().copied().filter(|c| c.launch.problem.distribution.is_exact()).collect();
         if !exact.is_empty() {
             let relative = |e: &Errors| (e.kernel_max / e.reference_amax.max(1.0), limits.exact_max);
-            gates.push(Worst::over(&exact, relative).gate(&subject("kernel error max, relative, exact inputs")));
+            gates.push(Worst::over(&exact, relative).gate(draft(GateId::ExactError)));
         }
         if let (Some(limit), Some(_)) = (limits.kernel_mean, limits.stress_max) {
             let gate = Worst::over(&stress, |e| (e.kernel_mean, limit));
-            gates.push(gate.gate(&subject("kernel error mean, other distributions")));
+            gates.push(gate.gate(draft(GateId::StressErrorMean)));
         }
     }
     if let Some(limit) = suite.max_difference(variant) {
         let figure = |e: &Errors| (e.from_control_max.unwrap_or(f64::NAN), limit);
-        let worst = Worst::over(&normal, figure);
-        let place = worst.case.map(|c| c.launch.problem.id()).unwrap_or_default();
-        gates.push(subject("difference from control").at_most(&place, worst.value, limit, ""));
+        let worst = Worst { limit, ..Worst::over(&normal, figure) };
+        gates.push(worst.gate(draft(GateId::DifferenceFromControl)));
     }
     gates
 }
@@ -268,27 +268,11 @@ pub fn correctness_pattern(suite: &Suite, checks: &Checks, variant: &str) -> Str
     if bad.is_empty() {
         return "small errors over the limit: rounding of P or of the accumulator".to_owned();
     }
-    type Trait = fn(&Problem) -> bool;
-    let patterns: [(Trait, &str); 5] = [
-        (
-            |p| p.shape.head_dim == 128,
-            "only D=128: a stride, a fragment loop or a shared-memory size that assumes D=64",
-        ),
-        (|p| p.shape.seq_q % 16 != 0, "only ragged: the tail is not masked, or rows past the end are written"),
-        (|p| p.shape.causal, "only causal: the mask, or tiles skipped beyond the diagonal"),
-        (|p| p.shape.seq_kv >= 2048, "only long S: the rescale of O or l, or a stage that is reused too early"),
-        (|p| p.distribution != Distribution::Normal, "only unusual inputs: the running maximum, or a scale of zero"),
-    ];
-    for (has, words) in patterns {
-        if bad.iter().all(|c| has(&c.launch.problem)) && good.iter().any(|c| !has(&c.launch.problem)) {
-            return words.to_owned();
-        }
+    fn problems<'a>(cases: &[&'a CheckedCase]) -> Vec<&'a Problem> {
+        cases.iter().map(|case| &case.launch.problem).collect()
     }
-    if bad.iter().any(|c| c.launch.problem.distribution == Distribution::Permutation) {
-        return "most shapes, permutation inputs too: rows, keys or columns of an operand stand in each other's place"
-            .to_owned();
-    }
-    "most shapes: the products, the scales or the softmax itself".to_owned()
+    let pattern = suite.operator.failing_pattern(&problems(&bad), &problems(&good));
+    pattern.unwrap_or_else(|| "most shapes: what is computed, not where".to_owned())
 }
 
 #[cfg(test)]

@@ -13,11 +13,10 @@ pub use peers::judge_peer_errors;
 pub use performance::{Comparison, compare, judge_samples, needs_more_rounds, paired_blocks, paired_rounds};
 pub use profile::judge_profile;
 pub use resources::judge_builds;
-pub use timing::TIMED_EVERYWHERE;
 
 use crate::ceilings::Ceilings;
 use crate::evidence::{Builds, Checks, Peers, Samples};
-use crate::gate::{Gate, Kind, Subject};
+use crate::gate::{Draft, Gate, GateId};
 use crate::profile::Profile;
 use crate::suite::Suite;
 
@@ -54,8 +53,8 @@ pub fn judge(suite: &Suite, evidence: &Evidence) -> Vec<Gate> {
 fn narrowed_gates(suite: &Suite) -> impl Iterator<Item = Gate> + '_ {
     suite.candidates.iter().flat_map(|candidate| {
         suite.narrowed.iter().map(|deferral| {
-            let subject = Subject { variant: &candidate.variant, kind: Kind::Correctness, figure: "whole suite" };
-            subject.deferred("every shape and seed of the suite", deferral.clone())
+            let draft = Draft::new(&candidate.variant, GateId::WholeSuite);
+            draft.deferred("every shape and seed of the suite", deferral.clone())
         })
     })
 }
@@ -75,13 +74,16 @@ pub(crate) mod testing {
 
     use super::Evidence;
     use crate::evidence::*;
+    use crate::operator::Operator;
     use crate::resources::EntryResources;
+    use crate::subject::Subject;
     use crate::suite::{Candidate, PerformanceLimit, ResourceLimits, Suite, Timing};
 
     pub fn suite() -> Suite {
         Suite {
             name: "t".into(),
             about: "a test".into(),
+            operator: Operator::Attention,
             control: "old".into(),
             candidates: vec![Candidate::of("new")],
             baselines: vec![],
@@ -113,10 +115,10 @@ pub(crate) mod testing {
         }
     }
 
-    fn entry(head_dim: u32, code: &str) -> EntryBuild {
+    fn entry(d: u32, code: &str) -> EntryBuild {
         EntryBuild {
             resources: EntryResources {
-                entry: format!("sdpa_fwd_d{head_dim}"),
+                entry: format!("sdpa_fwd_d{d}"),
                 arch: "sm_89".into(),
                 registers: 96,
                 static_smem_bytes: 1024,
@@ -131,16 +133,17 @@ pub(crate) mod testing {
                 callees: vec![],
             },
             launch: LaunchRecord {
-                entry: format!("sdpa_fwd_d{head_dim}"),
-                config_symbol: format!("sdpa_config_d{head_dim}"),
-                head_dim,
+                entry: format!("sdpa_fwd_d{d}"),
+                config_symbol: format!("sdpa_config_d{d}"),
+                serves: BTreeMap::from([("D".to_owned(), i64::from(d))]),
                 operands: Operands::RowMajor,
                 tile_q: 32,
                 threads: 128,
                 dynamic_smem_bytes: 32 * 1024,
                 workspace_bytes: 0,
             },
-            code_sha256: format!("{code}{head_dim}"),
+            code_sha256: format!("{code}{d}"),
+            gated: d == 64,
         }
     }
 
@@ -169,13 +172,15 @@ pub(crate) mod testing {
             inf: 0,
             kernel_max: 0.002,
             kernel_mean: 0.0001,
-            worst_at: [0, 1, 2, 3],
+            worst_at: vec![0, 1, 2, 3],
             floor_max: 0.08,
             end_to_end_max: 0.081,
             end_to_end_mean: 0.003,
             bad_share: 0.0001,
             reference_amax: 2.0,
             from_control_max: Some(0.0),
+            outputs: Vec::new(),
+            figures: BTreeMap::new(),
             sampled_rows: None,
         }
     }
@@ -196,12 +201,13 @@ pub(crate) mod testing {
     }
 
     /// One block of constant samples; blocks of different rounds and subjects scatter by up to 0.3%.
-    pub fn block(subject: &str, round: u32, mode: Mode, us: f64) -> Block {
-        let letters: u32 = subject.bytes().map(u32::from).sum();
+    pub fn block(subject: impl Into<Subject>, round: u32, mode: Mode, us: f64) -> Block {
+        let subject = subject.into();
+        let letters: u32 = subject.to_string().bytes().map(u32::from).sum();
         let jitter = 1.0 + 0.001 * (f64::from((round * letters) % 7) - 3.0);
         Block {
             shape: "mission".into(),
-            subject: subject.into(),
+            subject,
             mode,
             round,
             slot: 0,
@@ -217,7 +223,7 @@ pub(crate) mod testing {
         for round in 0..16 {
             for mode in Mode::ALL {
                 blocks.push(block("old", round, mode, control_us));
-                blocks.push(block("old#aa", round, mode, control_us));
+                blocks.push(block(Subject::again("old"), round, mode, control_us));
                 blocks.push(block("new", round, mode, candidate_us));
             }
         }

@@ -3,10 +3,11 @@
 
 use super::performance::{distance, gate_level, not_timed, paired_blocks, settled_ratio, side_of};
 use crate::deferral::Deferral;
-use crate::evidence::{Checks, Errors, Mode, Peers, QUANTISE_SUFFIX, Samples};
-use crate::gate::{Gate, Kind, State, Subject, significant};
-use crate::shape::{Distribution, Problem, Shape};
+use crate::evidence::{Checks, Errors, Mode, Peers, Samples};
+use crate::gate::{Draft, Gate, GateId, Limit, Reading, State, Unit, significant};
+use crate::operator::{Distribution, Problem, Shape};
 use crate::stats::{Interval, MIN_ROUNDS, paired_ratio_at};
+use crate::subject::Subject;
 use crate::suite::{PeerLimit, Suite};
 
 /// The gates of a candidate, on one shape or on all.
@@ -14,14 +15,14 @@ pub(super) fn peer_gates(suite: &Suite, samples: &Samples, variant: &str, shape:
     let Some(limit) = &suite.peers else { return Vec::new() };
     let asked = |s: &&String| shape.is_none_or(|shape| shape == *s);
     let alone = suite.time_shapes.iter().filter(asked).map(|s| {
-        let figure = format!("faster than every peer on {s}");
-        gate(suite, samples, variant, limit, s, &Against { figure: &figure, arm: variant, peers: peers_on(samples, s) })
+        let against =
+            Against { id: GateId::FasterThanPeers, subject: Subject::plain(variant), peers: peers_on(samples, s) };
+        gate(suite, samples, variant, limit, s, &against)
     });
-    let quantised = format!("{variant}{QUANTISE_SUFFIX}");
     let from_originals = limit.from_originals.iter().filter(asked).map(|s| {
-        let figure = format!("from FP16, quantising, on {s}");
         let baseline = peers_on(samples, s).into_iter().filter(|peer| *peer == limit.baseline).collect();
-        gate(suite, samples, variant, limit, s, &Against { figure: &figure, arm: &quantised, peers: baseline })
+        let against = Against { id: GateId::FromOriginals, subject: Subject::from_originals(variant), peers: baseline };
+        gate(suite, samples, variant, limit, s, &against)
     });
     alone.chain(from_originals).collect()
 }
@@ -41,18 +42,19 @@ pub fn judge_peer_errors(suite: &Suite, checks: &Checks, peers: &Peers) -> Vec<G
 type Pair<'a> = (String, Option<&'a Errors>, &'a Errors);
 
 fn error_gates(suite: &Suite, checks: &Checks, peers: &Peers, variant: &str, rival: &str) -> [Gate; 2] {
-    let figures = ["mean", "max"].map(|figure| format!("end-to-end {figure} against {rival}"));
-    let [mean, max] = [0, 1].map(|i| Subject { variant, kind: Kind::Correctness, figure: &figures[i] });
-    let threshold = "error / peer's error <= 1";
+    let most = Limit::at_most(1.0);
+    let [mean, max] = [GateId::PeerErrorMean, GateId::PeerErrorMax]
+        .map(|id| Draft::new(variant, id).against(rival).limited(most, Unit::One));
+    let threshold = &format!("error / peer's error {}", most.text(Unit::One));
     let pairs = match error_pairs(suite, checks, peers, variant, rival) {
         Ok(pairs) => pairs,
-        Err(deferral) => return [mean, max].map(|subject| subject.deferred(threshold, deferral.clone())),
+        Err(deferral) => return [mean, max].map(|draft| draft.deferred(threshold, deferral.clone())),
     };
     let (ratio, shape) = largest(pairs.iter().map(|(shape, own, of_peer)| {
         let own = own.map_or(f64::NAN, |own| finite(own, own.end_to_end_mean));
         (own / finite(of_peer, of_peer.end_to_end_mean), shape.as_str())
     }));
-    let mean = mean.holds(shape, &significant(ratio), threshold, ratio <= 1.0);
+    let mean = mean.holds(shape, Reading::of(ratio, None, Unit::One), threshold, most.holds(ratio));
     let (own, shape) = largest(
         pairs
             .iter()
@@ -63,7 +65,7 @@ fn error_gates(suite: &Suite, checks: &Checks, peers: &Peers, variant: &str, riv
     let ratio = own / of_peer;
     let figures = [ratio, own, of_peer].map(significant);
     let measured = format!("{}: {} / {} on {where_else}", figures[0], figures[1], figures[2]);
-    [mean, max.holds(shape, &measured, threshold, ratio <= 1.0)]
+    [mean, max.holds(shape, Reading::said(ratio, measured), threshold, most.holds(ratio))]
 }
 
 /// Errors on every timed shape, where there is a peer to compare with.
@@ -111,31 +113,32 @@ fn finite(errors: &Errors, error: f64) -> f64 {
 
 /// What is compared on a shape.
 struct Against<'a> {
-    figure: &'a str,
-    arm: &'a str,
+    id: GateId,
+    subject: Subject,
     peers: Vec<&'a str>,
 }
 
-/// Peers that were timed on a shape; only their names hold a slash.
+/// Peers that were timed on a shape.
 fn peers_on<'a>(samples: &'a Samples, shape: &str) -> Vec<&'a str> {
-    let blocks = samples.blocks.iter().filter(|b| b.shape == shape && b.subject.contains('/'));
-    blocks.map(|b| b.subject.as_str()).collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+    let blocks = samples.blocks.iter().filter(|b| b.shape == shape && b.subject.is_peer());
+    blocks.map(|b| b.subject.who.as_str()).collect::<std::collections::BTreeSet<_>>().into_iter().collect()
 }
 
 fn gate(suite: &Suite, samples: &Samples, variant: &str, limit: &PeerLimit, shape: &str, against: &Against) -> Gate {
-    let subject = Subject { variant, kind: Kind::Performance, figure: against.figure };
-    let threshold = format!("time / peer <= {}", significant(limit.max_ratio));
-    if let Some(deferred) = not_timed(suite, samples, &subject, &threshold, shape) {
+    let most = Limit::at_most(limit.max_ratio);
+    let draft = Draft::new(variant, against.id).on(shape).limited(most, Unit::One);
+    let threshold = format!("time / peer {}", most.text(Unit::One));
+    if let Some(deferred) = not_timed(suite, samples, &draft, &threshold, shape) {
         return deferred;
     }
     if against.peers.is_empty() {
         let deferral = Deferral::new("no peer was timed", "run with --peers auto where PyTorch is installed");
-        return subject.deferred(&threshold, deferral);
+        return draft.deferred(&threshold, deferral);
     }
-    let open = |why| subject.with_state("kernel time", "", &threshold, State::Inconclusive { why });
+    let open = |why| draft.with_state("kernel time", "", &threshold, State::Inconclusive { why });
     let mut closest: Option<(&str, Interval)> = None;
     for peer in &against.peers {
-        let pairs = paired_blocks(&samples.blocks, shape, Mode::Kernel, against.arm, peer);
+        let pairs = paired_blocks(&samples.blocks, shape, Mode::Kernel, &against.subject, &Subject::plain(*peer));
         let Some(ratio) = paired_ratio_at(&pairs, gate_level(suite, shape)) else {
             return open(format!("{} usable rounds against {peer}, {MIN_ROUNDS} needed", pairs.len()));
         };
@@ -150,10 +153,9 @@ fn gate(suite: &Suite, samples: &Samples, variant: &str, limit: &PeerLimit, shap
     if let Err(why) = settled_ratio(suite, samples, [variant, &suite.control], shape, margin) {
         return open(why);
     }
-    let figures = [ratio.estimate, ratio.low, ratio.high].map(significant);
-    let measured =
-        format!("{} [{}, {}] of {peer}, the closest of {}", figures[0], figures[1], figures[2], against.peers.len());
-    subject.with_state("kernel time", &measured, &threshold, side_of(ratio, limit.max_ratio))
+    let reading = Reading::of(ratio.estimate, Some([ratio.low, ratio.high]), Unit::One)
+        .and(&format!(" of {peer}, the closest of {}", against.peers.len()));
+    draft.with_state("kernel time", reading, &threshold, side_of(ratio, limit.max_ratio))
 }
 
 #[cfg(test)]
@@ -175,9 +177,10 @@ mod tests {
     fn samples(flash: f64, default: f64, quantised: f64) -> Samples {
         let mut samples = testing::samples(100.0, 80.0);
         for round in 0..16 {
-            for (subject, us) in [("torch/flash", flash), ("torch/default", default), ("new+quantise", quantised)] {
-                samples.blocks.push(testing::block(subject, round, Mode::Kernel, us));
+            for (peer, us) in [("torch/flash", flash), ("torch/default", default)] {
+                samples.blocks.push(testing::block(peer, round, Mode::Kernel, us));
             }
+            samples.blocks.push(testing::block(Subject::from_originals("new"), round, Mode::Kernel, quantised));
         }
         samples
     }

@@ -8,13 +8,20 @@ use serde::{Deserialize, Serialize};
 use super::peers::peer_gates;
 use super::timing::judge_timing;
 use crate::deferral::Deferral;
-use crate::evidence::{AA_SUFFIX, Block, Builds, Mode, Peers, Samples};
-use crate::gate::{Gate, Kind, State, Subject, significant};
+use crate::evidence::{Block, Builds, Mode, Peers, Samples};
+use crate::gate::{Draft, Gate, GateId, Limit, Reading, State, Unit, significant};
 use crate::stats::{Interval, MIN_ROUNDS, Summary, median, paired_ratio, paired_ratio_at};
+use crate::subject::{Arm, Subject};
 use crate::suite::{AbsoluteLimit, PerformanceLimit, Suite};
 
 /// Medians of the blocks of two subjects, one pair for each round in which both are usable.
-pub fn paired_blocks(blocks: &[Block], shape: &str, mode: Mode, numerator: &str, denominator: &str) -> Vec<(f64, f64)> {
+pub fn paired_blocks(
+    blocks: &[Block],
+    shape: &str,
+    mode: Mode,
+    numerator: &Subject,
+    denominator: &Subject,
+) -> Vec<(f64, f64)> {
     paired_rounds(blocks, shape, mode, numerator, denominator).into_values().collect()
 }
 
@@ -23,13 +30,13 @@ pub fn paired_rounds(
     blocks: &[Block],
     shape: &str,
     mode: Mode,
-    numerator: &str,
-    denominator: &str,
+    numerator: &Subject,
+    denominator: &Subject,
 ) -> BTreeMap<u32, (f64, f64)> {
-    let usable = |subject: &str| {
+    let usable = |subject: &Subject| {
         blocks
             .iter()
-            .filter(|b| b.shape == shape && b.mode == mode && b.subject == subject && b.rejected().is_none())
+            .filter(|b| b.shape == shape && b.mode == mode && b.subject == *subject && b.rejected().is_none())
             .filter_map(|b| Some((b.round, median(&b.us)?)))
             .collect::<BTreeMap<u32, f64>>()
     };
@@ -43,7 +50,7 @@ pub struct Comparison {
     /// Shape.
     pub shape: String,
     /// Variant or peer.
-    pub subject: String,
+    pub subject: Subject,
     /// Timer.
     pub mode: Mode,
     /// Samples of all usable blocks, in microseconds.
@@ -58,14 +65,11 @@ pub struct Comparison {
 pub fn compare(suite: &Suite, samples: &Samples) -> Vec<Comparison> {
     let mut comparisons = Vec::new();
     for shape in &suite.time_shapes {
-        let mut subjects: Vec<&str> = Vec::new();
-        for block in samples.blocks.iter().filter(|b| &b.shape == shape && !b.subject.ends_with(AA_SUFFIX)) {
-            if !subjects.contains(&block.subject.as_str()) {
-                subjects.push(&block.subject);
-            }
-        }
-        let order = |s: &str| suite.variant_names().position(|v| v == s).unwrap_or(usize::MAX);
-        subjects.sort_by_key(|s| (order(s), s.to_string()));
+        let here = samples.blocks.iter().filter(|b| &b.shape == shape && b.subject.arm != Arm::Again);
+        let mut subjects: Vec<&Subject> = here.map(|b| &b.subject).collect();
+        let order = |s: &Subject| suite.variant_names().position(|v| s.is_plain(v)).unwrap_or(usize::MAX);
+        subjects.sort_by_key(|s| (order(s), *s));
+        subjects.dedup();
         for subject in subjects {
             comparisons
                 .extend(Mode::ALL.into_iter().filter_map(|mode| compare_one(suite, samples, shape, subject, mode)));
@@ -74,18 +78,18 @@ pub fn compare(suite: &Suite, samples: &Samples) -> Vec<Comparison> {
     comparisons
 }
 
-fn compare_one(suite: &Suite, samples: &Samples, shape: &str, subject: &str, mode: Mode) -> Option<Comparison> {
+fn compare_one(suite: &Suite, samples: &Samples, shape: &str, subject: &Subject, mode: Mode) -> Option<Comparison> {
     let blocks: Vec<&Block> =
-        samples.blocks.iter().filter(|b| b.shape == shape && b.subject == subject && b.mode == mode).collect();
+        samples.blocks.iter().filter(|b| b.shape == shape && b.subject == *subject && b.mode == mode).collect();
     let usable: Vec<f64> =
         blocks.iter().filter(|b| b.rejected().is_none()).flat_map(|b| b.us.iter().copied()).collect();
-    let pairs = paired_blocks(&samples.blocks, shape, mode, subject, &suite.control);
+    let pairs = paired_blocks(&samples.blocks, shape, mode, subject, &Subject::plain(&suite.control));
     Some(Comparison {
         shape: shape.to_owned(),
-        subject: subject.to_owned(),
+        subject: subject.clone(),
         mode,
         time_us: Summary::of(&usable)?,
-        over_control: if subject == suite.control { None } else { paired_ratio(&pairs) },
+        over_control: if subject.is_plain(&suite.control) { None } else { paired_ratio(&pairs) },
         dropped_blocks: blocks.iter().filter(|b| b.rejected().is_some()).count(),
     })
 }
@@ -103,9 +107,8 @@ pub fn judge_samples(suite: &Suite, builds: &Builds, samples: &Samples, peers: &
         gates.extend(absolute_gates(suite, samples, variant, None));
         gates.extend(peer_gates(suite, samples, variant, None));
         if suite.performance.is_empty() && suite.absolute.is_empty() && suite.peers.is_none() {
-            let subject = Subject { variant, kind: Kind::Performance, figure: "gate on time" };
             let deferral = Deferral::new("the suite has no gate on time", "add one to the suite");
-            gates.push(subject.deferred("at least one", deferral));
+            gates.push(Draft::new(variant, GateId::GateOnTime).deferred("at least one", deferral));
         }
     }
     gates.extend(judge_timing(suite, builds, samples, peers));
@@ -125,15 +128,11 @@ pub fn needs_more_rounds(suite: &Suite, samples: &Samples, shape: &str) -> bool 
     let limits = suite.performance.iter().filter(|l| l.shape == shape);
     limits.into_iter().any(|limit| {
         let open = |variant: &str| {
-            let timed = !samples.failures.iter().any(|f| f.shape == shape && f.subject == variant);
+            let timed = !samples.failures.iter().any(|f| f.shape == shape && f.subject.is_plain(variant));
             timed && is_open(&relative_gate(suite, samples, variant, limit))
         };
         suite.candidates.iter().any(|c| limit.holds_for(&c.variant) && open(&c.variant))
     })
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.1}%", 100.0 * share)
 }
 
 /// Rounds are added while a gate is open, so it is looked at more than once: each look gets its share of the 5%.
@@ -148,43 +147,34 @@ const MAX_DROPPED_SHARE: f64 = 0.25;
 const LEAST_NOISE_LIMIT: f64 = 0.02;
 
 fn relative_gate(suite: &Suite, samples: &Samples, variant: &str, limit: &PerformanceLimit) -> Gate {
-    let figure = format!("latency reduction on {}", limit.shape);
-    let subject = Subject { variant, kind: Kind::Performance, figure: &figure };
+    let least = Limit::at_least(100.0 * limit.min_latency_reduction);
+    let draft = Draft::new(variant, GateId::LatencyReduction).on(&limit.shape).limited(least, Unit::Percent);
     let against = limit.against.as_deref().unwrap_or(&suite.control);
-    let threshold = format!(">= {} against {against}", percent(limit.min_latency_reduction));
-    if let Some(deferred) = not_timed(suite, samples, &subject, &threshold, &limit.shape) {
+    let threshold = format!("{} against {against}", least.text(Unit::Percent));
+    if let Some(deferred) = not_timed(suite, samples, &draft, &threshold, &limit.shape) {
         return deferred;
     }
     let ratio = match settled_ratio(suite, samples, [variant, against], &limit.shape, limit.min_latency_reduction) {
         Ok(ratio) => ratio,
-        Err(why) => return subject.with_state("kernel time", "", &threshold, State::Inconclusive { why }),
+        Err(why) => return draft.with_state("kernel time", "", &threshold, State::Inconclusive { why }),
     };
-    let measured = format!(
-        "{} [{}, {}] ({}x)",
-        percent(1.0 - ratio.estimate),
-        percent(1.0 - ratio.high),
-        percent(1.0 - ratio.low),
-        significant(1.0 / ratio.estimate),
-    );
-    subject.with_state("kernel time", &measured, &threshold, side_of(ratio, 1.0 - limit.min_latency_reduction))
+    let reduction = |ratio: f64| 100.0 * (1.0 - ratio);
+    let interval = [reduction(ratio.high), reduction(ratio.low)];
+    let reading = Reading::of(reduction(ratio.estimate), Some(interval), Unit::Percent)
+        .and(&format!(" ({}x)", significant(1.0 / ratio.estimate)));
+    draft.with_state("kernel time", reading, &threshold, side_of(ratio, 1.0 - limit.min_latency_reduction))
 }
 
 /// The deferral of a gate on a shape that was not timed here.
-pub(super) fn not_timed(
-    suite: &Suite,
-    samples: &Samples,
-    subject: &Subject,
-    threshold: &str,
-    shape: &str,
-) -> Option<Gate> {
+pub(super) fn not_timed(suite: &Suite, samples: &Samples, draft: &Draft, threshold: &str, shape: &str) -> Option<Gate> {
     if let Some(deferral) = &samples.deferred {
-        return Some(subject.deferred(threshold, deferral.clone()));
+        return Some(draft.deferred(threshold, deferral.clone()));
     }
     if !suite.time_shapes.iter().any(|s| s == shape) {
-        return Some(subject.deferred(threshold, Deferral::new("the shape was left out", "run the whole suite")));
+        return Some(draft.deferred(threshold, Deferral::new("the shape was left out", "run the whole suite")));
     }
-    let failure = samples.failures.iter().find(|f| f.shape == shape && f.subject == subject.variant)?;
-    Some(subject.deferred(threshold, Deferral::new(&failure.why, "see the gate `timed on every shape`")))
+    let failure = samples.failures.iter().find(|f| f.shape == shape && f.subject.is_plain(draft.variant()))?;
+    Some(draft.deferred(threshold, Deferral::new(&failure.why, "see the gate `timed on every shape`")))
 }
 
 /// The first subject over the second, if the rounds allow a verdict; else why not. The noise of the run is that of the
@@ -197,20 +187,21 @@ pub(super) fn settled_ratio(
     margin: f64,
 ) -> Result<Interval, String> {
     let level = gate_level(suite, shape);
-    let aa_name = format!("{}{AA_SUFFIX}", suite.control);
-    for subject in [variant, against, &suite.control, &aa_name] {
+    let [variant, against, control] = [variant, against, &suite.control].map(Subject::plain);
+    let again = Subject::again(&suite.control);
+    for subject in [&variant, &against, &control, &again] {
         let blocks =
-            samples.blocks.iter().filter(|b| b.shape == shape && b.mode == Mode::Kernel && b.subject == subject);
+            samples.blocks.iter().filter(|b| b.shape == shape && b.mode == Mode::Kernel && b.subject == *subject);
         let (dropped, kept): (Vec<_>, Vec<_>) = blocks.partition(|b| b.rejected().is_some());
         let all = (dropped.len() + kept.len()).max(1);
         if dropped.len() as f64 / all as f64 > MAX_DROPPED_SHARE {
             return Err(format!("{} of {all} blocks of {subject} were dropped: clock held down", dropped.len()));
         }
     }
-    let pairs = |a: &str, b: &str| paired_blocks(&samples.blocks, shape, Mode::Kernel, a, b);
-    let few = || format!("{} usable rounds, {MIN_ROUNDS} needed", pairs(variant, against).len());
-    let ratio = paired_ratio_at(&pairs(variant, against), level).ok_or_else(few)?;
-    match aa_fault(paired_ratio_at(&pairs(&aa_name, &suite.control), level), margin.max(LEAST_NOISE_LIMIT)) {
+    let pairs = |a: &Subject, b: &Subject| paired_blocks(&samples.blocks, shape, Mode::Kernel, a, b);
+    let few = || format!("{} usable rounds, {MIN_ROUNDS} needed", pairs(&variant, &against).len());
+    let ratio = paired_ratio_at(&pairs(&variant, &against), level).ok_or_else(few)?;
+    match aa_fault(paired_ratio_at(&pairs(&again, &control), level), margin.max(LEAST_NOISE_LIMIT)) {
         Some(why) => Err(why),
         None => Ok(ratio),
     }
@@ -253,21 +244,21 @@ fn aa_fault(aa: Option<Interval>, margin: f64) -> Option<String> {
 fn absolute_gates(suite: &Suite, samples: &Samples, variant: &str, shape: Option<&str>) -> Vec<Gate> {
     let device = samples.device.as_ref().map(|d| d.name.as_str());
     let gate = |limit: &AbsoluteLimit| {
-        let figure = format!("p50 on {}", limit.shape);
-        let subject = Subject { variant, kind: Kind::Performance, figure: &figure };
-        let threshold = format!("<= {} us", significant(limit.max_p50_us));
+        let most = Limit::at_most(limit.max_p50_us);
+        let draft = Draft::new(variant, GateId::P50).on(&limit.shape).limited(most, Unit::Microseconds);
+        let threshold = most.text(Unit::Microseconds);
         if device != Some(limit.device.as_str()) {
             let why = format!("not timed on {}", limit.device);
-            return subject.deferred(&threshold, Deferral::new(why, format!("run on one {}", limit.device)));
+            return draft.deferred(&threshold, Deferral::new(why, format!("run on one {}", limit.device)));
         }
-        if let Some(deferred) = not_timed(suite, samples, &subject, &threshold, &limit.shape) {
+        if let Some(deferred) = not_timed(suite, samples, &draft, &threshold, &limit.shape) {
             return deferred;
         }
-        let of = |b: &&Block| b.shape == limit.shape && b.mode == Mode::Kernel && b.subject == variant;
+        let of = |b: &&Block| b.shape == limit.shape && b.mode == Mode::Kernel && b.subject.is_plain(variant);
         let usable = samples.blocks.iter().filter(of).filter(|b| b.rejected().is_none());
         let against_one: Vec<(f64, f64)> = usable.filter_map(|b| Some((median(&b.us)?, 1.0))).collect();
         match paired_ratio_at(&against_one, gate_level(suite, &limit.shape)) {
-            None => subject.with_state(
+            None => draft.with_state(
                 "kernel time",
                 "",
                 &threshold,
@@ -276,11 +267,10 @@ fn absolute_gates(suite: &Suite, samples: &Samples, variant: &str, shape: Option
             Some(us) => {
                 let margin = distance(us, limit.max_p50_us);
                 if let Err(why) = settled_ratio(suite, samples, [variant, &suite.control], &limit.shape, margin) {
-                    return subject.with_state("kernel time", "", &threshold, State::Inconclusive { why });
+                    return draft.with_state("kernel time", "", &threshold, State::Inconclusive { why });
                 }
-                let [at, low, high] = [us.estimate, us.low, us.high].map(significant);
-                let measured = format!("{at} us [{low}, {high}]");
-                subject.with_state("kernel time", &measured, &threshold, side_of(us, limit.max_p50_us))
+                let reading = Reading::of(us.estimate, Some([us.low, us.high]), Unit::Microseconds);
+                draft.with_state("kernel time", reading, &threshold, side_of(us, limit.max_p50_us))
             }
         }
     };
@@ -328,43 +318,43 @@ mod tests {
     #[test]
     fn a_biased_or_noisy_control_forbids_a_verdict() {
         let mut biased = testing::samples(100.0, 80.0);
-        for block in biased.blocks.iter_mut().filter(|b| b.subject == "old#aa") {
+        for block in biased.blocks.iter_mut().filter(|b| b.subject == Subject::again("old")) {
             block.us.iter_mut().for_each(|us| *us *= 1.02);
         }
         assert!(matches!(state(&biased), State::Inconclusive { why } if why.contains("excludes 1")));
         let mut noisy = testing::samples(100.0, 80.0);
-        for block in noisy.blocks.iter_mut().filter(|b| b.subject == "old#aa") {
+        for block in noisy.blocks.iter_mut().filter(|b| b.subject == Subject::again("old")) {
             let factor = if block.round % 2 == 0 { 1.3 } else { 0.8 };
             block.us.iter_mut().for_each(|us| *us *= factor);
         }
         assert!(matches!(state(&noisy), State::Inconclusive { why } if why.contains("wider")));
         let mut absent = testing::samples(100.0, 80.0);
-        absent.blocks.retain(|b| b.subject != "old#aa");
+        absent.blocks.retain(|b| b.subject != Subject::again("old"));
         assert!(matches!(state(&absent), State::Inconclusive { why } if why.contains("not measured")));
     }
 
     #[test]
     fn throttled_blocks_are_dropped_and_counted_and_too_few_give_no_verdict() {
         let mut samples = testing::samples(100.0, 80.0);
-        for block in samples.blocks.iter_mut().filter(|b| b.subject == "new" && b.round < 10) {
+        for block in samples.blocks.iter_mut().filter(|b| b.subject.is_plain("new") && b.round < 10) {
             block.after.throttle.push("power cap".into());
         }
         assert!(matches!(state(&samples), State::Inconclusive { why } if why.starts_with("10 of 16 blocks of new")));
         let compared = compare(&testing::suite(), &samples);
-        let new = compared.iter().find(|c| c.subject == "new" && c.mode == Mode::Kernel).unwrap();
+        let new = compared.iter().find(|c| c.subject.is_plain("new") && c.mode == Mode::Kernel).unwrap();
         assert_eq!(new.dropped_blocks, 10);
     }
 
     #[test]
     fn ratios_never_cross_rounds() {
         let blocks = [testing::block("new", 0, Mode::Kernel, 80.0), testing::block("old", 1, Mode::Kernel, 100.0)];
-        assert!(paired_blocks(&blocks, "mission", Mode::Kernel, "new", "old").is_empty());
+        assert!(paired_blocks(&blocks, "mission", Mode::Kernel, &"new".into(), &"old".into()).is_empty());
     }
 
     #[test]
     fn noise_forbids_a_verdict_that_is_closer_to_the_bound_than_the_noise_is_wide() {
         let mut noisy = testing::samples(100.0, 80.0);
-        for block in noisy.blocks.iter_mut().filter(|b| b.subject == "old#aa") {
+        for block in noisy.blocks.iter_mut().filter(|b| b.subject == Subject::again("old")) {
             let factor = if block.round % 2 == 0 { 1.02 } else { 0.98 };
             block.us.iter_mut().for_each(|us| *us *= factor);
         }

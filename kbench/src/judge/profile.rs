@@ -3,7 +3,7 @@
 
 use super::{Evidence, left_out};
 use crate::deferral::Deferral;
-use crate::gate::{Gate, Kind, State, Subject, significant};
+use crate::gate::{Draft, Gate, GateId, Limit, Reading, State, Unit, significant};
 use crate::profile::{Figure, KernelProfile};
 use crate::suite::{ProfileLimit, Suite};
 
@@ -24,26 +24,26 @@ pub fn judge_profile(suite: &Suite, evidence: &Evidence) -> Vec<Gate> {
 
 fn gate(evidence: &Evidence, variant: &str, limit: &ProfileLimit) -> Option<Gate> {
     let profile = evidence.profile.as_ref()?;
-    let figure = format!("profile on {}", limit.shape);
-    let subject = Subject { variant, kind: Kind::Profile, figure: &figure };
+    let least = Limit::at_least(limit.min_tensor_percent);
+    let draft = Draft::new(variant, GateId::Profile).on(&limit.shape).limited(least, Unit::Percent);
     let threshold = threshold(limit);
     if let Some(deferral) = &profile.deferred {
-        return Some(subject.deferred(&threshold, deferral.clone()));
+        return Some(draft.deferred(&threshold, deferral.clone()));
     }
     let Some(kernel) = profile.get(variant, &limit.shape) else {
         let deferral = Deferral::new("it was not profiled on this shape", "run the whole suite with --ncu");
-        return Some(subject.deferred(&threshold, deferral));
+        return Some(draft.deferred(&threshold, deferral));
     };
     if let Some(deferral) = &kernel.deferred {
-        return Some(subject.deferred(&threshold, deferral.clone()));
+        return Some(draft.deferred(&threshold, deferral.clone()));
     }
     let Some(reading) = &kernel.reading else {
         let deferral = Deferral::new("the profile holds no figures", "run again with --ncu");
-        return Some(subject.deferred(&threshold, deferral));
+        return Some(draft.deferred(&threshold, deferral));
     };
     let place = format!("{} under ncu", reading.kernel);
     if !is_verified(evidence, kernel) {
-        return Some(subject.holds(&place, "another output than the verified one", &threshold, false));
+        return Some(draft.holds(&place, "another output than the verified one", &threshold, false));
     }
     let tensor = reading.value(Figure::TensorActive).map(|percent| percent >= limit.min_tensor_percent);
     let dram = limit.or_dram_below_percent.map(|below| reading.value(Figure::DramThroughput).map(|p| p < below));
@@ -61,8 +61,12 @@ fn gate(evidence: &Evidence, variant: &str, limit: &ProfileLimit) -> Option<Gate
         Some(percent) => format!("{name} {}%", significant(percent)),
         None => format!("{name} missing"),
     };
-    let measured = format!("{}, {}", shown("tensor", Figure::TensorActive), shown("DRAM", Figure::DramThroughput));
-    Some(subject.with_state(&place, &measured, &threshold, state))
+    let words = format!("{}, {}", shown("tensor", Figure::TensorActive), shown("DRAM", Figure::DramThroughput));
+    let reading = match reading.value(Figure::TensorActive) {
+        Some(percent) => Reading::said(percent, words),
+        None => words.into(),
+    };
+    Some(draft.with_state(&place, reading, &threshold, state))
 }
 
 fn threshold(limit: &ProfileLimit) -> String {
@@ -87,9 +91,10 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::gate::Kind;
     use crate::judge::{judge, testing};
+    use crate::operator::{Distribution, Problem};
     use crate::profile::{Measured, Profile, Reading};
-    use crate::shape::{Distribution, Problem};
 
     fn suite() -> Suite {
         let limit = ProfileLimit {

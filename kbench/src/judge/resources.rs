@@ -3,11 +3,9 @@
 
 use crate::deferral::Deferral;
 use crate::evidence::{BuildRecord, Builds, EntryBuild, Operands};
-use crate::gate::{Gate, Kind, Subject};
+use crate::gate::{Draft, Gate, GateId, Unit};
 use crate::suite::Suite;
 
-/// The head dimension whose entry function the register and memory limits gate; others are gated on spills alone.
-const GATED_HEAD_DIM: u32 = 64;
 /// Opt-in shared memory of a CTA by architecture, in bytes (CUDA C programming guide, compute capabilities).
 const CHIP_SHARED_BYTES: &[(&str, u32)] =
     &[("sm_80", 166_912), ("sm_86", 101_376), ("sm_89", 101_376), ("sm_90", 232_448), ("sm_90a", 232_448)];
@@ -18,8 +16,8 @@ pub fn judge_builds(suite: &Suite, builds: &Builds) -> Vec<Gate> {
 }
 
 fn judge_variant(suite: &Suite, builds: &Builds, variant: &str) -> Vec<Gate> {
-    let subject = |kind, figure| Subject { variant, kind, figure };
-    let compiles = subject(Kind::Build, "compiles");
+    let draft = |id| Draft::new(variant, id);
+    let compiles = draft(GateId::Compiles);
     if let Some(why) = super::left_out(suite, builds, variant) {
         return vec![compiles.deferred("built", Deferral::because(why))];
     }
@@ -28,30 +26,30 @@ fn judge_variant(suite: &Suite, builds: &Builds, variant: &str) -> Vec<Gate> {
     }
     let failed = builds.failures.iter().find(|f| f.variant == variant);
     if let Some(failure) = failed {
-        return vec![compiles.holds(&failure.arch, &failure.error, "no error", false)];
+        return vec![compiles.holds(&failure.arch, failure.error.as_str(), "no error", false)];
     }
     let Some(record) = builds.get(variant, &suite.arch) else {
         return vec![compiles.holds(&suite.arch, "no build record", "no error", false)];
     };
     let mut gates = vec![compiles.holds(&suite.arch, "yes", "no error", true)];
-    gates.push(toggle_echo(&subject(Kind::Identity, "toggle echo"), builds, variant));
+    gates.push(toggle_echo(&draft(GateId::ToggleEcho), builds, variant));
     if variant != suite.control {
-        gates.push(distinct_code(&subject(Kind::Identity, "own machine code"), suite, builds, variant));
+        gates.push(distinct_code(&draft(GateId::OwnMachineCode), suite, builds, variant));
     }
-    gates.push(stateless(&subject(Kind::Identity, "no memory between launches"), builds, variant));
+    gates.push(stateless(&draft(GateId::NoMemoryBetweenLaunches), builds, variant));
     gates.extend(resource_gates(suite, record));
     gates.extend(other_arch_spills(suite, builds, variant));
-    gates.extend(serialised_gate(&subject(Kind::Resources, "wgmma pipelining"), record));
+    gates.extend(serialised_gate(&draft(GateId::WgmmaPipelining), record));
     if suite.candidates.iter().any(|c| c.variant == variant) {
-        gates.extend(machine_code_gate(&subject(Kind::Resources, "machine code"), suite, builds, record));
-        gates.extend(other_machine_code_gate(&subject(Kind::Resources, "machine code, as run"), suite, builds));
+        gates.extend(machine_code_gate(&draft(GateId::MachineCode), suite, builds, record));
+        gates.extend(other_machine_code_gate(&draft(GateId::MachineCodeAsRun), suite, builds));
     }
     gates
 }
 
 /// The instructions that make the kernel what it says it is, counted in what really runs, and none of those that give
 /// away what ptxas does not report.
-fn machine_code_gate(subject: &Subject, suite: &Suite, builds: &Builds, record: &BuildRecord) -> Option<Gate> {
+fn machine_code_gate(draft: &Draft, suite: &Suite, builds: &Builds, record: &BuildRecord) -> Option<Gate> {
     let wanted = suite.machine_code.as_ref()?;
     let mut rule = format!("{} in every attention entry", wanted.require.join(", "));
     if !wanted.forbid.is_empty() {
@@ -59,7 +57,7 @@ fn machine_code_gate(subject: &Subject, suite: &Suite, builds: &Builds, record: 
     }
     let Some(instructions) = &record.instructions else {
         let unknown = || Deferral::new("the build was not disassembled", "build it again");
-        return Some(subject.deferred(&rule, builds.not_disassembled.clone().unwrap_or_else(unknown)));
+        return Some(draft.deferred(&rule, builds.not_disassembled.clone().unwrap_or_else(unknown)));
     };
     let count = |entry: &EntryBuild, mnemonic: &String| {
         instructions.get(&entry.launch.entry).map(|of| of.get(mnemonic).copied().unwrap_or(0))
@@ -71,8 +69,8 @@ fn machine_code_gate(subject: &Subject, suite: &Suite, builds: &Builds, record: 
         let counts = attention.map(|entry| (count(entry, mnemonic).unwrap_or(0), entry.launch.entry.as_str()));
         match counts.min() {
             Some((n, _)) if n > 0 => least.push(format!("{mnemonic} {n} times or more")),
-            Some((_, entry)) => return Some(subject.holds(entry, &format!("no {mnemonic}"), &rule, false)),
-            None => return Some(subject.holds("", "no attention entry", &rule, false)),
+            Some((_, entry)) => return Some(draft.holds(entry, format!("no {mnemonic}"), &rule, false)),
+            None => return Some(draft.holds("", "no attention entry", &rule, false)),
         }
     }
     for (entry, mnemonic) in record.entries.iter().flat_map(|e| wanted.forbid.iter().map(move |m| (e, m))) {
@@ -81,16 +79,16 @@ fn machine_code_gate(subject: &Subject, suite: &Suite, builds: &Builds, record: 
             Some(0) => continue,
             Some(n) => format!("{mnemonic} {n} times"),
         };
-        return Some(subject.holds(&entry.launch.entry, &found, &rule, false));
+        return Some(draft.holds(&entry.launch.entry, found, &rule, false));
     }
-    Some(subject.holds(&record.arch, &least.join(", "), &rule, true))
+    Some(draft.holds(&record.arch, least.join(", "), &rule, true))
 }
 
 /// A device of another architecture runs another build. If that one does not multiply as required, neither its results
 /// nor its times are those of the kernel that the suite is about.
-fn other_machine_code_gate(subject: &Subject, suite: &Suite, builds: &Builds) -> Option<Gate> {
+fn other_machine_code_gate(draft: &Draft, suite: &Suite, builds: &Builds) -> Option<Gate> {
     let wanted = suite.machine_code.as_ref()?;
-    let others = builds.records.iter().filter(|b| b.variant == subject.variant && b.arch != suite.arch);
+    let others = builds.records.iter().filter(|b| b.variant == draft.variant() && b.arch != suite.arch);
     for record in others {
         let listed = record.instructions.iter().flat_map(|of| of.values());
         let missing = wanted.require.iter().find(|m| !listed.clone().any(|counts| counts.contains_key(*m)));
@@ -102,19 +100,19 @@ fn other_machine_code_gate(subject: &Subject, suite: &Suite, builds: &Builds) ->
             };
             let why = format!("the build for {}, which ran here, {lacks}", record.arch);
             let rule = format!("{} in what runs", wanted.require.join(", "));
-            return Some(subject.deferred(&rule, Deferral::new(why, format!("run on a device of {}", suite.arch))));
+            return Some(draft.deferred(&rule, Deferral::new(why, format!("run on a device of {}", suite.arch))));
         }
     }
     None
 }
 
 /// ptxas says with a C75xx message that it took the overlap out of asynchronous matrix instructions.
-fn serialised_gate(subject: &Subject, record: &BuildRecord) -> Option<Gate> {
+fn serialised_gate(draft: &Draft, record: &BuildRecord) -> Option<Gate> {
     let message = record.warnings.iter().find(|w| w.starts_with("C75"))?;
-    Some(subject.holds(&record.arch, message, "no C75xx message", false))
+    Some(draft.holds(&record.arch, message.as_str(), "no C75xx message", false))
 }
 
-fn toggle_echo(subject: &Subject, builds: &Builds, variant: &str) -> Gate {
+fn toggle_echo(draft: &Draft, builds: &Builds, variant: &str) -> Gate {
     let mismatches: Vec<&str> = builds
         .records
         .iter()
@@ -122,31 +120,32 @@ fn toggle_echo(subject: &Subject, builds: &Builds, variant: &str) -> Gate {
         .flat_map(|b| b.toggle_mismatches.iter().map(String::as_str))
         .collect();
     let measured = if mismatches.is_empty() { "as asked".to_owned() } else { mismatches.join("; ") };
-    subject.holds("", &measured, "module says what was asked", mismatches.is_empty())
+    draft.holds("", measured, "module says what was asked", mismatches.is_empty())
 }
 
 /// Every entry must differ from the same entry of the control, on every architecture that both were built for.
-fn distinct_code(subject: &Subject, suite: &Suite, builds: &Builds, variant: &str) -> Gate {
+fn distinct_code(draft: &Draft, suite: &Suite, builds: &Builds, variant: &str) -> Gate {
     let own = builds.records.iter().filter(|b| b.variant == variant);
     let same: Vec<String> = own
         .flat_map(|record| {
             let control = builds.get(&suite.control, &record.arch);
             let twin = move |e: &&EntryBuild| {
-                let other = control.and_then(|c| c.entry(e.launch.head_dim));
+                let mut others = control.into_iter().flat_map(|c| &c.entries);
+                let other = others.find(|c| c.launch.serves == e.launch.serves);
                 other.is_some_and(|c| c.code_sha256 == e.code_sha256)
             };
             record.entries.iter().filter(twin).map(|e| format!("{} {}", record.arch, e.launch.entry))
         })
         .collect();
     let measured = if same.is_empty() { "differs".to_owned() } else { "same code as control".to_owned() };
-    subject.holds(&same.join(", "), &measured, &format!("differs from {}", suite.control), same.is_empty())
+    draft.holds(&same.join(", "), measured, &format!("differs from {}", suite.control), same.is_empty())
 }
 
 /// Scratch that a kernel may ask for: counters of a scheduler, not room to keep results in.
 const MAX_WORKSPACE_BYTES: u32 = 4096;
 
 /// A kernel with memory of its own could do the work once and remember it.
-fn stateless(subject: &Subject, builds: &Builds, variant: &str) -> Gate {
+fn stateless(draft: &Draft, builds: &Builds, variant: &str) -> Gate {
     let own = builds.records.iter().filter(|b| b.variant == variant);
     let state =
         |b: &BuildRecord| b.global_bytes + b.entries.iter().map(|e| e.launch.workspace_bytes).max().unwrap_or(0);
@@ -154,7 +153,7 @@ fn stateless(subject: &Subject, builds: &Builds, variant: &str) -> Gate {
     let (bytes, global, arch) = worst;
     let holds = global == 0 && bytes <= MAX_WORKSPACE_BYTES;
     let rule = format!("no device variables, at most {MAX_WORKSPACE_BYTES} bytes of workspace");
-    subject.holds(arch, &format!("{global} bytes of variables, {} of workspace", bytes - global), &rule, holds)
+    draft.holds(arch, format!("{global} bytes of variables, {} of workspace", bytes - global), &rule, holds)
 }
 
 /// What the device really runs may spill although the suite's architecture does not.
@@ -162,34 +161,34 @@ fn other_arch_spills(suite: &Suite, builds: &Builds, variant: &str) -> Vec<Gate>
     let others = builds.records.iter().filter(|b| b.variant == variant && b.arch != suite.arch);
     others
         .map(|record| {
-            let subject = Subject { variant, kind: Kind::Resources, figure: "spills" };
             let limit = f64::from(suite.resources.max_spill_bytes);
-            subject.at_most(&format!("{}, as timed", record.arch), record.spill_bytes() as f64, limit, "bytes")
+            let place = format!("{}, as timed", record.arch);
+            Draft::new(variant, GateId::Spills).at_most(&place, record.spill_bytes() as f64, limit, Unit::Bytes)
         })
         .collect()
 }
 
 fn resource_gates(suite: &Suite, record: &BuildRecord) -> Vec<Gate> {
-    let subject = |figure| Subject { variant: &record.variant, kind: Kind::Resources, figure };
+    let draft = |id| Draft::new(&record.variant, id);
     let limits = suite.resources_of(&record.variant);
     let mut gates = Vec::new();
-    if record.entry(GATED_HEAD_DIM).is_none() {
-        gates.push(subject("entry functions").holds("", "no D=64 entry", "D=64 and D=128", false));
+    if !record.entries.iter().any(|e| e.gated) {
+        gates.push(draft(GateId::EntryFunctions).holds("", "none that limits gate", "at least one", false));
     }
     for entry in &record.entries {
         let place = format!("{} {}", suite.arch, entry.launch.entry);
         let shared = entry.resources.static_smem_bytes + entry.launch.dynamic_smem_bytes;
-        if entry.launch.head_dim == GATED_HEAD_DIM {
+        if entry.gated {
             let registers = f64::from(entry.resources.registers);
-            gates.push(subject("registers").at_most(&place, registers, f64::from(limits.max_registers), ""));
+            gates.push(draft(GateId::Registers).at_most(&place, registers, f64::from(limits.max_registers), Unit::One));
             let kib = f64::from(shared) / 1024.0;
-            gates.push(subject("shared memory").at_most(&place, kib, f64::from(limits.max_shared_kib), "KiB"));
+            gates.push(draft(GateId::SharedMemory).at_most(&place, kib, f64::from(limits.max_shared_kib), Unit::Kib));
         } else if let Some((_, chip)) = CHIP_SHARED_BYTES.iter().find(|(arch, _)| *arch == suite.arch) {
             let (kib, limit) = (f64::from(shared) / 1024.0, f64::from(*chip) / 1024.0);
-            gates.push(subject("fits the chip").at_most(&place, kib, limit, "KiB"));
+            gates.push(draft(GateId::FitsTheChip).at_most(&place, kib, limit, Unit::Kib));
         }
         let spills = f64::from(entry.resources.spill_store_bytes) + f64::from(entry.resources.spill_load_bytes);
-        gates.push(subject("spills").at_most(&place, spills, f64::from(limits.max_spill_bytes), "bytes"));
+        gates.push(draft(GateId::Spills).at_most(&place, spills, f64::from(limits.max_spill_bytes), Unit::Bytes));
     }
     gates
 }

@@ -2,13 +2,10 @@
 //! the chip allows; and somebody else's kernels ran beside ours. They say whether the samples can be believed.
 
 use crate::deferral::Deferral;
-use crate::evidence::{AA_SUFFIX, Block, Builds, Mode, Peers, QUANTISE_SUFFIX, Samples};
-use crate::gate::{Gate, Kind, Subject, significant};
+use crate::evidence::{Block, Builds, Mode, Peers, Samples};
+use crate::gate::{Draft, Gate, GateId, Limit, Reading, Unit, significant};
 use crate::stats::median;
 use crate::suite::Suite;
-
-/// The figure of the gate that a variant fails when it could not be timed.
-pub const TIMED_EVERYWHERE: &str = "timed on every shape";
 
 /// Timing gates of every variant that was built, and the peer gate.
 pub fn judge_timing(suite: &Suite, builds: &Builds, samples: &Samples, peers: &Peers) -> Vec<Gate> {
@@ -23,12 +20,12 @@ pub fn judge_timing(suite: &Suite, builds: &Builds, samples: &Samples, peers: &P
 }
 
 fn variant_gates(suite: &Suite, samples: &Samples, variant: &str) -> Vec<Gate> {
-    let failed = samples.failures.iter().any(|f| is_of(&f.subject, variant));
+    let failed = samples.failures.iter().any(|f| f.subject.who == variant);
     if samples.deferred.is_some() && !failed {
         return Vec::new();
     }
     let mut gates = vec![timed_everywhere(suite, samples, variant)];
-    let own: Vec<&Block> = samples.blocks.iter().filter(|b| is_of(&b.subject, variant)).collect();
+    let own: Vec<&Block> = samples.blocks.iter().filter(|b| b.subject.who == variant).collect();
     if !own.is_empty() {
         gates.push(outputs_gate(variant, &own));
         gates.push(floor_gate(suite, samples, variant, &own));
@@ -36,50 +33,46 @@ fn variant_gates(suite: &Suite, samples: &Samples, variant: &str) -> Vec<Gate> {
     gates
 }
 
-/// Whether a subject is the variant, in whatever arm of a round.
-fn is_of(subject: &str, variant: &str) -> bool {
-    subject.strip_prefix(variant).is_some_and(|arm| ["", AA_SUFFIX, QUANTISE_SUFFIX].contains(&arm))
-}
-
 /// A variant that faults, hangs or gives another output while it is timed is broken, whatever the checks said before.
 fn timed_everywhere(suite: &Suite, samples: &Samples, variant: &str) -> Gate {
-    let subject = Subject { variant, kind: Kind::Correctness, figure: TIMED_EVERYWHERE };
+    let draft = Draft::new(variant, GateId::TimedEverywhere);
     let threshold = format!("{} shapes, both timers", suite.time_shapes.len());
-    if let Some(failure) = samples.failures.iter().find(|f| is_of(&f.subject, variant)) {
-        return subject.holds(&failure.shape, &failure.why, &threshold, false);
+    if let Some(failure) = samples.failures.iter().find(|f| f.subject.who == variant) {
+        return draft.holds(&failure.shape, failure.why.as_str(), &threshold, false);
     }
-    let has =
-        |shape: &str, mode| samples.blocks.iter().any(|b| b.subject == variant && b.shape == shape && b.mode == mode);
+    let has = |shape: &str, mode| {
+        samples.blocks.iter().any(|b| b.subject.is_plain(variant) && b.shape == shape && b.mode == mode)
+    };
     let missing = suite.time_shapes.iter().find(|shape| Mode::ALL.into_iter().any(|mode| !has(shape, mode)));
     let measured = if missing.is_none() { "yes" } else { "no samples" };
-    subject.holds(missing.map_or("", String::as_str), measured, &threshold, missing.is_none())
+    draft.holds(missing.map_or("", String::as_str), measured, &threshold, missing.is_none())
 }
 
 fn outputs_gate(variant: &str, own: &[&Block]) -> Gate {
-    let subject = Subject { variant, kind: Kind::Correctness, figure: "timed outputs" };
+    let draft = Draft::new(variant, GateId::TimedOutputs);
     let wrong = own.iter().find(|b| !b.outputs_verified);
     let place = wrong.map(|b| format!("{} {} round {}", b.subject, b.shape, b.round)).unwrap_or_default();
     let measured = if wrong.is_none() { "all equal" } else { "a timed launch left another output" };
-    subject.holds(&place, measured, "every timed launch gives the verified output", wrong.is_none())
+    draft.holds(&place, measured, "every timed launch gives the verified output", wrong.is_none())
 }
 
 fn floor_gate(suite: &Suite, samples: &Samples, variant: &str, own: &[&Block]) -> Gate {
-    let subject = Subject { variant, kind: Kind::Performance, figure: "physically possible" };
+    let draft = Draft::new(variant, GateId::PhysicallyPossible).limited(Limit::at_least(1.0), Unit::One);
     const RULE: &str = "at or above the tensor-core floor";
     let Some(device) = &samples.device else {
-        return subject.holds("", "samples without a device", RULE, false);
+        return draft.holds("", "samples without a device", RULE, false);
     };
     let shapes = suite.time();
     let closest = shapes.iter().filter_map(|shape| {
         let blocks = own.iter().filter(|b| b.shape == shape.name && b.mode == Mode::Kernel);
         let least = blocks.filter_map(|b| median(&b.us)).min_by(f64::total_cmp)?;
-        Some((shape, least / device.floor_us(shape)))
+        Some((shape, least / device.floor_us(&suite.operator.cost(shape)?)))
     });
     match closest.min_by(|a, b| a.1.total_cmp(&b.1)) {
-        None => subject.holds("", "no kernel time", RULE, false),
+        None => draft.holds("", "no kernel time", RULE, false),
         Some((shape, ratio)) => {
-            let measured = format!("{}x the floor", significant(ratio));
-            subject.holds(&shape.name, &measured, RULE, ratio >= 1.0)
+            let reading = Reading::said(ratio, format!("{}x the floor", significant(ratio)));
+            draft.holds(&shape.name, reading, RULE, ratio >= 1.0)
         }
     }
 }
@@ -90,26 +83,24 @@ fn peer_gate(suite: &Suite, samples: &Samples, peers: &Peers) -> Option<Gate> {
         return None;
     }
     const RULE: &str = "at least one peer";
-    let subject = Subject { variant: "peers", kind: Kind::Peers, figure: "measured in this run" };
-    let timed = |s: &str| samples.blocks.iter().any(|b| b.subject == s);
+    let draft = Draft::new("peers", GateId::PeersMeasured);
+    let timed = |s: &str| samples.blocks.iter().any(|b| b.subject.is_plain(s));
     let names: std::collections::BTreeSet<&str> =
         peers.backends.iter().map(|b| b.subject.as_str()).filter(|s| timed(s)).collect();
     if let Some(deferral) = peers.deferred.as_ref().or(samples.deferred.as_ref()) {
-        return Some(subject.deferred(RULE, deferral.clone()));
+        return Some(draft.deferred(RULE, deferral.clone()));
     }
     if names.is_empty() {
-        return Some(subject.deferred(RULE, Deferral::new("no backend of a peer ran", "see peers.json")));
+        return Some(draft.deferred(RULE, Deferral::new("no backend of a peer ran", "see peers.json")));
     }
     let measured = names.iter().copied().collect::<Vec<_>>().join(", ");
-    Some(subject.holds(&suite.time_shapes.join(", "), &measured, RULE, true))
+    Some(draft.holds(&suite.time_shapes.join(", "), measured, RULE, true))
 }
 
 /// A peer that is not installed, or that failed, is a deferral of its own beside those that ran.
 fn missing_peer_gates(peers: &Peers) -> impl Iterator<Item = Gate> + '_ {
     peers.missing.iter().map(|(name, deferral)| {
-        let figure = format!("{name} measured in this run");
-        let subject = Subject { variant: "peers", kind: Kind::Peers, figure: &figure };
-        subject.deferred("on every timed shape", deferral.clone())
+        Draft::new("peers", GateId::PeerMeasured).against(name).deferred("on every timed shape", deferral.clone())
     })
 }
 
@@ -119,6 +110,7 @@ mod tests {
     use crate::evidence::TimingFailure;
     use crate::gate::State;
     use crate::judge::testing;
+    use crate::subject::Subject;
 
     fn failed(samples: &Samples) -> Vec<String> {
         let gates = judge_timing(&testing::suite(), &testing::evidence().builds, samples, &Peers::default());
@@ -128,10 +120,10 @@ mod tests {
     #[test]
     fn wrong_timed_output_and_impossible_times_fail() {
         assert_eq!(failed(&testing::samples(100.0, 80.0)), [""; 0]);
-        for subject in ["new", "old#aa"] {
+        for subject in [Subject::plain("new"), Subject::again("old")] {
             let mut wrong = testing::samples(100.0, 80.0);
             wrong.blocks.iter_mut().rfind(|b| b.subject == subject).unwrap().outputs_verified = false;
-            assert_eq!(failed(&wrong), [format!("{} timed outputs", subject.trim_end_matches("#aa"))]);
+            assert_eq!(failed(&wrong), [format!("{} timed outputs", subject.who)]);
         }
         assert_eq!(failed(&testing::samples(100.0, 0.5)), ["new physically possible"]);
         let nowhere = Samples { device: None, ..testing::samples(100.0, 80.0) };
@@ -147,7 +139,7 @@ mod tests {
         let states = |samples: &Samples| -> Vec<State> {
             judge_timing(&suite, &builds, samples, &Peers::default())
                 .into_iter()
-                .filter(|g| g.figure == TIMED_EVERYWHERE)
+                .filter(|g| g.id == GateId::TimedEverywhere)
                 .map(|g| g.state)
                 .collect()
         };

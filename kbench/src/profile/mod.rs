@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::deferral::Deferral;
-use crate::shape::Problem;
+use crate::operator::Problem;
 
 pub use csv::{CsvError, read};
 pub use diagnosis::{Bound, Condition, Diagnosis, Finding, Quantity, RULES, Rule, diagnose};

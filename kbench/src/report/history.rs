@@ -5,9 +5,11 @@ use super::page::{Cell, table};
 use super::svg::{Anchor, Scale, Svg, escape};
 use super::timing::{Role, panel};
 use super::{RunView, shortened};
+use crate::decision::{CandidateDecision, Decision};
 use crate::evidence::Mode;
 use crate::gate::significant;
 use crate::judge::compare;
+use crate::subject::Subject;
 use crate::suite::Suite;
 
 /// One whole run, as history shows it.
@@ -32,8 +34,8 @@ pub struct PastRun {
     pub device: Option<String>,
     /// The device's unique id: two cards of one name are two devices.
     pub device_id: Option<String>,
-    /// The decision in one line.
-    pub decision: String,
+    /// The decision.
+    pub decision: Decision,
     /// Whether only a part of the suite was run.
     pub narrowed: bool,
     /// p50 of every variant, by shape.
@@ -57,18 +59,19 @@ impl PastRun {
         let environment = view.environment;
         let device = environment.device.as_ref();
         let comparisons = compare(view.suite, &view.evidence.samples);
-        let timed =
-            comparisons.iter().filter(|c| c.mode == Mode::Kernel && view.suite.variant_names().any(|v| v == c.subject));
+        let timed = comparisons
+            .iter()
+            .filter(|c| c.mode == Mode::Kernel && view.suite.variant_names().any(|v| c.subject.is_plain(v)));
         PastRun {
             started: environment.started.clone(),
             commit: environment.commit.clone(),
             dirty: environment.dirty == Some(true),
             device: device.map(|d| d.name.clone()),
             device_id: device.map(|d| d.uuid.clone()),
-            decision: view.decision.headline.clone(),
+            decision: view.decision.clone(),
             narrowed: !view.suite.narrowed.is_empty(),
             medians: timed
-                .map(|c| PastMedian { shape: c.shape.clone(), variant: c.subject.clone(), p50_us: c.time_us.p50 })
+                .map(|c| PastMedian { shape: c.shape.clone(), variant: c.subject.who.clone(), p50_us: c.time_us.p50 })
                 .collect(),
         }
     }
@@ -126,9 +129,9 @@ fn row(suite: &Suite, run: &str, outcome: &Result<PastRun, String>) -> Vec<Cell>
 }
 
 /// The decision without its figures, which are of that run: "MERGE a | VALID NEGATIVE b".
-fn verdicts(decision: &str) -> String {
-    let verdict = |part: &str| part.split_once(": ").map_or(part, |(verdict, _)| verdict).to_owned();
-    decision.split(" | ").map(verdict).collect::<Vec<_>>().join(" | ")
+fn verdicts(decision: &Decision) -> String {
+    let verdict = |one: &CandidateDecision| format!("{} {}", one.verdict.word(), one.variant);
+    decision.named().iter().map(verdict).collect::<Vec<_>>().join(" | ")
 }
 
 /// The control and the candidates of today's suite.
@@ -184,7 +187,7 @@ fn plot(suite: &Suite, runs: &[&PastRun], shape: &str) -> Option<String> {
     svg.y_axis(&y, (left, right), 4);
     let mut ends: Vec<(f64, &str, Role)> = Vec::new();
     for (variant, times) in &lines {
-        let role = Role::of(suite, variant);
+        let role = Role::of(suite, &Subject::plain(*variant));
         let corners: Vec<(f64, f64)> = times.iter().map(|(i, us)| (x.at(*i as f64), y.at(*us))).collect();
         svg.polyline(role.class(), &corners);
         for ((i, us), corner) in times.iter().zip(&corners) {
@@ -239,7 +242,7 @@ mod tests {
         let of_view = with_view(&crate::judge::testing::evidence(), PastRun::of);
         let variants: Vec<&str> = of_view.medians.iter().map(|m| m.variant.as_str()).collect();
         assert_eq!(variants, ["old", "new"]);
-        assert_eq!(of_view.decision.split(':').next(), Some("MERGE new"));
+        assert_eq!(verdicts(&of_view.decision), "MERGE new");
     }
 
     #[test]

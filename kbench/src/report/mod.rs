@@ -27,8 +27,9 @@ use crate::decision::Decision;
 use crate::evidence::{CheckedCase, Environment, Mode};
 use crate::gate::{Gate, significant};
 use crate::judge::{Comparison, Evidence, compare, paired_blocks};
-use crate::shape::Distribution;
+use crate::operator::Distribution;
 use crate::stats::paired_ratio;
+use crate::subject::Subject;
 use crate::suite::Suite;
 
 /// Everything a report is made of.
@@ -183,26 +184,25 @@ fn summary(view: &RunView, comparisons: &[Comparison]) -> Vec<Vec<String>> {
     rows
 }
 
-/// All shapes of a variant that ran; of one that did not, the first of each head dimension, for what ptxas said.
+/// All shapes of a variant that ran; of one that did not, the first that each entry serves, for what ptxas said.
 fn shapes_to_show<'a>(view: &RunView<'a>, variant: &str) -> Vec<&'a str> {
     let shapes = view.suite.check_shapes.iter().map(String::as_str);
     if view.evidence.checks.cases.iter().any(|c| c.variant == variant) {
         return shapes.collect();
     }
-    let mut seen = Vec::new();
-    let head_dim = |shape: &str| shape.parse::<crate::shape::Shape>().map_or(0, |s| s.head_dim);
+    let build = view.evidence.builds.get(variant, &view.suite.arch);
+    let mut seen = std::collections::BTreeSet::new();
     shapes
-        .filter(|shape| {
-            !seen.contains(&head_dim(shape)) && {
-                seen.push(head_dim(shape));
-                true
-            }
+        .filter(|name| {
+            let shape = view.suite.shape(name).ok();
+            seen.insert(build.zip(shape).and_then(|(build, shape)| Some(build.entry(&shape)?.launch.entry.as_str())))
         })
         .collect()
 }
 
 fn summary_row(view: &RunView, comparisons: &[Comparison], variant: &str, shape: &str) -> Vec<String> {
-    let of = |mode: Mode| comparisons.iter().find(|c| c.subject == variant && c.shape == shape && c.mode == mode);
+    let of =
+        |mode: Mode| comparisons.iter().find(|c| c.subject.is_plain(variant) && c.shape == shape && c.mode == mode);
     let here = |c: &&CheckedCase| {
         let problem = &c.launch.problem;
         c.variant == variant && problem.shape.name == shape && problem.distribution == Distribution::Normal
@@ -212,10 +212,10 @@ fn summary_row(view: &RunView, comparisons: &[Comparison], variant: &str, shape:
         kernel: of(Mode::Kernel),
         call: of(Mode::Call),
     };
-    let head_dim = shape.parse::<crate::shape::Shape>().map_or(64, |s| s.head_dim);
-    // What ran, where something did: a module may have several entries for one head dimension.
+    let sizes = view.suite.shape(shape).ok();
+    // What ran, where something did: a module may have several entries for one shape.
     let ran = row.cases.iter().find_map(|c| c.launch.entry.as_deref());
-    let entry = |arch: &str| view.evidence.builds.get(variant, arch)?.entry_named(ran, head_dim);
+    let entry = |arch: &str| view.evidence.builds.get(variant, arch)?.entry_named(ran, sizes.as_ref()?);
     let build = entry(&view.suite.arch);
     let timed_arch = view.evidence.samples.device.as_ref().map(|d| d.arch());
     let timed = timed_arch.and_then(|arch| entry(&arch));
@@ -260,7 +260,7 @@ fn ratio_cell(comparison: &Comparison, control: &str) -> String {
             significant(ratio.high),
             significant(1.0 / ratio.estimate)
         ),
-        None if comparison.subject == control => "control".to_owned(),
+        None if comparison.subject.is_plain(control) => "control".to_owned(),
         None => "-".to_owned(),
     }
 }
@@ -303,7 +303,9 @@ fn peers(view: &RunView, comparisons: &[Comparison]) -> Vec<Vec<String>> {
     ])];
     for backend in &view.evidence.peers.backends {
         let of = |mode: Mode| {
-            comparisons.iter().find(|c| c.subject == backend.subject && c.shape == backend.shape && c.mode == mode)
+            comparisons
+                .iter()
+                .find(|c| c.subject.is_plain(&backend.subject) && c.shape == backend.shape && c.mode == mode)
         };
         let time = |mode: Mode| of(mode).map_or("-".to_owned(), |c| significant(c.time_us.p50));
         let ran = match (&backend.unavailable, &backend.resolved) {
@@ -342,7 +344,7 @@ fn times(comparisons: &[Comparison]) -> Vec<Vec<String>> {
     ])];
     rows.extend(comparisons.iter().map(|c| {
         let t = &c.time_us;
-        let mut row = vec![c.shape.clone(), c.subject.clone(), c.mode.name().to_owned()];
+        let mut row = vec![c.shape.clone(), c.subject.to_string(), c.mode.name().to_owned()];
         row.extend([t.p50, t.p90, t.p99, t.mean, t.std, 100.0 * t.cv].map(significant));
         row.extend([t.count.to_string(), c.dropped_blocks.to_string()]);
         row
@@ -361,7 +363,8 @@ fn ladder(view: &RunView) -> String {
     let mut text = String::new();
     for shape in &view.suite.time_shapes {
         for pair in steps.windows(2) {
-            let pairs = paired_blocks(&view.evidence.samples.blocks, shape, Mode::Kernel, pair[1], pair[0]);
+            let [of, than] = [pair[1], pair[0]].map(Subject::plain);
+            let pairs = paired_blocks(&view.evidence.samples.blocks, shape, Mode::Kernel, &of, &than);
             if let Some(ratio) = paired_ratio(&pairs) {
                 let [at, low, high, speed] =
                     [ratio.estimate, ratio.low, ratio.high, 1.0 / ratio.estimate].map(significant);

@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use super::history::{self, HistoryPoint};
 use super::svg::escape;
-use super::{RunView, clocks, headline, profile, timing};
-use crate::decision::Verdict;
+use super::{RunView, clocks, profile, provenance, timing};
+use crate::decision::{CandidateDecision, Verdict};
 use crate::deferral::Deferral;
 use crate::evidence::Environment;
 use crate::gate::{Gate, State, significant};
@@ -54,57 +54,41 @@ a dash in a table is not a zero.</li>\n\
 
 /// The three lines of the headline, with the words of states in colour.
 fn opening(view: &RunView) -> String {
-    let text = headline(view);
-    let mut lines = text.lines();
-    let mut html = String::new();
-    if let Some(first) = lines.next() {
-        let (suite, decision) =
-            first.strip_prefix(&format!("{}: ", view.suite.name)).map_or(("", first), |d| (&view.suite.name, d));
-        let _ = writeln!(html, "<h1>{}", escape(suite));
-        for part in decision.split(" | ") {
-            html.push_str(&verdict_line(part));
-        }
-        html.push_str("</h1>\n");
+    let mut html = format!("<h1>{}\n", escape(&view.suite.name));
+    for decision in view.decision.named() {
+        html.push_str(&verdict_line(decision));
     }
-    if let Some(second) = lines.next() {
-        let counts: Vec<String> = second.split(", ").map(count).collect();
-        let _ = writeln!(html, "<p>{}</p>", counts.join(", "));
-    }
-    for rest in lines {
-        let _ = writeln!(html, "<p class=\"soft\">{}</p>", escape(rest));
-    }
+    let counts = &view.decision.counts;
+    let counts = [
+        count(counts.pass, "gates PASS", "good"),
+        count(counts.fail, "FAIL", "bad"),
+        count(counts.deferred, "DEFERRED", "none"),
+        count(counts.inconclusive, "INCONCLUSIVE", "open"),
+    ];
+    let _ = writeln!(html, "</h1>\n<p>{}</p>", counts.join(", "));
+    let _ = writeln!(html, "<p class=\"soft\">{}</p>", escape(&provenance(view)));
     for aspiration in &view.decision.aspirations {
         let _ = writeln!(html, "<p class=\"soft\">aspiration: {}</p>", escape(&aspiration.line()));
     }
     html
 }
 
-fn verdict_line(text: &str) -> String {
-    let verdicts = [Verdict::Merge, Verdict::Fix, Verdict::ValidNegative, Verdict::Defer];
-    let Some(verdict) = verdicts.into_iter().find(|v| text.starts_with(v.word())) else {
-        return format!("<span class=\"verdict none\"><span>{}</span></span>", escape(text));
-    };
-    let (class, sign) = match verdict {
+fn verdict_line(decision: &CandidateDecision) -> String {
+    let (class, sign) = match decision.verdict {
         Verdict::Merge => ("good", '✓'),
         Verdict::Fix => ("bad", '✗'),
         Verdict::ValidNegative => ("open", '−'),
         Verdict::Defer => ("none", '…'),
     };
-    let rest = escape(&text[verdict.word().len()..]);
-    let word = verdict.word();
+    let word = decision.verdict.word();
+    let rest = escape(&format!(" {}: {}", decision.variant, decision.because));
     format!("<span class=\"verdict {class}\"><span class=\"state\">{sign} {word}</span><span>{rest}</span></span>\n")
 }
 
-/// "2 FAIL" with the word in its colour; a count of zero stays plain.
-fn count(text: &str) -> String {
-    let class = match text.rsplit(' ').next() {
-        _ if text.starts_with("0 ") => "none",
-        Some("PASS") => "good",
-        Some("FAIL") => "bad",
-        Some("INCONCLUSIVE") => "open",
-        _ => "none",
-    };
-    format!("<span class=\"state {class}\">{}</span>", escape(text))
+/// "2 FAIL" in the colour of its state; a count of zero stays plain.
+fn count(number: usize, word: &str, class: &str) -> String {
+    let class = if number == 0 { "none" } else { class };
+    format!("<span class=\"state {class}\">{number} {}</span>", escape(word))
 }
 
 fn state_look(state: &State) -> (&'static str, char) {
@@ -206,10 +190,10 @@ fn gates(view: &RunView) -> String {
 
 /// "18 PASS, 1 FAIL" of some gates; states that do not occur are left out.
 fn tally(gates: &[&Gate]) -> String {
-    let words = ["PASS", "FAIL", "DEFERRED", "INCONCLUSIVE"];
-    let counts = words.map(|word| (gates.iter().filter(|g| g.state.word() == word).count(), word));
-    let there = counts.into_iter().filter(|(n, _)| *n > 0);
-    there.map(|(n, word)| count(&format!("{n} {word}"))).collect::<Vec<_>>().join(", ")
+    let words = [("PASS", "good"), ("FAIL", "bad"), ("DEFERRED", "none"), ("INCONCLUSIVE", "open")];
+    let counts = words.map(|(word, class)| (gates.iter().filter(|g| g.state.word() == word).count(), word, class));
+    let there = counts.into_iter().filter(|(n, ..)| *n > 0);
+    there.map(|(n, word, class)| count(n, word, class)).collect::<Vec<_>>().join(", ")
 }
 
 /// The tables of the text report.
@@ -283,17 +267,9 @@ fn times(view: &RunView, comparisons: &[Comparison]) -> String {
     for shape in view.suite.time() {
         let _ = writeln!(
             html,
-            "<h3>{}: B {}, H {}, S {}, D {}{}</h3>\n{}",
+            "<h3>{}: {}</h3>\n{}",
             escape(&shape.name),
-            shape.batch,
-            shape.heads,
-            if shape.seq_q == shape.seq_kv {
-                shape.seq_q.to_string()
-            } else {
-                format!("{}/{}", shape.seq_q, shape.seq_kv)
-            },
-            shape.head_dim,
-            if shape.causal { ", causal" } else { "" },
+            escape(&view.suite.operator.sizes_by_name(&shape)),
             timing::section(view, comparisons, &shape)
         );
     }

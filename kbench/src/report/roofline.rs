@@ -6,36 +6,36 @@ use super::timing::{self, Role, Row};
 use super::{RunView, page};
 use crate::evidence::Device;
 use crate::gate::significant;
-use crate::shape::Shape;
+use crate::operator::{Cost, Shape};
 
-/// Bytes of FP8 Q, K, V and the FP16 output, each once.
-fn least_bytes(shape: &Shape) -> f64 {
-    (shape.q_len() + 2 * shape.kv_len() + 2 * shape.q_len()) as f64
-}
-
-fn intensity(shape: &Shape) -> f64 {
-    shape.flops() / least_bytes(shape)
+/// FLOP a byte.
+fn intensity(cost: &Cost) -> f64 {
+    cost.flops / cost.bytes
 }
 
 /// TFLOP/s of a time in microseconds.
-fn tflops(shape: &Shape, us: f64) -> f64 {
-    shape.flops() / us / 1e6
+fn tflops(cost: &Cost, us: f64) -> f64 {
+    cost.flops / us / 1e6
 }
 
 /// The roofline of one shape. Axes are those of all timed shapes, so that the rooflines of one run can be laid beside each other.
 pub(super) fn figure(view: &RunView, device: &Device, rows: &[Row], shape: &Shape) -> String {
+    let operator = &view.suite.operator;
+    let Some(cost) = &operator.cost(shape) else {
+        return "<p>No roofline: the operator does not say what it costs.</p>\n".to_owned();
+    };
     let timed: Vec<(&Row, f64)> = rows
         .iter()
         .filter(|r| r.role != Role::Again)
-        .filter_map(|r| Some((r, tflops(shape, r.p50.filter(|us| *us > 0.0)?))))
+        .filter_map(|r| Some((r, tflops(cost, r.p50.filter(|us| *us > 0.0)?))))
         .collect();
     let (Some((least, _)), bound) =
-        (extent(&timed.iter().map(|t| t.1).collect::<Vec<_>>()), tflops(shape, device.floor_us(shape)))
+        (extent(&timed.iter().map(|t| t.1).collect::<Vec<_>>()), tflops(cost, device.floor_us(cost)))
     else {
         return "<p>No roofline: nothing was timed in kernel mode.</p>\n".to_owned();
     };
-    let intensities: Vec<f64> = view.suite.time().iter().map(intensity).collect();
-    let (narrow, wide) = extent(&intensities).unwrap_or((intensity(shape), intensity(shape)));
+    let intensities: Vec<f64> = view.suite.time().iter().filter_map(|s| Some(intensity(&operator.cost(s)?))).collect();
+    let (narrow, wide) = extent(&intensities).unwrap_or((intensity(cost), intensity(cost)));
     let (left, right, top, bottom) = (56.0, 340.0, 26.0, 296.0);
     let mut svg = Svg::new(560.0, 338.0, &format!("Roofline of {}", shape.name));
     let x = Scale::log((narrow / 3.0, wide * 3.0), (left, right));
@@ -59,7 +59,7 @@ pub(super) fn figure(view: &RunView, device: &Device, rows: &[Row], shape: &Shap
     let mut labels: Vec<(f64, f64, &Row, f64)> = timed.iter().map(|(r, t)| (y.at(*t), y.at(*t), *r, *t)).collect();
     labels.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.2.subject.cmp(b.2.subject)));
     spread_labels(&mut labels, (top + 8.0, bottom));
-    let at = x.at(intensity(shape));
+    let at = x.at(intensity(cost));
     for (exact, label, row, value) in labels {
         let share = 100.0 * value / bound;
         let text = format!("{} {} ({}%)", row.label(), significant(value), significant_share(share));
@@ -72,8 +72,8 @@ pub(super) fn figure(view: &RunView, device: &Device, rows: &[Row], shape: &Shap
         "TFLOP/s at p50 in kernel mode over {} FLOP/byte ({} FLOP; FP8 inputs and FP16 output counted once, for peers \
          too, although those read FP16). The dashed line is a bound that follows from the device, not a measurement: \
          one FP8 MMA a clock on each of {} SMs at {} MHz. Percentages are of it. {} Both axes logarithmic.",
-        significant(intensity(shape)),
-        page::grouped(shape.flops()),
+        significant(intensity(cost)),
+        page::grouped(cost.flops),
         device.sm_count,
         device.max_sm_clock_mhz,
         match rates {

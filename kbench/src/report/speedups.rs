@@ -2,10 +2,11 @@
 //! PyTorch, from pairs of blocks of the same rounds. Times of different runs are never divided by each other.
 
 use super::{Format, RunView, provenance, strings, table};
-use crate::evidence::{AA_SUFFIX, Mode};
+use crate::evidence::Mode;
 use crate::gate::{State, significant};
 use crate::judge::{compare, paired_blocks};
 use crate::stats::paired_ratio;
+use crate::subject::Subject;
 
 /// The peers that a speedup is given over.
 const PEERS: [&str; 2] = ["torch/default", "torch/flash"];
@@ -40,8 +41,8 @@ pub fn speedups(view: &RunView, format: Format) -> String {
 /// What a ratio of 1 looks like in this run: without it the others cannot be read.
 fn control_against_itself(view: &RunView, shape: &str) -> String {
     let control = &view.suite.control;
-    let again = format!("{control}{AA_SUFFIX}");
-    match paired_ratio(&paired_blocks(&view.evidence.samples.blocks, shape, Mode::Kernel, &again, control)) {
+    let (again, itself) = (Subject::again(control), Subject::plain(control));
+    match paired_ratio(&paired_blocks(&view.evidence.samples.blocks, shape, Mode::Kernel, &again, &itself)) {
         Some(ratio) => {
             let [at, low, high] = [ratio.estimate, ratio.low, ratio.high].map(significant);
             format!("{control} against itself {at} [{low}, {high}]")
@@ -60,11 +61,12 @@ fn rows(view: &RunView, shape: &str) -> Vec<Vec<String>> {
     let mut rows = vec![header];
     let timed = compare(view.suite, &view.evidence.samples);
     for time in timed.iter().filter(|c| c.shape == shape && c.mode == Mode::Kernel) {
-        let subject = time.subject.as_str();
+        let subject = &time.subject;
         let speedup = |than: &str| {
-            let pairs = paired_blocks(&view.evidence.samples.blocks, shape, Mode::Kernel, than, subject);
+            let pairs =
+                paired_blocks(&view.evidence.samples.blocks, shape, Mode::Kernel, &Subject::plain(than), subject);
             match paired_ratio(&pairs) {
-                _ if subject == than => "1".to_owned(),
+                _ if subject.is_plain(than) => "1".to_owned(),
                 Some(ratio) => {
                     let [at, low, high] = [ratio.estimate, ratio.low, ratio.high].map(significant);
                     format!("{at} [{low}, {high}]")
@@ -75,12 +77,12 @@ fn rows(view: &RunView, shape: &str) -> Vec<Vec<String>> {
         let failing: Vec<&str> = view
             .gates
             .iter()
-            .filter(|g| g.variant == subject && g.state == State::Fail)
+            .filter(|g| subject.is_plain(&g.variant) && g.state == State::Fail)
             .map(|g| g.figure.as_str())
             .collect();
-        let reported = REPORTED.iter().find(|(variant, _)| *variant == subject);
+        let reported = REPORTED.iter().find(|(variant, _)| subject.is_plain(variant));
         rows.push(vec![
-            subject.to_owned(),
+            subject.to_string(),
             significant(time.time_us.p50),
             speedup(control),
             speedup(PEERS[0]),

@@ -2,11 +2,11 @@
 //! and the fastest peer of the run. What passes is the gates' to say; this is where a person looks first.
 
 use super::{Comparison, RunView, strings};
-use crate::evidence::{Mode, QUANTISE_SUFFIX};
+use crate::evidence::Mode;
 use crate::gate::significant;
 use crate::judge::paired_blocks;
-use crate::shape::Shape;
 use crate::stats::paired_ratio;
+use crate::subject::Subject;
 
 /// One row for each limit and candidate; only the header where nothing is limited on this device, or nothing was timed.
 pub(super) fn rows(view: &RunView, comparisons: &[Comparison]) -> Vec<Vec<String>> {
@@ -16,43 +16,36 @@ pub(super) fn rows(view: &RunView, comparisons: &[Comparison]) -> Vec<Vec<String
     rows[0].extend(strings(&["best peer", "its us p50", "time / best peer", "from FP16 us p50"]));
     rows[0].push(format!("{} us p50", baseline.unwrap_or("baseline")));
     let device = view.evidence.samples.device.as_ref().map(|d| d.name.as_str());
-    let of = |shape: &str, subject: &str| {
+    let of = |shape: &str, subject: Subject| {
         comparisons.iter().find(|c| c.mode == Mode::Kernel && c.shape == shape && c.subject == subject)
     };
     let time = |c: Option<&Comparison>| c.map_or("-".to_owned(), |c| significant(c.time_us.p50));
     for limit in suite.absolute.iter().filter(|limit| device == Some(limit.device.as_str())) {
         let shape = limit.shape.as_str();
-        let peers =
-            comparisons.iter().filter(|c| c.mode == Mode::Kernel && c.shape == shape && c.subject.contains('/'));
+        let peers = comparisons.iter().filter(|c| c.mode == Mode::Kernel && c.shape == shape && c.subject.is_peer());
         let best = peers.min_by(|a, b| a.time_us.p50.total_cmp(&b.time_us.p50));
         for candidate in &suite.candidates {
             let variant = candidate.variant.as_str();
             let ratio = best.and_then(|best| {
                 let blocks = &view.evidence.samples.blocks;
-                paired_ratio(&paired_blocks(blocks, shape, Mode::Kernel, variant, &best.subject))
+                paired_ratio(&paired_blocks(blocks, shape, Mode::Kernel, &Subject::plain(variant), &best.subject))
             });
             let ratio = ratio.map(|r| [r.estimate, r.low, r.high].map(significant));
             rows.push(vec![
                 shape.to_owned(),
-                sizes(shape),
+                suite.shape(shape).map_or_else(|_| String::new(), |shape| suite.operator.sizes_as_product(&shape)),
                 variant.to_owned(),
                 significant(limit.max_p50_us),
-                time(of(shape, variant)),
-                best.map_or("-".to_owned(), |best| best.subject.clone()),
+                time(of(shape, Subject::plain(variant))),
+                best.map_or("-".to_owned(), |best| best.subject.to_string()),
                 time(best),
                 ratio.map_or("-".to_owned(), |[at, low, high]| format!("{at} [{low}, {high}]")),
-                time(of(shape, &format!("{variant}{QUANTISE_SUFFIX}"))),
-                time(baseline.and_then(|peer| of(shape, peer))),
+                time(of(shape, Subject::from_originals(variant))),
+                time(baseline.and_then(|peer| of(shape, Subject::plain(peer)))),
             ]);
         }
     }
     rows
-}
-
-fn sizes(shape: &str) -> String {
-    let Ok(shape) = shape.parse::<Shape>() else { return String::new() };
-    let causal = if shape.causal { " causal" } else { "" };
-    format!("{} x {} x {} x {}{causal}", shape.batch, shape.heads, shape.seq_q, shape.head_dim)
 }
 
 #[cfg(test)]
@@ -74,9 +67,11 @@ mod tests {
         suite.absolute = vec![limit("NVIDIA L4", 85.0), limit("NVIDIA H200", 5.0)];
         let mut evidence = testing::evidence();
         for round in 0..16 {
-            for (subject, us) in [("torch/flash", 160.0), ("cudnn/fp8", 100.0), ("new+quantise", 90.0)] {
-                evidence.samples.blocks.push(testing::block(subject, round, Mode::Kernel, us));
+            for (peer, us) in [("torch/flash", 160.0), ("cudnn/fp8", 100.0)] {
+                evidence.samples.blocks.push(testing::block(peer, round, Mode::Kernel, us));
             }
+            let quantised = Subject::from_originals("new");
+            evidence.samples.blocks.push(testing::block(quantised, round, Mode::Kernel, 90.0));
         }
         with_view_of(&suite, &evidence, |view| {
             let rows = rows(view, &compare(view.suite, &view.evidence.samples));

@@ -5,11 +5,12 @@ use std::fmt::Write;
 
 use super::svg::{Anchor, Mark, Scale, Svg, escape, extent};
 use super::{RunView, roofline};
-use crate::evidence::{AA_SUFFIX, Block, Mode};
+use crate::evidence::{Block, Mode};
 use crate::gate::significant;
 use crate::judge::{Comparison, paired_rounds};
-use crate::shape::Shape;
+use crate::operator::Shape;
 use crate::stats::{Interval, MIN_ROUNDS, median, paired_ratio, quantile};
+use crate::subject::{Arm, Subject};
 use crate::suite::{PerformanceLimit, Suite};
 
 /// What a subject is to the suite; it gives the mark and the colour.
@@ -32,14 +33,14 @@ impl Role {
     pub(super) const ALL: [Role; 5] = [Role::Control, Role::Again, Role::Candidate, Role::Baseline, Role::Peer];
 
     /// The role of a subject.
-    pub(super) fn of(suite: &Suite, subject: &str) -> Role {
-        if subject == suite.control {
+    pub(super) fn of(suite: &Suite, subject: &Subject) -> Role {
+        if subject.is_plain(&suite.control) {
             Role::Control
-        } else if subject.ends_with(AA_SUFFIX) {
+        } else if subject.arm == Arm::Again {
             Role::Again
-        } else if suite.candidates.iter().any(|c| c.variant == subject) {
+        } else if suite.candidates.iter().any(|c| subject.is_plain(&c.variant)) {
             Role::Candidate
-        } else if suite.baselines.iter().any(|b| b == subject) {
+        } else if suite.baselines.iter().any(|b| subject.is_plain(b)) {
             Role::Baseline
         } else {
             Role::Peer
@@ -93,7 +94,7 @@ struct Point {
 /// One subject on one shape, in kernel mode.
 pub(super) struct Row<'a> {
     /// Variant, its second block, or peer.
-    pub(super) subject: &'a str,
+    pub(super) subject: &'a Subject,
     /// What it is to the suite.
     pub(super) role: Role,
     /// p50 over all samples of usable blocks, as in the tables.
@@ -107,9 +108,9 @@ pub(super) struct Row<'a> {
 impl Row<'_> {
     /// The name in plots.
     pub(super) fn label(&self) -> String {
-        let name: String = match self.subject.strip_suffix(AA_SUFFIX) {
-            Some(control) => format!("{control} again"),
-            None => self.subject.to_owned(),
+        let name = match self.subject.arm {
+            Arm::Again => format!("{} again", self.subject.who),
+            Arm::Plain | Arm::FromOriginals => self.subject.to_string(),
         };
         super::shortened(&name, 20)
     }
@@ -125,27 +126,26 @@ impl Row<'_> {
 /// Every subject that has a block or a failure on the shape: variants in the suite's order, then peers by name.
 fn rows<'a>(view: &RunView<'a>, comparisons: &[Comparison], shape: &str) -> Vec<Row<'a>> {
     let samples = &view.evidence.samples;
-    let mut subjects: Vec<&str> =
-        samples.blocks.iter().filter(|b| b.shape == shape).map(|b| b.subject.as_str()).collect();
-    subjects.extend(samples.failures.iter().filter(|f| f.shape == shape).map(|f| f.subject.as_str()));
-    let place = |subject: &str| {
-        let variant = subject.strip_suffix(AA_SUFFIX).unwrap_or(subject);
-        view.suite.variant_names().position(|v| v == variant).unwrap_or(usize::MAX)
+    let mut subjects: Vec<&Subject> = samples.blocks.iter().filter(|b| b.shape == shape).map(|b| &b.subject).collect();
+    subjects.extend(samples.failures.iter().filter(|f| f.shape == shape).map(|f| &f.subject));
+    let place = |subject: &Subject| match subject.arm {
+        Arm::Plain | Arm::Again => view.suite.variant_names().position(|v| v == subject.who).unwrap_or(usize::MAX),
+        Arm::FromOriginals => usize::MAX,
     };
     subjects.sort_by_key(|s| (place(s), *s));
     subjects.dedup();
     subjects.into_iter().map(|subject| row(view, comparisons, shape, subject)).collect()
 }
 
-fn row<'a>(view: &RunView<'a>, comparisons: &[Comparison], shape: &str, subject: &'a str) -> Row<'a> {
+fn row<'a>(view: &RunView<'a>, comparisons: &[Comparison], shape: &str, subject: &'a Subject) -> Row<'a> {
     let samples = &view.evidence.samples;
-    let here = |b: &&Block| b.shape == shape && b.subject == subject && b.mode == Mode::Kernel;
+    let here = |b: &&Block| b.shape == shape && b.subject == *subject && b.mode == Mode::Kernel;
     let all: Vec<&Block> = samples.blocks.iter().filter(here).collect();
     let point = |b: &&Block| Some(Point { round: b.round, value: median(&b.us)?, kept: b.rejected().is_none() });
     let blocks = all.iter().filter_map(point).collect();
-    let compared = comparisons.iter().find(|c| c.subject == subject && c.shape == shape && c.mode == Mode::Kernel);
+    let compared = comparisons.iter().find(|c| c.subject == *subject && c.shape == shape && c.mode == Mode::Kernel);
     let usable: Vec<f64> = all.iter().filter(|b| b.rejected().is_none()).flat_map(|b| b.us.iter().copied()).collect();
-    let failure = samples.failures.iter().find(|f| f.shape == shape && f.subject == subject);
+    let failure = samples.failures.iter().find(|f| f.shape == shape && f.subject == *subject);
     let absent = match (failure, all.first().and_then(|b| b.rejected())) {
         (Some(failure), _) => format!("not timed: {}", failure.why),
         (None, Some(why)) => format!("no usable block: {why}"),
@@ -315,11 +315,12 @@ fn ratios(view: &RunView, rows: &[Row], shape: &str) -> String {
 
 fn ratio_panel(view: &RunView, row: &Row, shape: &str) -> String {
     let control = &view.suite.control;
-    let rounds = paired_rounds(&view.evidence.samples.blocks, shape, Mode::Kernel, row.subject, control);
+    let itself = Subject::plain(control);
+    let rounds = paired_rounds(&view.evidence.samples.blocks, shape, Mode::Kernel, row.subject, &itself);
     let interval = paired_ratio(&rounds.values().copied().collect::<Vec<_>>());
     let points: Vec<(u32, f64)> =
         rounds.iter().map(|(round, (a, b))| (*round, a / b)).filter(|p| p.1.is_finite()).collect();
-    let name = if row.role == Role::Again { format!("A/A: {control} again") } else { row.subject.to_owned() };
+    let name = if row.role == Role::Again { format!("A/A: {control} again") } else { row.subject.to_string() };
     let Some((low, high)) = ratio_axis(&points, interval) else {
         return format!("<p><b>{}</b>: no ratio to the control; {}</p>\n", escape(&name), escape(&row.absent));
     };
@@ -396,7 +397,7 @@ fn gate_bound(view: &RunView, row: &Row, shape: &str) -> Option<f64> {
     if row.role != Role::Candidate {
         return None;
     }
-    let drawn = |l: &&PerformanceLimit| l.shape == shape && l.against.is_none() && l.holds_for(row.subject);
+    let drawn = |l: &&PerformanceLimit| l.shape == shape && l.against.is_none() && l.holds_for(&row.subject.who);
     let limit = view.suite.performance.iter().find(drawn)?;
     Some(1.0 - limit.min_latency_reduction)
 }
@@ -470,14 +471,14 @@ mod tests {
     #[test]
     fn a_dropped_block_is_crossed_and_out_of_the_ratios() {
         let mut evidence = testing::evidence();
-        let thrown = |b: &&mut Block| b.subject == "new" && b.round < 10;
+        let thrown = |b: &&mut Block| b.subject.is_plain("new") && b.round < 10;
         for block in evidence.samples.blocks.iter_mut().filter(thrown) {
             block.after.throttle.push("thermal".into());
         }
         let text = drawn(&evidence);
         assert_eq!(text.matches("mark dropped hollow").count(), 10);
         assert!(text.contains("no interval: 6 usable rounds, 8 needed"), "{text}");
-        for block in evidence.samples.blocks.iter_mut().filter(|b| b.subject == "new") {
+        for block in evidence.samples.blocks.iter_mut().filter(|b| b.subject.is_plain("new")) {
             block.after.throttle.push("thermal".into());
         }
         assert!(drawn(&evidence).contains("<b>new</b>: no ratio to the control; no usable block: clock held down"));
@@ -499,7 +500,7 @@ mod tests {
     #[test]
     fn a_wild_round_is_named_and_does_not_hide_the_others() {
         let mut evidence = testing::evidence();
-        for block in evidence.samples.blocks.iter_mut().filter(|b| b.subject == "new" && b.round == 3) {
+        for block in evidence.samples.blocks.iter_mut().filter(|b| b.subject.is_plain("new") && b.round == 3) {
             block.us.iter_mut().for_each(|us| *us *= 2.0);
         }
         let text = drawn(&evidence);

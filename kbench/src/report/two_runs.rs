@@ -176,7 +176,7 @@ fn ratios(a: &RunView, b: &RunView) -> (Vec<RatioPair>, Option<f64>) {
             };
             let (a, b) = (in_a.over_control?, of_b.iter().find(same)?.over_control?);
             let moved = a.high < b.low || b.high < a.low;
-            Some(RatioPair { shape: in_a.shape, subject: in_a.subject, a, b, moved })
+            Some(RatioPair { shape: in_a.shape, subject: in_a.subject.to_string(), a, b, moved })
         })
         .collect();
     let apart = |pair: &RatioPair| (pair.b.estimate / pair.a.estimate - 1.0).abs();

@@ -12,17 +12,16 @@ use super::search::elites;
 use super::space::Toggles;
 use super::spent::{Spent, spent};
 use crate::deferral::Deferral;
-use crate::evidence::{AA_SUFFIX, Block, CheckedCase, Mode};
+use crate::evidence::{Block, CheckedCase, Mode};
 use crate::gate::{Gate, Kind, State, significant};
 use crate::judge::{Evidence, judge, paired_rounds};
-use crate::shape::{Distribution, Problem};
+use crate::operator::{Distribution, Problem};
 use crate::stats::{Interval, median, paired_ratio};
+use crate::subject::Subject;
 use crate::suite::{Suite, VariantPatch};
 
 /// The widest interval of the control against itself with which a winner is settled.
 const NOISE_LIMIT: f64 = 0.02;
-/// The head dimension whose entry's resources are shown.
-const SHOWN_HEAD_DIM: u32 = 64;
 /// A search has found the best of its space when it is within this of what a sweep finds.
 pub const SWEEP_MARGIN: f64 = 0.03;
 
@@ -57,7 +56,7 @@ pub fn outcome_of(suite: &Suite, evidence: &Evidence, sittings: &[Rounds], varia
 }
 
 /// One subject over another, paired by round. The unit is the sitting, whose rounds are not independent of each other.
-fn over(blocks: &[Block], shape: &str, sittings: &[Rounds], subject: &str, other: &str) -> Option<Interval> {
+fn over(blocks: &[Block], shape: &str, sittings: &[Rounds], subject: &Subject, other: &Subject) -> Option<Interval> {
     let pairs = paired_rounds(blocks, shape, Mode::Kernel, subject, other);
     let of_sitting = |sitting: &Rounds| {
         let rounds = pairs.range(sitting.first..sitting.first + sitting.count);
@@ -70,7 +69,7 @@ fn figures(suite: &Suite, evidence: &Evidence, sittings: &[Rounds], variant: &st
     let shape = suite.time_shapes.first()?;
     let blocks = &evidence.samples.blocks;
     let p50 = |subject: &str| {
-        let of = |b: &&Block| b.subject == subject && &b.shape == shape && b.mode == Mode::Kernel;
+        let of = |b: &&Block| b.subject.is_plain(subject) && &b.shape == shape && b.mode == Mode::Kernel;
         let usable = blocks.iter().filter(of).filter(|b| b.rejected().is_none());
         median(&usable.flat_map(|b| b.us.iter().copied()).collect::<Vec<_>>())
     };
@@ -78,11 +77,11 @@ fn figures(suite: &Suite, evidence: &Evidence, sittings: &[Rounds], variant: &st
     let timed = |c: &CheckedCase| {
         c.variant == variant && first(&c.launch.problem) && c.launch.problem.distribution == Distribution::Normal
     };
-    let entry = evidence.builds.get(variant, &suite.arch).and_then(|b| b.entry(SHOWN_HEAD_DIM))?;
+    let entry = evidence.builds.get(variant, &suite.arch).and_then(|b| b.entries.iter().find(|e| e.gated))?;
     Some(Figures {
         p50_us: p50(variant)?,
         control_p50_us: p50(&suite.control)?,
-        over_control: over(blocks, shape, sittings, variant, &suite.control)?,
+        over_control: over(blocks, shape, sittings, &Subject::plain(variant), &Subject::plain(&suite.control))?,
         registers: entry.resources.registers,
         shared_bytes: entry.resources.static_smem_bytes + entry.launch.dynamic_smem_bytes,
         gpus: gpus_of(sittings),
@@ -255,7 +254,7 @@ pub fn conclude(plan: &Plan, lines: &[Line], finals: &Finals) -> Tuned {
     let control_over_itself = finals
         .suite
         .as_ref()
-        .and_then(|suite| finals_over(plan, finals, &format!("{}{AA_SUFFIX}", suite.control), &suite.control));
+        .and_then(|suite| finals_over(plan, finals, &Subject::again(&suite.control), &Subject::plain(&suite.control)));
     let rejected: Vec<Rejection> = all.iter().filter_map(|e| rejected_of(&e.name, &e.outcome)).collect();
     let sweep = all.len() > searched.len() || all.len() == plan.valid;
     Tuned {
@@ -352,7 +351,7 @@ fn ranked(finalists: &[Finalist]) -> Vec<(&Finalist, &Figures)> {
 }
 
 /// One subject over another in the finals.
-fn finals_over(plan: &Plan, finals: &Finals, a: &str, b: &str) -> Option<Interval> {
+fn finals_over(plan: &Plan, finals: &Finals, a: &Subject, b: &Subject) -> Option<Interval> {
     over(&finals.samples.blocks, &plan.shape, &finals.rounds, a, b)
 }
 
@@ -364,7 +363,7 @@ fn pick(plan: &Plan, finals: &Finals, ranked: &[(&Finalist, &Figures)]) -> Optio
         patch: finals.patches.get(&first.name)?.clone(),
         figures: (*figures).clone(),
         over_next: next.and_then(|next| {
-            let ratio = finals_over(plan, finals, &first.name, &next)?;
+            let ratio = finals_over(plan, finals, &Subject::plain(&first.name), &Subject::plain(&next))?;
             Some((next, ratio))
         }),
         curse: first.curse?,
@@ -393,7 +392,8 @@ fn compare_with_sweep(
 ) -> Option<Sweep> {
     let (best, _) = ranked.first()?;
     let (own, _) = ranked.iter().find(|(f, _)| search_elites.iter().any(|e| e.name == f.name))?;
-    let ratio = if own.name == best.name { 1.0 } else { finals_over(plan, finals, &own.name, &best.name)?.estimate };
+    let [a, b] = [&own.name, &best.name].map(Subject::plain);
+    let ratio = if a == b { 1.0 } else { finals_over(plan, finals, &a, &b)?.estimate };
     Some(Sweep {
         evaluated,
         search_pick: own.name.clone(),
@@ -435,7 +435,7 @@ mod tests {
             patches: BTreeMap::new(),
             rounds: (0..16).map(|first| Rounds { gpu: "GPU-0".into(), first, count: 1 }).collect(),
         };
-        finals.samples.blocks.retain(|b| b.subject != "new");
+        finals.samples.blocks.retain(|b| !b.subject.is_plain("new"));
         finals.checks.cases.retain(|c| c.variant != "new");
         for (name, us) in times {
             finals.builds.records.push(testing::build(name));
@@ -445,7 +445,7 @@ mod tests {
                 .cases
                 .extend(like.map(|c| crate::evidence::CheckedCase { variant: (*name).into(), ..c.clone() }));
             for round in 0..16 {
-                finals.samples.blocks.extend(Mode::ALL.map(|mode| testing::block(name, round, mode, *us)));
+                finals.samples.blocks.extend(Mode::ALL.map(|mode| testing::block(*name, round, mode, *us)));
             }
             finals.patches.insert((*name).into(), VariantPatch { base: "old".into(), toggles: Toggles::new() });
         }
@@ -493,7 +493,7 @@ mod tests {
         let mut placed = finals(&[(&name, 60.0)]);
         // Two rounds a sitting that agree, and sittings that do not.
         placed.rounds = (0..8).map(|i| Rounds { gpu: format!("GPU-{}", i % 2), first: 2 * i, count: 2 }).collect();
-        for block in placed.samples.blocks.iter_mut().filter(|b| b.subject == name && b.round / 2 % 2 == 1) {
+        for block in placed.samples.blocks.iter_mut().filter(|b| b.subject.is_plain(&name) && b.round / 2 % 2 == 1) {
             block.us.iter_mut().for_each(|us| *us *= 1.01);
         }
         let winner = conclude(&plan, &lines, &placed).winner.unwrap();
@@ -516,7 +516,12 @@ mod tests {
         assert_eq!(result.winner.unwrap().name, names[1]);
         assert!(matches!(&result.finalists[0].remeasured, Outcome::Rejected { stage, .. } if stage == "correctness"));
         let mut lying = finals(&times);
-        lying.samples.blocks.iter_mut().filter(|b| b.subject == names[0]).for_each(|b| b.outputs_verified = false);
+        lying
+            .samples
+            .blocks
+            .iter_mut()
+            .filter(|b| b.subject.is_plain(&names[0]))
+            .for_each(|b| b.outputs_verified = false);
         assert_eq!(conclude(&plan, &lines, &lying).winner.unwrap().name, names[1]);
         let mut nobody = finals(&times);
         nobody.samples.blocks.retain(|b| b.round + 1 < MIN_ROUNDS as u32);
@@ -528,8 +533,8 @@ mod tests {
         let (plan, lines) = journal([0.5, 0.6, 0.7]);
         let names: Vec<String> = finalists(&plan, &lines).iter().map(|e| e.name.clone()).collect();
         let mut biased = finals(&[(&names[0], 50.0)]);
-        biased.samples.blocks.iter_mut().filter(|b| b.subject == "old#aa").for_each(|b| b.us[0] *= 1.0);
-        for block in biased.samples.blocks.iter_mut().filter(|b| b.subject == "old#aa") {
+        biased.samples.blocks.iter_mut().filter(|b| b.subject == Subject::again("old")).for_each(|b| b.us[0] *= 1.0);
+        for block in biased.samples.blocks.iter_mut().filter(|b| b.subject == Subject::again("old")) {
             block.us.iter_mut().for_each(|us| *us *= 1.03);
         }
         let result = conclude(&plan, &lines, &biased);

@@ -3,9 +3,11 @@
 use super::mods::Mods;
 use super::operands::{arity, class_of, operand};
 use super::{Lower, Lowered};
-use crate::exec::alu::AluOp;
+use crate::isa::alu_table::AluOp;
+use crate::isa::op::Op;
+use crate::isa::slot::{Class, Slot};
+use crate::isa::space::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, Space};
 use crate::parse::ast::{Inst as AstInst, Operand, Ty};
-use crate::program::{Class, LOCAL_WINDOW, Op, PARAM_WINDOW, SHARED_WINDOW, Slot, Space};
 
 /// Comparison classes as the row operations take them.
 const LT: u16 = 1;

@@ -3,9 +3,9 @@
 use super::mods::Mods;
 use super::operands::{arity, class_of, operand};
 use super::{Lower, Lowered};
-use crate::exec::alu::AluOp;
+use crate::isa::alu_table::AluOp;
+use crate::isa::slot::Class;
 use crate::parse::ast::{Inst as AstInst, Operand, Ty};
-use crate::program::Class;
 
 impl Lower<'_> {
     pub(super) fn logic(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {

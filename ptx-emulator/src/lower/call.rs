@@ -2,8 +2,9 @@
 
 use super::layout::Place;
 use super::{LoadError, Lower, Lowered, MAX_CALL_DEPTH, error_at};
+use crate::isa::op::Op;
+use crate::isa::slot::Slot;
 use crate::parse::ast::{Inst as AstInst, Operand, VarSpace};
-use crate::program::{Op, Slot};
 
 /// `call` taken apart.
 struct Call<'a> {

@@ -6,9 +6,9 @@
 use super::mods::Mods;
 use super::operands::{arity, class_of, operand};
 use super::{Lower, Lowered};
-use crate::exec::alu::AluOp;
+use crate::isa::alu_table::AluOp;
+use crate::isa::slot::Class;
 use crate::parse::ast::{Inst as AstInst, Ty};
-use crate::program::Class;
 
 /// Comparison class "less" of the row operations.
 const LESS: u16 = 1;

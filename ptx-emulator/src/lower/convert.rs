@@ -3,10 +3,10 @@
 use super::mods::Mods;
 use super::operands::{arity, class_of, operand};
 use super::{Lower, Lowered};
-use crate::exec::alu::{AluOp, X_BITS_AT, X_FTZ, X_PAYLOAD, X_SAT, X_SIGNED, X_SRC_SIGNED};
+use crate::isa::alu_table::{AluOp, X_BITS_AT, X_FTZ, X_PAYLOAD, X_SAT, X_SIGNED, X_SRC_SIGNED};
+use crate::isa::slot::{Class, Slot};
 use crate::num::float::Round;
 use crate::parse::ast::{Inst as AstInst, Operand, Ty};
-use crate::program::{Class, Slot};
 
 /// Modifiers of a conversion.
 struct Conversion {

@@ -3,10 +3,10 @@
 use super::mods::Mods;
 use super::operands::{arity, operand};
 use super::{Lower, Lowered};
-use crate::exec::alu::{AluOp, X_FTZ, X_SAT};
+use crate::isa::alu_table::{AluOp, X_FTZ, X_SAT};
+use crate::isa::slot::Class;
 use crate::num::float::Round;
 use crate::parse::ast::{Inst as AstInst, Ty};
-use crate::program::Class;
 
 /// Rounding word of an arithmetic instruction.
 pub(super) fn rounding(mods: &mut Mods<'_>) -> Option<Round> {

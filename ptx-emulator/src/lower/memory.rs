@@ -3,8 +3,10 @@
 use super::mods::Mods;
 use super::operands::{arity, class_of, operand};
 use super::{Lower, Lowered};
+use crate::isa::op::{Atom, AtomOp, CopyAsync, Load, Op, Order, Store};
+use crate::isa::slot::{Class, Slot};
+use crate::isa::space::Space;
 use crate::parse::ast::{Inst as AstInst, Operand, Ty};
-use crate::program::{Atom, AtomOp, Class, CopyAsync, Load, Op, Order, Slot, Space, Store};
 
 /// State space word of an access.
 pub(super) fn space(mods: &mut Mods<'_>) -> Space {
@@ -212,7 +214,7 @@ impl Lower<'_> {
         let class = if bytes == 8 { Class::D } else { Class::W };
         let dst = Slot { class, row: self.temp(class)? };
         let base = Slot { class: Class::D, row: self.constant(Class::D, u64::from(at))? };
-        let addr = crate::program::Addr { space: Space::Local, base, offset: 0 };
+        let addr = crate::isa::space::Addr { space: Space::Local, base, offset: 0 };
         let load = Load { addr, bytes, signed: false, dst: vec![dst], order: Order::default(), non_coherent: false };
         self.emit(Op::Load(Box::new(load)))?;
         Ok(dst)

@@ -3,6 +3,7 @@
 //! Each family of instructions has its own file; each refuses by name what it does not know.
 //! Device functions are inlined, so recursion and indirect calls are refused.
 
+mod allocate;
 mod alu;
 mod bits;
 mod call;
@@ -13,15 +14,16 @@ mod layout;
 mod memory;
 mod mods;
 mod operands;
-pub(crate) mod rows;
 mod sync;
 mod tensor;
 
 use std::collections::HashMap;
 
-use crate::exec::alu::{AluInst, AluOp};
+use crate::isa::alu_table::{AluInst, AluOp};
+use crate::isa::op::{Inst, NO_GUARD, Op};
+use crate::isa::slot::{Class, Slot};
 use crate::parse::ast::{Function, Inst as AstInst, Pos, Unit};
-use crate::program::{Class, Inst, NO_GUARD, Op, Origin, Program, RowInit, Slot, SourceChain};
+use crate::program::{Origin, Program, RowInit, SourceChain};
 use layout::Place;
 use mods::Mods;
 
@@ -98,7 +100,7 @@ pub(crate) fn lower(unit: &Unit, index: usize, symbols: &HashMap<String, u64>) -
     lower.instance(index, vars)?;
     lower.guard = NO_GUARD;
     lower.emit(Op::Exit).map_err(whole)?;
-    rows::share(&mut lower.program);
+    allocate::share(&mut lower.program);
     Ok(lower.program)
 }
 

@@ -2,9 +2,12 @@
 
 use super::layout::Place;
 use super::{Lower, Lowered};
-use crate::exec::alu::AluOp;
+use crate::isa::alu_table::AluOp;
+use crate::isa::op::Special;
+use crate::isa::slot::{Class, Slot};
+use crate::isa::space::{Addr, Space};
 use crate::parse::ast::{Inst as AstInst, Operand, Ty, VarSpace};
-use crate::program::{Addr, Class, RowInit, Slot, Space, Special};
+use crate::program::RowInit;
 
 /// Class of the rows that hold values of a type.
 pub(super) fn class_of(ty: Ty) -> Class {

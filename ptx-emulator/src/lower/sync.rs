@@ -4,11 +4,12 @@ use super::memory::{scope, space};
 use super::mods::Mods;
 use super::operands::{arity, operand};
 use super::{Lower, Lowered};
-use crate::parse::ast::{Inst as AstInst, Operand, Ty};
-use crate::program::{
-    AtomOp, Barrier, BarrierKind, Class, Match, Mbar, MbarOp, Op, Reduce, Shuffle, ShuffleMode, Slot, Space, Vote,
-    VoteMode,
+use crate::isa::op::{
+    AtomOp, Barrier, BarrierKind, Match, Mbar, MbarOp, Op, Reduce, Shuffle, ShuffleMode, Vote, VoteMode,
 };
+use crate::isa::slot::{Class, Slot};
+use crate::isa::space::Space;
+use crate::parse::ast::{Inst as AstInst, Operand, Ty};
 
 impl Lower<'_> {
     /// Lowers an instruction of this family; false if the opcode belongs elsewhere.

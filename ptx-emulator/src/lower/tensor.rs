@@ -4,8 +4,9 @@ use super::memory::space;
 use super::mods::Mods;
 use super::operands::{arity, operand};
 use super::{Lower, Lowered};
+use crate::isa::op::{Acc, Elem, Frag, Matrix, Mma, MmaHalf, Op, WmmaMove};
+use crate::isa::space::Space;
 use crate::parse::ast::{Inst as AstInst, Operand, Ty};
-use crate::program::{Acc, Elem, Frag, Matrix, Mma, MmaHalf, Op, Space, WmmaMove};
 
 impl Lower<'_> {
     /// Lowers an instruction of this family; false if the opcode belongs elsewhere.

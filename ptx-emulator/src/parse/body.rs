@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::ast::{Function, Inst, Label, Loc, Operand, Pos, RegDecl, Ty};
 use super::lexer::Token;
-use super::unit::{decl_words, declarator};
+use super::variable::{decl_words, declarator};
 use super::{Cursor, ParseError};
 
 /// Nesting of `{ }` scopes accepted; nvcc emits two or three.

@@ -7,6 +7,7 @@ pub(crate) mod ast;
 mod body;
 mod lexer;
 mod unit;
+mod variable;
 
 use lexer::{Spanned, Token};
 

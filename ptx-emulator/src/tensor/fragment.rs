@@ -1,12 +1,12 @@
 //! Whole m16n16k16 fragments between 16 lines of memory and register rows, without a table of
 //! elements: registers hold neighbours of a line, so they are moved by four or eight at a time.
 //!
-//! What is left to the table in `exec::wmma`: fragments with undefined parts, and column-major
+//! What is left to the table in `exec::matrix::wmma`: fragments with undefined parts, and column-major
 //! f32 accumulators.
 
-use crate::exec::regs::{FULL, LANES, Regs, w};
-use crate::exec::simd::Level;
-use crate::program::Frag;
+use crate::isa::op::Frag;
+use crate::machine::regs::{FULL, LANES, Regs, w};
+use crate::machine::simd::Level;
 
 /// A row of 32-bit register values.
 type Lanes = [u32; LANES];
@@ -159,13 +159,13 @@ pub(crate) fn store_registers(regs: &Regs, from: &[u16], form: Form, pitch: usiz
 #[cfg(target_arch = "x86_64")]
 use super::fragment_avx512::{load as load_avx512, store as store_avx512};
 
-crate::exec::simd::dispatch! {
+crate::machine::simd::dispatch! {
     /// Reads a fragment into the registers `to`, all lanes: four distinct ones of 16-bit elements and eight of f32.
     /// `bytes` starts at line 0, lines are `pitch` bytes apart; panics if they do not hold the last line.
     pub(crate) fn load(regs: &mut Regs, to: &[u16], bytes: &[u8], pitch: usize, form: Form) = load_registers, avx512: load_avx512;
 }
 
-crate::exec::simd::dispatch! {
+crate::machine::simd::dispatch! {
     /// Writes a fragment; the inverse of [`load`].
     pub(crate) fn store(regs: &Regs, from: &[u16], form: Form, pitch: usize, bytes: &mut [u8]) = store_registers, avx512: store_avx512;
 }

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::fragment::{Form, blocks};
-use crate::exec::regs::{FULL, LANES, Regs, w};
+use crate::machine::regs::{FULL, LANES, Regs, w};
 
 /// A row of 32-bit register values.
 type Lanes = [u32; LANES];

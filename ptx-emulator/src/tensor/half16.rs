@@ -7,8 +7,8 @@
 #[cfg(target_arch = "x86_64")]
 use super::half16_avx512;
 use super::sum::M;
-use crate::exec::regs::{LANES, Regs, w};
-use crate::exec::simd::Level;
+use crate::machine::regs::{LANES, Regs, w};
+use crate::machine::simd::Level;
 use crate::num::float::canon;
 use crate::num::small::{bf16_to_f32, f16_to_f32};
 
@@ -160,12 +160,12 @@ fn multiply_rows_avx512<const HALVES: usize>(regs: &mut Regs, operands: &Operand
     }
 }
 
-crate::exec::simd::dispatch! {
+crate::machine::simd::dispatch! {
     /// The product of `mma.sync`.
     pub(crate) fn product(regs: &mut Regs, operands: &Operands<1>, active: u32) = multiply_rows::<1, 8>, avx512: multiply_rows_avx512;
 }
 
-crate::exec::simd::dispatch! {
+crate::machine::simd::dispatch! {
     /// The product of `wmma.mma`, which shares its first factor between two halves.
     pub(crate) fn product_pair(regs: &mut Regs, operands: &Operands<2>, active: u32) = multiply_rows::<2, 16>, avx512: multiply_rows_avx512;
 }
@@ -173,7 +173,7 @@ crate::exec::simd::dispatch! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exec::regs::Row;
+    use crate::machine::regs::Row;
     use crate::tensor::sum::N;
     use crate::tensor::{layout, sum};
 

@@ -8,7 +8,7 @@
 use std::arch::x86_64::*;
 
 use super::half16::Operands;
-use crate::exec::regs::{LANES, Regs, w};
+use crate::machine::regs::{LANES, Regs, w};
 
 /// A row of 32-bit register values.
 type Lanes = [u32; LANES];

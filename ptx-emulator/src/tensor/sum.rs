@@ -5,7 +5,7 @@
 //! result. Those of Hopper's `mma.sync` and `wmma` are compared with an H200 bit for bit (`tests/golden.rs`); those of
 //! Ampere and Ada were not compared with silicon by this crate.
 
-use crate::exec::simd::{Level, dispatch};
+use crate::machine::simd::{Level, dispatch};
 use crate::num::float::Round;
 use crate::num::small;
 
@@ -350,5 +350,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_instruction_set_does_not_change_results() {
+        let value = |i: usize| ((i * 2_654_435_761) % 2001) as f32 / 77.0 - 13.0;
+        let a = std::array::from_fn(|m| std::array::from_fn(|k| value(m * K + k)));
+        let b = std::array::from_fn(|k| std::array::from_fn(|n| value(k * N + n + 7)));
+        let mut base = [[0.5; N]; M];
+        let mut best = base;
+        fast(Level::base(), &a, &b, 16, &mut base);
+        fast(Level::detect(), &a, &b, 16, &mut best);
+        assert_eq!(base.map(|r| r.map(f32::to_bits)), best.map(|r| r.map(f32::to_bits)));
     }
 }

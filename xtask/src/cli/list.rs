@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use comfy_table::{ContentArrangement, Table, presets};
 use kbench::exit::Exit;
-use kbench::shape::Shape;
+use kbench::operator::attention::all_named;
 use kbench::suite::Suite;
 use sdpa_kernel::registry::{self, VARIANTS};
 use sdpa_kernel::toggles::TOGGLES;
@@ -140,16 +140,11 @@ fn of_suites() -> Result<List> {
 
 fn shapes() -> Result<List> {
     let mut list = List { json: Vec::new(), header: Vec::new(), rows: Vec::new() };
-    for shape in Shape::all_named() {
-        let value = serde_json::to_value(&shape)?;
-        // Sizes are whatever a shape has, behind its name.
-        let sizes = value.as_object().into_iter().flatten().filter(|(field, _)| *field != "name");
+    for shape in all_named() {
         list.header = columns(&["name"]);
-        list.header.extend(sizes.clone().map(|(field, _)| field.clone()));
-        let mut row = vec![shape.name.clone()];
-        row.extend(sizes.map(|(_, size)| size.to_string()));
-        list.rows.push(row);
-        list.json.push(value);
+        list.header.extend(shape.axes.keys().cloned());
+        list.rows.push([vec![shape.name.clone()], shape.axes.values().map(i64::to_string).collect()].concat());
+        list.json.push(serde_json::to_value(&shape)?);
     }
     Ok(list)
 }

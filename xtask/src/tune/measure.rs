@@ -12,7 +12,7 @@ use kbench::evidence::{CheckedCase, Checks, EMULATOR, LaunchOutcome, Peers, Samp
 use kbench::gate::{Gate, State};
 use kbench::job::{BenchJob, Event, Executor, Job, Module, output_file};
 use kbench::judge::{Evidence, emulated_problems, judge_builds, judge_checks, problems};
-use kbench::shape::Problem;
+use kbench::operator::{Operator, Problem};
 use kbench::suite::Suite;
 use kbench::tune::{Activity, Rounds, Span};
 
@@ -153,7 +153,7 @@ fn check(bench: &Bench, batch: &Batch, watches: &mut [Watch]) -> Result<Option<C
     if problems.is_empty() || modules.iter().all(|m| m.variant == plan.suite.control) {
         return Ok(None);
     }
-    let shares = Mutex::new(shares(bench.executor, &problems));
+    let shares = Mutex::new(shares(&plan.suite.operator, bench.executor, &problems));
     let launched = bench.on_each(watches, |_, gpu, watch| {
         let work = bench.work(gpu, plan, builds, scratch);
         let mut left = modules.clone();
@@ -189,17 +189,17 @@ fn check(bench: &Bench, batch: &Batch, watches: &mut [Watch]) -> Result<Option<C
     Ok(Some(Checks { device, deferred: None, cases }))
 }
 
-/// Problems that a GPU takes at once, the largest first, so that none waits long for another in the end. A causal problem
-/// goes with its plain twin, whose inputs it has.
-fn shares(executor: Executor, problems: &[Problem]) -> VecDeque<Vec<Problem>> {
+/// Problems that a GPU takes at once, the largest first, so that none waits long for another in the end. Problems with
+/// the same inputs go together.
+fn shares(operator: &Operator, executor: Executor, problems: &[Problem]) -> VecDeque<Vec<Problem>> {
     if executor != Executor::Gpu {
         return VecDeque::from([problems.to_vec()]);
     }
     let mut twins: BTreeMap<String, Vec<Problem>> = BTreeMap::new();
     for problem in problems {
-        twins.entry(problem.id().replacen("-causal", "", 1)).or_default().push(problem.clone());
+        twins.entry(operator.inputs_key(problem)).or_default().push(problem.clone());
     }
-    let size = |problems: &[Problem]| problems.iter().map(|p| p.shape.q_len() + p.shape.kv_len()).sum::<usize>();
+    let size = |problems: &[Problem]| problems.iter().map(|p| operator.elements(&p.shape)).sum::<usize>();
     let mut sorted: Vec<Vec<Problem>> = twins.into_values().collect();
     sorted.sort_by_key(|twins| std::cmp::Reverse(size(twins)));
     let mut shares: VecDeque<Vec<Problem>> = VecDeque::new();
@@ -239,6 +239,7 @@ fn time(bench: &Bench, batch: &Batch, checks: &Checks, watches: &mut [Watch]) ->
             let seed = seed.wrapping_mul(0x9e37_79b9).wrapping_add(sitting.into());
             let job = BenchJob {
                 suite: suite.clone(),
+                task: plan.task.clone(),
                 modules: modules.clone(),
                 verified: verified_outputs(checks),
                 peers: Vec::new(),
@@ -248,7 +249,7 @@ fn time(bench: &Bench, batch: &Batch, checks: &Checks, watches: &mut [Watch]) ->
             };
             let samples = rounds(gpu, job)?;
             // Who failed in one sitting is not asked for another.
-            modules.retain(|m| !samples.failures.iter().any(|f| f.subject == m.variant));
+            modules.retain(|m| !samples.failures.iter().any(|f| f.subject.is_plain(&m.variant)));
             let is_over = samples.deferred.is_some() || modules.iter().all(|m| m.variant == suite.control);
             sittings.push((sitting, samples));
             if is_over {
@@ -372,8 +373,8 @@ fn rounds(gpu: &Gpu, mut job: BenchJob) -> Result<Samples> {
         };
         let left: BTreeSet<&str> = job.modules.iter().map(|m| m.variant.as_str()).collect();
         match running {
-            Some((shape, subject)) if subject != job.suite.control && left.contains(subject.as_str()) => {
-                job.modules.retain(|m| m.variant != subject);
+            Some((shape, subject)) if subject.who != job.suite.control && left.contains(subject.who.as_str()) => {
+                job.modules.retain(|m| m.variant != subject.who);
                 lost.push(TimingFailure { shape, subject, why });
             }
             _ if ours == 0 => ours += 1,
@@ -385,14 +386,14 @@ fn rounds(gpu: &Gpu, mut job: BenchJob) -> Result<Samples> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kbench::shape::Distribution;
+    use kbench::operator::Distribution;
 
     #[test]
     fn the_largest_problems_come_first_and_each_comes_once() {
         let of = |name: &str| Problem { shape: name.parse().unwrap(), seed: 0, distribution: Distribution::Normal };
         let names = ["tiny", "wide", "small", "mission", "long", "cross", "ragged", "tiny-causal", "wide-causal"];
         let problems: Vec<Problem> = names.map(of).to_vec();
-        let shares = shares(Executor::Gpu, &problems);
+        let shares = shares(&Operator::Attention, Executor::Gpu, &problems);
         let first: Vec<&str> = shares[0].iter().map(|p| p.shape.name.as_str()).collect();
         assert_eq!((first, shares[1].len()), (vec!["wide", "wide-causal"], 1));
         assert!(shares.len() >= 3 && shares.back().unwrap().len() >= 4, "{shares:?}");

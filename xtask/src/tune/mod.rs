@@ -292,7 +292,7 @@ fn plan_of(base: &Suite, control: &Variant, options: &Options) -> Result<(Plan, 
     let gated = base.performance.first().map(|limit| limit.shape.clone());
     let shape = options.shape.clone().or(gated).or(base.time_shapes.first().cloned());
     let shape = shape.context("the suite times no shape: name one with --shape")?;
-    shape.parse::<kbench::shape::Shape>()?;
+    base.shape(&shape)?;
     if options.budget == 0 || options.elites == 0 || options.patience == 0 {
         bail!("--budget, --elites and --patience must be at least 1");
     }

@@ -5,8 +5,9 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use kbench::deferral::Deferral;
+use kbench::job::Task;
+use kbench::operator::{Distribution, Problem};
 use kbench::profile::KernelProfile;
-use kbench::shape::{Distribution, Problem};
 use kbench::suite::VariantPatch;
 use kbench::tune::{Evaluation, Line, Outcome, ProfileInsight, Profiled, Proposal, profile_insights};
 
@@ -68,7 +69,7 @@ impl Session<'_> {
     /// Runs an elite under the profiler. An error is one of ours; an obstacle is in the result.
     pub(super) fn profile(&self, gpu: &Gpu, elite: &Evaluation) -> Result<Profiled> {
         let parts = &self.parts;
-        let shape = parts.plan.shape.parse()?;
+        let shape = parts.base.shape(&parts.plan.shape)?;
         let seed = *parts.base.seeds.first().context("a suite has a seed")?;
         let problem = Problem { shape, seed, distribution: Distribution::Normal };
         let mut ncu = self.profiler.ncu.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,9 +92,9 @@ impl Session<'_> {
         // Also where an earlier session built it.
         self.builder.want(&variants, false);
         let builds = self.builder.wait(&variants)?;
-        let plan = SuitePlan { suite, variants };
+        let plan = SuitePlan { suite, variants, task: Task::default() };
         let module = self.bench().module(&plan, &builds, parts.scratch, &proposal.name)?;
-        let mut kernel = found.profile(&gpu.runner, &module, &problem, parts.run)?;
+        let mut kernel = found.profile(&gpu.runner, &Task::default(), &module, &problem, parts.run)?;
         let verified = match &outcome {
             Outcome::Timed(figures) => figures.output_sha256.as_ref(),
             _ => None,

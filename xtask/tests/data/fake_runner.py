@@ -52,12 +52,14 @@ def bench():
     with open(folder / "timed.log", "a") as log:
         log.write("".join(f"{gpu} {len(suite['seeds'])} {job['placement']} {name}\n" for name in names))
     for module in job["modules"]:
-        say("timing", shape=suite["time_shapes"][0], subject=module["variant"])
+        say("timing", shape=suite["time_shapes"][0], subject=dict(who=module["variant"]))
         if (folder / "kills").exists() and module["variant"] == (folder / "kills").read_text().strip():
             os.kill(os.getpid(), 9)
         time.sleep(0.002)
         us = microseconds(module["toggles"])
-        arms = [module["variant"]] + ([module["variant"] + "#aa"] if module["variant"] == suite["control"] else [])
+        arms = [dict(who=module["variant"])]
+        if module["variant"] == suite["control"]:
+            arms.append(dict(who=module["variant"], arm="again"))
         for shape in suite["time_shapes"]:
             for arm in arms:
                 for number in range(suite["timing"]["rounds"]):

@@ -186,7 +186,7 @@ fn a_runner_that_dies_while_timing_leaves_no_samples_and_no_verdict() {
     // It answers launches and errors as a perfect kernel would, then is killed in the bench job.
     let body = r#"
 case "$job" in
-*'"job":"bench"'*) echo '{"event":"timing","shape":"small","subject":"ws-p1"}'; kill -9 $$;;
+*'"job":"bench"'*) echo '{"event":"timing","shape":"small","subject":{"who":"ws-p1"}}'; kill -9 $$;;
 esac
 python3 - "$job" <<'PY'
 import json, sys

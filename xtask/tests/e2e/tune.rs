@@ -159,7 +159,7 @@ fn a_search_names_the_fastest_survives_a_kill_and_repeats_nothing() {
     assert_eq!((rounds.len(), &rounds[..3]), (64, [("GPU-0", 0, 2), ("GPU-1", 2, 2), ("GPU-0", 4, 2)].as_slice()));
     for round in 0..128 {
         let of_round = finals.samples.blocks.iter().filter(|b| b.round == round);
-        let subjects: std::collections::BTreeSet<&str> = of_round.map(|b| b.subject.as_str()).collect();
+        let subjects: std::collections::BTreeSet<_> = of_round.map(|b| &b.subject).collect();
         assert_eq!(subjects.len(), finals.patches.len() + 2, "round {round}: {subjects:?}");
     }
     let cases: Vec<(&str, String)> =

@@ -8,12 +8,6 @@ use xtask::layout::Layout;
 
 use crate::tracked;
 
-/// Circles that are known, by crate and module; of all its modules where none is named. One that is gone must go from here.
-const KNOWN: [(&str, &[&str], &str); 2] = [
-    ("ptx-emulator", &[], "what an instruction is moves below what executes it"),
-    ("sdpa-runner", &["program", "workload"], "a workload becomes one for GPU and emulator, below both"),
-];
-
 /// One source file of a crate: its path under `src`, without the extension.
 struct Source {
     path: Vec<String>,
@@ -172,19 +166,11 @@ fn the_modules_of_no_crate_import_each_other_in_a_circle() {
     let crates: BTreeSet<String> =
         files.iter().filter_map(|file| file.to_str()?.strip_suffix("/Cargo.toml").map(str::to_owned)).collect();
     assert!(["kbench", "sdpa-kernel", "sdpa-runner", "xtask"].iter().all(|name| crates.contains(*name)), "{crates:?}");
-    let mut found = Vec::new();
-    for name in &crates {
+    let of_crate = |name: &String| {
         let circles = circles(&graph(&sources(&root, &files, name)));
-        let known = KNOWN.iter().find(|(of, ..)| of == name);
-        let is_known = |circle: &String| {
-            let from = circle.split(" -> ").next().unwrap_or_default();
-            known.is_some_and(|(_, modules, _)| modules.is_empty() || modules.contains(&from))
-        };
-        if let (Some((_, _, why)), true) = (known, circles.is_empty()) {
-            found.push(format!("{name}: no circle is left ({why}), take it out of KNOWN"));
-        }
-        found.extend(circles.into_iter().filter(|c| !is_known(c)).map(|circle| format!("{name}: {circle}")));
-    }
+        circles.into_iter().map(|circle| format!("{name}: {circle}")).collect::<Vec<_>>()
+    };
+    let found: Vec<String> = crates.iter().flat_map(of_crate).collect();
     assert!(found.is_empty(), "move what both need below both:\n{}", found.join("\n"));
 }
 

@@ -1,0 +1,308 @@
+//! What is computed, as data: axes with values (a shape), one problem to solve, and what the work costs.
+//! Leaves to others: where tensors live and what computes them.
+
+pub mod attention;
+pub mod declared;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use declared::Declared;
+
+/// A value for every axis of an operator.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shape {
+    /// The name used on the command line and in reports, e.g. `mission-causal`.
+    pub name: String,
+    /// Sizes by axis.
+    pub axes: BTreeMap<String, i64>,
+}
+
+/// What the work on one shape costs at least, whoever does it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cost {
+    /// Floating-point operations, 2 per multiply-add.
+    pub flops: f64,
+    /// Bytes of inputs and outputs, each once.
+    pub bytes: f64,
+    /// What does the operations.
+    pub unit: Unit,
+}
+
+/// What does the arithmetic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unit {
+    /// CUDA cores in double precision.
+    F64,
+    /// CUDA cores in single precision.
+    F32,
+    /// Tensor cores on f64.
+    F64Tensor,
+    /// Tensor cores on f32 rounded to 11 bits.
+    Tf32Tensor,
+    /// Tensor cores on f16 and bf16.
+    F16Tensor,
+    /// Tensor cores on e4m3 and e5m2.
+    F8Tensor,
+    /// Tensor cores on 8-bit integers.
+    I8Tensor,
+}
+
+/// What is computed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Operator {
+    /// softmax(Q K^T) V on e4m3 operands.
+    #[default]
+    Attention,
+    /// What a gate file declares.
+    Declared(Box<Declared>),
+}
+
+/// The name of the built-in operator in a gate file.
+const ATTENTION: &str = "attention";
+
+impl Serialize for Operator {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Operator::Attention => serializer.serialize_str(ATTENTION),
+            Operator::Declared(declared) => declared.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Operator {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Operator, D::Error> {
+        struct NameOrTable;
+        impl<'de> Visitor<'de> for NameOrTable {
+            type Value = Operator;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a table, or the name \"{ATTENTION}\"")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Operator, E> {
+                match name {
+                    ATTENTION => Ok(Operator::Attention),
+                    _ => Err(E::custom(format!("unknown operator `{name}`: use a table, or \"{ATTENTION}\""))),
+                }
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Operator, A::Error> {
+                let declared = Declared::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                Ok(Operator::Declared(Box::new(declared)))
+            }
+        }
+        deserializer.deserialize_any(NameOrTable)
+    }
+}
+
+/// No shape of this name, and what there is instead.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct NoShape(String);
+
+impl Operator {
+    /// Whether it is the built-in one, which suites need not name.
+    pub fn is_attention(&self) -> bool {
+        *self == Operator::Attention
+    }
+
+    /// The shape of a name that the operator itself knows.
+    pub fn shape(&self, name: &str) -> Result<Shape, NoShape> {
+        match self {
+            Operator::Attention => name.parse().map_err(|e: attention::UnknownShape| NoShape(e.to_string())),
+            Operator::Declared(_) => Err(NoShape(format!("unknown shape `{name}`: define it in [shapes]"))),
+        }
+    }
+
+    /// What a shape costs at least, where that is known.
+    pub fn cost(&self, shape: &Shape) -> Option<Cost> {
+        match self {
+            Operator::Attention => Some(attention::Sizes::of(shape).cost()),
+            Operator::Declared(declared) => declared.work(&shape.axes).ok()?,
+        }
+    }
+
+    /// The sizes of a shape with the names of their axes, for a heading.
+    pub fn sizes_by_name(&self, shape: &Shape) -> String {
+        match self {
+            Operator::Attention => attention::Sizes::of(shape).by_name(),
+            Operator::Declared(declared) => {
+                let size = |axis: &String| Some(format!("{axis} {}", shape.axes.get(axis)?));
+                declared.axes.iter().filter_map(size).collect::<Vec<_>>().join(", ")
+            }
+        }
+    }
+
+    /// The sizes of a shape as a product, for a cell of a table.
+    pub fn sizes_as_product(&self, shape: &Shape) -> String {
+        match self {
+            Operator::Attention => attention::Sizes::of(shape).as_product(),
+            Operator::Declared(declared) => {
+                let sizes = declared.axes.iter().filter_map(|axis| shape.axes.get(axis));
+                sizes.map(i64::to_string).collect::<Vec<_>>().join(" x ")
+            }
+        }
+    }
+
+    /// What cases that fail have in common and others have not, with its usual cause.
+    pub fn failing_pattern(&self, bad: &[&Problem], good: &[&Problem]) -> Option<String> {
+        match self {
+            Operator::Attention => attention::failing_pattern(bad, good).map(str::to_owned),
+            Operator::Declared(_) => pattern_of_axes(bad, good),
+        }
+    }
+
+    /// Problems with one key have the same inputs.
+    pub fn inputs_key(&self, problem: &Problem) -> String {
+        match self {
+            Operator::Attention => attention::inputs_key(problem),
+            Operator::Declared(_) => problem.id(),
+        }
+    }
+
+    /// Elements of all inputs and outputs, a measure of how long a problem takes to draw and compare.
+    pub fn elements(&self, shape: &Shape) -> usize {
+        match self {
+            Operator::Attention => {
+                let sizes = attention::Sizes::of(shape);
+                sizes.q_len() + sizes.kv_len()
+            }
+            Operator::Declared(declared) => {
+                let tensors = declared.tensors(&shape.axes).unwrap_or_default();
+                tensors.iter().map(|tensor| tensor.layout.elements as usize).sum()
+            }
+        }
+    }
+
+    /// Rows that a comparison may sample from; `None` where it never does.
+    pub fn rows(&self, shape: &Shape) -> Option<usize> {
+        match self {
+            Operator::Attention => {
+                let sizes = attention::Sizes::of(shape);
+                Some(sizes.batch_heads() * sizes.seq_q as usize)
+            }
+            Operator::Declared(_) => None,
+        }
+    }
+}
+
+/// An axis that tells failing problems from the others: a size that all of the first have and none of the others, or one
+/// that is larger, or is no multiple of a power of two, in every one of the first alone.
+fn pattern_of_axes(bad: &[&Problem], good: &[&Problem]) -> Option<String> {
+    let axes = &bad.first()?.shape.axes;
+    let size = |problem: &&Problem, axis: &str| problem.shape.axes.get(axis).copied().unwrap_or(0);
+    for axis in axes.keys() {
+        let tells = |is: &dyn Fn(i64) -> bool| {
+            bad.iter().all(|p| is(size(p, axis))) && !good.is_empty() && !good.iter().any(|p| is(size(p, axis)))
+        };
+        if let Some(block) = [4, 8, 16, 32, 64, 128].into_iter().find(|block| tells(&|n| n % block != 0)) {
+            return Some(format!("only where {axis} is no multiple of {block}: the tail is not masked"));
+        }
+        let least = bad.iter().map(|p| size(p, axis)).min()?;
+        if tells(&|n| n >= least) {
+            return Some(format!("only where {axis} is {least} or more: a loop, a size or an index that overflows"));
+        }
+        let most = bad.iter().map(|p| size(p, axis)).max()?;
+        if tells(&|n| n <= most) {
+            return Some(format!("only where {axis} is {most} or less: fewer elements than the kernel takes at once"));
+        }
+    }
+    let usual = |p: &&Problem| p.distribution == Distribution::Normal;
+    if !bad.iter().any(usual) && good.iter().any(|p| usual(&p)) {
+        return Some("only unusual inputs: overflow, a maximum that starts too high, or a division by zero".to_owned());
+    }
+    None
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// How the values of an input are drawn. Only `Normal` is gated on the absolute error limits;
+/// the others are gated on finiteness and on error relative to the output's own magnitude.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Distribution {
+    /// Standard normal.
+    Normal,
+    /// Normal, one element in 256 is 20 times larger.
+    Outliers,
+    /// Normal, Q and K 16 times larger: the softmax saturates.
+    Large,
+    /// Every element of a tensor is the same value.
+    Constant,
+    /// Every element is zero: amax is 0.
+    Zeros,
+    /// Normal, and scores rise with the key index, so that the running maximum moves in every tile.
+    MaximumLast,
+    /// V is constant, Q and K are normal: the output is that constant, whatever the probabilities are.
+    ConstantValues,
+    /// Q is zero, K and V are normal: every output row is the mean of the keys it may see.
+    ZeroQueries,
+    /// Rows of Q and K are unit vectors with a sign, which numbers them modulo 2D; V is normal. Row i of the output is the
+    /// mean of those rows of V with the number of i: one that stands in another's place shows as what it is.
+    Permutation,
+}
+
+impl Distribution {
+    /// All distributions, the gated one first.
+    pub const ALL: [Distribution; 9] = [
+        Distribution::Normal,
+        Distribution::Outliers,
+        Distribution::Large,
+        Distribution::Constant,
+        Distribution::Zeros,
+        Distribution::MaximumLast,
+        Distribution::ConstantValues,
+        Distribution::ZeroQueries,
+        Distribution::Permutation,
+    ];
+
+    /// The name used in JSON and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Distribution::Normal => "normal",
+            Distribution::Outliers => "outliers",
+            Distribution::Large => "large",
+            Distribution::Constant => "constant",
+            Distribution::Zeros => "zeros",
+            Distribution::MaximumLast => "maximum-last",
+            Distribution::ConstantValues => "constant-values",
+            Distribution::ZeroQueries => "zero-queries",
+            Distribution::Permutation => "permutation",
+        }
+    }
+
+    /// Whether the output is a plain mean of rows of V, so that no rounding of a probability shows in it and what is left
+    /// of an error is a value in the wrong place.
+    pub fn is_exact(self) -> bool {
+        use Distribution::{Constant, ConstantValues, Permutation, ZeroQueries, Zeros};
+        matches!(self, Constant | Zeros | ConstantValues | ZeroQueries | Permutation)
+    }
+}
+
+/// One problem to solve: a shape, a seed and a distribution. A case of DESIGN is this and a variant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Problem {
+    /// Sizes.
+    pub shape: Shape,
+    /// Named seed of the inputs.
+    pub seed: u64,
+    /// How values are drawn.
+    pub distribution: Distribution,
+}
+
+impl Problem {
+    /// A name that is also fit for a file: `mission-causal.seed1.normal`.
+    pub fn id(&self) -> String {
+        format!("{}.seed{}.{}", self.shape.name, self.seed, self.distribution.name())
+    }
+}

@@ -1,0 +1,165 @@
+//! `ldmatrix`, `stmatrix` and `movmatrix`.
+
+use crate::exec::memory::target::{Target, Use};
+use crate::exec::run::block::{Block, Context};
+use crate::exec::run::step::Flow;
+use crate::exec::run::warp::Warp;
+use crate::isa::op::Matrix;
+use crate::isa::space::Space;
+use crate::machine::regs::{FULL, LANES, Regs, w};
+use crate::report::Kind;
+
+/// A row of 32-bit register values.
+type Lanes = [u32; LANES];
+
+impl Block {
+    pub(crate) fn matrix(
+        &mut self,
+        context: &Context<'_>,
+        warp: &mut Warp,
+        current: usize,
+        pc: usize,
+        active: u32,
+        op: &Matrix,
+    ) -> Flow {
+        if let Some(flow) = self.aligned(context, warp, current, pc, active) {
+            return flow;
+        }
+        // x1 and x2 ignore the addresses of the other lanes.
+        let count = op.regs.len();
+        let lanes = if count == 4 { FULL } else { (1 << (8 * count)) - 1 };
+        let usage = Use { pc, bytes: 16, align: 16, write: op.store, strong: false, collective: false };
+        let mut rows = [[u32::MAX; 4]; LANES];
+        let mut undefined = [0xffu8; LANES];
+        if op.store {
+            collect_matrix(&warp.regs, op, &mut rows, &mut undefined);
+        }
+        self.for_each_target(context, warp, active & lanes, &op.addr, usage, |block, warp, target| {
+            if target.space != Space::Shared {
+                block.report_lane(context, warp, Kind::OutOfBounds, pc, "uses", target.lanes, || {
+                    "matrix outside shared memory".into()
+                });
+                return;
+            }
+            block.shadow_shared(context, warp, target, usage, 0);
+            block.move_rows(target, op.store, &mut rows, &mut undefined);
+        });
+        if !op.store {
+            spread_matrix(&mut warp.regs, op, &rows, &undefined, active, context.launch.checks.uninitialised);
+        }
+        Flow::Next
+    }
+
+    /// Copies 16-byte rows between shared memory and `rows`; bit `i` of `undefined` is half `i`.
+    fn move_rows(&mut self, target: &Target, store: bool, rows: &mut [[u32; 4]; LANES], undefined: &mut [u8; LANES]) {
+        crate::machine::regs::each_lane(target.lanes, |l| {
+            let at = target.at[l] as u32;
+            for (i, word) in rows[l].iter_mut().enumerate() {
+                let place = at + 4 * i as u32;
+                if store {
+                    self.shared.store(place, 4, u64::from(*word));
+                } else {
+                    *word = self.shared.load(place, 4) as u32;
+                }
+            }
+            let mut flags = 0;
+            for i in 0..8u32 {
+                if store {
+                    self.shared.define(at + 2 * i, 2, undefined[l] >> i & 1 == 0);
+                } else {
+                    flags |= u8::from(!self.shared.is_defined(at + 2 * i, 2)) << i;
+                }
+            }
+            if !store {
+                undefined[l] = flags;
+            }
+        });
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "position of the instruction and its operands")]
+    pub(crate) fn move_matrix(
+        &mut self,
+        context: &Context<'_>,
+        warp: &mut Warp,
+        current: usize,
+        pc: usize,
+        active: u32,
+        dst: u16,
+        src: u16,
+    ) -> Flow {
+        if let Some(flow) = self.aligned(context, warp, current, pc, active) {
+            return flow;
+        }
+        let from = *w(&warp.regs, src);
+        let half = |row: usize, column: usize| {
+            let word = from[4 * row + column / 2];
+            if column.is_multiple_of(2) { word & 0xffff } else { word >> 16 }
+        };
+        let out: Lanes = std::array::from_fn(|l| {
+            let (g, t) = (l / 4, l % 4);
+            half(2 * t, g) | half(2 * t + 1, g) << 16
+        });
+        let taint = if warp.regs.tw[usize::from(src)] == 0 { 0 } else { FULL };
+        warp.regs.set_w(dst, &out, active);
+        warp.regs.taint_w(dst, taint, active);
+        Flow::Next
+    }
+}
+
+/// Registers of `stmatrix` as 16-byte rows by address lane.
+fn collect_matrix(regs: &Regs, op: &Matrix, rows: &mut [[u32; 4]; LANES], undefined: &mut [u8; LANES]) {
+    *undefined = [0; LANES];
+    for (j, &reg) in op.regs.iter().enumerate() {
+        let values = w(regs, reg);
+        let taint = regs.tw[usize::from(reg)];
+        for (l, &pair) in values.iter().enumerate() {
+            let (g, t) = (l / 4, l % 4);
+            for half in 0..2 {
+                let (row, column) = if op.trans { (2 * t + half, g) } else { (g, 2 * t + half) };
+                let value = pair >> (16 * half) & 0xffff;
+                let word = &mut rows[8 * j + row][column / 2];
+                let shift = 16 * (column % 2);
+                *word = (*word & !(0xffff << shift)) | value << shift;
+                undefined[8 * j + row] |= ((taint >> l & 1) as u8) << column;
+            }
+        }
+    }
+}
+
+/// 16-byte rows to the registers of `ldmatrix`.
+fn spread_matrix(
+    regs: &mut Regs,
+    op: &Matrix,
+    rows: &[[u32; 4]; LANES],
+    undefined: &[u8; LANES],
+    active: u32,
+    checked: bool,
+) {
+    for (j, &reg) in op.regs.iter().enumerate() {
+        let rows = &rows[8 * j..8 * j + 8];
+        let out: Lanes = if op.trans {
+            std::array::from_fn(|l| {
+                let (g, t) = (l / 4, l % 4);
+                let half = |row: usize| rows[row][g / 2] >> (16 * (g % 2)) & 0xffff;
+                half(2 * t) | half(2 * t + 1) << 16
+            })
+        } else {
+            std::array::from_fn(|l| rows[l / 4][l % 4])
+        };
+        regs.set_w(reg, &out, active);
+        if !checked {
+            continue;
+        }
+        let flags = &undefined[8 * j..8 * j + 8];
+        let taint = (0..LANES).fold(0, |taint, l| {
+            let (g, t) = (l / 4, l % 4);
+            let open = if op.trans {
+                (flags[2 * t] | flags[2 * t + 1]) >> g & 1
+            } else {
+                u8::from(flags[g] >> (2 * t) & 3 != 0)
+            };
+            taint | u32::from(open) << l
+        });
+        regs.taint_w(reg, taint, active);
+    }
+}

@@ -1,0 +1,305 @@
+//! Loads and stores: values, definedness, and the checks of each access.
+
+use crate::exec::memory::target::{Target, Use};
+use crate::exec::run::block::{Block, Context};
+use crate::exec::run::step::Flow;
+use crate::exec::run::warp::Warp;
+use crate::isa::op::{Load, Store};
+use crate::isa::slot::{Class, Slot};
+use crate::isa::space::Space;
+use crate::machine::regs::{LANES, each_lane};
+use crate::report::Kind;
+
+impl Block {
+    pub(crate) fn load(&mut self, context: &Context<'_>, warp: &mut Warp, pc: usize, active: u32, load: &Load) -> Flow {
+        let whole = match load.dst.len() {
+            1 => self.load_shared::<1>(context, warp, pc, active, load),
+            2 => self.load_shared::<2>(context, warp, pc, active, load),
+            _ => self.load_shared::<4>(context, warp, pc, active, load),
+        };
+        if whole {
+            return Flow::Next;
+        }
+        match load.dst.len() {
+            1 => self.load_elements::<1>(context, warp, pc, active, load),
+            2 => self.load_elements::<2>(context, warp, pc, active, load),
+            _ => self.load_elements::<4>(context, warp, pc, active, load),
+        }
+    }
+
+    /// A load of up to `N` elements per lane.
+    fn load_elements<const N: usize>(
+        &mut self,
+        context: &Context<'_>,
+        warp: &mut Warp,
+        pc: usize,
+        active: u32,
+        load: &Load,
+    ) -> Flow {
+        let total = load.bytes * load.dst.len() as u32;
+        let usage = Use { pc, bytes: total, align: total, write: false, strong: load.order.strong, collective: false };
+        let mut values = [[u64::MAX; LANES]; N];
+        let mut undefined = [active; N];
+        warp.polled |= load.order.strong;
+        self.for_each_target(context, warp, active, &load.addr, usage, |block, warp, target| {
+            match target.space {
+                Space::Shared => block.shadow_shared(context, warp, target, usage, 0),
+                Space::Local | Space::Param => {}
+                _ => {
+                    if load.non_coherent {
+                        block.check_non_coherent(context, warp, target, usage);
+                    }
+                    block.shadow_global(context, warp, target, usage, 0);
+                }
+            }
+            block.synchronise(context, warp, target, true, false, load.order);
+            for (i, (out, taint)) in values.iter_mut().zip(&mut undefined).enumerate().take(load.dst.len()) {
+                let offset = i as u64 * u64::from(load.bytes);
+                *taint &= !target.lanes;
+                *taint |= block.gather(context, warp, target, offset, load.bytes, out);
+            }
+        });
+        for (i, slot) in load.dst.iter().enumerate() {
+            write_loaded(warp, *slot, load, &values[i], active);
+            if context.launch.checks.uninitialised {
+                set_taint(warp, *slot, undefined[i], active);
+            }
+        }
+        Flow::Next
+    }
+
+    fn check_non_coherent(&mut self, context: &Context<'_>, warp: &Warp, target: &Target, usage: Use) {
+        let Some(shadow) = &context.shadow else {
+            return;
+        };
+        let mut stale = 0;
+        each_lane(target.lanes, |l| {
+            let index = target.allocation[l] as usize;
+            let offset = target.at[l] - context.memory.at(index).base;
+            stale |= u32::from(shadow.written(index, offset)) << l;
+        });
+        if stale != 0 {
+            self.report_lane(context, warp, Kind::NonCoherentRead, usage.pc, "read", stale, || {
+                "non-coherent load of memory written in the same launch".into()
+            });
+        }
+    }
+
+    /// Reads one element per lane; returns the lanes that read undefined bytes.
+    #[inline]
+    fn gather(
+        &self,
+        context: &Context<'_>,
+        warp: &Warp,
+        target: &Target,
+        offset: u64,
+        bytes: u32,
+        out: &mut [u64; LANES],
+    ) -> u32 {
+        let (mut undefined, mut value) = (0, 0);
+        let tracked = context.launch.checks.uninitialised;
+        match target.space {
+            Space::Shared if bytes == 4 => {
+                // The usual case, with the size known to the compiler.
+                each_lane(target.lanes, |l| out[l] = self.shared.load((target.at[l] + offset) as u32, 4));
+                if tracked {
+                    each_lane(target.lanes, |l| {
+                        let at = (target.at[l] + offset) as u32;
+                        undefined |= u32::from(!self.shared.is_defined(at, 4)) << l;
+                    });
+                }
+            }
+            Space::Shared => each_lane(target.lanes, |l| {
+                let at = (target.at[l] + offset) as u32;
+                out[l] = self.shared.load(at, bytes);
+                undefined |= u32::from(tracked && !self.shared.is_defined(at, bytes)) << l;
+            }),
+            Space::Local => each_lane(target.lanes, |l| {
+                let at = warp.local.len() / LANES * l + (target.at[l] + offset) as usize;
+                let end = at + bytes as usize;
+                out[l] = little_endian(&warp.local[at..end]);
+                undefined |= u32::from(tracked && !warp.local_defined[at..end].iter().all(|&d| d)) << l;
+            }),
+            Space::Param => {
+                // Most often all lanes read the same parameter.
+                let mut last = None;
+                each_lane(target.lanes, |l| {
+                    if last != Some(target.at[l]) {
+                        let at = (target.at[l] + offset) as usize;
+                        value = little_endian(&context.launch.params[at..at + bytes as usize]);
+                        last = Some(target.at[l]);
+                    }
+                    out[l] = value;
+                });
+            }
+            _ => each_lane(target.lanes, |l| {
+                let allocation = context.memory.at(target.allocation[l] as usize);
+                let at = target.at[l] + offset - allocation.base;
+                out[l] = allocation.load(at, bytes);
+                undefined |= u32::from(tracked && !allocation.is_defined(at, bytes)) << l;
+            }),
+        }
+        undefined
+    }
+
+    pub(crate) fn store(
+        &mut self,
+        context: &Context<'_>,
+        warp: &mut Warp,
+        pc: usize,
+        active: u32,
+        store: &Store,
+    ) -> Flow {
+        let whole = match store.src.len() {
+            1 => self.store_shared::<1>(context, warp, pc, active, store),
+            2 => self.store_shared::<2>(context, warp, pc, active, store),
+            _ => self.store_shared::<4>(context, warp, pc, active, store),
+        };
+        if whole {
+            return Flow::Next;
+        }
+        let total = store.bytes * store.src.len() as u32;
+        let usage = Use { pc, bytes: total, align: total, write: true, strong: store.order.strong, collective: false };
+        let checks = context.launch.checks;
+        self.for_each_target(context, warp, active, &store.addr, usage, |block, warp, target| {
+            let mut same = target.lanes;
+            let mut old = [0; LANES];
+            for (i, slot) in store.src.iter().enumerate() {
+                let (value, taint) = source(warp, *slot, store.bytes);
+                let offset = i as u64 * u64::from(store.bytes);
+                if checks.races || store.order.strong {
+                    block.gather(context, warp, target, offset, store.bytes, &mut old);
+                    each_lane(target.lanes, |l| same &= !(u32::from(old[l] != value[l]) << l));
+                }
+                let tainted = taint & target.lanes;
+                if checks.uninitialised && tainted != 0 && target.space == Space::Global {
+                    block.report_lane(context, warp, Kind::UninitialisedStore, pc, "write", tainted, || {
+                        "uninitialised value stored to global memory".into()
+                    });
+                }
+                block.scatter(context, warp, target, offset, store.bytes, &value, taint);
+            }
+            match target.space {
+                Space::Shared => block.shadow_shared(context, warp, target, usage, same),
+                Space::Local => {}
+                _ => {
+                    each_lane(target.lanes, |l| {
+                        let allocation = context.memory.at(target.allocation[l] as usize);
+                        allocation.define(target.at[l] - allocation.base, total);
+                    });
+                    block.shadow_global(context, warp, target, usage, same);
+                }
+            }
+            block.synchronise(context, warp, target, false, true, store.order);
+            if store.order.strong && same != target.lanes {
+                block.progressed_globally(context);
+            }
+        });
+        Flow::Next
+    }
+
+    /// Writes one element per lane; what is in the block is marked defined unless its value is not.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one store")]
+    fn scatter(
+        &mut self,
+        context: &Context<'_>,
+        warp: &mut Warp,
+        target: &Target,
+        offset: u64,
+        bytes: u32,
+        value: &[u64; LANES],
+        taint: u32,
+    ) {
+        match target.space {
+            Space::Shared => each_lane(target.lanes, |l| {
+                let at = (target.at[l] + offset) as u32;
+                self.shared.store(at, bytes, value[l]);
+                self.shared.define(at, bytes, (taint >> l) & 1 == 0);
+            }),
+            Space::Local => each_lane(target.lanes, |l| {
+                let at = warp.local.len() / LANES * l + (target.at[l] + offset) as usize;
+                let end = at + bytes as usize;
+                warp.local[at..end].copy_from_slice(&value[l].to_le_bytes()[..bytes as usize]);
+                warp.local_defined[at..end].fill((taint >> l) & 1 == 0);
+            }),
+            _ => each_lane(target.lanes, |l| {
+                let allocation = context.memory.at(target.allocation[l] as usize);
+                let at = target.at[l] + offset - allocation.base;
+                allocation.store(at, bytes, value[l]);
+            }),
+        }
+    }
+}
+
+fn little_endian(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte))
+}
+
+/// Values and taint of a source register, cut to the element size.
+#[inline(always)]
+pub(crate) fn source(warp: &Warp, slot: Slot, bytes: u32) -> ([u64; LANES], u32) {
+    let row = usize::from(slot.row);
+    let mask = if bytes >= 8 { u64::MAX } else { (1 << (8 * bytes)) - 1 };
+    let mut out = [0; LANES];
+    match slot.class {
+        Class::D => {
+            for (to, from) in out.iter_mut().zip(&warp.regs.d[row].0) {
+                *to = from & mask;
+            }
+            (out, warp.regs.td[row])
+        }
+        Class::W => {
+            for (to, from) in out.iter_mut().zip(&warp.regs.w[row].0) {
+                *to = u64::from(*from) & mask;
+            }
+            (out, warp.regs.tw[row])
+        }
+        Class::P => {
+            for (l, to) in out.iter_mut().enumerate() {
+                *to = u64::from(warp.regs.p[row] >> l & 1);
+            }
+            (out, warp.regs.tp[row])
+        }
+    }
+}
+
+/// Extends loaded values to the register: 8 and 16 bits by sign or zero.
+#[inline(always)]
+pub(crate) fn write_loaded(warp: &mut Warp, slot: Slot, load: &Load, values: &[u64; LANES], active: u32) {
+    let unused = 64 - 8 * load.bytes.min(8);
+    let extend = |v: u64| {
+        if load.signed { (((v << unused) as i64) >> unused) as u64 } else { (v << unused) >> unused }
+    };
+    match slot.class {
+        Class::D => {
+            let mut out = [0; LANES];
+            for (to, from) in out.iter_mut().zip(values) {
+                *to = extend(*from);
+            }
+            warp.regs.set_d(slot.row, &out, active);
+        }
+        _ if load.bytes == 4 => {
+            let mut out = [0; LANES];
+            for (to, from) in out.iter_mut().zip(values) {
+                *to = *from as u32;
+            }
+            warp.regs.set_w(slot.row, &out, active);
+        }
+        _ => {
+            let mut out = [0; LANES];
+            for (to, from) in out.iter_mut().zip(values) {
+                *to = extend(*from) as u32;
+            }
+            warp.regs.set_w(slot.row, &out, active);
+        }
+    }
+}
+
+/// Sets the taint of a destination.
+pub(crate) fn set_taint(warp: &mut Warp, slot: Slot, taint: u32, active: u32) {
+    match slot.class {
+        Class::D => warp.regs.taint_d(slot.row, taint, active),
+        Class::W => warp.regs.taint_w(slot.row, taint, active),
+        Class::P => warp.regs.taint_p(slot.row, taint, active),
+    }
+}

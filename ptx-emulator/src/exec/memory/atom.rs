@@ -1,0 +1,159 @@
+//! Atomic read-modify-write on global and shared memory, lane after lane.
+
+use crate::exec::memory::access::source;
+use crate::exec::memory::target::{Target, Use};
+use crate::exec::run::block::{Block, Context};
+use crate::exec::run::step::Flow;
+use crate::exec::run::warp::Warp;
+use crate::isa::op::{Atom, AtomOp};
+use crate::isa::space::Space;
+use crate::machine::regs::{LANES, each_lane};
+use crate::num::float::ftz;
+use crate::num::small::{self, Bfloat, Fp16, halves2};
+use crate::report::Kind;
+
+/// New value of a read-modify-write of `bytes` width.
+pub(crate) fn combine(op: AtomOp, bytes: u32, old: u64, a: u64, b: u64) -> u64 {
+    let wide = bytes == 8;
+    let signed = |v: u64| {
+        if wide { v as i64 } else { i64::from(v as u32 as i32) }
+    };
+    let out = match op {
+        AtomOp::Add => old.wrapping_add(a),
+        AtomOp::MinU => old.min(a),
+        AtomOp::MaxU => old.max(a),
+        AtomOp::MinS => signed(old).min(signed(a)) as u64,
+        AtomOp::MaxS => signed(old).max(signed(a)) as u64,
+        AtomOp::And => old & a,
+        AtomOp::Or => old | a,
+        AtomOp::Xor => old ^ a,
+        AtomOp::Inc => {
+            if old >= a {
+                0
+            } else {
+                old + 1
+            }
+        }
+        AtomOp::Dec => {
+            if old == 0 || old > a {
+                a
+            } else {
+                old - 1
+            }
+        }
+        AtomOp::Exch => a,
+        AtomOp::Cas => {
+            if old == a {
+                b
+            } else {
+                old
+            }
+        }
+        AtomOp::AddF32 => {
+            let sum = f32::from_bits(old as u32) + f32::from_bits(a as u32);
+            u64::from(crate::num::float::canon(sum))
+        }
+        AtomOp::AddF64 => (f64::from_bits(old) + f64::from_bits(a)).to_bits(),
+        AtomOp::AddF16x2 => u64::from(halves2(old as u32, a as u32, small::add::<Fp16>)),
+        AtomOp::AddBf16x2 => u64::from(halves2(old as u32, a as u32, small::add::<Bfloat>)),
+    };
+    if wide { out } else { out & ((1 << (8 * bytes)) - 1) }
+}
+
+impl Block {
+    pub(crate) fn atom(&mut self, context: &Context<'_>, warp: &mut Warp, pc: usize, active: u32, atom: &Atom) -> Flow {
+        let usage = Use { pc, bytes: atom.bytes, align: atom.bytes, write: true, strong: true, collective: false };
+        let (a, a_taint) = source(warp, atom.a, atom.bytes);
+        let (b, b_taint) = atom.b.map_or(([0; LANES], 0), |b| source(warp, b, atom.bytes));
+        warp.polled = true;
+        let tainted = (a_taint | b_taint) & active;
+        if context.launch.checks.uninitialised && tainted != 0 {
+            self.report_lane(context, warp, Kind::UninitialisedStore, pc, "write", tainted, || {
+                "uninitialised value used by an atomic".into()
+            });
+        }
+        let mut old = [u64::MAX; LANES];
+        self.for_each_target(context, warp, active, &atom.addr, usage, |block, warp, target| {
+            match target.space {
+                Space::Shared => block.shadow_shared(context, warp, target, usage, 0),
+                Space::Local | Space::Param => {
+                    block.report_lane(context, warp, Kind::OutOfBounds, pc, "write", target.lanes, || {
+                        "atomic on local or parameter memory".into()
+                    });
+                    return;
+                }
+                _ => block.shadow_global(context, warp, target, usage, 0),
+            }
+            block.synchronise(context, warp, target, true, true, atom.order);
+            let changed = block.atom_lanes(context, warp, pc, target, atom, &a, &b, &mut old);
+            if changed {
+                block.progressed_globally(context);
+            }
+        });
+        if let Some(dst) = atom.dst {
+            self.set_slot(warp, dst, active, |l| old[l]);
+        }
+        Flow::Next
+    }
+
+    /// Applies the operation for each lane; true if any value changed.
+    #[expect(clippy::too_many_arguments, reason = "operands of one atomic")]
+    fn atom_lanes(
+        &mut self,
+        context: &Context<'_>,
+        warp: &Warp,
+        pc: usize,
+        target: &Target,
+        atom: &Atom,
+        a: &[u64; LANES],
+        b: &[u64; LANES],
+        old: &mut [u64; LANES],
+    ) -> bool {
+        let mut changed = false;
+        let mut undefined = 0;
+        each_lane(target.lanes, |l| {
+            let new = |old: u64| {
+                // Only in shared memory does an f32 sum keep subnormal numbers.
+                if atom.op == AtomOp::AddF32 && target.space != Space::Shared {
+                    let flush = |v: u64| u64::from(ftz(v as u32));
+                    return flush(combine(atom.op, atom.bytes, flush(old), flush(a[l]), b[l]));
+                }
+                combine(atom.op, atom.bytes, old, a[l], b[l])
+            };
+            if target.space == Space::Shared {
+                let at = target.at[l] as u32;
+                undefined |= u32::from(!self.shared.is_defined(at, atom.bytes)) << l;
+                old[l] = self.shared.load(at, atom.bytes);
+                self.shared.store(at, atom.bytes, new(old[l]));
+                self.shared.define(at, atom.bytes, true);
+            } else {
+                let allocation = context.memory.at(target.allocation[l] as usize);
+                let at = target.at[l] - allocation.base;
+                undefined |= u32::from(!allocation.is_defined(at, atom.bytes)) << l;
+                old[l] = match atom.bytes {
+                    8 => allocation.update64(at, new),
+                    4 => u64::from(allocation.update32(at, |v| new(u64::from(v)) as u32)),
+                    _ => update16(allocation, at, new),
+                };
+                allocation.define(at, atom.bytes);
+            }
+            changed |= new(old[l]) != old[l];
+        });
+        if undefined != 0 && context.launch.checks.uninitialised && atom.op != AtomOp::Exch {
+            self.report_lane(context, warp, Kind::UninitialisedStore, pc, "read", undefined, || {
+                "atomic on uninitialised memory".into()
+            });
+        }
+        changed
+    }
+}
+
+/// 16-bit update inside a 32-bit word.
+fn update16(allocation: &crate::memory::Allocation, at: u64, new: impl Fn(u64) -> u64) -> u64 {
+    let shift = 8 * (at & 2) as u32;
+    let old = allocation.update32(at & !3, |word| {
+        let half = u64::from(word >> shift & 0xffff);
+        (word & !(0xffff << shift)) | (new(half) as u32 & 0xffff) << shift
+    });
+    u64::from(old >> shift & 0xffff)
+}

@@ -1,0 +1,11 @@
+//! Instructions that touch memory: where they point, what they move, and what the checks say of it.
+
+pub(crate) mod access;
+pub(crate) mod atom;
+mod copy;
+mod race;
+pub(crate) mod shared;
+mod shared_access;
+pub(crate) mod target;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod words_avx512;

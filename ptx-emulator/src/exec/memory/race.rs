@@ -1,0 +1,230 @@
+//! Races and ordering: shadow updates of an access and what atomics and fences publish.
+
+use crate::check::clock::{Epoch, Relation};
+use crate::check::shadow::{Access, Clash, Conflict};
+use crate::exec::memory::target::{Target, Use, verb};
+use crate::exec::run::block::{Block, Context};
+use crate::exec::run::warp::Warp;
+use crate::isa::op::Order;
+use crate::isa::space::Space;
+use crate::machine::regs::{FULL, LANES, each_lane};
+use crate::report::{Kind, RawSite, Severity};
+
+impl Block {
+    /// Checks and records a shared access of each lane; `same` says whether a store changes
+    /// nothing there.
+    pub(crate) fn shadow_shared(&mut self, context: &Context<'_>, warp: &Warp, target: &Target, usage: Use, same: u32) {
+        if self.shared.shadow.is_some() {
+            self.shadow_offsets(context, warp, &target.at.map(|at| at as u32), target.lanes, usage, same);
+        }
+    }
+
+    /// As [`Block::shadow_shared`], at the offsets `at` of `lanes`.
+    pub(crate) fn shadow_offsets(
+        &mut self,
+        context: &Context<'_>,
+        warp: &Warp,
+        at: &[u32; LANES],
+        lanes: u32,
+        usage: Use,
+        same: u32,
+    ) {
+        let Some(mut shadow) = self.shared.shadow.take() else {
+            return;
+        };
+        let mut conflicts: Vec<Conflict> = Vec::new();
+        let base = self.usage_epoch(warp, usage);
+        let view = self.clocks.view(warp.index);
+        let (lanes, shared_by_several) = if usage.write { (lanes, 0) } else { distinct_reads(at, lanes) };
+        each_lane(lanes, |l| {
+            let mut me = base.with_lane(l as u32);
+            if (shared_by_several >> l) & 1 == 1 {
+                me = me.several();
+            }
+            let access =
+                Access { offset: at[l], size: usage.bytes, write: usage.write, same_value: (same >> l) & 1 == 1, me };
+            shadow.access(&view, access, &mut |conflict| conflicts.push(conflict));
+        });
+        self.shared.shadow = Some(shadow);
+        for conflict in conflicts {
+            self.report_conflict(context, warp, conflict, usage);
+        }
+    }
+
+    fn usage_epoch(&self, warp: &Warp, usage: Use) -> Epoch {
+        let mut epoch = self.epoch(warp, usage.pc);
+        if usage.strong {
+            epoch = epoch.strong();
+        }
+        if usage.collective {
+            epoch = epoch.collective();
+        }
+        epoch
+    }
+
+    pub(crate) fn report_conflict(&mut self, context: &Context<'_>, warp: &Warp, conflict: Conflict, usage: Use) {
+        let earlier = conflict.earlier;
+        let (kind, first, second) = match conflict.clash {
+            Clash::WriteWrite => (Kind::RaceWriteWrite, "write", "write"),
+            Clash::ReadAfterWrite => (Kind::RaceReadAfterWrite, "write", "read"),
+            Clash::WriteAfterRead => (Kind::RaceWriteAfterRead, "read", "write"),
+            Clash::InFlight => (Kind::InFlight, "copies to", verb(usage.write)),
+        };
+        let severity = match (conflict.clash, conflict.relation) {
+            (Clash::InFlight, _) => Severity::Error,
+            _ if conflict.same_value && conflict.clash == Clash::WriteWrite => Severity::Info,
+            (_, Relation::Converged) => Severity::Warning,
+            _ => Severity::Error,
+        };
+        let sites = [
+            RawSite { role: first, pc: earlier.pc(), warp: earlier.warp(), lane: earlier.lane() },
+            RawSite { role: second, pc: usage.pc as u32, warp: warp.index as u32, lane: conflict.lane },
+        ];
+        let place = self.shared_name(context, conflict.offset);
+        self.report(context, kind, severity, &sites, || match conflict.clash {
+            Clash::InFlight => format!("{} of bytes still in flight: {place}", verb(usage.write)),
+            _ => format!("race ({first} then {second}, {}) on {place}", relation_text(conflict.relation)),
+        });
+    }
+
+    /// Checks and records a global access of each lane.
+    pub(crate) fn shadow_global(&mut self, context: &Context<'_>, warp: &Warp, target: &Target, usage: Use, same: u32) {
+        let Some(shadow) = &context.shadow else {
+            return;
+        };
+        let base = self.usage_epoch(warp, usage);
+        each_lane(target.lanes, |l| {
+            let index = target.allocation[l] as usize;
+            let allocation = context.memory.at(index);
+            if allocation.read_only {
+                return;
+            }
+            let offset = target.at[l] - allocation.base;
+            let me = base.with_lane(l as u32);
+            let view = self.clocks.view(warp.index);
+            let found = shadow.access(index, offset, usage.bytes, usage.write, me, &self.block_clock, &view);
+            let Some(conflict) = found else { return };
+            let (kind, first, second) = match conflict.clash {
+                Clash::WriteWrite => (Kind::RaceWriteWrite, "write", "write"),
+                Clash::ReadAfterWrite => (Kind::RaceReadAfterWrite, "write", "read"),
+                _ => (Kind::RaceWriteAfterRead, "read", "write"),
+            };
+            let severity = match conflict.relation {
+                _ if (same >> l) & 1 == 1 && conflict.clash == Clash::WriteWrite => Severity::Info,
+                Relation::Converged => Severity::Warning,
+                _ => Severity::Error,
+            };
+            let earlier = conflict.earlier;
+            let sites = [
+                RawSite { role: first, pc: earlier.pc(), warp: earlier.warp(), lane: earlier.lane() },
+                RawSite { role: second, pc: usage.pc as u32, warp: warp.index as u32, lane: l as u32 },
+            ];
+            let (name, own) = (&allocation.name, self.linear);
+            self.report(context, kind, severity, &sites, || {
+                let who = match conflict.other_block {
+                    Some(block) => format!("blocks {block} and {own}"),
+                    None => relation_text(conflict.relation).to_owned(),
+                };
+                format!("race ({first} then {second}, {who}) on global {name}+0x{offset:x}")
+            });
+        });
+    }
+
+    /// Ordering effect of a strong access.
+    pub(crate) fn synchronise(
+        &mut self,
+        context: &Context<'_>,
+        warp: &Warp,
+        target: &Target,
+        read: bool,
+        write: bool,
+        order: Order,
+    ) {
+        if !context.launch.checks.races || !order.strong {
+            return;
+        }
+        each_lane(target.lanes, |l| {
+            let key = match target.space {
+                Space::Shared => target.at[l],
+                _ => target.at[l] | 1 << 63,
+            };
+            self.synchronise_at(warp.index, key, read, write, order);
+            if target.space == Space::Global
+                && let Some(shadow) = &context.shadow
+            {
+                shadow.synchronise(target.at[l], &mut self.block_clock, read, write, order.acquire, order.release);
+            }
+        });
+    }
+
+    fn synchronise_at(&mut self, warp: usize, key: u64, read: bool, write: bool, order: Order) {
+        if read && let Some(stamp) = self.sync_stamps.get(&key) {
+            if order.acquire {
+                self.clocks.acquire(warp, stamp);
+            } else {
+                let pending = self.pending_acquire[warp].get_or_insert_with(Vec::new);
+                pending.resize(stamp.len().max(pending.len()), 0);
+                pending.iter_mut().zip(stamp).for_each(|(p, s)| *p = (*p).max(*s));
+            }
+        }
+        if !write {
+            return;
+        }
+        if order.release {
+            let mut stamp = self.sync_stamps.remove(&key).unwrap_or_default();
+            self.clocks.release(warp, &mut stamp);
+            self.sync_stamps.insert(key, stamp);
+        } else if let Some(fenced) = &self.fenced[warp] {
+            let stamp = self.sync_stamps.entry(key).or_default();
+            stamp.resize(fenced.len().max(stamp.len()), 0);
+            stamp.iter_mut().zip(fenced).for_each(|(s, f)| *s = (*s).max(*f));
+        }
+    }
+
+    /// A memory fence of one warp.
+    pub(crate) fn fence(&mut self, warp: usize, device: bool) {
+        if let Some(pending) = self.pending_acquire[warp].take() {
+            self.clocks.acquire(warp, &pending);
+        }
+        let mut stamp = Vec::new();
+        self.clocks.release(warp, &mut stamp);
+        self.fenced[warp] = Some(stamp);
+        if device {
+            self.block_clock.fence();
+        }
+    }
+}
+
+fn relation_text(relation: Relation) -> &'static str {
+    match relation {
+        Relation::Ordered => "ordered",
+        Relation::Converged => "lanes of one warp, only a converging instruction between them",
+        Relation::SameWarp => "lanes of one warp",
+        Relation::OtherWarp => "two warps",
+    }
+}
+
+/// One lane per address of a read that several lanes share, and which of those stand for others.
+/// Sharing is looked for only at the distances at which lane 0 has a twin.
+fn distinct_reads(at: &[u32; LANES], lanes: u32) -> (u32, u32) {
+    let distances = [1, 2, 4, 8, 16].map(|d| (d, at[d] == at[0]));
+    if lanes != FULL || distances.iter().all(|(_, twin)| !twin) {
+        return (lanes, 0);
+    }
+    let mut first: [usize; LANES] = [0; LANES];
+    let (mut kept, mut several) = (0u32, 0u32);
+    for l in 0..LANES {
+        let twin = distances.iter().find(|(d, twin)| *twin && l >= *d && at[l] == at[l - d]);
+        match twin {
+            Some((d, _)) => {
+                first[l] = first[l - d];
+                several |= 1 << first[l];
+            }
+            None => {
+                first[l] = l;
+                kept |= 1 << l;
+            }
+        }
+    }
+    (kept, several)
+}

@@ -1,0 +1,150 @@
+//! Shared memory of a block: bytes, which of them are defined, and the ranges that may be used.
+
+use crate::check::shadow::Shadow;
+use crate::exec::run::block::Context;
+
+/// Bytes whose definedness is one word.
+const PIECE: u32 = 16;
+
+/// Shared memory with its checks.
+pub(crate) struct Shared {
+    pub(crate) bytes: Vec<u8>,
+    /// One bit per byte that was written, [`PIECE`] bytes a word; empty when that is not tracked.
+    defined: Vec<u16>,
+    /// Ranges that belong to a variable, sorted; gaps are red zones.
+    ranges: Vec<(u32, u32)>,
+    pub(crate) shadow: Option<Shadow>,
+}
+
+impl Shared {
+    pub(crate) fn new(context: &Context<'_>, total: usize, warps: usize) -> Shared {
+        let program = &context.kernel.program;
+        let checks = context.launch.checks;
+        let mut ranges: Vec<(u32, u32)> =
+            program.shared.iter().filter(|v| v.bytes > 0).map(|v| (v.offset, v.offset + v.bytes)).collect();
+        let dynamic = context.launch.dynamic_shared_bytes;
+        if dynamic > 0 {
+            ranges.push((program.shared_static_bytes, program.shared_static_bytes + dynamic));
+        }
+        ranges.sort_unstable();
+        let total = if ranges.is_empty() { 0 } else { total };
+        Shared {
+            // 0xFF is NaN in every float format: zero-filled memory would hide missing stores.
+            bytes: vec![0xff; total],
+            defined: vec![0; if checks.uninitialised { total.div_ceil(PIECE as usize) } else { 0 }],
+            ranges,
+            shadow: checks.races.then(|| Shadow::new(total, warps)),
+        }
+    }
+
+    /// Memory of one variable that starts at byte 64, without checks.
+    #[cfg(test)]
+    pub(crate) fn unchecked(bytes: Vec<u8>) -> Shared {
+        let ranges = vec![(64, bytes.len() as u32)];
+        Shared { bytes, defined: Vec::new(), ranges, shadow: None }
+    }
+
+    /// Start and end of the variable that `offset` lies in or behind.
+    #[inline(always)]
+    pub(crate) fn range(&self, offset: u32) -> Option<(u32, u32)> {
+        let after = self.ranges.partition_point(|r| r.0 <= offset);
+        after.checked_sub(1).map(|at| self.ranges[at])
+    }
+
+    /// Whether the bytes lie inside one variable.
+    #[inline(always)]
+    pub(crate) fn covers(&self, offset: u32, size: u32) -> bool {
+        self.range(offset).is_some_and(|(_, end)| u64::from(offset) + u64::from(size) <= u64::from(end))
+    }
+
+    /// Whether accesses leave no trace but the bytes: nothing is checked but bounds and alignment.
+    #[inline(always)]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.defined.is_empty() && self.shadow.is_none()
+    }
+
+    /// Reads 1, 2, 4 or 8 checked bytes.
+    #[inline(always)]
+    pub(crate) fn load(&self, offset: u32, size: u32) -> u64 {
+        let at = offset as usize;
+        match size {
+            4 => u64::from(u32::from_le_bytes(self.array(at))),
+            2 => u64::from(u16::from_le_bytes(self.array(at))),
+            8 => u64::from_le_bytes(self.array(at)),
+            _ => u64::from(self.bytes[at]),
+        }
+    }
+
+    #[inline(always)]
+    fn array<const N: usize>(&self, at: usize) -> [u8; N] {
+        let mut out = [0; N];
+        out.copy_from_slice(&self.bytes[at..at + N]);
+        out
+    }
+
+    /// Writes 1, 2, 4 or 8 checked bytes.
+    #[inline(always)]
+    pub(crate) fn store(&mut self, offset: u32, size: u32, value: u64) {
+        let at = offset as usize;
+        match size {
+            4 => self.bytes[at..at + 4].copy_from_slice(&(value as u32).to_le_bytes()),
+            2 => self.bytes[at..at + 2].copy_from_slice(&(value as u16).to_le_bytes()),
+            8 => self.bytes[at..at + 8].copy_from_slice(&value.to_le_bytes()),
+            _ => self.bytes[at] = value as u8,
+        }
+    }
+
+    /// Whether all bytes were written; true when that is not tracked.
+    #[inline(always)]
+    pub(crate) fn is_defined(&self, offset: u32, size: u32) -> bool {
+        if self.defined.is_empty() {
+            return true;
+        }
+        let mut all = true;
+        pieces(offset, size, |at, bits| all &= self.defined[at] & bits == bits);
+        all
+    }
+
+    /// Marks bytes as written, or as undefined again.
+    #[inline(always)]
+    pub(crate) fn define(&mut self, offset: u32, size: u32, defined: bool) {
+        if self.defined.is_empty() {
+            return;
+        }
+        pieces(offset, size, |at, bits| {
+            let word = &mut self.defined[at];
+            *word = if defined { *word | bits } else { *word & !bits };
+        });
+    }
+}
+
+/// Calls `act` with each word of definedness that a range touches and the bits of the range in it.
+#[inline(always)]
+fn pieces(offset: u32, size: u32, mut act: impl FnMut(usize, u16)) {
+    let (mut at, end) = (offset, offset + size);
+    while at < end {
+        let first = at % PIECE;
+        let count = (end - at).min(PIECE - first);
+        act((at / PIECE) as usize, (((1u32 << count) - 1) << first) as u16);
+        at += count;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn definedness_is_kept_byte_by_byte() {
+        let mut shared = Shared { bytes: vec![0; 70], defined: vec![0; 5], ranges: vec![(0, 70)], shadow: None };
+        shared.define(13, 40, true);
+        shared.define(20, 3, false);
+        let wanted = |byte: u32| (13..53).contains(&byte) && !(20..23).contains(&byte);
+        for at in 0..70 {
+            for size in [1, 2, 4, 16, 32] {
+                let inside = at + size <= 70;
+                assert!(!inside || shared.is_defined(at, size) == (at..at + size).all(wanted), "{at} {size}");
+            }
+        }
+    }
+}

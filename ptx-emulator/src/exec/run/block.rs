@@ -1,0 +1,292 @@
+//! One block of the grid: its shared memory, barriers and the schedule of its warps.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::check::clock::{Clocks, Epoch, Stamp};
+use crate::check::global::{BlockClock, GlobalShadow};
+use crate::exec::memory::shared::Shared;
+use crate::exec::run::profile::Profile;
+use crate::exec::run::warp::{Position, State, Warp};
+use crate::exec::sync::barrier::NamedBarrier;
+use crate::exec::sync::mbarrier::MbarState;
+use crate::launch::{Launch, Schedule};
+use crate::machine::simd::Level;
+use crate::memory::Memory;
+use crate::module::Kernel;
+use crate::report::{Findings, Kind, RawSite, Severity};
+
+/// What all blocks of a launch share.
+pub(crate) struct Context<'a> {
+    pub(crate) kernel: &'a Kernel,
+    pub(crate) memory: &'a Memory,
+    pub(crate) launch: &'a Launch,
+    pub(crate) level: Level,
+    pub(crate) shadow: Option<GlobalShadow>,
+    /// Counts changes of global memory, to tell waiting from hanging.
+    pub(crate) progress: AtomicU64,
+}
+
+/// How a turn of a warp ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// More to do at once.
+    Ran,
+    /// Polls something; others should run.
+    Rests,
+    /// Cannot go on until another warp acts.
+    Blocked,
+    /// All lanes exited.
+    Done,
+    /// The block is to stop: trap or limit.
+    Abort,
+}
+
+/// How a turn of a block ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BlockTurn {
+    Finished,
+    /// Every warp polls or is blocked; another block may change that.
+    Waiting,
+}
+
+/// A running block.
+pub(crate) struct Block {
+    pub(crate) id: [u32; 3],
+    pub(crate) linear: u32,
+    pub(crate) shared: Shared,
+    pub(crate) warps: Vec<Option<Box<Warp>>>,
+    pub(crate) barriers: [NamedBarrier; 16],
+    pub(crate) mbarriers: HashMap<u32, MbarState>,
+    pub(crate) clocks: Clocks,
+    pub(crate) block_clock: BlockClock,
+    /// State of shared addresses used by atomics and volatile accesses.
+    pub(crate) sync_stamps: HashMap<u64, Stamp>,
+    /// Copies of each warp's clock at its last fence.
+    pub(crate) fenced: Vec<Option<Stamp>>,
+    pub(crate) pending_acquire: Vec<Option<Stamp>>,
+    pub(crate) findings: Findings,
+    pub(crate) instructions: u64,
+    pub(crate) lane_instructions: u64,
+    /// Changes of state that a waiting warp could be waiting for.
+    pub(crate) progress: u64,
+    pub(crate) idle_turns: u32,
+    pub(crate) profile: Profile,
+    random: u64,
+    cursor: usize,
+}
+
+impl Block {
+    pub(crate) fn new(context: &Context<'_>, id: [u32; 3]) -> Block {
+        let program = &context.kernel.program;
+        let launch = context.launch;
+        let [gx, gy, _] = launch.grid;
+        let linear = id[0] + gx * (id[1] + gy * id[2]);
+        let total = program.shared_static_bytes + launch.dynamic_shared_bytes;
+        let position = Position {
+            block: id,
+            block_dim: launch.block,
+            grid_dim: launch.grid,
+            dynamic_shared: launch.dynamic_shared_bytes,
+            total_shared: total,
+            sm: linear % 132,
+            sm_count: launch.sm_count,
+        };
+        let threads: u32 = launch.block.iter().product();
+        let count = threads.div_ceil(32) as usize;
+        let warps = (0..count).map(|i| Some(Box::new(Warp::new(i, program, &position)))).collect();
+        let seed = match launch.schedule {
+            Schedule::Seeded(seed) => seed ^ (u64::from(linear) << 32),
+            _ => 0,
+        };
+        Block {
+            id,
+            linear,
+            shared: Shared::new(context, total as usize, count),
+            warps,
+            barriers: std::array::from_fn(|_| NamedBarrier::default()),
+            mbarriers: HashMap::new(),
+            clocks: Clocks::new(count),
+            block_clock: BlockClock::new(linear),
+            sync_stamps: HashMap::new(),
+            fenced: vec![None; count],
+            pending_acquire: vec![None; count],
+            findings: Findings::default(),
+            instructions: 0,
+            lane_instructions: 0,
+            progress: 0,
+            idle_turns: 0,
+            profile: Profile::new(launch.profile),
+            random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            cursor: 0,
+        }
+    }
+
+    /// Next value of a small generator; only the schedule uses it.
+    fn random(&mut self) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random
+    }
+
+    /// Runs warps until all exit or all wait.
+    pub(crate) fn run(&mut self, context: &Context<'_>) -> BlockTurn {
+        let mut rested = vec![false; self.warps.len()];
+        loop {
+            let Some(at) = self.pick(context, &rested) else {
+                if self.warps.iter().flatten().all(|w| w.done()) {
+                    return BlockTurn::Finished;
+                }
+                if self.complete_late(context) || self.barrier_with_exited(context) {
+                    rested.fill(false);
+                    continue;
+                }
+                if rested.iter().any(|&r| r) {
+                    return BlockTurn::Waiting;
+                }
+                self.report_deadlock(context);
+                return BlockTurn::Finished;
+            };
+            let before = self.progress;
+            let budget = self.budget(context);
+            let Some(mut warp) = self.warps[at].take() else {
+                return BlockTurn::Finished;
+            };
+            let turn = self.run_warp(context, &mut warp, budget);
+            self.warps[at] = Some(warp);
+            match turn {
+                Turn::Abort => return BlockTurn::Finished,
+                Turn::Rests => rested[at] = true,
+                Turn::Ran | Turn::Blocked | Turn::Done => {}
+            }
+            if self.progress != before {
+                let poller = rested[at];
+                rested.fill(false);
+                rested[at] = poller && turn == Turn::Rests;
+                self.idle_turns = 0;
+            }
+        }
+    }
+
+    /// Turn length in instructions that are not row operations.
+    fn budget(&mut self, context: &Context<'_>) -> u64 {
+        match context.launch.schedule {
+            Schedule::RoundRobin => 64,
+            Schedule::Greedy | Schedule::Reverse => u64::MAX,
+            Schedule::Seeded(_) => 1 + self.random() % 24,
+        }
+    }
+
+    /// The warp to run next, or none if all wait, rest or are done.
+    fn pick(&mut self, context: &Context<'_>, rested: &[bool]) -> Option<usize> {
+        let count = self.warps.len();
+        let can_run = |warp: &Option<Box<Warp>>, at: usize| {
+            !rested[at]
+                && warp
+                    .as_ref()
+                    .is_some_and(|w| w.fragments.iter().any(|f| matches!(f.state, State::Ready | State::Parked)))
+        };
+        let start = match context.launch.schedule {
+            Schedule::Greedy => 0,
+            Schedule::Reverse => {
+                return (0..count).rev().find(|&i| can_run(&self.warps[i], i));
+            }
+            Schedule::RoundRobin => {
+                self.cursor = (self.cursor + 1) % count;
+                self.cursor
+            }
+            Schedule::Seeded(_) => (self.random() >> 11) as usize % count,
+        };
+        (0..count).map(|i| (start + i) % count).find(|&i| can_run(&self.warps[i], i))
+    }
+
+    /// Adds a finding of this block.
+    pub(crate) fn report(
+        &mut self,
+        context: &Context<'_>,
+        kind: Kind,
+        severity: Severity,
+        sites: &[RawSite],
+        describe: impl FnOnce() -> String,
+    ) {
+        self.findings.add(context.kernel, kind, severity, self.id, sites, || (describe(), Vec::new()));
+    }
+
+    /// Reports that nothing in the block can go on, with who waits for what.
+    pub(crate) fn report_deadlock(&mut self, context: &Context<'_>) {
+        let (sites, notes) = self.wait_graph(context);
+        self.findings.add(context.kernel, Kind::Deadlock, Severity::Error, self.id, &sites, || {
+            ("deadlock: no warp of the block can go on".to_owned(), notes)
+        });
+    }
+
+    /// Reports polls that nothing will ever answer.
+    pub(crate) fn report_no_progress(&mut self, context: &Context<'_>) {
+        let (sites, notes) = self.wait_graph(context);
+        self.findings.add(context.kernel, Kind::NoProgress, Severity::Error, self.id, &sites, || {
+            let text = "no progress: every warp polls values that no running block changes \
+                        (a wait for a block that is not resident needs a cooperative launch)";
+            (text.to_owned(), notes)
+        });
+    }
+
+    fn wait_graph(&self, context: &Context<'_>) -> (Vec<RawSite>, Vec<String>) {
+        let mut sites = Vec::new();
+        let mut notes = Vec::new();
+        for warp in self.warps.iter().flatten() {
+            for fragment in &warp.fragments {
+                let role = match fragment.state {
+                    State::Barrier(_) => "waits",
+                    State::Converging => "waits for lanes",
+                    State::Ready | State::Parked => "polls",
+                };
+                let lane = fragment.mask.trailing_zeros();
+                sites.push(RawSite { role, pc: fragment.pc as u32, warp: warp.index as u32, lane });
+                if fragment.state == State::Converging {
+                    notes.push(format!(
+                        "warp {} lanes {:#010x} wait at a warp-wide instruction for lanes {:#010x}",
+                        warp.index,
+                        fragment.mask,
+                        warp.alive() & !fragment.mask
+                    ));
+                }
+            }
+        }
+        for (id, barrier) in self.barriers.iter().enumerate() {
+            if let Some(note) = barrier.describe(id) {
+                notes.push(note);
+            }
+        }
+        for (address, state) in &self.mbarriers {
+            notes.push(format!("mbarrier at {}: {}", self.shared_name(context, *address), state.describe()));
+        }
+        notes.sort();
+        (sites, notes)
+    }
+
+    /// `variable+0x10` for a shared offset.
+    pub(crate) fn shared_name(&self, context: &Context<'_>, offset: u32) -> String {
+        let vars = &context.kernel.program.shared;
+        match vars.iter().filter(|v| v.offset <= offset).max_by_key(|v| v.offset) {
+            Some(var) => format!("shared {}+0x{:x}", var.name, offset - var.offset),
+            None => format!("shared 0x{offset:x}"),
+        }
+    }
+
+    /// Epoch of an access by `warp` at `pc` now.
+    pub(crate) fn epoch(&self, warp: &Warp, pc: usize) -> Epoch {
+        Epoch::new(pc as u32, self.clocks.now(warp.index), warp.index as u32)
+    }
+
+    /// Notes a change that others may be waiting for.
+    pub(crate) fn progressed(&mut self) {
+        self.progress += 1;
+    }
+
+    /// Notes a change of global memory.
+    pub(crate) fn progressed_globally(&mut self, context: &Context<'_>) {
+        self.progress += 1;
+        context.progress.fetch_add(1, Relaxed);
+    }
+}

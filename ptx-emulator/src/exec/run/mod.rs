@@ -1,0 +1,12 @@
+//! The way of a launch: `grid` hands blocks to threads, `block` schedules warps, `warp` holds fragments and picks
+//! what to run, `step` executes one instruction, `rows` and `straight` runs of them.
+
+#[cfg(test)]
+mod alu_levels;
+pub(crate) mod block;
+pub(crate) mod grid;
+pub(crate) mod profile;
+pub(crate) mod rows;
+pub(crate) mod step;
+mod straight;
+pub(crate) mod warp;

@@ -1,0 +1,419 @@
+//! Runs a warp: picks fragments, executes instructions, handles branches and exits.
+
+use crate::exec::run::block::{Block, Context, Turn};
+use crate::exec::run::rows::{guard_bits, run_checked};
+use crate::exec::run::warp::{Fragment, State, Warp};
+use crate::isa::op::Op;
+use crate::isa::slot::{Class, Slot};
+use crate::isa::space::Space;
+use crate::machine::regs::{each_lane, w};
+use crate::report::{Kind, RawSite, Severity};
+
+/// Backward branches after which a fragment lets its siblings run: keeps loops with uneven trip
+/// counts together, yet ends spins on a lane of the same warp.
+const LOOP_QUANTUM: u32 = 64;
+
+/// What an instruction did to the flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flow {
+    /// Go on with the next instruction.
+    Next,
+    /// The program counter or the fragments were changed.
+    Moved,
+    /// The fragment waits; choose another.
+    Wait,
+    /// The block is to stop.
+    Abort,
+}
+
+impl Block {
+    /// Runs one warp until it waits, rests, ends or used up `budget`.
+    pub(crate) fn run_warp(&mut self, context: &Context<'_>, warp: &mut Warp, budget: u64) -> Turn {
+        let mut left = budget;
+        warp.wants_rest = false;
+        loop {
+            if warp.done() {
+                return Turn::Done;
+            }
+            let Some(current) = warp.choose() else {
+                if self.resolve_divergence(context, warp) {
+                    continue;
+                }
+                return Turn::Blocked;
+            };
+            let current = warp.merge(current);
+            match self.run_fragment(context, warp, current, &mut left) {
+                Flow::Abort => return Turn::Abort,
+                Flow::Wait | Flow::Next | Flow::Moved => {}
+            }
+            if warp.executed > context.launch.limits.warp_instructions {
+                self.report_runaway(context, warp);
+                return Turn::Abort;
+            }
+            if warp.done() {
+                return Turn::Done;
+            }
+            if warp.wants_rest {
+                // Lanes of the same warp come first; when all had a turn, other warps do.
+                let ready = |f: &Fragment| f.state == State::Ready;
+                if !warp.fragments.iter().any(ready) {
+                    return Turn::Rests;
+                }
+            }
+            if left == 0 {
+                return Turn::Ran;
+            }
+        }
+    }
+
+    /// Executes until the fragment branches apart, waits, meets another or the budget ends.
+    fn run_fragment(&mut self, context: &Context<'_>, warp: &mut Warp, current: usize, left: &mut u64) -> Flow {
+        let insts = &context.kernel.program.insts;
+        let checked = context.launch.checks.uninitialised;
+        let fragment = warp.fragments[current];
+        let (mut pc, mut mask) = (fragment.pc, fragment.mask);
+        let stop = warp.next_meeting(current, pc);
+        loop {
+            let start = self.profile.start();
+            let (next, count) = if checked {
+                run_checked(context.level, &mut warp.regs, insts, pc, stop, mask)
+            } else {
+                self.run_straight(context, warp, pc, stop, mask, left)
+            };
+            self.profile.rows(start, count.insts);
+            self.instructions += count.insts;
+            self.lane_instructions += count.lanes;
+            warp.executed += count.insts;
+            pc = next;
+            warp.fragments[current].pc = pc;
+            if pc == stop || *left == 0 {
+                return Flow::Moved;
+            }
+            let Some(inst) = insts.get(pc) else {
+                return Flow::Abort;
+            };
+            let active = mask & guard_bits(&warp.regs, inst.guard);
+            if checked && inst.guard != u16::MAX {
+                self.check_guard(context, warp, pc, inst.guard, mask);
+            }
+            *left = left.saturating_sub(1);
+            warp.executed += 1;
+            self.instructions += 1;
+            self.lane_instructions += u64::from(active.count_ones());
+            let start = self.profile.start();
+            let flow = if active == 0 || self.profiled_step(context, warp, active, &inst.op) {
+                Flow::Next
+            } else {
+                self.step(context, warp, current, pc, active, &inst.op)
+            };
+            self.profile.one(start, &inst.op);
+            match flow {
+                Flow::Next => {
+                    pc += 1;
+                    warp.fragments[current].pc = pc;
+                }
+                // A fragment that is alone and goes on needs no new choice.
+                Flow::Moved => match warp.fragments.as_slice() {
+                    [alone] if alone.state == State::Ready && stop == usize::MAX && self.may_go_on(context, warp) => {
+                        (pc, mask) = (alone.pc, alone.mask);
+                    }
+                    _ => return Flow::Moved,
+                },
+                other => return other,
+            }
+            if pc == stop || *left == 0 {
+                return Flow::Moved;
+            }
+        }
+    }
+
+    /// Whether nothing asks the warp to stop after a branch.
+    fn may_go_on(&self, context: &Context<'_>, warp: &Warp) -> bool {
+        !warp.wants_rest && warp.executed <= context.launch.limits.warp_instructions
+    }
+
+    /// An undefined predicate that decides whether an instruction with effects runs.
+    fn check_guard(&mut self, context: &Context<'_>, warp: &Warp, pc: usize, guard: u16, mask: u32) {
+        let tainted = warp.regs.tp[usize::from(guard >> 1)] & mask;
+        if tainted != 0 {
+            let lane = tainted.trailing_zeros();
+            let site = RawSite { role: "decides", pc: pc as u32, warp: warp.index as u32, lane };
+            self.report(context, Kind::UninitialisedBranch, Severity::Error, &[site], || {
+                "uninitialised value decides a branch or a guarded instruction".into()
+            });
+        }
+    }
+
+    /// Executes one instruction that is not a row operation.
+    fn step(
+        &mut self,
+        context: &Context<'_>,
+        warp: &mut Warp,
+        current: usize,
+        pc: usize,
+        active: u32,
+        op: &Op,
+    ) -> Flow {
+        match op {
+            Op::Alu(_) => Flow::Next,
+            Op::Bra { target } => self.branch(warp, current, pc, active, *target as usize),
+            Op::Exit => self.exit(context, warp, current, pc, active),
+            Op::Trap => self.trap(context, warp, pc, active, "trap".into()),
+            Op::Yield => {
+                warp.wants_rest = true;
+                warp.fragments[current].pc = pc + 1;
+                warp.fragments[current].state = State::Parked;
+                Flow::Wait
+            }
+            Op::Fence { device } => {
+                self.fence(warp.index, *device);
+                Flow::Next
+            }
+            Op::Clock { dst } => {
+                let value = self.instructions;
+                self.set_slot(warp, *dst, active, |_| value);
+                Flow::Next
+            }
+            Op::ActiveMask { dst } => {
+                let value = u64::from(active);
+                self.set_slot(warp, Slot { class: Class::W, row: *dst }, active, |_| value);
+                Flow::Next
+            }
+            Op::IsSpace { dst, addr, space } => {
+                self.is_space(context, warp, *dst, *addr, *space, active);
+                Flow::Next
+            }
+            Op::Load(load) => self.load(context, warp, pc, active, load),
+            Op::Store(store) => self.store(context, warp, pc, active, store),
+            Op::Atom(atom) => self.atom(context, warp, pc, active, atom),
+            Op::CopyAsync(copy) => self.copy_async(context, warp, pc, active, copy),
+            Op::CopyCommit => {
+                each_lane(active, |l| warp.groups[l] += 1);
+                Flow::Next
+            }
+            Op::CopyWait { pending } => self.copy_wait(context, warp, pc, active, *pending),
+            Op::CopyArrive { addr, noinc } => self.copy_arrive(context, warp, pc, active, addr, *noinc),
+            Op::Barrier(barrier) => self.barrier(context, warp, current, pc, active, barrier),
+            Op::WarpSync { mask } => self.warp_sync(context, warp, current, pc, active, *mask),
+            Op::Shuffle(shuffle) => self.shuffle(context, warp, current, pc, active, shuffle),
+            Op::Vote(vote) => self.vote(context, warp, current, pc, active, vote),
+            Op::Reduce(reduce) => self.reduce(context, warp, current, pc, active, reduce),
+            Op::Match(matching) => self.match_lanes(context, warp, current, pc, active, matching),
+            Op::Matrix(matrix) => self.matrix(context, warp, current, pc, active, matrix),
+            Op::MoveMatrix { dst, src } => self.move_matrix(context, warp, current, pc, active, *dst, *src),
+            Op::Mma(mma) => self.mma(context, warp, current, pc, active, mma),
+            Op::Wmma(wmma) => self.wmma(context, warp, current, pc, active, wmma),
+            Op::Mbar(mbar) => self.mbar(context, warp, pc, active, mbar),
+            Op::AssertFail { message, file, line } => {
+                let text = self.assert_text(context, warp, active, *message, *file, *line);
+                self.trap(context, warp, pc, active, text)
+            }
+        }
+    }
+
+    fn branch(&mut self, warp: &mut Warp, current: usize, pc: usize, taken: u32, target: usize) -> Flow {
+        let fragment = &mut warp.fragments[current];
+        let backward = target <= pc;
+        if taken == fragment.mask {
+            fragment.pc = target;
+        } else {
+            warp.split(current, taken, target);
+        }
+        if backward {
+            self.loop_taken(
+                warp,
+                if warp.fragments[current].pc == target { current } else { warp.fragments.len() - 1 },
+            );
+        }
+        Flow::Moved
+    }
+
+    /// Counts a backward branch; long loops let others run.
+    fn loop_taken(&mut self, warp: &mut Warp, at: usize) {
+        let alone = warp.fragments.len() == 1;
+        let polled = std::mem::take(&mut warp.polled);
+        let fragment = &mut warp.fragments[at];
+        fragment.loops += 1;
+        if warp.wants_rest {
+            fragment.state = State::Parked;
+            return;
+        }
+        if fragment.loops < LOOP_QUANTUM {
+            return;
+        }
+        if polled {
+            warp.wants_rest = true;
+            fragment.state = State::Parked;
+        } else if alone {
+            fragment.loops = 0;
+        } else {
+            fragment.state = State::Parked;
+        }
+    }
+
+    fn exit(&mut self, context: &Context<'_>, warp: &mut Warp, current: usize, pc: usize, lanes: u32) -> Flow {
+        self.drop_copies(context, warp, pc, lanes);
+        warp.exit(current, lanes);
+        self.progressed();
+        Flow::Moved
+    }
+
+    fn trap(&mut self, context: &Context<'_>, warp: &Warp, pc: usize, active: u32, text: String) -> Flow {
+        let lane = active.trailing_zeros();
+        let site = RawSite { role: "trap", pc: pc as u32, warp: warp.index as u32, lane };
+        self.report(context, Kind::Trap, Severity::Error, &[site], || text);
+        Flow::Abort
+    }
+
+    fn report_runaway(&mut self, context: &Context<'_>, warp: &Warp) {
+        let pc = warp.fragments.first().map_or(0, |f| f.pc as u32);
+        let site = RawSite { role: "runs", pc, warp: warp.index as u32, lane: 0 };
+        let limit = context.launch.limits.warp_instructions;
+        self.report(context, Kind::Runaway, Severity::Error, &[site], || {
+            format!("runaway: a warp executed more than {limit} instructions")
+        });
+    }
+
+    /// When no fragment can run although none waits at a block barrier, lanes that a warp-wide
+    /// instruction names never arrive: reports it and goes on with those present.
+    fn resolve_divergence(&mut self, context: &Context<'_>, warp: &mut Warp) -> bool {
+        if warp.fragments.iter().any(|f| matches!(f.state, State::Barrier(_))) {
+            return false;
+        }
+        let waiting = warp.fragments.iter().position(|f| f.state == State::Converging);
+        let Some(at) = waiting else { return false };
+        let fragment = &mut warp.fragments[at];
+        fragment.state = State::Ready;
+        fragment.forced = true;
+        let (pc, mask) = (fragment.pc, fragment.mask);
+        let missing = warp.alive() & !mask;
+        let op = &context.kernel.program.insts[pc].op;
+        let kind = match op {
+            // Without `.aligned`, parts of a warp may arrive on their own.
+            Op::Barrier(barrier) if !barrier.aligned => return true,
+            Op::Barrier(_) => Kind::BarrierMisuse,
+            _ => Kind::SyncDivergence,
+        };
+        let site = RawSite { role: "executes", pc: pc as u32, warp: warp.index as u32, lane: mask.trailing_zeros() };
+        self.report(context, kind, Severity::Error, &[site], || {
+            format!("warp-wide instruction reached by lanes {mask:#010x} only; lanes {missing:#010x} wait elsewhere")
+        });
+        true
+    }
+
+    /// Holds a fragment until all lanes of `members` are here. `None` means go on now; the
+    /// returned flow is to be passed up otherwise.
+    pub(crate) fn converge(
+        &mut self,
+        context: &Context<'_>,
+        warp: &mut Warp,
+        current: usize,
+        pc: usize,
+        active: u32,
+        members: u32,
+    ) -> Option<Flow> {
+        let fragment = &mut warp.fragments[current];
+        let missing = members & warp.lanes & !warp.exited & !active;
+        if missing == 0 {
+            fragment.forced = false;
+            self.check_members(context, warp, pc, active, members);
+            return None;
+        }
+        if fragment.forced {
+            fragment.forced = false;
+            return None;
+        }
+        if fragment.mask & missing != 0 {
+            // The lanes are here but their guard is false: they will never execute it.
+            let site =
+                RawSite { role: "executes", pc: pc as u32, warp: warp.index as u32, lane: active.trailing_zeros() };
+            self.report(context, Kind::SyncDivergence, Severity::Error, &[site], || {
+                format!("warp-wide instruction names lanes {missing:#010x} whose guard is false")
+            });
+            return None;
+        }
+        fragment.state = State::Converging;
+        Some(Flow::Wait)
+    }
+
+    fn check_members(&mut self, context: &Context<'_>, warp: &Warp, pc: usize, active: u32, members: u32) {
+        let gone = members & warp.exited;
+        let outside = active & !members;
+        if gone == 0 && outside == 0 {
+            return;
+        }
+        let lane = active.trailing_zeros();
+        let site = RawSite { role: "executes", pc: pc as u32, warp: warp.index as u32, lane };
+        self.report(context, Kind::SyncDivergence, Severity::Error, &[site], || {
+            if gone != 0 {
+                format!("warp-wide instruction names lanes {gone:#010x} that have exited")
+            } else {
+                format!("lanes {outside:#010x} execute a warp-wide instruction that does not name them")
+            }
+        });
+    }
+
+    /// Writes a value per lane to a row of any class and clears its taint.
+    pub(crate) fn set_slot(&mut self, warp: &mut Warp, slot: Slot, mask: u32, value: impl Fn(usize) -> u64) {
+        match slot.class {
+            Class::W => {
+                let out = std::array::from_fn(|l| value(l) as u32);
+                warp.regs.set_w(slot.row, &out, mask);
+                warp.regs.taint_w(slot.row, 0, mask);
+            }
+            Class::D => {
+                let out = std::array::from_fn(value);
+                warp.regs.set_d(slot.row, &out, mask);
+                warp.regs.taint_d(slot.row, 0, mask);
+            }
+            Class::P => {
+                let bits = (0..32).fold(0, |bits, l| bits | u32::from(value(l) != 0) << l);
+                warp.regs.set_p(slot.row, bits, mask);
+                warp.regs.taint_p(slot.row, 0, mask);
+            }
+        }
+    }
+
+    fn is_space(&mut self, context: &Context<'_>, warp: &mut Warp, dst: u16, addr: Slot, space: Space, active: u32) {
+        let mut bits = 0;
+        each_lane(active, |l| {
+            let address = warp.regs.d[usize::from(addr.row)].0[l];
+            let actual = crate::exec::memory::target::space_of(address);
+            let constant = context.memory.find(address, 1).is_some_and(|a| a.read_only);
+            let hit = match space {
+                Space::Const => constant,
+                Space::Global => actual == Space::Global && !constant,
+                other => actual == other,
+            };
+            bits |= u32::from(hit) << l;
+        });
+        warp.regs.set_p(dst, bits, active);
+        warp.regs.taint_p(dst, 0, active);
+    }
+
+    fn assert_text(
+        &self,
+        context: &Context<'_>,
+        warp: &Warp,
+        active: u32,
+        message: Slot,
+        file: Slot,
+        line: Slot,
+    ) -> String {
+        let lane = active.trailing_zeros() as usize;
+        let text = |slot: Slot| {
+            let mut address = warp.regs.d[usize::from(slot.row)].0[lane];
+            let mut out = String::new();
+            while out.len() < 256
+                && let Some(allocation) = context.memory.find(address, 1)
+                && let byte @ 1..=255 = allocation.load(address - allocation.base, 1)
+            {
+                out.push(char::from(byte as u8));
+                address += 1;
+            }
+            out
+        };
+        let line = w(&warp.regs, line.row)[lane];
+        format!("device assertion `{}` failed at {}:{line}", text(message), text(file))
+    }
+}

@@ -1,0 +1,491 @@
+//! The errors job: outputs of any number of subjects against float64 attention. Touches no device.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use half::f16;
+use kbench::evidence::{Errors, Operands};
+use kbench::job::{ErrorsJob, Event, output_file, rows_file};
+use kbench::operator::Problem;
+use kbench::operator::attention::{Rows, Sizes};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use super::images;
+use super::inputs::{Drawn, Inputs};
+use super::reference::attention;
+use crate::events::{emit, progress};
+
+/// What compares, and the references that it keeps from one job to the next.
+#[derive(Default)]
+pub struct Comparer {
+    drawn: Drawn,
+    /// Elements of outputs whose references are kept at most.
+    most: usize,
+    kept: HashMap<Problem, Reference>,
+}
+
+impl Comparer {
+    /// Elements of the outputs of all problems whose references are kept, two or three float64 values each; what no row
+    /// was wanted of takes no memory.
+    const MOST: usize = 200_000_000;
+
+    /// One that keeps references.
+    pub fn keeping() -> Comparer {
+        Comparer { most: Self::MOST, ..Comparer::default() }
+    }
+}
+
+impl super::super::Comparer for Comparer {
+    /// Problems whose references are there all at once, the others one after the other; the reference of a problem is
+    /// computed once for all subjects, and only for rows that one computed.
+    fn run(&mut self, job: &ErrorsJob) -> Result<()> {
+        let (there, others): (Vec<_>, Vec<_>) = job.problems.iter().partition(|problem| self.is_ready(job, problem));
+        let compare = |problem: &&Problem| {
+            let case = Case::read(job, problem)?;
+            Ok(case.errors(&self.kept[*problem], job))
+        };
+        let compared: Vec<Vec<(String, Errors)>> =
+            if job.ahead { Vec::new() } else { there.par_iter().map(compare).collect::<Result<_>>()? };
+        for (problem, errors) in there.into_iter().zip(compared) {
+            tell(problem, errors);
+        }
+        for (i, problem) in others.iter().enumerate() {
+            progress(i, others.len(), &format!("float64 reference of {}", problem.id()));
+            if job.ahead {
+                self.reference(problem, forms_of(job), rows_of(job, problem));
+                continue;
+            }
+            let case = Case::read(job, problem)?;
+            if !case.outputs.is_empty() {
+                let forms = case.outputs.iter().map(|(_, output)| output.operands).collect();
+                let reference = self.reference(problem, forms, case.wanted());
+                tell(problem, case.errors(reference, job));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Comparer {
+    /// Whether everything is kept that any output of a problem can be compared with.
+    fn is_ready(&self, job: &ErrorsJob, problem: &Problem) -> bool {
+        self.kept.get(problem).is_some_and(|kept| kept.covers(&forms_of(job), &rows_of(job, problem)))
+    }
+
+    /// The reference of a problem on these rows at least, computed now or kept.
+    fn reference(&mut self, problem: &Problem, forms: BTreeSet<Operands>, wanted: Vec<bool>) -> &Reference {
+        let size = |problem: &Problem| Sizes::of(&problem.shape).q_len();
+        if !self.kept.get(problem).is_some_and(|kept| kept.covers(&forms, &wanted)) {
+            let made = Reference::of(&Sizes::of(&problem.shape), self.drawn.of(problem), forms, wanted);
+            if self.kept.keys().map(size).sum::<usize>() + size(problem) > self.most {
+                self.kept.clear();
+            }
+            self.kept.insert(problem.clone(), made);
+        }
+        &self.kept[problem]
+    }
+}
+
+fn tell(problem: &Problem, errors: Vec<(String, Errors)>) {
+    for (subject, errors) in errors {
+        emit(&Event::Compared { subject, problem: problem.clone(), errors });
+    }
+}
+
+/// What the subjects of a job were given.
+fn forms_of(job: &ErrorsJob) -> BTreeSet<Operands> {
+    let form = |subject: &String| job.operands.get(subject).copied().unwrap_or_default();
+    let forms: BTreeSet<Operands> = job.outputs.keys().map(form).collect();
+    if forms.is_empty() { BTreeSet::from([Operands::default()]) } else { forms }
+}
+
+/// The rows of a problem that the job asks for.
+fn rows_of(job: &ErrorsJob, problem: &Problem) -> Vec<bool> {
+    let shape = &Sizes::of(&problem.shape);
+    sample_of(job, problem).map_or_else(|| vec![true; row_count(shape)], |sample| only(shape, &sample))
+}
+
+fn sample_of(job: &ErrorsJob, problem: &Problem) -> Option<Vec<[u32; 2]>> {
+    job.sampled.get(&problem.id()).map(|rows| sampled_rows(problem, *rows))
+}
+
+/// The outputs of a problem.
+struct Case<'p> {
+    problem: &'p Problem,
+    sample: Option<Vec<[u32; 2]>>,
+    outputs: Vec<(String, Output)>,
+}
+
+impl Case<'_> {
+    fn read<'p>(job: &ErrorsJob, problem: &'p Problem) -> Result<Case<'p>> {
+        let sample = sample_of(job, problem);
+        let read = |(subject, dir): (&String, &PathBuf)| {
+            let operands = job.operands.get(subject).copied().unwrap_or_default();
+            let mut output = Output::read(dir, problem, operands)?;
+            if let (Some(output), Some(sample)) = (&mut output, &sample) {
+                output.keep_rows(&Sizes::of(&problem.shape), sample);
+            }
+            Ok(output.map(|output| (subject.clone(), output)))
+        };
+        let outputs: Vec<Option<(String, Output)>> = job.outputs.par_iter().map(read).collect::<Result<_>>()?;
+        Ok(Case { problem, sample, outputs: outputs.into_iter().flatten().collect() })
+    }
+
+    /// The rows that an output has.
+    fn wanted(&self) -> Vec<bool> {
+        (0..row_count(&Sizes::of(&self.problem.shape)))
+            .map(|row| self.outputs.iter().any(|(_, o)| o.computed[row]))
+            .collect()
+    }
+
+    fn errors(&self, reference: &Reference, job: &ErrorsJob) -> Vec<(String, Errors)> {
+        let control = self.outputs.iter().find(|(subject, _)| *subject == job.control).map(|(_, output)| output);
+        let errors = |(subject, output): &(String, Output)| {
+            let errors = reference.errors(&Sizes::of(&self.problem.shape), output, control, job.bad_element);
+            (subject.clone(), Errors { sampled_rows: self.sample.clone(), ..errors })
+        };
+        self.outputs.par_iter().map(errors).collect()
+    }
+}
+
+/// An output, and which of its rows were computed.
+#[derive(Clone)]
+struct Output {
+    values: Vec<f16>,
+    computed: Vec<bool>,
+    /// What the kernel was given.
+    operands: Operands,
+}
+
+impl Output {
+    /// The output of a problem in a subject's directory; `None` when there is none.
+    fn read(dir: &Path, problem: &Problem, operands: Operands) -> Result<Option<Output>> {
+        let (path, shape) = (dir.join(output_file(problem)), &Sizes::of(&problem.shape));
+        let Some(bytes) = read_if_there(&path)? else { return Ok(None) };
+        let wanted = shape.q_len() * 2;
+        ensure!(bytes.len() == wanted, "`{}` has {} bytes, {wanted} expected", path.display(), bytes.len());
+        let values = bytes.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b)).collect();
+        let computed = match read_if_there(&dir.join(rows_file(problem)))? {
+            None => vec![true; row_count(shape)],
+            Some(text) => flags(shape, &serde_json::from_slice::<Vec<Rows>>(&text)?)?,
+        };
+        Ok(Some(Output { values, computed, operands }))
+    }
+
+    /// Values of the computed rows, with their places.
+    fn computed_values(&self, head_dim: usize) -> impl Iterator<Item = (usize, &f16)> {
+        let rows = self.values.chunks_exact(head_dim).zip(&self.computed).enumerate().filter(|(_, (_, is))| **is);
+        rows.flat_map(move |(row, (values, _))| values.iter().enumerate().map(move |(i, x)| (row * head_dim + i, x)))
+    }
+
+    /// Leaves every other row out.
+    fn keep_rows(&mut self, shape: &Sizes, sample: &[[u32; 2]]) {
+        for (computed, sampled) in self.computed.iter_mut().zip(only(shape, sample)) {
+            *computed &= sampled;
+        }
+    }
+}
+
+/// One flag per head and row: whether it is of the sample.
+fn only(shape: &Sizes, sample: &[[u32; 2]]) -> Vec<bool> {
+    let mut flags = vec![false; row_count(shape)];
+    for [head, row] in sample {
+        flags[*head as usize * shape.seq_q as usize + *row as usize] = true;
+    }
+    flags
+}
+
+/// Rows of a large problem that are compared, as head and row: of every head as many, drawn from a stream that the
+/// problem names, and the first and last row of the first and last head.
+fn sampled_rows(problem: &Problem, rows: u32) -> Vec<[u32; 2]> {
+    let shape = &Sizes::of(&problem.shape);
+    let heads = shape.batch_heads() as u32;
+    let name = format!("sdpa-sample/1 {}", problem.id());
+    let mut stream = ChaCha8Rng::from_seed(Sha256::digest(name.as_bytes()).into());
+    let ends = [0, heads - 1].into_iter().flat_map(|head| [[head, 0], [head, shape.seq_q - 1]]);
+    let mut sample: BTreeSet<[u32; 2]> = ends.collect();
+    for head in 0..heads {
+        for _ in 0..rows.div_ceil(heads) {
+            // The high word of a product: every row as likely as the others, to one part in 2^32.
+            let row = (u64::from(stream.next_u32()) * u64::from(shape.seq_q)) >> 32;
+            sample.insert([head, row as u32]);
+        }
+    }
+    sample.into_iter().collect()
+}
+
+fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("failed to read `{}`", path.display())),
+    }
+}
+
+fn row_count(shape: &Sizes) -> usize {
+    shape.batch_heads() * shape.seq_q as usize
+}
+
+/// One flag per head and row.
+fn flags(shape: &Sizes, rows: &[Rows]) -> Result<Vec<bool>> {
+    let mut flags = vec![false; row_count(shape)];
+    for part in rows {
+        let first = part.head as usize * shape.seq_q as usize + part.first as usize;
+        let slots =
+            flags.get_mut(first..first + part.count as usize).context("computed rows lie outside the output")?;
+        slots.fill(true);
+    }
+    ensure!(flags.contains(&true), "no row was computed");
+    Ok(flags)
+}
+
+/// float64 results of a problem on the rows that were wanted: on the originals, and on the dequantised operands of each
+/// form that a subject was given.
+struct Reference {
+    dequantised: BTreeMap<Operands, Vec<f64>>,
+    original: Vec<f64>,
+    wanted: Vec<bool>,
+}
+
+impl Reference {
+    fn of(shape: &Sizes, inputs: &Inputs, forms: BTreeSet<Operands>, wanted: Vec<bool>) -> Reference {
+        let dequantised = |Inputs { q, k, v }: &Inputs| {
+            attention(shape, &q.dequantised(), &k.dequantised(), &v.dequantised(), &wanted)
+        };
+        let of_form = |form: Operands| match form {
+            Operands::HopperImages => (form, dequantised(&images::quantised(inputs, shape))),
+            Operands::RowMajor | Operands::Originals => (form, dequantised(inputs)),
+        };
+        Reference {
+            dequantised: forms.into_iter().map(of_form).collect(),
+            original: attention(shape, &inputs.q.exact(), &inputs.k.exact(), &inputs.v.exact(), &wanted),
+            wanted,
+        }
+    }
+
+    /// Whether it holds these rows for these forms.
+    fn covers(&self, forms: &BTreeSet<Operands>, wanted: &[bool]) -> bool {
+        let rows = self.wanted.iter().zip(wanted).all(|(there, wanted)| *there || !wanted);
+        rows && forms.iter().all(|form| self.dequantised.contains_key(form))
+    }
+
+    fn errors(&self, shape: &Sizes, output: &Output, control: Option<&Output>, bad_element: f64) -> Errors {
+        let mut errors = Errors {
+            elements: 0,
+            nan: 0,
+            inf: 0,
+            kernel_max: 0.0,
+            kernel_mean: 0.0,
+            worst_at: Vec::new(),
+            floor_max: 0.0,
+            end_to_end_max: 0.0,
+            end_to_end_mean: 0.0,
+            bad_share: 0.0,
+            reference_amax: 0.0,
+            from_control_max: control.map(|c| max_difference(shape, output, c)),
+            outputs: Vec::new(),
+            figures: BTreeMap::new(),
+            sampled_rows: None,
+        };
+        let mut worst = 0;
+        let mut bad = 0u64;
+        let head_dim = shape.head_dim as usize;
+        let given = &self.dequantised[&output.operands];
+        for (i, out) in output.computed_values(head_dim) {
+            let (dequantised, original) = (given[i], self.original[i]);
+            errors.elements += 1;
+            errors.floor_max = errors.floor_max.max((dequantised - original).abs());
+            errors.reference_amax = errors.reference_amax.max(dequantised.abs());
+            let out = out.to_f64();
+            if !out.is_finite() {
+                if errors.nan + errors.inf == 0 {
+                    worst = i;
+                }
+                errors.nan += u64::from(out.is_nan());
+                errors.inf += u64::from(out.is_infinite());
+                continue;
+            }
+            let (kernel, end_to_end) = ((out - dequantised).abs(), (out - original).abs());
+            if kernel > errors.kernel_max && errors.nan + errors.inf == 0 {
+                worst = i;
+            }
+            errors.kernel_max = errors.kernel_max.max(kernel);
+            errors.kernel_mean += kernel;
+            errors.end_to_end_max = errors.end_to_end_max.max(end_to_end);
+            errors.end_to_end_mean += end_to_end;
+            bad += u64::from(end_to_end > bad_element);
+        }
+        let finite = (errors.elements - errors.nan - errors.inf).max(1) as f64;
+        errors.kernel_mean /= finite;
+        errors.end_to_end_mean /= finite;
+        errors.bad_share = bad as f64 / errors.elements as f64;
+        errors.worst_at = coordinate(shape, worst).to_vec();
+        errors
+    }
+}
+
+/// The largest difference; the largest number there is where exactly one side is finite (JSON has no infinity).
+fn max_difference(shape: &Sizes, a: &Output, b: &Output) -> f64 {
+    let head_dim = shape.head_dim as usize;
+    let pairs = a.computed_values(head_dim).filter(|(i, _)| b.computed[i / head_dim]).map(|(i, x)| (x, &b.values[i]));
+    pairs.fold(0.0, |max, (x, y)| {
+        let difference = (x.to_f64() - y.to_f64()).abs();
+        if x.to_bits() == y.to_bits() {
+            max
+        } else if !difference.is_finite() {
+            f64::MAX
+        } else {
+            f64::max(max, difference)
+        }
+    })
+}
+
+/// `[b, h, s, d]` of an element.
+fn coordinate(shape: &Sizes, index: usize) -> [u32; 4] {
+    let (d, s, h) = (shape.head_dim as usize, shape.seq_q as usize, shape.heads as usize);
+    [index / (d * s * h), index / (d * s) % h, index / d % s, index % d].map(|x| x as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kbench::operator::Distribution;
+
+    fn problem() -> Problem {
+        Problem { shape: "ragged-causal".parse().unwrap(), seed: 0, distribution: Distribution::Normal }
+    }
+
+    fn whole(problem: &Problem, values: Vec<f16>) -> Output {
+        Output { values, computed: vec![true; row_count(&Sizes::of(&problem.shape))], operands: Operands::RowMajor }
+    }
+
+    fn reference(problem: &Problem) -> Reference {
+        let rows = vec![true; row_count(&Sizes::of(&problem.shape))];
+        Reference::of(&Sizes::of(&problem.shape), &Inputs::of(problem), BTreeSet::from([Operands::RowMajor]), rows)
+    }
+
+    fn perfect(problem: &Problem, reference: &Reference) -> Output {
+        whole(problem, reference.dequantised[&Operands::RowMajor].iter().map(|x| f16::from_f64(*x)).collect())
+    }
+
+    #[test]
+    fn rows_that_were_not_computed_are_left_out_and_those_that_were_are_not() {
+        let problem = problem();
+        let reference = reference(&problem);
+        let mut output = perfect(&problem, &reference);
+        output.values[64 * 77..].fill(f16::NAN);
+        output.computed = flags(&Sizes::of(&problem.shape), &[Rows { head: 0, first: 0, count: 77 }]).unwrap();
+        let errors = reference.errors(&Sizes::of(&problem.shape), &output, None, 0.06);
+        assert_eq!((errors.elements, errors.nan), (64 * 77, 0));
+        output.values[64 * 3] = f16::NAN;
+        assert_eq!(reference.errors(&Sizes::of(&problem.shape), &output, None, 0.06).nan, 1);
+        assert!(flags(&Sizes::of(&problem.shape), &[Rows { head: 2, first: 70, count: 8 }]).is_err());
+        assert!(flags(&Sizes::of(&problem.shape), &[]).is_err());
+    }
+
+    #[test]
+    fn a_sample_is_the_same_every_time_and_covers_every_head() {
+        let problem = problem();
+        let sample = sampled_rows(&problem, 24);
+        assert_eq!(sample, sampled_rows(&problem, 24));
+        assert_ne!(sample, sampled_rows(&Problem { seed: 1, ..problem.clone() }, 24));
+        for head in 0..3 {
+            assert!(sample.iter().filter(|[h, _]| *h == head).count() >= 6, "{sample:?}");
+        }
+        assert!([[0, 0], [0, 76], [2, 0], [2, 76]].iter().all(|end| sample.contains(end)));
+        assert!(sample.iter().all(|[head, row]| *head < 3 && *row < 77));
+    }
+
+    #[test]
+    fn a_sample_leaves_the_other_rows_out_and_no_fault_within_it() {
+        let problem = problem();
+        let reference = reference(&problem);
+        let mut output = perfect(&problem, &reference);
+        output.values[64 * 5] = f16::NAN;
+        let mut without = output.clone();
+        without.keep_rows(&Sizes::of(&problem.shape), &[[0, 4], [1, 5]]);
+        let errors = reference.errors(&Sizes::of(&problem.shape), &without, None, 0.06);
+        assert_eq!((errors.elements, errors.nan), (128, 0));
+        output.keep_rows(&Sizes::of(&problem.shape), &[[0, 5]]);
+        assert_eq!(reference.errors(&Sizes::of(&problem.shape), &output, None, 0.06).nan, 1);
+    }
+
+    #[test]
+    fn a_perfect_kernel_has_the_quantisation_floor_as_its_end_to_end_error() {
+        let problem = problem();
+        let reference = reference(&problem);
+        let output = perfect(&problem, &reference);
+        let errors = reference.errors(&Sizes::of(&problem.shape), &output, Some(&output), 0.06);
+        assert!(errors.kernel_max < 2e-3 && errors.kernel_max > 0.0, "{errors:?}");
+        assert!((errors.end_to_end_max - errors.floor_max).abs() < 2e-3, "{errors:?}");
+        assert!(errors.floor_max > 0.02 && errors.end_to_end_mean < 0.012, "{errors:?}");
+        assert_eq!((errors.nan, errors.inf, errors.from_control_max), (0, 0, Some(0.0)));
+    }
+
+    #[test]
+    fn one_wrong_element_is_found_wherever_it_is() {
+        let problem = problem();
+        let reference = reference(&problem);
+        let good = perfect(&problem, &reference);
+        for (index, value) in [(0, 9.0), (64 * 77 + 65, f32::NAN), (good.values.len() - 1, f32::INFINITY)] {
+            let mut output = good.clone();
+            output.values[index] = f16::from_f32(value);
+            let errors = reference.errors(&Sizes::of(&problem.shape), &output, Some(&good), 0.06);
+            assert_eq!(errors.worst_at, coordinate(&Sizes::of(&problem.shape), index));
+            assert_eq!(errors.nan + errors.inf, u64::from(!value.is_finite()));
+            assert!(errors.kernel_max > 1.0 || !value.is_finite());
+            assert!(errors.from_control_max.unwrap() > 1.0);
+        }
+        assert_eq!(coordinate(&Sizes::of(&problem.shape), 64 * 77 + 65), [0, 1, 1, 1]);
+    }
+
+    #[test]
+    fn a_kept_reference_is_taken_only_where_it_has_every_row_and_form() {
+        let problem = problem();
+        let mut job = ErrorsJob {
+            task: kbench::job::Task::default(),
+            problems: vec![problem.clone()],
+            outputs: BTreeMap::from([("a".to_owned(), PathBuf::from("nowhere"))]),
+            operands: BTreeMap::new(),
+            control: "a".into(),
+            sampled: BTreeMap::from([(problem.id(), 24)]),
+            bad_element: 0.06,
+            ahead: true,
+        };
+        let mut comparer = Comparer::keeping();
+        assert!(!comparer.is_ready(&job, &problem));
+        comparer.reference(&problem, forms_of(&job), rows_of(&job, &problem));
+        assert!(comparer.is_ready(&job, &problem), "what is computed ahead is there");
+        let rows = rows_of(&job, &problem);
+        let (sampled, whole) = (&comparer.kept[&problem], reference(&problem));
+        for (row, wanted) in rows.iter().enumerate() {
+            let of = |r: &Reference| r.dequantised[&Operands::RowMajor][row * 64..][..64].to_vec();
+            assert_eq!(of(sampled) == of(&whole), *wanted, "row {row}");
+        }
+        job.operands.insert("a".into(), Operands::HopperImages);
+        assert!(!comparer.is_ready(&job, &problem), "another form");
+        job.operands.clear();
+        job.sampled.clear();
+        assert!(!comparer.is_ready(&job, &problem), "more rows");
+        comparer.reference(&problem, forms_of(&job), rows_of(&job, &problem));
+        assert_eq!(comparer.kept[&problem].original, whole.original);
+        assert!(comparer.is_ready(&job, &problem));
+        let mut forgetful = Comparer::default();
+        forgetful.reference(&problem, forms_of(&job), rows_of(&job, &problem));
+        forgetful.reference(&Problem { seed: 1, ..problem.clone() }, forms_of(&job), rows);
+        assert_eq!(forgetful.kept.len(), 1, "one that keeps none has the last alone");
+    }
+
+    #[test]
+    fn an_untouched_output_is_all_nan() {
+        let problem = problem();
+        let reference = reference(&problem);
+        let poisoned = whole(&problem, vec![f16::from_bits(0xffff); Sizes::of(&problem.shape).q_len()]);
+        let errors = reference.errors(&Sizes::of(&problem.shape), &poisoned, None, 0.06);
+        assert_eq!(errors.nan, errors.elements);
+    }
+}

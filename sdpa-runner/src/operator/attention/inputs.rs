@@ -1,0 +1,269 @@
+//! Inputs: FP16 tensors from a named seed, and their e4m3 form. The same bits on every machine: the generator is
+//! ChaCha, and the transcendental functions come from a portable library, not from the system's.
+
+use std::sync::Arc;
+
+use half::f16;
+use kbench::operator::attention::Sizes;
+use kbench::operator::{Distribution, Problem};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use super::e4m3;
+
+/// One tensor in both forms.
+pub struct Tensor {
+    /// FP16 original, `[B * H][S][D]`.
+    pub original: Vec<f16>,
+    /// e4m3 codes of `original / scale`.
+    pub codes: Arc<Vec<u8>>,
+    /// One scale per batch and head: original = scale * code.
+    pub scales: Vec<f32>,
+}
+
+/// Q, K and V of one problem.
+pub struct Inputs {
+    /// `[B, H, S_q, D]`.
+    pub q: Tensor,
+    /// `[B, H, S_kv, D]`.
+    pub k: Tensor,
+    /// `[B, H, S_kv, D]`.
+    pub v: Tensor,
+}
+
+impl Inputs {
+    /// Makes the inputs of a problem.
+    pub fn of(problem: &Problem) -> Inputs {
+        let shape = Sizes::of(&problem.shape);
+        let [q, k, v] = [("q", shape.seq_q), ("k", shape.seq_kv), ("v", shape.seq_kv)].map(|(name, seq)| {
+            let heads = shape.batch_heads();
+            let size = seq as usize * shape.head_dim as usize;
+            let key = seed_of(problem, name);
+            let original: Vec<f16> =
+                (0..heads).into_par_iter().flat_map_iter(|head| draw(problem, name, key, head as u64, size)).collect();
+            quantise(original, size)
+        });
+        Inputs { q, k, v }
+    }
+}
+
+/// Inputs by what they are drawn from: a causal problem has those of its plain twin.
+#[derive(Default)]
+pub struct Drawn {
+    kept: Vec<([u8; 32], Arc<Inputs>)>,
+}
+
+impl Drawn {
+    /// Elements kept before all are forgotten; three bytes each.
+    const MOST: usize = 100_000_000;
+
+    /// The inputs of a problem, made now or remembered.
+    pub fn of(&mut self, problem: &Problem) -> &Inputs {
+        self.shared(problem)
+    }
+
+    /// The same, to keep.
+    pub fn shared(&mut self, problem: &Problem) -> &Arc<Inputs> {
+        let key = seed_of(problem, "all");
+        let at = self.kept.iter().position(|(kept, _)| *kept == key).unwrap_or_else(|| {
+            let size = |inputs: &Arc<Inputs>| inputs.q.codes.len() + inputs.k.codes.len() + inputs.v.codes.len();
+            let inputs = Arc::new(Inputs::of(problem));
+            if self.kept.iter().map(|(_, kept)| size(kept)).sum::<usize>() + size(&inputs) > Self::MOST {
+                self.kept.clear();
+            }
+            self.kept.push((key, inputs));
+            self.kept.len() - 1
+        });
+        &self.kept[at].1
+    }
+}
+
+/// The generator's key: a hash of everything that names the tensor, so that no two tensors share a stream.
+/// Causality is left out: a causal problem has the inputs of its plain twin.
+fn seed_of(problem: &Problem, tensor: &str) -> [u8; 32] {
+    let shape = Sizes::of(&problem.shape);
+    let name = format!(
+        "sdpa-inputs/1 {}x{}x{}x{}x{} {} seed {} {tensor}",
+        shape.batch,
+        shape.heads,
+        shape.seq_q,
+        shape.seq_kv,
+        shape.head_dim,
+        problem.distribution.name(),
+        problem.seed,
+    );
+    Sha256::digest(name.as_bytes()).into()
+}
+
+/// The values of one head.
+fn draw(problem: &Problem, tensor: &str, key: [u8; 32], head: u64, size: usize) -> Vec<f16> {
+    let mut rng = ChaCha8Rng::from_seed(key);
+    rng.set_stream(head);
+    let head_dim = Sizes::of(&problem.shape).head_dim as usize;
+    let rows = (size / head_dim) as f64;
+    (0..size)
+        .map(|i| {
+            let value = match problem.distribution {
+                Distribution::Zeros => 0.0,
+                Distribution::Constant => 0.5,
+                _ => normal(&mut rng),
+            };
+            let row = (i / head_dim) as f64;
+            let value = match (problem.distribution, tensor) {
+                (Distribution::ConstantValues, "v") => 0.5,
+                (Distribution::ZeroQueries, "q") => 0.0,
+                (Distribution::Permutation, "q" | "k") => signed_unit(i / head_dim, i % head_dim, head_dim),
+                (Distribution::Outliers, _) if rng.next_u32().is_multiple_of(256) => 20.0 * value,
+                (Distribution::Large, "q" | "k") => 16.0 * value,
+                // Q is positive and K grows along the sequence: scores rise with the key.
+                (Distribution::MaximumLast, "q") => value.abs(),
+                (Distribution::MaximumLast, "k") => 0.25 * value + row / rows,
+                _ => value,
+            };
+            f16::from_f32(value as f32)
+        })
+        .collect()
+}
+
+/// Element of row `row`: +-32 where the column is the row modulo D, the sign by the row modulo 2D. With 1/sqrt(D) the
+/// product of two equal rows is 90 or more above that of any others, and e^-90 is nothing to any sum.
+fn signed_unit(row: usize, column: usize, head_dim: usize) -> f64 {
+    let sign = if (row / head_dim).is_multiple_of(2) { 1.0 } else { -1.0 };
+    if row % head_dim == column { 32.0 * sign } else { 0.0 }
+}
+
+/// A standard normal number by Box and Muller; the sine half is not used, which keeps the stream simple to restate.
+fn normal(rng: &mut ChaCha8Rng) -> f64 {
+    let uniform = |rng: &mut ChaCha8Rng| (f64::from(rng.next_u32()) + 0.5) / 4_294_967_296.0;
+    let radius = (-2.0 * libm::log(uniform(rng))).sqrt();
+    radius * libm::cos(std::f64::consts::TAU * uniform(rng))
+}
+
+/// Per-head scales that map the largest magnitude to 448; a head of zeros has scale 1.
+fn quantise(original: Vec<f16>, head_size: usize) -> Tensor {
+    let scale = |head: &[f16]| {
+        let amax = head.iter().map(|x| x.to_f32().abs()).fold(0.0, f32::max);
+        if amax == 0.0 { 1.0 } else { amax / e4m3::MAX }
+    };
+    let scales: Vec<f32> = original.par_chunks(head_size).map(scale).collect();
+    let codes: Vec<u8> = original
+        .par_chunks(head_size)
+        .zip(&scales)
+        .flat_map_iter(|(head, &scale)| head.iter().map(move |x| e4m3::encode(x.to_f32() / scale)))
+        .collect();
+    Tensor { original, codes: Arc::new(codes), scales }
+}
+
+impl Tensor {
+    /// The scales as the device holds them.
+    pub fn scale_bytes(&self) -> Vec<u8> {
+        self.scales.iter().flat_map(|s| s.to_le_bytes()).collect()
+    }
+
+    /// The originals as the device holds them.
+    pub fn original_bytes(&self) -> Vec<u8> {
+        self.original.iter().flat_map(|x| x.to_le_bytes()).collect()
+    }
+
+    /// The originals in float64.
+    pub fn exact(&self) -> Vec<f64> {
+        self.original.par_iter().map(|x| x.to_f64()).collect()
+    }
+
+    /// What the codes stand for, in float64.
+    pub fn dequantised(&self) -> Vec<f64> {
+        let head_size = self.codes.len() / self.scales.len();
+        let value = |(i, code): (usize, &u8)| f64::from(self.scales[i / head_size]) * f64::from(e4m3::decode(*code));
+        self.codes.par_iter().enumerate().map(value).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(shape: &str, seed: u64, distribution: Distribution) -> Problem {
+        Problem { shape: shape.parse().unwrap(), seed, distribution }
+    }
+
+    #[test]
+    fn inputs_are_pinned_bit_for_bit() {
+        // A change here changes every figure of every run: it needs a new version in `seed_of`, not a new literal.
+        let inputs = Inputs::of(&problem("tiny", 0, Distribution::Normal));
+        let bits: Vec<u16> = inputs.q.original[..4].iter().map(|x| x.to_bits()).collect();
+        let hash = Sha256::digest([&inputs.q.codes[..], &inputs.k.codes[..], &inputs.v.codes[..]].concat());
+        let hex: String = hash[..6].iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!((bits, hex.as_str()), (PINNED_Q.to_vec(), PINNED_CODES));
+    }
+
+    const PINNED_Q: [u16; 4] = [46426, 48532, 15021, 47025];
+    const PINNED_CODES: &str = "7c0e5744ea19";
+
+    #[test]
+    fn normal_inputs_are_normal_and_seeds_and_tensors_differ() {
+        let a = Inputs::of(&problem("small", 0, Distribution::Normal));
+        let values: Vec<f64> = a.q.exact();
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        let variance = values.iter().map(|x| x * x).sum::<f64>() / values.len() as f64;
+        assert!(mean.abs() < 0.02 && (variance - 1.0).abs() < 0.02, "{mean} {variance}");
+        let b = Inputs::of(&problem("small", 1, Distribution::Normal));
+        assert!(a.q.codes != b.q.codes && a.q.codes != a.k.codes && a.k.codes != a.v.codes);
+        let causal = Inputs::of(&problem("small-causal", 0, Distribution::Normal));
+        assert_eq!(a.v.codes, causal.v.codes);
+    }
+
+    #[test]
+    fn permuted_rows_match_the_keys_of_their_own_number_alone() {
+        let inputs = Inputs::of(&problem("cross", 0, Distribution::Permutation));
+        let (q, k) = (inputs.q.exact(), inputs.k.exact());
+        for (row, key) in [(0, 0), (44, 44), (44, 172), (44, 108), (3, 67), (3, 131), (9, 10)] {
+            let dot: f64 = (0..64).map(|d| q[row * 64 + d] * k[key * 64 + d]).sum();
+            let wanted = if (key - row) & 127 == 0 {
+                1024.0
+            } else if (key - row) % 64 == 0 {
+                -1024.0
+            } else {
+                0.0
+            };
+            assert_eq!(dot, wanted, "{row} {key}");
+        }
+    }
+
+    #[test]
+    fn quantised_values_stay_within_half_a_step_and_fill_the_range() {
+        for distribution in Distribution::ALL {
+            let inputs = Inputs::of(&problem("ragged", 0, distribution));
+            for tensor in [&inputs.q, &inputs.k, &inputs.v] {
+                let head = tensor.codes.len() / tensor.scales.len();
+                for (i, (exact, rounded)) in tensor.exact().iter().zip(tensor.dequantised()).enumerate() {
+                    let scale = f64::from(tensor.scales[i / head]);
+                    let bound = (exact.abs() / 16.0).max(scale * 2f64.powi(-10)) * 1.0001;
+                    assert!((exact - rounded).abs() <= bound, "{} {i}: {exact} {rounded}", distribution.name());
+                }
+                let top = tensor.codes.iter().any(|c| c & 0x7f == 0x7e);
+                let zeros = tensor.exact().iter().all(|x| *x == 0.0);
+                assert_ne!(top, zeros, "{}", distribution.name());
+            }
+        }
+    }
+
+    #[test]
+    fn remembered_inputs_are_those_of_the_problem() {
+        let mut drawn = Drawn::default();
+        for (shape, seed) in [("tiny", 0), ("tiny", 1), ("tiny-causal", 0), ("ragged", 0), ("tiny", 0)] {
+            let problem = problem(shape, seed, Distribution::Normal);
+            assert_eq!(drawn.of(&problem).k.codes, Inputs::of(&problem).k.codes, "{shape} {seed}");
+        }
+        assert_eq!(drawn.kept.len(), 3);
+    }
+
+    #[test]
+    fn the_maximum_comes_last_where_it_should() {
+        let inputs = Inputs::of(&problem("small", 0, Distribution::MaximumLast));
+        let (q, k) = (inputs.q.exact(), inputs.k.exact());
+        let score = |key: usize| (0..64).map(|d| q[d] * k[key * 64 + d]).sum::<f64>();
+        assert!(score(127) > score(0) && score(127) > score(64));
+    }
+}

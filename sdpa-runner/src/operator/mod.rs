@@ -1,0 +1,60 @@
+//! What an operator is to this process: it draws inputs, sets up what a variant is launched on, and compares outputs with
+//! its reference. Which one a job is about, the job says. Leaves to others: devices, timing, and what errors are worth.
+
+pub mod attention;
+pub mod declared;
+
+use std::path::Path;
+
+use anyhow::Result;
+use kbench::job::{ErrorsJob, Module, Task};
+use kbench::operator::{Operator as Kind, Problem};
+use serde_json::Value;
+
+use crate::setup::Setup;
+
+/// What a setup depends on besides the problem.
+#[derive(Clone, Copy, Debug)]
+pub struct Executor {
+    /// Multiprocessors as the kernel is to see them.
+    pub sm_count: u32,
+    /// On the emulator, a grid of more CTAs than this is sampled where the operator knows which CTA computes what.
+    pub max_ctas: Option<u32>,
+    /// Whether the PTX is interpreted.
+    pub emulated: bool,
+}
+
+/// Draws inputs and sets up launches. It may keep what it drew.
+pub trait Operator {
+    /// Refuses a module that says of itself what it was not asked for: `read` gives the bytes of an exported symbol.
+    fn echo(&self, module: &Module, read: &dyn Fn(&str) -> Result<Vec<u8>>) -> Result<()>;
+
+    /// What a variant is launched on, and how.
+    fn setup(&mut self, module: &Module, problem: &Problem, executor: &Executor) -> Result<Setup>;
+
+    /// Writes the inputs of problems of one shape for peers; answers with the message that hands them over.
+    fn hand_to_peers(&mut self, problems: &[Problem], dir: &Path) -> Result<Value>;
+}
+
+/// Compares outputs that were written with the operator's reference. It may keep references.
+pub trait Comparer {
+    /// Runs a job, and emits an event for each output.
+    fn run(&mut self, job: &ErrorsJob) -> Result<()>;
+}
+
+/// What draws for an operator.
+pub fn of(task: &Task) -> Box<dyn Operator> {
+    match &task.operator {
+        Kind::Attention => Box::new(attention::Attention::default()),
+        Kind::Declared(operator) => Box::new(declared::Drawing::of(task, operator)),
+    }
+}
+
+/// What compares for an operator; `keeping` says whether references stay from one job to the next.
+pub fn comparer(task: &Task, keeping: bool) -> Box<dyn Comparer> {
+    match &task.operator {
+        Kind::Attention if keeping => Box::new(attention::errors::Comparer::keeping()),
+        Kind::Attention => Box::new(attention::errors::Comparer::default()),
+        Kind::Declared(operator) => Box::new(declared::Comparing::of(task, operator)),
+    }
+}

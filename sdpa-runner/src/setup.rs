@@ -1,0 +1,108 @@
+//! One variant on one problem before it has a place: what lies in memory, what is launched on it, and in which order.
+//! Operators make it; a workload gives it a place on a machine. Plain data.
+
+use std::sync::Arc;
+
+use kernel_spec::launch::{Launch, Step};
+
+/// A tensor by name, and what it holds when a launch begins.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    /// The name by which steps speak of it.
+    pub name: String,
+    /// What it is.
+    pub role: Role,
+}
+
+/// What a tensor is to the kernel.
+#[derive(Clone, Debug)]
+pub enum Role {
+    /// Holds these bytes, before and after.
+    Input(Arc<Vec<u8>>),
+    /// Made by the operator's own kernels on the machine, which must leave these bytes.
+    Made(Arc<Vec<u8>>),
+    /// So many bytes, all of them the kernel's to write; poison before each launch.
+    Output(usize),
+    /// Holds these bytes before each launch and the result after it.
+    InPlace(Arc<Vec<u8>>),
+    /// So many bytes for the kernel to use.
+    Scratch(usize, Fill),
+}
+
+/// What scratch holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fill {
+    /// Poison, before each launch.
+    Poison,
+    /// Zeroes, before each launch.
+    Zero,
+    /// Zeroes once; a kernel leaves it as it wants to find it.
+    ZeroOnce,
+}
+
+/// Everything of one variant on one problem.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// All memory, each name once.
+    pub tensors: Vec<Tensor>,
+    /// What makes the tensors that are made.
+    pub making: Vec<Step>,
+    /// What is judged.
+    pub steps: Vec<Step>,
+    /// What is judged, from what the making begins with; empty where that is nothing else.
+    pub from_originals: Vec<Step>,
+    /// The entry function that outcomes name, where a module has several.
+    pub entry: Option<String>,
+    /// The CTAs that an emulator runs, where that is not all of them.
+    pub part: Option<Part>,
+}
+
+/// Some CTAs of a grid that stand for all of them.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// CTAs.
+    pub blocks: Vec<[u32; 3]>,
+    /// Of how many that have work.
+    pub of: u32,
+    /// The chip's size as the kernel sees it.
+    pub sm_count: u32,
+    /// What of the output they compute: ranges of bytes, in order.
+    pub ranges: Vec<std::ops::Range<usize>>,
+    /// The same in the operator's words, for whoever compares.
+    pub rows: serde_json::Value,
+}
+
+impl Role {
+    /// Bytes.
+    pub fn len(&self) -> usize {
+        match self {
+            Role::Input(bytes) | Role::Made(bytes) | Role::InPlace(bytes) => bytes.len(),
+            Role::Output(len) | Role::Scratch(len, _) => *len,
+        }
+    }
+
+    /// Whether it is a result.
+    pub fn is_output(&self) -> bool {
+        matches!(self, Role::Output(_) | Role::InPlace(_))
+    }
+
+    /// Whether every launch that counts has its own.
+    pub fn is_written(&self) -> bool {
+        self.is_output() || matches!(self, Role::Scratch(..))
+    }
+}
+
+impl Setup {
+    /// Bytes of all results, one after the other.
+    pub fn output_bytes(&self) -> usize {
+        self.tensors.iter().filter(|t| t.role.is_output()).map(|t| t.role.len()).sum()
+    }
+
+    /// Kernel launches of the judged steps.
+    pub fn launches(&self) -> impl Iterator<Item = &Launch> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::Launch(launch) => Some(launch),
+            Step::Memset { .. } | Step::Copy { .. } => None,
+        })
+    }
+}
