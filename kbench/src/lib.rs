@@ -18,3 +18,4 @@ pub mod shape;
 pub mod stats;
 pub mod suite;
 pub mod tune;
+pub mod variant;
