@@ -1,5 +1,5 @@
-//! A variant as a gate file declares it: its source, what its build is given, and what is launched on a shape. Pure: the
-//! answer of a plan is handed in as data. Every refusal is one line that names the key.
+//! A variant as a gate file declares it: its source, what its build is given, and what is launched on a shape. Pure:
+//! the answer of a plan is handed in as data. Every refusal is one line that names the key.
 //! Leaves to others: compiling, running plans, and launching.
 
 mod build;
@@ -106,7 +106,7 @@ impl Variant {
     fn not_yet(&self) -> BadKey {
         match &self.kind {
             Kind::Triton(_) => {
-                let why = "not yet: compile the function ahead of time, and give its PTX as `source` and its symbol as `entry`";
+                let why = "not yet: compile it ahead of time, and give its PTX as `source` and its symbol as `entry`";
                 BadKey::new(self.key("triton"), why)
             }
             _ => BadKey::new(

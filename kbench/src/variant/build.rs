@@ -1,5 +1,6 @@
-//! What the build of a variant is given on a shape: definitions for the compiler, and entries with their values inserted.
-//! Shapes that agree in the definitions share a build. Leaves to others: compiling, and finding entries in what came out.
+//! What the build of a variant is given on a shape: definitions for the compiler, and entries with their values
+//! inserted. Shapes that agree in the definitions share a build.
+//! Leaves to others: compiling, and finding entries in what came out.
 
 use kernel_spec::expr::{Lookup, Value};
 

@@ -1,4 +1,4 @@
-//! The compiler flags that a gate file may give. Everything else could read files, write them, or change what is judged.
+//! The compiler flags that a gate file may give. Any other could read files, write them, or change what is judged.
 //! Leaves to others: running the compiler.
 
 /// Flags of nvcc, with one dash; two are as good.

@@ -210,7 +210,8 @@ fn a_plan_answers_with_the_same_records() {
     let line = planned.steps(&file.operator, axes, H200, 0).unwrap_err().to_string();
     assert_eq!(line, "variants.planned.plan: `plan.py` has not answered for this shape: run it first");
     assert_eq!(planned.defines(&file.operator, axes).unwrap(), []);
-    let answer = r#"[{"entry": "split<64>", "params": ["q", "out", "0.5: f32"], "grid": [7, 0], "block": [128], "cluster": null}]"#;
+    let answer = r#"[{"entry": "split<64>", "params": ["q", "out", "0.5: f32"],
+                      "grid": [7, 0], "block": [128], "cluster": null}]"#;
     let planned = planned.planned(serde_json::from_str(answer).unwrap());
     let line = planned.steps(&file.operator, axes, H200, 0).unwrap_err().to_string();
     assert_eq!(line, "variants.planned.plan[0].grid[1]: is 0, and must be at least 1");
