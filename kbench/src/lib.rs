@@ -24,3 +24,4 @@ pub mod stats;
 pub mod subject;
 pub mod suite;
 pub mod tune;
+pub mod variant;
