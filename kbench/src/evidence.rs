@@ -202,9 +202,20 @@ impl Device {
     /// every SM at the highest clock. A bound, not an estimate: real kernels stay well above.
     pub fn floor_us(&self, cost: &Cost) -> f64 {
         let flop_per_clock_per_sm = match (cost.unit, self.capability) {
-            (Unit::Fp8Tensor, (8, _)) => 2048.0,
-            (Unit::Fp8Tensor, (9, _)) => 8192.0,
-            (Unit::Fp8Tensor, _) => 16384.0,
+            (Unit::F8Tensor | Unit::I8Tensor, (8, 0)) => 4096.0,
+            (Unit::F8Tensor | Unit::I8Tensor, (8, _)) => 2048.0,
+            (Unit::F8Tensor | Unit::I8Tensor, (9, _)) => 8192.0,
+            (Unit::F8Tensor | Unit::I8Tensor, _) => 16384.0,
+            (Unit::F16Tensor, (8, 0)) => 2048.0,
+            (Unit::F16Tensor, (8, _)) => 1024.0,
+            (Unit::F16Tensor, (9, _)) => 4096.0,
+            (Unit::F16Tensor, _) => 8192.0,
+            (Unit::Tf32Tensor, (8, 0)) => 1024.0,
+            (Unit::Tf32Tensor, (8, _)) => 512.0,
+            (Unit::Tf32Tensor, (9, _)) => 2048.0,
+            (Unit::Tf32Tensor, _) => 4096.0,
+            (Unit::F32, _) | (Unit::F64Tensor, _) => 256.0,
+            (Unit::F64, _) => 128.0,
         };
         let per_us = flop_per_clock_per_sm * f64::from(self.sm_count) * f64::from(self.max_sm_clock_mhz);
         cost.flops / per_us
@@ -307,9 +318,57 @@ pub struct Errors {
     pub reference_amax: f64,
     /// Largest difference from the control's output, when that exists.
     pub from_control_max: Option<f64>,
+    /// Errors by output, where a gate file declares the operator; the figures above are then the worst over all outputs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<OutputErrors>,
+    /// What a checker says of the outputs, by figure, where there is one instead of a reference.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub figures: BTreeMap<String, f64>,
     /// The rows that were compared, as head (batch times heads, flattened) and row; absent when all were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampled_rows: Option<Vec<[u32; 2]>>,
+}
+
+/// Errors of one output of a declared operator against its reference. Infinity equal to the reference's is right and has
+/// no error; NaN, and an infinity where the reference has none, count as not finite. Maxima are over the other elements.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OutputErrors {
+    /// Its name.
+    pub output: String,
+    /// Elements.
+    pub elements: u64,
+    /// Elements that are not the reference's: by bits for integers and bools; NaN or a wrong infinity for floats.
+    pub wrong: u64,
+    /// Place of the worst element, or of the first that is wrong.
+    pub worst_at: Vec<u32>,
+    /// Largest |error|.
+    pub max: f64,
+    /// Mean |error|.
+    pub mean: f64,
+    /// Largest |error| / |reference|; where the reference is 0, an error counts as `f64::MAX`.
+    pub relative: f64,
+    /// Root mean square of the errors over that of the reference.
+    pub relative_rms: f64,
+    /// Largest |error| of a row over the largest |reference| of that row; a row is the last axis.
+    pub row_relative: f64,
+    /// Largest |reference|.
+    pub reference_amax: f64,
+    /// Whether gaps between strided elements still hold what they held.
+    pub gaps_intact: bool,
+}
+
+impl OutputErrors {
+    /// A figure by the name that limits have.
+    pub fn figure(&self, name: &str) -> f64 {
+        match name {
+            "max" => self.max,
+            "mean" => self.mean,
+            "relative" => self.relative,
+            "relative_rms" => self.relative_rms,
+            "row_relative" => self.row_relative,
+            _ => f64::NAN,
+        }
+    }
 }
 
 /// One case: how the launch ended and what its output was worth.

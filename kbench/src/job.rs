@@ -24,6 +24,32 @@ pub const EXIT_ERROR: i32 = 1;
 /// Exit status of a runner that could not read its job.
 pub const EXIT_BAD_JOB: i32 = 2;
 
+/// What is computed, and where the files are that say so.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// Axes, tensors, distributions.
+    pub operator: Operator,
+    /// The folder of the gate file, from which reference, check and generate are read.
+    #[serde(default)]
+    pub folder: PathBuf,
+    /// The interpreter for them, with its arguments.
+    #[serde(default)]
+    pub python: Vec<String>,
+    /// Environment of that interpreter.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    /// Where inputs lie that `generate` made: `<generated>/<inputs key>/<input>.bin`, dense, little-endian.
+    #[serde(default)]
+    pub generated: PathBuf,
+}
+
+impl Task {
+    /// The built-in operator needs nothing else.
+    pub fn is_attention(&self) -> bool {
+        self.operator.is_attention()
+    }
+}
+
 /// A module to load, and what it must say of itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Module {
@@ -190,6 +216,17 @@ pub enum Job {
     },
     /// Measure what the device can do at most.
     Ceilings(CeilingsJob),
+    /// Have a declared operator's `generate` make the inputs of problems. No device is touched.
+    Generate(GenerateJob),
+}
+
+/// See [`Job::Generate`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GenerateJob {
+    /// What is computed; files go to its `generated` folder.
+    pub task: Task,
+    /// Whose inputs are made.
+    pub problems: Vec<Problem>,
 }
 
 /// See [`Job::Ceilings`].
@@ -203,8 +240,8 @@ pub struct CeilingsJob {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LaunchJob {
     /// What is computed.
-    #[serde(default, skip_serializing_if = "Operator::is_attention")]
-    pub operator: Operator,
+    #[serde(default, skip_serializing_if = "Task::is_attention")]
+    pub task: Task,
     /// What to run.
     pub module: Module,
     /// On what.
@@ -229,8 +266,8 @@ pub struct LaunchJob {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ErrorsJob {
     /// What is computed.
-    #[serde(default, skip_serializing_if = "Operator::is_attention")]
-    pub operator: Operator,
+    #[serde(default, skip_serializing_if = "Task::is_attention")]
+    pub task: Task,
     /// Problems, in order.
     pub problems: Vec<Problem>,
     /// The directory of each subject's outputs; a file may be absent.
@@ -255,6 +292,9 @@ pub struct ErrorsJob {
 pub struct BenchJob {
     /// What to time and when to stop. Input sets are those of the suite's seeds.
     pub suite: Suite,
+    /// What is computed.
+    #[serde(default, skip_serializing_if = "Task::is_attention")]
+    pub task: Task,
     /// Modules of the variants to time.
     pub modules: Vec<Module>,
     /// SHA-256 of verified outputs: variant, then problem id.
@@ -279,8 +319,8 @@ fn is_zero(placement: &u64) -> bool {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProfileJob {
     /// What is computed.
-    #[serde(default, skip_serializing_if = "Operator::is_attention")]
-    pub operator: Operator,
+    #[serde(default, skip_serializing_if = "Task::is_attention")]
+    pub task: Task,
     /// What to launch, on a GPU.
     pub module: Module,
     /// On what.
@@ -393,7 +433,7 @@ mod tests {
     fn lines_survive_a_round_trip() {
         let problem = Problem { shape: "tiny".parse().unwrap(), seed: 3, distribution: Distribution::MaximumLast };
         let job = Job::Errors(ErrorsJob {
-            operator: Operator::Attention,
+            task: Task::default(),
             problems: vec![problem.clone()],
             outputs: BTreeMap::from([("stage0".into(), "out".into())]),
             operands: BTreeMap::from([("stage0".into(), Operands::HopperImages)]),

@@ -41,7 +41,7 @@ const SPAN: usize = 32 * PAGE;
 /// Runs the job and emits its samples.
 pub fn run(job: &BenchJob) -> Result<()> {
     match Bench::open()? {
-        Ok(bench) => run_on(&bench, job, operator::of(&job.suite.operator).as_mut()),
+        Ok(bench) => run_on(&bench, job, operator::of(&job.task).as_mut()),
         Err(deferral) => {
             told(
                 Samples { deferred: Some(deferral), ..none_of(job) },

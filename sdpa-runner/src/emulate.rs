@@ -49,7 +49,7 @@ fn run_all(jobs: &[LaunchJob], tell: impl Fn(&str, LaunchOutcome)) -> Result<()>
         std::fs::create_dir_all(&job.out_dir)
             .with_context(|| format!("failed to create `{}`", job.out_dir.display()))?;
     }
-    let mut operator = operator::of(&first.operator);
+    let mut operator = operator::of(&first.task);
     let mut parsed = Parsed::default();
     for (i, problem) in problems.iter().enumerate() {
         for (j, job) in jobs.iter().enumerate() {

@@ -21,7 +21,7 @@ use crate::workload::{Machine, Workload, Written};
 pub fn run(job: &LaunchJob) -> Result<()> {
     let gpu = Gpu::open()?;
     std::fs::create_dir_all(&job.out_dir).with_context(|| format!("failed to create `{}`", job.out_dir.display()))?;
-    let mut operator = operator::of(&job.operator);
+    let mut operator = operator::of(&job.task);
     for (i, problem) in job.problems.iter().enumerate() {
         progress(i, job.problems.len(), &format!("{} on {}", job.module.variant, problem.id()));
         let result = solve(&gpu, job, operator.as_mut(), problem)?;
@@ -45,7 +45,7 @@ pub fn run_batch(gpu: &Gpu, jobs: &[LaunchJob]) -> Result<()> {
         std::fs::create_dir_all(&job.out_dir)
             .with_context(|| format!("failed to create `{}`", job.out_dir.display()))?;
     }
-    let mut operator = operator::of(&first.operator);
+    let mut operator = operator::of(&first.task);
     for (i, problem) in problems.iter().enumerate() {
         for (j, job) in jobs.iter().enumerate() {
             let variant = &job.module.variant;

@@ -66,8 +66,9 @@ fn end_with_the_pipeline() {
 
 fn run(job: &Job) -> Result<()> {
     match job {
-        Job::Errors(job) => return operator::comparer(&job.operator, false).run(job),
+        Job::Errors(job) => return operator::comparer(&job.task, false).run(job),
         Job::Comparer => return resident::compare(),
+        Job::Generate(job) => return operator::declared::generate(job),
         Job::Probe => return probe(),
         Job::Devices => return devices(),
         Job::Resident => return resident::run(),
@@ -93,7 +94,7 @@ fn run(job: &Job) -> Result<()> {
         Job::Profile(job) => profile::run(job),
         Job::Ceilings(job) => ceilings::run(job),
         Job::Conformance { out_dir } => conformance::run(out_dir),
-        Job::Errors(_) | Job::Comparer | Job::Probe | Job::Devices | Job::Resident => Ok(()),
+        Job::Errors(_) | Job::Generate(_) | Job::Comparer | Job::Probe | Job::Devices | Job::Resident => Ok(()),
     }
 }
 

@@ -20,7 +20,7 @@ pub fn run(job: &ProfileJob) -> Result<()> {
     let gpu = Gpu::open()?;
     // Time that is taken on this GPU meanwhile would be wrong, and so would be our counters.
     let _lock = lock_gpu(&gpu.device.uuid).map_err(anyhow::Error::msg)?;
-    let mut operator = operator::of(&job.operator);
+    let mut operator = operator::of(&job.task);
     let module = load_echoed(operator.as_ref(), &job.module, &job.problem)?;
     let setup = operator.setup(&job.module, &job.problem, &executor(&gpu))?;
     let on = OnGpu::new(&gpu, &module);

@@ -7,7 +7,7 @@ use std::io::BufRead;
 use std::sync::mpsc::{Receiver, channel};
 
 use anyhow::{Context, Result, bail};
-use kbench::job::{EXIT_ERROR, Event, Job};
+use kbench::job::{EXIT_ERROR, Event, Job, Task};
 
 use crate::bench::{self, Bench};
 use crate::events::emit;
@@ -25,13 +25,13 @@ pub fn run() -> Result<()> {
     }
     let lines = lines();
     let bench = Bench::open()?.map_err(anyhow::Error::msg)?;
-    let mut operator: Option<(kbench::operator::Operator, Box<dyn Operator>)> = None;
+    let mut operator: Option<(Task, Box<dyn Operator>)> = None;
     while let Ok(line) = lines.recv() {
         let job: Job = serde_json::from_str(&line).context("a line on standard input is no job")?;
         match &job {
             Job::LaunchBatch { jobs } => launch::run_batch(&bench.gpu, jobs)?,
             Job::Bench(job) => {
-                let asked = &job.suite.operator;
+                let asked = &job.task;
                 if operator.as_ref().is_none_or(|(kept, _)| kept != asked) {
                     operator = Some((asked.clone(), operator::of(asked)));
                 }
@@ -51,12 +51,12 @@ pub fn compare() -> Result<()> {
     // References are computed ahead while others measure. The threads that compute them are started later, and are as polite.
     let _ = rustix::process::nice(POLITE);
     let lines = lines();
-    let mut comparer: Option<(kbench::operator::Operator, Box<dyn Comparer>)> = None;
+    let mut comparer: Option<(Task, Box<dyn Comparer>)> = None;
     while let Ok(line) = lines.recv() {
         match serde_json::from_str(&line).context("a line on standard input is no job")? {
             Job::Errors(job) => {
-                if comparer.as_ref().is_none_or(|(kept, _)| *kept != job.operator) {
-                    comparer = Some((job.operator.clone(), operator::comparer(&job.operator, true)));
+                if comparer.as_ref().is_none_or(|(kept, _)| *kept != job.task) {
+                    comparer = Some((job.task.clone(), operator::comparer(&job.task, true)));
                 }
                 if let Some((_, comparer)) = &mut comparer {
                     comparer.run(&job)?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use kbench::evidence::{Errors, Operands};
-use kbench::job::{BenchJob, ErrorsJob, Event, Job};
+use kbench::job::{BenchJob, ErrorsJob, Event, Job, Task};
 use kbench::operator::Problem;
 use kbench::suite::Suite;
 
@@ -24,12 +24,13 @@ pub(crate) type ErrorsByCase = BTreeMap<(String, String), Errors>;
 pub(crate) fn errors_job_of(work: &Work, subjects: &[&str], problems: &[Problem], most_rows: Option<u32>) -> ErrorsJob {
     let outputs = subjects.iter().map(|s| ((*s).to_owned(), BenchJob::output_dir(work.scratch, s)));
     let operands = work.builds.built.iter().map(|b| (b.record.variant.clone(), b.record.operands()));
-    errors_job(&work.plan.suite, operands.collect(), outputs.collect(), problems, most_rows)
+    errors_job(&work.plan.task, &work.plan.suite, operands.collect(), outputs.collect(), problems, most_rows)
 }
 
 /// A job for these outputs of kernels that were given these operands. Of a problem with more than `most_rows` query rows, and
 /// of one that the suite calls large, that many are compared.
 pub(crate) fn errors_job(
+    task: &Task,
     suite: &Suite,
     operands: BTreeMap<String, Operands>,
     outputs: BTreeMap<String, PathBuf>,
@@ -38,11 +39,11 @@ pub(crate) fn errors_job(
 ) -> ErrorsJob {
     let rows = |p: &Problem| {
         let of_suite = suite.large(&p.shape.name).map(|large| large.reference_rows);
-        let all = suite.operator.rows(&p.shape);
+        let all = suite.operator.rows(&p.shape)?;
         of_suite.into_iter().chain(most_rows.filter(|most| (*most as usize) < all)).min()
     };
     ErrorsJob {
-        operator: suite.operator.clone(),
+        task: task.clone(),
         problems: problems.to_vec(),
         outputs,
         operands,

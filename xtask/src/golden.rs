@@ -9,9 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use kbench::deferral::Deferral;
 use kbench::evidence::Device;
-use kbench::job::{Event, Executor, Job, LaunchJob, Module, Schedule, output_file};
+use kbench::job::{Event, Executor, Job, LaunchJob, Module, Schedule, Task, output_file};
 use kbench::operator::attention::{self, Rows, Sizes};
-use kbench::operator::{Distribution, Operator, Problem, Shape};
+use kbench::operator::{Distribution, Problem, Shape};
 use ptx_emulator::conformance::{Agreement, probes};
 use rayon::prelude::*;
 use sdpa_kernel::registry::{self, Variant};
@@ -224,7 +224,7 @@ pub fn launch(
 ) -> Result<()> {
     for (problems, max_ctas) in problems().into_iter().zip([None, Some(SAMPLED_CTAS)]) {
         let job = |(i, built): (usize, &Built)| LaunchJob {
-            operator: Operator::Attention,
+            task: Task::default(),
             module: with_image(built.module(), images.get(i)),
             problems: problems.clone(),
             out_dir: out_dir.join(&built.record.variant),

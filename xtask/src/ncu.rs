@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use kbench::deferral::Deferral;
 use kbench::evidence::{LaunchOutcome, LaunchRecord, Operands};
-use kbench::job::{Event, Job, Module, ProfileJob};
-use kbench::operator::{Operator, Problem};
+use kbench::job::{Event, Job, Module, ProfileJob, Task};
+use kbench::operator::Problem;
 use kbench::profile::{self, KernelProfile, Settings};
 
 use crate::files::write_whole;
@@ -69,7 +69,7 @@ impl Ncu {
     pub fn profile(
         &self,
         runner: &Runner,
-        operator: &Operator,
+        task: &Task,
         module: &Module,
         problem: &Problem,
         dir: &Path,
@@ -83,7 +83,7 @@ impl Ncu {
         command.extend(runner.command.clone());
         let wrapped = Runner { command, ..runner.clone() };
         let launches = self.settings.warmup_launches + 1;
-        let job = ProfileJob { operator: operator.clone(), module: module.clone(), problem: problem.clone(), launches };
+        let job = ProfileJob { task: task.clone(), module: module.clone(), problem: problem.clone(), launches };
         let mut outcome = None;
         let end = wrapped.run(&format!("ncu-{name}"), &Job::Profile(job), SILENCE, |event| match event {
             Event::Launched { outcome: found } => outcome = Some(found),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use kbench::deferral::Deferral;
+use kbench::job::Task;
 use kbench::suite::{Candidate, ProfileLimit, Suite};
 use sdpa_kernel::registry::{self, Variant};
 
@@ -35,6 +36,8 @@ pub struct Plan {
     pub suite: Suite,
     /// Its variants, in the order of [`Suite::variant_names`].
     pub variants: Vec<Variant>,
+    /// What is computed, as the runner is told.
+    pub task: Task,
 }
 
 impl Plan {
@@ -54,7 +57,7 @@ impl Plan {
             bail!("peers.also: unknown peer `{name}`: use cudnn or fa3");
         }
         let variants = suite.variant_names().map(|name| resolve(&suite, name)).collect::<Result<_>>()?;
-        Ok(Plan { suite, variants })
+        Ok(Plan { suite, variants, task: Task::default() })
     }
 
     /// A suite without gates on time: candidates beside a control, on the usual timed shapes or on all that were asked for.

@@ -9,7 +9,7 @@ use kbench::deferral::Deferral;
 use kbench::evidence::Checks;
 use kbench::exit::Exit;
 use kbench::gate::{Gate, Kind, State};
-use kbench::job::Module;
+use kbench::job::{Module, Task};
 use kbench::operator::{Distribution, Problem, Shape};
 use kbench::profile::{Diagnosis, KernelProfile, Profile, diagnose, read};
 use kbench::report::{Format, profile_section};
@@ -31,6 +31,8 @@ pub struct Subjects<'a> {
     pub checks: &'a Checks,
     /// The runner.
     pub runner: &'a Runner,
+    /// What is computed.
+    pub task: &'a Task,
 }
 
 /// Profiles control and candidates on the shapes that the suite gates, or on the first that it times. Files go to
@@ -51,7 +53,7 @@ pub fn profile(subjects: &Subjects, dir: &Path) -> Result<Profile> {
         };
         // A kernel that faults would take ncu with it, and figures of a wrong kernel mean nothing.
         kernels.push(if subjects.checks.cases.iter().any(|case| verified(&case)) {
-            ncu.profile(subjects.runner, &subjects.suite.operator, module, &problem, dir)?
+            ncu.profile(subjects.runner, subjects.task, module, &problem, dir)?
         } else {
             let why = format!("its output on {} was not verified", problem.id());
             KernelProfile::deferred(&module.variant, &problem, Deferral::new(why, "see the correctness gates"))

@@ -11,8 +11,8 @@ use std::time::Duration;
 use anyhow::Result;
 use kbench::deferral::Deferral;
 use kbench::evidence::{Device, Operands};
-use kbench::job::{Event, Executor, Job, LaunchJob, Schedule};
-use kbench::operator::{Distribution, Operator, Problem};
+use kbench::job::{Event, Executor, Job, LaunchJob, Schedule, Task};
+use kbench::operator::{Distribution, Problem};
 use sdpa_kernel::registry::Variant;
 use serde::Serialize;
 
@@ -157,7 +157,7 @@ fn builds(layout: &Layout, variants: &[Variant], arch: &str) -> Result<Vec<Built
 
 fn launch_job(built: &Built, problems: &[Problem], out_dir: &Path, executor: Executor) -> LaunchJob {
     LaunchJob {
-        operator: Operator::Attention,
+        task: Task::default(),
         module: built.module(),
         problems: problems.to_vec(),
         out_dir: out_dir.to_owned(),

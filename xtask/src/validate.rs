@@ -420,7 +420,7 @@ pub(crate) fn launch_all(
 /// The job that launches a variant on problems.
 pub(crate) fn launch_job(work: &Work, module: &Module, problems: &[Problem], out_dir: &Path) -> Result<LaunchJob> {
     Ok(LaunchJob {
-        operator: work.plan.suite.operator.clone(),
+        task: work.plan.task.clone(),
         module: module.clone(),
         problems: problems.to_vec(),
         out_dir: out_dir.to_owned(),
@@ -462,6 +462,7 @@ fn bench(work: &Work, layout: &Layout, options: &Options, checks: &Checks) -> Re
     let suite = &work.plan.suite;
     let job = BenchJob {
         suite: suite.clone(),
+        task: work.plan.task.clone(),
         modules: work.modules(),
         verified: verified_outputs(checks),
         peers: if wanted { peers::commands(layout, suite) } else { Vec::new() },
@@ -514,7 +515,8 @@ fn profile_step(work: &Work, run: &RunDir, checks: &Checks) -> Result<Profile> {
         return Ok(Profile { deferred: Some(why), ..Profile::default() });
     }
     let modules = work.modules();
-    profile(&Subjects { suite: &work.plan.suite, modules: &modules, checks, runner: work.runner }, &run.path)
+    let task = &work.plan.task;
+    profile(&Subjects { suite: &work.plan.suite, modules: &modules, checks, runner: work.runner, task }, &run.path)
 }
 
 /// Nothing that was measured before the end is kept: an interval over part of the rounds would look like any other. Who

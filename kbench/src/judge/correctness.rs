@@ -272,7 +272,7 @@ pub fn correctness_pattern(suite: &Suite, checks: &Checks, variant: &str) -> Str
         cases.iter().map(|case| &case.launch.problem).collect()
     }
     let pattern = suite.operator.failing_pattern(&problems(&bad), &problems(&good));
-    pattern.unwrap_or("most shapes: what is computed, not where").to_owned()
+    pattern.unwrap_or_else(|| "most shapes: what is computed, not where".to_owned())
 }
 
 #[cfg(test)]

@@ -180,6 +180,8 @@ pub(crate) mod testing {
             bad_share: 0.0001,
             reference_amax: 2.0,
             from_control_max: Some(0.0),
+            outputs: Vec::new(),
+            figures: BTreeMap::new(),
             sampled_rows: None,
         }
     }

@@ -142,7 +142,7 @@ impl Sizes {
     /// FP8 Q, K, V and the FP16 output, each once, and both products.
     pub fn cost(&self) -> Cost {
         let bytes = (self.q_len() + 2 * self.kv_len() + 2 * self.q_len()) as f64;
-        Cost { flops: self.flops(), bytes, unit: Unit::Fp8Tensor }
+        Cost { flops: self.flops(), bytes, unit: Unit::F8Tensor }
     }
 
     /// `B 2, H 8, S 512, D 64, causal`; S is `45/173` where queries and keys differ in number.

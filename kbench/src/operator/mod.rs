@@ -2,11 +2,15 @@
 //! Leaves to others: where tensors live and what computes them.
 
 pub mod attention;
+pub mod declared;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use declared::Declared;
 
 /// A value for every axis of an operator.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -29,21 +33,72 @@ pub struct Cost {
     pub unit: Unit,
 }
 
-/// A unit of a multiprocessor that operations can be counted on.
+/// What does the arithmetic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unit {
-    /// Matrix units on 8-bit floats.
-    Fp8Tensor,
+    /// CUDA cores in double precision.
+    F64,
+    /// CUDA cores in single precision.
+    F32,
+    /// Tensor cores on f64.
+    F64Tensor,
+    /// Tensor cores on f32 rounded to 11 bits.
+    Tf32Tensor,
+    /// Tensor cores on f16 and bf16.
+    F16Tensor,
+    /// Tensor cores on e4m3 and e5m2.
+    F8Tensor,
+    /// Tensor cores on 8-bit integers.
+    I8Tensor,
 }
 
 /// What is computed.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum Operator {
     /// softmax(Q K^T) V on e4m3 operands.
     #[default]
     Attention,
+    /// What a gate file declares.
+    Declared(Box<Declared>),
+}
+
+/// The name of the built-in operator in a gate file.
+const ATTENTION: &str = "attention";
+
+impl Serialize for Operator {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Operator::Attention => serializer.serialize_str(ATTENTION),
+            Operator::Declared(declared) => declared.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Operator {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Operator, D::Error> {
+        struct NameOrTable;
+        impl<'de> Visitor<'de> for NameOrTable {
+            type Value = Operator;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a table, or the name \"{ATTENTION}\"")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Operator, E> {
+                match name {
+                    ATTENTION => Ok(Operator::Attention),
+                    _ => Err(E::custom(format!("unknown operator `{name}`: use a table, or \"{ATTENTION}\""))),
+                }
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Operator, A::Error> {
+                let declared = Declared::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                Ok(Operator::Declared(Box::new(declared)))
+            }
+        }
+        deserializer.deserialize_any(NameOrTable)
+    }
 }
 
 /// No shape of this name, and what there is instead.
@@ -57,10 +112,11 @@ impl Operator {
         *self == Operator::Attention
     }
 
-    /// The shape of a name.
+    /// The shape of a name that the operator itself knows.
     pub fn shape(&self, name: &str) -> Result<Shape, NoShape> {
         match self {
             Operator::Attention => name.parse().map_err(|e: attention::UnknownShape| NoShape(e.to_string())),
+            Operator::Declared(_) => Err(NoShape(format!("unknown shape `{name}`: define it in [shapes]"))),
         }
     }
 
@@ -68,6 +124,7 @@ impl Operator {
     pub fn cost(&self, shape: &Shape) -> Option<Cost> {
         match self {
             Operator::Attention => Some(attention::Sizes::of(shape).cost()),
+            Operator::Declared(declared) => declared.work(&shape.axes).ok()?,
         }
     }
 
@@ -75,6 +132,10 @@ impl Operator {
     pub fn sizes_by_name(&self, shape: &Shape) -> String {
         match self {
             Operator::Attention => attention::Sizes::of(shape).by_name(),
+            Operator::Declared(declared) => {
+                let size = |axis: &String| Some(format!("{axis} {}", shape.axes.get(axis)?));
+                declared.axes.iter().filter_map(size).collect::<Vec<_>>().join(", ")
+            }
         }
     }
 
@@ -82,13 +143,18 @@ impl Operator {
     pub fn sizes_as_product(&self, shape: &Shape) -> String {
         match self {
             Operator::Attention => attention::Sizes::of(shape).as_product(),
+            Operator::Declared(declared) => {
+                let sizes = declared.axes.iter().filter_map(|axis| shape.axes.get(axis));
+                sizes.map(i64::to_string).collect::<Vec<_>>().join(" x ")
+            }
         }
     }
 
     /// What cases that fail have in common and others have not, with its usual cause.
-    pub fn failing_pattern(&self, bad: &[&Problem], good: &[&Problem]) -> Option<&'static str> {
+    pub fn failing_pattern(&self, bad: &[&Problem], good: &[&Problem]) -> Option<String> {
         match self {
-            Operator::Attention => attention::failing_pattern(bad, good),
+            Operator::Attention => attention::failing_pattern(bad, good).map(str::to_owned),
+            Operator::Declared(_) => pattern_of_axes(bad, good),
         }
     }
 
@@ -96,6 +162,7 @@ impl Operator {
     pub fn inputs_key(&self, problem: &Problem) -> String {
         match self {
             Operator::Attention => attention::inputs_key(problem),
+            Operator::Declared(_) => problem.id(),
         }
     }
 
@@ -106,18 +173,51 @@ impl Operator {
                 let sizes = attention::Sizes::of(shape);
                 sizes.q_len() + sizes.kv_len()
             }
-        }
-    }
-
-    /// Rows that a comparison may sample from.
-    pub fn rows(&self, shape: &Shape) -> usize {
-        match self {
-            Operator::Attention => {
-                let sizes = attention::Sizes::of(shape);
-                sizes.batch_heads() * sizes.seq_q as usize
+            Operator::Declared(declared) => {
+                let tensors = declared.tensors(&shape.axes).unwrap_or_default();
+                tensors.iter().map(|tensor| tensor.layout.elements as usize).sum()
             }
         }
     }
+
+    /// Rows that a comparison may sample from; `None` where it never does.
+    pub fn rows(&self, shape: &Shape) -> Option<usize> {
+        match self {
+            Operator::Attention => {
+                let sizes = attention::Sizes::of(shape);
+                Some(sizes.batch_heads() * sizes.seq_q as usize)
+            }
+            Operator::Declared(_) => None,
+        }
+    }
+}
+
+/// An axis that tells failing problems from the others: a size that all of the first have and none of the others, or one
+/// that is larger, or is no multiple of a power of two, in every one of the first alone.
+fn pattern_of_axes(bad: &[&Problem], good: &[&Problem]) -> Option<String> {
+    let axes = &bad.first()?.shape.axes;
+    let size = |problem: &&Problem, axis: &str| problem.shape.axes.get(axis).copied().unwrap_or(0);
+    for axis in axes.keys() {
+        let tells = |is: &dyn Fn(i64) -> bool| {
+            bad.iter().all(|p| is(size(p, axis))) && !good.is_empty() && !good.iter().any(|p| is(size(p, axis)))
+        };
+        if let Some(block) = [4, 8, 16, 32, 64, 128].into_iter().find(|block| tells(&|n| n % block != 0)) {
+            return Some(format!("only where {axis} is no multiple of {block}: the tail is not masked"));
+        }
+        let least = bad.iter().map(|p| size(p, axis)).min()?;
+        if tells(&|n| n >= least) {
+            return Some(format!("only where {axis} is {least} or more: a loop, a size or an index that overflows"));
+        }
+        let most = bad.iter().map(|p| size(p, axis)).max()?;
+        if tells(&|n| n <= most) {
+            return Some(format!("only where {axis} is {most} or less: fewer elements than the kernel takes at once"));
+        }
+    }
+    let usual = |p: &&Problem| p.distribution == Distribution::Normal;
+    if !bad.iter().any(usual) && good.iter().any(|p| usual(&p)) {
+        return Some("only unusual inputs: overflow, a maximum that starts too high, or a division by zero".to_owned());
+    }
+    None
 }
 
 impl fmt::Display for Shape {

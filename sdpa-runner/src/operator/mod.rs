@@ -2,12 +2,13 @@
 //! its reference. Which one a job is about, the job says. Leaves to others: devices, timing, and what errors are worth.
 
 pub mod attention;
+pub mod declared;
 
 use std::path::Path;
 
 use anyhow::Result;
-use kbench::job::{ErrorsJob, Module};
-use kbench::operator::{self as kbench_operator, Problem};
+use kbench::job::{ErrorsJob, Module, Task};
+use kbench::operator::{Operator as Kind, Problem};
 use serde_json::Value;
 
 use crate::setup::Setup;
@@ -42,16 +43,18 @@ pub trait Comparer {
 }
 
 /// What draws for an operator.
-pub fn of(operator: &kbench_operator::Operator) -> Box<dyn Operator> {
-    match operator {
-        kbench_operator::Operator::Attention => Box::new(attention::Attention::default()),
+pub fn of(task: &Task) -> Box<dyn Operator> {
+    match &task.operator {
+        Kind::Attention => Box::new(attention::Attention::default()),
+        Kind::Declared(operator) => Box::new(declared::Drawing::of(task, operator)),
     }
 }
 
 /// What compares for an operator; `keeping` says whether references stay from one job to the next.
-pub fn comparer(operator: &kbench_operator::Operator, keeping: bool) -> Box<dyn Comparer> {
-    match operator {
-        kbench_operator::Operator::Attention if keeping => Box::new(attention::errors::Comparer::keeping()),
-        kbench_operator::Operator::Attention => Box::new(attention::errors::Comparer::default()),
+pub fn comparer(task: &Task, keeping: bool) -> Box<dyn Comparer> {
+    match &task.operator {
+        Kind::Attention if keeping => Box::new(attention::errors::Comparer::keeping()),
+        Kind::Attention => Box::new(attention::errors::Comparer::default()),
+        Kind::Declared(operator) => Box::new(declared::Comparing::of(task, operator)),
     }
 }

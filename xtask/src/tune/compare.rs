@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Result, bail};
-use kbench::job::{ErrorsJob, Event, Executor, Job};
+use kbench::job::{ErrorsJob, Event, Executor, Job, Task};
 use kbench::operator::Problem;
 use kbench::suite::Suite;
 
@@ -40,7 +40,7 @@ impl Comparers {
     pub fn prepare(&self, suite: &Suite, occasion: Occasion) {
         let comparer = if occasion == Occasion::Search { &self.search } else { &self.finals };
         let (operands, outputs) = (BTreeMap::new(), BTreeMap::new());
-        let job = errors_job(suite, operands, outputs, &comparer.problems, Some(REFERENCE_ROWS));
+        let job = errors_job(&Task::default(), suite, operands, outputs, &comparer.problems, Some(REFERENCE_ROWS));
         let job = ErrorsJob { ahead: true, ..job };
         let _ = self.run(comparer, &Job::Errors(job), |_| {});
     }

@@ -239,6 +239,7 @@ fn time(bench: &Bench, batch: &Batch, checks: &Checks, watches: &mut [Watch]) ->
             let seed = seed.wrapping_mul(0x9e37_79b9).wrapping_add(sitting.into());
             let job = BenchJob {
                 suite: suite.clone(),
+                task: plan.task.clone(),
                 modules: modules.clone(),
                 verified: verified_outputs(checks),
                 peers: Vec::new(),

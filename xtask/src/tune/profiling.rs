@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use kbench::deferral::Deferral;
+use kbench::job::Task;
 use kbench::operator::{Distribution, Problem};
 use kbench::profile::KernelProfile;
 use kbench::suite::VariantPatch;
@@ -91,9 +92,9 @@ impl Session<'_> {
         // Also where an earlier session built it.
         self.builder.want(&variants, false);
         let builds = self.builder.wait(&variants)?;
-        let plan = SuitePlan { suite, variants };
+        let plan = SuitePlan { suite, variants, task: Task::default() };
         let module = self.bench().module(&plan, &builds, parts.scratch, &proposal.name)?;
-        let mut kernel = found.profile(&gpu.runner, &parts.base.operator, &module, &problem, parts.run)?;
+        let mut kernel = found.profile(&gpu.runner, &Task::default(), &module, &problem, parts.run)?;
         let verified = match &outcome {
             Outcome::Timed(figures) => figures.output_sha256.as_ref(),
             _ => None,

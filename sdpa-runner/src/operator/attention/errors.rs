@@ -287,6 +287,8 @@ impl Reference {
             bad_share: 0.0,
             reference_amax: 0.0,
             from_control_max: control.map(|c| max_difference(shape, output, c)),
+            outputs: Vec::new(),
+            figures: BTreeMap::new(),
             sampled_rows: None,
         };
         let mut worst = 0;
@@ -445,7 +447,7 @@ mod tests {
     fn a_kept_reference_is_taken_only_where_it_has_every_row_and_form() {
         let problem = problem();
         let mut job = ErrorsJob {
-            operator: kbench::operator::Operator::Attention,
+            task: kbench::job::Task::default(),
             problems: vec![problem.clone()],
             outputs: BTreeMap::from([("a".to_owned(), PathBuf::from("nowhere"))]),
             operands: BTreeMap::new(),
