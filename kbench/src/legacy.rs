@@ -4,7 +4,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::gate::{Gate, GateId};
-use crate::suite::{Suite, SuiteError};
+use crate::key::{BadKey, from_toml};
+use crate::suite::Suite;
 
 /// Between a reason and its remedy, which were one text.
 const REMEDY: &str = "; ";
@@ -42,8 +43,8 @@ pub fn upgrade_lines(file: &str, text: &str) -> String {
 }
 
 /// A suite as a run kept it.
-pub fn suite(text: &str) -> Result<Suite, SuiteError> {
-    let mut table: toml::Table = toml::from_str(text)?;
+pub fn suite(text: &str) -> Result<Suite, BadKey> {
+    let mut table: toml::Table = from_toml(text)?;
     if let Some(narrowed) = table.get_mut("narrowed").and_then(toml::Value::as_array_mut) {
         for text in narrowed {
             let [why, remedy] = reason(text.as_str().unwrap_or_default());
@@ -51,9 +52,7 @@ pub fn suite(text: &str) -> Result<Suite, SuiteError> {
             *text = toml::Value::Table(toml::Table::from_iter(deferral));
         }
     }
-    let suite: Suite = table.try_into()?;
-    suite.validate()?;
-    Ok(suite)
+    Suite::parse(&table.to_string())
 }
 
 /// Whether a gate says what an upgraded one recorded, which has no numbers.
