@@ -1,7 +1,9 @@
 //! The pipeline: orchestration, no arithmetic. What a figure means is kbench's, what touches a device is the runner's.
 
+pub mod bounded;
 pub mod build;
 pub mod ceilings;
+pub mod compiler;
 pub mod console;
 pub mod cubin;
 pub mod disassembly;
@@ -11,6 +13,7 @@ pub mod environment;
 pub mod export;
 pub mod files;
 mod float64;
+pub mod foreign;
 pub mod golden;
 pub mod inspect;
 pub mod layout;
