@@ -73,7 +73,7 @@ struct Parsed {
 impl Parsed {
     /// The module that runs on a problem, once it says of itself what it was asked for.
     fn of(&mut self, operator: &dyn Operator, asked: &kbench::job::Module, problem: &Problem) -> Result<&Module> {
-        let ptx = &asked.files(&problem.shape).ptx;
+        let ptx = &asked.files(problem).ptx;
         if !self.modules.contains_key(ptx) {
             let path = ptx.display();
             let source = std::fs::read_to_string(ptx).with_context(|| format!("failed to read `{path}`"))?;
