@@ -1,5 +1,7 @@
 //! What a measurement means: samples, statistics, gates, decision, run schema and reports. Pure: opens no device.
 
+#![warn(missing_docs)]
+
 pub mod ceilings;
 pub mod decision;
 pub mod deferral;

@@ -1,7 +1,9 @@
 //! The pipeline: orchestration, no arithmetic. What a figure means is kbench's, what touches a device is the runner's.
 
+pub mod basis;
 pub mod build;
 pub mod ceilings;
+pub mod cli;
 pub mod console;
 pub mod cubin;
 pub mod disassembly;
@@ -10,7 +12,6 @@ pub mod doctor;
 pub mod environment;
 pub mod export;
 pub mod files;
-mod float64;
 pub mod golden;
 pub mod inspect;
 pub mod layout;
@@ -21,8 +22,12 @@ pub mod profile;
 pub mod ptxas;
 pub mod run_dir;
 pub mod runner;
+pub mod runs;
 pub mod sanitize;
 pub mod selftest;
+pub mod steps;
 pub mod toolchain;
 pub mod tune;
 pub mod validate;
+pub mod winner;
+pub mod work;

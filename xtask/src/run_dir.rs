@@ -84,6 +84,11 @@ impl RunDir {
         self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
+    /// Where it is, as it is printed.
+    pub fn shown(&self) -> String {
+        self.path.display().to_string()
+    }
+
     /// Folder of the logs.
     pub fn logs(&self) -> PathBuf {
         self.path.join("logs")

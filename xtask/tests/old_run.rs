@@ -50,7 +50,7 @@ fn its_evidence_gives_the_gates_and_the_decision_that_it_recorded() {
 fn its_report_is_written_and_a_forged_gate_is_found() {
     let parent = tempfile::tempdir().unwrap();
     let path = recorded(parent.path());
-    let text = report(&path, ReportFormat::Table).unwrap();
+    let text = report(&RunDir::open(&path).unwrap(), ReportFormat::Table).unwrap();
     assert!(text.contains("flagship: DEFER hopper: end-to-end mean against cudnn/fp8 DEFERRED"), "{text}");
     let gates = path.join("gates.json");
     let recorded = std::fs::read_to_string(&gates).unwrap();
