@@ -139,7 +139,7 @@ pub fn bench(work: &Work, layout: &Layout, timing: &Timing, checks: &Checks) -> 
     let Some((samples, mut peers)) = timed else {
         let why = match end {
             End::Done => "the runner ended without samples".to_owned(),
-            End::Error(why) | End::Lost(why) => why,
+            End::Error(why) | End::Lost { why, .. } => why,
         };
         step.end(&format!("broke off: {why}"));
         let deferral = || Deferral::new("timing broke off", "see the log");

@@ -46,7 +46,7 @@ pub fn probe(runner: &Runner) -> Result<Found> {
         Event::NoDevice(deferral) => found.why_not = Some(deferral),
         _ => {}
     })?;
-    if let End::Error(why) | End::Lost(why) = end {
+    if let End::Error(why) | End::Lost { why, .. } = end {
         found.device = None;
         found.why_not = Some(Deferral::new(format!("the device could not be asked: {why}"), "check `nvidia-smi`"));
     }
@@ -186,7 +186,7 @@ pub fn launch_all(
             End::Error(why) => {
                 outcomes.extend(problems[outcomes.len()..].iter().map(|p| LaunchOutcome::failed(p, &why)))
             }
-            End::Lost(why) => {
+            End::Lost { why, .. } => {
                 let problem = &problems[outcomes.len().min(problems.len() - 1)];
                 outcomes.push(LaunchOutcome::failed(problem, &format!("the runner was lost during {last}: {why}")));
             }
@@ -285,7 +285,7 @@ pub fn errors_of(
     })?;
     Ok(match end {
         End::Done => (errors, None),
-        End::Error(why) | End::Lost(why) => (errors, Some(why)),
+        End::Error(why) | End::Lost { why, .. } => (errors, Some(why)),
     })
 }
 
