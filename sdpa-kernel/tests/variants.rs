@@ -1,7 +1,7 @@
-//! What every registered variant is compiled with, in full: the registry says only what each adds to another, so that a
-//! changed base would change those that rest on it unseen.
+//! What the variants that runs were made of are compiled with, in full: the registry says only what each adds to another,
+//! so that a changed base would change those that rest on it unseen. A new variant needs no line here.
 
-use sdpa_kernel::registry::{find, names};
+use sdpa_kernel::registry::find;
 
 const TABLE: &str = "\
 stage0: ladder/sdpa_ladder.cu exp=0 loader=0 math=0 p_format=0 producer_warps=0 scheduler=0 softmax=0 stages=1 swizzle=0 threads=128 tile_k=32 tile_q=32
@@ -25,12 +25,12 @@ hopper: hopper/sdpa_hopper.cu p_format=1 stages=4
 ";
 
 #[test]
-fn every_variant_is_compiled_with_what_it_always_was() {
-    let line = |name: &str| {
+fn no_variant_is_compiled_with_anything_but_what_it_always_was() {
+    for line in TABLE.lines() {
+        let (name, _) = line.split_once(": ").unwrap();
         let variant = find(name).unwrap();
         let toggles: Vec<String> = variant.toggles.iter().map(|(toggle, value)| format!("{toggle}={value}")).collect();
-        format!("{name}: {} {}\n", variant.source, toggles.join(" "))
-    };
-    let found: String = names().map(line).collect();
-    assert_eq!(found, TABLE);
+        assert_eq!(format!("{name}: {} {}", variant.source, toggles.join(" ")), line);
+    }
+    assert!(TABLE.lines().count() >= 18);
 }
