@@ -318,6 +318,8 @@ fn describe(toolchain: &Toolchain, variant: &Variant, arch: &str, key: &str, wor
         toggles: variant.toggles.clone(),
         nvcc: toolchain.nvcc_version.clone(),
         ptxas: toolchain.ptxas_version.clone(),
+        plan_sha256: String::new(),
+        adds_floats_atomically: false,
         ptx_sha256: sha256_hex(&ptx),
         cubin_sha256: sha256_hex(&image),
         global_bytes: resources.global_bytes,

@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use kbench::decision::decide;
 use kbench::gate::{Gate, State};
 use kbench::judge::judge;
+use kbench::legacy::says_the_same;
 use kbench::report::{Differences, Format, RunView, differences, headline, html, markdown_file, render, two_runs};
 use kbench::tune::render as render_search;
 use serde_json::json;
@@ -100,7 +101,12 @@ pub fn verify(path: &Path) -> Result<Vec<String>> {
     if gates.len() != recorded_gates.len() {
         faults.push(format!("{} gates are recorded, the evidence gives {}", recorded_gates.len(), gates.len()));
     }
-    for (again, recorded) in gates.iter().zip(&recorded_gates).filter(|(again, recorded)| again != recorded) {
+    let is_old = run.is_old()?;
+    let differs = |again: &Gate, recorded: &Gate| match is_old {
+        true => !says_the_same(again, recorded),
+        false => again != recorded,
+    };
+    for (again, recorded) in gates.iter().zip(&recorded_gates).filter(|(again, recorded)| differs(again, recorded)) {
         faults.push(format!(
             "gate `{}` of {}: recorded {} {}, the evidence gives {} {}",
             recorded.figure,

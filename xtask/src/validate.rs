@@ -100,11 +100,7 @@ fn open_run(layout: &Layout, plan: &Plan, options: &Options, source: &SourceStat
         let parent = options.out.clone().unwrap_or_else(|| layout.runs());
         return RunDir::create(&parent, source.short_commit(), &plan.suite.name);
     };
-    let run = RunDir::open(path)?;
-    if run.is_whole() {
-        bail!("`{}` is whole: there is nothing to resume; see `cargo xtask report`", path.display());
-    }
-    Ok(run)
+    RunDir::open_unfinished(path)
 }
 
 /// Builds for the suite's architecture and for the device's, and keeps what was built.

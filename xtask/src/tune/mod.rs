@@ -131,7 +131,7 @@ impl Ran {
     /// A suite with the winner as one more candidate, and the files that say where it comes from.
     pub fn add_to(&self, mut suite: Suite) -> Result<(Suite, Vec<(RunDir, String)>)> {
         let mut files = [JOURNAL_FILE, PLAN_FILE, FINALS_FILE, RESULT_FILE].map(str::to_owned).to_vec();
-        let lines = journal::read(&self.run.path.join(JOURNAL_FILE))?;
+        let lines = journal::read(&self.run, JOURNAL_FILE)?;
         files.extend(profiled(&lines).filter_map(|kernel| kernel.csv.clone()));
         match &self.tuned.winner {
             Some(winner) => {
@@ -248,10 +248,7 @@ fn begin(
     source: &SourceState,
 ) -> Result<(RunDir, Plan, Space)> {
     if let Some(path) = &options.resume {
-        let run = RunDir::open(path)?;
-        if run.is_whole() {
-            bail!("`{}` is whole: there is nothing to resume; see `cargo xtask report`", path.display());
-        }
+        let run = RunDir::open_unfinished(path)?;
         let plan: Plan = run.read_json(PLAN_FILE)?;
         let space = space_of(plan.dimensions.clone(), control)?;
         return Ok((run, plan, space));

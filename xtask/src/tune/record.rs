@@ -33,7 +33,7 @@ pub fn verify(run: &RunDir) -> Result<Vec<String>> {
     let recorded: Tuned = result(run)?;
     let plan: Plan = run.read_json(PLAN_FILE)?;
     let finals: Finals = run.read_json(FINALS_FILE)?;
-    let lines = match journal::read(&run.path.join(JOURNAL_FILE)) {
+    let lines = match journal::read(run, JOURNAL_FILE) {
         Ok(lines) => lines,
         Err(error) => return Ok(vec![format!("{error:#}")]),
     };
