@@ -51,7 +51,8 @@ fn prose(path: &Path, text: &str) -> String {
     match extension(path) {
         "md" => text.to_owned(),
         _ => {
-            let comment = |line: &str| line.trim_start().starts_with("//").then(|| line.to_owned()).unwrap_or_default();
+            // Lines of code stay as empty ones, so that the numbers of the others are right.
+            let comment = |line| if str::trim_start(line).starts_with("//") { line } else { "" };
             text.lines().map(comment).collect::<Vec<_>>().join("\n")
         }
     }
