@@ -75,7 +75,6 @@ impl BuildSet {
         self.built.iter().find(|b| b.record.variant == variant && b.record.arch == arch)
     }
 
-    /// As evidence.
     pub fn evidence(&self) -> Builds {
         Builds {
             records: self.built.iter().map(|b| b.record.clone()).collect(),

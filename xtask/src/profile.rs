@@ -102,9 +102,7 @@ fn shapes(suite: &Suite) -> Vec<Shape> {
 /// What a run says of the profile.
 #[derive(Serialize)]
 pub struct Profiled {
-    /// The run directory.
     pub run: PathBuf,
-    /// `profile.json`.
     pub profile: Profile,
     /// The gates on it.
     pub gates: Vec<Gate>,
