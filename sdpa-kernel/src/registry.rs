@@ -7,8 +7,8 @@ use std::sync::LazyLock;
 
 use crate::hopper;
 use crate::toggles::{
-    self, Exp, Loader, Math, PFormat, ProducerWarps, Scheduler, Setting, Softmax, Stages, Swizzle, Threads, TileK,
-    TileQ,
+    self, Exp, Loader, Math, PFormat, ProducerWarps, Scheduler, Setting, Softmax, Stages, Swizzle, TOGGLES, Threads,
+    TileK, TileQ,
 };
 
 pub use crate::variant::{EntryPoint, Family, Operands, Variant};
@@ -20,7 +20,7 @@ pub struct Entry {
     pub name: &'static str,
     /// The one idea it adds.
     pub about: &'static str,
-    /// The variant that it changes; none for the first, which sets every toggle.
+    /// The variant that it changes; none for the first, whose toggles are plain.
     pub base: Option<&'static str>,
     /// What it sets.
     pub settings: Vec<Setting>,
@@ -43,7 +43,8 @@ impl Entry {
     /// All toggles: its own, and its base's where it has none.
     fn toggles(&self) -> BTreeMap<String, u32> {
         let base = self.base.and_then(|name| VARIANTS.iter().find(|entry| entry.name == name));
-        let mut toggles = base.map(Entry::toggles).unwrap_or_default();
+        let plain = || TOGGLES.iter().map(|toggle| (toggle.name.to_owned(), toggle.plain)).collect();
+        let mut toggles = base.map_or_else(plain, Entry::toggles);
         toggles.extend(self.settings.iter().map(|setting| (setting.toggle.to_owned(), setting.value)));
         toggles
     }
@@ -56,19 +57,7 @@ const LADDER_SOURCE: &str = "ladder/sdpa_ladder.cu";
 pub static VARIANTS: LazyLock<Vec<Entry>> = LazyLock::new(|| {
     let entry = Entry::new;
     vec![
-        entry("stage0", "scalar baseline, synchronous loads")
-            .with(Loader::Direct)
-            .with(Stages(1))
-            .with(Math::Scalar)
-            .with(Softmax::Shared)
-            .with(ProducerWarps(0))
-            .with(Scheduler::OneTile)
-            .with(Exp::Mufu)
-            .with(Swizzle::Padded)
-            .with(PFormat::F16)
-            .with(TileQ(32))
-            .with(TileK(32))
-            .with(Threads(128)),
+        entry("stage0", "scalar baseline, synchronous loads"),
         entry("stage1", "K and V double-buffered with cp.async").of("stage0").with(Loader::CpAsync).with(Stages(2)),
         entry("stage2", "both products on the tensor cores (WMMA)").of("stage1").with(Math::Tensor),
         entry("stage3a", "P in the score buffer").of("stage2").with(Softmax::SharedAlias),

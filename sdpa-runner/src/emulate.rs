@@ -31,7 +31,6 @@ use crate::workload::{Content, Machine, Workload};
 const MAX_PLACES: usize = 3;
 /// Replays the second schedule; any value would do.
 const SCHEDULE_SEED: u64 = 1;
-/// Runs the job.
 pub fn run(job: &LaunchJob) -> Result<()> {
     run_all(std::slice::from_ref(job), |_, outcome| emit(&Event::Launched { outcome }))
 }

@@ -82,7 +82,6 @@ impl BuildSet {
         Some(Module { launches: Vec::new(), planned: planned.clone(), ..module })
     }
 
-    /// As evidence.
     pub fn evidence(&self) -> Builds {
         Builds {
             records: self.built.iter().map(|b| b.record.clone()).collect(),

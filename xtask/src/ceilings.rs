@@ -23,7 +23,6 @@ const SILENCE: Duration = Duration::from_secs(60);
 pub enum Measuring {
     /// It ran; the file is where it was kept.
     Ran(Box<Ceilings>, PathBuf),
-    /// It could not.
     Deferred(Deferral),
 }
 
@@ -39,7 +38,6 @@ pub fn kept(layout: &Layout, device: &Device) -> Option<Ceilings> {
     (ceilings.device.uuid == device.uuid).then_some(ceilings)
 }
 
-/// Measures.
 pub fn measure(layout: &Layout) -> Result<Measuring> {
     let folder = layout.target.join("ceilings");
     std::fs::create_dir_all(&folder).with_context(|| format!("failed to create `{}`", folder.display()))?;

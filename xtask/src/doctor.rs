@@ -17,7 +17,6 @@ use crate::toolchain;
 /// One thing that the pipeline can use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What it is.
     pub what: String,
     /// Whether it is here.
     pub here: bool,
@@ -35,7 +34,6 @@ fn missing(what: &str, detail: &str, lack: &str) -> Finding {
     Finding { what: what.to_owned(), here: false, detail: detail.to_owned(), lack: lack.to_owned() }
 }
 
-/// Looks for everything.
 pub fn examine(layout: &Layout) -> Result<Vec<Finding>> {
     let mut findings = compilers(layout);
     findings.push(disassembler(layout));

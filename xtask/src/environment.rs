@@ -13,7 +13,6 @@ use crate::toolchain::Toolchain;
 /// What a checkout knows of its sources; a dist folder carries it along in `DIST.json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceState {
-    /// Commit.
     pub commit: Option<String>,
     /// Whether files differ from it.
     pub dirty: Option<bool>,

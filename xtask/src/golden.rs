@@ -55,7 +55,6 @@ pub enum Form {
 }
 
 impl Form {
-    /// Both.
     pub const ALL: [Form; 2] = [Form::Shipped, Form::Exact];
 
     /// Flags of nvcc besides the usual ones.
@@ -79,13 +78,11 @@ impl Form {
 /// What a GPU made of one variant on one problem.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
-    /// Variant.
     pub variant: String,
     /// How it was compiled.
     pub form: Form,
     /// Of the PTX that was assembled, see [`instructions_sha256`].
     pub ptx_sha256: String,
-    /// Problem id.
     pub problem: String,
     /// Rows of the output that are compared, as `head:first+count`, see [`rows`]; absent where all are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -108,9 +105,7 @@ pub struct Answers {
 /// Who answered, with what.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recorded {
-    /// Device name.
     pub device: String,
-    /// Compute capability.
     pub arch: String,
     /// CUDA version of the driver, which compiled the probes.
     pub cuda_driver: String,
@@ -134,7 +129,6 @@ struct Recording {
 pub enum Outcome {
     /// What was found, for people, and whether emulator and GPU agree throughout.
     Compared(String, bool),
-    /// Recorded only.
     Recorded,
     /// There is no GPU.
     Deferred(Deferral),

@@ -64,7 +64,7 @@ impl Ncu {
         Ok(Ok(Ncu { settings, metrics }))
     }
 
-    /// Profiles one launch of a variant's attention kernel. Report and CSV go to `dir/profile/`, the paths in the result
+    /// Profiles one launch of a variant's attention kernel. Report and CSV go to the folder `profile` in `dir`, the paths in the result
     /// are relative to `dir`. What cannot be profiled is in the result as deferred.
     pub fn profile(
         &self,

@@ -24,7 +24,6 @@ pub enum PeerChoice {
 }
 
 impl PeerChoice {
-    /// None.
     pub fn none() -> PeerChoice {
         PeerChoice::Only(BTreeSet::new())
     }

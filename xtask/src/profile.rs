@@ -42,7 +42,7 @@ pub fn profile(work: &Work, run: &RunDir, checks: &Checks) -> Result<Profile> {
 }
 
 /// Profiles control and candidates on the shapes that the suite gates, or on the first that it times. Files go to
-/// `dir/profile/`.
+/// the folder `profile` in `dir`.
 fn profile_here(work: &Work, dir: &Path, checks: &Checks) -> Result<Profile> {
     let ncu = match Ncu::find(&work.runner.logs)? {
         Ok(ncu) => ncu,
@@ -102,9 +102,7 @@ fn shapes(suite: &Suite) -> Vec<Shape> {
 /// What a run says of the profile.
 #[derive(Serialize)]
 pub struct Profiled {
-    /// The run directory.
     pub run: PathBuf,
-    /// `profile.json`.
     pub profile: Profile,
     /// The gates on it.
     pub gates: Vec<Gate>,

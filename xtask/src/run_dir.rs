@@ -26,10 +26,8 @@ const MANIFEST: &str = "manifest.json";
 /// The file that says in which format the others are.
 const FORMAT: &str = "run.json";
 
-/// A run directory.
 #[derive(Clone, Debug)]
 pub struct RunDir {
-    /// Where it is.
     pub path: PathBuf,
 }
 
@@ -81,12 +79,10 @@ impl RunDir {
         head.is_old().with_context(|| format!("`{}`", self.path.display()))
     }
 
-    /// Its name.
     pub fn name(&self) -> String {
         self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// Where it is, as it is printed.
     pub fn shown(&self) -> String {
         self.path.display().to_string()
     }
@@ -101,19 +97,16 @@ impl RunDir {
         self.path.join(MANIFEST).is_file()
     }
 
-    /// Writes text.
     pub fn write(&self, file: &str, text: &str) -> Result<()> {
         let path = self.path.join(file);
         std::fs::create_dir_all(path.parent().context("a file has a folder")?)?;
         write_whole(&path, text.as_bytes())
     }
 
-    /// Writes JSON.
     pub fn write_json(&self, file: &str, value: &impl Serialize) -> Result<()> {
         self.write(file, &format!("{}\n", serde_json::to_string_pretty(value)?))
     }
 
-    /// Reads JSON.
     pub fn read_json<T: DeserializeOwned>(&self, file: &str) -> Result<T> {
         let path = self.path.join(file);
         let text = self.text(file)?;

@@ -58,18 +58,14 @@ pub enum CameTo {
         /// What is wrong with them.
         why: String,
     },
-    /// A search.
     Searched {
         /// The first GPU's name.
         device: Option<String>,
-        /// The fastest configuration.
         winner: Option<String>,
         /// Its time on the searched shape.
         p50_us: Option<f64>,
     },
-    /// A validation.
     Judged {
-        /// The GPU's name.
         device: Option<String>,
         /// In one line.
         decision: String,
@@ -81,11 +77,8 @@ pub enum CameTo {
 /// A variant's time on a shape.
 #[derive(Debug, Serialize)]
 pub struct Median {
-    /// Variant.
     pub variant: String,
-    /// Shape.
     pub shape: String,
-    /// Kernel time.
     pub p50_us: f64,
 }
 

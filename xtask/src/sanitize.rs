@@ -50,15 +50,11 @@ pub struct Options {
 /// One tool on one variant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Sanitized {
-    /// Variant.
     pub variant: String,
-    /// Tool.
     pub tool: String,
-    /// What executed it.
     pub device: String,
     /// `clean`, or what was found, or why nothing was run.
     pub result: String,
-    /// How it ended.
     pub state: State,
     /// What was found, each problem once.
     pub findings: Vec<Finding>,
@@ -83,7 +79,6 @@ pub struct Finding {
     pub what: String,
     /// Each access that takes part, the earlier first.
     pub sites: Vec<Site>,
-    /// How often.
     pub hits: u64,
     /// What replays it, on the emulator.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -101,9 +96,7 @@ pub struct Site {
 
 /// What `sanitize` came to.
 pub enum Sanitizing {
-    /// It ran.
     Ran(Vec<Sanitized>),
-    /// It could not.
     Deferred(Deferral),
 }
 

@@ -28,7 +28,6 @@ use crate::work::{Found, Work, executor, probe};
 /// What the command line says besides the plan.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where cases run.
     pub device: DeviceChoice,
     /// Where the run directory goes.
     pub out: Option<PathBuf>,
@@ -44,9 +43,7 @@ pub struct Options {
 
 /// What a run came to.
 pub struct Outcome {
-    /// The run directory.
     pub run: RunDir,
-    /// The decision.
     pub decision: Decision,
     /// The report as a terminal shows it.
     pub report: String,
@@ -54,7 +51,6 @@ pub struct Outcome {
     pub complete: bool,
 }
 
-/// Validates a plan.
 pub fn validate(layout: &Layout, plan: &Plan, options: &Options) -> Result<Outcome> {
     let (source, started) = (SourceState::of(layout), jiff::Timestamp::now());
     let run = open_run(layout, plan, options, &source)?;

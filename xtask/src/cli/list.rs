@@ -110,7 +110,9 @@ fn variants() -> Result<List> {
         let about = registry::about(name);
         let changes = match base {
             Some(base) => format!("{base}: {}", settings.join(" ")),
-            None => variant.family.arch().map_or("everything is set".to_owned(), |arch| format!("for {arch} alone")),
+            None => {
+                variant.family.arch().map_or("every toggle is plain".to_owned(), |arch| format!("for {arch} alone"))
+            }
         };
         list.rows.push(vec![name.to_owned(), changes, about.to_owned()]);
         list.json.push(json!({

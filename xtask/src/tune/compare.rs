@@ -19,7 +19,6 @@ struct Comparer {
     problems: Vec<Problem>,
 }
 
-/// Both.
 pub struct Comparers {
     runner: Runner,
     search: Comparer,
@@ -74,7 +73,6 @@ impl Comparers {
         Ok(errors)
     }
 
-    /// Ends both.
     pub fn stop(&self) {
         for comparer in [&self.search, &self.finals] {
             comparer.process.lock().unwrap_or_else(PoisonError::into_inner).stop();

@@ -19,14 +19,12 @@ const SILENCE: Duration = Duration::from_secs(60);
 pub struct Gpu {
     /// The runner, to which this GPU alone is visible.
     pub runner: Runner,
-    /// The GPU.
     pub found: Found,
     /// The process that keeps a context on it.
     pub resident: Mutex<Resident>,
 }
 
 impl Gpu {
-    /// Its unique id.
     pub fn uuid(&self) -> Option<String> {
         self.found.device.as_ref().map(|(device, _)| device.uuid.clone())
     }

@@ -28,14 +28,11 @@ use crate::work::{BENCH_SILENCE, LAUNCH_SILENCE, Work, launch_all, launch_job, v
 const SHARE: usize = 4 << 20;
 const MOST_OF_SHARE: usize = 8;
 
-/// What measures.
 #[derive(Clone, Copy)]
 pub struct Bench<'a> {
     /// GPUs of one model, or what stands in for one.
     pub gpus: &'a [Gpu],
-    /// What executes.
     pub executor: Executor,
-    /// Who compares.
     pub comparers: &'a Comparers,
 }
 
@@ -107,7 +104,6 @@ impl Watch {
 pub struct Batch<'a> {
     /// The suite that they meet under, and their variants.
     pub plan: &'a Plan,
-    /// Their builds.
     pub builds: &'a BuildSet,
     /// What they meet for.
     pub occasion: Occasion,

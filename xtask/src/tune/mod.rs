@@ -48,9 +48,7 @@ use session::{Parts, Session};
 pub struct Options {
     /// The shape that is timed; the suite's first gate on time, or its first timed shape, without.
     pub shape: Option<String>,
-    /// Configurations to evaluate.
     pub budget: u32,
-    /// Elites to keep.
     pub elites: usize,
     /// Seed of the search.
     pub seed: u64,
@@ -70,7 +68,6 @@ pub struct Options {
     pub proposer: Option<String>,
     /// How long it may think.
     pub proposer_patience: Duration,
-    /// Where cases run.
     pub device: DeviceChoice,
     /// Where the run directory goes.
     pub out: Option<PathBuf>,
@@ -104,15 +101,12 @@ impl Default for Options {
 pub enum Tuning {
     /// It could not begin.
     Deferred(Deferral),
-    /// It ran.
     Ran(Box<Ran>),
 }
 
 /// A search that ran.
 pub struct Ran {
-    /// Its run directory.
     pub run: RunDir,
-    /// Its result.
     pub tuned: Tuned,
     /// The result as a terminal shows it.
     pub report: String,

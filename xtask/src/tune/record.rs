@@ -12,7 +12,6 @@ use crate::run_dir::RunDir;
 pub const JOURNAL_FILE: &str = "tune.jsonl";
 pub const PLAN_FILE: &str = "tune-plan.json";
 pub const FINALS_FILE: &str = "tune-finals.json";
-/// The result.
 pub const RESULT_FILE: &str = "elite.json";
 
 /// The name under which `validate` judges the winner.
