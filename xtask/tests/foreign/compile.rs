@@ -10,10 +10,10 @@ use xtask::layout::Layout;
 use xtask::toolchain::{self, Toolchain};
 
 /// A gate file's folder, and a cache of its own.
-struct Room {
-    dir: tempfile::TempDir,
-    layout: Layout,
-    tools: Toolchain,
+pub struct Room {
+    pub dir: tempfile::TempDir,
+    pub layout: Layout,
+    pub tools: Toolchain,
 }
 
 /// What a test may vary besides the source.
@@ -25,7 +25,7 @@ struct With<'a> {
 }
 
 impl Room {
-    fn new() -> Room {
+    pub fn new() -> Room {
         let checkout = Layout::find().expect("the tests run in a checkout");
         let tools = toolchain::find_or_install(&checkout.target, &|line| eprintln!("{line}")).expect("a CUDA compiler");
         let dir = tempfile::tempdir().unwrap();
