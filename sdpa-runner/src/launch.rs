@@ -113,6 +113,7 @@ fn launch(on: &OnGpu, job: &LaunchJob, problem: &Problem, setup: crate::setup::S
         findings: Vec::new(),
         entry: workload.setup.entry.clone(),
         replays: None,
+        deferred: None,
     };
     if let Some(count) = job.replays.get(&problem.id()) {
         outcome.replays = Some(replay(on, &workload, &written, &first, *count)?);

@@ -86,7 +86,7 @@ fn generate(work: &Work, problems: &[Problem]) -> Result<()> {
     })?;
     match end {
         End::Done => step.end(&format!("inputs of {} problems", problems.len())),
-        End::Error(why) | End::Lost(why) => bail!("{why}"),
+        End::Error(why) | End::Lost { why, .. } => bail!("{why}"),
     }
     Ok(())
 }

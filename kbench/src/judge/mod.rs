@@ -257,6 +257,7 @@ pub(crate) mod testing {
                     findings: vec![],
                     entry: None,
                     replays: None,
+                    deferred: None,
                 },
                 errors: Some(errors()),
             })

@@ -25,7 +25,19 @@ pub(crate) struct Context<'a> {
     pub(crate) shadow: Option<GlobalShadow>,
     /// Counts changes of global memory, to tell waiting from hanging.
     pub(crate) progress: AtomicU64,
+    /// Instructions of all blocks, as far as they have told.
+    pub(crate) spent: AtomicU64,
 }
+
+impl Context<'_> {
+    /// Whether the caller does not want to wait any longer.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.spent.load(Relaxed) > self.launch.limits.instructions
+    }
+}
+
+/// Instructions after which a block tells how many it executed.
+const TOLD_EVERY: u64 = 1 << 20;
 
 /// How a turn of a warp ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +80,8 @@ pub(crate) struct Block {
     pub(crate) findings: Findings,
     pub(crate) instructions: u64,
     pub(crate) lane_instructions: u64,
+    /// Those instructions that the context knows of.
+    told: u64,
     /// Changes of state that a waiting warp could be waiting for.
     pub(crate) progress: u64,
     pub(crate) idle_turns: u32,
@@ -114,6 +128,7 @@ impl Block {
             findings: Findings::default(),
             instructions: 0,
             lane_instructions: 0,
+            told: 0,
             progress: 0,
             idle_turns: 0,
             profile: Profile::new(launch.profile),
@@ -155,6 +170,12 @@ impl Block {
             };
             let turn = self.run_warp(context, &mut warp, budget);
             self.warps[at] = Some(warp);
+            if self.instructions - self.told >= TOLD_EVERY {
+                self.tell(context);
+                if context.is_spent() {
+                    return BlockTurn::Finished;
+                }
+            }
             match turn {
                 Turn::Abort => return BlockTurn::Finished,
                 Turn::Rests => rested[at] = true,
@@ -167,6 +188,12 @@ impl Block {
                 self.idle_turns = 0;
             }
         }
+    }
+
+    /// Adds what it executed since it last did to what all blocks executed.
+    pub(crate) fn tell(&mut self, context: &Context<'_>) {
+        context.spent.fetch_add(self.instructions - self.told, Relaxed);
+        self.told = self.instructions;
     }
 
     /// Turn length in instructions that are not row operations.
