@@ -223,6 +223,24 @@ fn sat_if(v: u32, x: u16) -> u32 {
     if x & X_SAT != 0 { fl::sat(v) } else { v }
 }
 
+#[inline(always)]
+fn sat64_if(v: u64, x: u16) -> u64 {
+    if x & X_SAT != 0 { fl::sat64(v) } else { v }
+}
+
+/// An f16 cut to [0, 1]; NaN becomes 0.
+#[inline(always)]
+fn sat16(v: u32) -> u32 {
+    let x = hf(v);
+    if x > 1.0 {
+        0x3c00
+    } else if x > 0.0 {
+        v
+    } else {
+        0
+    }
+}
+
 /// The wide integer behind a source of the given signedness.
 #[inline(always)]
 fn wide(v: u64, x: u16) -> i128 {
@@ -466,10 +484,10 @@ alu_table! {
     IntToF64: D (a a D) x => int_to_f64(wide(a, x), rnd(x)).to_bits();
     IntToF16: W (a a D) x => narrow(wide(a, x) as f64, small::F16, rnd(x), false);
     IntToBf16: W (a a D) x => narrow(wide(a, x) as f64, small::BF16, rnd(x), false);
-    F32ToF64: D (a a W) x => f64::from(f(flush_canon(a, x))).to_bits();
+    F32ToF64: D (a a W) x => sat64_if(f64::from(f(flush_canon(a, x))).to_bits(), x);
     F64ToF32: W (a a D) x => sat_if(flush_if(fl::f64_to_f32(a, rnd(x)), x), x);
     F64ToF16: W (a a D) x => small::f64_to_f16(a, rnd(x));
-    F64Integral: D (a a D) x => to_integral(d(a), rnd(x)).to_bits();
+    F64Integral: D (a a D) x => sat64_if(to_integral(d(a), rnd(x)).to_bits(), x);
     F32Integral: W (a a W) x => integral32(a, x);
     F16Integral: W (a a W) x => narrow(to_integral(f64::from(hf(a)), rnd(x)), small::F16, Round::Nearest, false);
     F32Flush: W (a a W) x => sat_if(flush_canon(a, x), x);
@@ -489,6 +507,7 @@ alu_table! {
     E4m3x2ToF16x2: W (a a W) _x => e4m3_to_f16(a & 0xff) | e4m3_to_f16((a >> 8) & 0xff) << 16;
     E5m2x2ToF16x2: W (a a W) _x => e5m2_to_f16(a & 0xff) | e5m2_to_f16((a >> 8) & 0xff) << 16;
     ReluF16: W (a a W) _x => halves1(a, |v| small::min_max::<Fp16>(v, 0, true, true));
+    SatF16: W (a a W) _x => sat16(a);
     ReluBf16: W (a a W) _x => halves1(a, |v| small::min_max::<Bfloat>(v, 0, true, true));
 }
 

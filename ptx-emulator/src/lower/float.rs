@@ -130,6 +130,9 @@ impl Lower<'_> {
         let ty = mods.ty().ok_or("a type is missing")?;
         let x = if ftz { X_FTZ } else { 0 };
         let max = inst.opcode == "max";
+        if nan && !matches!(inst.opcode.as_str(), "min" | "max") {
+            return Err("modifier `.NaN` is not supported here".into());
+        }
         match (inst.opcode.as_str(), ty) {
             ("min" | "max", Ty::F32) => {
                 let op = match (max, nan, ftz) {
@@ -165,7 +168,7 @@ impl Lower<'_> {
                 let signs = self.constant(Class::W, if ty.bytes() == 2 { 0x8000 } else { 0x8000_8000 })?;
                 self.alu(Neg16x2, d, &[a, signs], x)
             }
-            ("copysign", Ty::F32) => self.uniform(inst, CopysignF32, ty, 2, 0),
+            ("copysign", Ty::F32) if !ftz => self.uniform(inst, CopysignF32, ty, 2, 0),
             _ => Err(format!("type .{ty:?} with these modifiers is not supported").to_lowercase()),
         }
     }
