@@ -70,7 +70,6 @@ fn none_of(job: &BenchJob) -> Samples {
 
 /// A GPU that is open and that nobody else computed on before.
 pub struct Bench {
-    /// The GPU.
     pub gpu: Gpu,
     monitor: Option<Monitor>,
     /// Who computed on it right after that: ourselves, under whatever number NVML knows us.

@@ -256,13 +256,11 @@ impl Drop for Buffer {
     }
 }
 
-/// A loaded module.
 pub struct LoadedModule {
     handle: sys::CUmodule,
 }
 
 impl LoadedModule {
-    /// Loads a cubin.
     pub fn load(image: &Path) -> Result<LoadedModule> {
         let bytes = std::fs::read(image).with_context(|| format!("failed to read `{}`", image.display()))?;
         // SAFETY: the driver copies the image during the call.
@@ -397,7 +395,6 @@ impl Kernel<'_> {
 
 /// A loaded module on a GPU: where setups are placed and their steps run.
 pub struct OnGpu<'m> {
-    /// The GPU.
     pub gpu: &'m Gpu,
     module: &'m LoadedModule,
     kernels: RefCell<HashMap<(String, u32), Kernel<'m>>>,

@@ -18,7 +18,6 @@ const CTAS: u32 = 4;
 /// Bytes that are mixed together.
 const WORD: usize = 8;
 
-/// The digest kernel.
 pub struct Digester {
     function: CUfunction,
     grid: u32,
@@ -26,7 +25,6 @@ pub struct Digester {
 }
 
 impl Digester {
-    /// Loads the kernel.
     pub fn new(gpu: &Gpu) -> Result<Digester> {
         let module = LoadedModule::assembled(PTX)?;
         Ok(Digester { function: module.function("digest")?, grid: CTAS * gpu.device.sm_count, _module: module })

@@ -34,7 +34,6 @@ use crate::workload::{Content, Machine, Workload};
 const MAX_PLACES: usize = 3;
 /// Replays the second schedule; any value would do.
 const SCHEDULE_SEED: u64 = 1;
-/// Runs the job.
 pub fn run(job: &LaunchJob) -> Result<()> {
     run_all(std::slice::from_ref(job), |_, outcome| emit(&Event::Launched { outcome }))
 }
@@ -93,7 +92,7 @@ struct Parsed {
 impl Parsed {
     /// The module that runs on a problem, once it says of itself what it was asked for.
     fn of(&mut self, operator: &dyn Operator, asked: &kbench::job::Module, problem: &Problem) -> Result<&Module> {
-        let ptx = &asked.files(&problem.shape).ptx;
+        let ptx = &asked.files(problem).ptx;
         if !self.modules.contains_key(ptx) {
             let path = ptx.display();
             let source = std::fs::read_to_string(ptx).with_context(|| format!("failed to read `{path}`"))?;

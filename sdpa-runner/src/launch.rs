@@ -68,7 +68,7 @@ pub fn executor(gpu: &Gpu) -> Executor {
 /// Loads the module that a variant has for a problem, and refuses it when what it says of itself is not what it was asked
 /// for. Loaded anew for each problem: nothing that a kernel kept in the module survives.
 pub fn load_echoed(operator: &dyn Operator, module: &Module, problem: &Problem) -> Result<LoadedModule> {
-    let loaded = LoadedModule::load(&module.files(&problem.shape).image)?;
+    let loaded = LoadedModule::load(&module.files(problem).image)?;
     operator.echo(module, &|symbol| loaded.symbol(symbol))?;
     Ok(loaded)
 }

@@ -49,7 +49,6 @@ impl Monitor {
         })
     }
 
-    /// What changes.
     pub fn state(&self) -> GpuState {
         let Some(device) = self.device() else { return GpuState::default() };
         let reasons = device.current_throttle_reasons().unwrap_or(ThrottleReasons::NONE);

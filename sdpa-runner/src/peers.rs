@@ -59,7 +59,6 @@ impl Peer {
         &self.name
     }
 
-    /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -10,7 +10,6 @@ use kernel_spec::launch::{Launch, Step};
 pub struct Tensor {
     /// The name by which steps speak of it.
     pub name: String,
-    /// What it is.
     pub role: Role,
 }
 
@@ -66,7 +65,6 @@ pub struct Setup {
 /// Some CTAs of a grid that stand for all of them.
 #[derive(Clone, Debug)]
 pub struct Part {
-    /// CTAs.
     pub blocks: Vec<[u32; 3]>,
     /// Of how many that have work.
     pub of: u32,
@@ -79,7 +77,6 @@ pub struct Part {
 }
 
 impl Role {
-    /// Bytes.
     pub fn len(&self) -> usize {
         match self {
             Role::Input(bytes) | Role::Made(bytes) | Role::InPlace(bytes) => bytes.len(),

@@ -11,7 +11,6 @@ use crate::setup::{Fill, NAN, Pattern, Role, Setup};
 
 /// What memory holds when it is handed out or filled again.
 pub enum Content<'a> {
-    /// These bytes.
     Bytes(&'a [u8]),
     /// So many bytes that mean nothing: this pattern, and undefined where a machine knows that.
     Poison(usize, Pattern),
@@ -34,7 +33,6 @@ pub trait Machine {
         Self::Memory: 'm;
     /// Waits for everything.
     fn finish(&self) -> Result<()>;
-    /// The bytes.
     fn read(&self, memory: &Self::Memory) -> Result<Vec<u8>>;
     /// Whether they are these.
     fn holds(&self, memory: &Self::Memory, bytes: &[u8]) -> Result<bool>;

@@ -23,7 +23,6 @@ const SILENCE: Duration = Duration::from_secs(60);
 pub enum Measuring {
     /// It ran; the file is where it was kept.
     Ran(Box<Ceilings>, PathBuf),
-    /// It could not.
     Deferred(Deferral),
 }
 
@@ -39,7 +38,6 @@ pub fn kept(layout: &Layout, device: &Device) -> Option<Ceilings> {
     (ceilings.device.uuid == device.uuid).then_some(ceilings)
 }
 
-/// Measures.
 pub fn measure(layout: &Layout) -> Result<Measuring> {
     let folder = layout.target.join("ceilings");
     std::fs::create_dir_all(&folder).with_context(|| format!("failed to create `{}`", folder.display()))?;
@@ -54,7 +52,7 @@ pub fn measure(layout: &Layout) -> Result<Measuring> {
     let Some(device) = device else {
         return Ok(Measuring::Deferred(match end {
             End::Done => why_not,
-            End::Error(why) | End::Lost(why) => Deferral::new(why, "check `nvidia-smi`"),
+            End::Error(why) | End::Lost { why, .. } => Deferral::new(why, "check `nvidia-smi`"),
         }));
     };
     let toolchain = toolchain::find_or_install(&layout.target, &|line| eprintln!("{line}"))?;
@@ -69,7 +67,7 @@ pub fn measure(layout: &Layout) -> Result<Measuring> {
     })?;
     let ceilings = match (ceilings, end) {
         (Some(ceilings), End::Done) => ceilings,
-        (_, End::Error(why) | End::Lost(why)) => bail!("measuring broke off: {why}"),
+        (_, End::Error(why) | End::Lost { why, .. }) => bail!("measuring broke off: {why}"),
         (None, End::Done) => bail!("the runner ended without a result"),
     };
     step.end(&format!("{} rates", ceilings.rows.len()));

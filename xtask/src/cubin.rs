@@ -6,7 +6,6 @@ use object::read::elf::ElfFile64;
 use object::{Object, ObjectSection, ObjectSymbol};
 use sha2::{Digest, Sha256};
 
-/// A parsed cubin.
 pub struct Cubin<'data> {
     elf: ElfFile64<'data>,
 }

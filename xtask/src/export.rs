@@ -12,7 +12,6 @@ use crate::files::write_whole;
 /// What a caller must know to load and launch an exported cubin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exported {
-    /// Variant.
     pub variant: String,
     /// Target, e.g. `sm_90a`.
     pub arch: String,
@@ -20,7 +19,6 @@ pub struct Exported {
     pub cubin: String,
     /// SHA-256 of the cubin, hex.
     pub cubin_sha256: String,
-    /// Its entry functions.
     pub launches: Vec<LaunchRecord>,
 }
 

@@ -16,6 +16,7 @@ use ptx_emulator::conformance::{Agreement, probes};
 use rayon::prelude::*;
 use sdpa_kernel::registry::{self, Variant};
 use sdpa_kernel::sample::Sample;
+use sdpa_kernel::toggles::Math;
 use serde::{Deserialize, Serialize};
 
 use crate::build::{Built, build_with};
@@ -33,7 +34,7 @@ const MOST_SCORES: u64 = 8 * 128 * 128;
 /// CTAs of the others, the first and the last among them: first and last query tiles, of several heads.
 const SAMPLED_CTAS: u32 = 4;
 /// The value of the `math` toggle with FP8 tensor cores.
-const MATH_FP8: u32 = 2;
+const MATH_FP8: u32 = Math::TensorFp8 as u32;
 /// Elements of each output that are kept.
 const SAMPLE: usize = 64;
 /// Answers of an exact instruction that are kept beside the hash of all.
@@ -54,7 +55,6 @@ pub enum Form {
 }
 
 impl Form {
-    /// Both.
     pub const ALL: [Form; 2] = [Form::Shipped, Form::Exact];
 
     /// Flags of nvcc besides the usual ones.
@@ -78,13 +78,11 @@ impl Form {
 /// What a GPU made of one variant on one problem.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
-    /// Variant.
     pub variant: String,
     /// How it was compiled.
     pub form: Form,
     /// Of the PTX that was assembled, see [`instructions_sha256`].
     pub ptx_sha256: String,
-    /// Problem id.
     pub problem: String,
     /// Rows of the output that are compared, as `head:first+count`, see [`rows`]; absent where all are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -107,9 +105,7 @@ pub struct Answers {
 /// Who answered, with what.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recorded {
-    /// Device name.
     pub device: String,
-    /// Compute capability.
     pub arch: String,
     /// CUDA version of the driver, which compiled the probes.
     pub cuda_driver: String,
@@ -133,7 +129,6 @@ struct Recording {
 pub enum Outcome {
     /// What was found, for people, and whether emulator and GPU agree throughout.
     Compared(String, bool),
-    /// Recorded only.
     Recorded,
     /// There is no GPU.
     Deferred(Deferral),
@@ -241,7 +236,7 @@ pub fn launch(
                 outcomes.push((variant, outcome));
             }
         })?;
-        if let End::Error(why) | End::Lost(why) = end {
+        if let End::Error(why) | End::Lost { why, .. } = end {
             bail!("{why}");
         }
         if let Some((variant, failed)) = outcomes.iter().find(|(_, outcome)| outcome.failure.is_some()) {
@@ -293,7 +288,7 @@ fn record(layout: &Layout, toolchain: &Toolchain, runner: &Runner, device: &Devi
     let step = Step::begin("probes", 0);
     match runner.run("conformance", &job, SILENCE, |_| {})? {
         End::Done => step.end("answered"),
-        End::Error(why) | End::Lost(why) => bail!("the probes were not answered: {why}"),
+        End::Error(why) | End::Lost { why, .. } => bail!("the probes were not answered: {why}"),
     }
     let variants = ladder_variants()?;
     let mut modules = Vec::new();

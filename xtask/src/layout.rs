@@ -35,17 +35,14 @@ impl Layout {
         self.root.join(DIST_FILE).is_file()
     }
 
-    /// The kernels.
     pub fn cuda(&self) -> PathBuf {
         self.root.join("sdpa-kernel/cuda")
     }
 
-    /// Suite files.
     pub fn suites(&self) -> PathBuf {
         self.root.join("kbench/suites")
     }
 
-    /// Peer scripts.
     pub fn peers(&self) -> PathBuf {
         self.root.join("kbench/peers")
     }

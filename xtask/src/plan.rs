@@ -1,7 +1,7 @@
 //! From the command line to a plan: the suite as it will be used and the variants it names, with everything that can
 //! be wrong said before any work starts.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use kbench::deferral::Deferral;
@@ -10,6 +10,18 @@ use kbench::suite::{Candidate, ProfileLimit, Suite};
 use sdpa_kernel::registry::{self, Variant};
 
 use crate::layout::Layout;
+use crate::peers::{PeerChoice, left_out, unknown};
+
+/// Where cases run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum DeviceChoice {
+    /// A GPU if there is one, else the emulator for what the suite allows it.
+    Auto,
+    /// A GPU, or nothing.
+    Gpu,
+    /// The emulator, even where there is a GPU.
+    Emulator,
+}
 
 /// What the command line may change in a suite.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +36,8 @@ pub struct Changes {
     pub warmup: Option<u32>,
     /// 10 launches on `small`.
     pub smoke: bool,
+    /// The peers that are measured.
+    pub peers: PeerChoice,
 }
 
 /// Launches of a block with `--smoke`.
@@ -46,15 +60,19 @@ impl Plan {
         let path = suite_file(layout, name)?;
         let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
         let suite = Suite::parse(&text).with_context(|| format!("suite file `{}`", path.display()))?;
-        Plan::of(suite, changes)
+        Plan::of(suite, path.parent().unwrap_or(Path::new(".")), changes)
     }
 
-    /// Applies changes to a suite and finds its variants.
-    pub fn of(mut suite: Suite, changes: &Changes) -> Result<Plan> {
+    /// Applies changes to a suite and finds its variants; the files that a gate file names lie in `folder`.
+    pub fn of(mut suite: Suite, folder: &Path, changes: &Changes) -> Result<Plan> {
         apply(&mut suite, changes);
         suite.validate()?;
-        if let Some(name) = crate::peers::unknown(&suite) {
+        if let Some(name) = unknown(&suite) {
             bail!("peers.also: unknown peer `{name}`: use cudnn or fa3");
+        }
+        if suite.declared().is_some() {
+            let task = gate_file_task(&suite, folder)?;
+            return Ok(Plan { suite, variants: Vec::new(), task });
         }
         let variants = suite.variant_names().map(|name| resolve(&suite, name)).collect::<Result<_>>()?;
         Ok(Plan { suite, variants, task: Task::default() })
@@ -75,7 +93,7 @@ impl Plan {
         let mut suite: Suite = toml::from_str(&text)?;
         suite.candidates = candidates.iter().map(|v| Candidate::of(v)).collect();
         suite.narrowed.push(Deferral::new("a comparison has no gates on time", "run a suite with validate"));
-        Plan::of(suite, changes)
+        Plan::of(suite, Path::new("."), changes)
     }
 
     /// A comparison on one shape that is profiled and not timed. It takes at least one variant beside the control.
@@ -96,6 +114,22 @@ impl Plan {
     }
 }
 
+/// What the runner is told of an operator that a gate file declares. Files must be there before anything is compiled.
+fn gate_file_task(suite: &Suite, folder: &Path) -> Result<Task> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let folder = folder.canonicalize().with_context(|| format!("failed to find `{}`", folder.display()))?;
+    let declared = suite.declared().context("the suite declares its operator")?;
+    let files = [
+        ("operator.reference", &declared.reference),
+        ("operator.check", &declared.check),
+        ("operator.generate", &declared.generate),
+    ];
+    for (key, file) in files.into_iter().filter_map(|(key, file)| Some((key, file.as_ref()?))) {
+        ensure!(folder.join(file).is_file(), "{key}: there is no `{file}` in `{}`", folder.display());
+    }
+    Ok(Task { operator: suite.operator.clone(), folder, ..Task::default() })
+}
+
 fn suite_file(layout: &Layout, name: &str) -> Result<PathBuf> {
     if name.ends_with(".toml") {
         return Ok(PathBuf::from(name));
@@ -114,6 +148,17 @@ pub fn suite_names(layout: &Layout) -> Vec<String> {
         entries.filter_map(|e| Some(e.path().file_name()?.to_str()?.strip_suffix(".toml")?.to_owned())).collect();
     names.sort();
     names
+}
+
+/// The suites that come with the project, and what each says it is about; of one that cannot be read, its file.
+pub fn suites(layout: &Layout) -> Vec<(String, String)> {
+    let about = |name: &str| {
+        let path = layout.suites().join(format!("{name}.toml"));
+        let table: Option<toml::Table> = std::fs::read_to_string(&path).ok().and_then(|text| text.parse().ok());
+        let about = table.and_then(|table| Some(table.get("about")?.as_str()?.to_owned()));
+        about.unwrap_or_else(|| format!("The suite of `{}`", path.display()))
+    };
+    suite_names(layout).into_iter().map(|name| (name.clone(), about(&name))).collect()
 }
 
 /// What is left out is written into the suite, so that the run can never be taken for a whole one.
@@ -138,6 +183,15 @@ fn apply(suite: &mut Suite, changes: &Changes) {
         suite.narrowed.push(Deferral::new(format!("only seeds {seeds:?} were run"), "run without --seeds"));
         suite.seeds.clone_from(seeds);
     }
+    let missed: Vec<String> = left_out(suite, &changes.peers).into_keys().collect();
+    if !missed.is_empty() {
+        let why = format!("gates on peers are judged without {}", missed.join(", "));
+        let narrower = Deferral::new(why, "run with --peers auto");
+        // A run that is resumed was narrowed when it began.
+        if !suite.narrowed.contains(&narrower) {
+            suite.narrowed.push(narrower);
+        }
+    }
     suite.timing.launches = changes.iterations.unwrap_or(suite.timing.launches);
     suite.timing.warmup = changes.warmup.unwrap_or(suite.timing.warmup);
 }
@@ -152,7 +206,7 @@ fn narrower_shapes(changes: &Changes) -> Option<(&'static str, Vec<String>)> {
 }
 
 fn resolve(suite: &Suite, name: &str) -> Result<Variant> {
-    match suite.variants.get(name) {
+    match suite.patch(name) {
         Some(patch) => Ok(registry::find(&patch.base)?.patched(name, &patch.toggles)?),
         None => Ok(registry::find(name)?),
     }

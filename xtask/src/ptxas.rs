@@ -25,7 +25,6 @@ pub enum PtxasError {
     Failed {
         /// Where the log says so first.
         line: usize,
-        /// What it says.
         text: String,
     },
     /// A line that belongs to no known form, or stands where it makes no sense.
@@ -35,17 +34,14 @@ pub enum PtxasError {
         line: usize,
         /// What is wrong with it.
         reason: &'static str,
-        /// The line.
         text: String,
     },
     /// A kernel is announced, and the log goes on or ends without one of its figures.
     #[error("failed to read the ptxas log: entry `{entry}`, announced on line {line}, has no {figure}")]
     Missing {
-        /// The kernel.
         entry: String,
         /// Where it is announced.
         line: usize,
-        /// What is missing.
         figure: &'static str,
     },
     /// The log never states the module's global memory, as every verbose log does.

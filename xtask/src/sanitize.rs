@@ -15,13 +15,14 @@ use kbench::job::{Event, Executor, Job, LaunchJob, Schedule, Task};
 use kbench::operator::{Distribution, Problem};
 use sdpa_kernel::registry::Variant;
 use serde::Serialize;
+use xshell::{Shell, cmd};
 
 use crate::build::{Built, build_all, runs_on};
 use crate::console::Step;
 use crate::layout::Layout;
+use crate::plan::DeviceChoice;
 use crate::runner::{End, Runner};
 use crate::toolchain;
-use crate::validate::DeviceChoice;
 
 /// The tools. compute-sanitizer's racecheck sees shared memory only, its initcheck global memory only; the emulator's
 /// checks of the same names see both.
@@ -49,15 +50,11 @@ pub struct Options {
 /// One tool on one variant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Sanitized {
-    /// Variant.
     pub variant: String,
-    /// Tool.
     pub tool: String,
-    /// What executed it.
     pub device: String,
     /// `clean`, or what was found, or why nothing was run.
     pub result: String,
-    /// How it ended.
     pub state: State,
     /// What was found, each problem once.
     pub findings: Vec<Finding>,
@@ -82,7 +79,6 @@ pub struct Finding {
     pub what: String,
     /// Each access that takes part, the earlier first.
     pub sites: Vec<Site>,
-    /// How often.
     pub hits: u64,
     /// What replays it, on the emulator.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -100,9 +96,7 @@ pub struct Site {
 
 /// What `sanitize` came to.
 pub enum Sanitizing {
-    /// It ran.
     Ran(Vec<Sanitized>),
-    /// It could not.
     Deferred(Deferral),
 }
 
@@ -139,8 +133,8 @@ fn gpu(runner: &Runner) -> Result<Result<Device, Deferral>> {
         Event::NoDevice(deferral) => found = Err(deferral),
         _ => {}
     })?;
-    let tool = || duct::cmd!("compute-sanitizer", "--version").stdout_null().stderr_null().run();
-    if found.is_ok() && tool().is_err() {
+    let tool = |shell: Shell| cmd!(shell, "compute-sanitizer --version").ignore_stderr().read();
+    if found.is_ok() && Shell::new().and_then(tool).is_err() {
         return Ok(Err(Deferral::new("compute-sanitizer is not on PATH", "install the CUDA toolkit")));
     }
     Ok(found)
@@ -254,7 +248,7 @@ fn run_tool(runner: &Runner, tool: &str, job: LaunchJob, device: &str) -> Result
         // A kernel that faults gives its other tools nothing to look at.
         (false, Some(_), _) if nothing && failure.is_some() => format!("no result: {}", failure.unwrap_or_default()),
         (false, Some(summary), _) => format!("{summary}; see `{}`", path.display()),
-        (false, None, End::Error(why) | End::Lost(why)) => why,
+        (false, None, End::Error(why) | End::Lost { why, .. }) => why,
         (false, None, End::Done) => format!("no report; see `{}`", path.display()),
     };
     Ok(Sanitized {

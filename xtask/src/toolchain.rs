@@ -6,9 +6,11 @@
 //! host compiler or is for another machine is passed over with a reason instead of failing in the middle of a
 //! build. What passed is remembered, so that the usual call starts no process.
 //!
-//! Compiling kernels, and what `doctor` prints, are left to their own modules.
+//! Python with numpy, for references, is [`python`]'s. Compiling kernels, and what `doctor` prints, are left to their
+//! own modules.
 
 pub(crate) mod child;
+pub mod python;
 mod trial;
 mod wheels;
 
@@ -20,7 +22,7 @@ use kbench::deferral::Deferral;
 use serde::{Deserialize, Serialize};
 
 pub use trial::Unfit;
-pub use wheels::{DISASSEMBLER_PINS, PINS as WHEELS};
+pub use wheels::{DISASSEMBLER_PINS, NUMPY_PINS, PINS as WHEELS};
 
 /// Oldest release whose compilers are used, as (major, minor). Hopper's `sm_90a` starts there.
 pub const OLDEST_RELEASE: (u32, u32) = (12, 0);
@@ -28,9 +30,7 @@ pub const OLDEST_RELEASE: (u32, u32) = (12, 0);
 /// A pair of compilers of which a trial build has shown that they work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Toolchain {
-    /// The compiler driver.
     pub nvcc: PathBuf,
-    /// The assembler.
     pub ptxas: PathBuf,
     /// Version of nvcc: `13.0.88`.
     pub nvcc_version: String,
@@ -97,71 +97,37 @@ pub struct Probe {
 #[derive(Debug)]
 pub enum ToolchainError {
     /// The wheels are for Linux on x86-64 only.
-    Platform {
-        /// This system.
-        os: &'static str,
-        /// Its processor.
-        arch: &'static str,
-    },
+    Platform { os: &'static str, arch: &'static str },
     /// No Python could be started.
-    PythonMissing {
-        /// The commands tried.
-        tried: String,
-    },
+    PythonMissing { tried: String },
     /// Python is there, pip is not.
     PipMissing {
         /// The Python without pip.
         python: PathBuf,
     },
     /// The package registry could not be reached.
-    Network {
-        /// pip's words.
-        detail: String,
-    },
+    Network { detail: String },
     /// A wheel is not the pinned one.
     HashMismatch {
-        /// The wheel.
         package: String,
-        /// Its pinned SHA-256.
         expected: String,
         /// The SHA-256 of what came.
         got: String,
     },
     /// The registry answers and has no such wheel for this machine.
-    NoWheel {
-        /// pip's words.
-        detail: String,
-    },
+    NoWheel { detail: String },
     /// pip failed in a way of its own.
-    Pip {
-        /// pip's last words.
-        detail: String,
-        /// Everything it said.
-        log: PathBuf,
-    },
+    Pip { detail: String, log: PathBuf },
     /// pip did not end in time and was killed.
     TimedOut {
         /// The limit, in seconds.
         seconds: u64,
-        /// Everything it said.
         log: PathBuf,
     },
     /// The pinned compiler is installed and does not work here.
-    Unusable {
-        /// The compiler.
-        nvcc: PathBuf,
-        /// What is wrong.
-        reason: Unfit,
-    },
+    Unusable { nvcc: PathBuf, reason: Unfit },
     /// The file system would not do it.
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On which path.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
+    Io { action: &'static str, path: PathBuf, source: io::Error },
 }
 
 impl ToolchainError {
@@ -235,7 +201,6 @@ impl std::error::Error for ToolchainError {
 /// Where to look. [`Search::from_env`] is what every command uses; tests point it at directories of their own.
 #[derive(Clone, Debug)]
 pub struct Search {
-    /// `CUDA_HOME`.
     pub cuda_home: Option<PathBuf>,
     /// The directories of `PATH`.
     pub path: Vec<PathBuf>,
@@ -301,12 +266,10 @@ impl Search {
         }
     }
 
-    /// See [`find`].
     pub fn find(&self) -> Option<Toolchain> {
         self.look(&mut Vec::new())
     }
 
-    /// See [`find_or_install`].
     pub fn find_or_install(&self, progress: &dyn Fn(&str)) -> Result<Toolchain, ToolchainError> {
         let mut rejected = Vec::new();
         if let Some(toolchain) = self.look_outside(&mut rejected) {
@@ -320,7 +283,6 @@ impl Search {
             .map_err(|Rejected { nvcc, reason, .. }| ToolchainError::Unusable { nvcc, reason })
     }
 
-    /// See [`probe`].
     pub fn probe(&self) -> Probe {
         let mut rejected = Vec::new();
         let toolchain = self.look(&mut rejected);

@@ -14,9 +14,7 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// How a child ended.
 pub(crate) enum End {
-    /// By itself.
     Exited {
-        /// With status 0.
         success: bool,
         /// Standard output and standard error, in the order written.
         output: String,

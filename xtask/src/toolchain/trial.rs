@@ -26,7 +26,6 @@ pub enum Unfit {
     /// The system would not run it: another processor's file, no permission, a missing library.
     #[error("`{}` does not run: {detail}", program.display())]
     DoesNotRun {
-        /// The program.
         program: PathBuf,
         /// What came of it.
         detail: String,
@@ -34,17 +33,13 @@ pub enum Unfit {
     /// It runs and does not say which version it is.
     #[error("`{}` states no version: {said}", program.display())]
     NoVersion {
-        /// The program.
         program: PathBuf,
         /// What it says instead.
         said: String,
     },
     /// It is older than what the kernels need.
     #[error("version {version} is older than {}.{}", OLDEST_RELEASE.0, OLDEST_RELEASE.1)]
-    TooOld {
-        /// Its version.
-        version: String,
-    },
+    TooOld { version: String },
     /// nvcc finds no host compiler, or one that it refuses.
     #[error("it has no host C++ compiler that it accepts ({0})")]
     HostCompiler(String),

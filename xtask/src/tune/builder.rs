@@ -45,7 +45,6 @@ pub struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    /// Nothing is queued.
     pub fn new(layout: &'a Layout, toolchain: &'a Toolchain, arches: &[String], worth: Worth<'a>) -> Builder<'a> {
         let (state, changed) = (Mutex::default(), Condvar::new());
         Builder { layout, toolchain, arches: arches.to_vec(), worth, state, changed }

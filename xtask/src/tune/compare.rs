@@ -10,9 +10,8 @@ use kbench::operator::Problem;
 use kbench::suite::Suite;
 
 use super::meeting::{Occasion, REFERENCE_ROWS};
-use crate::float64::{ErrorsByCase, REFERENCE_SILENCE, errors_job, errors_job_of};
 use crate::runner::{End, Resident, Runner};
-use crate::validate::Work;
+use crate::work::{ErrorsByCase, REFERENCE_SILENCE, Work, errors_job, errors_job_of};
 
 /// A process, and the problems whose references it has.
 struct Comparer {
@@ -20,7 +19,6 @@ struct Comparer {
     problems: Vec<Problem>,
 }
 
-/// Both.
 pub struct Comparers {
     runner: Runner,
     search: Comparer,
@@ -63,7 +61,7 @@ impl Comparers {
             })?;
             match end {
                 End::Done => Ok(errors),
-                End::Error(why) | End::Lost(why) => bail!("comparing with float64 broke off: {why}"),
+                End::Error(why) | End::Lost { why, .. } => bail!("comparing with float64 broke off: {why}"),
             }
         };
         let (first, rest) = std::thread::scope(|scope| {
@@ -75,7 +73,6 @@ impl Comparers {
         Ok(errors)
     }
 
-    /// Ends both.
     pub fn stop(&self) {
         for comparer in [&self.search, &self.finals] {
             comparer.process.lock().unwrap_or_else(PoisonError::into_inner).stop();

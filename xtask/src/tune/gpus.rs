@@ -10,7 +10,7 @@ use kbench::tune::{Line, Stage};
 
 use super::measure::Watch;
 use crate::runner::{End, Resident, Runner, VISIBLE_DEVICES};
-use crate::validate::Found;
+use crate::work::Found;
 
 /// Describing every device.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -19,14 +19,12 @@ const SILENCE: Duration = Duration::from_secs(60);
 pub struct Gpu {
     /// The runner, to which this GPU alone is visible.
     pub runner: Runner,
-    /// The GPU.
     pub found: Found,
     /// The process that keeps a context on it.
     pub resident: Mutex<Resident>,
 }
 
 impl Gpu {
-    /// Its unique id.
     pub fn uuid(&self) -> Option<String> {
         self.found.device.as_ref().map(|(device, _)| device.uuid.clone())
     }
@@ -62,7 +60,7 @@ pub fn find(runner: &Runner, at_most: Option<usize>) -> Result<Result<Vec<Gpu>, 
         Event::NoDevice(deferral) => why_not = Some(deferral),
         _ => {}
     })?;
-    if let End::Error(why) | End::Lost(why) = end {
+    if let End::Error(why) | End::Lost { why, .. } = end {
         return Ok(Err(Deferral::new(format!("the devices could not be asked: {why}"), "check `nvidia-smi`")));
     }
     let Some(model) = devices.first().map(|(device, _)| device.name.clone()) else {

@@ -22,20 +22,17 @@ use super::meeting::Occasion;
 use crate::build::BuildSet;
 use crate::plan::Plan;
 use crate::runner::End;
-use crate::validate::{BENCH_SILENCE, LAUNCH_SILENCE, Work, launch_all, launch_job, verified_outputs};
+use crate::work::{BENCH_SILENCE, LAUNCH_SILENCE, Work, launch_all, launch_job, verified_outputs};
 
 /// Elements of the tensors of problems that a GPU takes at once, and how many these are at most.
 const SHARE: usize = 4 << 20;
 const MOST_OF_SHARE: usize = 8;
 
-/// What measures.
 #[derive(Clone, Copy)]
 pub struct Bench<'a> {
     /// GPUs of one model, or what stands in for one.
     pub gpus: &'a [Gpu],
-    /// What executes.
     pub executor: Executor,
-    /// Who compares.
     pub comparers: &'a Comparers,
 }
 
@@ -107,7 +104,6 @@ impl Watch {
 pub struct Batch<'a> {
     /// The suite that they meet under, and their variants.
     pub plan: &'a Plan,
-    /// Their builds.
     pub builds: &'a BuildSet,
     /// What they meet for.
     pub occasion: Occasion,
@@ -369,7 +365,7 @@ fn rounds(gpu: &Gpu, mut job: BenchJob) -> Result<Samples> {
         }
         let why = match end {
             End::Done => "the runner ended without samples".to_owned(),
-            End::Error(why) | End::Lost(why) => why,
+            End::Error(why) | End::Lost { why, .. } => why,
         };
         let left: BTreeSet<&str> = job.modules.iter().map(|m| m.variant.as_str()).collect();
         match running {

@@ -46,7 +46,6 @@ pub(super) enum Job {
 }
 
 impl Job {
-    /// Configurations.
     fn count(&self) -> usize {
         match self {
             Job::Measure(items) => items.len(),
@@ -86,27 +85,20 @@ pub(super) struct Profiling {
 /// What a search is made of.
 #[derive(Clone, Copy)]
 pub struct Parts<'a> {
-    /// Where things are.
     pub layout: &'a Layout,
     /// The suite that control, architecture and limits come from.
     pub base: &'a Suite,
-    /// Its control.
     pub control: &'a Variant,
     /// What was asked for.
     pub plan: &'a Plan,
-    /// The configurations.
     pub space: &'a Space,
-    /// The compilers.
     pub toolchain: &'a Toolchain,
-    /// What measures.
     pub gpus: &'a [Gpu],
-    /// How it executes.
     pub executor: Executor,
     /// The runner, to which every GPU is visible, with the run's folder of logs.
     pub runner: &'a Runner,
     /// A folder for outputs.
     pub scratch: &'a Path,
-    /// The run directory.
     pub run: &'a Path,
     /// When this session began.
     pub started: Instant,
@@ -219,7 +211,6 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// The measuring thread.
     fn work(&self, to_do: &Receiver<Job>, send: &Sender<Measured>) {
         while let Ok(job) = to_do.recv() {
             let count = job.count();
@@ -238,7 +229,6 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Everything that measures.
     pub(super) fn bench(&self) -> Bench<'_> {
         Bench { gpus: self.parts.gpus, executor: self.parts.executor, comparers: &self.comparers }
     }

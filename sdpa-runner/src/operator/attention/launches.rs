@@ -8,7 +8,6 @@ use kernel_spec::expr::Value;
 use kernel_spec::launch::{Argument, Launch, Step};
 use sdpa_kernel::hopper::{self, AttentionParams, QuantiseParams};
 
-/// The result.
 pub const OUT: &str = "out";
 /// Counters of a persistent kernel's scheduler.
 pub const WORKSPACE: &str = "workspace";
