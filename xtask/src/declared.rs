@@ -21,20 +21,30 @@ use crate::cubin::sha256_hex;
 use crate::foreign::compile::{Compiled, Named, Source, compile};
 use crate::layout::Layout;
 use crate::plan::Plan;
-use crate::toolchain::Toolchain;
+use crate::toolchain::{Toolchain, python};
 use crate::work::Found;
 
 /// Multiprocessors that a kernel is told of where there is no device: few, so that a persistent kernel's CTAs take turns.
 const EMULATED_SMS: u32 = 4;
 
 /// A plan with what only this machine can say: the architecture where the file names none, and a Python for its scripts.
-pub fn on_this_machine(plan: &Plan, found: &Found) -> Plan {
+pub fn on_this_machine(layout: &Layout, plan: &Plan, found: &Found) -> Plan {
     let mut plan = plan.clone();
     if plan.suite.arch.is_empty() {
         plan.suite.arch = found.device.as_ref().map_or_else(|| USUAL_ARCH.to_owned(), |(device, _)| device.arch());
     }
     if plan.suite.declared().is_some() {
-        plan.task.python = vec!["python3".to_owned()];
+        let step = console::Step::begin("python", 0);
+        match python::find_or_install(&layout.target, &|line| step.note(line)) {
+            Ok(python) => {
+                step.end(&format!("{} with numpy {}", python.version, python.numpy));
+                (plan.task.python, plan.task.environment) = (python.argv, python.environment);
+            }
+            Err(deferral) => {
+                step.end("none");
+                plan.no_python = Some(deferral);
+            }
+        }
     }
     plan
 }

@@ -52,6 +52,8 @@ pub struct Plan {
     pub variants: Vec<Variant>,
     /// What is computed, as the runner is told.
     pub task: Task,
+    /// Why the scripts of a gate file cannot run here.
+    pub no_python: Option<Deferral>,
 }
 
 impl Plan {
@@ -72,10 +74,10 @@ impl Plan {
         }
         if suite.declared().is_some() {
             let task = gate_file_task(&suite, folder)?;
-            return Ok(Plan { suite, variants: Vec::new(), task });
+            return Ok(Plan { suite, variants: Vec::new(), task, no_python: None });
         }
         let variants = suite.variant_names().map(|name| resolve(&suite, name)).collect::<Result<_>>()?;
-        Ok(Plan { suite, variants, task: Task::default() })
+        Ok(Plan { suite, variants, task: Task::default(), no_python: None })
     }
 
     /// A suite without gates on time: candidates beside a control, on the usual timed shapes or on all that were asked for.

@@ -41,7 +41,7 @@ impl Operator for Drawing {
     }
 
     fn setup(&mut self, module: &Module, problem: &Problem, _executor: &Executor) -> Result<Setup> {
-        let Some(planned) = module.planned.get(&problem.shape.name) else {
+        let Some(planned) = module.planned(problem) else {
             let (variant, shape) = (&module.variant, &problem.shape.name);
             return Err(NoSetup(format!("`{variant}` has no plan for the shape `{shape}`")).into());
         };
