@@ -118,6 +118,17 @@ impl Counts {
     }
 }
 
+impl From<Verdict> for Exit {
+    fn from(verdict: Verdict) -> Exit {
+        match verdict {
+            Verdict::Merge => Exit::Good,
+            Verdict::Fix => Exit::Fix,
+            Verdict::ValidNegative => Exit::ValidNegative,
+            Verdict::Defer => Exit::Deferred,
+        }
+    }
+}
+
 impl Decision {
     /// What the headline names: every candidate, or the variant without which none of them can be judged.
     pub fn named(&self) -> &[CandidateDecision] {

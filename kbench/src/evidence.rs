@@ -87,6 +87,12 @@ pub struct BuildRecord {
     pub nvcc: String,
     /// ptxas' version.
     pub ptxas: String,
+    /// SHA-256 of what is launched with it on every shape, hex; empty where the variant's family decides that.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub plan_sha256: String,
+    /// Whether it adds floats atomically, so that the order of sums, and the last bits, may differ between launches.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adds_floats_atomically: bool,
     /// SHA-256 of the PTX, hex.
     pub ptx_sha256: String,
     /// SHA-256 of the cubin, hex.
@@ -159,6 +165,11 @@ impl Builds {
     /// The build of a variant for an architecture.
     pub fn get(&self, variant: &str, arch: &str) -> Option<&BuildRecord> {
         self.records.iter().find(|b| b.variant == variant && b.arch == arch)
+    }
+
+    /// Every build of a variant for an architecture.
+    pub fn all(&self, variant: &str, arch: &str) -> impl Iterator<Item = &BuildRecord> {
+        self.records.iter().filter(move |b| b.variant == variant && b.arch == arch)
     }
 
     /// Why a variant was not built for an architecture.

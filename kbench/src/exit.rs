@@ -3,8 +3,6 @@
 
 use std::process::ExitCode;
 
-use crate::decision::Verdict;
-
 /// The meaning of an exit status. The order is that of precedence: the largest of several is the process's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Exit {
@@ -47,17 +45,6 @@ impl Exit {
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> ExitCode {
         ExitCode::from(exit.code())
-    }
-}
-
-impl From<Verdict> for Exit {
-    fn from(verdict: Verdict) -> Exit {
-        match verdict {
-            Verdict::Merge => Exit::Good,
-            Verdict::Fix => Exit::Fix,
-            Verdict::ValidNegative => Exit::ValidNegative,
-            Verdict::Defer => Exit::Deferred,
-        }
     }
 }
 

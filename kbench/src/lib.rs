@@ -1,14 +1,18 @@
 //! What a measurement means: samples, statistics, gates, decision, run schema and reports. Pure: opens no device.
 
+#![warn(missing_docs)]
+
 pub mod ceilings;
 pub mod decision;
 pub mod deferral;
 pub mod evidence;
 pub mod exit;
+pub mod format;
 pub mod gate;
 pub mod job;
 pub mod judge;
 pub mod key;
+pub mod legacy;
 pub mod names;
 pub mod operator;
 pub mod ordered;
@@ -20,3 +24,4 @@ pub mod stats;
 pub mod subject;
 pub mod suite;
 pub mod tune;
+pub mod variant;

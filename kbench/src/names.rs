@@ -106,12 +106,14 @@ impl Names {
         fits.map_err(|_| BadKey::new(key, format!("{}, and must be at most {}", self.equals(expr, value), u32::MAX)))
     }
 
-    /// `` `rows - 3` is 0 for rows = 3 ``.
+    /// `` `rows - 3` is 0 for rows = 3 ``, without what goes without saying.
     fn equals(&self, expr: &Expr, value: i64) -> String {
-        // A bare name's value is the value itself.
-        let given = if expr.as_name().is_some() { String::new() } else { self.shown(expr) };
-        let given = if given.is_empty() { given } else { format!(" for {given}") };
-        format!("`{}` is {value}{given}", words::one_line(&expr.to_string()))
+        let text = words::one_line(&expr.to_string());
+        match self.shown(expr) {
+            given if given.is_empty() => format!("is {value}"),
+            _ if expr.as_name().is_some() => format!("`{text}` is {value}"),
+            given => format!("`{text}` is {value} for {given}"),
+        }
     }
 }
 
@@ -128,8 +130,12 @@ pub fn in_order<'a, 'b>(definitions: &'b [Definition<'a>]) -> Result<Vec<&'b Def
         let blocked = |d: &Definition<'_>| waiting.iter().any(|other| d.expr.names().contains(other.name));
         let (later, now): (Vec<_>, Vec<_>) = waiting.iter().copied().partition(|d| blocked(d));
         if now.is_empty() {
-            let circle = later.iter().map(|d| format!("`{}`", d.name)).collect::<Vec<_>>().join(", ");
-            return BadKey::refuse(&later[0].key, format!("{circle} are defined by each other: give one a value"));
+            let names: Vec<String> = later.iter().map(|d| format!("`{}`", d.name)).collect();
+            let why = match &names[..] {
+                [name] => format!("{name} is defined by itself: give it a value"),
+                _ => format!("{} are defined by each other: give one a value", names.join(", ")),
+            };
+            return BadKey::refuse(&later[0].key, why);
         }
         ordered.extend(now);
         waiting = later;
@@ -141,6 +147,10 @@ pub fn in_order<'a, 'b>(definitions: &'b [Definition<'a>]) -> Result<Vec<&'b Def
 pub fn check_names(expr: &Expr, key: &str, known: &[&str]) -> Result<(), BadKey> {
     match expr.names().into_iter().find(|name| !known.contains(name)) {
         None => Ok(()),
+        Some(name) if GIVEN.contains(&name) => {
+            let places = "seed is for launches; sms, max_shared and max_active are for grids and scratch";
+            BadKey::refuse(key, format!("`{name}` is not known here: {places}"))
+        }
         Some(name) => {
             let shown = words::one_line(&expr.to_string());
             let near = words::suggestion(name, known.iter().copied());
@@ -169,7 +179,7 @@ mod tests {
         assert_eq!(names.iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>(), ["rows=3", "a=3", "b=6", "c=7"]);
         let circle = defined(&[("x", "1"), ("a", "b"), ("b", "a")]).unwrap_err().to_string();
         assert_eq!(circle, "let.a: `a`, `b` are defined by each other: give one a value");
-        assert!(defined(&[("a", "a + 1")]).unwrap_err().to_string().starts_with("let.a: `a` are defined"));
+        assert!(defined(&[("a", "a + 1")]).unwrap_err().to_string().starts_with("let.a: `a` is defined by itself"));
         assert!(defined(&[("a", "q")]).unwrap_err().to_string().contains("unknown name `q`"));
     }
 

@@ -2,6 +2,8 @@
 //! the layout of its parameters, and the order in which an emulator runs its warps. Data and arithmetic only.
 //! Leaves to others: files, processes, devices, and what it is judged by. It knows no other crate of the workspace.
 
+#![warn(missing_docs)]
+
 pub mod dtype;
 pub mod expr;
 pub mod launch;

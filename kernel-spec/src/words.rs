@@ -17,9 +17,10 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// The known words that somebody who wrote `word` may have meant, nearest first; at most three.
+/// The known words that somebody who wrote `word` may have meant, nearest first; at most three. Short words are near
+/// to none: with one letter changed they are another word.
 fn near<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
-    let allowed = (word.chars().count() / 3).max(1);
+    let allowed = word.chars().count() / 3;
     let lower = word.to_lowercase();
     let mut found: Vec<(usize, &str)> =
         known.into_iter().map(|k| (distance(&lower, &k.to_lowercase()), k)).filter(|(d, _)| *d <= allowed).collect();

@@ -58,6 +58,8 @@
 //! memory or other lanes is a variant of `isa::op::Op` with a handler in `exec/`, and says in
 //! `isa/reads_writes.rs` which registers it reads and writes.
 
+#![warn(missing_docs)]
+
 mod check;
 pub mod conformance;
 mod exec;

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::registry::Operands;
+use crate::hopper;
+use crate::toggles::TOGGLES;
+use crate::variant::Operands;
 
 /// CTAs per SM that a persistent kernel of the ladder launches and counts on, `kCtasPerSm` of `scheduler.cuh`.
 pub const PERSISTENT_CTAS_PER_SM: u32 = 4;
@@ -73,6 +75,17 @@ impl Params {
     }
 }
 
+impl Operands {
+    /// Size of the parameter struct.
+    pub fn params_bytes(self) -> usize {
+        match self {
+            Operands::RowMajor => size_of::<Params>(),
+            Operands::HopperImages => hopper::AttentionParams::BYTES,
+            Operands::Originals => hopper::QuantiseParams::BYTES,
+        }
+    }
+}
+
 /// Size of the exported configuration in bytes.
 pub const CONFIG_BYTES: usize = 128;
 /// "SDPA", little-endian.
@@ -80,25 +93,14 @@ const CONFIG_MAGIC: u32 = 0x4150_4453;
 /// Layout version of the configuration.
 const CONFIG_VERSION: u32 = 1;
 
-/// Field names in the order of the device struct, after magic and version.
-const CONFIG_FIELDS: [&str; 16] = [
-    "params_bytes",
-    "head_dim",
-    "tile_q",
-    "tile_k",
-    "threads",
-    "dynamic_smem",
-    "loader",
-    "stages",
-    "math",
-    "softmax",
-    "producer_warps",
-    "scheduler",
-    "exp",
-    "swizzle",
-    "p_format",
-    "workspace_bytes",
-];
+/// Fields of the device struct, each with its word, besides magic, version and the toggles.
+const OWN_FIELDS: [(&str, usize); 4] =
+    [("params_bytes", 2), ("head_dim", 3), ("dynamic_smem", 7), ("workspace_bytes", 17)];
+
+/// Every field that is read, with its word.
+fn config_fields() -> impl Iterator<Item = (&'static str, usize)> {
+    OWN_FIELDS.into_iter().chain(TOGGLES.iter().map(|toggle| (toggle.name, toggle.word)))
+}
 
 /// The exported bytes are not a configuration that this build understands.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -137,7 +139,7 @@ impl Config {
         if (words[0], words[1]) != (CONFIG_MAGIC, CONFIG_VERSION) {
             return Err(ConfigError::Header { magic: words[0], version: words[1] });
         }
-        let fields: BTreeMap<_, _> = CONFIG_FIELDS.into_iter().zip(words[2..].iter().copied()).collect();
+        let fields: BTreeMap<_, _> = config_fields().map(|(field, word)| (field, words[word])).collect();
         let known = [Operands::RowMajor, Operands::HopperImages, Operands::Originals].map(Operands::params_bytes);
         match known.contains(&(fields["params_bytes"] as usize)) {
             true => Ok(Config { fields }),
@@ -214,6 +216,93 @@ mod tests {
         let bytes = params.to_bytes();
         assert_eq!((bytes[0], bytes[56], bytes[64]), (1, 8, 2));
         assert_eq!(f32::from_le_bytes(bytes[92..96].try_into().unwrap()), 0.125);
+        // Name, offset and size of every field, as the header has them and as the struct has them.
+        assert_eq!(c_layout(include_str!("../cuda/ladder/params.h"), "Params"), rust_layout());
+        // And the bytes are those of the struct, field by field.
+        let (mut numbered, mut expected) = (Params::default(), [0u8; 96]);
+        let pointers = [
+            &mut numbered.q,
+            &mut numbered.k,
+            &mut numbered.v,
+            &mut numbered.q_scale,
+            &mut numbered.k_scale,
+            &mut numbered.v_scale,
+            &mut numbered.out,
+            &mut numbered.workspace,
+        ];
+        pointers.into_iter().enumerate().for_each(|(i, field)| *field = i as u64 + 1);
+        let sizes = [
+            &mut numbered.batch,
+            &mut numbered.heads,
+            &mut numbered.seq_q,
+            &mut numbered.seq_kv,
+            &mut numbered.head_dim,
+            &mut numbered.causal,
+            &mut numbered.causal_offset,
+        ];
+        sizes.into_iter().enumerate().for_each(|(i, field)| *field = i as i32 + 9);
+        numbered.softmax_scale = f32::from_bits(16);
+        for (number, (_, offset, _)) in (1..).zip(rust_layout()) {
+            expected[offset] = number;
+        }
+        assert_eq!(numbered.to_bytes(), expected);
+    }
+
+    type Field = (String, usize, usize);
+
+    fn rust_layout() -> Vec<Field> {
+        macro_rules! fields {
+            ($($field:ident),+) => {
+                [$((stringify!($field), std::mem::offset_of!(Params, $field), size_of_val(&Params::default().$field))),+]
+            };
+        }
+        let fields = fields!(
+            q,
+            k,
+            v,
+            q_scale,
+            k_scale,
+            v_scale,
+            out,
+            workspace,
+            batch,
+            heads,
+            seq_q,
+            seq_kv,
+            head_dim,
+            causal,
+            causal_offset,
+            softmax_scale
+        );
+        fields.map(|(name, offset, size)| (name.to_owned(), offset, size)).to_vec()
+    }
+
+    /// The fields of a struct in a C header, laid out as a C compiler for this device does.
+    fn c_layout(header: &str, name: &str) -> Vec<Field> {
+        let body = header.split(&format!("struct {name} {{")).nth(1).unwrap().split("};").next().unwrap();
+        let mut end: usize = 0;
+        let mut fields = Vec::new();
+        for declaration in body.lines().filter_map(|line| line.split("//").next()?.trim().strip_suffix(';')) {
+            let (kind, field) = declaration.rsplit_once(' ').unwrap();
+            let size = match kind {
+                pointer if pointer.ends_with('*') => 8,
+                "int32_t" | "uint32_t" | "float" => 4,
+                other => panic!("`{other}` has an unknown size"),
+            };
+            let offset = end.next_multiple_of(size);
+            fields.push((field.to_owned(), offset, size));
+            end = offset + size;
+        }
+        fields
+    }
+
+    #[test]
+    fn two_swapped_pointers_in_the_header_are_found() {
+        let header = include_str!("../cuda/ladder/params.h");
+        let swapped = header.replace("uint8_t* q;", "uint8_t* x;").replace("uint8_t* k;", "uint8_t* q;");
+        let swapped = swapped.replace("uint8_t* x;", "uint8_t* k;");
+        assert_ne!(swapped, header);
+        assert_ne!(c_layout(&swapped, "Params"), rust_layout());
     }
 
     #[test]
@@ -226,6 +315,9 @@ mod tests {
             .filter(|field| !field.starts_with("reserved"))
             .collect();
         assert_eq!(fields[..2], ["magic", "version"]);
-        assert_eq!(fields[2..], CONFIG_FIELDS);
+        let mut known: Vec<(&str, usize)> = config_fields().collect();
+        known.sort_by_key(|(_, word)| *word);
+        let there: Vec<(&str, usize)> = fields.iter().enumerate().skip(2).map(|(word, field)| (*field, word)).collect();
+        assert_eq!(there, known);
     }
 }

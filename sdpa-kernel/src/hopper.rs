@@ -4,10 +4,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::registry::{EntryPoint, Family, Operands, Variant};
+use crate::variant::{EntryPoint, Family, Operands, Variant};
 
 /// The variant's name.
 pub const NAME: &str = "hopper";
+/// What it is.
+pub const ABOUT: &str = "sm_90a flagship: wgmma and bulk copies, from images that its own quantiser makes";
 /// wgmma and bulk copies exist on this architecture alone.
 pub const ARCH: &str = "sm_90a";
 /// Rows of one block of the Q image.

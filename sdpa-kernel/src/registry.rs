@@ -1,216 +1,111 @@
-//! The registry: every variant's name, what it adds, and the toggles it is compiled with. One slice; command-line help,
-//! builds, gates and reports derive from it. Tile sizes and thread counts are toggles too; what follows from them
-//! (dynamic shared memory) the compiled module says itself.
+//! The registry: every variant's name, the one idea it adds, and which toggles it changes of which other. `list`, builds,
+//! gates and reports derive from it. Tile sizes and thread counts are toggles too; what follows from them (dynamic shared
+//! memory) the compiled module says itself.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
-use crate::abi::Params;
 use crate::hopper;
+use crate::toggles::{
+    self, Exp, Loader, Math, PFormat, ProducerWarps, Scheduler, Setting, Softmax, Stages, Swizzle, Threads, TileK,
+    TileQ,
+};
 
-/// What a family's translation unit understands, in the order of its `-D` macros.
-const TOGGLES: [&str; 12] = [
-    "loader",
-    "stages",
-    "math",
-    "softmax",
-    "producer_warps",
-    "scheduler",
-    "exp",
-    "swizzle",
-    "p_format",
-    "tile_q",
-    "tile_k",
-    "threads",
-];
+pub use crate::variant::{EntryPoint, Family, Operands, Variant};
 
-/// A registered variant.
-#[derive(Clone, Copy, Debug)]
+/// A registered variant of the ladder.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Its name on the command line and in reports.
     pub name: &'static str,
     /// The one idea it adds.
     pub about: &'static str,
-    /// Its translation unit under `cuda/`.
-    pub source: &'static str,
-    /// A value for each of the family's toggles, in their order.
-    pub toggles: [u32; TOGGLES.len()],
+    /// The variant that it changes; none for the first, which sets every toggle.
+    pub base: Option<&'static str>,
+    /// What it sets.
+    pub settings: Vec<Setting>,
 }
 
-/// Every registered variant.
-///
-/// Columns: loader (0 direct, 1 cp.async, 2 cp.async kept as e4m3), stages, math (0 scalar, 1 tensor cores, 2 FP8 tensor
-/// cores), softmax (0 shared, 1 P over S, 2 registers, 3 a warp per row), producer warps, scheduler (0 one tile a CTA, 1
-/// persistent), exp (0 MUFU, 1 polynomial), swizzle (0 padding, 1 XOR), P format (0 FP16, 1 e4m3), tile_q, tile_k, threads.
-pub const VARIANTS: &[Entry] = &[
-    Entry {
-        name: "stage0",
-        about: "scalar baseline, synchronous loads",
-        source: "ladder/sdpa_ladder.cu",
-        toggles: [0, 1, 0, 0, 0, 0, 0, 0, 0, 32, 32, 128],
-    },
-    Entry {
-        name: "stage1",
-        about: "K and V double-buffered with cp.async",
-        source: "ladder/sdpa_ladder.cu",
-        toggles: [1, 2, 0, 0, 0, 0, 0, 0, 0, 32, 32, 128],
-    },
-    Entry {
-        name: "stage2",
-        about: "both products on the tensor cores (WMMA)",
-        source: "ladder/sdpa_ladder.cu",
-        toggles: [1, 2, 1, 0, 0, 0, 0, 0, 0, 32, 32, 128],
-    },
-    Entry {
-        name: "stage3a",
-        about: "P in the score buffer",
-        source: "ladder/sdpa_ladder.cu",
-        toggles: [1, 2, 1, 1, 0, 0, 0, 0, 0, 32, 32, 128],
-    },
-    Entry {
-        name: "stage3b",
-        about: "softmax in registers (mma.sync), no score buffer",
-        source: "ladder/sdpa_ladder.cu",
-        toggles: [1, 2, 1, 2, 0, 0, 0, 0, 0, 64, 32, 128],
-    },
-    Entry {
-        name: "stage4",
-        about: "three stages of e4m3 tiles, unpacked in registers",
-        source: "ladder/sdpa_ladder.cu",
-        toggles: [2, 3, 1, 2, 0, 0, 0, 0, 0, 64, 32, 128],
-    },
-    Entry {
-        name: "ws-p1",
-        about: "warp-specialised, one producer warp",
-        source: "ladder/sdpa_ladder.cu",
-        toggles: [1, 2, 1, 0, 1, 0, 0, 0, 0, 64, 32, 288],
-    },
-    Entry {
-        name: "ws-p2",
-        about: "warp-specialised, two producer warps",
-        source: "ladder/sdpa_ladder.cu",
-        toggles: [1, 2, 1, 0, 2, 0, 0, 0, 0, 64, 32, 320],
-    },
-    Entry {
-        name: "xor-swizzle",
-        about: "stage4 with XOR-swizzled tiles",
-        source: "ladder/sdpa_ladder.cu",
-        toggles: [2, 3, 1, 2, 0, 0, 0, 1, 0, 64, 32, 128],
-    },
-    Entry {
-        name: "fast-exp",
-        about: "stage3b with exponentials on the FMA units",
-        source: "ladder/sdpa_ladder.cu",
-        toggles: [1, 2, 1, 2, 0, 0, 1, 0, 0, 64, 32, 128],
-    },
-    Entry {
-        name: "persistent",
-        about: "stage4 with CTAs that take several tiles",
-        source: "ladder/sdpa_ladder.cu",
-        toggles: [2, 3, 1, 2, 0, 1, 0, 0, 0, 64, 32, 128],
-    },
-    Entry {
-        name: "ws-persistent",
-        about: "ws-p2 with CTAs that take several tiles",
-        source: "ladder/sdpa_ladder.cu",
-        toggles: [1, 2, 1, 0, 2, 1, 0, 0, 0, 64, 32, 320],
-    },
-    Entry {
-        name: "v1",
-        about: "first fused kernel: scalar, 64 keys a tile",
-        source: "ladder/sdpa_ladder.cu",
-        toggles: [0, 1, 0, 0, 0, 0, 0, 0, 0, 32, 64, 128],
-    },
-    Entry {
-        name: "v2b",
-        about: "scalar streaming softmax, one warp owns a row",
-        source: "ladder/sdpa_ladder.cu",
-        toggles: [1, 2, 0, 3, 0, 0, 0, 0, 0, 16, 32, 128],
-    },
-    Entry {
-        name: "v2c",
-        about: "one warp owns 16 rows, both products on the tensor cores",
-        source: "ladder/sdpa_ladder.cu",
-        toggles: [1, 2, 1, 2, 0, 0, 0, 0, 0, 32, 32, 64],
-    },
-    Entry {
-        name: "v2d",
-        about: "tuned: e4m3 tiles of 64 keys, swizzled, three stages",
-        source: "ladder/sdpa_ladder.cu",
-        toggles: [2, 3, 1, 2, 0, 0, 0, 1, 0, 64, 64, 128],
-    },
-    Entry {
-        name: "ada",
-        about: "sm_89 flagship: both products on the FP8 tensor cores",
-        source: "ladder/sdpa_ladder.cu",
-        toggles: [2, 3, 2, 2, 0, 0, 0, 1, 1, 64, 64, 128],
-    },
-];
-
-/// A set of variants that share a translation unit, its entry functions and its parameters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// `ladder/sdpa_ladder.cu`: any architecture since sm_80.
-    Ladder,
-    /// `hopper/sdpa_hopper.cu`: see [`crate::hopper`].
-    Hopper,
-}
-
-/// What an entry function takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operands {
-    /// e4m3 as the tensors lie, with the largest magnitude of a head at 448.
-    RowMajor,
-    /// Shared-memory images that the family's quantiser made, with its scale targets.
-    HopperImages,
-    /// The FP16 originals: this entry is the quantiser.
-    Originals,
-}
-
-/// An entry function of a family's module.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EntryPoint {
-    /// Its name.
-    pub name: String,
-    /// The symbol that says what it was compiled with.
-    pub config_symbol: String,
-    /// D that it is for.
-    pub head_dim: u32,
-    /// What it takes.
-    pub operands: Operands,
-}
-
-impl EntryPoint {
-    /// Sizes that it is for, by axis of attention.
-    pub fn serves(&self) -> BTreeMap<String, i64> {
-        BTreeMap::from([("D".to_owned(), i64::from(self.head_dim))])
+impl Entry {
+    fn new(name: &'static str, about: &'static str) -> Entry {
+        Entry { name, about, base: None, settings: Vec::new() }
     }
 
-    /// What its configuration must say of itself in a variant of these toggles.
-    pub fn asked(&self, toggles: &BTreeMap<String, u32>) -> BTreeMap<String, u32> {
-        // The quantiser is the family's, not the variant's.
-        let mut asked = if self.operands == Operands::Originals { BTreeMap::new() } else { toggles.clone() };
-        asked.insert("head_dim".to_owned(), self.head_dim);
-        asked.insert("params_bytes".to_owned(), self.operands.params_bytes() as u32);
-        asked
+    fn of(self, base: &'static str) -> Entry {
+        Entry { base: Some(base), ..self }
     }
 
-    /// Whether limits on registers and shared memory gate it. They are written for D = 64; the entries for larger ones are
-    /// gated on spills and on fitting the chip.
-    pub fn is_gated(&self) -> bool {
-        self.head_dim == 64
+    fn with(mut self, setting: impl Into<Setting>) -> Entry {
+        self.settings.push(setting.into());
+        self
+    }
+
+    /// All toggles: its own, and its base's where it has none.
+    fn toggles(&self) -> BTreeMap<String, u32> {
+        let base = self.base.and_then(|name| VARIANTS.iter().find(|entry| entry.name == name));
+        let mut toggles = base.map(Entry::toggles).unwrap_or_default();
+        toggles.extend(self.settings.iter().map(|setting| (setting.toggle.to_owned(), setting.value)));
+        toggles
     }
 }
 
-impl Operands {
-    /// Size of the parameter struct.
-    pub fn params_bytes(self) -> usize {
-        match self {
-            Operands::RowMajor => size_of::<Params>(),
-            Operands::HopperImages => hopper::AttentionParams::BYTES,
-            Operands::Originals => hopper::QuantiseParams::BYTES,
-        }
-    }
-}
+/// The ladder's translation unit.
+const LADDER_SOURCE: &str = "ladder/sdpa_ladder.cu";
+
+/// The ladder: every rung is a change of another.
+pub static VARIANTS: LazyLock<Vec<Entry>> = LazyLock::new(|| {
+    let entry = Entry::new;
+    vec![
+        entry("stage0", "scalar baseline, synchronous loads")
+            .with(Loader::Direct)
+            .with(Stages(1))
+            .with(Math::Scalar)
+            .with(Softmax::Shared)
+            .with(ProducerWarps(0))
+            .with(Scheduler::OneTile)
+            .with(Exp::Mufu)
+            .with(Swizzle::Padded)
+            .with(PFormat::F16)
+            .with(TileQ(32))
+            .with(TileK(32))
+            .with(Threads(128)),
+        entry("stage1", "K and V double-buffered with cp.async").of("stage0").with(Loader::CpAsync).with(Stages(2)),
+        entry("stage2", "both products on the tensor cores (WMMA)").of("stage1").with(Math::Tensor),
+        entry("stage3a", "P in the score buffer").of("stage2").with(Softmax::SharedAlias),
+        entry("stage3b", "softmax in registers (mma.sync), no score buffer")
+            .of("stage2")
+            .with(Softmax::Registers)
+            .with(TileQ(64)),
+        entry("stage4", "three stages of e4m3 tiles, unpacked in registers")
+            .of("stage3b")
+            .with(Loader::Raw)
+            .with(Stages(3)),
+        entry("ws-p1", "warp-specialised, one producer warp")
+            .of("stage2")
+            .with(ProducerWarps(1))
+            .with(TileQ(64))
+            .with(Threads(288)),
+        entry("ws-p2", "warp-specialised, two producer warps").of("ws-p1").with(ProducerWarps(2)).with(Threads(320)),
+        entry("xor-swizzle", "stage4 with XOR-swizzled tiles").of("stage4").with(Swizzle::Xor),
+        entry("fast-exp", "stage3b with exponentials on the FMA units").of("stage3b").with(Exp::Polynomial),
+        entry("persistent", "stage4 with CTAs that take several tiles").of("stage4").with(Scheduler::Persistent),
+        entry("ws-persistent", "ws-p2 with CTAs that take several tiles").of("ws-p2").with(Scheduler::Persistent),
+        entry("v1", "first fused kernel: scalar, 64 keys a tile").of("stage0").with(TileK(64)),
+        entry("v2b", "scalar streaming softmax, one warp owns a row").of("stage1").with(Softmax::Warp).with(TileQ(16)),
+        entry("v2c", "one warp owns 16 rows, both products on the tensor cores")
+            .of("stage3b")
+            .with(TileQ(32))
+            .with(Threads(64)),
+        entry("v2d", "tuned: e4m3 tiles of 64 keys, swizzled, three stages")
+            .of("stage4")
+            .with(Swizzle::Xor)
+            .with(TileK(64)),
+        entry("ada", "sm_89 flagship: both products on the FP8 tensor cores")
+            .of("v2d")
+            .with(Math::TensorFp8)
+            .with(PFormat::E4m3),
+    ]
+});
 
 impl Family {
     /// The only architecture that it compiles for, if there is only one.
@@ -236,17 +131,26 @@ impl Family {
     }
 }
 
-/// A variant that can be built: a registered one, or one with some toggles changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Variant {
-    /// Its name.
-    pub name: String,
-    /// Its translation unit under `cuda/`.
-    pub source: String,
-    /// What it is one of.
-    pub family: Family,
-    /// Its toggles by name.
-    pub toggles: BTreeMap<String, u32>,
+impl EntryPoint {
+    /// Sizes that it is for, by axis of attention.
+    pub fn serves(&self) -> BTreeMap<String, i64> {
+        BTreeMap::from([("D".to_owned(), i64::from(self.head_dim))])
+    }
+
+    /// What its configuration must say of itself in a variant of these toggles.
+    pub fn asked(&self, toggles: &BTreeMap<String, u32>) -> BTreeMap<String, u32> {
+        // The quantiser is the family's, not the variant's.
+        let mut asked = if self.operands == Operands::Originals { BTreeMap::new() } else { toggles.clone() };
+        asked.insert("head_dim".to_owned(), self.head_dim);
+        asked.insert("params_bytes".to_owned(), self.operands.params_bytes() as u32);
+        asked
+    }
+
+    /// Whether limits on registers and shared memory gate it. They are written for D = 64; the entries for larger ones are
+    /// gated on spills and on fitting the chip.
+    pub fn is_gated(&self) -> bool {
+        self.head_dim == 64
+    }
 }
 
 /// The registry has no such variant, or a variant no such toggle.
@@ -259,7 +163,7 @@ pub enum RegistryError {
         name: String,
     },
     /// No such toggle.
-    #[error("unknown toggle `{toggle}` of variant `{variant}`: use one of {}", TOGGLES.join(", "))]
+    #[error("unknown toggle `{toggle}` of variant `{variant}`: use one of {}", toggles::names().collect::<Vec<_>>().join(", "))]
     UnknownToggle {
         /// The variant.
         variant: String,
@@ -333,6 +237,14 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     VARIANTS.iter().map(|entry| entry.name).chain([hopper::NAME])
 }
 
+/// The one idea of a registered variant; empty where there is none of this name.
+pub fn about(name: &str) -> &'static str {
+    if name == hopper::NAME {
+        return hopper::ABOUT;
+    }
+    VARIANTS.iter().find(|entry| entry.name == name).map_or("", |entry| entry.about)
+}
+
 /// A registered variant by name.
 pub fn find(name: &str) -> Result<Variant, RegistryError> {
     if name == hopper::NAME {
@@ -340,8 +252,8 @@ pub fn find(name: &str) -> Result<Variant, RegistryError> {
     }
     let entry = VARIANTS.iter().find(|entry| entry.name == name);
     let entry = entry.ok_or_else(|| RegistryError::UnknownVariant { name: name.to_owned() })?;
-    let toggles = TOGGLES.iter().zip(entry.toggles).map(|(toggle, value)| (toggle.to_string(), value)).collect();
-    Ok(Variant { name: name.to_owned(), source: entry.source.to_owned(), family: Family::Ladder, toggles })
+    let (source, toggles) = (LADDER_SOURCE.to_owned(), entry.toggles());
+    Ok(Variant { name: name.to_owned(), source, family: Family::Ladder, toggles })
 }
 
 impl Variant {
@@ -360,11 +272,6 @@ impl Variant {
             None => Ok(patched),
         }
     }
-
-    /// The compiler definitions that select this variant: `SDPA_STAGES=2`.
-    pub fn defines(&self) -> Vec<String> {
-        self.toggles.iter().map(|(name, value)| format!("SDPA_{}={value}", name.to_uppercase())).collect()
-    }
 }
 
 #[cfg(test)]
@@ -375,8 +282,17 @@ mod tests {
     fn names_and_toggles_are_unique() {
         let unique: std::collections::BTreeSet<_> = names().collect();
         assert_eq!(unique.len(), names().count());
-        let toggles: std::collections::BTreeSet<_> = VARIANTS.iter().map(|e| (e.source, e.toggles)).collect();
+        let toggles: std::collections::BTreeSet<_> = VARIANTS.iter().map(Entry::toggles).collect();
         assert_eq!(toggles.len(), VARIANTS.len(), "two variants are compiled with the same toggles");
+        // Whoever has a base has one that is above it, and so all toggles.
+        for (i, entry) in VARIANTS.iter().enumerate() {
+            let above = |base: &str| VARIANTS[..i].iter().any(|other| other.name == base);
+            assert!(entry.base.is_none_or(above), "{}", entry.name);
+            let named: Vec<String> = entry.toggles().into_keys().collect();
+            let mut all: Vec<&str> = toggles::names().collect();
+            all.sort();
+            assert_eq!(named, all, "{}", entry.name);
+        }
     }
 
     #[test]

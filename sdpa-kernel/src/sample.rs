@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 
 use crate::abi::PERSISTENT_CTAS_PER_SM;
+use crate::toggles::Scheduler;
 
 /// The value of the `scheduler` toggle with which CTA (x, y) computes query tile x of head y.
-const SCHEDULER_ONE_TILE: u32 = 0;
+const SCHEDULER_ONE_TILE: u32 = Scheduler::OneTile as u32;
 /// The value with which as many CTAs as the chip is meant to hold share all tiles.
-const SCHEDULER_PERSISTENT: u32 = 1;
+const SCHEDULER_PERSISTENT: u32 = Scheduler::Persistent as u32;
 /// Query tiles of each CTA in the sample of a persistent kernel: it must take one after another.
 const TILES_PER_CTA: u32 = 2;
 

@@ -5,52 +5,31 @@
 use std::collections::BTreeMap;
 
 use crate::registry::{self, Family, RegistryError, Variant};
+use crate::toggles::{Math, Search, Softmax, TOGGLES, Toggle};
 
 /// The registered variant that configurations are patches of.
 pub const BASE: &str = "stage4";
-/// The tensor cores: nothing else is worth a search.
-const MATH_TENSOR: u32 = 1;
-/// The softmax that keeps scores in registers, one warp for 16 rows.
-const SOFTMAX_REGISTERS: u32 = 2;
 /// Query rows of a warp, or of two warps that share them.
 const GROUP_ROWS: u32 = 16;
 /// Threads of a warp.
 const WARP: u32 = 32;
 
-/// What a toggle decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layer {
-    /// Another structure with each value.
-    Macro,
-    /// A detail.
-    Micro,
-    /// Zero or not is another structure, how many is a detail.
-    Switch,
-}
-
-/// A toggle with its abbreviation, layer and values.
-pub type Dimension = (&'static str, &'static str, Layer, &'static [u32]);
+/// A toggle with what is tried of it.
+pub type Dimension = (&'static Toggle, Search);
 
 /// What is searched over.
-pub const DIMENSIONS: [Dimension; 9] = [
-    ("loader", "ld", Layer::Macro, &[1, 2]),
-    ("softmax", "sm", Layer::Macro, &[0, 2]),
-    ("scheduler", "pe", Layer::Macro, &[0, 1]),
-    ("tile_q", "q", Layer::Macro, &[32, 64, 128]),
-    ("tile_k", "k", Layer::Macro, &[32, 64]),
-    ("producer_warps", "pw", Layer::Switch, &[0, 1, 2]),
-    ("stages", "st", Layer::Micro, &[2, 3]),
-    ("exp", "ex", Layer::Micro, &[0, 1]),
-    ("swizzle", "sw", Layer::Micro, &[0, 1]),
-];
+pub fn dimensions() -> impl Iterator<Item = Dimension> {
+    TOGGLES.iter().filter_map(|toggle| Some((toggle, toggle.search?)))
+}
 
 /// Every toggle that a configuration sets in [`BASE`]: its own, and what follows from them.
 pub fn toggles(configuration: &BTreeMap<String, u32>) -> BTreeMap<String, u32> {
     let get = |name: &str| configuration.get(name).copied().unwrap_or_default();
-    let warps_per_group = if get("softmax") == SOFTMAX_REGISTERS { 1 } else { 2 };
+    let warps_per_group = if get("softmax") == Softmax::Registers as u32 { 1 } else { 2 };
     let consumer_warps = get("tile_q") / GROUP_ROWS * warps_per_group;
     let mut toggles = configuration.clone();
-    toggles.insert("math".to_owned(), MATH_TENSOR);
+    // Nothing but the tensor cores is worth a search.
+    toggles.insert("math".to_owned(), Math::Tensor as u32);
     toggles.insert("threads".to_owned(), (consumer_warps + get("producer_warps")) * WARP);
     toggles
 }
@@ -65,9 +44,9 @@ pub fn configuration(variant: &Variant) -> Option<BTreeMap<String, u32>> {
     if variant.family != Family::Ladder {
         return None;
     }
-    let own = DIMENSIONS.iter().map(|(name, ..)| Some(((*name).to_owned(), *variant.toggles.get(*name)?)));
+    let own = dimensions().map(|(toggle, _)| Some((toggle.name.to_owned(), *variant.toggles.get(toggle.name)?)));
     let own: BTreeMap<String, u32> = own.collect::<Option<_>>()?;
-    let inside = DIMENSIONS.iter().all(|(name, _, _, values)| values.contains(&own[*name]));
+    let inside = dimensions().all(|(toggle, search)| search.values.contains(&own[toggle.name]));
     let same = self::variant(&variant.name, &own).is_ok_and(|other| other.toggles == variant.toggles);
     (inside && same).then_some(own)
 }
@@ -78,10 +57,10 @@ mod tests {
 
     fn all() -> Vec<BTreeMap<String, u32>> {
         let mut all = vec![BTreeMap::new()];
-        for (name, _, _, values) in DIMENSIONS {
+        for (Toggle { name, .. }, Search { values, .. }) in dimensions() {
             let with = |c: &BTreeMap<String, u32>, v: u32| {
                 let mut c = c.clone();
-                c.insert(name.to_owned(), v);
+                c.insert(name.to_string(), v);
                 c
             };
             all = all.iter().flat_map(|c| values.iter().map(|v| with(c, *v)).collect::<Vec<_>>()).collect();

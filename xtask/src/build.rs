@@ -261,6 +261,8 @@ fn describe(toolchain: &Toolchain, variant: &Variant, arch: &str, key: &str, wor
         toggles: variant.toggles.clone(),
         nvcc: toolchain.nvcc_version.clone(),
         ptxas: toolchain.ptxas_version.clone(),
+        plan_sha256: String::new(),
+        adds_floats_atomically: false,
         ptx_sha256: product.ptx_sha256(),
         cubin_sha256: product.cubin_sha256(),
         global_bytes: product.resources.global_bytes,

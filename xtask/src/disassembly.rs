@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 use anyhow::{Context, Result, bail, ensure};
 use kbench::deferral::Deferral;
 use regex::Regex;
+use xshell::{Shell, cmd};
 
 use crate::cubin::Cubin;
 use crate::files::write_whole;
@@ -36,7 +37,7 @@ pub fn counts(disassembler: &Path, build: &Path) -> Result<Counts> {
     {
         return Ok(counts);
     }
-    let output = duct::cmd!(disassembler, "-c", &cubin).stdout_capture().stderr_capture().unchecked().run();
+    let output = Shell::new().and_then(|shell| cmd!(shell, "{disassembler} -c {cubin}").ignore_status().output());
     let output = output.with_context(|| format!("failed to start `{}`", disassembler.display()))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);

@@ -22,7 +22,8 @@ pub fn dist(layout: &Layout, out: Option<&Path>) -> Result<PathBuf> {
     let arguments = ["build", "--quiet", "--release", "--locked", "--package", "xtask", "--package", "sdpa-runner"];
     let output = duct::cmd(cargo, arguments).dir(&layout.root).stderr_capture().unchecked().run()?;
     if !output.status.success() {
-        bail!("failed to build the release binaries:\n{}", String::from_utf8_lossy(&output.stderr).trim_end());
+        eprint!("{}", String::from_utf8_lossy(&output.stderr));
+        bail!("failed to build the release binaries: cargo's own words are above");
     }
     let target = out.map_or_else(|| layout.target.join("dist"), Path::to_owned);
     if target.exists() && !target.join(DIST_FILE).is_file() {

@@ -7,6 +7,7 @@ use kbench::deferral::Deferral;
 use kbench::job::{Event, Job};
 use serde::Serialize;
 use serde_json::{Value, json};
+use xshell::{Shell, cmd};
 
 use crate::layout::Layout;
 use crate::ncu;
@@ -132,13 +133,13 @@ fn device(layout: &Layout) -> Result<Vec<Finding>> {
 }
 
 fn program(name: &str, arguments: &[&str], lack: &str) -> Finding {
-    match duct::cmd(name, arguments).stderr_null().read() {
+    let answer = Shell::new().and_then(|shell| cmd!(shell, "{name} {arguments...}").ignore_stderr().read());
+    match answer {
         Ok(text) => {
             let version = text.lines().rev().find(|line| line.contains("ersion")).unwrap_or_default().trim().to_owned();
             here(name, version)
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => missing(name, "not on PATH", lack),
-        Err(error) => missing(name, &format!("does not run: {error}"), lack),
+        Err(error) => missing(name, &error.to_string(), lack),
     }
 }
 
@@ -191,8 +192,10 @@ const PEERS: [PeerScript; 3] = [
 /// Asks the peer script itself, so that doctor and validate agree.
 fn peer(layout: &Layout, peer: &PeerScript) -> Finding {
     let script = layout.peers().join(peer.script);
-    let answer = duct::cmd!("python3", script).stdin_bytes("{\"op\":\"hello\"}\n").stderr_null().unchecked().read();
-    let answer: Option<Value> = answer.ok().and_then(|text| serde_json::from_str(text.lines().next()?).ok());
+    let hello = "{\"op\":\"hello\"}\n";
+    let ask = |shell: Shell| cmd!(shell, "python3 {script}").stdin(hello).ignore_stderr().ignore_status().read();
+    let answer = Shell::new().and_then(ask).ok();
+    let answer: Option<Value> = answer.and_then(|text| serde_json::from_str(text.lines().next()?).ok());
     let lack = |remedy: &str| format!("{}; {remedy}", peer.lack);
     match answer {
         None => missing(peer.what, "python3 or the peer script does not run", &lack(peer.remedy)),

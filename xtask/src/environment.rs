@@ -4,6 +4,7 @@ use std::path::Path;
 
 use kbench::evidence::Environment;
 use serde::{Deserialize, Serialize};
+use xshell::{Shell, cmd};
 
 use crate::cubin::sha256_hex;
 use crate::layout::{DIST_FILE, Layout};
@@ -81,7 +82,9 @@ impl SourceState {
 
 /// The trimmed standard output of a program that succeeded.
 fn output(dir: &Path, program: &str, arguments: &[&str]) -> Option<String> {
-    duct::cmd(program, arguments).dir(dir).stderr_null().read().ok()
+    let shell = Shell::new().ok()?;
+    shell.change_dir(dir);
+    cmd!(shell, "{program} {arguments...}").ignore_stderr().read().ok()
 }
 
 /// What can be said before anything ran.
@@ -89,7 +92,7 @@ pub fn collect(source: &SourceState, toolchain: Option<&Toolchain>, started: jif
     let source = source.clone();
     Environment {
         started: started.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        command: std::env::args().collect(),
+        command: std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),
         commit: source.commit,
         dirty: source.dirty,
         diff_sha256: source.diff_sha256,

@@ -16,6 +16,7 @@ use ptx_emulator::conformance::{Agreement, probes};
 use rayon::prelude::*;
 use sdpa_kernel::registry::{self, Variant};
 use sdpa_kernel::sample::Sample;
+use sdpa_kernel::toggles::Math;
 use serde::{Deserialize, Serialize};
 
 use crate::build::{Built, build_with};
@@ -33,7 +34,7 @@ const MOST_SCORES: u64 = 8 * 128 * 128;
 /// CTAs of the others, the first and the last among them: first and last query tiles, of several heads.
 const SAMPLED_CTAS: u32 = 4;
 /// The value of the `math` toggle with FP8 tensor cores.
-const MATH_FP8: u32 = 2;
+const MATH_FP8: u32 = Math::TensorFp8 as u32;
 /// Elements of each output that are kept.
 const SAMPLE: usize = 64;
 /// Answers of an exact instruction that are kept beside the hash of all.

@@ -1,8 +1,10 @@
 //! The pipeline: orchestration, no arithmetic. What a figure means is kbench's, what touches a device is the runner's.
 
+pub mod basis;
 pub mod bounded;
 pub mod build;
 pub mod ceilings;
+pub mod cli;
 pub mod compiler;
 pub mod console;
 pub mod cubin;
@@ -12,7 +14,6 @@ pub mod doctor;
 pub mod environment;
 pub mod export;
 pub mod files;
-mod float64;
 pub mod foreign;
 pub mod golden;
 pub mod inspect;
@@ -24,8 +25,12 @@ pub mod profile;
 pub mod ptxas;
 pub mod run_dir;
 pub mod runner;
+pub mod runs;
 pub mod sanitize;
 pub mod selftest;
+pub mod steps;
 pub mod toolchain;
 pub mod tune;
 pub mod validate;
+pub mod winner;
+pub mod work;

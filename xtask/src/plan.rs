@@ -10,6 +10,18 @@ use kbench::suite::{Candidate, ProfileLimit, Suite};
 use sdpa_kernel::registry::{self, Variant};
 
 use crate::layout::Layout;
+use crate::peers::{PeerChoice, left_out, unknown};
+
+/// Where cases run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum DeviceChoice {
+    /// A GPU if there is one, else the emulator for what the suite allows it.
+    Auto,
+    /// A GPU, or nothing.
+    Gpu,
+    /// The emulator, even where there is a GPU.
+    Emulator,
+}
 
 /// What the command line may change in a suite.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +36,8 @@ pub struct Changes {
     pub warmup: Option<u32>,
     /// 10 launches on `small`.
     pub smoke: bool,
+    /// The peers that are measured.
+    pub peers: PeerChoice,
 }
 
 /// Launches of a block with `--smoke`.
@@ -53,7 +67,7 @@ impl Plan {
     pub fn of(mut suite: Suite, changes: &Changes) -> Result<Plan> {
         apply(&mut suite, changes);
         suite.validate()?;
-        if let Some(name) = crate::peers::unknown(&suite) {
+        if let Some(name) = unknown(&suite) {
             bail!("peers.also: unknown peer `{name}`: use cudnn or fa3");
         }
         let variants = suite.variant_names().map(|name| resolve(&suite, name)).collect::<Result<_>>()?;
@@ -116,6 +130,17 @@ pub fn suite_names(layout: &Layout) -> Vec<String> {
     names
 }
 
+/// The suites that come with the project, and what each says it is about; of one that cannot be read, its file.
+pub fn suites(layout: &Layout) -> Vec<(String, String)> {
+    let about = |name: &str| {
+        let path = layout.suites().join(format!("{name}.toml"));
+        let table: Option<toml::Table> = std::fs::read_to_string(&path).ok().and_then(|text| text.parse().ok());
+        let about = table.and_then(|table| Some(table.get("about")?.as_str()?.to_owned()));
+        about.unwrap_or_else(|| format!("The suite of `{}`", path.display()))
+    };
+    suite_names(layout).into_iter().map(|name| (name.clone(), about(&name))).collect()
+}
+
 /// What is left out is written into the suite, so that the run can never be taken for a whole one.
 fn apply(suite: &mut Suite, changes: &Changes) {
     if let Some((option, shapes)) = narrower_shapes(changes) {
@@ -138,6 +163,15 @@ fn apply(suite: &mut Suite, changes: &Changes) {
         suite.narrowed.push(Deferral::new(format!("only seeds {seeds:?} were run"), "run without --seeds"));
         suite.seeds.clone_from(seeds);
     }
+    let missed: Vec<String> = left_out(suite, &changes.peers).into_keys().collect();
+    if !missed.is_empty() {
+        let why = format!("gates on peers are judged without {}", missed.join(", "));
+        let narrower = Deferral::new(why, "run with --peers auto");
+        // A run that is resumed was narrowed when it began.
+        if !suite.narrowed.contains(&narrower) {
+            suite.narrowed.push(narrower);
+        }
+    }
     suite.timing.launches = changes.iterations.unwrap_or(suite.timing.launches);
     suite.timing.warmup = changes.warmup.unwrap_or(suite.timing.warmup);
 }
@@ -152,7 +186,7 @@ fn narrower_shapes(changes: &Changes) -> Option<(&'static str, Vec<String>)> {
 }
 
 fn resolve(suite: &Suite, name: &str) -> Result<Variant> {
-    match suite.variants.get(name) {
+    match suite.patch(name) {
         Some(patch) => Ok(registry::find(&patch.base)?.patched(name, &patch.toggles)?),
         None => Ok(registry::find(name)?),
     }

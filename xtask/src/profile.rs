@@ -9,7 +9,7 @@ use kbench::deferral::Deferral;
 use kbench::evidence::Checks;
 use kbench::exit::Exit;
 use kbench::gate::{Gate, Kind, State};
-use kbench::job::{Module, Task};
+use kbench::job::{Executor, Module};
 use kbench::operator::{Distribution, Problem, Shape};
 use kbench::profile::{Diagnosis, KernelProfile, Profile, diagnose, read};
 use kbench::report::{Format, profile_section};
@@ -19,41 +19,48 @@ use serde::Serialize;
 use crate::console::Step;
 use crate::ncu::Ncu;
 use crate::run_dir::RunDir;
-use crate::runner::Runner;
+use crate::work::Work;
 
-/// What is profiled, and with what.
-pub struct Subjects<'a> {
-    /// The suite.
-    pub suite: &'a Suite,
-    /// Builds for the GPU that is here.
-    pub modules: &'a [Module],
-    /// Which outputs were verified.
-    pub checks: &'a Checks,
-    /// The runner.
-    pub runner: &'a Runner,
-    /// What is computed.
-    pub task: &'a Task,
+/// Profiles what was verified, where there is a GPU; a finished profile of an interrupted run is kept.
+pub fn profile(work: &Work, run: &RunDir, checks: &Checks) -> Result<Profile> {
+    let finished: Option<Profile> = run.read_if_there("profile.json")?;
+    if let Some(finished) = finished.filter(|profile| profile.deferred.is_none()) {
+        return Ok(finished);
+    }
+    let no_counters =
+        || Deferral::new("the emulator has no performance counters", "run on a machine with an NVIDIA GPU");
+    let why = match work.executor {
+        Some(Executor::Emulator | Executor::EmulatedHopper) => {
+            Some(work.found.why_not.clone().unwrap_or_else(no_counters))
+        }
+        Some(Executor::Gpu) | None => work.why_nothing_is_checked(),
+    };
+    match why {
+        Some(why) => Ok(Profile { deferred: Some(why), ..Profile::default() }),
+        None => profile_here(work, &run.path, checks),
+    }
 }
 
 /// Profiles control and candidates on the shapes that the suite gates, or on the first that it times. Files go to
 /// `dir/profile/`.
-pub fn profile(subjects: &Subjects, dir: &Path) -> Result<Profile> {
-    let ncu = match Ncu::find(&subjects.runner.logs)? {
+fn profile_here(work: &Work, dir: &Path, checks: &Checks) -> Result<Profile> {
+    let ncu = match Ncu::find(&work.runner.logs)? {
         Ok(ncu) => ncu,
         Err(obstacle) => return Ok(Profile { deferred: Some(obstacle), ..Profile::default() }),
     };
-    let pairs = pairs(subjects.suite, subjects.modules);
+    let (suite, modules) = (&work.plan.suite, work.modules());
+    let pairs = pairs(suite, &modules);
     let step = Step::begin("profile", pairs.len() as u64);
     let mut kernels = Vec::new();
     for (module, shape) in pairs {
         step.advance(&format!("{} on {shape}", module.variant));
-        let problem = Problem { shape, seed: subjects.suite.seeds[0], distribution: Distribution::Normal };
+        let problem = Problem { shape, seed: suite.seeds[0], distribution: Distribution::Normal };
         let verified = |c: &&kbench::evidence::CheckedCase| {
             c.variant == module.variant && c.launch.problem == problem && c.errors.is_some()
         };
         // A kernel that faults would take ncu with it, and figures of a wrong kernel mean nothing.
-        kernels.push(if subjects.checks.cases.iter().any(|case| verified(&case)) {
-            ncu.profile(subjects.runner, subjects.task, module, &problem, dir)?
+        kernels.push(if checks.cases.iter().any(|case| verified(&case)) {
+            ncu.profile(work.runner, &work.plan.task, module, &problem, dir)?
         } else {
             let why = format!("its output on {} was not verified", problem.id());
             KernelProfile::deferred(&module.variant, &problem, Deferral::new(why, "see the correctness gates"))

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use kbench::decision::Decision;
 use kbench::evidence::{Checks, Environment, Peers, Samples};
+use kbench::format::RunFile;
 use kbench::gate::Gate;
 use kbench::judge::Evidence;
+use kbench::legacy;
 use kbench::suite::Suite;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -19,6 +21,8 @@ use crate::files::write_whole;
 
 /// The file that makes a run whole.
 const MANIFEST: &str = "manifest.json";
+/// The file that says in which format the others are.
+const FORMAT: &str = "run.json";
 
 /// A run directory.
 #[derive(Clone, Debug)]
@@ -35,7 +39,11 @@ impl RunDir {
         for number in 1.. {
             let path = parent.join(if number == 1 { name.clone() } else { format!("{name}-{number}") });
             match std::fs::create_dir(&path) {
-                Ok(()) => return Ok(RunDir { path }),
+                Ok(()) => {
+                    let run = RunDir { path };
+                    run.write_json(FORMAT, &RunFile::now())?;
+                    return Ok(run);
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error).with_context(|| cannot_write(parent)),
             }
@@ -43,15 +51,42 @@ impl RunDir {
         bail!("no name is free under `{}`", parent.display())
     }
 
-    /// An existing one, whole or not.
+    /// An existing one, whole or not, in today's format or the one before.
     pub fn open(path: &Path) -> Result<RunDir> {
         ensure!(path.join("suite.toml").is_file(), "`{}` is not a run directory: it has no suite.toml", path.display());
-        Ok(RunDir { path: path.to_owned() })
+        let run = RunDir { path: path.to_owned() };
+        run.is_old()?;
+        Ok(run)
+    }
+
+    /// One that was interrupted, to go on with.
+    pub fn open_unfinished(path: &Path) -> Result<RunDir> {
+        let run = RunDir::open(path)?;
+        ensure!(!run.is_whole(), "`{}` is whole: there is nothing to resume; see `cargo xtask report`", path.display());
+        ensure!(!run.is_old()?, "`{}` was begun by an older program; start a new run", path.display());
+        Ok(run)
+    }
+
+    /// Whether its files are in the format before today's.
+    pub fn is_old(&self) -> Result<bool> {
+        let path = self.path.join(FORMAT);
+        let head = match std::fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text)
+                .with_context(|| format!("`{}` is not what it should be", path.display()))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => RunFile::before(),
+            Err(error) => return Err(error).with_context(|| format!("failed to read `{}`", path.display())),
+        };
+        head.is_old().with_context(|| format!("`{}`", self.path.display()))
     }
 
     /// Its name.
     pub fn name(&self) -> String {
         self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Where it is, as it is printed.
+    pub fn shown(&self) -> String {
+        self.path.display().to_string()
     }
 
     /// Folder of the logs.
@@ -79,8 +114,23 @@ impl RunDir {
     /// Reads JSON.
     pub fn read_json<T: DeserializeOwned>(&self, file: &str) -> Result<T> {
         let path = self.path.join(file);
-        let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
+        let text = self.text(file)?;
         serde_json::from_str(&text).with_context(|| format!("`{}` is not what it should be", path.display()))
+    }
+
+    /// The text of a file of JSON or JSON lines, in today's format.
+    pub fn text(&self, file: &str) -> Result<String> {
+        let path = self.path.join(file);
+        let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
+        if !self.is_old()? {
+            return Ok(text);
+        }
+        if file.ends_with(".jsonl") {
+            return Ok(legacy::upgrade_lines(file, &text));
+        }
+        let value =
+            serde_json::from_str(&text).with_context(|| format!("`{}` is not what it should be", path.display()))?;
+        Ok(legacy::upgrade(file, value).to_string())
     }
 
     /// Reads JSON if the file is there.
@@ -92,7 +142,8 @@ impl RunDir {
     pub fn suite(&self) -> Result<Suite> {
         let path = self.path.join("suite.toml");
         let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
-        Suite::parse(&text).with_context(|| format!("`{}`", path.display()))
+        let suite = if self.is_old()? { legacy::suite(&text) } else { Suite::parse(&text) };
+        suite.with_context(|| format!("`{}`", path.display()))
     }
 
     /// Measured files of an interrupted run; they are written whole, so those that are there can be used. What was
@@ -147,10 +198,14 @@ impl RunDir {
         write_whole(&target.join("build.json"), serde_json::to_string_pretty(record)?.as_bytes())
     }
 
-    /// Copies a file of another run under the name that it has there.
+    /// Copies a file of another run under the name that it has there; in today's format, whatever that of the other is.
     pub fn keep_file(&self, other: &RunDir, name: &str) -> Result<()> {
         let (from, to) = (other.path.join(name), self.path.join(name));
-        let bytes = std::fs::read(&from).with_context(|| format!("failed to read `{}`", from.display()))?;
+        let bytes = if name.ends_with(".json") || name.ends_with(".jsonl") {
+            other.text(name)?.into_bytes()
+        } else {
+            std::fs::read(&from).with_context(|| format!("failed to read `{}`", from.display()))?
+        };
         std::fs::create_dir_all(to.parent().context("a file has a folder")?)?;
         write_whole(&to, &bytes)
     }
@@ -222,6 +277,21 @@ mod tests {
         std::fs::remove_file(run.path.join("logs/b.txt")).unwrap();
         std::fs::write(run.path.join("c.txt"), "c").unwrap();
         assert_eq!(run.differences().unwrap(), ["a.txt was changed", "logs/b.txt is missing", "c.txt was added"]);
+    }
+
+    #[test]
+    fn a_run_of_a_newer_format_is_refused_by_both_numbers_and_an_old_one_is_not_gone_on_with() {
+        let parent = tempfile::tempdir().unwrap();
+        let run = RunDir::create(parent.path(), "abc1234", "t").unwrap();
+        run.write("suite.toml", "").unwrap();
+        assert!(RunDir::open_unfinished(&run.path).is_ok());
+        run.write(FORMAT, "{\"format\": 3}").unwrap();
+        let error = format!("{:#}", RunDir::open(&run.path).unwrap_err());
+        assert!(error.contains("it has format 3, and this program reads format 2") && !error.contains('\n'), "{error}");
+        std::fs::remove_file(run.path.join(FORMAT)).unwrap();
+        assert!(RunDir::open(&run.path).unwrap().is_old().unwrap());
+        let error = RunDir::open_unfinished(&run.path).unwrap_err().to_string();
+        assert!(error.contains("begun by an older program; start a new run"), "{error}");
     }
 
     #[test]

@@ -158,7 +158,8 @@ fn build(layout: &Layout) -> Result<PathBuf> {
     let output = duct::cmd(&cargo, arguments).dir(&layout.root).stderr_capture().stdout_null().unchecked().run();
     let output = output.with_context(|| format!("failed to start `{}`", cargo.display()))?;
     if !output.status.success() {
-        bail!("failed to build sdpa-runner:\n{}", String::from_utf8_lossy(&output.stderr).trim_end());
+        eprint!("{}", String::from_utf8_lossy(&output.stderr));
+        bail!("failed to build sdpa-runner: cargo's own words are above");
     }
     step.end("ready");
     Ok(layout.target.join("release/sdpa-runner"))

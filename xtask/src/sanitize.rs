@@ -15,13 +15,14 @@ use kbench::job::{Event, Executor, Job, LaunchJob, Schedule, Task};
 use kbench::operator::{Distribution, Problem};
 use sdpa_kernel::registry::Variant;
 use serde::Serialize;
+use xshell::{Shell, cmd};
 
 use crate::build::{Built, build_all, runs_on};
 use crate::console::Step;
 use crate::layout::Layout;
+use crate::plan::DeviceChoice;
 use crate::runner::{End, Runner};
 use crate::toolchain;
-use crate::validate::DeviceChoice;
 
 /// The tools. compute-sanitizer's racecheck sees shared memory only, its initcheck global memory only; the emulator's
 /// checks of the same names see both.
@@ -139,8 +140,8 @@ fn gpu(runner: &Runner) -> Result<Result<Device, Deferral>> {
         Event::NoDevice(deferral) => found = Err(deferral),
         _ => {}
     })?;
-    let tool = || duct::cmd!("compute-sanitizer", "--version").stdout_null().stderr_null().run();
-    if found.is_ok() && tool().is_err() {
+    let tool = |shell: Shell| cmd!(shell, "compute-sanitizer --version").ignore_stderr().read();
+    if found.is_ok() && Shell::new().and_then(tool).is_err() {
         return Ok(Err(Deferral::new("compute-sanitizer is not on PATH", "install the CUDA toolkit")));
     }
     Ok(found)

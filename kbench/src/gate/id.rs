@@ -80,6 +80,16 @@ gates! {
         "mean error on unusual inputs";
     DifferenceFromControl = "difference-from-control", Correctness, "difference from control",
         "largest difference from the control's output";
+    OutputWrong = "output-wrong", Correctness, "elements of {} unlike the reference's",
+        "integers and bools are the reference's, floats are finite where it is";
+    OutputError = "output-error", Correctness, "{} error", "an error that the gate file limits";
+    OutputBound = "output-bound", Correctness, "{} error over the output's magnitude",
+        "the largest error, where nothing is declared, within what type and sums explain";
+    ErrorOverControl = "error-over-control", Correctness, "{} error over the control's",
+        "where nothing is declared, no more than half again the control's error";
+    CheckFigure = "check-figure", Correctness, "{} by check", "a figure of the gate file's checker";
+    MemoryChecks = "memory-checks", Correctness, "memory checks",
+        "no race, no wrong address, nothing uninitialised, by the emulator or compute-sanitizer";
     PeerErrorMean = "peer-error-mean", Correctness, "end-to-end mean against {}", "mean error is no worse than a peer's";
     PeerErrorMax = "peer-error-max", Correctness, "end-to-end max against {}", "largest error is no worse than a peer's";
     TimedEverywhere = "timed-everywhere", Correctness, "timed on every shape", "it was timed on every shape that is timed";

@@ -3,7 +3,9 @@
 use crate::deferral::Deferral;
 use crate::evidence::{Builds, CheckedCase, Checks, EMULATOR, Errors};
 use crate::gate::{Draft, Gate, GateId, Limit, Reading, Unit};
-use crate::operator::{Distribution, Problem};
+use crate::operator::{Distribution, Operator, Problem};
+
+use super::declared;
 use crate::suite::{CorrectnessLimits, Suite};
 
 /// The value of the `p_format` toggle that means e4m3.
@@ -17,8 +19,11 @@ pub fn problems(suite: &Suite) -> Vec<Problem> {
         seeds.map(move |&seed| Problem { shape: shape.clone(), seed, distribution: Distribution::Normal })
     });
     let stress = suite.stress().into_iter().flat_map(|shape| {
-        let others = Distribution::ALL.into_iter().filter(|d| *d != Distribution::Normal);
-        others.map(move |distribution| Problem { shape: shape.clone(), seed: suite.seeds[0], distribution })
+        suite.operator.stress().into_iter().map(move |distribution| Problem {
+            shape: shape.clone(),
+            seed: suite.seeds[0],
+            distribution,
+        })
     });
     gated.chain(stress).collect()
 }
@@ -97,9 +102,31 @@ fn judge_variant(suite: &Suite, builds: &Builds, checks: &Checks, variant: &str)
     }
     gates.push(finite_gate(draft(GateId::FiniteOutput), &has_output));
     gates.push(rule_gate(&draft(GateId::MemoryRules), &has_output));
-    let e4m3 = builds.get(variant, &suite.arch).and_then(|b| b.toggles.get("p_format")) == Some(&P_FORMAT_E4M3);
-    gates.extend(error_gates(suite, variant, &has_output, e4m3));
+    match &suite.operator {
+        Operator::Attention => {
+            let toggles = builds.get(variant, &suite.arch).map(|b| &b.toggles);
+            let e4m3 = toggles.and_then(|toggles| toggles.get("p_format")) == Some(&P_FORMAT_E4M3);
+            gates.extend(error_gates(suite, variant, &has_output, e4m3));
+        }
+        Operator::Declared(operator) => {
+            let control = checks.cases.iter().filter(|c| c.variant == suite.control && variant != suite.control);
+            let control = control.map(|case| (case.launch.problem.id(), case)).collect();
+            gates.extend(declared::error_gates(operator, variant, &has_output, &control));
+            if !emulated {
+                gates.push(no_memory_checks(&draft(GateId::MemoryChecks)));
+            }
+        }
+    }
     gates
+}
+
+/// A GPU hides races, uninitialised values and reads outside; nothing is merged that was not looked at for them.
+fn no_memory_checks(draft: &Draft) -> Gate {
+    let deferral = Deferral::new(
+        "a run on a GPU does not look for races, uninitialised values and reads outside yet",
+        "validate with --device emulator, or run compute-sanitizer",
+    );
+    draft.deferred("no finding", deferral)
 }
 
 /// No merge without silicon: what was emulated, however well, still waits for a GPU.

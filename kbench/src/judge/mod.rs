@@ -2,6 +2,7 @@
 //! can be judged again without a GPU. Leaves to others: what the gates add up to (`decision`).
 
 mod correctness;
+mod declared;
 mod peers;
 mod performance;
 mod profile;
@@ -81,21 +82,23 @@ pub(crate) mod testing {
 
     pub fn suite() -> Suite {
         Suite {
+            format: crate::format::GATE_FILE,
             name: "t".into(),
             about: "a test".into(),
             operator: Operator::Attention,
             control: "old".into(),
             candidates: vec![Candidate::of("new")],
             baselines: vec![],
-            variants: BTreeMap::new(),
+            variants: Default::default(),
             arch: "sm_89".into(),
             seeds: vec![0, 1],
+            shapes: Default::default(),
             check_shapes: vec!["mission".into(), "ragged-causal".into(), "wide".into()],
             stress_shapes: vec!["small".into()],
             time_shapes: vec!["mission".into()],
             large: None,
             replays: None,
-            resources: ResourceLimits { max_registers: 120, max_shared_kib: 48, max_spill_bytes: 0 },
+            resources: ResourceLimits { max_registers: Some(120), max_shared_kib: Some(48), max_spill_bytes: Some(0) },
             correctness: Default::default(),
             max_difference_from_control: None,
             emulation: None,
@@ -155,6 +158,8 @@ pub(crate) mod testing {
             toggles: BTreeMap::from([("p_format".into(), 0)]),
             nvcc: "13.0.88".into(),
             ptxas: "13.0.88".into(),
+            plan_sha256: String::new(),
+            adds_floats_atomically: false,
             ptx_sha256: String::new(),
             cubin_sha256: String::new(),
             global_bytes: 0,

@@ -32,12 +32,22 @@ fn judge_variant(suite: &Suite, builds: &Builds, variant: &str) -> Vec<Gate> {
         return vec![compiles.holds(&suite.arch, "no build record", "no error", false)];
     };
     let mut gates = vec![compiles.holds(&suite.arch, "yes", "no error", true)];
-    gates.push(toggle_echo(&draft(GateId::ToggleEcho), builds, variant));
+    // A kernel of a gate file says nothing of itself, so there is no echo to ask for.
+    if suite.operator.is_attention() {
+        gates.push(toggle_echo(&draft(GateId::ToggleEcho), builds, variant));
+    }
     if variant != suite.control {
-        gates.push(distinct_code(&draft(GateId::OwnMachineCode), suite, builds, variant));
+        let draft = draft(GateId::OwnMachineCode);
+        gates.push(match suite.operator.is_attention() {
+            true => distinct_code(&draft, suite, builds, variant),
+            false => distinct_work(&draft, suite, builds, variant),
+        });
     }
     gates.push(stateless(&draft(GateId::NoMemoryBetweenLaunches), builds, variant));
-    gates.extend(resource_gates(suite, record));
+    // A variant of a gate file has a build for each set of values that reaches its compiler.
+    for record in builds.all(variant, &suite.arch) {
+        gates.extend(resource_gates(suite, record));
+    }
     gates.extend(other_arch_spills(suite, builds, variant));
     gates.extend(serialised_gate(&draft(GateId::WgmmaPipelining), record));
     if suite.candidates.iter().any(|c| c.variant == variant) {
@@ -141,6 +151,19 @@ fn distinct_code(draft: &Draft, suite: &Suite, builds: &Builds, variant: &str) -
     draft.holds(&same.join(", "), measured, &format!("differs from {}", suite.control), same.is_empty())
 }
 
+/// A variant of a gate file may launch the control's code in another way; the same code in the same way is the control.
+fn distinct_work(draft: &Draft, suite: &Suite, builds: &Builds, variant: &str) -> Gate {
+    let work = |name: &str| -> Vec<(&str, &str, &str)> {
+        let records = builds.records.iter().filter(|b| b.variant == name);
+        let entries = records.flat_map(|b| b.entries.iter().map(|e| (b.arch.as_str(), b.plan_sha256.as_str(), e)));
+        entries.map(|(arch, plan, entry)| (arch, plan, entry.code_sha256.as_str())).collect()
+    };
+    let (own, control) = (work(variant), work(&suite.control));
+    let is_other = own.iter().any(|part| !control.contains(part));
+    let measured = if is_other { "differs" } else { "the control's code, launched as the control launches it" };
+    draft.holds("", measured, &format!("differs from {}", suite.control), is_other)
+}
+
 /// Scratch that a kernel may ask for: counters of a scheduler, not room to keep results in.
 const MAX_WORKSPACE_BYTES: u32 = 4096;
 
@@ -160,10 +183,10 @@ fn stateless(draft: &Draft, builds: &Builds, variant: &str) -> Gate {
 fn other_arch_spills(suite: &Suite, builds: &Builds, variant: &str) -> Vec<Gate> {
     let others = builds.records.iter().filter(|b| b.variant == variant && b.arch != suite.arch);
     others
-        .map(|record| {
-            let limit = f64::from(suite.resources.max_spill_bytes);
+        .filter_map(|record| {
+            let limit = f64::from(suite.resources.max_spill_bytes?);
             let place = format!("{}, as timed", record.arch);
-            Draft::new(variant, GateId::Spills).at_most(&place, record.spill_bytes() as f64, limit, Unit::Bytes)
+            Some(Draft::new(variant, GateId::Spills).at_most(&place, record.spill_bytes() as f64, limit, Unit::Bytes))
         })
         .collect()
 }
@@ -178,17 +201,21 @@ fn resource_gates(suite: &Suite, record: &BuildRecord) -> Vec<Gate> {
     for entry in &record.entries {
         let place = format!("{} {}", suite.arch, entry.launch.entry);
         let shared = entry.resources.static_smem_bytes + entry.launch.dynamic_smem_bytes;
-        if entry.gated {
+        let kib = f64::from(shared) / 1024.0;
+        if let Some(limit) = limits.max_registers.filter(|_| entry.gated) {
             let registers = f64::from(entry.resources.registers);
-            gates.push(draft(GateId::Registers).at_most(&place, registers, f64::from(limits.max_registers), Unit::One));
-            let kib = f64::from(shared) / 1024.0;
-            gates.push(draft(GateId::SharedMemory).at_most(&place, kib, f64::from(limits.max_shared_kib), Unit::Kib));
+            gates.push(draft(GateId::Registers).at_most(&place, registers, f64::from(limit), Unit::One));
+        }
+        if let Some(limit) = limits.max_shared_kib.filter(|_| entry.gated) {
+            gates.push(draft(GateId::SharedMemory).at_most(&place, kib, f64::from(limit), Unit::Kib));
         } else if let Some((_, chip)) = CHIP_SHARED_BYTES.iter().find(|(arch, _)| *arch == suite.arch) {
-            let (kib, limit) = (f64::from(shared) / 1024.0, f64::from(*chip) / 1024.0);
+            let limit = f64::from(*chip) / 1024.0;
             gates.push(draft(GateId::FitsTheChip).at_most(&place, kib, limit, Unit::Kib));
         }
-        let spills = f64::from(entry.resources.spill_store_bytes) + f64::from(entry.resources.spill_load_bytes);
-        gates.push(draft(GateId::Spills).at_most(&place, spills, f64::from(limits.max_spill_bytes), Unit::Bytes));
+        if let Some(limit) = limits.max_spill_bytes {
+            let spills = f64::from(entry.resources.spill_store_bytes) + f64::from(entry.resources.spill_load_bytes);
+            gates.push(draft(GateId::Spills).at_most(&place, spills, f64::from(limit), Unit::Bytes));
+        }
     }
     gates
 }

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::key::BadKey;
+
 use super::{Cost, Distribution, Problem, Shape, Unit};
 
 /// Axes of a shape, in the order in which sizes are written: `2x8x1000x64` is B, H, S and D.
@@ -178,6 +180,37 @@ impl FromStr for Shape {
         let known = NAMED.iter().find(|row| row.0 == base).map(|row| [row.1, row.2, row.3, row.4, row.5]);
         let [batch, heads, seq_q, seq_kv, head_dim] = known.or_else(|| written(base)).ok_or_else(unknown)?;
         Ok(Sizes { batch, heads, seq_q, seq_kv, head_dim, causal }.named(name))
+    }
+}
+
+/// S for both lengths, and no mask where none is said.
+pub(super) fn completed(mut shape: Shape) -> Shape {
+    if let Some(seq) = shape.axes.remove("S") {
+        for axis in ["S_q", "S_kv"] {
+            shape.axes.entry(axis.to_owned()).or_insert(seq);
+        }
+    }
+    shape.axes.entry(CAUSAL.to_owned()).or_insert(0);
+    shape
+}
+
+/// Every axis has a size that kernels can count.
+pub(super) fn check(shape: &Shape) -> Result<(), BadKey> {
+    let key = format!("shapes.{}", shape.name);
+    let shape = completed(shape.clone());
+    for axis in AXES {
+        match shape.axes.get(axis) {
+            Some(size) if (1..=i64::from(u32::MAX)).contains(size) => {}
+            Some(size) => return BadKey::refuse(key, format!("{axis} is {size}, and must be a positive count")),
+            None => return BadKey::refuse(key, format!("gives no {axis}: give B, H, S (or S_q and S_kv) and D")),
+        }
+    }
+    if let Some(other) = shape.axes.keys().find(|axis| *axis != CAUSAL && !AXES.contains(&axis.as_str())) {
+        return BadKey::refuse(key, format!("`{other}` is no axis of attention: use B, H, S, S_q, S_kv, D, {CAUSAL}"));
+    }
+    match shape.axes.get(CAUSAL) {
+        Some(0 | 1) => Ok(()),
+        _ => BadKey::refuse(key, format!("{CAUSAL} is 0 or 1")),
     }
 }
 

@@ -10,6 +10,7 @@ use std::fmt;
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::key::BadKey;
 use declared::Declared;
 
 /// A value for every axis of an operator.
@@ -117,6 +118,40 @@ impl Operator {
         match self {
             Operator::Attention => name.parse().map_err(|e: attention::UnknownShape| NoShape(e.to_string())),
             Operator::Declared(_) => Err(NoShape(format!("unknown shape `{name}`: define it in [shapes]"))),
+        }
+    }
+
+    /// A shape of a file with the sizes that follow from the others.
+    pub fn completed(&self, shape: Shape) -> Shape {
+        match self {
+            Operator::Attention => attention::completed(shape),
+            Operator::Declared(_) => shape,
+        }
+    }
+
+    /// Refuses a shape of a file that the operator cannot have.
+    pub fn check_shape(&self, shape: &Shape) -> Result<(), BadKey> {
+        match self {
+            Operator::Attention => attention::check(shape),
+            Operator::Declared(declared) => {
+                let key = format!("shapes.{}", shape.name);
+                if let Some(why) = declared.refuse(&shape.axes) {
+                    return BadKey::refuse(key, why);
+                }
+                declared.tensors(&shape.axes).map(|_| ())
+            }
+        }
+    }
+
+    /// Distributions besides the usual one that correctness is checked on.
+    pub fn stress(&self) -> Vec<Distribution> {
+        match self {
+            Operator::Attention => Distribution::ALL.into_iter().filter(|d| *d != Distribution::Normal).collect(),
+            // Nothing is replaced that the file draws by a distribution of its own.
+            Operator::Declared(declared) => {
+                let free = declared.inputs.iter().any(|(_, i)| i.dtype.is_float() && i.distribution.is_none());
+                if free { vec![Distribution::Outliers, Distribution::Negative] } else { Vec::new() }
+            }
         }
     }
 
@@ -237,6 +272,8 @@ pub enum Distribution {
     Outliers,
     /// Normal, Q and K 16 times larger: the softmax saturates.
     Large,
+    /// Minus the magnitude of a normal number: a maximum that starts at zero, or a tail of zeros, shows.
+    Negative,
     /// Every element of a tensor is the same value.
     Constant,
     /// Every element is zero: amax is 0.
@@ -253,7 +290,7 @@ pub enum Distribution {
 }
 
 impl Distribution {
-    /// All distributions, the gated one first.
+    /// Those of attention, the gated one first.
     pub const ALL: [Distribution; 9] = [
         Distribution::Normal,
         Distribution::Outliers,
@@ -272,6 +309,7 @@ impl Distribution {
             Distribution::Normal => "normal",
             Distribution::Outliers => "outliers",
             Distribution::Large => "large",
+            Distribution::Negative => "negative",
             Distribution::Constant => "constant",
             Distribution::Zeros => "zeros",
             Distribution::MaximumLast => "maximum-last",

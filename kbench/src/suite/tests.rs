@@ -31,6 +31,7 @@ fn a_good_file_parses_and_survives_a_round_trip() {
 #[test]
 fn every_wrong_file_is_refused_in_one_line_that_names_the_key() {
     let cases = [
+        ("name = \"t\"", "format = 2\nelegance = 1\nname = \"t\"", "format: is 2, and this program reads format 1"),
         ("name = \"t\"", "name = 3", "invalid type: integer `3`"),
         ("arch =", "archx =", "unknown field `archx`"),
         ("max_registers = 120", "max_registers = \"many\"", "invalid type: string"),

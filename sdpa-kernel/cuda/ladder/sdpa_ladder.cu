@@ -1,6 +1,5 @@
 // Purpose: the translation unit of the ladder: FP8 (e4m3) attention forward for sm_89 and later, in one variant.
-// Responsible for: reading the toggles (-D, all required, meanings in common/config.h), once; the two entry functions and what
-// the module exports about itself.
+// Responsible for: the two entry functions and what the module exports about itself.
 // Leaves to others: everything else. kernel_cta.cuh and kernel_ws.cuh are the places to start reading.
 #include <cstdint>
 
@@ -8,59 +7,7 @@
 #include "ladder/params.h"
 #include "ladder/traits.cuh"
 
-#ifndef SDPA_LOADER
-#error "SDPA_LOADER is not defined"
-#endif
-#ifndef SDPA_STAGES
-#error "SDPA_STAGES is not defined"
-#endif
-#ifndef SDPA_MATH
-#error "SDPA_MATH is not defined"
-#endif
-#ifndef SDPA_SOFTMAX
-#error "SDPA_SOFTMAX is not defined"
-#endif
-#ifndef SDPA_PRODUCER_WARPS
-#error "SDPA_PRODUCER_WARPS is not defined"
-#endif
-#ifndef SDPA_SCHEDULER
-#error "SDPA_SCHEDULER is not defined"
-#endif
-#ifndef SDPA_EXP
-#error "SDPA_EXP is not defined"
-#endif
-#ifndef SDPA_SWIZZLE
-#error "SDPA_SWIZZLE is not defined"
-#endif
-#ifndef SDPA_P_FORMAT
-#error "SDPA_P_FORMAT is not defined"
-#endif
-#ifndef SDPA_TILE_Q
-#error "SDPA_TILE_Q is not defined"
-#endif
-#ifndef SDPA_TILE_K
-#error "SDPA_TILE_K is not defined"
-#endif
-#ifndef SDPA_THREADS
-#error "SDPA_THREADS is not defined"
-#endif
-
 namespace sdpa {
-
-struct Toggles {
-  static constexpr uint32_t kLoader = SDPA_LOADER;
-  static constexpr int kStages = SDPA_STAGES;
-  static constexpr uint32_t kMath = SDPA_MATH;
-  static constexpr uint32_t kSoftmax = SDPA_SOFTMAX;
-  static constexpr int kProducerWarps = SDPA_PRODUCER_WARPS;
-  static constexpr uint32_t kScheduler = SDPA_SCHEDULER;
-  static constexpr uint32_t kExp = SDPA_EXP;
-  static constexpr uint32_t kSwizzle = SDPA_SWIZZLE;
-  static constexpr uint32_t kPFormat = SDPA_P_FORMAT;
-  static constexpr int kTileQ = SDPA_TILE_Q;
-  static constexpr int kTileK = SDPA_TILE_K;
-  static constexpr int kThreads = SDPA_THREADS;
-};
 
 using KernelD64 = SelectKernel<Traits<Toggles, 64>>::Type;
 using KernelD128 = SelectKernel<Traits<Toggles, 128>>::Type;

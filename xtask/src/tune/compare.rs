@@ -10,9 +10,8 @@ use kbench::operator::Problem;
 use kbench::suite::Suite;
 
 use super::meeting::{Occasion, REFERENCE_ROWS};
-use crate::float64::{ErrorsByCase, REFERENCE_SILENCE, errors_job, errors_job_of};
 use crate::runner::{End, Resident, Runner};
-use crate::validate::Work;
+use crate::work::{ErrorsByCase, REFERENCE_SILENCE, Work, errors_job, errors_job_of};
 
 /// A process, and the problems whose references it has.
 struct Comparer {

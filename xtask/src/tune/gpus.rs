@@ -10,7 +10,7 @@ use kbench::tune::{Line, Stage};
 
 use super::measure::Watch;
 use crate::runner::{End, Resident, Runner, VISIBLE_DEVICES};
-use crate::validate::Found;
+use crate::work::Found;
 
 /// Describing every device.
 const SILENCE: Duration = Duration::from_secs(60);

@@ -7,11 +7,12 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use kbench::tune::{Line, parse_journal};
 
+use crate::run_dir::RunDir;
+
 /// Everything that the journal of a run holds.
-pub fn read(path: &Path) -> Result<Vec<Line>> {
-    let shown = path.display();
-    let text = std::fs::read_to_string(path).with_context(|| format!("failed to read `{shown}`"))?;
-    parse_journal(&text).map_err(|why| anyhow!("`{shown}` is not what it should be: {why}"))
+pub fn read(run: &RunDir, file: &str) -> Result<Vec<Line>> {
+    let shown = run.path.join(file);
+    parse_journal(&run.text(file)?).map_err(|why| anyhow!("`{}` is not what it should be: {why}", shown.display()))
 }
 
 /// The open file, and what it holds.

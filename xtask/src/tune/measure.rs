@@ -22,7 +22,7 @@ use super::meeting::Occasion;
 use crate::build::BuildSet;
 use crate::plan::Plan;
 use crate::runner::End;
-use crate::validate::{BENCH_SILENCE, LAUNCH_SILENCE, Work, launch_all, launch_job, verified_outputs};
+use crate::work::{BENCH_SILENCE, LAUNCH_SILENCE, Work, launch_all, launch_job, verified_outputs};
 
 /// Elements of the tensors of problems that a GPU takes at once, and how many these are at most.
 const SHARE: usize = 4 << 20;

@@ -1,7 +1,6 @@
 //! `tune`: searches the toggles of the ladder for a faster variant. What is tried next and who wins is `kbench::tune`'s;
 //! here configurations are built ahead, measured on every GPU at once, written down, and the finalists met again.
 
-mod args;
 mod builder;
 mod compare;
 mod finals;
@@ -11,6 +10,7 @@ mod measure;
 mod meeting;
 mod profiling;
 mod proposer;
+mod record;
 mod session;
 
 use std::collections::BTreeMap;
@@ -22,37 +22,26 @@ use anyhow::{Context, Result, bail};
 use kbench::deferral::Deferral;
 use kbench::exit::Exit;
 use kbench::job::Executor;
-use kbench::profile::KernelProfile;
 use kbench::suite::{Candidate, Suite};
-use kbench::tune::{Dimension, Finals, Layer, Line, Plan, Space, SpaceError, Toggles, Tuned, conclude, render};
+use kbench::tune::{Dimension, Layer, Plan, Space, SpaceError, Toggles, Tuned, conclude, render};
 use sdpa_kernel::registry::{self, RegistryError, Variant};
-use sdpa_kernel::space;
-use serde::{Deserialize, Serialize};
+use sdpa_kernel::{space, toggles};
 
-use crate::cubin::sha256_hex;
+use crate::basis::Basis;
 use crate::environment::{self, SourceState};
 use crate::layout::Layout;
-use crate::plan::Plan as SuitePlan;
+use crate::plan::{DeviceChoice, Plan as SuitePlan};
 use crate::run_dir::RunDir;
 use crate::runner::Runner;
 use crate::toolchain;
-use crate::validate::{DeviceChoice, Found};
+use crate::work::Found;
 
-pub use args::{TuneArgs, with_winner, with_winner_of};
+pub use record::{RESULT_FILE, WINNER, foreign_winner, is_in, result, verify};
 
 use gpus::Gpu;
 use journal::Journal;
+use record::{FINALS_FILE, JOURNAL_FILE, PLAN_FILE, profiled};
 use session::{Parts, Session};
-
-/// The files of a search besides those of every run.
-pub const JOURNAL_FILE: &str = "tune.jsonl";
-const PLAN_FILE: &str = "tune-plan.json";
-const FINALS_FILE: &str = "tune-finals.json";
-/// The result.
-pub const RESULT_FILE: &str = "elite.json";
-
-/// The name under which `validate` judges the winner.
-pub const WINNER: &str = "tuned";
 
 /// What the command line says.
 #[derive(Clone, Debug)]
@@ -89,6 +78,28 @@ pub struct Options {
     pub resume: Option<PathBuf>,
 }
 
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            shape: None,
+            budget: 32,
+            elites: 3,
+            seed: 0,
+            patience: 24,
+            time_limit_s: 0,
+            only: BTreeMap::new(),
+            exhaustive: false,
+            ncu: false,
+            gpus: None,
+            proposer: None,
+            proposer_patience: Duration::from_secs(60),
+            device: DeviceChoice::Auto,
+            out: None,
+            resume: None,
+        }
+    }
+}
+
 /// What a search came to.
 pub enum Tuning {
     /// It could not begin.
@@ -120,27 +131,17 @@ impl Ran {
     /// A suite with the winner as one more candidate, and the files that say where it comes from.
     pub fn add_to(&self, mut suite: Suite) -> Result<(Suite, Vec<(RunDir, String)>)> {
         let mut files = [JOURNAL_FILE, PLAN_FILE, FINALS_FILE, RESULT_FILE].map(str::to_owned).to_vec();
-        let lines = journal::read(&self.run.path.join(JOURNAL_FILE))?;
+        let lines = journal::read(&self.run, JOURNAL_FILE)?;
         files.extend(profiled(&lines).filter_map(|kernel| kernel.csv.clone()));
         match &self.tuned.winner {
             Some(winner) => {
-                suite.variants.insert(WINNER.to_owned(), winner.patch.clone());
+                suite.define(WINNER, &winner.patch);
                 suite.candidates.push(Candidate::of(WINNER));
             }
             None => suite.narrowed.push(Deferral::new("the search named no winner", "see elite.json")),
         }
         Ok((suite, files.into_iter().map(|file| (self.run.clone(), file)).collect()))
     }
-}
-
-/// What a search rests on. A resumed one must rest on the same, or its evaluations belong to different searches.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Basis {
-    suite: String,
-    plan: String,
-    source: SourceState,
-    nvcc: String,
-    device: Option<String>,
 }
 
 /// Searches under a suite: its control, architecture and limits.
@@ -171,14 +172,8 @@ pub fn tune(layout: &Layout, suite: &SuitePlan, options: &Options) -> Result<Tun
         gpu.runner.logs = run.logs().join(format!("gpu{i}"));
     }
     let device = gpus.first().and_then(|gpu| gpu.found.device.clone());
-    let basis = Basis {
-        suite: sha256_hex(toml::to_string(base)?.as_bytes()),
-        plan: sha256_hex(serde_json::to_string(&plan)?.as_bytes()),
-        source: source.clone(),
-        nvcc: toolchain.nvcc_version.clone(),
-        device: device.as_ref().map(|(device, _)| device.name.clone()),
-    };
-    hold_to_basis(&run, &basis)?;
+    let model = device.as_ref().map(|(device, _)| device.name.clone());
+    Basis::of_search(base, &source, model, &plan, &toolchain.nvcc_version)?.hold(&run)?;
     let mut environment = environment::collect(&source, Some(&toolchain), started);
     (environment.device, environment.device_state) = device.map_or((None, None), |(d, s)| (Some(d), Some(s)));
     run.write_json("ENV.json", &environment)?;
@@ -253,10 +248,7 @@ fn begin(
     source: &SourceState,
 ) -> Result<(RunDir, Plan, Space)> {
     if let Some(path) = &options.resume {
-        let run = RunDir::open(path)?;
-        if run.is_whole() {
-            bail!("`{}` is whole: there is nothing to resume; see `cargo xtask report`", path.display());
-        }
+        let run = RunDir::open_unfinished(path)?;
         let plan: Plan = run.read_json(PLAN_FILE)?;
         let space = space_of(plan.dimensions.clone(), control)?;
         return Ok((run, plan, space));
@@ -282,15 +274,15 @@ pub fn suite_for_search(mut suite: Suite) -> Suite {
 }
 
 fn plan_of(base: &Suite, control: &Variant, options: &Options) -> Result<(Plan, Space)> {
-    let dimensions = space::DIMENSIONS.iter().map(|(name, short, layer, values)| Dimension {
-        name: (*name).to_owned(),
-        short: (*short).to_owned(),
-        layer: match layer {
-            space::Layer::Macro => Layer::Macro,
-            space::Layer::Micro => Layer::Micro,
-            space::Layer::Switch => Layer::Switch,
+    let dimensions = space::dimensions().map(|(toggle, search)| Dimension {
+        name: toggle.name.to_owned(),
+        short: search.short.to_owned(),
+        layer: match search.layer {
+            toggles::Layer::Macro => Layer::Macro,
+            toggles::Layer::Micro => Layer::Micro,
+            toggles::Layer::Switch => Layer::Switch,
         },
-        values: values.to_vec(),
+        values: search.values.to_vec(),
     });
     let dimensions = Space::narrowed(dimensions.collect(), &options.only).map_err(|e| anyhow::anyhow!("--set: {e}"))?;
     let space = space_of(dimensions.clone(), control)?;
@@ -336,69 +328,4 @@ fn space_of(dimensions: Vec<Dimension>, control: &Variant) -> Result<Space, Spac
         Ok(variant) if variant.toggles == control.toggles => Some("this is the control".to_owned()),
         Ok(_) => None,
     })
-}
-
-fn hold_to_basis(run: &RunDir, basis: &Basis) -> Result<()> {
-    const FILE: &str = "basis.json";
-    match run.read_if_there::<Basis>(FILE)? {
-        None => run.write_json(FILE, basis),
-        Some(earlier) if earlier == *basis => Ok(()),
-        Some(_) => bail!(
-            "`{}` cannot be resumed: suite, sources, compilers or device are not those it began with; start a new search",
-            run.path.display()
-        ),
-    }
-}
-
-/// Whether a run holds a search.
-pub fn is_in(run: &RunDir) -> bool {
-    run.path.join(RESULT_FILE).is_file()
-}
-
-/// The recorded result of a run that holds a search.
-pub fn result(run: &RunDir) -> Result<Tuned> {
-    run.read_json(RESULT_FILE)
-}
-
-/// What of a run's search does not follow from its record.
-pub fn verify(run: &RunDir) -> Result<Vec<String>> {
-    let recorded: Tuned = result(run)?;
-    let plan: Plan = run.read_json(PLAN_FILE)?;
-    let finals: Finals = run.read_json(FINALS_FILE)?;
-    let lines = match journal::read(&run.path.join(JOURNAL_FILE)) {
-        Ok(lines) => lines,
-        Err(error) => return Ok(vec![format!("{error:#}")]),
-    };
-    let mut faults = crate::profile::faults(run, profiled(&lines));
-    let again = conclude(&plan, &lines, &finals);
-    if again == recorded {
-        return Ok(faults);
-    }
-    let name = |tuned: &Tuned| tuned.winner.as_ref().map_or("nobody".to_owned(), |w| format!("`{}`", w.name));
-    faults.push(format!(
-        "{RESULT_FILE} is not what the record gives: the winner is recorded as {}, the record gives {}",
-        name(&recorded),
-        name(&again)
-    ));
-    Ok(faults)
-}
-
-/// The elites of a record under the profiler.
-fn profiled(lines: &[Line]) -> impl Iterator<Item = &KernelProfile> {
-    lines.iter().filter_map(|line| match line {
-        Line::Profiled(profiled) => Some(&profiled.kernel),
-        _ => None,
-    })
-}
-
-/// Whether a run that judged a search's winner as a candidate judged another variant instead.
-pub fn foreign_winner(run: &RunDir, suite: &Suite) -> Result<Option<String>> {
-    if !is_in(run) {
-        return Ok(None);
-    }
-    let won = result(run)?.winner.map(|winner| winner.patch);
-    let judged = suite.variants.get(WINNER);
-    let candidate = suite.candidates.iter().any(|c| c.variant == WINNER);
-    let same = judged == won.as_ref() && candidate == won.is_some();
-    Ok((!same).then(|| format!("the candidate `{WINNER}` of suite.toml is not the winner that {RESULT_FILE} names")))
 }

@@ -93,7 +93,7 @@ fn one_changed_toggle_rebuilds_one_variant() {
 #[test]
 fn a_kernel_that_ignores_a_toggle_is_refused_by_the_echo() {
     let dist = Dist::new(NO_GPU);
-    let source = "sdpa-kernel/cuda/ladder/sdpa_ladder.cu";
+    let source = "sdpa-kernel/cuda/ladder/config.cuh";
     dist.edit(source, "kStages = SDPA_STAGES;", "kStages = SDPA_STAGES > 2 ? 2 : SDPA_STAGES;");
     let suite = "kbench/suites/stage2.toml";
     dist.edit(suite, "variant = \"stage2\"", "variant = \"deaf\"");
@@ -156,12 +156,15 @@ fn wrong_usage_is_one_clear_line_and_status_2() {
         (&["validate", "--stage5", "--device", "gpu"], "--device gpu: no CUDA driver library"),
         (&["build", "--arch", "avx2"], "unknown architecture `avx2`"),
         (&["report", "/nowhere"], "is not a run directory"),
+        (&["validate", "stage9"], "unknown suite `stage9`: use one of"),
+        (&["tune", "stage9"], "unknown suite `stage9`: use one of"),
         (&["validate", "--resume", "/nowhere"], "is not a run directory"),
     ];
     for (arguments, message) in cases {
         let ran = dist.run(arguments).expect(2);
         let errors: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
         assert!(matches!(errors.as_slice(), [line] if line.contains(message)), "{arguments:?}: {}", ran.stderr);
+        assert!(ran.stderr.lines().last().is_some_and(|line| line == errors[0]), "one line: {}", ran.stderr);
         assert!(!ran.stdout.contains("PASS"), "{arguments:?}");
     }
     assert!(dist.runs().iter().all(|run| !run.join("manifest.json").exists()), "no refused run looks whole");

@@ -48,6 +48,8 @@ pub enum Limits {
     Default {
         /// |error| over the largest |reference| of the output; never under one ulp.
         bound: f64,
+        /// One ulp of the output's type, relative.
+        ulp: f64,
         /// Terms of the longest sum that the declaration lets one expect.
         reduction: u64,
     },
@@ -99,7 +101,8 @@ pub(super) fn of(operator: &Declared, name: &str, output: &Output, names: &Names
         return Ok(Limits::Declared(errors));
     }
     let reduction = reduction(operator, name, output, names)?;
-    Ok(Limits::Default { bound: bound(output.dtype, reduction), reduction })
+    let ulp = 2.0 * output.dtype.unit_roundoff().unwrap_or_default();
+    Ok(Limits::Default { bound: bound(output.dtype, reduction), ulp, reduction })
 }
 
 /// One ulp of the output, and the worst rounding of a sum in f32 (in f64 for an f64 output), up to a limit.

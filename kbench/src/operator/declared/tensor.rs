@@ -76,7 +76,7 @@ impl Layout {
             None => dense_strides(&shape),
         };
         if strides.len() != shape.len() {
-            let why = format!("has {} entries, and the shape {}: give one a dimension", strides.len(), shape.len());
+            let why = format!("{} are given for {} dimensions: give each one", strides.len(), shape.len());
             return BadKey::refuse(format!("{key}.strides"), why);
         }
         let last = shape

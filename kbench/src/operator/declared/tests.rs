@@ -97,7 +97,7 @@ fn default_bounds_follow_type_and_reduction() {
              outputs.c = {{ shape = [\"M\", \"N\"], dtype = \"{dtype}\" }}"
         );
         match declared(&text).limits(&axes(&[("M", 4), ("N", 8), ("K", k)])).unwrap()[0].1 {
-            Limits::Default { bound, reduction } => (bound, reduction),
+            Limits::Default { bound, reduction, .. } => (bound, reduction),
             other => panic!("{other:?}"),
         }
     };

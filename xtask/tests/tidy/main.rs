@@ -1,5 +1,7 @@
 //! House rules that a compiler does not check. Every fault is listed as `path:line: rule, what to do instead`.
 
+mod modules;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

@@ -1,0 +1,63 @@
+//! The numbers of the formats in which files are written. The one before is read (`legacy`), a newer one is refused.
+
+use serde::{Deserialize, Serialize};
+
+/// Of a run directory.
+pub const RUN: u32 = 2;
+/// Of a gate file, which a suite is.
+pub const GATE_FILE: u32 = 1;
+
+/// `run.json`, the first file of a run: in which format the others are. A run without it is of format 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunFile {
+    /// The number.
+    pub format: u32,
+}
+
+impl RunFile {
+    /// Of a run that is made now.
+    pub fn now() -> RunFile {
+        RunFile { format: RUN }
+    }
+
+    /// Of a run that has none.
+    pub fn before() -> RunFile {
+        RunFile { format: RUN - 1 }
+    }
+
+    /// Whether the run is of the format before, which has to be upgraded; an error where it is neither that nor today's.
+    pub fn is_old(self) -> Result<bool, UnknownFormat> {
+        match self.format {
+            RUN => Ok(false),
+            format if format == RUN - 1 => Ok(true),
+            found => Err(UnknownFormat { found, known: RUN }),
+        }
+    }
+}
+
+/// Written by another program than this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "it has format {found}, and this program reads format {known} and the one before; use the program that wrote it"
+)]
+pub struct UnknownFormat {
+    /// Its format.
+    pub found: u32,
+    /// Ours.
+    pub known: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_format_before_is_read_and_any_other_is_refused_by_both_numbers() {
+        assert_eq!(RunFile::now().is_old(), Ok(false));
+        assert_eq!(RunFile::before().is_old(), Ok(true));
+        for format in [0, RUN + 1] {
+            let error = RunFile { format }.is_old().unwrap_err().to_string();
+            assert!(error.contains(&format!("format {format},")) && error.contains("format 2 and"), "{error}");
+        }
+    }
+}

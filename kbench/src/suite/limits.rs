@@ -1,0 +1,281 @@
+//! The parts of a suite: candidates, and what each table limits. Leaves to others: which rules hold between them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// A candidate of a suite. In a file, its name alone will do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Candidate {
+    /// Its name in the registry, or a key of [`Suite::variants`].
+    pub variant: String,
+    /// Tried only when this other candidate does not spill.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unless_spills: Option<String>,
+    /// Instead of [`Suite::max_difference_from_control`], for this candidate; 0 asks for the same bits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_difference_from_control: Option<f64>,
+    /// Instead of [`Suite::resources`], for this candidate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceLimits>,
+}
+
+impl Candidate {
+    /// A candidate without conditions or limits of its own.
+    pub fn of(variant: &str) -> Candidate {
+        Candidate {
+            variant: variant.to_owned(),
+            unless_spills: None,
+            max_difference_from_control: None,
+            resources: None,
+        }
+    }
+}
+
+/// A variant that only this suite knows: a registered one with some toggles changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VariantPatch {
+    /// The registered variant it starts from.
+    pub base: String,
+    /// Toggles by name, e.g. `stages = 3`.
+    #[serde(default)]
+    pub toggles: BTreeMap<String, u32>,
+}
+
+/// Candidates of a file, each a name or a table.
+pub(super) fn candidates<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Candidate>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum NameOrTable {
+        Name(String),
+        Table(Candidate),
+    }
+    let given = Vec::<NameOrTable>::deserialize(deserializer)?;
+    let candidate = |given| match given {
+        NameOrTable::Name(name) => Candidate::of(&name),
+        NameOrTable::Table(candidate) => candidate,
+    };
+    Ok(given.into_iter().map(candidate).collect())
+}
+
+/// Limits on what ptxas reports for the entry functions that are gated; what is absent is not limited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResourceLimits {
+    /// Registers per thread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_registers: Option<u32>,
+    /// Static plus dynamic shared memory, in KiB of 1024 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_shared_kib: Option<u32>,
+    /// Bytes of spill stores plus spill loads; gates every entry function.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_spill_bytes: Option<u32>,
+}
+
+/// Limits on errors against float64 attention; see DESIGN section 5 for why each is what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CorrectnessLimits {
+    /// Largest kernel error of a kernel that keeps P in FP16.
+    pub kernel_max_f16: f64,
+    /// Largest kernel error of a kernel that rounds P to e4m3.
+    pub kernel_max_e4m3: f64,
+    /// Largest mean kernel error, where that is limited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel_mean: Option<f64>,
+    /// Largest kernel error on the other distributions, whatever the size of the output; without it they are held to
+    /// the usual limit relative to that size, and to no mean.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stress_max: Option<f64>,
+    /// Largest kernel error on inputs whose output is a plain mean of rows of V, relative to that output's magnitude: an
+    /// FP16 output keeps 2^-11 of it and a tensor core's sum 2^-13 a step, whatever the format of P is.
+    pub exact_max: f64,
+    /// Largest mean end-to-end error.
+    pub end_to_end_mean: f64,
+    /// An element is bad when its end-to-end error exceeds this.
+    pub bad_element: f64,
+    /// Largest share of bad elements.
+    pub bad_share: f64,
+    /// End-to-end maximum may exceed the quantisation floor by this much.
+    pub floor_allowance: f64,
+}
+
+impl Default for CorrectnessLimits {
+    fn default() -> Self {
+        CorrectnessLimits {
+            kernel_max_f16: 0.01,
+            kernel_max_e4m3: 0.06,
+            kernel_mean: None,
+            stress_max: None,
+            exact_max: 0.004,
+            end_to_end_mean: 0.02,
+            bad_element: 0.06,
+            bad_share: 0.01,
+            floor_allowance: 0.02,
+        }
+    }
+}
+
+/// Candidate against control: the relative gate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PerformanceLimit {
+    /// Where it holds.
+    pub shape: String,
+    /// `1 - candidate/control` of paired medians must be at least this, over the whole interval.
+    pub min_latency_reduction: f64,
+    /// The only candidate that it holds for; all of them without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<String>,
+    /// A variant or peer to compare with, instead of the control.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub against: Option<String>,
+}
+
+impl PerformanceLimit {
+    /// Whether a candidate has to keep it.
+    pub fn holds_for(&self, candidate: &str) -> bool {
+        self.candidate.as_deref().is_none_or(|only| only == candidate)
+    }
+}
+
+/// A time in microseconds; it belongs to one device and one shape.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AbsoluteLimit {
+    /// Device name as the driver gives it.
+    pub device: String,
+    /// Where it holds.
+    pub shape: String,
+    /// Largest p50 of kernel time, in microseconds.
+    pub max_p50_us: f64,
+    /// Whether a run on another device, where the limit says nothing, leaves it open.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub required: bool,
+}
+
+/// Candidate against somebody else's kernels, on every timed shape.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerLimit {
+    /// A candidate's time over that of every peer must be at most this, over the whole interval.
+    pub max_ratio: f64,
+    /// Shapes on which the same must hold from FP16 originals, with the quantiser's time in it, against `baseline`.
+    #[serde(default)]
+    pub from_originals: Vec<String>,
+    /// The peer that a user would otherwise call, e.g. `torch/default`.
+    pub baseline: String,
+    /// Peers to measure besides PyTorch, where they are installed: `cudnn`, `fa3`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<String>,
+    /// The peer, e.g. `cudnn/fp8`, that a candidate's end-to-end error must not exceed on any timed shape.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_worse_than: Option<String>,
+}
+
+/// Shapes too large to be checked and timed like the others: the first seed only, against part of the reference.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LargeShapes {
+    /// Which.
+    pub shapes: Vec<String>,
+    /// Query rows that the float64 reference is computed for, spread over all heads.
+    pub reference_rows: u32,
+    /// Instead of [`Timing::rounds`].
+    pub rounds: u32,
+}
+
+/// How often a candidate's output must repeat, bit for bit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplayLimit {
+    /// Replays of a CUDA graph of one launch.
+    pub count: u32,
+    /// On which shapes, with the first seed.
+    pub shapes: Vec<String>,
+}
+
+/// What a profile must show; asked only when a profile was.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProfileLimit {
+    /// Where it holds.
+    pub shape: String,
+    /// The only candidate that it holds for; all of them without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<String>,
+    /// The tensor pipe works in at least this share of active cycles, in percent.
+    pub min_tensor_percent: f64,
+    /// Or else device memory is used to less than this share of its peak, in percent; without it there is no else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub or_dram_below_percent: Option<f64>,
+}
+
+impl ProfileLimit {
+    /// Whether a candidate has to keep it.
+    pub fn holds_for(&self, candidate: &str) -> bool {
+        self.candidate.as_deref().is_none_or(|only| only == candidate)
+    }
+}
+
+/// What would make a merge excellent; never part of the decision.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Aspiration {
+    /// Where.
+    pub shape: String,
+    /// Against which peer, e.g. `torch/default`.
+    pub peer: String,
+    /// Wanted speedup over it, as a ratio of paired medians.
+    pub min_speedup: f64,
+}
+
+/// What the machine code of every candidate must and must not be made of, by mnemonic without modifiers. Judged on the
+/// suite's architecture.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachineCode {
+    /// In every attention entry, e.g. `QGMMA`.
+    pub require: Vec<String>,
+    /// In no entry, e.g. `LDL`.
+    #[serde(default)]
+    pub forbid: Vec<String>,
+}
+
+/// How samples are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timing {
+    /// Rounds before the first verdict; each round times every subject once, in random order.
+    pub rounds: u32,
+    /// Rounds after which an inconclusive gate stays so.
+    pub max_rounds: u32,
+    /// Launches of a block.
+    pub launches: u32,
+    /// Untimed launches before a block.
+    pub warmup: u32,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Timing { rounds: 16, max_rounds: 64, launches: 20, warmup: 3 }
+    }
+}
+
+/// What of a suite's correctness may be judged on the emulator, where there is no GPU. Time never may.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Emulation {
+    /// Shapes that are emulated; the others wait for a GPU.
+    pub shapes: Vec<String>,
+    /// Larger grids are sampled down to this many CTAs, spread evenly over the grid; without it none is.
+    #[serde(default = "every_cta")]
+    pub max_ctas: u32,
+}
+
+fn every_cta() -> u32 {
+    u32::MAX
+}

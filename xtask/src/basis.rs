@@ -1,0 +1,83 @@
+//! What the evidence of a run rests on. A resumed run must rest on the same, or its parts belong to different runs.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, bail};
+use kbench::suite::Suite;
+use serde::{Deserialize, Serialize};
+
+use crate::build::{BuildSet, Built};
+use crate::cubin::sha256_hex;
+use crate::environment::SourceState;
+use crate::run_dir::RunDir;
+
+const FILE: &str = "basis.json";
+
+/// What a run rests on.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Basis {
+    /// SHA-256 of the suite as used.
+    suite: String,
+    source: SourceState,
+    /// The unique id of the GPU of a validation; the model of a search's, which may take other cards of it.
+    device: Option<String>,
+    /// The builds of a validation: PTX and cubin by variant and architecture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cubins: Option<BTreeMap<String, String>>,
+    /// SHA-256 of a search's plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    plan: Option<String>,
+    /// The compiler of a search, which goes on building.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    nvcc: Option<String>,
+}
+
+impl Basis {
+    /// Of a validation: everything was built before its evidence.
+    pub fn of_validation(
+        suite: &Suite,
+        source: &SourceState,
+        device_uuid: Option<String>,
+        builds: &BuildSet,
+    ) -> Result<Basis> {
+        let cubin = |b: &Built| {
+            (
+                format!("{} {}", b.record.variant, b.record.arch),
+                format!("{} {}", b.record.ptx_sha256, b.record.cubin_sha256),
+            )
+        };
+        let cubins = builds.built.iter().map(cubin).collect();
+        Ok(Basis { device: device_uuid, cubins: Some(cubins), ..Basis::of(suite, source)? })
+    }
+
+    /// Of a search, whose evaluations are of one plan.
+    pub fn of_search(
+        suite: &Suite,
+        source: &SourceState,
+        device_name: Option<String>,
+        plan: &impl Serialize,
+        nvcc: &str,
+    ) -> Result<Basis> {
+        let plan = sha256_hex(serde_json::to_string(plan)?.as_bytes());
+        Ok(Basis { device: device_name, plan: Some(plan), nvcc: Some(nvcc.to_owned()), ..Basis::of(suite, source)? })
+    }
+
+    fn of(suite: &Suite, source: &SourceState) -> Result<Basis> {
+        let suite = sha256_hex(toml::to_string(suite)?.as_bytes());
+        Ok(Basis { suite, source: source.clone(), device: None, cubins: None, plan: None, nvcc: None })
+    }
+
+    /// Writes what the run rests on, or refuses to go on when it rests on something else.
+    pub fn hold(&self, run: &RunDir) -> Result<()> {
+        let (kernels, what) = if self.plan.is_some() { ("compilers", "search") } else { ("kernels", "run") };
+        match run.read_if_there::<Basis>(FILE)? {
+            None => run.write_json(FILE, self),
+            Some(earlier) if earlier == *self => Ok(()),
+            Some(_) => bail!(
+                "`{}` cannot be resumed: suite, sources, {kernels} or device are not those it began with; start a new \
+                 {what}",
+                run.path.display()
+            ),
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! `build` and `dist`: what is made here to be used elsewhere.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use kbench::exit::Exit;
+use sdpa_kernel::registry::{self, Variant};
+use serde_json::json;
+
+use super::print::print;
+use super::suite::Choice;
+use crate::build::{build_all, render};
+use crate::export::export;
+use crate::layout::Layout;
+use crate::plan::{Changes, Plan};
+use crate::toolchain;
+
+#[derive(Args)]
+#[command(override_usage = "cargo xtask build [VARIANT]... [--suite SUITE | --<SUITE>] [OPTIONS]")]
+pub struct BuildArgs {
+    /// Variants; all of the registry, or of the suite, when none is named.
+    #[arg(value_name = "VARIANT")]
+    variants: Vec<String>,
+    /// The architecture to build for, where a variant's family knows more than one.
+    #[arg(long, default_value = "sm_89")]
+    arch: String,
+    /// Also write each cubin and its launch record to this folder, for sdpa_fp8.py and others.
+    #[arg(long, value_name = "DIR")]
+    export: Option<PathBuf>,
+    /// Print what is known of each build as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    suite: Choice<false>,
+}
+
+pub fn build(args: &BuildArgs) -> Result<Exit> {
+    let layout = Layout::find()?;
+    let variants = match (args.variants.as_slice(), args.suite.named()) {
+        ([], Some(suite)) => Plan::read(&layout, suite, &Changes::default())?.variants,
+        (names, _) => registered(names)?,
+    };
+    let toolchain = toolchain::find_or_install(&layout.target, &|line| eprintln!("{line}"))?;
+    let set = build_all(&layout, &toolchain, &variants, std::slice::from_ref(&args.arch))?;
+    if let Some(folder) = &args.export {
+        for record in export(&set, folder)? {
+            eprintln!("exported {}", record.display());
+        }
+    }
+    let evidence = set.evidence();
+    print(args.json, &evidence, || render(&set))?;
+    Ok(Exit::fix_if(!evidence.failures.is_empty()))
+}
+
+/// The variants of these names, or all where there is none.
+pub fn registered(names: &[String]) -> Result<Vec<Variant>> {
+    match names {
+        [] => registry::names().map(|name| Ok(registry::find(name)?)).collect(),
+        names => names.iter().map(|name| Ok(registry::find(name)?)).collect(),
+    }
+}
+
+#[derive(Args)]
+pub struct DistArgs {
+    /// The folder to make; target/dist when none is named.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Print where it is as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn dist(args: &DistArgs) -> Result<Exit> {
+    let folder = crate::dist::dist(&Layout::find()?, args.out.as_deref())?.display().to_string();
+    print(args.json, &json!({"dist": folder}), || folder.clone())?;
+    Ok(Exit::Good)
+}

@@ -1,0 +1,112 @@
+//! `report`, `verify`, `compare`, `history`: reading finished runs, anywhere.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use kbench::exit::Exit;
+use serde_json::json;
+
+use super::print::{print, say};
+use crate::inspect::{self, Comparison, ReportFormat};
+use crate::layout::Layout;
+use crate::run_dir::RunDir;
+use crate::runs;
+
+/// A part of a report that can be printed by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Section {
+    /// Its variants' speedups over the control and over PyTorch, in Markdown.
+    Speedups,
+}
+
+#[derive(Args)]
+pub struct ReportArgs {
+    /// The run directory.
+    run: PathBuf,
+    /// The form in which the whole report is printed.
+    #[arg(long, value_enum, default_value = "table")]
+    format: ReportFormat,
+    /// Print this section alone.
+    #[arg(long, value_enum, conflicts_with_all = ["format", "json"])]
+    section: Option<Section>,
+    /// Short for --format json.
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+}
+
+pub fn report(args: &ReportArgs) -> Result<Exit> {
+    let run = RunDir::open(&args.run)?;
+    let format = if args.json { ReportFormat::Json } else { args.format };
+    say(&match args.section {
+        Some(Section::Speedups) => {
+            let times = runs::speedups_of(&run)?;
+            times.with_context(|| format!("`{}` has no times; run it on a GPU", run.path.display()))?
+        }
+        None => inspect::report(&run, format)?,
+    })?;
+    Ok(Exit::Good)
+}
+
+#[derive(Args)]
+pub struct VerifyArgs {
+    /// The run directory.
+    run: PathBuf,
+    /// Print what does not hold as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn verify(args: &VerifyArgs) -> Result<Exit> {
+    const HOLDS: &str = "every file is as it was sealed, and the evidence gives the recorded gates and decision";
+    let faults = inspect::verify(&args.run)?;
+    print(args.json, &json!({"faults": faults}), || match faults.as_slice() {
+        [] => HOLDS.to_owned(),
+        faults => faults.join("\n"),
+    })?;
+    Ok(Exit::fix_if(!faults.is_empty()))
+}
+
+#[derive(Args)]
+pub struct CompareArgs {
+    /// The run that was first.
+    run_a: PathBuf,
+    /// The run that is compared with it.
+    run_b: PathBuf,
+    /// Exit 1 when a gate that passes in the first run fails in the second.
+    #[arg(long)]
+    fail_on_regression: bool,
+    /// Print the differences as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn compare(args: &CompareArgs) -> Result<Exit> {
+    let Comparison { differences, text, regressions } = inspect::compare(&args.run_a, &args.run_b)?;
+    print(args.json, &json!({"differences": differences, "regressions": regressions}), || text)?;
+    if !args.fail_on_regression {
+        return Ok(Exit::Good);
+    }
+    regressions.iter().for_each(|gate| eprintln!("regression: {gate}"));
+    Ok(Exit::fix_if(!regressions.is_empty()))
+}
+
+#[derive(Args)]
+pub struct HistoryArgs {
+    /// The folder of runs; that of this checkout or dist folder when none is named.
+    #[arg(long, value_name = "DIR")]
+    runs: Option<PathBuf>,
+    /// Print what each run came to as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn history(args: &HistoryArgs) -> Result<Exit> {
+    let folder = match &args.runs {
+        Some(folder) => folder.clone(),
+        None => Layout::find().context("name the folder of runs with --runs")?.runs(),
+    };
+    let past = runs::history(&folder)?;
+    print(args.json, &past, || runs::render_history(&past))?;
+    Ok(Exit::Good)
+}

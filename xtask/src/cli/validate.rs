@@ -1,0 +1,236 @@
+//! `validate`, and the two commands that are a part of it without a verdict on time: `bench` and `ncu`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use kbench::decision::Decision;
+use kbench::exit::Exit;
+use kbench::gate::{Gate, State};
+use serde_json::json;
+
+use super::print::print;
+use super::suite::{Choice, GROUP};
+use crate::layout::Layout;
+use crate::peers::PeerChoice;
+use crate::plan::{Changes, DeviceChoice, Plan, suites};
+use crate::profile::Profiled;
+use crate::run_dir::RunDir;
+use crate::runs::speedups_of;
+use crate::steps::Timing;
+use crate::validate::{Options, Outcome, validate};
+use crate::winner::{with_winner, with_winner_of};
+
+/// What `bench` and `ncu` compare with where nothing else is said.
+const USUAL_CONTROL: &str = "stage2";
+
+#[derive(Args)]
+#[command(override_usage = "cargo xtask validate [GATE.toml | SUITE | --<SUITE> | --all] [OPTIONS]")]
+pub struct ValidateArgs {
+    /// Every suite that comes with the project, one after the other, and one summary.
+    #[arg(long, conflicts_with_all = [GROUP, "resume"])]
+    all: bool,
+    /// 10 launches on the shape `small`: shows that everything works; can never MERGE.
+    #[arg(long)]
+    smoke: bool,
+    /// Pass over what is DEFERRED or INCONCLUSIVE in the exit status.
+    #[arg(long)]
+    allow_deferred: bool,
+    /// Profile control and candidates with Nsight Compute, and gate what it says.
+    #[arg(long)]
+    ncu: bool,
+    /// Search the toggles first, and judge the winner as one more candidate.
+    #[arg(long, conflicts_with_all = ["all", "resume"])]
+    tune: bool,
+    /// Judge the winner of a finished search as one more candidate.
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["all", "resume", "tune"])]
+    tuned: Option<PathBuf>,
+    /// Continue an interrupted run under its own suite.
+    #[arg(long, value_name = "RUN", conflicts_with_all = [GROUP, "out", "shapes", "seeds", "iters", "warmup", "smoke"])]
+    resume: Option<PathBuf>,
+    #[command(flatten)]
+    measuring: MeasuringArgs,
+    #[command(flatten)]
+    suite: Choice<true>,
+}
+
+#[derive(Args)]
+struct MeasuringArgs {
+    /// Where cases run.
+    #[arg(long, value_enum, default_value = "auto")]
+    device: DeviceChoice,
+    /// Run only these shapes; part of a suite can never MERGE.
+    #[arg(long, value_delimiter = ',', value_name = "SHAPE,...")]
+    shapes: Option<Vec<String>>,
+    /// Run only these seeds; part of a suite can never MERGE.
+    #[arg(long, value_delimiter = ',', value_name = "SEED,...")]
+    seeds: Option<Vec<u64>>,
+    /// Launches of a timed block.
+    #[arg(long, value_name = "N")]
+    iters: Option<u32>,
+    /// Untimed launches before a block.
+    #[arg(long, value_name = "N")]
+    warmup: Option<u32>,
+    /// Peers that are measured: auto (those that the suite names), none, or names such as torch,cudnn,fa3.
+    #[arg(long, default_value = "auto", value_name = "auto|none|NAME,...")]
+    peers: PeerChoice,
+    /// The folder that the run directory goes to.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Print the decision as JSON instead of the report.
+    #[arg(long)]
+    json: bool,
+}
+
+impl MeasuringArgs {
+    fn changes(&self, smoke: bool) -> Changes {
+        Changes {
+            shapes: self.shapes.clone(),
+            seeds: self.seeds.clone(),
+            iterations: self.iters,
+            warmup: self.warmup,
+            smoke,
+            peers: self.peers.clone(),
+        }
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            device: self.device,
+            out: self.out.clone(),
+            resume: None,
+            timing: Timing { wanted: true, peers: self.peers.clone() },
+            ncu: false,
+            attachments: Vec::new(),
+        }
+    }
+}
+
+pub fn run(args: &ValidateArgs) -> Result<Exit> {
+    let layout = Layout::find()?;
+    if args.all {
+        return run_all(&layout, args);
+    }
+    let plan = match &args.resume {
+        None => Plan::read(&layout, args.suite.or_usual(), &args.measuring.changes(args.smoke))?,
+        Some(path) => Plan::of(RunDir::open(path)?.suite()?, &args.measuring.changes(false))?,
+    };
+    let mut options = Options { resume: args.resume.clone(), ncu: args.ncu, ..args.measuring.options() };
+    let plan = match &args.tuned {
+        Some(run) => with_winner_of(run, plan, &mut options)?,
+        None if args.tune => with_winner(&layout, plan, &mut options)?,
+        None => plan,
+    };
+    let outcome = validate(&layout, &plan, &options)?;
+    show(&outcome, args.measuring.json)?;
+    Ok(outcome.decision.exit(args.allow_deferred))
+}
+
+/// Every plan is read before the first suite runs, so that what is wrong with the last one is said now.
+fn run_all(layout: &Layout, args: &ValidateArgs) -> Result<Exit> {
+    let changes = args.measuring.changes(args.smoke);
+    let plans = suites(layout).into_iter().map(|(name, _)| Plan::read(layout, &name, &changes));
+    let options = Options { ncu: args.ncu, ..args.measuring.options() };
+    let mut decided = Vec::new();
+    for plan in plans.collect::<Result<Vec<_>>>()? {
+        eprintln!("suite {}: {}", plan.suite.name, plan.suite.about);
+        let outcome = validate(layout, &plan, &options)?;
+        decided.push((plan.suite.name, outcome.run.shown(), outcome.decision));
+    }
+    let json: Vec<_> = decided.iter().map(|(name, run, d)| json!({"suite": name, "run": run, "decision": d})).collect();
+    print(args.measuring.json, &json, || decided.iter().map(summary).collect::<Vec<_>>().join("\n"))?;
+    Ok(Exit::of_all(decided.iter().map(|(.., decision)| decision.exit(args.allow_deferred))))
+}
+
+fn summary((name, run, decision): &(String, String, Decision)) -> String {
+    let c = &decision.counts;
+    format!(
+        "{name}: {}\n  {} PASS, {} FAIL, {} DEFERRED, {} INCONCLUSIVE; {run}",
+        decision.headline, c.pass, c.fail, c.deferred, c.inconclusive
+    )
+}
+
+fn show(outcome: &Outcome, json: bool) -> Result<()> {
+    let run = outcome.run.shown();
+    print(json, &json!({"run": run, "decision": outcome.decision}), || format!("{}\nevidence: {run}", outcome.report))
+}
+
+#[derive(Args)]
+pub struct BenchArgs {
+    /// Variants to time.
+    #[arg(required = true, value_name = "VARIANT")]
+    variants: Vec<String>,
+    /// The control: what they are compared with.
+    #[arg(long, default_value = USUAL_CONTROL, value_name = "VARIANT")]
+    against: String,
+    #[command(flatten)]
+    measuring: MeasuringArgs,
+}
+
+pub fn bench(args: &BenchArgs) -> Result<Exit> {
+    let plan = Plan::comparison(&args.against, &args.variants, &args.measuring.changes(false))?;
+    let outcome = validate(&Layout::find()?, &plan, &args.measuring.options())?;
+    show_comparison(&outcome, args.measuring.json)?;
+    Ok(match outcome.decision.counts.fail {
+        0 if outcome.complete => Exit::Good,
+        0 => Exit::Deferred,
+        _ => Exit::Fix,
+    })
+}
+
+/// A comparison has no verdict to lead with: its times, and what is wrong with them. Without times, the whole report.
+fn show_comparison(outcome: &Outcome, json: bool) -> Result<()> {
+    let Some(times) = speedups_of(&outcome.run)? else { return show(outcome, json) };
+    let (_, gates, decision) = outcome.run.judgement()?;
+    let run = outcome.run.shown();
+    print(json, &json!({"run": run, "decision": decision}), || {
+        let open = gates.iter().filter(|g| matches!(g.state, State::Fail | State::Inconclusive { .. }));
+        let line = |g: &Gate| format!("{}: {} {} ({}) {}\n", g.variant, g.figure, g.measured, g.threshold, g.state);
+        let lines: String = open.map(line).collect();
+        format!("{times}\n{lines}no verdict: run a suite with validate\nevidence: {run}")
+    })
+}
+
+#[derive(Args)]
+pub struct NcuArgs {
+    /// Variants; the candidates of the suite stage5 when none is named.
+    #[arg(value_name = "VARIANT")]
+    variants: Vec<String>,
+    /// The control: what they are compared with.
+    #[arg(long, default_value = USUAL_CONTROL, value_name = "VARIANT")]
+    against: String,
+    /// The shape on which they are profiled.
+    #[arg(long, default_value = "mission")]
+    shape: String,
+    /// The folder that the run directory goes to.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Print figures, gates and diagnoses as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A run of its own: outputs are verified, nothing is timed, control and variants are profiled.
+pub fn ncu(args: &NcuArgs) -> Result<Exit> {
+    let layout = Layout::find()?;
+    let named: Vec<String> = if args.variants.is_empty() {
+        let usual = Plan::read(&layout, "stage5", &Changes::default())?;
+        usual.suite.candidates.into_iter().map(|c| c.variant).collect()
+    } else {
+        args.variants.clone()
+    };
+    let candidates = named.into_iter().filter(|variant| *variant != args.against).collect();
+    let plan = Plan::profiling(&args.against, candidates, &args.shape)?;
+    let options = Options {
+        device: DeviceChoice::Auto,
+        out: args.out.clone(),
+        resume: None,
+        timing: Timing { wanted: false, peers: PeerChoice::none() },
+        ncu: true,
+        attachments: Vec::new(),
+    };
+    let outcome = validate(&layout, &plan, &options)?;
+    let profiled = Profiled::of(&outcome.run)?;
+    print(args.json, &profiled, || format!("{}\nevidence: {}", profiled.text, outcome.run.shown()))?;
+    Ok(profiled.exit())
+}

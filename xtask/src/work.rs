@@ -1,0 +1,297 @@
+//! The work that a validation and a search share: the device that was found, what runs there, launching variants in
+//! processes of their own, and comparing outputs with float64. Leaves to others: in which order, and what it is worth.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use kbench::deferral::Deferral;
+use kbench::evidence::{Checks, Device, Errors, GpuState, LaunchOutcome, Operands};
+use kbench::job::{BenchJob, ErrorsJob, Event, Executor, Job, LaunchJob, Module, Task};
+use kbench::operator::Problem;
+use kbench::suite::Suite;
+use sdpa_kernel::registry::Variant;
+
+use crate::build::{BuildSet, runs_on, target};
+use crate::plan::{DeviceChoice, Plan};
+use crate::runner::{End, Runner};
+
+/// An emulated launch of the largest shape, twice, on two slow cores.
+const EMULATION_SILENCE: Duration = Duration::from_secs(300);
+/// A launch, with its upload and read-back, is done long before this; a kernel that hangs is not.
+pub const LAUNCH_SILENCE: Duration = Duration::from_secs(60);
+/// One round of blocks, slow baselines and a peer's first load included.
+pub const BENCH_SILENCE: Duration = Duration::from_secs(120);
+/// The float64 reference of the largest shape on two slow cores.
+pub const REFERENCE_SILENCE: Duration = Duration::from_secs(300);
+/// Opening a device.
+const PROBE_SILENCE: Duration = Duration::from_secs(60);
+/// A kernel that faults on this many problems is not tried on the rest.
+const MAX_FAULTS: usize = 5;
+
+/// The device as the probe found it, or why there is none.
+pub struct Found {
+    /// The device, and its clocks and temperature when it was asked.
+    pub device: Option<(Device, GpuState)>,
+    /// Why there is none.
+    pub why_not: Option<Deferral>,
+}
+
+/// Asks the device that is here, if there is one.
+pub fn probe(runner: &Runner) -> Result<Found> {
+    let mut found = Found { device: None, why_not: None };
+    let end = runner.run("probe", &Job::Probe, PROBE_SILENCE, |event| match event {
+        Event::Device { device, state, .. } => found.device = Some((device, state)),
+        Event::NoDevice(deferral) => found.why_not = Some(deferral),
+        _ => {}
+    })?;
+    if let End::Error(why) | End::Lost(why) = end {
+        found.device = None;
+        found.why_not = Some(Deferral::new(format!("the device could not be asked: {why}"), "check `nvidia-smi`"));
+    }
+    Ok(found)
+}
+
+/// What runs the cases, if anything does.
+pub fn executor(plan: &Plan, found: &Found, choice: DeviceChoice) -> Option<Executor> {
+    let emulator = plan.suite.emulation.as_ref().map(|_| Executor::Emulator);
+    match choice {
+        DeviceChoice::Emulator => emulator,
+        DeviceChoice::Gpu => Some(Executor::Gpu),
+        DeviceChoice::Auto if found.device.is_some() => Some(Executor::Gpu),
+        DeviceChoice::Auto => emulator,
+    }
+}
+
+/// What the measuring steps share.
+pub struct Work<'a> {
+    /// The suite as used, and its variants.
+    pub plan: &'a Plan,
+    /// What was built of them, for every architecture that is wanted.
+    pub builds: &'a BuildSet,
+    /// By which everything is run.
+    pub runner: &'a Runner,
+    /// The device that the runner opens.
+    pub found: &'a Found,
+    /// What runs the cases, if anything does.
+    pub executor: Option<Executor>,
+    /// A folder for outputs.
+    pub scratch: &'a Path,
+}
+
+impl Work<'_> {
+    /// The architecture whose build runs: a GPU's own, or the suite's, whose PTX the emulator executes.
+    fn arch(&self) -> Option<String> {
+        match (self.executor?, &self.found.device) {
+            (Executor::Gpu, Some((device, _))) => Some(device.arch()),
+            (Executor::Gpu, None) => None,
+            (Executor::Emulator | Executor::EmulatedHopper, _) => Some(self.plan.suite.arch.clone()),
+        }
+    }
+
+    /// What the device loads of every variant that was built for it.
+    pub fn modules(&self) -> Vec<Module> {
+        let Some(arch) = self.arch() else { return Vec::new() };
+        let module = |variant: &Variant| Some(self.builds.get(&variant.name, target(variant, &arch))?.module());
+        self.plan.variants.iter().filter_map(module).collect()
+    }
+
+    /// Why no case can run.
+    pub fn why_nothing_is_checked(&self) -> Option<Deferral> {
+        if self.builds.built.is_empty() {
+            return Some(Deferral::new("nothing was built", "see the build gates"));
+        }
+        if let Some(why) = self.arch().and_then(|arch| not_for_this_device(&self.plan.variants, &arch)) {
+            return Some(why);
+        }
+        match self.executor {
+            Some(_) => None,
+            None => {
+                let no_emulation = || Deferral::new("the suite allows no emulation", "run on a GPU");
+                Some(self.found.why_not.clone().unwrap_or_else(no_emulation))
+            }
+        }
+    }
+
+    /// Why nothing can be timed.
+    pub fn why_nothing_is_timed(&self) -> Option<Deferral> {
+        let emulated = || Deferral::new("time is never taken on the emulator", "run on a machine with an NVIDIA GPU");
+        match self.executor {
+            Some(Executor::Gpu) => self.why_nothing_is_checked(),
+            Some(Executor::Emulator | Executor::EmulatedHopper) => {
+                Some(self.found.why_not.clone().unwrap_or_else(emulated))
+            }
+            None => self.why_nothing_is_checked(),
+        }
+    }
+}
+
+/// Why a device of this architecture can run no case: a variant is made for another.
+fn not_for_this_device(variants: &[Variant], arch: &str) -> Option<Deferral> {
+    let variant = variants.iter().find(|v| !runs_on(v, arch))?;
+    let (name, own) = (&variant.name, variant.family.arch().unwrap_or_default());
+    Some(Deferral::new(format!("`{name}` is compiled for {own} and this device is {arch}"), "run on a Hopper GPU"))
+}
+
+/// A fault ends its process; the problems that are left get a new one, until the variant has faulted often enough. The
+/// first problems may have their outcomes already.
+pub fn launch_all(
+    work: &Work,
+    module: &Module,
+    problems: &[Problem],
+    out_dir: &Path,
+    mut outcomes: Vec<LaunchOutcome>,
+    report: &dyn Fn(u64, &str),
+) -> Result<Vec<LaunchOutcome>> {
+    while outcomes.len() < problems.len() {
+        let left = &problems[outcomes.len()..];
+        let faults = outcomes.iter().filter(|o| o.failure.is_some()).count();
+        if faults >= MAX_FAULTS {
+            outcomes.push(LaunchOutcome::failed(&left[0], &format!("not run: the kernel had faulted {faults} times")));
+            continue;
+        }
+        let job = launch_job(work, module, left, out_dir)?;
+        let executor = job.executor;
+        let silence = if executor == Executor::Emulator { EMULATION_SILENCE } else { LAUNCH_SILENCE };
+        let (before, mut last) = (outcomes.len(), String::new());
+        let end =
+            work.runner.run(
+                &format!("launch-{}", module.variant),
+                &Job::Launch(job),
+                silence,
+                |event| match event {
+                    Event::Progress { what, .. } => {
+                        report(outcomes.len() as u64, &what);
+                        last = what;
+                    }
+                    Event::Launched { outcome } => outcomes.push(outcome),
+                    _ => {}
+                },
+            )?;
+        match end {
+            End::Done if outcomes.len() > before => {}
+            End::Done => outcomes.push(LaunchOutcome::failed(&left[0], "the runner ended without an outcome")),
+            // What stops a job before its first launch stops every problem alike.
+            End::Error(why) => {
+                outcomes.extend(problems[outcomes.len()..].iter().map(|p| LaunchOutcome::failed(p, &why)))
+            }
+            End::Lost(why) => {
+                let problem = &problems[outcomes.len().min(problems.len() - 1)];
+                outcomes.push(LaunchOutcome::failed(problem, &format!("the runner was lost during {last}: {why}")));
+            }
+        }
+    }
+    outcomes.truncate(problems.len());
+    Ok(outcomes)
+}
+
+/// The job that launches a variant on problems.
+pub fn launch_job(work: &Work, module: &Module, problems: &[Problem], out_dir: &Path) -> Result<LaunchJob> {
+    Ok(LaunchJob {
+        task: work.plan.task.clone(),
+        module: module.clone(),
+        problems: problems.to_vec(),
+        out_dir: out_dir.to_owned(),
+        executor: work.executor.context("something runs the cases")?,
+        replays: replays(&work.plan.suite, module, problems),
+        max_ctas: work.plan.suite.emulation.as_ref().map(|e| e.max_ctas),
+        schedules: Vec::new(),
+    })
+}
+
+/// How often each problem is launched again: those that the suite says, by candidates.
+fn replays(suite: &Suite, module: &Module, problems: &[Problem]) -> BTreeMap<String, u32> {
+    let is_candidate = suite.candidates.iter().any(|c| c.variant == module.variant);
+    let of = |p: &Problem| Some((p.id(), suite.replays_of(p)?));
+    problems.iter().filter(|_| is_candidate).filter_map(of).collect()
+}
+
+/// Hashes of outputs whose case has errors, which is to say that it was compared with float64.
+pub fn verified_outputs(checks: &Checks) -> BTreeMap<String, BTreeMap<String, String>> {
+    let mut verified: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    for case in checks.cases.iter().filter(|c| c.errors.is_some()) {
+        if let Some(hash) = &case.launch.output_sha256 {
+            verified.entry(case.variant.clone()).or_default().insert(case.launch.problem.id(), hash.clone());
+        }
+    }
+    verified
+}
+
+/// Errors by subject and problem id.
+pub type ErrorsByCase = BTreeMap<(String, String), Errors>;
+
+/// The job that compares whatever the subjects left on the problems; see [`errors_job`].
+pub fn errors_job_of(work: &Work, subjects: &[&str], problems: &[Problem], most_rows: Option<u32>) -> ErrorsJob {
+    let outputs = subjects.iter().map(|s| ((*s).to_owned(), BenchJob::output_dir(work.scratch, s)));
+    let operands = work.builds.built.iter().map(|b| (b.record.variant.clone(), b.record.operands()));
+    errors_job(&work.plan.task, &work.plan.suite, operands.collect(), outputs.collect(), problems, most_rows)
+}
+
+/// A job for these outputs of kernels that were given these operands. Of a problem with more than `most_rows` query rows, and
+/// of one that the suite calls large, that many are compared.
+pub fn errors_job(
+    task: &Task,
+    suite: &Suite,
+    operands: BTreeMap<String, Operands>,
+    outputs: BTreeMap<String, PathBuf>,
+    problems: &[Problem],
+    most_rows: Option<u32>,
+) -> ErrorsJob {
+    let rows = |p: &Problem| {
+        let of_suite = suite.large(&p.shape.name).map(|large| large.reference_rows);
+        let all = suite.operator.rows(&p.shape)?;
+        of_suite.into_iter().chain(most_rows.filter(|most| (*most as usize) < all)).min()
+    };
+    ErrorsJob {
+        task: task.clone(),
+        problems: problems.to_vec(),
+        outputs,
+        operands,
+        control: suite.control.clone(),
+        sampled: problems.iter().filter_map(|p| Some((p.id(), rows(p)?))).collect(),
+        bad_element: suite.correctness.bad_element,
+        ahead: false,
+    }
+}
+
+/// Errors of every output of the subjects that is there, and why the comparison broke off, if it did. `report` hears
+/// how many problems are done, of how many, and which one is next.
+pub fn errors_of(
+    work: &Work,
+    name: &str,
+    subjects: &[&str],
+    problems: &[Problem],
+    mut report: impl FnMut(u64, u64, &str),
+) -> Result<(ErrorsByCase, Option<String>)> {
+    let job = errors_job_of(work, subjects, problems, None);
+    let mut errors = BTreeMap::new();
+    let end = work.runner.run(name, &Job::Errors(job), REFERENCE_SILENCE, |event| match event {
+        Event::Progress { done, total, what } => report(done, total, &what),
+        Event::Compared { subject, problem, errors: found } => {
+            errors.insert((subject, problem.id()), found);
+        }
+        _ => {}
+    })?;
+    Ok(match end {
+        End::Done => (errors, None),
+        End::Error(why) | End::Lost(why) => (errors, Some(why)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sdpa_kernel::registry::find;
+
+    #[test]
+    fn a_device_that_a_variant_is_not_made_for_defers_with_a_remedy() {
+        let variants = ["stage2", "hopper"].map(|name| find(name).unwrap());
+        let why = not_for_this_device(&variants, "sm_89").unwrap().to_string();
+        assert_eq!(why, "`hopper` is compiled for sm_90a and this device is sm_89; run on a Hopper GPU");
+        assert_eq!(not_for_this_device(&variants, "sm_90"), None);
+        assert_eq!(not_for_this_device(&variants[..1], "sm_89"), None);
+        // Not a later chip either: sm_90a code runs on nothing else.
+        assert!(not_for_this_device(&variants, "sm_100").is_some());
+    }
+}
