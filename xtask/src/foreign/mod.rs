@@ -4,6 +4,7 @@
 mod atomics;
 pub mod compile;
 pub mod names;
+pub mod plan;
 mod source_text;
 pub mod sources;
 mod wrapper;
