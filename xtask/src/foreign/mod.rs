@@ -3,6 +3,9 @@
 
 mod atomics;
 pub mod compile;
+mod draft_text;
+mod guess;
+pub mod init;
 pub mod names;
 pub mod plan;
 mod source_text;
