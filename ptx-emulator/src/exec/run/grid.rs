@@ -28,6 +28,8 @@ struct Work {
     lane_instructions: u64,
     blocks_run: u64,
     exhausted: bool,
+    /// A block waits for what nobody is going to do.
+    stuck: bool,
     profile: Profile,
 }
 
@@ -53,6 +55,7 @@ pub fn run(kernel: &Kernel, memory: &Memory, launch: &Launch) -> Result<Outcome,
         lane_instructions: 0,
         blocks_run: 0,
         exhausted: false,
+        stuck: false,
         profile: Profile::new(launch.profile),
     });
     let threads = match launch.limits.threads {
@@ -105,14 +108,27 @@ fn worker(context: &Context<'_>, blocks: &[[u32; 3]], work: &Mutex<Work>) {
             return;
         }
         let mut guard = lock(work);
+        if guard.stuck {
+            return;
+        }
         let resident = guard.waiting.len() + guard.running;
+        let hopeful = |guard: &Work| guard.waiting.iter().position(|block| !block.has_waited_long(context));
+        let mut last_chance = false;
         let block = if guard.next < blocks.len() && resident < context.launch.limits.resident_blocks {
             let id = blocks[guard.next];
             guard.next += 1;
             guard.running += 1;
             drop(guard);
             Box::new(Block::new(context, id))
-        } else if let Some(block) = guard.waiting.pop_front() {
+        } else if let Some(block) = hopeful(&guard).and_then(|at| guard.waiting.remove(at)) {
+            guard.running += 1;
+            drop(guard);
+            block
+        } else if guard.running == 0
+            && let Some(block) = guard.waiting.pop_front()
+        {
+            // Every block has waited long, and none runs that could change that.
+            last_chance = true;
             guard.running += 1;
             drop(guard);
             block
@@ -124,27 +140,29 @@ fn worker(context: &Context<'_>, blocks: &[[u32; 3]], work: &Mutex<Work>) {
         } else {
             return;
         };
-        turn(context, work, block);
+        turn(context, work, block, last_chance);
     }
 }
 
-/// Runs one block until it ends or waits.
-fn turn(context: &Context<'_>, work: &Mutex<Work>, mut block: Box<Block>) {
+/// Runs one block until it ends or waits. If it waits in its last chance, so does every other block, and the launch ends.
+fn turn(context: &Context<'_>, work: &Mutex<Work>, mut block: Box<Block>, last_chance: bool) {
     let before = (block.progress, context.progress.load(Relaxed));
     let outcome = block.run(context);
     block.tell(context);
     let after = (block.progress, context.progress.load(Relaxed));
     let mut finished = outcome == BlockTurn::Finished;
+    let mut stuck = false;
     if !finished {
-        block.idle_turns = if before == after { block.idle_turns + 1 } else { 0 };
-        let alone = lock(work).running == 1;
-        if alone && block.idle_turns > context.launch.limits.idle_turns {
-            block.report_no_progress(context);
-            finished = true;
-        }
+        block.note_wait(before == after, before.1, after.1);
+        stuck = last_chance && block.has_waited_long(context);
+    }
+    if stuck {
+        block.report_no_progress(context);
+        finished = true;
     }
     let mut guard = lock(work);
     guard.running -= 1;
+    guard.stuck |= stuck;
     if !finished {
         guard.waiting.push_back(block);
         return;
