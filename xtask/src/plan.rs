@@ -186,7 +186,7 @@ fn narrower_shapes(changes: &Changes) -> Option<(&'static str, Vec<String>)> {
 }
 
 fn resolve(suite: &Suite, name: &str) -> Result<Variant> {
-    match suite.variants.get(name) {
+    match suite.patch(name) {
         Some(patch) => Ok(registry::find(&patch.base)?.patched(name, &patch.toggles)?),
         None => Ok(registry::find(name)?),
     }

@@ -89,7 +89,7 @@ pub(crate) mod testing {
             control: "old".into(),
             candidates: vec![Candidate::of("new")],
             baselines: vec![],
-            variants: BTreeMap::new(),
+            variants: Default::default(),
             arch: "sm_89".into(),
             seeds: vec![0, 1],
             shapes: Default::default(),

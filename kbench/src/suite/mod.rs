@@ -6,14 +6,14 @@ mod limits;
 mod rules;
 mod shapes;
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use crate::deferral::Deferral;
 use crate::format::GATE_FILE;
 use crate::key::{BadKey, from_toml};
 use crate::operator::{Distribution, NoShape, Operator, Problem, Shape};
+use crate::ordered::Ordered;
+use crate::variant::VariantTable;
 pub use limits::*;
 pub use shapes::Shapes;
 
@@ -41,8 +41,8 @@ pub struct Suite {
     #[serde(default)]
     pub baselines: Vec<String>,
     /// Variants that only this suite knows.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub variants: BTreeMap<String, VariantPatch>,
+    #[serde(default, skip_serializing_if = "Ordered::is_empty")]
+    pub variants: Ordered<VariantTable>,
     /// The architecture whose ptxas figures are gated, e.g. `sm_89`; where empty, the device's, and `sm_90a` without one.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub arch: String,
@@ -200,6 +200,19 @@ impl Suite {
         std::iter::once(self.control.as_str())
             .chain(self.candidates.iter().map(|c| c.variant.as_str()))
             .chain(self.baselines.iter().map(String::as_str))
+    }
+
+    /// What a variant of this suite changes of a registered one.
+    pub fn patch(&self, name: &str) -> Option<VariantPatch> {
+        let table = self.variants.get(name)?;
+        Some(VariantPatch { base: table.base.clone()?, toggles: table.toggles.clone() })
+    }
+
+    /// Defines a variant as a change of a registered one.
+    pub fn define(&mut self, name: &str, patch: &VariantPatch) {
+        let table =
+            VariantTable { base: Some(patch.base.clone()), toggles: patch.toggles.clone(), ..VariantTable::default() };
+        self.variants.set(name, table);
     }
 
     /// The shapes of `check_shapes`.

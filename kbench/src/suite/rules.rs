@@ -7,8 +7,13 @@ use super::Suite;
 use crate::key::BadKey;
 use crate::names::Namespace;
 use crate::operator::Operator;
+use crate::operator::declared::Declared;
 use crate::stats::MIN_ROUNDS;
 use crate::subject::is_peer;
+use crate::variant::{DeviceFacts, VariantTable, resolve};
+
+/// What a launch is tried with before a device is known.
+const ANY_DEVICE: DeviceFacts = DeviceFacts { sms: 108, max_shared: 166_912, max_active: Some(1) };
 
 fn refuse(key: &str, why: &str) -> Result<(), BadKey> {
     BadKey::refuse(key, why)
@@ -20,6 +25,7 @@ impl Suite {
         self.check_operator()?;
         self.check_plan()?;
         self.check_names()?;
+        self.check_variants()?;
         self.check_resources()?;
         self.check_parts()?;
         self.check_performance()?;
@@ -32,8 +38,7 @@ impl Suite {
     /// The operator by itself, and every shape of the file on it.
     fn check_operator(&self) -> Result<(), BadKey> {
         self.shapes.check()?;
-        if let Operator::Declared(declared) = &self.operator {
-            declared.check(&mut Namespace::default())?;
+        if self.declared().is_some() {
             if self.shapes.is_empty() {
                 return refuse("shapes", "is missing: give every axis a value, as in [shapes] small = { rows = 4 }");
             }
@@ -42,6 +47,54 @@ impl Suite {
             self.operator.check_shape(&shape)?;
         }
         Ok(())
+    }
+
+    /// Variants of attention change registered ones; those of a declared operator are kernels, and each must have a build and
+    /// launches on every shape.
+    fn check_variants(&self) -> Result<(), BadKey> {
+        let Some(operator) = self.declared() else {
+            for (name, table) in self.variants.iter() {
+                let toggles_alone = VariantTable {
+                    base: table.base.clone(),
+                    toggles: table.toggles.clone(),
+                    ..VariantTable::default()
+                };
+                if *table != toggles_alone || table.base.is_none() {
+                    let why =
+                        "attention's variants change registered ones: give base and toggles, or declare an operator";
+                    return refuse(&format!("variants.{name}"), why);
+                }
+            }
+            return Ok(());
+        };
+        let mut space = Namespace::default();
+        operator.check(&mut space)?;
+        if let Some(name) = self.variant_names().find(|name| self.variants.get(name).is_none()) {
+            let known = self.variants.keys().collect::<Vec<_>>().join(", ");
+            return refuse(&format!("variants.{name}"), &format!("is missing: define it, or use one of {known}"));
+        }
+        for name in self.variants.keys() {
+            if self.variants.get(name).is_some_and(|table| !table.toggles.is_empty()) {
+                return refuse(&format!("variants.{name}.toggles"), "are attention's: use define or let");
+            }
+            let variant = resolve(name, &self.variants)?;
+            variant.check(operator, &space)?;
+            for shape in self.check() {
+                let on_shape = |error: BadKey| BadKey::new(error.key, format!("{} (on {})", error.why, shape.name));
+                variant.build(operator, &shape.axes).map_err(on_shape)?;
+                variant.steps(operator, &shape.axes, ANY_DEVICE, 0).map_err(on_shape)?;
+                variant.scratch(operator, &shape.axes, ANY_DEVICE).map_err(on_shape)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The operator, where the file declares it.
+    pub fn declared(&self) -> Option<&Declared> {
+        match &self.operator {
+            Operator::Attention => None,
+            Operator::Declared(declared) => Some(declared),
+        }
     }
 
     /// Who is judged on what.
@@ -83,8 +136,8 @@ impl Suite {
                 return refuse("candidates", &why);
             }
         }
-        let used = |name: &str| seen.contains(name) || self.variants.values().any(|variant| variant.base == *name);
-        if let Some(patch) = self.variants.keys().find(|name| !used(name)) {
+        let is_base = |name: &str| self.variants.iter().any(|(_, table)| table.base.as_deref() == Some(name));
+        if let Some(patch) = self.variants.keys().find(|name| !seen.contains(name) && !is_base(name)) {
             let why = format!("`{patch}` is defined but neither control, candidate nor baseline");
             return refuse("variants", &why);
         }

@@ -72,6 +72,7 @@ fn lay_over(base: VariantTable, table: &VariantTable) -> VariantTable {
     let table = table.clone();
     VariantTable {
         base: None,
+        toggles: table.toggles,
         source: table.source.or(merged.source),
         flags: table.flags.or(merged.flags),
         include: table.include.or(merged.include),

@@ -1,5 +1,6 @@
 //! `[variants.V]` as it stands in the file, before inheritance. Leaves to others: what any of it means.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use kernel_spec::dtype::Dtype;
@@ -18,6 +19,9 @@ pub struct VariantTable {
     /// The variant whose keys it inherits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,
+    /// Settings of a kernel that comes with the project, by name; for suites of attention alone.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub toggles: BTreeMap<String, u32>,
     /// `.cu`, `.ptx`, `.cubin` or `.py`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,

@@ -56,20 +56,22 @@ pub(super) fn run(runner: &Runner, mut job: LaunchJob, schedules: &[Schedule]) -
 }
 
 fn row(variant: &str, tool: &str, planned: usize, written: &[Written], lost: Option<&str>) -> Sanitized {
-    let mut findings: Vec<Finding> = Vec::new();
+    // One rule broken at the same places is one finding, whichever bytes it was seen on first.
+    let mut findings: Vec<(&Written, Finding)> = Vec::new();
     for one in written.iter().filter(|w| tool_of(&w.kind) == tool) {
         let site = |s: &WrittenSite| Site { role: s.role.clone(), source: s.source.iter().rev().cloned().collect() };
         let sites: Vec<Site> = one.sites.iter().map(site).collect();
-        let head = |text: &str| text.split(" on ").next().unwrap_or_default().to_owned();
-        let what = format!("{} {}", one.severity, one.message);
-        match findings.iter_mut().find(|f| f.sites == sites && head(&f.what) == head(&what)) {
-            Some(known) => known.hits += one.hits,
+        let is_same = |first: &Written| first.kind == one.kind && first.severity == one.severity;
+        match findings.iter_mut().find(|(first, known)| is_same(first) && known.sites == sites) {
+            Some((_, known)) => known.hits += one.hits,
             None => {
+                let what = format!("{} {}", one.severity, one.message);
                 let replay = Some(format!("--schedule {}", one.schedule));
-                findings.push(Finding { what, sites, hits: one.hits, replay });
+                findings.push((one, Finding { what, sites, hits: one.hits, replay }));
             }
         }
     }
+    let findings: Vec<Finding> = findings.into_iter().map(|(_, finding)| finding).collect();
     let (state, result) = match (findings.len(), lost) {
         (0, None) => (State::Clean, format!("clean on {planned} launches")),
         (0, Some(why)) => (State::Found, why.to_owned()),

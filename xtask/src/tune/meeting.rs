@@ -1,8 +1,7 @@
 //! The suite under which configurations meet: what they are checked on, and how they are timed.
 
-use std::collections::BTreeMap;
-
 use kbench::job::Executor;
+use kbench::ordered::Ordered;
 use kbench::suite::{Candidate, Suite, Timing, VariantPatch};
 use kbench::tune::Plan;
 
@@ -59,14 +58,10 @@ pub fn meeting(
         shapes.push(plan.shape.clone());
     }
     let is_final = occasion == Occasion::Finals;
-    let mut variants: BTreeMap<String, VariantPatch> = names.iter().cloned().collect();
-    if let Some(patch) = base.variants.get(&base.control) {
-        variants.insert(base.control.clone(), patch.clone());
-    }
-    Suite {
+    let mut suite = Suite {
         candidates: names.iter().map(|(name, _)| Candidate::of(name)).collect(),
         baselines: Vec::new(),
-        variants,
+        variants: Ordered::default(),
         seeds: if is_final { base.seeds.clone() } else { base.seeds[..1].to_vec() },
         check_shapes: shapes,
         stress_shapes: if is_final { base.stress_shapes.clone() } else { Vec::new() },
@@ -78,5 +73,10 @@ pub fn meeting(
         aspiration: None,
         timing: occasion.timing(base.timing),
         ..base.clone()
+    };
+    let control = base.patch(&base.control).map(|patch| (base.control.clone(), patch));
+    for (name, patch) in names.iter().cloned().chain(control) {
+        suite.define(&name, &patch);
     }
+    suite
 }

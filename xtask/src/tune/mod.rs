@@ -129,7 +129,7 @@ impl Ran {
         files.extend(profiled(&lines).filter_map(|kernel| kernel.csv.clone()));
         match &self.tuned.winner {
             Some(winner) => {
-                suite.variants.insert(WINNER.to_owned(), winner.patch.clone());
+                suite.define(WINNER, &winner.patch);
                 suite.candidates.push(Candidate::of(WINNER));
             }
             None => suite.narrowed.push(Deferral::new("the search named no winner", "see elite.json")),

@@ -64,8 +64,8 @@ pub fn foreign_winner(run: &RunDir, suite: &Suite) -> Result<Option<String>> {
         return Ok(None);
     }
     let won = result(run)?.winner.map(|winner| winner.patch);
-    let judged = suite.variants.get(WINNER);
+    let judged = suite.patch(WINNER);
     let candidate = suite.candidates.iter().any(|c| c.variant == WINNER);
-    let same = judged == won.as_ref() && candidate == won.is_some();
+    let same = judged == won && candidate == won.is_some();
     Ok((!same).then(|| format!("the candidate `{WINNER}` of suite.toml is not the winner that {RESULT_FILE} names")))
 }
