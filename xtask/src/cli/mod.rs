@@ -35,7 +35,7 @@ const STATUS: &str = "Exit status: 0 good; 1 something must be fixed; 2 wrong us
 enum Command {
     /// What is here: compilers, GPU, emulator, profiler, peers; and what each lack defers.
     Doctor(machine::DoctorArgs),
-    /// What there is to name: variants, suites, shapes, toggles.
+    /// What there is to name: variants, suites, shapes, toggles, gates.
     List(list::ListArgs),
     /// Build variants and print what ptxas reports of each.
     Build(build::BuildArgs),
