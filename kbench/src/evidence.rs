@@ -273,6 +273,10 @@ pub struct LaunchOutcome {
     /// Further launches, where they were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replays: Option<Replays>,
+    /// Why the executor could not run it although nothing is known to be wrong with the kernel, and what can. `failure`
+    /// says so too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deferred: Option<Deferral>,
 }
 
 /// Replays of a graph of one launch, each into a poisoned output.
@@ -298,7 +302,13 @@ impl LaunchOutcome {
             findings: Vec::new(),
             entry: None,
             replays: None,
+            deferred: None,
         }
+    }
+
+    /// The outcome of a launch that this executor could not run, whatever the kernel is.
+    pub fn deferred(problem: &Problem, deferral: Deferral) -> LaunchOutcome {
+        LaunchOutcome { deferred: Some(deferral.clone()), ..LaunchOutcome::failed(problem, &deferral.to_string()) }
     }
 }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::ceilings::Ceilings;
 use crate::deferral::Deferral;
 use crate::evidence::{Device, Errors, GpuState, LaunchOutcome, LaunchRecord, Operands, Peers, Samples};
-use crate::operator::{Operator, Problem, Shape};
+use crate::operator::{Operator, Problem};
 use crate::subject::Subject;
 use crate::suite::Suite;
 
@@ -77,6 +77,13 @@ pub struct Planned {
     pub scratch: Vec<Scratch>,
 }
 
+impl Planned {
+    /// The key of what is done on a shape with one seed, where that differs by seed.
+    pub fn key_of_seed(shape: &str, seed: u64) -> String {
+        format!("{shape}.seed{seed}")
+    }
+}
+
 /// Memory that a variant uses besides inputs and outputs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scratch {
@@ -99,9 +106,15 @@ pub struct Files {
 }
 
 impl Module {
-    /// The build that runs on a shape.
-    pub fn files(&self, shape: &Shape) -> &Files {
-        self.planned.get(&shape.name).map_or(&self.files, |planned| &planned.files)
+    /// What is done on a problem, where a gate file says so.
+    pub fn planned(&self, problem: &Problem) -> Option<&Planned> {
+        let name = &problem.shape.name;
+        self.planned.get(&Planned::key_of_seed(name, problem.seed)).or_else(|| self.planned.get(name))
+    }
+
+    /// The build that runs on a problem.
+    pub fn files(&self, problem: &Problem) -> &Files {
+        self.planned(problem).map_or(&self.files, |planned| &planned.files)
     }
 }
 

@@ -62,6 +62,8 @@ impl Checks {
 pub struct Limits {
     /// Instructions one warp may execute.
     pub warp_instructions: u64,
+    /// Instructions all warps together may execute, give or take a few million; beyond it the launch is given up.
+    pub instructions: u64,
     /// Turns in which only unchanging values were polled before giving up.
     pub idle_turns: u32,
     /// Blocks that may be live at once; waiting for a later one is reported.
@@ -76,6 +78,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             warp_instructions: 100_000_000,
+            instructions: u64::MAX,
             idle_turns: 2000,
             resident_blocks: 256,
             shared_bytes: 227 << 10,
@@ -223,6 +226,14 @@ pub enum EmuError {
     ClockExhausted {
         /// Name of the kernel.
         kernel: String,
+    },
+    /// The launch takes longer than the caller wants to wait, and nothing wrong was found until then.
+    #[error("failed to run `{kernel}` to its end: it executed more than {limit} warp instructions")]
+    Budget {
+        /// Name of the kernel.
+        kernel: String,
+        /// The caller's limit.
+        limit: u64,
     },
     /// The host could not provide its worker threads.
     #[error("failed to start the worker threads: {0}")]

@@ -279,6 +279,20 @@ impl Memory {
         Ok(())
     }
 
+    /// All bytes of the buffer; undefined ones read as a pattern that begins anew every four bytes.
+    pub fn read_over(&self, buffer: Buffer, pattern: [u8; 4]) -> Result<Vec<u8>, MemoryError> {
+        let mut out = self.read(buffer)?;
+        let allocation = self.checked(buffer, 0, buffer.bytes)?;
+        if !allocation.defined.is_empty() {
+            for (at, byte) in out.iter_mut().enumerate() {
+                if !allocation.is_defined(at as u64, 1) {
+                    *byte = pattern[at % 4];
+                }
+            }
+        }
+        Ok(out)
+    }
+
     /// All bytes of the buffer; undefined ones read as 0xFF.
     pub fn read(&self, buffer: Buffer) -> Result<Vec<u8>, MemoryError> {
         let allocation = self.checked(buffer, 0, buffer.bytes)?;

@@ -165,6 +165,53 @@ fn conversions_of_numbers() {
     ]);
 }
 
+/// What a GPU gives: a signed result fills its register by its sign, whatever the register's width.
+#[test]
+fn narrow_results_are_extended_to_the_register() {
+    check(&[
+        ("cvt.s16.s8 %d, %a;", W, "b32", |v| w(i128::from(v[0] as i8))),
+        ("cvt.s16.s32 %d, %a;", W, "b32", |v| w(s16(v[0] & 0xffff))),
+        ("cvt.s16.s64 %d, %a;", &["b64"], "b64", |v| i64::from(v[0] as i16) as u64),
+        ("cvt.u16.s32 %d, %a;", W, "b32", |v| v[0] & 0xffff),
+        ("cvt.s8.s32 %d, %a;", W, "b16", |v| u64::from(i16::from(v[0] as i8) as u16)),
+        ("cvt.u8.s32 %d, %a;", W, "b16", |v| v[0] & 0xff),
+        ("cvt.rni.s16.f32 %d, %a;", F, "b32", |v| w(i128::from(f(v[0]).round_ties_even() as i16))),
+        ("cvt.rzi.s8.f32 %d, %a;", F, "b16", |v| u64::from(i16::from(f(v[0]) as i8) as u16)),
+        ("cvt.rzi.u16.f32 %d, %a;", F, "b32", |v| u64::from(f(v[0]) as u16)),
+        ("cvt.sat.s16.s32 %d, %a;", W, "b32", |v| w(s(v[0]).clamp(-32768, 32767))),
+        ("cvt.sat.s8.s16 %d, %a;", &["b16"], "b16", |v| w(s16(v[0]).clamp(-128, 127)) & 0xffff),
+    ]);
+}
+
+/// In [0, 1], with 0 for NaN.
+fn unit(x: f64) -> f64 {
+    if x > 0.0 { x.min(1.0) } else { 0.0 }
+}
+
+#[test]
+fn saturation_is_obeyed_by_every_float_type() {
+    const H: &[&str] = &["b16"];
+    let half = |bits: u64| half::f16::from_bits(bits as u16).to_f64();
+    check(&[
+        ("cvt.sat.f64.f32 %d, %a;", F, "f64", |v| unit(f64::from(f(v[0]))).to_bits()),
+        ("cvt.ftz.sat.f64.f32 %d, %a;", F, "f64", |v| {
+            unit(f64::from(if f(v[0]).is_subnormal() { 0.0 } else { f(v[0]) })).to_bits()
+        }),
+        ("cvt.rzi.sat.f64.f64 %d, %a;", &["f64"], "f64", |v| unit(d(v[0]).trunc()).to_bits()),
+    ]);
+    let rows: Vec<Vec<u64>> = (0..=0xffff).map(|bits| vec![bits]).collect();
+    for (row, got) in rows.iter().zip(apply("cvt.sat.f64.f16 %d, %a;", H, "f64", &rows)) {
+        assert_eq!(d(got), unit(half(row[0])), "{:#x}", row[0]);
+    }
+    type Rounding = fn(f64) -> f64;
+    let rounds = [f64::round_ties_even as Rounding, f64::trunc, f64::floor, f64::ceil];
+    for (word, round) in ["rni", "rzi", "rmi", "rpi"].into_iter().zip(rounds) {
+        for (row, got) in rows.iter().zip(apply(&format!("cvt.{word}.sat.f16.f16 %d, %a;"), H, "b16", &rows)) {
+            assert_eq!(half(got), unit(round(half(row[0]))), "{word} {:#x}", row[0]);
+        }
+    }
+}
+
 /// Bound of an approximation in units of the last place of the result.
 fn within_ulps(inst: &str, bound: f64, reference: fn(f64) -> f64) {
     let mut rows: Vec<Vec<u64>> = Vec::new();

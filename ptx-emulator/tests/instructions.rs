@@ -56,6 +56,15 @@ fn integer_arithmetic() {
         ("div.s64 %d, %a, %b;", DD, "b64", |v| if v[1] == 0 { u64::MAX } else { (s64(v[0]) / s64(v[1])) as u64 }),
         ("add.cc.u32 %d, %a, %b;\naddc.u32 %d, %c, 0;", WWW, "b32", |v| w(s(v[2]) + i128::from((v[0] + v[1]) >> 32))),
         ("sub.cc.u32 %d, %a, %b;\nsubc.u32 %d, %c, 5;", WWW, "b32", |v| w(s(v[2]) - 5 - i128::from(v[0] < v[1]))),
+        // One flag, as silicon has it: a subtraction leaves "no borrow" in it.
+        ("sub.cc.u32 %d, %a, %b;\naddc.u32 %d, %c, 0;", WWW, "b32", |v| w(s(v[2]) + i128::from(v[0] >= v[1]))),
+        ("add.cc.u32 %d, %a, %b;\nsubc.u32 %d, %c, 5;", WWW, "b32", |v| {
+            w(s(v[2]) - 6 + i128::from((v[0] + v[1]) >> 32))
+        }),
+        ("sub.cc.u64 %d, %a, %b;\nsubc.cc.u64 %d, %b, %a;\naddc.u64 %d, 0, 0;", DD, "b64", |v| {
+            let borrow = u128::from(v[0] < v[1]);
+            u64::from(u128::from(v[1]) >= u128::from(v[0]) + borrow)
+        }),
         ("add.cc.u64 %d, %a, %b;\naddc.cc.u64 %d, %b, %b;\naddc.u64 %d, 0, 0;", DD, "b64", |v| {
             let carry = (u128::from(v[0]) + u128::from(v[1])) >> 64;
             ((2 * u128::from(v[1]) + carry) >> 64) as u64

@@ -57,6 +57,11 @@ fn what_cannot_run_is_refused_by_name_and_line() {
         ("ld.global.v4.f64 {%d1,%d2,%d3,%d4}, [%d5];", "vector"),
         ("st.const.u32 [%d1], %r1;", "constant memory"),
         ("cvt.f32.s32 %f1, %r1;", "rounding mode is missing"),
+        ("cvt.sat.s16.s16 %h1, %h2;", "`.sat` does not fit"),
+        ("cvt.sat.s32.u16 %r1, %h2;", "`.sat` does not fit"),
+        ("cvt.ftz.f64.f16 %d1, %h2;", "`.ftz` needs an .f32"),
+        ("setp.lt.ftz.bf16 %p1, %h1, %h2;", "flushing of .bf16"),
+        ("abs.NaN.f32 %f1, %f2;", "`.NaN` is not supported"),
         ("tex.2d.v4.f32.f32 {%f1,%f2,%f3,%f4}, [%d1, {%f5,%f6}];", "`tex` is not supported"),
         ("ld.global.L2::cache_hint.f32 %f1, [%d1];", "L2::cache_hint"),
     ] {

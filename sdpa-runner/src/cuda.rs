@@ -14,6 +14,7 @@ use kbench::evidence::Device;
 use kernel_spec::launch::{Argument, Launch, Step};
 use kernel_spec::params;
 
+use crate::setup::Pattern;
 use crate::workload::{Content, Machine};
 
 /// Why there is no device.
@@ -160,8 +161,6 @@ pub fn explain(error: DriverError) -> String {
 const GUARD_BYTES: usize = 4096;
 /// What bands hold: NaN in e4m3 (0x7f) and in FP16 (0x7f7f), so that a stray read shows in the result.
 pub const GUARD: u8 = 0x7f;
-/// What outputs hold before a launch: NaN in FP16.
-pub const POISON: u8 = 0xff;
 
 /// Device memory with a guard band on each side.
 pub struct Buffer {
@@ -206,6 +205,20 @@ impl Buffer {
     pub fn fill(&self, gpu: &Gpu, value: u8) -> Result<(), DriverError> {
         // SAFETY: within the allocation; the stream is alive.
         unsafe { result::memset_d8_async(self.address(), value, self.len, gpu.stream) }
+    }
+
+    /// Sets everything, guards excepted, to a pattern that begins anew every four bytes, in the order of the stream.
+    pub fn fill_with(&self, gpu: &Gpu, pattern: Pattern) -> Result<(), DriverError> {
+        if pattern == [pattern[0]; 4] {
+            return self.fill(gpu, pattern[0]);
+        }
+        let (words, rest) = (self.len / 4, self.len % 4);
+        // SAFETY: within the allocation, whose start is aligned; the stream is alive.
+        unsafe { sys::cuMemsetD32Async(self.address(), u32::from_le_bytes(pattern), words, gpu.stream).result()? };
+        let tail = self.address() + 4 * words as u64;
+        let bytes = pattern.into_iter().zip(0..).take(rest);
+        // SAFETY: the bytes behind the last whole word; the stream is alive.
+        bytes.into_iter().try_for_each(|(byte, i)| unsafe { result::memset_d8_async(tail + i, byte, 1, gpu.stream) })
     }
 
     /// The bytes, guards excepted. Synchronise first.
@@ -400,14 +413,18 @@ impl Machine for OnGpu<'_> {
     fn place(&self, _name: &str, content: &Content) -> Result<Buffer> {
         match content {
             Content::Bytes(bytes) => Buffer::holding(bytes),
-            Content::Poison(len) => Buffer::filled(*len, POISON),
+            Content::Poison(len, pattern) => {
+                let buffer = Buffer::filled(*len, pattern[0])?;
+                buffer.fill_with(self.gpu, *pattern)?;
+                Ok(buffer)
+            }
             Content::Zero(len) => Buffer::filled(*len, 0),
         }
     }
 
     fn refill(&self, memory: &Buffer, content: &Content) -> Result<()> {
         match content {
-            Content::Poison(_) => memory.fill(self.gpu, POISON)?,
+            Content::Poison(_, pattern) => memory.fill_with(self.gpu, *pattern)?,
             Content::Zero(_) => memory.fill(self.gpu, 0)?,
             // SAFETY: the lengths are equal; the bytes are pageable, so the driver has copied them on return.
             Content::Bytes(bytes) => {

@@ -1,6 +1,8 @@
 //! The launch job on the emulator: the PTX that ptxas assembled, on the CPU, with every check. Results are those of
 //! another machine than a GPU and are labelled so; times are never taken here.
 
+mod limits;
+
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -10,21 +12,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
+use kbench::deferral::Deferral;
 use kbench::evidence::LaunchOutcome;
 use kbench::job::{Event, Executor, LaunchJob, Schedule as Order, findings_file, output_file, rows_file};
 use kbench::operator::Problem;
 use kernel_spec::launch::{Argument, Step};
 use kernel_spec::params;
 use ptx_emulator::{
-    BlockFilter, Buffer, Checks, Finding, Kernel, Launch, Limits, Memory, MmaModel, Module, Schedule, Severity, Site,
-    run as execute,
+    BlockFilter, Buffer, Checks, Finding, Kernel, Launch, Memory, MmaModel, Module, ParseError, Schedule, Severity,
+    Site, run as execute,
 };
 use serde::Serialize;
 
 use crate::events::{emit, progress};
 use crate::launch::sha256_hex;
-use crate::operator::{self, Operator};
-use crate::setup::{Part, Setup};
+use crate::operator::{self, NoSetup, Operator};
+use crate::setup::{NAN, Part, Pattern, Setup};
 use crate::workload::{Content, Machine, Workload};
 
 /// Most places in the first line of a finding; the lines below have them all.
@@ -55,12 +58,28 @@ fn run_all(jobs: &[LaunchJob], tell: impl Fn(&str, LaunchOutcome)) -> Result<()>
             let variant = &job.module.variant;
             let (done, total) = (i * jobs.len() + j, problems.len() * jobs.len());
             progress(done, total, &format!("emulating {variant} on {}", problem.id()));
-            let module = parsed.of(operator.as_ref(), &job.module, problem)?;
-            let outcome = solve(job, module, operator.as_mut(), problem);
-            tell(variant, outcome.unwrap_or_else(|e| LaunchOutcome::failed(problem, &format!("{e:#}"))));
+            let solved = parsed
+                .of(operator.as_ref(), &job.module, problem)
+                .and_then(|module| Ok(solve(job, module, operator.as_mut(), problem)));
+            let outcome = match solved {
+                Ok(Ok(outcome)) => outcome,
+                // What nobody can launch on says nothing of a kernel.
+                Ok(Err(error)) if error.is::<NoSetup>() => return Err(error),
+                Ok(Err(error)) => ended(problem, &error),
+                Err(error) if error.is::<ParseError>() => ended(problem, &error),
+                Err(error) => return Err(error),
+            };
+            tell(variant, outcome);
         }
     }
     Ok(())
+}
+
+/// The outcome of a launch that has no output: the kernel's fault, or a limit of the emulator's.
+fn ended(problem: &Problem, error: &anyhow::Error) -> LaunchOutcome {
+    let failed = LaunchOutcome::failed(problem, &format!("{error:#}"));
+    let limit = limits::beyond(error).map(|why| Deferral::new(why, "run on a machine with an NVIDIA GPU"));
+    LaunchOutcome { deferred: limit, ..failed }
 }
 
 /// Modules by the files that they were read from.
@@ -72,7 +91,7 @@ struct Parsed {
 impl Parsed {
     /// The module that runs on a problem, once it says of itself what it was asked for.
     fn of(&mut self, operator: &dyn Operator, asked: &kbench::job::Module, problem: &Problem) -> Result<&Module> {
-        let ptx = &asked.files(&problem.shape).ptx;
+        let ptx = &asked.files(problem).ptx;
         if !self.modules.contains_key(ptx) {
             let path = ptx.display();
             let source = std::fs::read_to_string(ptx).with_context(|| format!("failed to read `{path}`"))?;
@@ -88,6 +107,13 @@ impl Parsed {
     }
 }
 
+/// Memory, and what those of its bytes read as that nobody wrote.
+#[derive(Clone, Copy)]
+struct Placed {
+    buffer: Buffer,
+    unwritten: Pattern,
+}
+
 /// The PTX on the CPU: where setups are placed and their steps run.
 struct Emulated<'m> {
     kernels: &'m HashMap<String, Kernel>,
@@ -98,32 +124,34 @@ struct Emulated<'m> {
 }
 
 impl Machine for Emulated<'_> {
-    type Memory = Buffer;
+    type Memory = Placed;
 
-    /// Poison is undefined: it reads as NaN, and a read of it is reported.
-    fn place(&self, name: &str, content: &Content) -> Result<Buffer> {
+    /// Poison is undefined: kernels read it as NaN, and that is reported.
+    fn place(&self, name: &str, content: &Content) -> Result<Placed> {
         let mut memory = self.memory.borrow_mut();
-        Ok(match content {
-            Content::Bytes(bytes) => memory.alloc_from(name, bytes)?,
-            Content::Poison(len) => memory.alloc(name, *len)?,
-            Content::Zero(len) => memory.alloc_from(name, &vec![0; *len])?,
-        })
+        let (buffer, unwritten) = match content {
+            Content::Bytes(bytes) => (memory.alloc_from(name, bytes)?, NAN),
+            Content::Poison(len, pattern) => (memory.alloc(name, *len)?, *pattern),
+            Content::Zero(len) => (memory.alloc_from(name, &vec![0; *len])?, NAN),
+        };
+        Ok(Placed { buffer, unwritten })
     }
 
-    fn refill(&self, memory: &Buffer, content: &Content) -> Result<()> {
+    fn refill(&self, memory: &Placed, content: &Content) -> Result<()> {
         let bytes = match content {
             Content::Bytes(bytes) => Cow::Borrowed(*bytes),
             Content::Zero(len) => Cow::Owned(vec![0; *len]),
-            Content::Poison(_) => bail!("what was defined stays so: place it anew"),
+            Content::Poison(..) => bail!("what was defined stays so: place it anew"),
         };
-        Ok(self.memory.borrow_mut().write(*memory, 0, &bytes)?)
+        Ok(self.memory.borrow_mut().write(memory.buffer, 0, &bytes)?)
     }
 
-    fn perform<'a>(&self, step: &Step, named: &dyn Fn(&str) -> Option<&'a Buffer>) -> Result<()>
+    fn perform<'a>(&self, step: &Step, named: &dyn Fn(&str) -> Option<&'a Placed>) -> Result<()>
     where
-        Buffer: 'a,
+        Placed: 'a,
     {
-        let place = |name: &str| named(name).copied().with_context(|| format!("`{name}` has no memory"));
+        let place =
+            |name: &str| named(name).map(|placed| placed.buffer).with_context(|| format!("`{name}` has no memory"));
         match step {
             Step::Memset { tensor, byte } => {
                 let buffer = place(tensor)?;
@@ -137,12 +165,13 @@ impl Machine for Emulated<'_> {
                 for name in step.params.iter().flat_map(Argument::tensors) {
                     place(name)?;
                 }
-                let address = |name: &str| named(name).map_or(0, |buffer| buffer.address());
+                let address = |name: &str| named(name).map_or(0, |placed| placed.buffer.address());
                 let launch = Launch {
                     grid: step.grid,
                     block: step.block,
                     dynamic_shared_bytes: step.shared_bytes,
                     params: params::bytes(&step.params, address)?,
+                    limits: limits::of(step),
                     ..self.base.clone()
                 };
                 let outcome = execute(&self.kernels[&step.entry], &self.memory.borrow(), &launch)?;
@@ -156,16 +185,16 @@ impl Machine for Emulated<'_> {
         Ok(())
     }
 
-    fn read(&self, memory: &Buffer) -> Result<Vec<u8>> {
-        Ok(self.memory.borrow().read(*memory)?)
+    fn read(&self, memory: &Placed) -> Result<Vec<u8>> {
+        Ok(self.memory.borrow().read_over(memory.buffer, memory.unwritten)?)
     }
 
-    fn holds(&self, memory: &Buffer, bytes: &[u8]) -> Result<bool> {
-        Ok(self.memory.borrow().holds(*memory, bytes)?)
+    fn holds(&self, memory: &Placed, bytes: &[u8]) -> Result<bool> {
+        Ok(self.memory.borrow().holds(memory.buffer, bytes)?)
     }
 
     /// Whatever is written outside a buffer is a finding.
-    fn guards_intact(&self, _memory: &Buffer) -> Result<bool> {
+    fn guards_intact(&self, _memory: &Placed) -> Result<bool> {
         let outside = |finding: &Finding| finding.kind == ptx_emulator::Kind::OutOfBounds;
         Ok(!self.findings.borrow().iter().any(outside))
     }
@@ -185,7 +214,6 @@ fn attempt(
         checks,
         blocks: part.map_or(BlockFilter::All, |part| BlockFilter::Only(part.blocks.clone())),
         sm_count: part.map_or(1, |part| part.sm_count),
-        limits: Limits::default(),
         ..Launch::new([1; 3], [1; 3], Vec::new())
     };
     if job.executor == Executor::EmulatedHopper {
@@ -193,18 +221,26 @@ fn attempt(
     }
     let machine = Emulated { kernels, memory: RefCell::new(Memory::new(module)), base, findings: RefCell::default() };
     let workload = Workload::place(&machine, setup.clone())?;
-    let written = workload.written(&machine)?;
+    let mut written = workload.written(&machine)?;
     workload.launch(&machine, &written)?;
+    let output = match part {
+        None => workload.outputs(&machine, &written)?,
+        Some(part) => {
+            let memory = machine.memory.borrow();
+            let output = workload.results(&written).next().context("a sampled launch has an output")?;
+            let read = |range: &Range<usize>| Ok(memory.read_part(output.buffer, range.start, range.len())?);
+            part.ranges.iter().map(read).collect::<Result<Vec<_>>>()?.concat()
+        }
+    };
+    let mut repeats = true;
+    if setup.tensors.iter().any(|tensor| tensor.role.stays()) {
+        written = workload.anew(&machine, written)?;
+        workload.launch(&machine, &written)?;
+        repeats = workload.outputs(&machine, &written)? == output;
+    }
     Ok(Attempt {
-        output: match part {
-            None => workload.outputs(&machine, &written)?,
-            Some(part) => {
-                let memory = machine.memory.borrow();
-                let output = workload.results(&written).next().context("a sampled launch has an output")?;
-                let read = |range: &Range<usize>| Ok(memory.read_part(*output, range.start, range.len())?);
-                part.ranges.iter().map(read).collect::<Result<Vec<_>>>()?.concat()
-            }
-        },
+        output,
+        repeats,
         inputs_unchanged: workload.inputs_unchanged(&machine)?,
         guards_intact: workload.guards_intact(&machine, &written)?,
         findings: machine.findings.into_inner(),
@@ -214,9 +250,13 @@ fn attempt(
 fn solve(job: &LaunchJob, module: &Module, operator: &mut dyn Operator, problem: &Problem) -> Result<LaunchOutcome> {
     let executor = operator::Executor { sm_count: 1, max_ctas: job.max_ctas, emulated: true };
     let setup = Arc::new(operator.setup(&job.module, problem, &executor)?);
+    limits::check(&setup)?;
     let mut kernels = HashMap::new();
     for launch in setup.launches() {
         if !kernels.contains_key(&launch.entry) {
+            let entries = module.entries();
+            let (entry, known) = (&launch.entry, entries.join(", "));
+            ensure!(entries.contains(&entry.as_str()), "no entry function `{entry}`; there are: {known}");
             kernels.insert(launch.entry.clone(), module.entry(&launch.entry)?);
         }
     }
@@ -243,13 +283,14 @@ fn solve(job: &LaunchJob, module: &Module, operator: &mut dyn Operator, problem:
         problem: problem.clone(),
         failure: None,
         output_sha256: Some(sha256_hex(&first.output)),
-        repeat_equal: attempts.iter().all(|(_, attempt)| attempt.output == first.output),
+        repeat_equal: attempts.iter().all(|(_, attempt)| attempt.repeats && attempt.output == first.output),
         inputs_unchanged: attempts.iter().all(|(_, attempt)| attempt.inputs_unchanged),
         guards_intact: attempts.iter().all(|(_, attempt)| attempt.guards_intact),
         sampled_ctas: part.map(|part| (part.blocks.len() as u32, part.of)),
         findings: found.iter().map(Found::told).collect(),
         entry: setup.entry.clone(),
         replays: None,
+        deferred: None,
     })
 }
 
@@ -333,6 +374,8 @@ fn found(attempts: &[(Order, Attempt)]) -> Vec<Found<'_>> {
 struct Attempt {
     /// All of it, or the parts that were computed.
     output: Vec<u8>,
+    /// Whether a second launch left the same, where one was made because the first leaves something to it.
+    repeats: bool,
     inputs_unchanged: bool,
     guards_intact: bool,
     findings: Vec<Finding>,

@@ -68,7 +68,7 @@ pub fn executor(gpu: &Gpu) -> Executor {
 /// Loads the module that a variant has for a problem, and refuses it when what it says of itself is not what it was asked
 /// for. Loaded anew for each problem: nothing that a kernel kept in the module survives.
 pub fn load_echoed(operator: &dyn Operator, module: &Module, problem: &Problem) -> Result<LoadedModule> {
-    let loaded = LoadedModule::load(&module.files(&problem.shape).image)?;
+    let loaded = LoadedModule::load(&module.files(problem).image)?;
     operator.echo(module, &|symbol| loaded.symbol(symbol))?;
     Ok(loaded)
 }
@@ -113,6 +113,7 @@ fn launch(on: &OnGpu, job: &LaunchJob, problem: &Problem, setup: crate::setup::S
         findings: Vec::new(),
         entry: workload.setup.entry.clone(),
         replays: None,
+        deferred: None,
     };
     if let Some(count) = job.replays.get(&problem.id()) {
         outcome.replays = Some(replay(on, &workload, &written, &first, *count)?);

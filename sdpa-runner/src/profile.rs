@@ -50,6 +50,7 @@ pub fn run(job: &ProfileJob) -> Result<()> {
         findings: Vec::new(),
         entry: workload.setup.entry.clone(),
         replays: None,
+        deferred: None,
     };
     emit(&Event::Launched { outcome });
     Ok(())

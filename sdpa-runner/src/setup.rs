@@ -20,13 +20,19 @@ pub enum Role {
     Input(Arc<Vec<u8>>),
     /// Made by the operator's own kernels on the machine, which must leave these bytes.
     Made(Arc<Vec<u8>>),
-    /// So many bytes, all of them the kernel's to write; poison before each launch.
-    Output(usize),
+    /// So many bytes for the kernel to write; before each launch this pattern, again and again.
+    Output(usize, Pattern),
     /// Holds these bytes before each launch and the result after it.
     InPlace(Arc<Vec<u8>>),
     /// So many bytes for the kernel to use.
     Scratch(usize, Fill),
 }
+
+/// What memory holds that nobody wrote. It begins anew every four bytes.
+pub type Pattern = [u8; 4];
+
+/// NaN in every float format.
+pub const NAN: Pattern = [0xff; 4];
 
 /// What scratch holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,13 +80,18 @@ impl Role {
     pub fn len(&self) -> usize {
         match self {
             Role::Input(bytes) | Role::Made(bytes) | Role::InPlace(bytes) => bytes.len(),
-            Role::Output(len) | Role::Scratch(len, _) => *len,
+            Role::Output(len, _) | Role::Scratch(len, _) => *len,
         }
     }
 
     /// Whether it is a result.
     pub fn is_output(&self) -> bool {
-        matches!(self, Role::Output(_) | Role::InPlace(_))
+        matches!(self, Role::Output(..) | Role::InPlace(_))
+    }
+
+    /// Whether a launch leaves it to the next one as it is.
+    pub fn stays(&self) -> bool {
+        matches!(self, Role::Scratch(_, Fill::ZeroOnce))
     }
 
     /// Whether every launch that counts has its own.

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use kernel_spec::launch::Step;
 
-use crate::setup::{Fill, Role, Setup};
+use crate::setup::{Fill, NAN, Pattern, Role, Setup};
 
 /// What memory holds when it is handed out or filled again.
 pub enum Content<'a> {
     Bytes(&'a [u8]),
-    /// So many bytes that mean nothing: NaN in every float format, and undefined where a machine knows that.
-    Poison(usize),
+    /// So many bytes that mean nothing: this pattern, and undefined where a machine knows that.
+    Poison(usize, Pattern),
     /// So many zeroes.
     Zero(usize),
 }
@@ -58,9 +58,9 @@ impl<M: Machine> Workload<M> {
         let mut read = BTreeMap::new();
         for tensor in setup.tensors.iter().filter(|t| !t.role.is_written()) {
             let content = match &tensor.role {
-                Role::Made(bytes) => Content::Poison(bytes.len()),
+                Role::Made(bytes) => Content::Poison(bytes.len(), NAN),
                 Role::Input(bytes) => Content::Bytes(bytes),
-                Role::Output(_) | Role::InPlace(_) | Role::Scratch(..) => continue,
+                Role::Output(..) | Role::InPlace(_) | Role::Scratch(..) => continue,
             };
             read.insert(tensor.name.clone(), machine.place(&tensor.name, &content)?);
         }
@@ -77,12 +77,19 @@ impl<M: Machine> Workload<M> {
     /// As a launch must find it, again.
     pub fn refill(&self, machine: &M, written: &Written<M>) -> Result<()> {
         for tensor in &self.setup.tensors {
-            let once = matches!(tensor.role, Role::Scratch(_, Fill::ZeroOnce));
-            if let Some(memory) = written.memory.get(&tensor.name).filter(|_| !once) {
+            if let Some(memory) = written.memory.get(&tensor.name).filter(|_| !tensor.role.stays()) {
                 machine.refill(memory, &content(&tensor.role))?;
             }
         }
         Ok(())
+    }
+
+    /// Memory for another launch where none can be filled again: only what is zeroed once is the same.
+    pub fn anew(&self, machine: &M, mut written: Written<M>) -> Result<Written<M>> {
+        for tensor in self.setup.tensors.iter().filter(|t| t.role.is_written() && !t.role.stays()) {
+            written.memory.insert(tensor.name.clone(), machine.place(&tensor.name, &content(&tensor.role))?);
+        }
+        Ok(written)
     }
 
     /// Runs steps that write to `written`.
@@ -119,7 +126,7 @@ impl<M: Machine> Workload<M> {
     pub fn unmake(&self, machine: &M) -> Result<()> {
         for tensor in &self.setup.tensors {
             if let Role::Made(bytes) = &tensor.role {
-                machine.refill(self.memory(&tensor.name)?, &Content::Poison(bytes.len()))?;
+                machine.refill(self.memory(&tensor.name)?, &Content::Poison(bytes.len(), NAN))?;
             }
         }
         Ok(())
@@ -168,7 +175,7 @@ impl<M: Machine> Workload<M> {
     fn holding(&self) -> impl Iterator<Item = (&str, &Arc<Vec<u8>>)> {
         self.setup.tensors.iter().filter_map(|t| match &t.role {
             Role::Input(bytes) | Role::Made(bytes) => Some((t.name.as_str(), bytes)),
-            Role::Output(_) | Role::InPlace(_) | Role::Scratch(..) => None,
+            Role::Output(..) | Role::InPlace(_) | Role::Scratch(..) => None,
         })
     }
 }
@@ -176,7 +183,8 @@ impl<M: Machine> Workload<M> {
 fn content(role: &Role) -> Content<'_> {
     match role {
         Role::Input(bytes) | Role::Made(bytes) | Role::InPlace(bytes) => Content::Bytes(bytes),
-        Role::Output(len) | Role::Scratch(len, Fill::Poison) => Content::Poison(*len),
+        Role::Output(len, pattern) => Content::Poison(*len, *pattern),
+        Role::Scratch(len, Fill::Poison) => Content::Poison(*len, NAN),
         Role::Scratch(len, Fill::Zero | Fill::ZeroOnce) => Content::Zero(*len),
     }
 }

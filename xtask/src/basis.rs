@@ -24,6 +24,9 @@ pub struct Basis {
     /// The builds of a validation: PTX and cubin by variant and architecture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cubins: Option<BTreeMap<String, String>>,
+    /// What a gate file names, by path, with SHA-256.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    files: BTreeMap<String, String>,
     /// SHA-256 of a search's plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     plan: Option<String>,
@@ -47,7 +50,12 @@ impl Basis {
             )
         };
         let cubins = builds.built.iter().map(cubin).collect();
-        Ok(Basis { device: device_uuid, cubins: Some(cubins), ..Basis::of(suite, source)? })
+        Ok(Basis {
+            device: device_uuid,
+            cubins: Some(cubins),
+            files: builds.files.clone(),
+            ..Basis::of(suite, source)?
+        })
     }
 
     /// Of a search, whose evaluations are of one plan.
@@ -64,7 +72,15 @@ impl Basis {
 
     fn of(suite: &Suite, source: &SourceState) -> Result<Basis> {
         let suite = sha256_hex(toml::to_string(suite)?.as_bytes());
-        Ok(Basis { suite, source: source.clone(), device: None, cubins: None, plan: None, nvcc: None })
+        Ok(Basis {
+            suite,
+            source: source.clone(),
+            device: None,
+            cubins: None,
+            files: BTreeMap::new(),
+            plan: None,
+            nvcc: None,
+        })
     }
 
     /// Writes what the run rests on, or refuses to go on when it rests on something else.

@@ -4,26 +4,22 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use kbench::deferral::Deferral;
-use kbench::evidence::{BuildFailure, BuildRecord, Builds, EntryBuild, LaunchRecord, Operands};
-use kbench::job::{Files, Module};
-use kbench::resources::{EntryResources, Severity};
+use kbench::evidence::{BuildFailure, BuildRecord, Builds, LaunchRecord, Operands};
+use kbench::job::{Files, Module, Planned};
 use rayon::prelude::*;
 use sdpa_kernel::abi::Config;
 use sdpa_kernel::registry::{EntryPoint, Operands as Takes, Variant};
-use sha2::{Digest, Sha256};
 
+use crate::compiler::{self, Key, Product};
 use crate::console::Step;
-use crate::cubin::{Cubin, hex, sha256_hex};
+use crate::cubin::Cubin;
 use crate::disassembly;
 use crate::files::{all_files, write_whole};
 use crate::layout::Layout;
-use crate::ptxas;
 use crate::toolchain::Toolchain;
 
-/// Flags of nvcc besides the target and the variant's definitions.
-const NVCC_FLAGS: [&str; 4] = ["-ptx", "-std=c++17", "-O3", "-lineinfo"];
 /// The folder of the headers that every family may include.
 const COMMON: &str = "common";
 /// Changes when the meaning of a cached build does.
@@ -67,12 +63,23 @@ pub struct BuildSet {
     pub failures: Vec<BuildFailure>,
     /// Why nothing was disassembled.
     pub not_disassembled: Option<Deferral>,
+    /// What variants of a gate file do, by variant and architecture, then by shape.
+    pub planned: BTreeMap<(String, String), BTreeMap<String, Planned>>,
+    /// What they were compiled from, by path from the gate file's folder, with SHA-256.
+    pub files: BTreeMap<String, String>,
 }
 
 impl BuildSet {
     /// The build of a variant for an architecture.
     pub fn get(&self, variant: &str, arch: &str) -> Option<&Built> {
         self.built.iter().find(|b| b.record.variant == variant && b.record.arch == arch)
+    }
+
+    /// A variant of a gate file for whoever executes it.
+    pub fn planned_module(&self, variant: &str, arch: &str) -> Option<Module> {
+        let planned = self.planned.get(&(variant.to_owned(), arch.to_owned()))?;
+        let module = self.get(variant, arch)?.module();
+        Some(Module { launches: Vec::new(), planned: planned.clone(), ..module })
     }
 
     pub fn evidence(&self) -> Builds {
@@ -172,9 +179,7 @@ pub fn build_one(
     if let Ok(error) = std::fs::read_to_string(&refusal) {
         return Ok(Err(fail(error)));
     }
-    std::fs::create_dir_all(layout.build_cache())
-        .with_context(|| format!("failed to create `{}`", layout.build_cache().display()))?;
-    let work = tempfile::Builder::new().prefix("building-").tempdir_in(layout.build_cache())?;
+    let work = compiler::workplace(&layout.build_cache())?;
     if let Err(error) = compile(layout, toolchain, &arguments, arch, work.path())? {
         if error.contains(ASSERTION) {
             write_whole(&refusal, error.as_bytes())?;
@@ -186,30 +191,19 @@ pub fn build_one(
         Err(error) => return Ok(Err(fail(format!("{error:#}")))),
     };
     write_whole(&work.path().join("build.json"), serde_json::to_string_pretty(&record)?.as_bytes())?;
-    // What is there and does not hold is in the way: a cache entry that lost a file, or was cut short.
-    if dir.exists() && cached_record(&dir, variant).is_none() {
-        let _ = std::fs::remove_dir_all(&dir);
-    }
-    // Two processes may build the same thing at once: whoever renames first wins, the other's files are the same.
-    if std::fs::rename(work.path(), &dir).is_err() {
-        ensure!(cached_record(&dir, variant).is_some(), "failed to move a build to `{}`", dir.display());
-    }
+    compiler::keep(&work, &dir, || cached_record(&dir, variant).is_some())?;
     Ok(Ok(Built { record, dir, cached: false }))
 }
 
 fn nvcc_arguments(variant: &Variant, arch: &str) -> Result<Vec<String>> {
-    let number =
-        arch.strip_prefix("sm_").with_context(|| format!("unknown architecture `{arch}`: use one like sm_89"))?;
-    let mut arguments: Vec<String> = NVCC_FLAGS.iter().map(|flag| (*flag).to_owned()).collect();
-    arguments.push(format!("-arch=compute_{number}"));
+    let mut arguments = compiler::base_flags(compiler::STANDARD, arch)?;
     arguments.extend(["-I".to_owned(), ".".to_owned()]);
     arguments.extend(variant.defines().into_iter().map(|define| format!("-D{define}")));
     arguments.push(variant.source.clone());
     Ok(arguments)
 }
 
-/// A hash over everything that decides the result, each part preceded by its length so that no two lists of parts
-/// can run into each other.
+/// A hash over everything that decides the result.
 fn content_key(
     cuda: &Path,
     toolchain: &Toolchain,
@@ -217,33 +211,23 @@ fn content_key(
     arch: &str,
     arguments: &[String],
 ) -> Result<String> {
-    let mut hash = Sha256::new();
-    let mut part = |bytes: &[u8]| {
-        hash.update((bytes.len() as u64).to_le_bytes());
-        hash.update(bytes);
-    };
-    for text in [CACHE_VERSION, &toolchain.nvcc_version, &toolchain.ptxas_version, arch] {
-        part(text.as_bytes());
-    }
-    arguments.iter().for_each(|argument| part(argument.as_bytes()));
+    let mut key = Key::new(CACHE_VERSION, toolchain, arch);
+    arguments.iter().for_each(|argument| key.part(argument.as_bytes()));
     // A family includes what is common and what lies beside its own source, so that others' headers rebuild nothing of it.
     let family =
         cuda.join(&variant.source).parent().map(Path::to_owned).context("a source lies in its family's folder")?;
     for file in [all_files(&cuda.join(COMMON))?, all_files(&family)?].concat() {
         let bytes = std::fs::read(&file).with_context(|| format!("failed to read `{}`", file.display()))?;
-        part(file.strip_prefix(cuda).unwrap_or(&file).as_os_str().as_encoded_bytes());
-        part(&bytes);
+        key.part(file.strip_prefix(cuda).unwrap_or(&file).as_os_str().as_encoded_bytes());
+        key.part(&bytes);
     }
-    Ok(hex(&hash.finalize())[..32].to_owned())
+    Ok(key.finish())
 }
 
 /// The record of a finished build, if its files are still the ones it was written for.
 fn cached_record(dir: &Path, variant: &Variant) -> Option<BuildRecord> {
     let mut record: BuildRecord = serde_json::from_slice(&std::fs::read(dir.join("build.json")).ok()?).ok()?;
-    let intact =
-        |file: &str, sha256: &str| std::fs::read(dir.join(file)).is_ok_and(|bytes| sha256_hex(&bytes) == sha256);
-    let whole = intact("kernel.ptx", &record.ptx_sha256) && intact("kernel.cubin", &record.cubin_sha256);
-    if !whole || !dir.join("ptxas.txt").is_file() {
+    if !compiler::intact(dir, &record.ptx_sha256, &record.cubin_sha256) {
         return None;
     }
     // Two names may share one build; the name is not part of what was compiled.
@@ -259,39 +243,17 @@ fn compile(
     arch: &str,
     work: &Path,
 ) -> Result<Result<(), String>> {
-    let ptx = work.join("kernel.ptx");
     let mut nvcc = arguments.to_vec();
-    nvcc.extend(["-o".to_owned(), ptx.display().to_string()]);
-    let output =
-        duct::cmd(&toolchain.nvcc, nvcc).dir(layout.cuda()).stderr_to_stdout().stdout_capture().unchecked().run();
-    let output = output.with_context(|| format!("failed to start `{}`", toolchain.nvcc.display()))?;
-    if !output.status.success() {
-        return Ok(Err(first_error(&output.stdout, "nvcc")));
+    nvcc.extend(["-o".to_owned(), work.join("kernel.ptx").display().to_string()]);
+    match compiler::nvcc(toolchain, &nvcc, &layout.cuda(), compiler::LIMITS)? {
+        Ok(_) => compiler::assemble(toolchain, arch, &[], work, compiler::LIMITS),
+        Err(error) => Ok(Err(error)),
     }
-    let target = format!("-arch={arch}");
-    let ptxas = duct::cmd!(&toolchain.ptxas, "-v", "-lineinfo", &target, "kernel.ptx", "-o", "kernel.cubin").dir(work);
-    let output = ptxas.stderr_to_stdout().stdout_capture().unchecked().run();
-    let output = output.with_context(|| format!("failed to start `{}`", toolchain.ptxas.display()))?;
-    std::fs::write(work.join("ptxas.txt"), &output.stdout)?;
-    if !output.status.success() {
-        return Ok(Err(first_error(&output.stdout, "ptxas")));
-    }
-    Ok(Ok(()))
-}
-
-/// The first line that says `error`, else the last line.
-fn first_error(output: &[u8], tool: &str) -> String {
-    let text = String::from_utf8_lossy(output);
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let error = lines.iter().find(|line| line.contains("error")).or(lines.last());
-    error.map_or_else(|| format!("{tool} failed without a word"), |line| format!("{tool}: {line}"))
 }
 
 fn describe(toolchain: &Toolchain, variant: &Variant, arch: &str, key: &str, work: &Path) -> Result<BuildRecord> {
-    let log = std::fs::read_to_string(work.join("ptxas.txt"))?;
-    let resources = ptxas::parse(&log)?;
-    let (ptx, image) = (std::fs::read(work.join("kernel.ptx"))?, std::fs::read(work.join("kernel.cubin"))?);
-    let cubin = Cubin::parse(&image)?;
+    let product = Product::read(work)?;
+    let cubin = Cubin::parse(&product.image)?;
     let mut mismatches = Vec::new();
     let mut entries = Vec::new();
     for point in variant.family.entry_points() {
@@ -299,17 +261,9 @@ fn describe(toolchain: &Toolchain, variant: &Variant, arch: &str, key: &str, wor
         let config = Config::parse(&cubin.symbol(symbol)?).with_context(|| format!("`{symbol}`"))?;
         let asked = point.asked(&variant.toggles);
         mismatches.extend(config.mismatches(&asked).into_iter().map(|m| format!("{symbol}: {m}")));
-        entries.push(EntryBuild {
-            resources: entry_resources(&resources.entries, &point.name)?,
-            code_sha256: cubin.code_sha256(&point.name)?,
-            gated: point.is_gated(),
-            launch: launch_record(&config, point)?,
-        });
+        let gated = point.is_gated();
+        entries.push(product.entry(&cubin, launch_record(&config, point)?, gated)?);
     }
-    let message = |m: &kbench::resources::AssemblerMessage| match &m.code {
-        Some(code) => format!("{code}: {}", m.text),
-        None => m.text.clone(),
-    };
     Ok(BuildRecord {
         variant: variant.name.clone(),
         arch: arch.to_owned(),
@@ -319,26 +273,14 @@ fn describe(toolchain: &Toolchain, variant: &Variant, arch: &str, key: &str, wor
         ptxas: toolchain.ptxas_version.clone(),
         plan_sha256: String::new(),
         adds_floats_atomically: false,
-        ptx_sha256: sha256_hex(&ptx),
-        cubin_sha256: sha256_hex(&image),
-        global_bytes: resources.global_bytes,
+        ptx_sha256: product.ptx_sha256(),
+        cubin_sha256: product.cubin_sha256(),
+        global_bytes: product.resources.global_bytes,
         entries,
-        warnings: resources
-            .messages
-            .iter()
-            .filter(|m| m.severity == Severity::Warning || m.code.is_some())
-            .map(message)
-            .collect(),
+        warnings: product.warnings(),
         toggle_mismatches: mismatches,
         instructions: None,
     })
-}
-
-fn entry_resources(entries: &[EntryResources], name: &str) -> Result<EntryResources> {
-    match entries.iter().find(|e| e.entry == name) {
-        Some(entry) => Ok(entry.clone()),
-        None => bail!("ptxas does not report an entry function `{name}`"),
-    }
 }
 
 fn launch_record(config: &Config, point: EntryPoint) -> Result<LaunchRecord> {
@@ -481,13 +423,5 @@ mod tests {
         assert_eq!((target(&ladder, "sm_89"), target(&hopper, "sm_89")), ("sm_89", "sm_90a"));
         let runs = |variant| ["sm_89", "sm_90", "sm_90a", "sm_100"].map(|arch| runs_on(variant, arch));
         assert_eq!((runs(&ladder), runs(&hopper)), ([true; 4], [false, true, true, false]));
-    }
-
-    #[test]
-    fn the_first_error_is_shown_with_its_place() {
-        let output =
-            b"ladder/x.cuh(3): warning #1: w\nladder/sdpa_ladder.cu(12): error: expected a \";\"\n1 error detected\n";
-        assert_eq!(first_error(output, "nvcc"), "nvcc: ladder/sdpa_ladder.cu(12): error: expected a \";\"");
-        assert_eq!(first_error(b"", "ptxas"), "ptxas failed without a word");
     }
 }

@@ -52,7 +52,7 @@ pub fn measure(layout: &Layout) -> Result<Measuring> {
     let Some(device) = device else {
         return Ok(Measuring::Deferred(match end {
             End::Done => why_not,
-            End::Error(why) | End::Lost(why) => Deferral::new(why, "check `nvidia-smi`"),
+            End::Error(why) | End::Lost { why, .. } => Deferral::new(why, "check `nvidia-smi`"),
         }));
     };
     let toolchain = toolchain::find_or_install(&layout.target, &|line| eprintln!("{line}"))?;
@@ -67,7 +67,7 @@ pub fn measure(layout: &Layout) -> Result<Measuring> {
     })?;
     let ceilings = match (ceilings, end) {
         (Some(ceilings), End::Done) => ceilings,
-        (_, End::Error(why) | End::Lost(why)) => bail!("measuring broke off: {why}"),
+        (_, End::Error(why) | End::Lost { why, .. }) => bail!("measuring broke off: {why}"),
         (None, End::Done) => bail!("the runner ended without a result"),
     };
     step.end(&format!("{} rates", ceilings.rows.len()));

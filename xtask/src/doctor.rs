@@ -124,7 +124,7 @@ fn device(layout: &Layout) -> Result<Vec<Finding>> {
         }
         _ => {}
     })?;
-    if let End::Error(why) | End::Lost(why) = end {
+    if let End::Error(why) | End::Lost { why, .. } = end {
         findings.push(missing("GPU", &why, "correctness and performance gates: DEFERRED; check `nvidia-smi`"));
     }
     Ok(findings)

@@ -236,7 +236,7 @@ pub fn launch(
                 outcomes.push((variant, outcome));
             }
         })?;
-        if let End::Error(why) | End::Lost(why) = end {
+        if let End::Error(why) | End::Lost { why, .. } = end {
             bail!("{why}");
         }
         if let Some((variant, failed)) = outcomes.iter().find(|(_, outcome)| outcome.failure.is_some()) {
@@ -288,7 +288,7 @@ fn record(layout: &Layout, toolchain: &Toolchain, runner: &Runner, device: &Devi
     let step = Step::begin("probes", 0);
     match runner.run("conformance", &job, SILENCE, |_| {})? {
         End::Done => step.end("answered"),
-        End::Error(why) | End::Lost(why) => bail!("the probes were not answered: {why}"),
+        End::Error(why) | End::Lost { why, .. } => bail!("the probes were not answered: {why}"),
     }
     let variants = ladder_variants()?;
     let mut modules = Vec::new();

@@ -1,17 +1,21 @@
 //! The pipeline: orchestration, no arithmetic. What a figure means is kbench's, what touches a device is the runner's.
 
 pub mod basis;
+pub mod bounded;
 pub mod build;
 pub mod ceilings;
 pub mod cli;
+pub mod compiler;
 pub mod console;
 pub mod cubin;
+pub mod declared;
 pub mod disassembly;
 pub mod dist;
 pub mod doctor;
 pub mod environment;
 pub mod export;
 pub mod files;
+pub mod foreign;
 pub mod golden;
 pub mod inspect;
 pub mod layout;

@@ -97,14 +97,14 @@ impl Ncu {
         let see_report = format!("see `logs/ncu-{name}.report.txt`");
         let last_words = match &end {
             End::Done => "",
-            End::Error(why) | End::Lost(why) => why,
+            End::Error(why) => why,
+            End::Lost { how, .. } => how,
         };
         if let Some(obstacle) = known_obstacle(&said).or_else(|| known_obstacle(last_words)) {
             return deferred(obstacle);
         }
         if end != End::Done {
-            let why =
-                first_error(&said).unwrap_or_else(|| last_words.split("; ").next().unwrap_or_default().to_owned());
+            let why = first_error(&said).unwrap_or_else(|| last_words.to_owned());
             return deferred(Deferral::new(format!("the launch under ncu broke off: {why}"), see_report));
         }
         if !dir.join(&report).is_file() {

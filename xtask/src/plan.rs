@@ -1,7 +1,7 @@
 //! From the command line to a plan: the suite as it will be used and the variants it names, with everything that can
 //! be wrong said before any work starts.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use kbench::deferral::Deferral;
@@ -60,15 +60,19 @@ impl Plan {
         let path = suite_file(layout, name)?;
         let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
         let suite = Suite::parse(&text).with_context(|| format!("suite file `{}`", path.display()))?;
-        Plan::of(suite, changes)
+        Plan::of(suite, path.parent().unwrap_or(Path::new(".")), changes)
     }
 
-    /// Applies changes to a suite and finds its variants.
-    pub fn of(mut suite: Suite, changes: &Changes) -> Result<Plan> {
+    /// Applies changes to a suite and finds its variants; the files that a gate file names lie in `folder`.
+    pub fn of(mut suite: Suite, folder: &Path, changes: &Changes) -> Result<Plan> {
         apply(&mut suite, changes);
         suite.validate()?;
         if let Some(name) = unknown(&suite) {
             bail!("peers.also: unknown peer `{name}`: use cudnn or fa3");
+        }
+        if suite.declared().is_some() {
+            let task = gate_file_task(&suite, folder)?;
+            return Ok(Plan { suite, variants: Vec::new(), task });
         }
         let variants = suite.variant_names().map(|name| resolve(&suite, name)).collect::<Result<_>>()?;
         Ok(Plan { suite, variants, task: Task::default() })
@@ -89,7 +93,7 @@ impl Plan {
         let mut suite: Suite = toml::from_str(&text)?;
         suite.candidates = candidates.iter().map(|v| Candidate::of(v)).collect();
         suite.narrowed.push(Deferral::new("a comparison has no gates on time", "run a suite with validate"));
-        Plan::of(suite, changes)
+        Plan::of(suite, Path::new("."), changes)
     }
 
     /// A comparison on one shape that is profiled and not timed. It takes at least one variant beside the control.
@@ -108,6 +112,22 @@ impl Plan {
         plan.suite.validate()?;
         Ok(plan)
     }
+}
+
+/// What the runner is told of an operator that a gate file declares. Files must be there before anything is compiled.
+fn gate_file_task(suite: &Suite, folder: &Path) -> Result<Task> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let folder = folder.canonicalize().with_context(|| format!("failed to find `{}`", folder.display()))?;
+    let declared = suite.declared().context("the suite declares its operator")?;
+    let files = [
+        ("operator.reference", &declared.reference),
+        ("operator.check", &declared.check),
+        ("operator.generate", &declared.generate),
+    ];
+    for (key, file) in files.into_iter().filter_map(|(key, file)| Some((key, file.as_ref()?))) {
+        ensure!(folder.join(file).is_file(), "{key}: there is no `{file}` in `{}`", folder.display());
+    }
+    Ok(Task { operator: suite.operator.clone(), folder, ..Task::default() })
 }
 
 fn suite_file(layout: &Layout, name: &str) -> Result<PathBuf> {

@@ -2,15 +2,17 @@
 //! manifest was interrupted and is never taken for a whole run.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use kbench::decision::Decision;
 use kbench::evidence::{Checks, Environment, Peers, Samples};
 use kbench::format::RunFile;
 use kbench::gate::Gate;
+use kbench::job::Task;
 use kbench::judge::Evidence;
 use kbench::legacy;
+use kbench::operator::Operator;
 use kbench::suite::Suite;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -181,7 +183,11 @@ impl RunDir {
         } else {
             format!("{}-{}", record.variant, record.arch)
         };
-        let target = self.path.join("builds").join(folder);
+        let mut target = self.path.join("builds").join(folder);
+        // A variant of a gate file may have several builds: the first has the name, the others their keys behind it.
+        if std::fs::read(target.join("kernel.ptx")).is_ok_and(|ptx| sha256_hex(&ptx) != record.ptx_sha256) {
+            target.as_mut_os_string().push(format!("-{}", record.key));
+        }
         std::fs::create_dir_all(&target).with_context(|| cannot_write(&target))?;
         for file in ["kernel.ptx", "kernel.cubin", "ptxas.txt"] {
             let source = built.dir.join(file);
@@ -189,6 +195,36 @@ impl RunDir {
             write_whole(&target.join(file), &bytes)?;
         }
         write_whole(&target.join("build.json"), serde_json::to_string_pretty(record)?.as_bytes())
+    }
+
+    /// The folder of what a gate file names, as it was used.
+    pub fn operator_folder(&self) -> PathBuf {
+        self.path.join("operator")
+    }
+
+    /// Copies the files that a gate file names: its scripts, and the sources that were compiled, whose hashes are known.
+    pub fn keep_operator(&self, task: &Task, sources: &BTreeMap<String, String>) -> Result<()> {
+        let Operator::Declared(declared) = &task.operator else { return Ok(()) };
+        let scripts = [&declared.reference, &declared.check, &declared.generate];
+        let names = scripts.into_iter().flatten().chain(sources.keys());
+        for name in names {
+            let from = task.folder.join(name);
+            let bytes = std::fs::read(&from).with_context(|| format!("failed to read `{}`", from.display()))?;
+            if let Some(wanted) = sources.get(name).filter(|wanted| **wanted != sha256_hex(&bytes)) {
+                bail!("`{}` was changed while it was compiled (SHA-256 {wanted}); run again", from.display());
+            }
+            // An include from outside lies beside the others, under the name of its path.
+            let kept: PathBuf = Path::new(name).components().filter(|c| matches!(c, Component::Normal(_))).collect();
+            let to = self.operator_folder().join(kept);
+            std::fs::create_dir_all(to.parent().context("a file has a folder")?).with_context(|| cannot_write(&to))?;
+            write_whole(&to, &bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Removes it: nothing was measured.
+    pub fn discard(&self) -> Result<()> {
+        std::fs::remove_dir_all(&self.path).with_context(|| format!("failed to remove `{}`", self.path.display()))
     }
 
     /// Copies a file of another run under the name that it has there; in today's format, whatever that of the other is.

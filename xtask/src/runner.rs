@@ -27,7 +27,18 @@ pub enum End {
     /// It said why it could not go on.
     Error(String),
     /// It died without a last word: a signal, a silent exit, or silence past the limit.
-    Lost(String),
+    Lost {
+        /// How.
+        how: String,
+        /// The same, and which log says more.
+        why: String,
+    },
+}
+
+impl End {
+    fn lost(how: String, log: &Path) -> End {
+        End::Lost { why: format!("{how}; see `{}`", log.display()), how }
+    }
 }
 
 /// Where the runner is and where its logs go.
@@ -206,14 +217,12 @@ impl Child {
                 Ok(Ok(Event::Error { why })) => return Heard::Error(why),
                 Ok(Ok(event)) => on_event(event),
                 Ok(Err(line)) => {
-                    let why = format!("it wrote `{line}`, which is no event; see `{}`", log.display());
-                    return Heard::Silence(End::Lost(why));
+                    return Heard::Silence(End::lost(format!("it wrote `{line}`, which is no event"), log));
                 }
                 Err(RecvTimeoutError::Disconnected) => return Heard::Nothing,
                 Err(RecvTimeoutError::Timeout) => {
                     let seconds = silence.as_secs();
-                    let why = format!("it was silent for {seconds} s and was stopped; see `{}`", log.display());
-                    return Heard::Silence(End::Lost(why));
+                    return Heard::Silence(End::lost(format!("it was silent for {seconds} s and was stopped"), log));
                 }
             }
         }
@@ -248,7 +257,7 @@ impl Child {
             Some((Some(signal), _)) => format!("it was ended by signal {signal}"),
             Some((None, code)) => format!("it exited with status {} and no last word", code.unwrap_or(-1)),
         };
-        Ok(End::Lost(format!("{how}; see `{}`", log.display())))
+        Ok(End::lost(how, log))
     }
 }
 
@@ -329,7 +338,7 @@ mod tests {
     #[test]
     fn every_other_end_is_told_apart() {
         let lost = |script: &str, silence| match run(script, silence).0 {
-            End::Lost(why) => why,
+            End::Lost { why, .. } => why,
             other => panic!("{other:?}"),
         };
         assert!(lost("exit 7", LONG).contains("exited with status 7"));
@@ -356,7 +365,7 @@ mod tests {
         let mut resident = Resident::default();
         let mut run = || resident.run(&runner, &Job::Probe, LONG, |_| {}).unwrap();
         let ends: Vec<End> = (0..5).map(|_| run()).collect();
-        let lost = |end: &End| matches!(end, End::Lost(why) if why.contains("signal 9"));
+        let lost = |end: &End| matches!(end, End::Lost { why, .. } if why.contains("signal 9"));
         assert_eq!(ends.iter().map(lost).collect::<Vec<_>>(), [false, false, true, false, false]);
         assert_eq!(std::fs::read_to_string(starts).unwrap().lines().count(), 2);
     }

@@ -248,7 +248,7 @@ fn run_tool(runner: &Runner, tool: &str, job: LaunchJob, device: &str) -> Result
         // A kernel that faults gives its other tools nothing to look at.
         (false, Some(_), _) if nothing && failure.is_some() => format!("no result: {}", failure.unwrap_or_default()),
         (false, Some(summary), _) => format!("{summary}; see `{}`", path.display()),
-        (false, None, End::Error(why) | End::Lost(why)) => why,
+        (false, None, End::Error(why) | End::Lost { why, .. }) => why,
         (false, None, End::Done) => format!("no report; see `{}`", path.display()),
     };
     Ok(Sanitized {

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use kbench::deferral::Deferral;
 use kbench::evidence::{CheckedCase, Checks, EMULATOR, Peers, Samples, TimingFailure};
-use kbench::job::{BenchJob, Event, Executor, Job};
+use kbench::job::{BenchJob, Event, Executor, GenerateJob, Job};
 use kbench::judge::{emulated_problems, problems};
 use kbench::operator::{Distribution, Problem};
 use kbench::subject::Subject;
@@ -15,7 +15,7 @@ use crate::console::Step;
 use crate::layout::Layout;
 use crate::peers::{self, PeerChoice};
 use crate::runner::End;
-use crate::work::{BENCH_SILENCE, ErrorsByCase, Work, errors_of, launch_all, verified_outputs};
+use crate::work::{BENCH_SILENCE, ErrorsByCase, REFERENCE_SILENCE, Work, errors_of, launch_all, verified_outputs};
 
 /// What the command line says of timing.
 #[derive(Clone, Debug)]
@@ -34,6 +34,7 @@ pub fn check(work: &Work) -> Result<Checks> {
     let emulated = work.executor == Some(Executor::Emulator);
     let problems = if emulated { emulated_problems(&work.plan.suite) } else { problems(&work.plan.suite) };
     let modules = work.modules();
+    generate(work, &problems)?;
     let step = Step::begin(if emulated { "emulate" } else { "launch" }, (problems.len() * modules.len()) as u64);
     let mut launches = BTreeMap::new();
     for (i, module) in modules.iter().enumerate() {
@@ -49,6 +50,10 @@ pub fn check(work: &Work) -> Result<Checks> {
     let subjects = modules.iter().map(|m| m.variant.as_str()).collect::<Vec<_>>();
     let (mut errors, broke_off) = compare_outputs(work, "errors", &subjects, &problems)?;
     if let Some(why) = broke_off {
+        // A reference that cannot be had is the gate file's fault, and nobody is judged without it.
+        if work.plan.suite.declared().is_some() {
+            bail!("{why}");
+        }
         // Ours, not a kernel's: no case is judged on part of the comparison.
         let deferral = Deferral::because(format!("comparing with float64 broke off: {why}"));
         return Ok(Checks { deferred: Some(deferral), ..Checks::default() });
@@ -65,6 +70,25 @@ pub fn check(work: &Work) -> Result<Checks> {
         device => device.as_ref().map(|(device, _)| format!("gpu: {}", device.name)),
     };
     Ok(Checks { device, deferred: None, cases })
+}
+
+/// Has the gate file's `generate` make the inputs that are not drawn.
+fn generate(work: &Work, problems: &[Problem]) -> Result<()> {
+    if work.plan.suite.declared().is_none_or(|operator| operator.generate.is_none()) {
+        return Ok(());
+    }
+    let step = Step::begin("generate", problems.len() as u64);
+    let job = GenerateJob { task: work.task(), problems: problems.to_vec() };
+    let end = work.runner.run("generate", &Job::Generate(job), REFERENCE_SILENCE, |event| {
+        if let Event::Progress { done, total, what } = event {
+            step.at(done, total, &what);
+        }
+    })?;
+    match end {
+        End::Done => step.end(&format!("inputs of {} problems", problems.len())),
+        End::Error(why) | End::Lost { why, .. } => bail!("{why}"),
+    }
+    Ok(())
 }
 
 /// Errors of every output that is there, and why the comparison broke off, if it did.
@@ -93,7 +117,7 @@ pub fn bench(work: &Work, layout: &Layout, timing: &Timing, checks: &Checks) -> 
     }
     let job = BenchJob {
         suite: suite.clone(),
-        task: work.plan.task.clone(),
+        task: work.task(),
         modules: work.modules(),
         verified: verified_outputs(checks),
         peers: commands,
@@ -115,7 +139,7 @@ pub fn bench(work: &Work, layout: &Layout, timing: &Timing, checks: &Checks) -> 
     let Some((samples, mut peers)) = timed else {
         let why = match end {
             End::Done => "the runner ended without samples".to_owned(),
-            End::Error(why) | End::Lost(why) => why,
+            End::Error(why) | End::Lost { why, .. } => why,
         };
         step.end(&format!("broke off: {why}"));
         let deferral = || Deferral::new("timing broke off", "see the log");

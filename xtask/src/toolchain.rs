@@ -6,9 +6,11 @@
 //! host compiler or is for another machine is passed over with a reason instead of failing in the middle of a
 //! build. What passed is remembered, so that the usual call starts no process.
 //!
-//! Compiling kernels, and what `doctor` prints, are left to their own modules.
+//! Python with numpy, for references, is [`python`]'s. Compiling kernels, and what `doctor` prints, are left to their
+//! own modules.
 
 pub(crate) mod child;
+pub mod python;
 mod trial;
 mod wheels;
 
@@ -20,7 +22,7 @@ use kbench::deferral::Deferral;
 use serde::{Deserialize, Serialize};
 
 pub use trial::Unfit;
-pub use wheels::{DISASSEMBLER_PINS, PINS as WHEELS};
+pub use wheels::{DISASSEMBLER_PINS, NUMPY_PINS, PINS as WHEELS};
 
 /// Oldest release whose compilers are used, as (major, minor). Hopper's `sm_90a` starts there.
 pub const OLDEST_RELEASE: (u32, u32) = (12, 0);

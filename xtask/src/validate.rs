@@ -13,6 +13,7 @@ use crate::basis::Basis;
 use crate::build::{BuildSet, build_all, disassemble};
 use crate::ceilings;
 use crate::console::Step;
+use crate::declared;
 use crate::environment::{self, SourceState};
 use crate::layout::Layout;
 use crate::plan::{DeviceChoice, Plan};
@@ -53,14 +54,31 @@ pub struct Outcome {
 pub fn validate(layout: &Layout, plan: &Plan, options: &Options) -> Result<Outcome> {
     let (source, started) = (SourceState::of(layout), jiff::Timestamp::now());
     let run = open_run(layout, plan, options, &source)?;
-    run.write("suite.toml", &toml::to_string(&plan.suite)?)?;
+    let outcome = validate_in(layout, plan, options, (source, started), run.clone());
+    // A file that asks for what cannot be leaves nothing behind; what was measured stays.
+    if outcome.is_err() && options.resume.is_none() && run.finished_checks()?.is_none() {
+        run.discard()?;
+    }
+    outcome
+}
+
+fn validate_in(
+    layout: &Layout,
+    plan: &Plan,
+    options: &Options,
+    (source, started): (SourceState, jiff::Timestamp),
+    run: RunDir,
+) -> Result<Outcome> {
     options.attachments.iter().try_for_each(|(other, file)| run.keep_file(other, file))?;
     let runner = Runner::locate(layout, &run.logs())?;
     let found = probe(&runner)?;
     if let (DeviceChoice::Gpu, Some(why)) = (options.device, &found.why_not) {
         bail!("--device gpu: {why}");
     }
+    let plan = &declared::on_this_machine(plan, &found);
+    run.write("suite.toml", &toml::to_string(&plan.suite)?)?;
     let (toolchain, builds) = build(layout, plan, &found, &run)?;
+    run.keep_operator(&plan.task, &builds.files)?;
     let mut environment = environment::collect(&source, toolchain.as_ref(), started);
     if let Some((device, state)) = &found.device {
         (environment.device, environment.device_state) = (Some(device.clone()), Some(state.clone()));
@@ -118,7 +136,13 @@ fn build(layout: &Layout, plan: &Plan, found: &Found, run: &RunDir) -> Result<(O
     {
         arches.push(device.arch());
     }
-    let mut builds = build_all(layout, &toolchain, &plan.variants, &arches)?;
+    let mut builds = match plan.suite.declared() {
+        None => build_all(layout, &toolchain, &plan.variants, &arches)?,
+        Some(_) => {
+            let device = found.device.as_ref().map(|(device, _)| device);
+            declared::build_all(layout, &toolchain, plan, &arches, device)?
+        }
+    };
     if plan.suite.machine_code.is_some() {
         disassemble(layout, &toolchain, &mut builds)?;
     }

@@ -46,7 +46,7 @@ pub fn probe(runner: &Runner) -> Result<Found> {
         Event::NoDevice(deferral) => found.why_not = Some(deferral),
         _ => {}
     })?;
-    if let End::Error(why) | End::Lost(why) = end {
+    if let End::Error(why) | End::Lost { why, .. } = end {
         found.device = None;
         found.why_not = Some(Deferral::new(format!("the device could not be asked: {why}"), "check `nvidia-smi`"));
     }
@@ -93,8 +93,18 @@ impl Work<'_> {
     /// What the device loads of every variant that was built for it.
     pub fn modules(&self) -> Vec<Module> {
         let Some(arch) = self.arch() else { return Vec::new() };
+        if self.plan.suite.declared().is_some() {
+            let names = self.plan.suite.variant_names();
+            return names.filter_map(|name| self.builds.planned_module(name, &arch)).collect();
+        }
         let module = |variant: &Variant| Some(self.builds.get(&variant.name, target(variant, &arch))?.module());
         self.plan.variants.iter().filter_map(module).collect()
+    }
+
+    /// What is computed, with the folder for inputs that are made.
+    pub fn task(&self) -> Task {
+        let task = self.plan.task.clone();
+        if task.is_attention() { task } else { Task { generated: self.scratch.join("generated"), ..task } }
     }
 
     /// Why no case can run.
@@ -176,7 +186,7 @@ pub fn launch_all(
             End::Error(why) => {
                 outcomes.extend(problems[outcomes.len()..].iter().map(|p| LaunchOutcome::failed(p, &why)))
             }
-            End::Lost(why) => {
+            End::Lost { why, .. } => {
                 let problem = &problems[outcomes.len().min(problems.len() - 1)];
                 outcomes.push(LaunchOutcome::failed(problem, &format!("the runner was lost during {last}: {why}")));
             }
@@ -189,7 +199,7 @@ pub fn launch_all(
 /// The job that launches a variant on problems.
 pub fn launch_job(work: &Work, module: &Module, problems: &[Problem], out_dir: &Path) -> Result<LaunchJob> {
     Ok(LaunchJob {
-        task: work.plan.task.clone(),
+        task: work.task(),
         module: module.clone(),
         problems: problems.to_vec(),
         out_dir: out_dir.to_owned(),
@@ -225,7 +235,7 @@ pub type ErrorsByCase = BTreeMap<(String, String), Errors>;
 pub fn errors_job_of(work: &Work, subjects: &[&str], problems: &[Problem], most_rows: Option<u32>) -> ErrorsJob {
     let outputs = subjects.iter().map(|s| ((*s).to_owned(), BenchJob::output_dir(work.scratch, s)));
     let operands = work.builds.built.iter().map(|b| (b.record.variant.clone(), b.record.operands()));
-    errors_job(&work.plan.task, &work.plan.suite, operands.collect(), outputs.collect(), problems, most_rows)
+    errors_job(&work.task(), &work.plan.suite, operands.collect(), outputs.collect(), problems, most_rows)
 }
 
 /// A job for these outputs of kernels that were given these operands. Of a problem with more than `most_rows` query rows, and
@@ -275,7 +285,7 @@ pub fn errors_of(
     })?;
     Ok(match end {
         End::Done => (errors, None),
-        End::Error(why) | End::Lost(why) => (errors, Some(why)),
+        End::Error(why) | End::Lost { why, .. } => (errors, Some(why)),
     })
 }
 

@@ -13,7 +13,7 @@ pub use correctness::{correctness_pattern, emulated_problems, judge_checks, prob
 pub use peers::judge_peer_errors;
 pub use performance::{Comparison, compare, judge_samples, needs_more_rounds, paired_blocks, paired_rounds};
 pub use profile::judge_profile;
-pub use resources::judge_builds;
+pub use resources::{chip_shared_bytes, judge_builds};
 
 use crate::ceilings::Ceilings;
 use crate::evidence::{Builds, Checks, Peers, Samples};
@@ -257,6 +257,7 @@ pub(crate) mod testing {
                     findings: vec![],
                     entry: None,
                     replays: None,
+                    deferred: None,
                 },
                 errors: Some(errors()),
             })

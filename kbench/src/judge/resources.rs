@@ -10,6 +10,11 @@ use crate::suite::Suite;
 const CHIP_SHARED_BYTES: &[(&str, u32)] =
     &[("sm_80", 166_912), ("sm_86", 101_376), ("sm_89", 101_376), ("sm_90", 232_448), ("sm_90a", 232_448)];
 
+/// The most shared memory that a CTA may have on chips of an architecture, in bytes, where that is known.
+pub fn chip_shared_bytes(arch: &str) -> Option<u32> {
+    CHIP_SHARED_BYTES.iter().find(|(known, _)| *known == arch).map(|(_, bytes)| *bytes)
+}
+
 /// Build, identity and resource gates of every variant of the suite.
 pub fn judge_builds(suite: &Suite, builds: &Builds) -> Vec<Gate> {
     suite.variant_names().flat_map(|variant| judge_variant(suite, builds, variant)).collect()
@@ -208,8 +213,8 @@ fn resource_gates(suite: &Suite, record: &BuildRecord) -> Vec<Gate> {
         }
         if let Some(limit) = limits.max_shared_kib.filter(|_| entry.gated) {
             gates.push(draft(GateId::SharedMemory).at_most(&place, kib, f64::from(limit), Unit::Kib));
-        } else if let Some((_, chip)) = CHIP_SHARED_BYTES.iter().find(|(arch, _)| *arch == suite.arch) {
-            let limit = f64::from(*chip) / 1024.0;
+        } else if let Some(chip) = chip_shared_bytes(&suite.arch) {
+            let limit = f64::from(chip) / 1024.0;
             gates.push(draft(GateId::FitsTheChip).at_most(&place, kib, limit, Unit::Kib));
         }
         if let Some(limit) = limits.max_spill_bytes {

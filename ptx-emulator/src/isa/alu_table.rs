@@ -5,8 +5,7 @@
 //! (rounding, comparison mask, byte-permute mode). The interpreter is compiled for several
 //! instruction sets and chosen at run time; results do not depend on the choice.
 
-use crate::isa::slot::Class;
-use crate::isa::slot::Role;
+use crate::isa::slot::{Class, Role};
 use crate::machine::regs::{Bits, LANES, Regs, Source, d as drow, w as wrow};
 use crate::num::convert::{float_to_int, int_to_f32, int_to_f64, to_integral};
 use crate::num::float::{self as fl, Round, canon, d, f, ftz, order};
@@ -84,15 +83,15 @@ macro_rules! class_store {
     }};
 }
 
-macro_rules! class_set_taint {
-    (W, $regs:ident, $at:expr, $taint:expr, $mask:ident) => {
-        $regs.taint_w($at, $taint, $mask)
+macro_rules! class_clear_taint {
+    (W, $regs:ident, $at:expr, $mask:ident) => {
+        $regs.tw[usize::from($at)] &= !$mask
     };
-    (D, $regs:ident, $at:expr, $taint:expr, $mask:ident) => {
-        $regs.taint_d($at, $taint, $mask)
+    (D, $regs:ident, $at:expr, $mask:ident) => {
+        $regs.td[usize::from($at)] &= !$mask
     };
-    (P, $regs:ident, $at:expr, $taint:expr, $mask:ident) => {
-        $regs.taint_p($at, $taint, $mask)
+    (P, $regs:ident, $at:expr, $mask:ident) => {
+        $regs.tp[usize::from($at)] &= !$mask
     };
 }
 
@@ -128,16 +127,26 @@ macro_rules! alu_table {
             }
         }
 
-        /// Executes one operation on all lanes. With `CHECK` it sets the taint of the lanes of `mask`, and of those of
-        /// `doubt`, which may or may not belong to it, because their guard is undefined.
+        /// Executes one operation on all lanes. With `CHECK` it makes the result defined in the lanes of `mask`, unless a
+        /// source is not, or there is `doubt`: then it calls `look` before it changes anything, and leaves the rest to
+        /// the caller.
         #[inline(always)]
-        pub(crate) fn execute<const CHECK: bool>(regs: &mut Regs, inst: &AluInst, mask: u32, doubt: u32) {
+        pub(crate) fn execute<const CHECK: bool>(
+            regs: &mut Regs,
+            inst: &AluInst,
+            mask: u32,
+            doubt: u32,
+            mut look: impl FnMut(&Regs),
+        ) {
             match inst.op {
                 $(AluOp::$name => {
                     if CHECK {
-                        let taint = doubt $(| class_taint!($class, regs, inst.$slot))*;
-                        let lanes = mask | doubt;
-                        class_set_taint!($out, regs, inst.d, taint, lanes);
+                        let taint = 0 $(| class_taint!($class, regs, inst.$slot))*;
+                        if taint & mask | doubt == 0 {
+                            class_clear_taint!($out, regs, inst.d, mask);
+                        } else {
+                            look(regs);
+                        }
                     }
                     let $x = inst.x;
                     $(let $arg = class_source!($class, regs, inst.$slot);)*
@@ -221,6 +230,24 @@ fn canon_halves(v: u32, x: u16) -> u32 {
 #[inline(always)]
 fn sat_if(v: u32, x: u16) -> u32 {
     if x & X_SAT != 0 { fl::sat(v) } else { v }
+}
+
+#[inline(always)]
+fn sat64_if(v: u64, x: u16) -> u64 {
+    if x & X_SAT != 0 { fl::sat64(v) } else { v }
+}
+
+/// An f16 cut to [0, 1]; NaN becomes 0.
+#[inline(always)]
+fn sat16(v: u32) -> u32 {
+    let x = hf(v);
+    if x > 1.0 {
+        0x3c00
+    } else if x > 0.0 {
+        v
+    } else {
+        0
+    }
 }
 
 /// The wide integer behind a source of the given signedness.
@@ -466,10 +493,10 @@ alu_table! {
     IntToF64: D (a a D) x => int_to_f64(wide(a, x), rnd(x)).to_bits();
     IntToF16: W (a a D) x => narrow(wide(a, x) as f64, small::F16, rnd(x), false);
     IntToBf16: W (a a D) x => narrow(wide(a, x) as f64, small::BF16, rnd(x), false);
-    F32ToF64: D (a a W) x => f64::from(f(flush_canon(a, x))).to_bits();
+    F32ToF64: D (a a W) x => sat64_if(f64::from(f(flush_canon(a, x))).to_bits(), x);
     F64ToF32: W (a a D) x => sat_if(flush_if(fl::f64_to_f32(a, rnd(x)), x), x);
     F64ToF16: W (a a D) x => small::f64_to_f16(a, rnd(x));
-    F64Integral: D (a a D) x => to_integral(d(a), rnd(x)).to_bits();
+    F64Integral: D (a a D) x => sat64_if(to_integral(d(a), rnd(x)).to_bits(), x);
     F32Integral: W (a a W) x => integral32(a, x);
     F16Integral: W (a a W) x => narrow(to_integral(f64::from(hf(a)), rnd(x)), small::F16, Round::Nearest, false);
     F32Flush: W (a a W) x => sat_if(flush_canon(a, x), x);
@@ -489,6 +516,7 @@ alu_table! {
     E4m3x2ToF16x2: W (a a W) _x => e4m3_to_f16(a & 0xff) | e4m3_to_f16((a >> 8) & 0xff) << 16;
     E5m2x2ToF16x2: W (a a W) _x => e5m2_to_f16(a & 0xff) | e5m2_to_f16((a >> 8) & 0xff) << 16;
     ReluF16: W (a a W) _x => halves1(a, |v| small::min_max::<Fp16>(v, 0, true, true));
+    SatF16: W (a a W) _x => sat16(a);
     ReluBf16: W (a a W) _x => halves1(a, |v| small::min_max::<Bfloat>(v, 0, true, true));
 }
 

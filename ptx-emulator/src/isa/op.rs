@@ -87,6 +87,7 @@ pub(crate) struct Order {
     pub(crate) strong: bool,
     pub(crate) acquire: bool,
     pub(crate) release: bool,
+    pub(crate) volatile: bool,
 }
 
 /// `ld`.

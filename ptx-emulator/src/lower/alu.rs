@@ -272,6 +272,9 @@ impl Lower<'_> {
     /// Emits a comparison into predicate row `d`.
     fn compare(&mut self, d: u16, a: &Operand, b: &Operand, ty: Ty, classes: u16, ftz: bool) -> Lowered {
         use AluOp::*;
+        if ftz && ty != Ty::F32 {
+            return Err(format!("flushing of .{ty:?} is not supported").to_lowercase());
+        }
         let op = match ty {
             Ty::S16 => SetpS16,
             Ty::U16 | Ty::B16 | Ty::U32 | Ty::B32 => SetpU32,
@@ -281,7 +284,7 @@ impl Lower<'_> {
             Ty::F32 if ftz => SetpF32Ftz,
             Ty::F32 => SetpF32,
             Ty::F64 => SetpF64,
-            Ty::F16 if !ftz => SetpF16,
+            Ty::F16 => SetpF16,
             Ty::Bf16 => SetpBf16,
             _ => return Err(format!("comparison of .{ty:?} is not supported").to_lowercase()),
         };
@@ -341,6 +344,9 @@ impl Lower<'_> {
         };
         arity(inst, 3..=3)?;
         let packed = matches!(ty, Ty::F16x2 | Ty::Bf16x2);
+        if ftz && packed {
+            return Err(format!("flushing of .{ty:?} is not supported").to_lowercase());
+        }
         let one = match (out, packed) {
             (Ty::U32 | Ty::S32, false) => 0xffff_ffff,
             (Ty::U32 | Ty::S32, true) => 0xffff,

@@ -1,7 +1,8 @@
 //! Extended-precision arithmetic: `add.cc`, `addc`, `sub.cc`, `subc`, `mad.cc`, `madc`.
 //!
 //! The carry flag is a predicate row of the kernel; each instruction becomes plain row operations
-//! and comparisons that find the carry or borrow.
+//! and comparisons that find the carry. There is one flag, the carry out of the adder, and a subtraction
+//! adds the complement: it leaves "no borrow" there, so that `sub.cc` may be followed by `addc`.
 
 use super::mods::Mods;
 use super::operands::{arity, class_of, operand};
@@ -31,6 +32,9 @@ impl Lower<'_> {
         let ty = mods.ty().ok_or("a type is missing")?;
         if !matches!(ty.bytes(), 4 | 8) || ty.float() || ty == Ty::Pred {
             return Err(format!("type .{ty:?} is not supported").to_lowercase());
+        }
+        if part.is_some() && !inst.opcode.starts_with("mad") {
+            return Err("`.lo` and `.hi` belong to products".into());
         }
         let subtract = inst.opcode.starts_with("sub");
         let (d, a, b) = if inst.opcode.starts_with("mad") {
@@ -62,30 +66,42 @@ impl Lower<'_> {
         Ok(product)
     }
 
-    /// `d = a ± b ± carry`, and the carry of it.
+    /// `d = a + b + carry`, and the carry of it; a subtraction adds the complement of `b` and 1 where no carry is taken.
     fn with_carry(&mut self, ty: Ty, d: u16, [a, b]: [u16; 2], subtract: bool, take: bool, give: bool) -> Lowered {
         use AluOp::*;
         let class = class_of(ty);
         let wide = class == Class::D;
         let pick = |narrow, double| if wide { double } else { narrow };
-        let op = if subtract { pick(SubW, SubD) } else { pick(AddW, AddD) };
-        let below = pick(SetpU32, SetpU64);
+        let (add, below) = (pick(AddW, AddD), pick(SetpU32, SetpU64));
         let flag = self.carry_flag()?;
-        let first = self.temp(class)?;
-        let first_carry = self.temp(Class::P)?;
-        self.alu(op, first, &[a, b], 0)?;
-        // A sum is below its first term exactly if it wrapped; a difference borrows if a < b.
-        self.alu(below, first_carry, &if subtract { [a, b] } else { [first, a] }, LESS)?;
-        let (mut result, mut carry) = (first, first_carry);
-        if take {
-            let (one, zero) = (self.constant(class, 1)?, self.constant(class, 0)?);
-            let incoming = self.temp(class)?;
-            self.alu(pick(SelW, SelD), incoming, &[one, zero, flag], 0)?;
-            result = self.temp(class)?;
-            self.alu(op, result, &[first, incoming], 0)?;
+        let b = if subtract {
+            let complement = self.temp(class)?;
+            self.alu(pick(NotW, NotD), complement, &[b], 0)?;
+            complement
+        } else {
+            b
+        };
+        let incoming = match (take, subtract) {
+            (true, _) => {
+                let (one, zero) = (self.constant(class, 1)?, self.constant(class, 0)?);
+                let row = self.temp(class)?;
+                self.alu(pick(SelW, SelD), row, &[one, zero, flag], 0)?;
+                Some(row)
+            }
+            (false, true) => Some(self.constant(class, 1)?),
+            (false, false) => None,
+        };
+        let mut result = self.temp(class)?;
+        let mut carry = self.temp(Class::P)?;
+        self.alu(add, result, &[a, b], 0)?;
+        // A sum is below its first term exactly if it wrapped.
+        self.alu(below, carry, &[result, a], LESS)?;
+        if let Some(incoming) = incoming {
+            let first = std::mem::replace(&mut result, self.temp(class)?);
+            let first_carry = std::mem::replace(&mut carry, self.temp(Class::P)?);
+            self.alu(add, result, &[first, incoming], 0)?;
             let second_carry = self.temp(Class::P)?;
-            self.alu(below, second_carry, &if subtract { [first, incoming] } else { [result, first] }, LESS)?;
-            carry = self.temp(Class::P)?;
+            self.alu(below, second_carry, &[result, first], LESS)?;
             self.alu(OrP, carry, &[first_carry, second_carry], 0)?;
         }
         if give {

@@ -150,14 +150,18 @@ impl Lower<'_> {
         if to == Ty::Pred || from == Ty::Pred {
             return Err("predicates cannot be converted".into());
         }
-        if c.relu && !matches!(to, Ty::F16 | Ty::Bf16) || c.satfinite && !to.float() {
-            return Err("these modifiers do not fit the types".into());
+        if (c.relu || c.satfinite) && (!matches!(to, Ty::F16 | Ty::Bf16) || from != Ty::F32) {
+            return Err("`.relu` and `.satfinite` belong to conversions from .f32 to 16 bits".into());
+        }
+        if c.ftz && to != Ty::F32 && from != Ty::F32 {
+            return Err("modifier `.ftz` needs an .f32".into());
         }
         let d = self.dst_at_least(operand(inst, 0)?, to)?;
+        let bytes = self.width(operand(inst, 0)?, d.class);
         let s = self.narrowed(operand(inst, 1)?, from)?;
         match (to.float(), from.float()) {
-            (false, false) => self.int_to_int(d, s, to, from, c),
-            (false, true) => self.float_to_int(d, s, to, from, c),
+            (false, false) => self.int_to_int((d, bytes), s, to, from, c),
+            (false, true) => self.float_to_int((d, bytes), s, to, from, c),
             (true, false) => self.int_to_float(d, s, to, from, c),
             (true, true) => self.float_to_float(d, s, to, from, c),
         }
@@ -193,64 +197,74 @@ impl Lower<'_> {
         Ok(row)
     }
 
-    /// Stores an integer result of width `to` in a register that may be wider.
-    fn store_int(&mut self, d: Slot, row: Slot, to: Ty) -> Lowered {
-        let op = match (d.class, row.class) {
-            (Class::D, Class::D) => AluOp::MovD,
-            (Class::D, _) if to.signed() => AluOp::SextD,
-            (Class::D, _) => AluOp::ZextD,
-            (_, Class::D) => AluOp::TruncD,
-            (_, _) => AluOp::MovW,
+    /// Stores the low bits of `row` as an integer of type `to` in a register that may be wider: a signed value is
+    /// extended to the whole register by its sign, any other by zeros. `bytes` is the width of the register.
+    fn store_int(&mut self, (d, bytes): (Slot, u32), row: Slot, to: Ty) -> Lowered {
+        use AluOp::*;
+        if to.bytes() == 8 {
+            let whole = self.widened(row, to)?;
+            return self.alu(MovD, d.row, &[whole], 0);
+        }
+        let word = match row.class {
+            Class::D => {
+                let word = self.temp(Class::W)?;
+                self.alu(TruncD, word, &[row.row], 0)?;
+                word
+            }
+            _ => row.row,
         };
-        self.alu(op, d.row, &[row.row], 0)
+        let extend = match (to.bytes(), to.signed()) {
+            (1, true) => ExtS8,
+            (1, false) => ExtU8,
+            (2, true) => ExtS16,
+            (2, false) => ExtU16,
+            _ => MovW,
+        };
+        match (d.class, bytes) {
+            (Class::D, _) => {
+                let whole = self.temp(Class::W)?;
+                self.alu(extend, whole, &[word], 0)?;
+                self.alu(if to.signed() { SextD } else { ZextD }, d.row, &[whole], 0)
+            }
+            (_, 2) if extend == ExtS8 => {
+                let whole = self.temp(Class::W)?;
+                self.alu(ExtS8, whole, &[word], 0)?;
+                self.alu(ExtU16, d.row, &[whole], 0)
+            }
+            // Rows of 16-bit registers keep zeros above their value.
+            (_, 2) => self.alu(if to.bytes() == 2 { ExtU16 } else { extend }, d.row, &[word], 0),
+            _ => self.alu(extend, d.row, &[word], 0),
+        }
     }
 
-    fn int_to_int(&mut self, d: Slot, s: Slot, to: Ty, from: Ty, c: &Conversion) -> Lowered {
+    fn int_to_int(&mut self, d: (Slot, u32), s: Slot, to: Ty, from: Ty, c: &Conversion) -> Lowered {
         use AluOp::*;
         if c.round.is_some() || c.ftz {
             return Err("integer conversions do not round".into());
+        }
+        let holds_all = match (to.signed(), from.signed()) {
+            (true, false) => to.bytes() > from.bytes(),
+            (false, true) => false,
+            _ => to.bytes() >= from.bytes(),
+        };
+        if c.sat && holds_all {
+            return Err("`.sat` does not fit a type that holds every value of the source".into());
         }
         if c.sat {
             let wide = self.widened(s, from)?;
             let class = class_of(to);
             let row = self.temp(class)?;
             self.alu(if class == Class::D { ClampIntD } else { ClampIntW }, row, &[wide], c.x(to, from))?;
-            if to.bytes() == 1 && to.signed() {
-                self.alu(ExtS8, row, &[row], 0)?;
-            }
             return self.store_int(d, Slot { class, row }, to);
         }
         if to.bytes() == 8 {
             let row = self.widened(s, from)?;
             return self.store_int(d, Slot { class: Class::D, row }, to);
         }
-        let word = if s.class == Class::D {
-            let row = self.temp(Class::W)?;
-            self.alu(TruncD, row, &[s.row], 0)?;
-            row
-        } else {
-            s.row
-        };
-        // Truncation keeps the low bits; the register keeps them extended by the target's sign
-        // only when it is wider than the type.
-        let wide_register = d.class == Class::D;
-        let op = match (to.bytes(), to.signed() && wide_register) {
-            (1, true) => ExtS8,
-            (1, false) if to.signed() => ExtS8,
-            (1, false) => ExtU8,
-            (2, true) => ExtS16,
-            (2, false) => ExtU16,
-            _ => MovW,
-        };
-        if d.class == Class::W && op != ExtS8 {
-            return self.alu(op, d.row, &[word], 0);
-        }
-        let row = self.temp(Class::W)?;
-        self.alu(op, row, &[word], 0)?;
-        self.store_int(d, Slot { class: Class::W, row }, to)
+        self.store_int(d, s, to)
     }
 
-    fn float_to_int(&mut self, d: Slot, s: Slot, to: Ty, from: Ty, c: &Conversion) -> Lowered {
+    fn float_to_int(&mut self, d: (Slot, u32), s: Slot, to: Ty, from: Ty, c: &Conversion) -> Lowered {
         use AluOp::*;
         if !c.integral {
             return Err("an integer rounding mode is missing".into());
@@ -269,9 +283,6 @@ impl Lower<'_> {
         };
         let row = self.temp(class)?;
         self.alu(op, row, &[s.row], x)?;
-        if to.bytes() == 2 && d.class == Class::W {
-            return self.alu(ExtU16, d.row, &[row], 0);
-        }
         self.store_int(d, Slot { class, row }, to)
     }
 
@@ -313,8 +324,8 @@ impl Lower<'_> {
     fn float_to_float(&mut self, d: Slot, s: Slot, to: Ty, from: Ty, c: &Conversion) -> Lowered {
         use AluOp::*;
         let x = c.x(to, from);
-        if c.satfinite && !matches!(to, Ty::F16 | Ty::Bf16) {
-            return Err("modifier `.satfinite` is not supported here".into());
+        if c.sat && (to == Ty::Bf16 || c.satfinite || c.relu) {
+            return Err("modifier `.sat` is not supported here".into());
         }
         let op = match (to, from) {
             (Ty::F32, Ty::F32) if c.integral => F32Integral,
@@ -327,13 +338,13 @@ impl Lower<'_> {
             (Ty::F64, Ty::F32) => F32ToF64,
             (Ty::F32, Ty::F64) if c.round.is_some() => F64ToF32,
             (Ty::F16, Ty::F64) if c.round.is_some() => F64ToF16,
-            (Ty::F16, Ty::F32) if c.round == Some(Round::Nearest) && !c.satfinite && !c.sat => F32ToF16,
-            (Ty::Bf16, Ty::F32) if c.round == Some(Round::Nearest) && !c.satfinite && !c.sat => F32ToBf16,
-            (Ty::F16, Ty::F32) if c.round.is_some() && !c.sat => F32ToF16Round,
-            (Ty::Bf16, Ty::F32) if c.round.is_some() && !c.sat => F32ToBf16Round,
+            (Ty::F16, Ty::F32) if c.round == Some(Round::Nearest) && !c.satfinite => F32ToF16,
+            (Ty::Bf16, Ty::F32) if c.round == Some(Round::Nearest) && !c.satfinite => F32ToBf16,
+            (Ty::F16, Ty::F32) if c.round.is_some() => F32ToF16Round,
+            (Ty::Bf16, Ty::F32) if c.round.is_some() => F32ToBf16Round,
             (Ty::F64, Ty::F16 | Ty::Bf16) => {
                 let word = self.half_as_f32(s, from)?;
-                return self.alu(F32ToF64, d.row, &[word.row], 0);
+                return self.alu(F32ToF64, d.row, &[word.row], x);
             }
             _ => {
                 return Err(format!("conversion from .{from:?} to .{to:?} is not supported").to_lowercase());
@@ -350,6 +361,7 @@ impl Lower<'_> {
         match (c.relu, to) {
             (true, Ty::F16) => self.relu_scalar(d, ReluF16),
             (true, _) => self.relu_scalar(d, ReluBf16),
+            (false, Ty::F16) if c.sat => self.alu(SatF16, d.row, &[d.row], 0),
             _ => Ok(()),
         }
     }

@@ -97,7 +97,6 @@ impl Lower<'_> {
     fn half_arithmetic(&mut self, inst: &AstInst, mods: &mut Mods<'_>, opcode: &str, ty: Ty) -> Lowered {
         use AluOp::*;
         let relu = opcode == "fma" && mods.flag("relu");
-        mods.flag("noftz");
         let brain = matches!(ty, Ty::Bf16 | Ty::Bf16x2);
         let op = match (opcode, brain, relu) {
             ("add", false, _) => AddF16,
@@ -130,6 +129,9 @@ impl Lower<'_> {
         let ty = mods.ty().ok_or("a type is missing")?;
         let x = if ftz { X_FTZ } else { 0 };
         let max = inst.opcode == "max";
+        if nan && !matches!(inst.opcode.as_str(), "min" | "max") {
+            return Err("modifier `.NaN` is not supported here".into());
+        }
         match (inst.opcode.as_str(), ty) {
             ("min" | "max", Ty::F32) => {
                 let op = match (max, nan, ftz) {
@@ -152,8 +154,8 @@ impl Lower<'_> {
             }
             ("neg", Ty::F32) => self.uniform(inst, NegF32, ty, 1, x),
             ("abs", Ty::F32) => self.uniform(inst, AbsF32, ty, 1, x),
-            ("neg", Ty::F64) => self.uniform(inst, NegF64, ty, 1, 0),
-            ("abs", Ty::F64) => self.uniform(inst, AbsF64, ty, 1, 0),
+            ("neg", Ty::F64) if !ftz => self.uniform(inst, NegF64, ty, 1, 0),
+            ("abs", Ty::F64) if !ftz => self.uniform(inst, AbsF64, ty, 1, 0),
             ("neg" | "abs", Ty::F16 | Ty::F16x2 | Ty::Bf16 | Ty::Bf16x2) if !ftz => {
                 arity(inst, 2..=2)?;
                 let d = self.dst(operand(inst, 0)?, ty)?;
@@ -165,7 +167,7 @@ impl Lower<'_> {
                 let signs = self.constant(Class::W, if ty.bytes() == 2 { 0x8000 } else { 0x8000_8000 })?;
                 self.alu(Neg16x2, d, &[a, signs], x)
             }
-            ("copysign", Ty::F32) => self.uniform(inst, CopysignF32, ty, 2, 0),
+            ("copysign", Ty::F32) if !ftz => self.uniform(inst, CopysignF32, ty, 2, 0),
             _ => Err(format!("type .{ty:?} with these modifiers is not supported").to_lowercase()),
         }
     }

@@ -206,6 +206,15 @@ impl Lower<'_> {
         }
     }
 
+    /// Bytes of a destination register, or of the scratch row of `class` that stands for `_`.
+    pub(super) fn width(&mut self, operand: &Operand, class: Class) -> u32 {
+        match (operand, class) {
+            (Operand::Reg(reg), _) => self.reg_ty(*reg).bytes(),
+            (_, Class::D) => 8,
+            _ => 4,
+        }
+    }
+
     /// Source of a store or conversion: the register may be wider than the value.
     pub(super) fn src_at_least(&mut self, operand: &Operand, ty: Ty) -> Lowered<Slot> {
         if let Operand::Reg(reg) = *operand {

@@ -59,6 +59,19 @@ pub(crate) fn ftz(bits: u32) -> u32 {
     if bits & 0x7f80_0000 == 0 { bits & 0x8000_0000 } else { bits }
 }
 
+/// As [`sat`], for f64.
+#[inline(always)]
+pub(crate) fn sat64(bits: u64) -> u64 {
+    let x = d(bits);
+    if x > 1.0 {
+        1f64.to_bits()
+    } else if x > 0.0 {
+        bits
+    } else {
+        0
+    }
+}
+
 /// Clamps to [0, 1]; NaN gives +0.
 #[inline(always)]
 pub(crate) fn sat(bits: u32) -> u32 {

@@ -24,6 +24,11 @@ pub struct Executor {
     pub emulated: bool,
 }
 
+/// Nobody's kernel can be launched on a problem: a plan or an input is missing, or the problem is none of this operator's.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NoSetup(pub String);
+
 /// Draws inputs and sets up launches. It may keep what it drew.
 pub trait Operator {
     /// Refuses a module that says of itself what it was not asked for: `read` gives the bytes of an exported symbol.

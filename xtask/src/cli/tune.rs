@@ -1,7 +1,7 @@
 //! `tune`: a search on its own. `validate --tune` has the same defaults.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -115,7 +115,7 @@ pub fn run(args: &TuneArgs) -> Result<Exit> {
         None => Plan::read(&layout, args.suite.or_usual(), &Changes::default())?.suite,
         Some(path) => RunDir::open(path)?.suite()?,
     };
-    let plan = Plan::of(suite_for_search(suite), &Changes::default())?;
+    let plan = Plan::of(suite_for_search(suite), Path::new("."), &Changes::default())?;
     match tune(&layout, &plan, &args.options())? {
         Tuning::Deferred(why) => deferred(args.json, &why),
         Tuning::Ran(ran) => {

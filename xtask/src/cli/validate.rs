@@ -113,7 +113,11 @@ pub fn run(args: &ValidateArgs) -> Result<Exit> {
     }
     let plan = match &args.resume {
         None => Plan::read(&layout, args.suite.or_usual(), &args.measuring.changes(args.smoke))?,
-        Some(path) => Plan::of(RunDir::open(path)?.suite()?, &args.measuring.changes(false))?,
+        Some(path) => Plan::of(
+            RunDir::open(path)?.suite()?,
+            &RunDir::open(path)?.operator_folder(),
+            &args.measuring.changes(false),
+        )?,
     };
     let mut options = Options { resume: args.resume.clone(), ncu: args.ncu, ..args.measuring.options() };
     let plan = match &args.tuned {

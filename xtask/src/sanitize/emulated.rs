@@ -44,7 +44,7 @@ pub(super) fn run(runner: &Runner, mut job: LaunchJob, schedules: &[Schedule]) -
     let lost = match end {
         End::Done if good == job.problems.len() => None,
         End::Done => Some(failure.unwrap_or_else(|| "a launch gave no outcome".to_owned())),
-        End::Error(why) | End::Lost(why) => Some(why),
+        End::Error(why) | End::Lost { why, .. } => Some(why),
     };
     let mut written: Vec<Written> = Vec::new();
     for problem in job.problems.iter().take(good) {

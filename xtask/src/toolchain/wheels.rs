@@ -1,6 +1,6 @@
-//! Installs the pinned CUDA compiler, or the disassembler, from Python wheels, once.
+//! Installs pinned Python wheels, once: the CUDA compiler, the disassembler, numpy.
 //!
-//! The tree lies in `<target>/cuda/<version>-<hash of the pins>`, so changed pins mean another tree, and it gets that name
+//! A tree lies in a folder of the target directory as `<version>-<hash of the pins>`, so changed pins mean another tree, and it gets that name
 //! by a rename when it is whole: an installation that was interrupted leaves only a `.partial-*` directory, which
 //! the next one removes. A lock file lets one process install while others wait; the system drops the lock with
 //! its process, so a crash cannot leave it behind. Trees of former pins stay until the target directory is cleaned,
@@ -36,26 +36,44 @@ pub const PINS: [(&str, &str, &str); 5] = [
 pub const DISASSEMBLER_PINS: [(&str, &str, &str); 1] =
     [("nvidia-cuda-nvdisasm", "13.5.37", "d3fdbdd49fa53e2e4aacd3db8259d052bd2b049ececdcb69e92e083c6728e7ca")];
 
+/// numpy's wheels for Python 3.10, 3.11 and so on, in the form of [`PINS`]. The last version that all of them have.
+pub const NUMPY_PINS: [(&str, &str, &str); 4] = [
+    ("numpy", "2.2.6", "fc7b73d02efb0e18c000e9ad8b83480dfcd5dfd11065997ed4c6747470ae8915"),
+    ("numpy", "2.2.6", "ba10f8411898fc418a521833e014a77d3ca01c15b0c6cdcce6a0d2897e6dbbdf"),
+    ("numpy", "2.2.6", "fd83c01228a688733f1ded5201c678f0c53ecc1006ffbc404db9f7a899ac6249"),
+    ("numpy", "2.2.6", "1bc23a79bfabc5d056d106f9befb8d50c31ced2fbc70eedb8155aec74a45798f"),
+];
+/// The minor version of the first of them.
+const FIRST_PYTHON: usize = 10;
+
 /// What is installed together, in a tree of its own.
 pub(super) struct Package {
     pins: &'static [(&'static str, &'static str, &'static str)],
     /// What a caller asks for first, and what must be there besides.
-    programs: &'static [&'static str],
+    files: &'static [&'static str],
     /// For a person: what it is, and how much there is to download.
     what: &'static str,
     size: &'static str,
 }
 
 /// nvcc, and what it needs.
-pub(super) const COMPILER: Package =
-    Package { pins: &PINS, programs: &["nvcc", "ptxas"], what: "the CUDA 13.0 compiler", size: "105 MB" };
+pub(super) const COMPILER: Package = Package {
+    pins: &PINS,
+    files: &["nvidia/cu13/bin/nvcc", "nvidia/cu13/bin/ptxas"],
+    what: "the CUDA 13.0 compiler",
+    size: "105 MB",
+};
 
 /// nvdisasm alone.
 pub(super) const DISASSEMBLER: Package =
-    Package { pins: &DISASSEMBLER_PINS, programs: &["nvdisasm"], what: "nvdisasm 13.5", size: "5 MB" };
+    Package { pins: &DISASSEMBLER_PINS, files: &["nvidia/cu13/bin/nvdisasm"], what: "nvdisasm 13.5", size: "5 MB" };
 
-/// Where the programs lie in the tree.
-const BIN: &str = "nvidia/cu13/bin";
+/// numpy for Python 3 of this minor version, where one is pinned.
+pub(super) fn numpy(minor: usize) -> Option<Package> {
+    let at = minor.checked_sub(FIRST_PYTHON)?;
+    let pins = NUMPY_PINS.get(at..=at)?;
+    Some(Package { pins, files: &["numpy/__init__.py"], what: "numpy 2.2.6", size: "16 MB" })
+}
 
 /// The tree's own copy of the pins, written last: a tree without it is not whole.
 const MARKER: &str = "requirements.txt";
@@ -63,45 +81,43 @@ const MARKER: &str = "requirements.txt";
 /// A slow line needs minutes for 105 MB; longer than this is a hang.
 const LIMIT: Duration = Duration::from_secs(900);
 
-/// The first program of a whole installation of these very pins.
-pub(super) fn installed(package: &Package, cuda_dir: &Path) -> Option<PathBuf> {
-    let tree = tree_path(package, cuda_dir);
-    let bin = tree.join(BIN);
+/// The first file of a whole installation of these very pins.
+pub(super) fn installed(package: &Package, dir: &Path) -> Option<PathBuf> {
+    let tree = tree_path(package, dir);
     let whole = fs::read_to_string(tree.join(MARKER)).is_ok_and(|marker| marker == requirements(package))
-        && package.programs.iter().all(|program| bin.join(program).is_file());
-    whole.then(|| bin.join(package.programs[0]))
+        && package.files.iter().all(|file| tree.join(file).is_file());
+    whole.then(|| tree.join(package.files[0]))
 }
 
-/// The first program of the pinned wheels, installed now if it is not there.
+/// The first file of the pinned wheels, installed now if it is not there.
 pub(super) fn install(
     package: &Package,
-    cuda_dir: &Path,
+    dir: &Path,
     pythons: &[PathBuf],
     progress: &dyn Fn(&str),
 ) -> Result<PathBuf, ToolchainError> {
-    if let Some(nvcc) = installed(package, cuda_dir) {
-        return Ok(nvcc);
+    if let Some(found) = installed(package, dir) {
+        return Ok(found);
     }
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
         return Err(ToolchainError::Platform { os: std::env::consts::OS, arch: std::env::consts::ARCH });
     }
-    fs::create_dir_all(cuda_dir).map_err(io_error("create", cuda_dir))?;
-    let _lock = lock(cuda_dir, progress)?;
+    fs::create_dir_all(dir).map_err(io_error("create", dir))?;
+    let _lock = lock(package, dir, progress)?;
     // Whoever held the lock before may have done the work.
-    if let Some(nvcc) = installed(package, cuda_dir) {
-        return Ok(nvcc);
+    if let Some(found) = installed(package, dir) {
+        return Ok(found);
     }
-    clear_leftovers(package, cuda_dir)?;
+    clear_leftovers(package, dir)?;
     let started = Instant::now();
     let (what, size) = (package.what, package.size);
     progress(&format!("installing {what} from pinned wheels ({size}, once)"));
-    let partial =
-        tempfile::Builder::new().prefix(PARTIAL).tempdir_in(cuda_dir).map_err(io_error("create", cuda_dir))?;
-    fill(package, partial.path(), cuda_dir, pythons, progress)?;
-    let (from, tree) = (partial.path().join("tree"), tree_path(package, cuda_dir));
+    let partial = tempfile::Builder::new().prefix(PARTIAL).tempdir_in(dir).map_err(io_error("create", dir))?;
+    fill(package, partial.path(), dir, pythons, progress)?;
+    let (from, tree) = (partial.path().join("tree"), tree_path(package, dir));
     fs::rename(&from, &tree).map_err(io_error("move into place", &tree))?;
     progress(&format!("installed {what} in {:.1} s: {}", started.elapsed().as_secs_f64(), tree.display()));
-    Ok(tree.join(BIN).join(package.programs[0]))
+    Ok(tree.join(package.files[0]))
 }
 
 /// The pip that an installation would use, or why there would be none.
@@ -126,20 +142,22 @@ fn requirements(package: &Package) -> String {
     package.pins.iter().map(|(name, version, hash)| format!("{name}=={version} --hash=sha256:{hash}\n")).collect()
 }
 
-fn tree_path(package: &Package, cuda_dir: &Path) -> PathBuf {
+fn tree_path(package: &Package, dir: &Path) -> PathBuf {
     let hash = Sha256::digest(requirements(package));
     let short: String = hash[..4].iter().map(|byte| format!("{byte:02x}")).collect();
-    cuda_dir.join(format!("{}-{short}", package.pins[0].1))
+    dir.join(format!("{}-{short}", package.pins[0].1))
 }
 
-/// Waits for the sole right to change `cuda_dir`; it ends with the returned file.
-fn lock(cuda_dir: &Path, progress: &dyn Fn(&str)) -> Result<File, ToolchainError> {
-    let path = cuda_dir.join("lock");
+/// Waits for the sole right to change `dir`; it ends with the returned file.
+fn lock(package: &Package, dir: &Path, progress: &dyn Fn(&str)) -> Result<File, ToolchainError> {
+    let path = dir.join("lock");
     let open = File::options().create(true).truncate(false).write(true).open(&path);
     let file = open.map_err(io_error("open", &path))?;
     match file.try_lock() {
         Ok(()) => return Ok(file),
-        Err(TryLockError::WouldBlock) => progress("another process is installing the CUDA compiler; waiting for it"),
+        Err(TryLockError::WouldBlock) => {
+            progress(&format!("another process is installing {}; waiting for it", package.what));
+        }
         Err(TryLockError::Error(error)) => return Err(io_error("lock", &path)(error)),
     }
     file.lock().map_err(io_error("lock", &path))?;
@@ -150,13 +168,13 @@ fn lock(cuda_dir: &Path, progress: &dyn Fn(&str)) -> Result<File, ToolchainError
 ///
 /// The pip of a killed process may still be running and writing. So what is left over first gets another name, at
 /// which pip fails, and is then removed as far as that works: the rest goes next time.
-fn clear_leftovers(package: &Package, cuda_dir: &Path) -> Result<(), ToolchainError> {
-    let tree = tree_path(package, cuda_dir);
-    let entries = fs::read_dir(cuda_dir).map_err(io_error("read", cuda_dir))?;
+fn clear_leftovers(package: &Package, dir: &Path) -> Result<(), ToolchainError> {
+    let tree = tree_path(package, dir);
+    let entries = fs::read_dir(dir).map_err(io_error("read", dir))?;
     for path in entries.flatten().map(|entry| entry.path()) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name.starts_with(PARTIAL) || path == tree {
-            let doomed = cuda_dir.join(format!("{PARTIAL}doomed-{}", name.trim_start_matches(PARTIAL)));
+            let doomed = dir.join(format!("{PARTIAL}doomed-{}", name.trim_start_matches(PARTIAL)));
             fs::rename(&path, &doomed).map_err(io_error("move away", &path))?;
             let _ = fs::remove_dir_all(&doomed);
         }
@@ -168,14 +186,14 @@ fn clear_leftovers(package: &Package, cuda_dir: &Path) -> Result<(), ToolchainEr
 fn fill(
     package: &Package,
     partial: &Path,
-    cuda_dir: &Path,
+    dir: &Path,
     pythons: &[PathBuf],
     progress: &dyn Fn(&str),
 ) -> Result<(), ToolchainError> {
     let (tree, pins, scratch) = (partial.join("tree"), partial.join(MARKER), partial.join("tmp"));
     fs::create_dir(&scratch).map_err(io_error("create", &scratch))?;
     fs::write(&pins, requirements(package)).map_err(io_error("write", &pins))?;
-    let log = cuda_dir.join("install.log");
+    let log = dir.join("install.log");
     let reported = Cell::new(0);
     let mut watch = |said: &str| report_downloads(said, &reported, progress);
     let (python, end) = with_python(pythons, |python| {
@@ -188,9 +206,9 @@ fn fill(
             return Err(ToolchainError::TimedOut { seconds: LIMIT.as_secs(), log });
         }
     }
-    for program in package.programs {
-        if !tree.join(BIN).join(program).is_file() {
-            let detail = format!("success, but the wheels hold no {BIN}/{program}");
+    for file in package.files {
+        if !tree.join(file).is_file() {
+            let detail = format!("success, but the wheels hold no {file}");
             return Err(ToolchainError::Pip { detail, log });
         }
     }

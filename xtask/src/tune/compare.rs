@@ -61,7 +61,7 @@ impl Comparers {
             })?;
             match end {
                 End::Done => Ok(errors),
-                End::Error(why) | End::Lost(why) => bail!("comparing with float64 broke off: {why}"),
+                End::Error(why) | End::Lost { why, .. } => bail!("comparing with float64 broke off: {why}"),
             }
         };
         let (first, rest) = std::thread::scope(|scope| {

@@ -60,7 +60,7 @@ pub fn find(runner: &Runner, at_most: Option<usize>) -> Result<Result<Vec<Gpu>, 
         Event::NoDevice(deferral) => why_not = Some(deferral),
         _ => {}
     })?;
-    if let End::Error(why) | End::Lost(why) = end {
+    if let End::Error(why) | End::Lost { why, .. } = end {
         return Ok(Err(Deferral::new(format!("the devices could not be asked: {why}"), "check `nvidia-smi`")));
     }
     let Some(model) = devices.first().map(|(device, _)| device.name.clone()) else {

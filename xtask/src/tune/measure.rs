@@ -365,7 +365,7 @@ fn rounds(gpu: &Gpu, mut job: BenchJob) -> Result<Samples> {
         }
         let why = match end {
             End::Done => "the runner ended without samples".to_owned(),
-            End::Error(why) | End::Lost(why) => why,
+            End::Error(why) | End::Lost { why, .. } => why,
         };
         let left: BTreeSet<&str> = job.modules.iter().map(|m| m.variant.as_str()).collect();
         match running {

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::check::clock::{Clocks, Epoch, Stamp};
+use crate::check::clock::{Clocks, Epoch, View};
 use crate::check::global::{BlockClock, GlobalShadow};
+use crate::check::order::{Orders, Published};
 use crate::exec::memory::shared::Shared;
 use crate::exec::run::profile::Profile;
 use crate::exec::run::warp::{Position, State, Warp};
@@ -25,7 +26,19 @@ pub(crate) struct Context<'a> {
     pub(crate) shadow: Option<GlobalShadow>,
     /// Counts changes of global memory, to tell waiting from hanging.
     pub(crate) progress: AtomicU64,
+    /// Instructions of all blocks, as far as they have told.
+    pub(crate) spent: AtomicU64,
 }
+
+impl Context<'_> {
+    /// Whether the caller does not want to wait any longer.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.spent.load(Relaxed) > self.launch.limits.instructions
+    }
+}
+
+/// Instructions after which a block tells how many it executed.
+const TOLD_EVERY: u64 = 1 << 20;
 
 /// How a turn of a warp ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,14 +73,14 @@ pub(crate) struct Block {
     pub(crate) mbarriers: HashMap<u32, MbarState>,
     pub(crate) clocks: Clocks,
     pub(crate) block_clock: BlockClock,
-    /// State of shared addresses used by atomics and volatile accesses.
-    pub(crate) sync_stamps: HashMap<u64, Stamp>,
-    /// Copies of each warp's clock at its last fence.
-    pub(crate) fenced: Vec<Option<Stamp>>,
-    pub(crate) pending_acquire: Vec<Option<Stamp>>,
+    pub(crate) orders: Orders,
+    /// State of addresses used by atomics and volatile accesses.
+    pub(crate) published: HashMap<u64, Published>,
     pub(crate) findings: Findings,
     pub(crate) instructions: u64,
     pub(crate) lane_instructions: u64,
+    /// Those instructions that the context knows of.
+    told: u64,
     /// Changes of state that a waiting warp could be waiting for.
     pub(crate) progress: u64,
     pub(crate) idle_turns: u32,
@@ -94,7 +107,8 @@ impl Block {
         };
         let threads: u32 = launch.block.iter().product();
         let count = threads.div_ceil(32) as usize;
-        let warps = (0..count).map(|i| Some(Box::new(Warp::new(i, program, &position)))).collect();
+        let warps =
+            (0..count).map(|i| Some(Box::new(Warp::new(i, program, &position, launch.checks.uninitialised)))).collect();
         let seed = match launch.schedule {
             Schedule::Seeded(seed) => seed ^ (u64::from(linear) << 32),
             _ => 0,
@@ -108,12 +122,12 @@ impl Block {
             mbarriers: HashMap::new(),
             clocks: Clocks::new(count),
             block_clock: BlockClock::new(linear),
-            sync_stamps: HashMap::new(),
-            fenced: vec![None; count],
-            pending_acquire: vec![None; count],
+            orders: Orders::new(count),
+            published: HashMap::new(),
             findings: Findings::default(),
             instructions: 0,
             lane_instructions: 0,
+            told: 0,
             progress: 0,
             idle_turns: 0,
             profile: Profile::new(launch.profile),
@@ -155,6 +169,12 @@ impl Block {
             };
             let turn = self.run_warp(context, &mut warp, budget);
             self.warps[at] = Some(warp);
+            if self.instructions - self.told >= TOLD_EVERY {
+                self.tell(context);
+                if context.is_spent() {
+                    return BlockTurn::Finished;
+                }
+            }
             match turn {
                 Turn::Abort => return BlockTurn::Finished,
                 Turn::Rests => rested[at] = true,
@@ -167,6 +187,12 @@ impl Block {
                 self.idle_turns = 0;
             }
         }
+    }
+
+    /// Adds what it executed since it last did to what all blocks executed.
+    pub(crate) fn tell(&mut self, context: &Context<'_>) {
+        context.spent.fetch_add(self.instructions - self.told, Relaxed);
+        self.told = self.instructions;
     }
 
     /// Turn length in instructions that are not row operations.
@@ -272,6 +298,11 @@ impl Block {
             Some(var) => format!("shared {}+0x{:x}", var.name, offset - var.offset),
             None => format!("shared 0x{offset:x}"),
         }
+    }
+
+    /// What a warp knows, to judge other accesses by.
+    pub(crate) fn view(&self, warp: &Warp) -> View<'_> {
+        self.clocks.view(warp.index, self.orders.of(warp.index))
     }
 
     /// Epoch of an access by `warp` at `pc` now.

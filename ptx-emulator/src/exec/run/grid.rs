@@ -12,7 +12,7 @@ use crate::launch::{BlockFilter, EmuError, Launch, Outcome};
 use crate::machine::simd::Level;
 use crate::memory::Memory;
 use crate::module::Kernel;
-use crate::report::Findings;
+use crate::report::{Findings, Severity};
 
 /// Blocks that are not finished, and what the finished ones found.
 struct Work {
@@ -42,6 +42,7 @@ pub fn run(kernel: &Kernel, memory: &Memory, launch: &Launch) -> Result<Outcome,
         level: Level::detect(),
         shadow: launch.checks.races.then(|| GlobalShadow::new(memory)),
         progress: AtomicU64::new(0),
+        spent: AtomicU64::new(0),
     };
     let work = Mutex::new(Work {
         next: 0,
@@ -77,6 +78,10 @@ pub fn run(kernel: &Kernel, memory: &Memory, launch: &Launch) -> Result<Outcome,
     }
     let mut findings = findings.list;
     findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
+    // Where something wrong was found, that is the answer, however long the rest would take.
+    if context.is_spent() && findings.first().is_none_or(|f| f.severity < Severity::Error) {
+        return Err(EmuError::Budget { kernel: kernel.name().to_owned(), limit: launch.limits.instructions });
+    }
     let [x, y, z] = launch.grid.map(u64::from);
     Ok(Outcome {
         findings,
@@ -96,6 +101,9 @@ fn lock<'a>(work: &'a Mutex<Work>) -> MutexGuard<'a, Work> {
 /// Takes blocks until none are left.
 fn worker(context: &Context<'_>, blocks: &[[u32; 3]], work: &Mutex<Work>) {
     loop {
+        if context.is_spent() {
+            return;
+        }
         let mut guard = lock(work);
         let resident = guard.waiting.len() + guard.running;
         let block = if guard.next < blocks.len() && resident < context.launch.limits.resident_blocks {
@@ -124,6 +132,7 @@ fn worker(context: &Context<'_>, blocks: &[[u32; 3]], work: &Mutex<Work>) {
 fn turn(context: &Context<'_>, work: &Mutex<Work>, mut block: Box<Block>) {
     let before = (block.progress, context.progress.load(Relaxed));
     let outcome = block.run(context);
+    block.tell(context);
     let after = (block.progress, context.progress.load(Relaxed));
     let mut finished = outcome == BlockTurn::Finished;
     if !finished {

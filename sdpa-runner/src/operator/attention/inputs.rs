@@ -117,6 +117,7 @@ fn draw(problem: &Problem, tensor: &str, key: [u8; 32], head: u64, size: usize) 
                 (Distribution::Permutation, "q" | "k") => signed_unit(i / head_dim, i % head_dim, head_dim),
                 (Distribution::Outliers, _) if rng.next_u32().is_multiple_of(256) => 20.0 * value,
                 (Distribution::Large, "q" | "k") => 16.0 * value,
+                (Distribution::Negative, _) => -value.abs() - 1.0 / 64.0,
                 // Q is positive and K grows along the sequence: scores rise with the key.
                 (Distribution::MaximumLast, "q") => value.abs(),
                 (Distribution::MaximumLast, "k") => 0.25 * value + row / rows,

@@ -23,7 +23,7 @@ use sdpa_kernel::sample::Sample;
 use serde_json::Value;
 
 use super::{Executor, Operator};
-use crate::setup::{Fill, Part, Role, Setup, Tensor};
+use crate::setup::{Fill, NAN, Part, Role, Setup, Tensor};
 use inputs::{Drawn, Inputs};
 
 /// Sets up attention, and remembers what it drew.
@@ -90,7 +90,7 @@ fn input(name: &str, bytes: Arc<Vec<u8>>) -> Tensor {
 }
 
 fn output(sizes: &Sizes) -> Tensor {
-    Tensor { name: launches::OUT.to_owned(), role: Role::Output(sizes.q_len() * 2) }
+    Tensor { name: launches::OUT.to_owned(), role: Role::Output(sizes.q_len() * 2, NAN) }
 }
 
 /// Codes and scales as they lie, and an entry that takes a tile of query rows a CTA.

@@ -1,0 +1,147 @@
+//! An operator as a gate file declares it: inputs drawn by type and distribution, launches as they were planned, and
+//! outputs compared with what the file's reference or checker says.
+
+mod draw;
+mod inputs;
+mod layout;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use kbench::job::{ErrorsJob, GenerateJob, Module, Task};
+use kbench::operator::Problem;
+use kbench::operator::declared::{Declared, Role as Part, Tensor as Declaration};
+use kernel_spec::launch::{Argument, Step};
+use serde_json::Value;
+
+use super::{Comparer, Executor, NoSetup, Operator};
+use crate::setup::{Fill, Role, Setup, Tensor};
+use inputs::Drawn;
+
+/// Draws inputs and sets up launches.
+pub struct Drawing {
+    task: Task,
+    operator: Declared,
+    drawn: Drawn,
+}
+
+impl Drawing {
+    /// Of a task.
+    pub fn of(task: &Task, operator: &Declared) -> Drawing {
+        Drawing { task: task.clone(), operator: operator.clone(), drawn: Drawn::default() }
+    }
+}
+
+impl Operator for Drawing {
+    /// A user's kernel says nothing of itself.
+    fn echo(&self, _module: &Module, _read: &dyn Fn(&str) -> Result<Vec<u8>>) -> Result<()> {
+        Ok(())
+    }
+
+    fn setup(&mut self, module: &Module, problem: &Problem, _executor: &Executor) -> Result<Setup> {
+        let Some(planned) = module.planned.get(&problem.shape.name) else {
+            let (variant, shape) = (&module.variant, &problem.shape.name);
+            return Err(NoSetup(format!("`{variant}` has no plan for the shape `{shape}`")).into());
+        };
+        let inputs = self.drawn.of(&self.task, &self.operator, problem)?;
+        let outputs: Vec<Declaration> = inputs::tensors(&self.operator, problem)?
+            .into_iter()
+            .filter(|tensor| matches!(tensor.role, Part::Output { .. }))
+            .collect();
+        let overwritten: BTreeMap<&str, &str> =
+            outputs.iter().filter_map(|output| Some((overwrites(output)?, output.name.as_str()))).collect();
+        let bytes = |name: &str| {
+            let input = inputs.iter().find(|input| input.tensor.name == name)?;
+            Some(Arc::new(layout::spread(&input.tensor, input.elements.clone())))
+        };
+        let mut tensors = Vec::new();
+        for name in inputs.iter().map(|input| input.tensor.name.as_str()) {
+            if let Some(bytes) = bytes(name).filter(|_| !overwritten.contains_key(name)) {
+                tensors.push(Tensor { name: name.to_owned(), role: Role::Input(bytes) });
+            }
+        }
+        for output in &outputs {
+            let role = match overwrites(output).and_then(bytes) {
+                Some(bytes) => Role::InPlace(bytes),
+                None => Role::Output(output.layout.bytes as usize, layout::unwritten(output.dtype)),
+            };
+            tensors.push(Tensor { name: output.name.clone(), role });
+        }
+        for scratch in &planned.scratch {
+            let fill = if scratch.zero_once { Fill::ZeroOnce } else { Fill::Poison };
+            tensors.push(Tensor { name: scratch.name.clone(), role: Role::Scratch(scratch.bytes, fill) });
+        }
+        let memory = |name: &mut String| {
+            if let Some(output) = overwritten.get(name.as_str()) {
+                *name = (*output).to_owned();
+            }
+        };
+        Ok(Setup {
+            tensors,
+            making: Vec::new(),
+            steps: planned.steps.iter().cloned().map(|step| renamed(step, &memory)).collect(),
+            from_originals: Vec::new(),
+            entry: None,
+            part: None,
+        })
+    }
+
+    fn hand_to_peers(&mut self, _problems: &[Problem], _dir: &Path) -> Result<Value> {
+        bail!("peers measure attention alone")
+    }
+}
+
+/// The input that an output overwrites.
+fn overwrites(output: &Declaration) -> Option<&str> {
+    match &output.role {
+        Part::Output { inplace } => inplace.as_deref(),
+        Part::Input { .. } => None,
+    }
+}
+
+/// A step with other names for its memory.
+fn renamed(mut step: Step, rename: &dyn Fn(&mut String)) -> Step {
+    match &mut step {
+        Step::Launch(launch) => launch.params.iter_mut().for_each(|argument| rename_in(argument, rename)),
+        Step::Memset { tensor, .. } => rename(tensor),
+        Step::Copy { from, to } => {
+            rename(from);
+            rename(to);
+        }
+    }
+    step
+}
+
+fn rename_in(argument: &mut Argument, rename: &dyn Fn(&mut String)) {
+    match argument {
+        Argument::Tensor(tensor) | Argument::Map { tensor, .. } => rename(tensor),
+        Argument::Struct { fields, .. } => fields.iter_mut().for_each(|field| rename_in(field, rename)),
+        Argument::Null | Argument::Scalar { .. } => {}
+    }
+}
+
+/// Compares with a reference or asks a checker.
+pub struct Comparing {
+    task: Task,
+    operator: Declared,
+}
+
+impl Comparing {
+    /// Of a task.
+    pub fn of(task: &Task, operator: &Declared) -> Comparing {
+        Comparing { task: task.clone(), operator: operator.clone() }
+    }
+}
+
+impl Comparer for Comparing {
+    fn run(&mut self, job: &ErrorsJob) -> Result<()> {
+        bail!("{} {:?} {:?}", job.control, self.task.folder, self.operator.axes)
+    }
+}
+
+/// Has `generate` make inputs.
+pub fn generate(job: &GenerateJob) -> Result<()> {
+    bail!("{:?}", job.problems)
+}

@@ -1,0 +1,222 @@
+//! What building any kernel has in common, whoever wrote it: calling nvcc and ptxas within limits, what ptxas and the cubin
+//! say of an entry function, keys over content, and finished builds that appear whole.
+//! Leaves to others: which sources there are and with which flags, and what a record says besides.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use kbench::evidence::{EntryBuild, LaunchRecord};
+use kbench::resources::{AssemblerMessage, ModuleResources, Severity};
+use regex::Regex;
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+use crate::bounded::{self, End, Limits, Program};
+use crate::cubin::{Cubin, hex, sha256_hex};
+use crate::ptxas;
+use crate::toolchain::Toolchain;
+
+/// The standard of C++ unless somebody wants another.
+pub const STANDARD: &str = "-std=c++17";
+
+/// What a compilation may use. The largest of the project's own takes a minute of a slow core.
+pub const LIMITS: Limits = Limits { time: Duration::from_secs(600), memory_bytes: 16 << 30 };
+
+/// A hash over everything that decides a build, each part preceded by its length so that no two lists of parts can run
+/// into each other.
+pub struct Key {
+    hash: Sha256,
+}
+
+impl Key {
+    /// Starts with the meaning of a cached build, the tools and the target.
+    pub fn new(version: &str, toolchain: &Toolchain, arch: &str) -> Key {
+        let mut key = Key { hash: Sha256::new() };
+        for text in [version, &toolchain.nvcc_version, &toolchain.ptxas_version, arch] {
+            key.part(text.as_bytes());
+        }
+        key
+    }
+
+    /// Adds a part.
+    pub fn part(&mut self, bytes: &[u8]) {
+        self.hash.update((bytes.len() as u64).to_le_bytes());
+        self.hash.update(bytes);
+    }
+
+    /// 128 bits of it, hex.
+    pub fn finish(self) -> String {
+        hex(&self.hash.finalize())[..32].to_owned()
+    }
+}
+
+/// What nvcc always gets: PTX is made for the virtual architecture of the same number.
+pub fn base_flags(standard: &str, arch: &str) -> Result<Vec<String>> {
+    let number =
+        arch.strip_prefix("sm_").with_context(|| format!("unknown architecture `{arch}`: use one like sm_89"))?;
+    let target = format!("-arch=compute_{number}");
+    Ok(["-ptx", standard, "-O3", "-lineinfo", &target].map(str::to_owned).into())
+}
+
+/// Runs nvcc; the inner error is the first thing that it complains about.
+pub fn nvcc(toolchain: &Toolchain, arguments: &[String], dir: &Path, limits: Limits) -> Result<Result<String, String>> {
+    call(&toolchain.nvcc, arguments, dir, limits).map(|(_, result)| result)
+}
+
+/// Assembles `kernel.ptx` of a folder to `kernel.cubin`, with the log in `ptxas.txt`.
+pub fn assemble(
+    toolchain: &Toolchain,
+    arch: &str,
+    flags: &[String],
+    work: &Path,
+    limits: Limits,
+) -> Result<Result<(), String>> {
+    let target = format!("-arch={arch}");
+    let fixed = ["-v", "-lineinfo", &target, "kernel.ptx", "-o", "kernel.cubin"].map(str::to_owned);
+    let (log, result) = call(&toolchain.ptxas, &[&fixed, flags].concat(), work, limits)?;
+    std::fs::write(work.join("ptxas.txt"), log)?;
+    Ok(result.map(|_| ()))
+}
+
+/// Everything that a compiler wrote, and its output or its first complaint.
+fn call(program: &Path, arguments: &[String], dir: &Path, limits: Limits) -> Result<(String, Result<String, String>)> {
+    let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let argv = std::iter::once(program.as_os_str().to_owned()).chain(arguments.iter().map(OsString::from)).collect();
+    let run = bounded::run(&Program { argv, dir, environment: &[], input: Vec::new() }, limits);
+    Ok(match run.with_context(|| format!("failed to start `{}`", program.display()))? {
+        End::TimedOut => {
+            let seconds = limits.time.as_secs_f64();
+            (String::new(), Err(format!("{name}: still compiling after {seconds} s and was stopped: make it smaller")))
+        }
+        End::Exited { success, signal, output, errors } => {
+            let log = errors + &output;
+            let result = match signal {
+                _ if success => Ok(output),
+                _ if out_of_memory(&log) => {
+                    let mib = limits.memory_bytes >> 20;
+                    Err(format!("{name}: needs more than the {mib} MiB that a compilation may use: make it smaller"))
+                }
+                Some(signal) => Err(format!("{name}: ended by signal {signal}")),
+                None => Err(first_error(&log, &name)),
+            };
+            (log, result)
+        }
+    })
+}
+
+/// The words of gcc, of nvcc's parts, and of the C++ library that all of them share.
+fn out_of_memory(said: &str) -> bool {
+    ["out of memory", "memory exhausted", "std::bad_alloc", "LLVM ERROR: out of", "Cannot allocate memory"]
+        .iter()
+        .any(|words| said.contains(words))
+}
+
+/// The first line that says `error`, else the last line.
+pub fn first_error(output: &str, tool: &str) -> String {
+    let lines: Vec<&str> = output.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let error = lines.iter().find(|line| line.contains("error")).or(lines.last());
+    error.map_or_else(|| format!("{tool} failed without a word"), |line| format!("{tool}: {line}"))
+}
+
+/// What both compilers made, read back.
+pub struct Product {
+    /// What ptxas said.
+    pub resources: ModuleResources,
+    /// The PTX.
+    pub ptx: String,
+    /// The cubin.
+    pub image: Vec<u8>,
+}
+
+impl Product {
+    /// Reads `kernel.ptx`, `kernel.cubin` and `ptxas.txt` of a folder.
+    pub fn read(dir: &Path) -> Result<Product> {
+        let read = |file: &str| {
+            let path = dir.join(file);
+            std::fs::read(&path).with_context(|| format!("failed to read `{}`", path.display()))
+        };
+        let log = String::from_utf8(read("ptxas.txt")?).context("the log of ptxas is not text")?;
+        let ptx = String::from_utf8(read("kernel.ptx")?).context("the PTX is not text")?;
+        Ok(Product { resources: ptxas::parse(&log)?, ptx, image: read("kernel.cubin")? })
+    }
+
+    /// SHA-256 of the PTX, hex.
+    pub fn ptx_sha256(&self) -> String {
+        sha256_hex(self.ptx.as_bytes())
+    }
+
+    /// SHA-256 of the cubin, hex.
+    pub fn cubin_sha256(&self) -> String {
+        sha256_hex(&self.image)
+    }
+
+    /// An entry function with its figures and its machine code.
+    pub fn entry(&self, cubin: &Cubin<'_>, launch: LaunchRecord, gated: bool) -> Result<EntryBuild> {
+        let name = &launch.entry;
+        let Some(resources) = self.resources.entries.iter().find(|e| e.entry == *name) else {
+            bail!("ptxas does not report an entry function `{name}`");
+        };
+        let code_sha256 = cubin.code_sha256(name)?;
+        Ok(EntryBuild { resources: resources.clone(), code_sha256, gated, launch })
+    }
+
+    /// Whether a kernel of it adds floats atomically, so that the order of sums may differ between launches.
+    pub fn adds_floats_atomically(&self) -> bool {
+        static ADDS: LazyLock<Regex> = LazyLock::new(|| {
+            let pattern = r"(?m)^\s*(@!?%\w+\s+)?(atom|red)\.[\w.:]*add\.[\w.]*(f16|f16x2|bf16|bf16x2|f32|f64)\b";
+            Regex::new(pattern).expect("a constant pattern")
+        });
+        ADDS.is_match(&self.ptx)
+    }
+
+    /// Advisories and warnings that ptxas printed.
+    pub fn warnings(&self) -> Vec<String> {
+        let message = |m: &AssemblerMessage| match &m.code {
+            Some(code) => format!("{code}: {}", m.text),
+            None => m.text.clone(),
+        };
+        let told = |m: &&AssemblerMessage| m.severity == Severity::Warning || m.code.is_some();
+        self.resources.messages.iter().filter(told).map(message).collect()
+    }
+}
+
+/// Whether a finished build still has the files that it was recorded with.
+pub fn intact(dir: &Path, ptx_sha256: &str, cubin_sha256: &str) -> bool {
+    let same = |file: &str, sha256: &str| std::fs::read(dir.join(file)).is_ok_and(|b| sha256_hex(&b) == sha256);
+    same("kernel.ptx", ptx_sha256) && same("kernel.cubin", cubin_sha256) && dir.join("ptxas.txt").is_file()
+}
+
+/// A folder in a cache for a build that is not finished.
+pub fn workplace(cache: &Path) -> Result<TempDir> {
+    std::fs::create_dir_all(cache).with_context(|| format!("failed to create `{}`", cache.display()))?;
+    Ok(tempfile::Builder::new().prefix("building-").tempdir_in(cache)?)
+}
+
+/// Moves a finished build into its place.
+pub fn keep(work: &TempDir, dir: &PathBuf, holds: impl Fn() -> bool) -> Result<()> {
+    // What is there and does not hold is in the way: a cache entry that lost a file, or was cut short.
+    if dir.exists() && !holds() {
+        let _ = std::fs::remove_dir_all(dir);
+    }
+    // Two processes may build the same thing at once: whoever renames first wins, the other's files are the same.
+    if std::fs::rename(work.path(), dir).is_err() {
+        ensure!(holds(), "failed to move a build to `{}`", dir.display());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_error_is_shown_with_its_place() {
+        let output =
+            "ladder/x.cuh(3): warning #1: w\nladder/sdpa_ladder.cu(12): error: expected a \";\"\n1 error detected\n";
+        assert_eq!(first_error(output, "nvcc"), "nvcc: ladder/sdpa_ladder.cu(12): error: expected a \";\"");
+        assert_eq!(first_error("", "ptxas"), "ptxas failed without a word");
+    }
+}

@@ -1,0 +1,227 @@
+//! Variants of a gate file: compiled once for each set of values that reaches the compiler, and what each does on every
+//! shape. Leaves to others: compiling (`foreign`), what the file says (kbench), and running anything.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use kbench::evidence::{BuildFailure, Device};
+use kbench::job::{Files, Planned, Scratch};
+use kbench::key::BadKey;
+use kbench::operator::Shape;
+use kbench::operator::declared::Declared;
+use kbench::suite::Suite;
+use kbench::variant::{Build, DeviceFacts, Variant, resolve};
+use kernel_spec::launch::{Launch, Step};
+use kernel_spec::params;
+
+use crate::build::{BuildSet, Built};
+use crate::console;
+use crate::cubin::sha256_hex;
+use crate::foreign::compile::{Compiled, Named, Source, compile};
+use crate::layout::Layout;
+use crate::plan::Plan;
+use crate::toolchain::Toolchain;
+use crate::work::Found;
+
+/// Multiprocessors that a kernel is told of where there is no device: few, so that a persistent kernel's CTAs take turns.
+const EMULATED_SMS: u32 = 4;
+
+/// A plan with what only this machine can say: the architecture where the file names none, and a Python for its scripts.
+pub fn on_this_machine(plan: &Plan, found: &Found) -> Plan {
+    let mut plan = plan.clone();
+    if plan.suite.arch.is_empty() {
+        plan.suite.arch = found.device.as_ref().map_or_else(|| USUAL_ARCH.to_owned(), |(device, _)| device.arch());
+    }
+    if plan.suite.declared().is_some() {
+        plan.task.python = vec!["python3".to_owned()];
+    }
+    plan
+}
+
+/// Builds every variant for every architecture. A kernel that does not compile is a failure in the result; a file that asks
+/// for what cannot be is an error.
+pub fn build_all(
+    layout: &Layout,
+    toolchain: &Toolchain,
+    plan: &Plan,
+    arches: &[String],
+    device: Option<&Device>,
+) -> Result<BuildSet> {
+    let suite = &plan.suite;
+    let operator = suite.declared().context("the suite declares its operator")?;
+    let step = console::Step::begin("build", (suite.variant_names().count() * arches.len()) as u64);
+    let mut set = BuildSet::default();
+    for (arch, name) in arches.iter().flat_map(|arch| suite.variant_names().map(move |name| (arch, name))) {
+        let facts = facts_of(arch, device);
+        let work = Work { layout, toolchain, folder: &plan.task.folder, suite, operator, arch, facts };
+        work.build(name, &mut set).with_context(|| format!("gate file `{}`", plan.suite.name))?;
+        step.advance(&format!("{name} {arch}"));
+    }
+    let cached = set.built.iter().filter(|b| b.cached).count();
+    let fresh = set.built.len() - cached;
+    step.end(&format!("{fresh} compiled, {cached} from cache, {} failed", set.failures.len()));
+    Ok(set)
+}
+
+/// What expressions may ask of the device that runs an architecture's build; without one, a small chip of that kind.
+fn facts_of(arch: &str, device: Option<&Device>) -> DeviceFacts {
+    match device.filter(|device| device.arch() == arch) {
+        Some(device) => DeviceFacts { sms: device.sm_count, max_shared: device.max_shared_bytes, max_active: None },
+        None => {
+            let max_shared = kbench::judge::chip_shared_bytes(arch).unwrap_or(48 << 10);
+            DeviceFacts { sms: EMULATED_SMS, max_shared, max_active: Some(1) }
+        }
+    }
+}
+
+/// What a file that names no architecture is built for where there is no device.
+const USUAL_ARCH: &str = "sm_90a";
+
+/// One architecture's share of the work.
+struct Work<'a> {
+    layout: &'a Layout,
+    toolchain: &'a Toolchain,
+    folder: &'a Path,
+    suite: &'a Suite,
+    operator: &'a Declared,
+    arch: &'a str,
+    facts: DeviceFacts,
+}
+
+impl Work<'_> {
+    fn build(&self, name: &str, set: &mut BuildSet) -> Result<()> {
+        let variant = resolve(name, &self.suite.variants)?;
+        let shapes = self.suite.check();
+        let mut asked = Vec::new();
+        for shape in &shapes {
+            let build = variant.build(self.operator, &shape.axes).map_err(|error| on_shape(error, shape))?;
+            asked.push((shape, build, self.steps(&variant, shape)?));
+        }
+        let mut planned = BTreeMap::new();
+        let mut products = Vec::new();
+        for build in Build::distinct(asked.iter().map(|(_, build, _)| build.clone())) {
+            let own = asked.iter().filter(|(_, other, _)| other.defines == build.defines);
+            let launches = own.clone().flat_map(|(_, _, steps)| steps).flat_map(|(_, steps)| steps);
+            let product = match self.compile(name, &variant, &build, launches.filter_map(launch_of))? {
+                Ok(product) => product,
+                Err(failure) => {
+                    set.failures.push(failure);
+                    return Ok(());
+                }
+            };
+            for (shape, _, steps) in own {
+                let scratch = self.scratch(&variant, shape)?;
+                for (key, steps) in steps {
+                    let steps =
+                        with_symbols(name, steps, &product).with_context(|| format!("on shape {}", shape.name))?;
+                    let files = files(&product.dir);
+                    planned.insert(key.clone(), Planned { files, steps, scratch: scratch.clone() });
+                }
+            }
+            products.push(product);
+        }
+        let plan_sha256 = sha256_hex(&serde_json::to_vec(&without_files(&planned))?);
+        for mut product in products {
+            product.record.plan_sha256.clone_from(&plan_sha256);
+            set.files.extend(product.files);
+            set.built.push(Built { record: product.record, dir: product.dir, cached: product.cached });
+        }
+        set.planned.insert((name.to_owned(), self.arch.to_owned()), planned);
+        Ok(())
+    }
+
+    /// What is done on a shape, by the key under which a module has it: the shape's name, or a problem's where its seed
+    /// is asked for.
+    fn steps(&self, variant: &Variant, shape: &Shape) -> Result<Vec<(String, Vec<Step>)>, BadKey> {
+        let of_seed = |seed: u64| {
+            let steps = variant.steps(self.operator, &shape.axes, self.facts, seed);
+            steps.map_err(|error| on_shape(error, shape))
+        };
+        let each = self.suite.seeds.iter().map(|seed| Ok((*seed, of_seed(*seed)?))).collect::<Result<Vec<_>, _>>()?;
+        let (_, first) = &each[0];
+        if each.iter().all(|(_, steps)| steps == first) {
+            return Ok(vec![(shape.name.clone(), first.clone())]);
+        }
+        Ok(each.into_iter().map(|(seed, steps)| (Planned::key_of_seed(&shape.name, seed), steps)).collect())
+    }
+
+    fn scratch(&self, variant: &Variant, shape: &Shape) -> Result<Vec<Scratch>, BadKey> {
+        let scratch = variant.scratch(self.operator, &shape.axes, self.facts)?;
+        let of = |s: kbench::variant::Scratch| Scratch {
+            name: s.name,
+            bytes: s.layout.bytes as usize,
+            zero_once: s.zero_once,
+        };
+        Ok(scratch.into_iter().map(of).collect())
+    }
+
+    fn compile<'s>(
+        &self,
+        name: &str,
+        variant: &Variant,
+        build: &Build,
+        launches: impl Iterator<Item = &'s Launch>,
+    ) -> Result<Result<Compiled, BuildFailure>> {
+        let mut entries: Vec<Named> = Vec::new();
+        for launch in launches {
+            let threads = launch.threads() as u32;
+            match entries.iter_mut().find(|named| named.text == launch.entry) {
+                Some(named) => {
+                    named.threads = named.threads.max(threads);
+                    named.dynamic_smem_bytes = named.dynamic_smem_bytes.max(launch.shared_bytes);
+                }
+                None => {
+                    let (text, dynamic_smem_bytes) = (launch.entry.clone(), launch.shared_bytes);
+                    entries.push(Named { text, threads, dynamic_smem_bytes });
+                }
+            }
+        }
+        let source = Source {
+            folder: self.folder,
+            file: &variant.source,
+            defines: &build.defines,
+            flags: &variant.flags,
+            include: &variant.include,
+            entries: &entries,
+        };
+        compile(self.layout, self.toolchain, name, &source, self.arch).with_context(|| format!("variants.{name}"))
+    }
+}
+
+fn on_shape(error: BadKey, shape: &Shape) -> BadKey {
+    BadKey::new(error.key, format!("{} (on shape {})", error.why, shape.name))
+}
+
+fn launch_of(step: &Step) -> Option<&Launch> {
+    match step {
+        Step::Launch(launch) => Some(launch),
+        Step::Memset { .. } | Step::Copy { .. } => None,
+    }
+}
+
+/// Entries by the symbols that the PTX has for them, each held to what it declares.
+fn with_symbols(variant: &str, steps: &[Step], product: &Compiled) -> Result<Vec<Step>> {
+    let mut steps = steps.to_vec();
+    for step in &mut steps {
+        let Step::Launch(launch) = step else { continue };
+        let Some(symbol) = product.symbols.get(&launch.entry) else {
+            bail!("variants.{variant}.entry: `{}` was not built", launch.entry);
+        };
+        let entry = product.entries.iter().find(|entry| entry.name == *symbol).context("the PTX has its symbols")?;
+        if let Err(why) = params::fits(launch, entry) {
+            bail!("variants.{variant}.params: {why}");
+        }
+        launch.entry.clone_from(symbol);
+    }
+    Ok(steps)
+}
+
+fn files(dir: &Path) -> Files {
+    Files { image: dir.join("kernel.cubin"), ptx: dir.join("kernel.ptx") }
+}
+
+/// What is done, without where builds lie: the same on every machine.
+fn without_files(planned: &BTreeMap<String, Planned>) -> Vec<(&String, &Vec<Step>, &Vec<Scratch>)> {
+    planned.iter().map(|(key, planned)| (key, &planned.steps, &planned.scratch)).collect()
+}

@@ -1,0 +1,339 @@
+//! Compiles one source of a gate file: nvcc makes PTX, ptxas assembles that very PTX, and each entry that the gate file names
+//! is found in it. Results are cached under a key over everything that went in.
+//! Leaves to others: what the entries are launched with, and judging them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use kbench::evidence::{BuildFailure, BuildRecord, EntryBuild, LaunchRecord, Operands};
+use kernel_spec::ptx;
+use serde::{Deserialize, Serialize};
+
+use super::flags::Flags;
+use super::names::{self, Name};
+use super::{Refused, source_text, sources, wrapper};
+use crate::bounded::Limits;
+use crate::compiler::{self, Key, Product};
+use crate::cubin::Cubin;
+use crate::files::write_whole;
+use crate::layout::Layout;
+use crate::toolchain::Toolchain;
+
+/// Changes when the meaning of a cached build does.
+const CACHE_VERSION: &str = "gate-build/1";
+/// What a compilation may use. The largest libraries of templates take a minute or two.
+pub const LIMITS: Limits = Limits { time: Duration::from_secs(300), memory_bytes: 12 << 30 };
+
+/// What to compile.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// The gate file's folder.
+    pub folder: &'a Path,
+    /// The source, as a path from there.
+    pub file: &'a str,
+    /// Macros with their values.
+    pub defines: &'a [(String, String)],
+    /// Flags of the gate file.
+    pub flags: &'a [String],
+    /// Folders to include from, as paths from the gate file's.
+    pub include: &'a [String],
+    /// The entries that the variant launches.
+    pub entries: &'a [Named],
+}
+
+/// An entry that a gate file names, and what its launches ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// PTX symbol, C++ name or template-id.
+    pub text: String,
+    /// Threads of the largest block, 0 where that is not known.
+    pub threads: u32,
+    /// Most dynamic shared memory of a launch, in bytes.
+    pub dynamic_smem_bytes: u32,
+}
+
+/// A finished build.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// What is known of it; its entries are those that were named.
+    pub record: BuildRecord,
+    /// The folder with `kernel.ptx`, `kernel.cubin` and `ptxas.txt`.
+    pub dir: PathBuf,
+    /// The symbols of the entries that were named.
+    pub symbols: BTreeMap<String, String>,
+    /// Every entry function of the PTX.
+    pub entries: Vec<ptx::Entry>,
+    /// What it was compiled from, by path from the gate file's folder, with SHA-256.
+    pub files: BTreeMap<String, String>,
+    /// Whether it came from the cache.
+    pub cached: bool,
+}
+
+/// What is kept beside the products: that they are whole, and what only the compiler knew.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    ptx_sha256: String,
+    cubin_sha256: String,
+    /// The kernel that each template-id is, as C++ writes it.
+    instances: BTreeMap<String, String>,
+}
+
+/// Compiles a source, or takes it from the cache. The inner error is a kernel that does not compile; a [`Refused`] is a
+/// gate file that asks for what cannot be; any other error is one of ours.
+pub fn compile(
+    layout: &Layout,
+    toolchain: &Toolchain,
+    variant: &str,
+    source: &Source<'_>,
+    arch: &str,
+) -> Result<Result<Compiled, BuildFailure>> {
+    compile_within(layout, toolchain, variant, source, arch, LIMITS)
+}
+
+/// The same with limits of the caller's.
+pub fn compile_within(
+    layout: &Layout,
+    toolchain: &Toolchain,
+    variant: &str,
+    source: &Source<'_>,
+    arch: &str,
+    limits: Limits,
+) -> Result<Result<Compiled, BuildFailure>> {
+    let fail = |error: String| Ok(Err(BuildFailure { variant: variant.to_owned(), arch: arch.to_owned(), error }));
+    let job = Job::of(toolchain, source, arch, limits)?;
+    let files = match sources::read(toolchain, &job.roots, source.file, &job.preprocessor, limits)? {
+        Ok(files) => files,
+        Err(error) => return fail(error),
+    };
+    let key = job.key(&files);
+    let dir = layout.build_cache().join(&key);
+    let kept = kept(&dir);
+    let cached = kept.is_some();
+    let kept = match kept {
+        Some(kept) => kept,
+        None => match job.build(&layout.build_cache(), &key, &dir)? {
+            Ok(kept) => kept,
+            Err(error) => return fail(error),
+        },
+    };
+    let product = Product::read(&dir)?;
+    let entries = ptx::entries(&product.ptx).context("failed to read the PTX that nvcc made")?;
+    let symbols = job.symbols(&entries, &kept.instances)?;
+    let record = BuildRecord {
+        variant: variant.to_owned(),
+        arch: arch.to_owned(),
+        key,
+        toggles: BTreeMap::new(),
+        nvcc: toolchain.nvcc_version.clone(),
+        ptxas: toolchain.ptxas_version.clone(),
+        plan_sha256: String::new(),
+        adds_floats_atomically: product.adds_floats_atomically(),
+        ptx_sha256: kept.ptx_sha256,
+        cubin_sha256: kept.cubin_sha256,
+        global_bytes: product.resources.global_bytes,
+        entries: entry_builds(&product, source.entries, &symbols)?,
+        warnings: product.warnings(),
+        toggle_mismatches: Vec::new(),
+        instructions: None,
+    };
+    Ok(Ok(Compiled { record, dir, symbols, entries, files, cached }))
+}
+
+/// Every kernel of a source as it is, without any that it would have to be told of.
+pub fn inspect(
+    layout: &Layout,
+    toolchain: &Toolchain,
+    folder: &Path,
+    file: &str,
+    arch: &str,
+) -> Result<Result<Vec<ptx::Entry>, BuildFailure>> {
+    let source = Source { folder, file, defines: &[], flags: &[], include: &[], entries: &[] };
+    Ok(compile(layout, toolchain, file, &source, arch)?.map(|compiled| compiled.entries))
+}
+
+fn kept(dir: &Path) -> Option<Kept> {
+    let kept: Kept = serde_json::from_slice(&std::fs::read(dir.join("build.json")).ok()?).ok()?;
+    compiler::intact(dir, &kept.ptx_sha256, &kept.cubin_sha256).then_some(kept)
+}
+
+/// One record an entry function, with the largest of what its names ask for.
+fn entry_builds(product: &Product, named: &[Named], symbols: &BTreeMap<String, String>) -> Result<Vec<EntryBuild>> {
+    let cubin = Cubin::parse(&product.image)?;
+    let mut launches: Vec<LaunchRecord> = Vec::new();
+    for Named { text, threads, dynamic_smem_bytes } in named {
+        let entry = &symbols[text];
+        let at = launches.iter().position(|launch| launch.entry == *entry).unwrap_or_else(|| {
+            launches.push(LaunchRecord {
+                entry: entry.clone(),
+                config_symbol: String::new(),
+                serves: BTreeMap::new(),
+                operands: Operands::RowMajor,
+                tile_q: 0,
+                threads: 0,
+                dynamic_smem_bytes: 0,
+                workspace_bytes: 0,
+            });
+            launches.len() - 1
+        });
+        let launch = &mut launches[at];
+        launch.threads = launch.threads.max(*threads);
+        launch.dynamic_smem_bytes = launch.dynamic_smem_bytes.max(*dynamic_smem_bytes);
+    }
+    launches.into_iter().map(|launch| product.entry(&cubin, launch, true)).collect()
+}
+
+/// A compilation with everything checked that can be before it starts.
+struct Job<'a> {
+    toolchain: &'a Toolchain,
+    source: &'a Source<'a>,
+    arch: &'a str,
+    limits: Limits,
+    /// Where the source really is.
+    path: PathBuf,
+    roots: sources::Roots,
+    flags: Flags,
+    /// Arguments that the preprocessor gets as well.
+    preprocessor: Vec<String>,
+    /// Template-ids among the entries, each once.
+    templates: Vec<&'a str>,
+}
+
+impl<'a> Job<'a> {
+    fn of(toolchain: &'a Toolchain, source: &'a Source<'a>, arch: &'a str, limits: Limits) -> Result<Job<'a>> {
+        let flags = Flags::of(source.flags)?;
+        let path = sources::below(source.folder, "source", source.file)?;
+        if path.extension().is_none_or(|extension| extension != "cu") {
+            let why = format!("`{}` is not a .cu file: other kinds cannot be compiled yet", source.file);
+            return Err(Refused::new("source", why).into());
+        }
+        let declared = sources::declared(source.folder, source.include)?;
+        let templates: BTreeSet<&str> =
+            source.entries.iter().map(|e| e.text.as_str()).filter(|e| wrapper::is_template_id(e)).collect();
+        for entry in &templates {
+            if !wrapper::is_safe(entry) {
+                let shown = kernel_spec::words::one_line(entry);
+                return Err(Refused::new("entry", format!("`{shown}` is no template-id")).into());
+            }
+            if !flags.has_auto_parameters() {
+                let why = format!("`{entry}` needs C++17 or newer: take {} out of `flags`", flags.standard);
+                return Err(Refused::new("entry", why).into());
+            }
+        }
+        let mut preprocessor = compiler::base_flags(&flags.standard, arch)?.split_off(1);
+        for (name, value) in source.defines {
+            kernel_spec::expr::check_name(name).map_err(|why| Refused::new(format!("define.{name}"), why))?;
+            preprocessor.push(format!("-D{name}={value}"));
+        }
+        for (_, folder) in &declared {
+            preprocessor.extend(["-I".to_owned(), folder.display().to_string()]);
+        }
+        let roots = sources::Roots::of(source.folder, &declared, toolchain)?;
+        Ok(Job {
+            toolchain,
+            source,
+            arch,
+            limits,
+            path,
+            roots,
+            flags,
+            preprocessor,
+            templates: Vec::from_iter(templates),
+        })
+    }
+
+    /// Paths are left out, so that a copy of the gate file elsewhere is the same build.
+    fn key(&self, files: &BTreeMap<String, String>) -> String {
+        let mut key = Key::new(CACHE_VERSION, self.toolchain, self.arch);
+        let defines = self.source.defines.iter().flat_map(|(name, value)| [name, value]);
+        let groups: [Vec<&str>; 6] = [
+            vec![self.source.file, &self.flags.standard],
+            self.flags.nvcc.iter().map(String::as_str).collect(),
+            self.flags.ptxas.iter().map(String::as_str).collect(),
+            defines.map(String::as_str).collect(),
+            self.source.include.iter().map(String::as_str).collect(),
+            self.templates.clone(),
+        ];
+        for group in groups {
+            key.part(&group.len().to_le_bytes());
+            group.iter().for_each(|text| key.part(text.as_bytes()));
+        }
+        for (name, sha256) in files {
+            key.part(name.as_bytes());
+            key.part(sha256.as_bytes());
+        }
+        key.finish()
+    }
+
+    fn build(&self, cache: &Path, key: &str, dir: &PathBuf) -> Result<Result<Kept, String>> {
+        let work = compiler::workplace(cache)?;
+        let mut input = self.source.file.to_owned();
+        if !self.templates.is_empty() {
+            // In a place that depends on the content alone: the compiler puts a hash of it into the names of static kernels.
+            let wrapped = cache.join(format!("{key}.cu"));
+            write_whole(&wrapped, wrapper::text(&self.path, &self.templates).as_bytes())?;
+            input = wrapped.display().to_string();
+        }
+        let product = work.path().join("kernel.ptx");
+        let mut arguments = vec!["-ptx".to_owned()];
+        arguments.extend(self.preprocessor.iter().chain(&self.flags.nvcc).cloned());
+        arguments.extend([input, "-o".to_owned(), product.display().to_string()]);
+        if let Err(error) = compiler::nvcc(self.toolchain, &arguments, self.source.folder, self.limits)? {
+            return self.complaint(error).map(Err);
+        }
+        let made = std::fs::read_to_string(&product).context("failed to read the PTX that nvcc made")?;
+        let (ptx, instances) = wrapper::unwrap(&made, &self.templates);
+        std::fs::write(&product, &ptx).with_context(|| format!("failed to write `{}`", product.display()))?;
+        if ptx::entries(&ptx).is_ok_and(|entries| entries.is_empty()) {
+            let why = format!("`{}` has no kernel: {}", self.source.file, self.known_kernels());
+            return Err(Refused::new("source", why).into());
+        }
+        let assembled = compiler::assemble(self.toolchain, self.arch, &self.flags.ptxas, work.path(), self.limits)?;
+        if let Err(error) = assembled {
+            return Ok(Err(error));
+        }
+        let product = Product::read(work.path())?;
+        let kept = Kept { ptx_sha256: product.ptx_sha256(), cubin_sha256: product.cubin_sha256(), instances };
+        write_whole(&work.path().join("build.json"), serde_json::to_string_pretty(&kept)?.as_bytes())?;
+        compiler::keep(&work, dir, || self::kept(dir).is_some())?;
+        Ok(Ok(kept))
+    }
+
+    /// A complaint about an entry that the gate file names is the gate file's fault, any other the kernel's.
+    fn complaint(&self, error: String) -> Result<String> {
+        let Some((index, said)) = wrapper::complaint(&error) else {
+            return Ok(error.replace(&format!("{}/", self.source.folder.display()), ""));
+        };
+        let entry = self.templates.get(index).context("nvcc complains about an entry that there is not")?;
+        Err(Refused::new("entry", format!("`{entry}`: {said}: {}", self.known_kernels())).into())
+    }
+
+    /// What the source's text says that there is.
+    fn known_kernels(&self) -> String {
+        let text = std::fs::read(&self.path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let kernels = source_text::kernels(&text.unwrap_or_default());
+        let ids: Vec<String> = kernels.iter().map(|k| format!("`{}`", k.id())).collect();
+        if ids.is_empty() {
+            return "no kernel is declared in it".to_owned();
+        }
+        format!("{} declares {}", self.source.file, ids.join(", "))
+    }
+
+    /// The symbol of every entry that the gate file names.
+    fn symbols(
+        &self,
+        entries: &[ptx::Entry],
+        instances: &BTreeMap<String, String>,
+    ) -> Result<BTreeMap<String, String>, Refused> {
+        let names: Vec<Name> = entries.iter().map(|e| Name::of(&e.name)).collect();
+        let symbol = |text: &String| {
+            // What the compiler took a template-id for is exact; without its word the text is read.
+            let instance = instances.get(text).and_then(|full| names.iter().position(|n| n.full == *full));
+            let found = instance.map_or_else(|| names::resolve(text, &names), Ok);
+            let index = found.map_err(|why| Refused::new("entry", format!("{}: {why}", self.source.file)))?;
+            Ok((text.clone(), names[index].symbol.clone()))
+        };
+        self.source.entries.iter().map(|named| symbol(&named.text)).collect()
+    }
+}

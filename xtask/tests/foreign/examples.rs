@@ -1,0 +1,31 @@
+//! The kernels of `examples/`: every entry that their gate files name is found, for every architecture that is asked for most.
+
+use xtask::foreign::compile::{Named, Source, compile};
+
+use super::compile::Room;
+
+#[test]
+fn the_examples_compile_without_spills() {
+    let room = Room::new();
+    let examples = [
+        ("softmax", ["softmax_two_pass", "softmax_online<256>", "softmax_unrolled<256>"]),
+        ("rmsnorm", ["rmsnorm_tree", "rmsnorm_registers<256>", "rmsnorm_unordered<256>"]),
+    ];
+    for (name, entries) in examples {
+        let folder = room.layout.root.join("examples").join(name);
+        let gate = std::fs::read_to_string(folder.join("gate.toml")).unwrap();
+        let named = entries.map(|text| {
+            assert!(gate.contains(&format!("\"{}\"", text.replace("256", "{threads}"))), "{text}");
+            Named { text: text.into(), threads: 256, dynamic_smem_bytes: 0 }
+        });
+        let file = format!("{name}.cu");
+        let defines = [("VEC".to_owned(), "8".to_owned())];
+        let source =
+            Source { folder: &folder, file: &file, defines: &defines, flags: &[], include: &[], entries: &named };
+        for arch in ["sm_80", "sm_89", "sm_90"] {
+            let compiled = compile(&room.layout, &room.tools, name, &source, arch).unwrap().unwrap();
+            let record = compiled.record;
+            assert_eq!((record.entries.len(), record.spill_bytes(), record.global_bytes), (3, 0, 0), "{name} {arch}");
+        }
+    }
+}

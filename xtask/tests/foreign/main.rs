@@ -1,0 +1,4 @@
+//! Kernels of gate files, with the real compilers. One test program, so that it is linked once.
+
+mod compile;
+mod examples;
