@@ -73,6 +73,7 @@ pub(crate) enum Op {
     Mma(Box<Mma>),
     Wmma(Box<WmmaMove>),
     Mbar(Box<Mbar>),
+    Print(Box<Print>),
     AssertFail {
         message: Slot,
         file: Slot,
@@ -87,6 +88,8 @@ pub(crate) struct Order {
     pub(crate) strong: bool,
     pub(crate) acquire: bool,
     pub(crate) release: bool,
+    /// Part of an access that the warp makes as a whole: no byte belongs to one lane.
+    pub(crate) collective: bool,
 }
 
 /// `ld`.
@@ -109,6 +112,16 @@ pub(crate) struct Store {
     pub(crate) bytes: u32,
     pub(crate) src: Vec<Slot>,
     pub(crate) order: Order,
+}
+
+/// `vprintf`.
+#[derive(Clone, Debug)]
+pub(crate) struct Print {
+    pub(crate) format: Slot,
+    /// Address of the values, each at its own alignment.
+    pub(crate) values: Slot,
+    /// Number of values printed.
+    pub(crate) dst: u16,
 }
 
 /// Read-modify-write operation.

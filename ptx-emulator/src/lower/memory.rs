@@ -25,9 +25,9 @@ pub(super) fn space(mods: &mut Mods<'_>) -> Space {
 pub(super) fn order(mods: &mut Mods<'_>) -> Order {
     let word = mods.pick(|w| match w {
         "volatile" | "relaxed" => Some(Order { strong: true, ..Order::default() }),
-        "acquire" => Some(Order { strong: true, acquire: true, release: false }),
-        "release" => Some(Order { strong: true, acquire: false, release: true }),
-        "acq_rel" => Some(Order { strong: true, acquire: true, release: true }),
+        "acquire" => Some(Order { strong: true, acquire: true, ..Order::default() }),
+        "release" => Some(Order { strong: true, release: true, ..Order::default() }),
+        "acq_rel" => Some(Order { strong: true, acquire: true, release: true, ..Order::default() }),
         "weak" => Some(Order::default()),
         _ => None,
     });
@@ -221,11 +221,14 @@ impl Lower<'_> {
     }
 }
 
-fn vector_count(mods: &mut Mods<'_>) -> usize {
+/// Elements of a vector form.
+pub(super) fn vector_count(mods: &mut Mods<'_>) -> usize {
     if mods.flag("v2") {
         2
     } else if mods.flag("v4") {
         4
+    } else if mods.flag("v8") {
+        8
     } else {
         1
     }
@@ -235,7 +238,7 @@ fn check_vector(parts: usize, count: usize, ty: Ty) -> Lowered {
     if parts != count {
         return Err(format!("{parts} registers given, {count} expected"));
     }
-    if ty == Ty::Pred || ty.bytes() as usize * count > 16 {
+    if ty == Ty::Pred || ty.bytes() as usize * count > 32 {
         return Err(format!("a vector of {count} .{ty:?} is not supported").to_lowercase());
     }
     Ok(())

@@ -15,7 +15,8 @@ impl Block {
         let whole = match load.dst.len() {
             1 => self.load_shared::<1>(context, warp, pc, active, load),
             2 => self.load_shared::<2>(context, warp, pc, active, load),
-            _ => self.load_shared::<4>(context, warp, pc, active, load),
+            4 => self.load_shared::<4>(context, warp, pc, active, load),
+            _ => false,
         };
         if whole {
             return Flow::Next;
@@ -23,7 +24,8 @@ impl Block {
         match load.dst.len() {
             1 => self.load_elements::<1>(context, warp, pc, active, load),
             2 => self.load_elements::<2>(context, warp, pc, active, load),
-            _ => self.load_elements::<4>(context, warp, pc, active, load),
+            4 => self.load_elements::<4>(context, warp, pc, active, load),
+            _ => self.load_elements::<8>(context, warp, pc, active, load),
         }
     }
 
@@ -37,7 +39,14 @@ impl Block {
         load: &Load,
     ) -> Flow {
         let total = load.bytes * load.dst.len() as u32;
-        let usage = Use { pc, bytes: total, align: total, write: false, strong: load.order.strong, collective: false };
+        let usage = Use {
+            pc,
+            bytes: total,
+            align: total,
+            write: false,
+            strong: load.order.strong,
+            collective: load.order.collective,
+        };
         let mut values = [[u64::MAX; LANES]; N];
         let mut undefined = [active; N];
         warp.polled |= load.order.strong;
@@ -153,13 +162,21 @@ impl Block {
         let whole = match store.src.len() {
             1 => self.store_shared::<1>(context, warp, pc, active, store),
             2 => self.store_shared::<2>(context, warp, pc, active, store),
-            _ => self.store_shared::<4>(context, warp, pc, active, store),
+            4 => self.store_shared::<4>(context, warp, pc, active, store),
+            _ => false,
         };
         if whole {
             return Flow::Next;
         }
         let total = store.bytes * store.src.len() as u32;
-        let usage = Use { pc, bytes: total, align: total, write: true, strong: store.order.strong, collective: false };
+        let usage = Use {
+            pc,
+            bytes: total,
+            align: total,
+            write: true,
+            strong: store.order.strong,
+            collective: store.order.collective,
+        };
         let checks = context.launch.checks;
         self.for_each_target(context, warp, active, &store.addr, usage, |block, warp, target| {
             let mut same = target.lanes;

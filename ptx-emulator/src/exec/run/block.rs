@@ -66,6 +66,8 @@ pub(crate) struct Block {
     pub(crate) fenced: Vec<Option<Stamp>>,
     pub(crate) pending_acquire: Vec<Option<Stamp>>,
     pub(crate) findings: Findings,
+    /// What the block printed.
+    pub(crate) printed: String,
     pub(crate) instructions: u64,
     pub(crate) lane_instructions: u64,
     /// Changes of state that a waiting warp could be waiting for.
@@ -112,6 +114,7 @@ impl Block {
             fenced: vec![None; count],
             pending_acquire: vec![None; count],
             findings: Findings::default(),
+            printed: String::new(),
             instructions: 0,
             lane_instructions: 0,
             progress: 0,
