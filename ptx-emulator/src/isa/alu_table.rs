@@ -5,8 +5,7 @@
 //! (rounding, comparison mask, byte-permute mode). The interpreter is compiled for several
 //! instruction sets and chosen at run time; results do not depend on the choice.
 
-use crate::isa::slot::Class;
-use crate::isa::slot::Role;
+use crate::isa::slot::{Class, Role};
 use crate::machine::regs::{Bits, LANES, Regs, Source, d as drow, w as wrow};
 use crate::num::convert::{float_to_int, int_to_f32, int_to_f64, to_integral};
 use crate::num::float::{self as fl, Round, canon, d, f, ftz, order};
@@ -84,15 +83,15 @@ macro_rules! class_store {
     }};
 }
 
-macro_rules! class_set_taint {
-    (W, $regs:ident, $at:expr, $taint:expr, $mask:ident) => {
-        $regs.taint_w($at, $taint, $mask)
+macro_rules! class_clear_taint {
+    (W, $regs:ident, $at:expr, $mask:ident) => {
+        $regs.tw[usize::from($at)] &= !$mask
     };
-    (D, $regs:ident, $at:expr, $taint:expr, $mask:ident) => {
-        $regs.taint_d($at, $taint, $mask)
+    (D, $regs:ident, $at:expr, $mask:ident) => {
+        $regs.td[usize::from($at)] &= !$mask
     };
-    (P, $regs:ident, $at:expr, $taint:expr, $mask:ident) => {
-        $regs.taint_p($at, $taint, $mask)
+    (P, $regs:ident, $at:expr, $mask:ident) => {
+        $regs.tp[usize::from($at)] &= !$mask
     };
 }
 
@@ -128,16 +127,26 @@ macro_rules! alu_table {
             }
         }
 
-        /// Executes one operation on all lanes. With `CHECK` it sets the taint of the lanes of `mask`, and of those of
-        /// `doubt`, which may or may not belong to it, because their guard is undefined.
+        /// Executes one operation on all lanes. With `CHECK` it makes the result defined in the lanes of `mask`, unless a
+        /// source is not, or there is `doubt`: then it calls `look` before it changes anything, and leaves the rest to
+        /// the caller.
         #[inline(always)]
-        pub(crate) fn execute<const CHECK: bool>(regs: &mut Regs, inst: &AluInst, mask: u32, doubt: u32) {
+        pub(crate) fn execute<const CHECK: bool>(
+            regs: &mut Regs,
+            inst: &AluInst,
+            mask: u32,
+            doubt: u32,
+            mut look: impl FnMut(&Regs),
+        ) {
             match inst.op {
                 $(AluOp::$name => {
                     if CHECK {
-                        let taint = doubt $(| class_taint!($class, regs, inst.$slot))*;
-                        let lanes = mask | doubt;
-                        class_set_taint!($out, regs, inst.d, taint, lanes);
+                        let taint = 0 $(| class_taint!($class, regs, inst.$slot))*;
+                        if taint & mask | doubt == 0 {
+                            class_clear_taint!($out, regs, inst.d, mask);
+                        } else {
+                            look(regs);
+                        }
                     }
                     let $x = inst.x;
                     $(let $arg = class_source!($class, regs, inst.$slot);)*

@@ -6,3 +6,4 @@ pub(crate) mod op;
 pub(crate) mod reads_writes;
 pub(crate) mod slot;
 pub(crate) mod space;
+pub(crate) mod undefined;

@@ -1,19 +1,6 @@
 //! Rows of registers as operands, and what an instruction does with them.
 
-/// Register class of a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Class {
-    W,
-    D,
-    P,
-}
-
-/// A row of a class.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Slot {
-    pub(crate) class: Class,
-    pub(crate) row: u16,
-}
+pub(crate) use crate::machine::slot::{Class, Slot};
 
 /// What an instruction does with a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

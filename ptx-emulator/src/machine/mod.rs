@@ -2,3 +2,4 @@
 
 pub(crate) mod regs;
 pub(crate) mod simd;
+pub(crate) mod slot;

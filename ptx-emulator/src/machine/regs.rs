@@ -1,5 +1,7 @@
 //! Register rows of a warp: one value per lane, with a taint mask beside each row.
 
+use crate::machine::slot::{Class, Slot};
+
 /// Lanes of a warp.
 pub(crate) const LANES: usize = 32;
 /// Every lane.
@@ -15,8 +17,9 @@ pub(crate) struct Row(pub(crate) [u32; LANES]);
 #[repr(align(64))]
 pub(crate) struct Row64(pub(crate) [u64; LANES]);
 
-/// The register file of one warp. Taint bit `l` says that lane `l` of the row was never defined.
-#[derive(Clone, Debug)]
+/// The register file of one warp. Taint bit `l` says that lane `l` of the row is not, or not wholly, defined; which of
+/// its bits are not is kept beside it, as MemorySanitizer does, where that is tracked at all.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Regs {
     /// 32-bit rows.
     pub(crate) w: Vec<Row>,
@@ -27,6 +30,9 @@ pub(crate) struct Regs {
     pub(crate) tw: Vec<u32>,
     pub(crate) td: Vec<u32>,
     pub(crate) tp: Vec<u32>,
+    /// Undefined bits of each tainted lane of `w`; meaningless for the others. Empty when not tracked.
+    unknown_w: Vec<Row>,
+    unknown_d: Vec<Row64>,
 }
 
 /// A source row that can be read lane by lane.
@@ -64,6 +70,92 @@ impl Source for Bits {
 }
 
 impl Regs {
+    /// Rows of undefined values; with `tracked`, their undefined bits are remembered.
+    pub(crate) fn undefined(w: usize, d: usize, p: usize, tracked: bool) -> Regs {
+        let kept = |rows: usize| if tracked { rows } else { 0 };
+        Regs {
+            w: vec![Row([u32::MAX; LANES]); w],
+            d: vec![Row64([u64::MAX; LANES]); d],
+            p: vec![0; p],
+            tw: vec![FULL; w],
+            td: vec![FULL; d],
+            tp: vec![FULL; p],
+            unknown_w: vec![Row([u32::MAX; LANES]); kept(w)],
+            unknown_d: vec![Row64([u64::MAX; LANES]); kept(d)],
+        }
+    }
+
+    /// Rows of these values, without any tracking.
+    #[cfg(test)]
+    pub(crate) fn plain(w: Vec<Row>, d: Vec<Row64>) -> Regs {
+        Regs { w, d, ..Regs::default() }
+    }
+
+    /// Lanes of a row that are not wholly defined.
+    #[inline(always)]
+    pub(crate) fn taint(&self, slot: Slot) -> u32 {
+        let row = usize::from(slot.row);
+        match slot.class {
+            Class::W => self.tw[row],
+            Class::D => self.td[row],
+            Class::P => self.tp[row],
+        }
+    }
+
+    /// Undefined bits of every lane of a row.
+    pub(crate) fn unknown(&self, slot: Slot) -> [u64; LANES] {
+        let (row, taint) = (usize::from(slot.row), self.taint(slot));
+        let all = |bits: u64| std::array::from_fn(|l| if taint >> l & 1 == 1 { bits } else { 0 });
+        let mut out = match slot.class {
+            Class::W => all(u64::from(u32::MAX)),
+            Class::D => all(u64::MAX),
+            Class::P => all(1),
+        };
+        match slot.class {
+            Class::W => {
+                let bits = self.unknown_w.get(row).into_iter().flat_map(|bits| &bits.0);
+                out.iter_mut().zip(bits).for_each(|(out, bits)| *out &= u64::from(*bits));
+            }
+            Class::D => {
+                let bits = self.unknown_d.get(row).into_iter().flat_map(|bits| &bits.0);
+                out.iter_mut().zip(bits).for_each(|(out, bits)| *out &= bits);
+            }
+            Class::P => {}
+        }
+        out
+    }
+
+    /// Lanes that have an undefined bit among those of `bits`.
+    #[inline(always)]
+    pub(crate) fn taint_within(&self, slot: Slot, bits: u64) -> u32 {
+        let taint = self.taint(slot);
+        if taint == 0 { 0 } else { lanes_with(&self.unknown(slot), bits) }
+    }
+
+    /// Sets the undefined bits of the lanes of `mask`.
+    pub(crate) fn set_unknown(&mut self, slot: Slot, bits: &[u64; LANES], mask: u32) {
+        let row = usize::from(slot.row);
+        let (width, taint) = match slot.class {
+            Class::W => (u64::from(u32::MAX), &mut self.tw[row]),
+            Class::D => (u64::MAX, &mut self.td[row]),
+            Class::P => (1, &mut self.tp[row]),
+        };
+        *taint = (*taint & !mask) | (lanes_with(bits, width) & mask);
+        match slot.class {
+            Class::W => {
+                if let Some(row) = self.unknown_w.get_mut(row) {
+                    each_lane(mask, |l| row.0[l] = bits[l] as u32);
+                }
+            }
+            Class::D => {
+                if let Some(row) = self.unknown_d.get_mut(row) {
+                    each_lane(mask, |l| row.0[l] = bits[l]);
+                }
+            }
+            Class::P => {}
+        }
+    }
+
     /// Writes the lanes of `mask`.
     #[inline(always)]
     pub(crate) fn set_w(&mut self, at: u16, value: &[u32; LANES], mask: u32) {
@@ -97,26 +189,42 @@ impl Regs {
         *row = (*row & !mask) | (value & mask);
     }
 
-    /// Sets or clears the taint of the lanes of `mask`.
+    /// Makes the lanes of `mask` wholly undefined where `taint` says so, and defined elsewhere.
     #[inline(always)]
     pub(crate) fn taint_w(&mut self, at: u16, taint: u32, mask: u32) {
         let row = &mut self.tw[usize::from(at)];
         *row = (*row & !mask) | (taint & mask);
+        if taint & mask != 0 {
+            self.fill_unknown(Slot { class: Class::W, row: at }, taint & mask);
+        }
     }
 
-    /// Sets or clears the taint of the lanes of `mask`.
+    /// As [`Regs::taint_w`].
     #[inline(always)]
     pub(crate) fn taint_d(&mut self, at: u16, taint: u32, mask: u32) {
         let row = &mut self.td[usize::from(at)];
         *row = (*row & !mask) | (taint & mask);
+        if taint & mask != 0 {
+            self.fill_unknown(Slot { class: Class::D, row: at }, taint & mask);
+        }
     }
 
-    /// Sets or clears the taint of the lanes of `mask`.
+    /// As [`Regs::taint_w`].
     #[inline(always)]
     pub(crate) fn taint_p(&mut self, at: u16, taint: u32, mask: u32) {
         let row = &mut self.tp[usize::from(at)];
         *row = (*row & !mask) | (taint & mask);
     }
+
+    #[cold]
+    fn fill_unknown(&mut self, slot: Slot, lanes: u32) {
+        self.set_unknown(slot, &[u64::MAX; LANES], lanes);
+    }
+}
+
+/// Lanes that have one of `bits`.
+pub(crate) fn lanes_with(values: &[u64; LANES], bits: u64) -> u32 {
+    values.iter().enumerate().fold(0, |lanes, (l, value)| lanes | u32::from(value & bits != 0) << l)
 }
 
 /// A 32-bit row.

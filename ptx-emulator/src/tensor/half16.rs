@@ -236,7 +236,7 @@ mod tests {
             let rows: Vec<Row> = sources.map(|row| Row(*row)).collect();
             let b_at = |h: u16| [4 + 2 * h, 5 + 2 * h];
             let c_at = |h: u16| [8 + 4 * h, 9 + 4 * h, 10 + 4 * h, 11 + 4 * h];
-            let registers = || Regs { w: rows.clone(), d: vec![], p: vec![], tw: vec![], td: vec![], tp: vec![] };
+            let registers = || Regs::plain(rows.clone(), vec![]);
             let result = |regs: &Regs, h: usize| c_at(h as u16).map(|at| *w(regs, at));
             let (first, pairs) = ([0, 1, 2, 3], [c_at(0), c_at(1)]);
             for level in Level::all() {

@@ -5,6 +5,7 @@ use crate::exec::run::block::{Block, Context};
 use crate::exec::run::step::Flow;
 use crate::exec::run::warp::Warp;
 use crate::isa::op::Matrix;
+use crate::isa::slot::{Class, Slot};
 use crate::isa::space::Space;
 use crate::machine::regs::{FULL, LANES, Regs, w};
 use crate::report::Kind;
@@ -90,20 +91,25 @@ impl Block {
         if let Some(flow) = self.aligned(context, warp, current, pc, active) {
             return flow;
         }
-        let from = *w(&warp.regs, src);
-        let half = |row: usize, column: usize| {
-            let word = from[4 * row + column / 2];
-            if column.is_multiple_of(2) { word & 0xffff } else { word >> 16 }
-        };
-        let out: Lanes = std::array::from_fn(|l| {
-            let (g, t) = (l / 4, l % 4);
-            half(2 * t, g) | half(2 * t + 1, g) << 16
-        });
-        let taint = if warp.regs.tw[usize::from(src)] == 0 { 0 } else { FULL };
+        let slot = |row| Slot { class: Class::W, row };
+        let out = transposed(w(&warp.regs, src));
+        let unknown = transposed(&warp.regs.unknown(slot(src)).map(|bits| bits as u32)).map(u64::from);
         warp.regs.set_w(dst, &out, active);
-        warp.regs.taint_w(dst, taint, active);
+        warp.regs.set_unknown(slot(dst), &unknown, active);
         Flow::Next
     }
+}
+
+/// The 8x8 matrix of halves in one register, transposed.
+fn transposed(from: &Lanes) -> Lanes {
+    let half = |row: usize, column: usize| {
+        let word = from[4 * row + column / 2];
+        if column.is_multiple_of(2) { word & 0xffff } else { word >> 16 }
+    };
+    std::array::from_fn(|l| {
+        let (g, t) = (l / 4, l % 4);
+        half(2 * t, g) | half(2 * t + 1, g) << 16
+    })
 }
 
 /// Registers of `stmatrix` as 16-byte rows by address lane.
@@ -111,7 +117,7 @@ fn collect_matrix(regs: &Regs, op: &Matrix, rows: &mut [[u32; 4]; LANES], undefi
     *undefined = [0; LANES];
     for (j, &reg) in op.regs.iter().enumerate() {
         let values = w(regs, reg);
-        let taint = regs.tw[usize::from(reg)];
+        let unknown = regs.unknown(Slot { class: Class::W, row: reg });
         for (l, &pair) in values.iter().enumerate() {
             let (g, t) = (l / 4, l % 4);
             for half in 0..2 {
@@ -120,7 +126,7 @@ fn collect_matrix(regs: &Regs, op: &Matrix, rows: &mut [[u32; 4]; LANES], undefi
                 let word = &mut rows[8 * j + row][column / 2];
                 let shift = 16 * (column % 2);
                 *word = (*word & !(0xffff << shift)) | value << shift;
-                undefined[8 * j + row] |= ((taint >> l & 1) as u8) << column;
+                undefined[8 * j + row] |= u8::from(unknown[l] >> (16 * half) & 0xffff != 0) << column;
             }
         }
     }
@@ -151,15 +157,18 @@ fn spread_matrix(
             continue;
         }
         let flags = &undefined[8 * j..8 * j + 8];
-        let taint = (0..LANES).fold(0, |taint, l| {
+        if flags.iter().all(|&flags| flags == 0) {
+            regs.taint_w(reg, 0, active);
+            continue;
+        }
+        let unknown = std::array::from_fn(|l| {
             let (g, t) = (l / 4, l % 4);
-            let open = if op.trans {
-                (flags[2 * t] | flags[2 * t + 1]) >> g & 1
-            } else {
-                u8::from(flags[g] >> (2 * t) & 3 != 0)
+            let open = |half: usize| {
+                let (row, column) = if op.trans { (2 * t + half, g) } else { (g, 2 * t + half) };
+                if flags[row] >> column & 1 == 1 { 0xffff << (16 * half) } else { 0 }
             };
-            taint | u32::from(open) << l
+            open(0) | open(1)
         });
-        regs.taint_w(reg, taint, active);
+        regs.set_unknown(Slot { class: Class::W, row: reg }, &unknown, active);
     }
 }

@@ -14,7 +14,7 @@ use crate::exec::run::block::{Block, Context};
 use crate::exec::run::step::Flow;
 use crate::exec::run::warp::Warp;
 use crate::isa::op::{Frag, WmmaMove};
-use crate::isa::slot::Class;
+use crate::isa::slot::{Class, Slot};
 use crate::isa::space::Space;
 use crate::machine::regs::{FULL, LANES, Regs, each_lane, lane_word, w};
 use crate::machine::simd::{Level, dispatch};
@@ -110,9 +110,8 @@ impl Block {
         if op.store {
             collect(&warp.regs, op, &mut elements, &mut undefined);
         }
-        let lanes = self.defined_addresses(context, warp, active, &op.addr, usage);
-        let lines_used = if lanes == active { 0xffff } else { 0 };
-        self.for_each_address(context, warp, lines_used, op.addr.space, lines, usage, |block, warp, target| {
+        self.check_addresses(context, warp, active, &op.addr, usage);
+        self.for_each_address(context, warp, 0xffff, op.addr.space, lines, usage, |block, warp, target| {
             match target.space {
                 Space::Shared => block.shadow_shared(context, warp, target, usage, 0),
                 _ => block.shadow_global(context, warp, target, usage, 0),
@@ -141,11 +140,7 @@ impl Block {
         let tracked = context.launch.checks.uninitialised;
         let place = origin(&warp.regs, op).and_then(|origin| placed(&self.shared, op, origin));
         let Some(place) = place else { return false };
-        let taint = match op.addr.base.class {
-            Class::D => warp.regs.td[usize::from(op.addr.base.row)],
-            _ => warp.regs.tw[usize::from(op.addr.base.row)],
-        };
-        if tracked && taint != 0 {
+        if tracked && warp.regs.taint(op.addr.base) != 0 {
             return false;
         }
         let Place { form, first, pitch, bytes, .. } = place;
@@ -363,9 +358,10 @@ fn spread(regs: &mut Regs, op: &WmmaMove, elements: &Elements, undefined: &[u16;
     let open = undefined.iter().any(|&u| u != 0);
     for (i, &reg) in op.regs.iter().enumerate() {
         if i >= distinct {
-            let (value, taint) = (*w(regs, op.regs[i % distinct]), regs.tw[usize::from(op.regs[i % distinct])]);
+            let original = op.regs[i % distinct];
+            let (value, unknown) = (*w(regs, original), regs.unknown(word(original)));
             regs.set_w(reg, &value, active);
-            regs.taint_w(reg, taint, active);
+            regs.set_unknown(word(reg), &unknown, active);
             continue;
         }
         let mut out = [0; LANES];
@@ -374,33 +370,40 @@ fn spread(regs: &mut Regs, op: &WmmaMove, elements: &Elements, undefined: &[u16;
             *value = elements[usize::from(*low)] | upper;
         }
         regs.set_w(reg, &out, active);
-        let mut taint = 0;
-        if open {
-            let is_open = |index: u8| undefined[usize::from(index / 16)] >> (index % 16) & 1 == 1;
-            for (lane, [low, high]) in map[i].iter().enumerate() {
-                taint |= u32::from(is_open(*low) || !wide && is_open(*high)) << lane;
-            }
+        if !open {
+            regs.taint_w(reg, 0, active);
+            continue;
         }
-        regs.taint_w(reg, taint, active);
+        let unknown = map[i].map(|[low, high]| {
+            let is_open = |index: u8| u64::from(undefined[usize::from(index / 16)] >> (index % 16) & 1);
+            if wide { is_open(low) * 0xffff_ffff } else { is_open(low) * 0xffff | is_open(high) * 0xffff_0000 }
+        });
+        regs.set_unknown(word(reg), &unknown, active);
     }
+}
+
+fn word(row: u16) -> Slot {
+    Slot { class: Class::W, row }
 }
 
 fn collect(regs: &Regs, op: &WmmaMove, elements: &mut Elements, undefined: &mut [u16; 16]) {
     let map = map_of(op);
     *undefined = [0; 16];
     for (i, &reg) in op.regs.iter().enumerate() {
-        let (values, taint) = (w(regs, reg), regs.tw[usize::from(reg)]);
-        for (lane, (&value, [low, high])) in values.iter().zip(&map[i]).enumerate() {
-            if op.frag == Frag::AccF32 {
+        let (values, unknown) = (w(regs, reg), regs.unknown(word(reg)));
+        let wide = op.frag == Frag::AccF32;
+        for ((&value, unknown), [low, high]) in values.iter().zip(unknown).zip(&map[i]) {
+            if wide {
                 elements[usize::from(*low)] = value;
             } else {
                 elements[usize::from(*low)] = value & 0xffff;
                 elements[usize::from(*high)] = value >> 16;
             }
-            if taint >> lane & 1 == 1 {
-                undefined[usize::from(low / 16)] |= 1 << (low % 16);
-                undefined[usize::from(high / 16)] |= 1 << (high % 16);
-            }
+            let mut note = |index: u8, bits: u64| {
+                undefined[usize::from(index / 16)] |= u16::from(unknown & bits != 0) << (index % 16);
+            };
+            note(*low, if wide { 0xffff_ffff } else { 0xffff });
+            note(*high, if wide { 0 } else { 0xffff_0000 });
         }
     }
 }
@@ -430,7 +433,7 @@ mod tests {
                 let map = &MAPS[frag as usize][usize::from(column_major)];
                 for level in Level::all() {
                     let rows = vec![Row([0; LANES]); 8];
-                    let mut regs = Regs { w: rows, d: vec![], p: vec![], tw: vec![], td: vec![], tp: vec![] };
+                    let mut regs = Regs::plain(rows, vec![]);
                     let numbers = [0, 1, 2, 3, 4, 5, 6, 7];
                     fragment::load(level, &mut regs, &numbers, &memory, pitch, form);
                     for (Row(row), lanes) in regs.w.iter().zip(map).take(registers) {

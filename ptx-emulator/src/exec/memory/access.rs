@@ -48,7 +48,9 @@ impl Block {
             collective: load.order.collective,
         };
         let mut values = [[u64::MAX; LANES]; N];
-        let mut undefined = [active; N];
+        // Bits that are not defined, once one is found.
+        let mut unknown: [Option<[u64; LANES]>; N] = [None; N];
+        let mut read = 0;
         warp.polled |= load.order.strong;
         self.for_each_target(context, warp, active, &load.addr, usage, |block, warp, target| {
             match target.space {
@@ -62,16 +64,22 @@ impl Block {
                 }
             }
             block.synchronise(context, warp, target, true, false, load.order);
-            for (i, (out, taint)) in values.iter_mut().zip(&mut undefined).enumerate().take(load.dst.len()) {
+            read |= target.lanes;
+            for (i, (out, unknown)) in values.iter_mut().zip(&mut unknown).enumerate().take(load.dst.len()) {
                 let offset = i as u64 * u64::from(load.bytes);
-                *taint &= !target.lanes;
-                *taint |= block.gather(context, warp, target, offset, load.bytes, out);
+                let lanes = block.gather(context, warp, target, offset, load.bytes, out);
+                if lanes != 0 {
+                    let unknown = unknown.get_or_insert([0; LANES]);
+                    each_lane(lanes, |l| {
+                        unknown[l] = block.unknown_at(context, warp, target, l, offset, load.bytes);
+                    });
+                }
             }
         });
         for (i, slot) in load.dst.iter().enumerate() {
             write_loaded(warp, *slot, load, &values[i], active);
             if context.launch.checks.uninitialised {
-                set_taint(warp, *slot, undefined[i], active);
+                set_loaded_unknown(warp, *slot, load, unknown[i], active, read);
             }
         }
         Flow::Next
@@ -127,7 +135,7 @@ impl Block {
                 let at = warp.local.len() / LANES * l + (target.at[l] + offset) as usize;
                 let end = at + bytes as usize;
                 out[l] = little_endian(&warp.local[at..end]);
-                undefined |= u32::from(tracked && !warp.local_defined[at..end].iter().all(|&d| d)) << l;
+                undefined |= u32::from(tracked && warp.local_unknown[at..end].iter().any(|&bits| bits != 0)) << l;
             }),
             Space::Param => {
                 // Most often all lanes read the same parameter.
@@ -149,6 +157,35 @@ impl Block {
             }),
         }
         undefined
+    }
+
+    /// Undefined bits of an element that one lane reads.
+    #[cold]
+    fn unknown_at(
+        &self,
+        context: &Context<'_>,
+        warp: &Warp,
+        target: &Target,
+        l: usize,
+        offset: u64,
+        bytes: u32,
+    ) -> u64 {
+        let by_byte = |defined: &dyn Fn(u32) -> bool| {
+            (0..bytes).fold(0, |unknown, i| unknown | if defined(i) { 0 } else { 0xff << (8 * i) })
+        };
+        match target.space {
+            Space::Shared => by_byte(&|i| self.shared.is_defined((target.at[l] + offset) as u32 + i, 1)),
+            Space::Local => {
+                let at = warp.local.len() / LANES * l + (target.at[l] + offset) as usize;
+                little_endian(&warp.local_unknown[at..at + bytes as usize])
+            }
+            Space::Param => 0,
+            _ => {
+                let allocation = context.memory.at(target.allocation[l] as usize);
+                let at = target.at[l] + offset - allocation.base;
+                by_byte(&|i| allocation.is_defined(at + u64::from(i), 1))
+            }
+        }
     }
 
     pub(crate) fn store(
@@ -194,7 +231,7 @@ impl Block {
                         "uninitialised value stored to global memory".into()
                     });
                 }
-                block.scatter(context, warp, target, offset, store.bytes, &value, taint);
+                block.scatter(context, warp, target, offset, (*slot, store.bytes), &value, taint);
             }
             match target.space {
                 Space::Shared => block.shadow_shared(context, warp, target, usage, same),
@@ -223,21 +260,24 @@ impl Block {
         warp: &mut Warp,
         target: &Target,
         offset: u64,
-        bytes: u32,
+        (slot, bytes): (Slot, u32),
         value: &[u64; LANES],
         taint: u32,
     ) {
+        let unknown = if taint == 0 { [0; LANES] } else { warp.regs.unknown(slot) };
         match target.space {
             Space::Shared => each_lane(target.lanes, |l| {
                 let at = (target.at[l] + offset) as u32;
                 self.shared.store(at, bytes, value[l]);
-                self.shared.define(at, bytes, (taint >> l) & 1 == 0);
+                self.shared.define_bits(at, bytes, unknown[l]);
             }),
             Space::Local => each_lane(target.lanes, |l| {
                 let at = warp.local.len() / LANES * l + (target.at[l] + offset) as usize;
                 let end = at + bytes as usize;
                 warp.local[at..end].copy_from_slice(&value[l].to_le_bytes()[..bytes as usize]);
-                warp.local_defined[at..end].fill((taint >> l) & 1 == 0);
+                if let Some(bits) = warp.local_unknown.get_mut(at..end) {
+                    bits.copy_from_slice(&unknown[l].to_le_bytes()[..bytes as usize]);
+                }
             }),
             _ => each_lane(target.lanes, |l| {
                 let allocation = context.memory.at(target.allocation[l] as usize);
@@ -252,7 +292,7 @@ fn little_endian(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte))
 }
 
-/// Values and taint of a source register, cut to the element size.
+/// Values of a source register, cut to the element size, and the lanes that are not defined up to there.
 #[inline(always)]
 pub(crate) fn source(warp: &Warp, slot: Slot, bytes: u32) -> ([u64; LANES], u32) {
     let row = usize::from(slot.row);
@@ -263,35 +303,36 @@ pub(crate) fn source(warp: &Warp, slot: Slot, bytes: u32) -> ([u64; LANES], u32)
             for (to, from) in out.iter_mut().zip(&warp.regs.d[row].0) {
                 *to = from & mask;
             }
-            (out, warp.regs.td[row])
         }
         Class::W => {
             for (to, from) in out.iter_mut().zip(&warp.regs.w[row].0) {
                 *to = u64::from(*from) & mask;
             }
-            (out, warp.regs.tw[row])
         }
         Class::P => {
             for (l, to) in out.iter_mut().enumerate() {
                 *to = u64::from(warp.regs.p[row] >> l & 1);
             }
-            (out, warp.regs.tp[row])
         }
     }
+    (out, warp.regs.taint_within(slot, mask))
+}
+
+/// Extends a loaded element to 64 bits, by sign or zero.
+#[inline(always)]
+fn extended(load: &Load, value: u64) -> u64 {
+    let unused = 64 - 8 * load.bytes.min(8);
+    if load.signed { (((value << unused) as i64) >> unused) as u64 } else { (value << unused) >> unused }
 }
 
 /// Extends loaded values to the register: 8 and 16 bits by sign or zero.
 #[inline(always)]
 pub(crate) fn write_loaded(warp: &mut Warp, slot: Slot, load: &Load, values: &[u64; LANES], active: u32) {
-    let unused = 64 - 8 * load.bytes.min(8);
-    let extend = |v: u64| {
-        if load.signed { (((v << unused) as i64) >> unused) as u64 } else { (v << unused) >> unused }
-    };
     match slot.class {
         Class::D => {
             let mut out = [0; LANES];
             for (to, from) in out.iter_mut().zip(values) {
-                *to = extend(*from);
+                *to = extended(load, *from);
             }
             warp.regs.set_d(slot.row, &out, active);
         }
@@ -305,14 +346,32 @@ pub(crate) fn write_loaded(warp: &mut Warp, slot: Slot, load: &Load, values: &[u
         _ => {
             let mut out = [0; LANES];
             for (to, from) in out.iter_mut().zip(values) {
-                *to = extend(*from) as u32;
+                *to = extended(load, *from) as u32;
             }
             warp.regs.set_w(slot.row, &out, active);
         }
     }
 }
 
-/// Sets the taint of a destination.
+/// Notes what is not defined of a loaded element: nothing of it where a lane could not read.
+pub(crate) fn set_loaded_unknown(
+    warp: &mut Warp,
+    slot: Slot,
+    load: &Load,
+    unknown: Option<[u64; LANES]>,
+    active: u32,
+    read: u32,
+) {
+    let Some(mut unknown) = unknown.or_else(|| (active & !read != 0).then_some([0; LANES])) else {
+        return set_taint(warp, slot, 0, active);
+    };
+    for (l, bits) in unknown.iter_mut().enumerate() {
+        *bits = if read >> l & 1 == 1 { extended(load, *bits) } else { u64::MAX };
+    }
+    warp.regs.set_unknown(slot, &unknown, active);
+}
+
+/// Makes a destination wholly undefined in the lanes of `taint`, and defined in the other active ones.
 pub(crate) fn set_taint(warp: &mut Warp, slot: Slot, taint: u32, active: u32) {
     match slot.class {
         Class::D => warp.regs.taint_d(slot.row, taint, active),

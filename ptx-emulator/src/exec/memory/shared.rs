@@ -111,6 +111,17 @@ impl Shared {
         all
     }
 
+    /// Marks the bytes of an element as written, but for those that hold one of the undefined bits `unknown`.
+    #[inline(always)]
+    pub(crate) fn define_bits(&mut self, offset: u32, size: u32, unknown: u64) {
+        if unknown == 0 || self.defined.is_empty() {
+            return self.define(offset, size, true);
+        }
+        for i in 0..size {
+            self.define(offset + i, 1, unknown >> (8 * i) & 0xff == 0);
+        }
+    }
+
     /// Marks bytes as written, or as undefined again.
     #[inline(always)]
     pub(crate) fn define(&mut self, offset: u32, size: u32, defined: bool) {

@@ -1,13 +1,13 @@
 //! Loads and stores of shared memory whose lanes are all in bounds and aligned, moved by whole
 //! words; everything that needs a report, a generic address or an ordering is left to `memory`.
 
-use crate::exec::memory::access::{set_taint, source, write_loaded};
+use crate::exec::memory::access::{set_loaded_unknown, source, write_loaded};
 use crate::exec::memory::shared::Shared;
 use crate::exec::memory::target::Use;
 use crate::exec::run::block::{Block, Context};
 use crate::exec::run::warp::Warp;
 use crate::isa::op::{Load, Store};
-use crate::isa::slot::{Class, Slot};
+use crate::isa::slot::Class;
 use crate::isa::space::{Addr, Space};
 use crate::machine::regs::{FULL, LANES, d, each_lane, w};
 use crate::machine::simd::{Level, dispatch};
@@ -71,11 +71,19 @@ impl Offsets {
         (self.low, (self.high - self.low).saturating_add(bytes))
     }
 
-    /// Lanes of `active` that have an undefined byte `offset..offset + bytes` behind their own.
-    fn undefined(&self, shared: &Shared, active: u32, offset: u32, bytes: u32) -> u32 {
-        let mut lanes = 0;
-        each_lane(active, |l| lanes |= u32::from(!shared.is_defined(self.at[l] + offset, bytes)) << l);
-        lanes
+    /// Undefined bits of the elements at `offset` behind each lane's own place, if there are any.
+    fn unknown(&self, shared: &Shared, active: u32, offset: u32, bytes: u32) -> Option<[u64; LANES]> {
+        let mut found = None;
+        each_lane(active, |l| {
+            let at = self.at[l] + offset;
+            if !shared.is_defined(at, bytes) {
+                let lane = &mut found.get_or_insert([0; LANES])[l];
+                for i in (0..bytes).filter(|i| !shared.is_defined(at + i, 1)) {
+                    *lane |= 0xff << (8 * i);
+                }
+            }
+        });
+        found
     }
 }
 
@@ -88,18 +96,11 @@ impl Block {
         if addr.space != Space::Shared {
             return None;
         }
-        let row = usize::from(addr.base.row);
-        let (found, taint) = match addr.base.class {
-            Class::D => {
-                let base = d(&warp.regs, addr.base.row);
-                (offsets_d(context.level, base, addr.offset as u64, active, bytes), warp.regs.td[row])
-            }
-            _ => {
-                let base = w(&warp.regs, addr.base.row);
-                (offsets_w(context.level, base, addr.offset as u32, active, bytes), warp.regs.tw[row])
-            }
+        let found = match addr.base.class {
+            Class::D => offsets_d(context.level, d(&warp.regs, addr.base.row), addr.offset as u64, active, bytes),
+            _ => offsets_w(context.level, w(&warp.regs, addr.base.row), addr.offset as u32, active, bytes),
         };
-        let tainted = context.launch.checks.uninitialised && taint & active != 0;
+        let tainted = context.launch.checks.uninitialised && warp.regs.taint(addr.base) & active != 0;
         let (low, span) = found.span(bytes);
         let valid = found.fit && !tainted && found.bits & (bytes - 1) == 0 && self.shared.covers(low, span);
         valid.then_some(found)
@@ -150,8 +151,8 @@ impl Block {
             let whole = span <= WHOLE && self.shared.is_defined(low, span);
             for (i, slot) in load.dst.iter().enumerate() {
                 let offset = i as u32 * load.bytes;
-                let taint = if whole { 0 } else { from.undefined(&self.shared, active, offset, load.bytes) };
-                set_taint(warp, *slot, taint, active);
+                let unknown = if whole { None } else { from.unknown(&self.shared, active, offset, load.bytes) };
+                set_loaded_unknown(warp, *slot, load, unknown, active, active);
             }
         }
         true
@@ -216,20 +217,11 @@ impl Block {
             each_lane(active, |l| self.shared.define(to.at[l], total, true));
         } else {
             for (i, slot) in store.src.iter().enumerate() {
-                let taint = taint_of(warp, *slot);
+                let unknown = warp.regs.unknown(*slot);
                 let offset = i as u32 * store.bytes;
-                each_lane(active, |l| self.shared.define(to.at[l] + offset, store.bytes, taint >> l & 1 == 0));
+                each_lane(active, |l| self.shared.define_bits(to.at[l] + offset, store.bytes, unknown[l]));
             }
         }
-    }
-}
-
-fn taint_of(warp: &Warp, slot: Slot) -> u32 {
-    let row = usize::from(slot.row);
-    match slot.class {
-        Class::D => warp.regs.td[row],
-        Class::W => warp.regs.tw[row],
-        Class::P => warp.regs.tp[row],
     }
 }
 

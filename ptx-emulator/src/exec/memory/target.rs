@@ -94,33 +94,14 @@ impl Block {
         at
     }
 
-    fn address_taint(warp: &Warp, addr: &Addr) -> u32 {
-        let row = usize::from(addr.base.row);
-        match addr.base.class {
-            Class::D => warp.regs.td[row],
-            _ => warp.regs.tw[row],
-        }
-    }
-
-    /// The lanes whose address is defined; the others are reported.
-    pub(crate) fn defined_addresses(
-        &mut self,
-        context: &Context<'_>,
-        warp: &Warp,
-        active: u32,
-        addr: &Addr,
-        usage: Use,
-    ) -> u32 {
-        if !context.launch.checks.uninitialised {
-            return active;
-        }
-        let tainted = Self::address_taint(warp, addr) & active;
-        if tainted != 0 {
+    /// Reports lanes whose address is not defined. They access it all the same: a check never changes a result.
+    pub(crate) fn check_addresses(&mut self, context: &Context<'_>, warp: &Warp, active: u32, addr: &Addr, usage: Use) {
+        let tainted = warp.regs.taint(addr.base) & active;
+        if context.launch.checks.uninitialised && tainted != 0 {
             self.report_lane(context, warp, Kind::UninitialisedAddress, usage.pc, verb(usage.write), tainted, || {
                 "uninitialised value used as an address".into()
             });
         }
-        active & !tainted
     }
 
     /// Resolves, checks and passes the lanes of each state space to `act`.
@@ -134,9 +115,9 @@ impl Block {
         usage: Use,
         act: impl FnMut(&mut Block, &mut Warp, &Target),
     ) {
-        let lanes = self.defined_addresses(context, warp, active, addr, usage);
+        self.check_addresses(context, warp, active, addr, usage);
         let at = Self::addresses(warp, addr);
-        self.for_each_address(context, warp, lanes, addr.space, at, usage, act);
+        self.for_each_address(context, warp, active, addr.space, at, usage, act);
     }
 
     /// As [`Block::for_each_target`], for addresses that are already known.

@@ -96,7 +96,8 @@ impl Block {
         };
         let threads: u32 = launch.block.iter().product();
         let count = threads.div_ceil(32) as usize;
-        let warps = (0..count).map(|i| Some(Box::new(Warp::new(i, program, &position)))).collect();
+        let warps =
+            (0..count).map(|i| Some(Box::new(Warp::new(i, program, &position, launch.checks.uninitialised)))).collect();
         let seed = match launch.schedule {
             Schedule::Seeded(seed) => seed ^ (u64::from(linear) << 32),
             _ => 0,

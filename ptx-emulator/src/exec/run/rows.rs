@@ -1,32 +1,11 @@
 //! Runs of row operations, with taint and without.
 
-use crate::isa::alu_table::{AluInst, AluOp, execute};
+use crate::isa::alu_table::{AluInst, execute};
 use crate::isa::op::{Inst, NO_GUARD, Op};
 use crate::isa::slot::Class;
+use crate::isa::undefined::{after, before};
 use crate::machine::regs::{FULL, LANES, Regs, Row, Row64};
 use crate::machine::simd::{Level, dispatch};
-
-/// Taint of a selection, exact per lane: compilers select undefined values away. Read before the
-/// operation, which may overwrite its sources.
-#[inline(always)]
-fn chosen_taint(regs: &Regs, inst: &AluInst) -> u32 {
-    let (a, b, c) = (usize::from(inst.a), usize::from(inst.b), usize::from(inst.c));
-    match inst.op {
-        AluOp::SelW => regs.tp[c] | (regs.p[c] & regs.tw[a]) | (!regs.p[c] & regs.tw[b]),
-        AluOp::SelD => regs.tp[c] | (regs.p[c] & regs.td[a]) | (!regs.p[c] & regs.td[b]),
-        _ => 0,
-    }
-}
-
-/// Replaces the union of all source taints by the exact taint of a selection.
-#[inline(always)]
-fn set_chosen_taint(regs: &mut Regs, inst: &AluInst, taint: u32, mask: u32) {
-    match inst.op {
-        AluOp::SelW => regs.taint_w(inst.d, taint, mask),
-        AluOp::SelD => regs.taint_d(inst.d, taint, mask),
-        _ => {}
-    }
-}
 
 /// What the result of an operation held before: the operation is executed by all lanes, and those without it get back
 /// what they had.
@@ -111,12 +90,9 @@ pub(crate) fn run_rows<const CHECK: bool>(
             }
             break;
         };
-        let (mut doubt, mut chosen) = (0, 0);
-        if CHECK {
-            if *guard != NO_GUARD {
-                doubt = active & regs.tp[usize::from(*guard >> 1)];
-            }
-            chosen = chosen_taint(regs, alu);
+        let mut doubt = 0;
+        if CHECK && *guard != NO_GUARD {
+            doubt = active & regs.tp[usize::from(*guard >> 1)];
         }
         if mask != FULL {
             if mask | doubt == 0 {
@@ -124,12 +100,13 @@ pub(crate) fn run_rows<const CHECK: bool>(
             }
             kept.take(regs, alu);
         }
-        execute::<CHECK>(regs, alu, mask, doubt);
+        let mut pending = None;
+        execute::<CHECK>(regs, alu, mask, doubt, |regs| pending = Some(before(regs, alu)));
+        if CHECK && let Some(pending) = &pending {
+            after(regs, alu, pending, mask, doubt);
+        }
         if mask != FULL {
             kept.put_back(regs, alu, mask);
-        }
-        if CHECK {
-            set_chosen_taint(regs, alu, chosen, mask & !doubt);
         }
     }
     let insts = done as u64;

@@ -208,7 +208,7 @@ mod tests {
             let mut w = vec![row(&|l| at[l].wrapping_sub(offset))];
             w.extend((0..4).map(|_| Row(std::array::from_fn(|_| next()))));
             let d = vec![Row64(std::array::from_fn(|l| u64::from(at[l]).wrapping_sub(u64::from(offset))))];
-            let regs = Regs { w, d, p: vec![], tw: vec![], td: vec![], tp: vec![] };
+            let regs = Regs::plain(w, d);
             let memory: Vec<u8> = (0..BYTES).map(|_| next() as u8).collect();
             let base = Slot { class: if wide { Class::D } else { Class::W }, row: 0 };
             let addr = Addr { space: Space::Shared, base, offset: i64::from(offset) };

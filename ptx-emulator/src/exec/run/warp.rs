@@ -2,7 +2,7 @@
 
 use crate::isa::op::Special;
 use crate::isa::slot::Class;
-use crate::machine::regs::{FULL, LANES, Regs, Row, Row64};
+use crate::machine::regs::{FULL, LANES, Regs, Row64};
 use crate::memory::GRID_WORKSPACE;
 use crate::program::{Program, RowInit};
 
@@ -76,7 +76,8 @@ pub(crate) struct Warp {
     pub(crate) groups: [u32; LANES],
     /// Local storage of all lanes, one after the other.
     pub(crate) local: Vec<u8>,
-    pub(crate) local_defined: Vec<bool>,
+    /// Undefined bits of each byte of `local`; empty when not tracked.
+    pub(crate) local_unknown: Vec<u8>,
     /// Instructions executed, against the limit.
     pub(crate) executed: u64,
     /// A volatile, atomic or barrier-test read happened since the last backward branch.
@@ -98,19 +99,14 @@ pub(crate) struct Position {
 }
 
 impl Warp {
-    /// A warp at the first instruction, constant rows filled, everything else undefined.
-    pub(crate) fn new(index: usize, program: &Program, at: &Position) -> Warp {
+    /// A warp at the first instruction, constant rows filled, everything else undefined; `tracked` says whether what is
+    /// undefined is remembered.
+    pub(crate) fn new(index: usize, program: &Program, at: &Position, tracked: bool) -> Warp {
         let threads = at.block_dim.iter().product::<u32>();
         let remaining = (threads - index as u32 * 32).min(32);
         let lanes = if remaining == 32 { FULL } else { (1 << remaining) - 1 };
-        let mut regs = Regs {
-            w: vec![Row([u32::MAX; LANES]); program.w_rows.max(1)],
-            d: vec![Row64([u64::MAX; LANES]); program.d_rows.max(1)],
-            p: vec![0; program.p_rows.max(1)],
-            tw: vec![FULL; program.w_rows.max(1)],
-            td: vec![FULL; program.d_rows.max(1)],
-            tp: vec![FULL; program.p_rows.max(1)],
-        };
+        let rows = |count: usize| count.max(1);
+        let mut regs = Regs::undefined(rows(program.w_rows), rows(program.d_rows), rows(program.p_rows), tracked);
         fill_constants(&mut regs, program, index as u32, at);
         let local = program.local_bytes as usize * LANES;
         Warp {
@@ -124,7 +120,7 @@ impl Warp {
             issued: 0,
             groups: [0; LANES],
             local: vec![0xff; local],
-            local_defined: vec![false; local],
+            local_unknown: vec![0xff; if tracked { local } else { 0 }],
             executed: 0,
             polled: false,
             wants_rest: false,

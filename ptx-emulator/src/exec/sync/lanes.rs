@@ -63,23 +63,26 @@ impl Block {
         op: &Shuffle,
     ) -> Flow {
         self.grouped(context, warp, current, pc, active, op.members, |block, warp, group| {
-            let taint = warp.regs.tw[usize::from(op.src)];
+            let tracked = context.launch.checks.uninitialised;
+            let choice = warp.regs.tw[usize::from(op.lane)] | warp.regs.tw[usize::from(op.clamp)];
+            let source = Slot { class: Class::W, row: op.src };
+            let unknown = (tracked && warp.regs.taint(source) != 0).then(|| warp.regs.unknown(source));
             let Shuffled { from, valid, stray } = shuffled(context.level, &mut warp.regs, op, group);
             if stray != 0 {
                 block.report_lane(context, warp, Kind::SyncDivergence, pc, "shuffles", stray, || {
                     "shuffle reads a lane that does not take part".into()
                 });
             }
-            if context.launch.checks.uninitialised {
-                let mut moved = 0;
-                for (l, &j) in from.iter().enumerate() {
-                    moved |= (taint >> j & 1) << l;
+            if tracked {
+                warp.regs.taint_w(op.dst, choice, group);
+                if let Some(unknown) = unknown {
+                    let moved = from.map(|j| unknown[(j & 31) as usize]);
+                    warp.regs.set_unknown(Slot { class: Class::W, row: op.dst }, &moved, group & !choice);
                 }
-                warp.regs.taint_w(op.dst, moved, group);
             }
             if let Some(p) = op.in_range {
                 warp.regs.set_p(p, valid, group);
-                warp.regs.taint_p(p, 0, group);
+                warp.regs.taint_p(p, choice, group);
             }
         })
     }
@@ -96,16 +99,20 @@ impl Block {
         self.grouped(context, warp, current, pc, active, op.members, |block, warp, group| {
             let row = usize::from(op.src);
             let bits = (warp.regs.p[row] ^ if op.negated { FULL } else { 0 }) & group;
-            let tainted = warp.regs.tp[row] & group != 0;
-            let value = match op.mode {
-                VoteMode::All => u64::from(bits == group),
-                VoteMode::Any => u64::from(bits != 0),
-                VoteMode::Uniform => u64::from(bits == group || bits == 0),
-                VoteMode::Ballot => u64::from(bits),
+            // Lanes whose say is not defined; the others may decide without them.
+            let open = warp.regs.tp[row] & group;
+            let (yes, no) = (bits & !open, !bits & group & !open);
+            let (value, unknown) = match op.mode {
+                VoteMode::All => (u64::from(bits == group), u64::from(open != 0 && no == 0)),
+                VoteMode::Any => (u64::from(bits != 0), u64::from(open != 0 && yes == 0)),
+                VoteMode::Uniform => {
+                    (u64::from(bits == group || bits == 0), u64::from(open != 0 && (yes == 0 || no == 0)))
+                }
+                VoteMode::Ballot => (u64::from(bits), u64::from(open)),
             };
             block.set_slot(warp, op.dst, group, |_| value);
-            if tainted {
-                crate::exec::memory::access::set_taint(warp, op.dst, FULL, group);
+            if unknown != 0 {
+                warp.regs.set_unknown(op.dst, &[unknown; LANES], group);
             }
         })
     }
@@ -271,7 +278,7 @@ mod tests {
             let op = Shuffle { mode, dst: 3, in_range: None, src: 0, lane: 1, clamp: 2, members: 0 };
             let result = |level| {
                 let w = rows.clone();
-                let mut regs = Regs { w, d: vec![], p: vec![], tw: vec![], td: vec![], tp: vec![] };
+                let mut regs = Regs::plain(w, vec![]);
                 let Shuffled { from, valid, stray } = shuffled(level, &mut regs, &op, group);
                 (regs.w[3].0, from, valid, stray)
             };
