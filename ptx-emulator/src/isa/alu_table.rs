@@ -514,6 +514,8 @@ alu_table! {
     F64Integral: D (a a D) x => sat64_if(to_integral(d(a), rnd(x)).to_bits(), x);
     F32Integral: W (a a W) x => integral32(a, x);
     F16Integral: W (a a W) x => narrow(to_integral(f64::from(hf(a)), rnd(x)), small::F16, Round::Nearest, false);
+    // To the nearest number of 10 fraction bits, ties away from zero.
+    F32ToTf32: W (a a W) _x => if f(a).is_finite() { a.wrapping_add(0x1000) & !0x1fff } else { canon(f(a)) };
     F32Flush: W (a a W) x => sat_if(flush_canon(a, x), x);
     F16ToF32: W (a a W) x => if x & X_PAYLOAD != 0 { small::f16_to_f32(a & 0xffff) } else { canon(f(small::f16_to_f32(a & 0xffff))) };
     Bf16ToF32: W (a a W) _x => a << 16;

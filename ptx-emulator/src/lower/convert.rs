@@ -63,6 +63,12 @@ impl Lower<'_> {
             self.pack_integers(inst, mods)?;
             return Ok(true);
         }
+        if mods.flag("tf32") {
+            return match (mods.flag("rna"), mods.ty()) {
+                (true, Some(Ty::F32)) => self.uniform(inst, AluOp::F32ToTf32, Ty::B32, 1, 0).map(|()| true),
+                _ => Err("only `.rna.tf32.f32` is supported".into()),
+            };
+        }
         let conversion = Conversion::parse(mods);
         let small = |w: &str| matches!(w, "e4m3x2" | "e5m2x2").then(|| w == "e5m2x2");
         // The order of the two types matters, so look at the first of them.
@@ -397,6 +403,9 @@ impl Lower<'_> {
             (Ty::F16, Ty::F16) if c.integral => F16Integral,
             (Ty::F16, Ty::F16) if c.sat && c.round.is_none() => return self.alu(SatF16, d.row, &[s.row], 0),
             _ if c.integral => return Err("an integer rounding mode does not fit the types".into()),
+            (Ty::F32 | Ty::F64, Ty::F16 | Ty::Bf16) | (Ty::F64, Ty::F32) if c.round.is_some() => {
+                return Err("an exact conversion does not round".into());
+            }
             (Ty::F32, Ty::F16) => return self.widen_half(d, s, F16ToF32, c),
             (Ty::F32, Ty::Bf16) => return self.widen_half(d, s, Bf16ToF32, c),
             (Ty::F64, Ty::F32) => F32ToF64,

@@ -19,6 +19,7 @@ mod operands;
 mod sync;
 mod tensor;
 mod video;
+mod wmma;
 
 use std::collections::HashMap;
 
@@ -74,6 +75,10 @@ struct Lower<'u> {
     shared: HashMap<(Option<usize>, usize), u32>,
     /// Offsets of module variables that each thread has its own copy of.
     locals: HashMap<usize, u32>,
+    /// Rows for the intermediate values of one instruction, used again by the next.
+    scratch: [Vec<u16>; 3],
+    /// How many of them the instruction being lowered has taken.
+    scratch_taken: [usize; 3],
     /// Row of the carry flag, once an instruction needs it.
     carry: Option<u16>,
     // State of the instruction being lowered.
@@ -94,6 +99,8 @@ pub(crate) fn lower(unit: &Unit, index: usize, symbols: &HashMap<String, u64>) -
         frames: Vec::new(),
         shared: HashMap::new(),
         locals: HashMap::new(),
+        scratch: [const { Vec::new() }; 3],
+        scratch_taken: [0; 3],
         carry: None,
         guard: NO_GUARD,
         origin: Origin::default(),
@@ -212,6 +219,7 @@ impl<'u> Lower<'u> {
 
     /// Sets guard, origin and text for the operations that follow.
     fn begin(&mut self, inst: &AstInst) -> Lowered {
+        self.scratch_taken = [0; 3];
         self.guard = match inst.guard {
             None => NO_GUARD,
             Some((reg, negated)) => {

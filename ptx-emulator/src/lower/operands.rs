@@ -58,6 +58,18 @@ impl Lower<'_> {
         self.new_row(class)
     }
 
+    /// As [`Self::temp`], for instructions with so many intermediate values that rows of their own would run out.
+    pub(super) fn scratch(&mut self, class: Class) -> Lowered<u16> {
+        let at = self.scratch_taken[class as usize];
+        self.scratch_taken[class as usize] += 1;
+        if let Some(&row) = self.scratch[class as usize].get(at) {
+            return Ok(row);
+        }
+        let row = self.new_row(class)?;
+        self.scratch[class as usize].push(row);
+        Ok(row)
+    }
+
     /// Row of a declared register of the current frame.
     pub(super) fn reg_slot(&mut self, reg: usize) -> Lowered<Slot> {
         if let Some(slot) = self.frame().regs[reg] {
@@ -79,7 +91,7 @@ impl Lower<'_> {
         self.init_row(class, RowInit::Const(value))
     }
 
-    fn init_row(&mut self, class: Class, init: RowInit) -> Lowered<u16> {
+    pub(super) fn init_row(&mut self, class: Class, init: RowInit) -> Lowered<u16> {
         if let Some(&row) = self.constants.get(&(class, init)) {
             return Ok(row);
         }

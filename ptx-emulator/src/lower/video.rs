@@ -26,6 +26,10 @@ impl Lower<'_> {
                 if !wrap && !mods.flag("clamp") {
                     return Err("`.wrap` or `.clamp` is missing".into());
                 }
+                if inst.opcode == "vshl" && inst.modifiers.iter().any(|word| word == "sat") {
+                    // The shifted value may need more than 64 bits.
+                    return Err("modifier `.sat` is not supported here".into());
+                }
                 let op = if inst.opcode == "vshl" { ShlD } else { ShrS64 };
                 self.video(inst, mods, |lower, d, [a, b]| {
                     let (word, amount) = (lower.temp(Class::W)?, lower.temp(Class::W)?);

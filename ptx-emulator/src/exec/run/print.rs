@@ -52,7 +52,8 @@ impl Values<'_> {
                 return 0;
             }
             let range = size * self.lane + offset as usize..size * self.lane + end;
-            self.undefined |= self.warp.local_defined[range.clone()].contains(&false);
+            let unknown = self.warp.local_unknown.get(range.clone());
+            self.undefined |= unknown.is_some_and(|bytes| bytes.iter().any(|&bits| bits != 0));
             return self.warp.local[range].iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
         }
         match self.context.memory.find(at, bytes) {
