@@ -116,10 +116,9 @@ fn comparisons_combined_with_a_predicate() {
         }),
     ];
     for (inst, formula) in cases {
-        let types: &[&str] = if inst.contains("u32.f32") { &["f32", "f32"] } else { WW };
-        let text = format!(
-            "{{\n.reg .b32 low;\nmov.b32 low, %a;\nand.b32 low, low, 1;\nsetp.ne.u32 %p, low, 0;\n{inst}\n}}"
-        );
+        let types: &[&str] = if inst.contains("u32.f32") { FF } else { WW };
+        let text =
+            format!("{{\n.reg .b32 low;\nmov.b32 low, %a;\nand.b32 low, low, 1;\nsetp.ne.u32 %p, low, 0;\n{inst}\n}}");
         let rows = combinations(types);
         let got = apply(&text, types, "b32", &rows);
         for (row, got) in rows.iter().zip(got) {
@@ -221,7 +220,7 @@ fn integers_saturated_as_floats() {
         ("cvt.rn.sat.f64.s32 %d, %a;", W, "f64", |v| unit(s(v[0]) as f64).to_bits()),
         ("cvt.rm.sat.f64.u64 %d, %a;", &["b64"], "f64", |v| unit(v[0] as f64).to_bits()),
         ("cvt.rn.sat.f16.s16 %d, %a;", &["b16"], "b16", |v| if s16(v[0]) > 0 { 0x3c00 } else { 0 }),
-        ("cvt.rna.tf32.f32 %d, %a;", &["f32"], "b32", |v| match f(v[0]) {
+        ("cvt.rna.tf32.f32 %d, %a;", F, "b32", |v| match f(v[0]) {
             x if x.is_nan() => 0x7fff_ffff,
             x if x.is_infinite() => v[0],
             _ => (v[0] + 0x1000) & 0xffff_e000,

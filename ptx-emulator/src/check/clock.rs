@@ -1,5 +1,7 @@
 //! Vector clocks of the warps of a block, and the epochs stored in shadow cells.
 
+use super::lanes::LaneOrder;
+
 /// Who touched a byte, when and from where; 0 is nobody.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Epoch(pub(crate) u64);
@@ -12,6 +14,7 @@ const MULTI: u64 = 1 << 54;
 const COLLECTIVE: u64 = 1 << 55;
 const STRONG: u64 = 1 << 56;
 const IN_FLIGHT: u64 = 1 << 57;
+const VOLATILE: u64 = 1 << 58;
 const VALID: u64 = 1 << 62;
 
 /// Warps of a block at most.
@@ -44,6 +47,11 @@ impl Epoch {
     /// Atomic or volatile.
     pub(crate) fn strong(self) -> Epoch {
         Epoch(self.0 | STRONG)
+    }
+
+    /// Volatile: strong, but ordered by nothing of its own.
+    pub(crate) fn volatile(self) -> Epoch {
+        Epoch(self.0 | VOLATILE)
     }
 
     /// Issued but not complete.
@@ -92,8 +100,22 @@ impl Epoch {
     }
 
     #[inline(always)]
-    pub(crate) fn is_strong(self) -> bool {
+    fn is_strong(self) -> bool {
         self.0 & STRONG != 0
+    }
+
+    fn is_volatile(self) -> bool {
+        self.0 & VOLATILE != 0
+    }
+
+    /// Both are volatile: no data race, but nothing says which comes first.
+    pub(crate) fn both_volatile(self, other: Epoch) -> bool {
+        self.is_volatile() && other.is_volatile()
+    }
+
+    /// Both are strong, and one is an atomic or says how it is ordered: what they do unordered is meant.
+    pub(crate) fn may_meet(self, other: Epoch) -> bool {
+        self.is_strong() && other.is_strong() && !self.both_volatile(other)
     }
 
     #[inline(always)]
@@ -135,11 +157,18 @@ impl Clocks {
         self.now[warp]
     }
 
-    /// What `warp` knows, to judge other accesses by.
+    /// The last time before the lanes of `warp` met.
     #[inline(always)]
-    pub(crate) fn view(&self, warp: usize) -> View<'_> {
+    pub(crate) fn met(&self, warp: usize) -> u32 {
+        self.synced[warp].saturating_sub(1)
+    }
+
+    /// What `warp` knows, to judge other accesses by; `lanes` is what its lanes know of each other.
+    #[inline(always)]
+    pub(crate) fn view<'a>(&'a self, warp: usize, lanes: Option<&'a LaneOrder>) -> View<'a> {
         let known = &self.known[warp * self.warps..(warp + 1) * self.warps];
-        View { warp: warp as u32, now: self.now[warp], synced: self.synced[warp], known, past: &self.past[warp] }
+        let (now, synced) = (self.now[warp], self.synced[warp]);
+        View { warp: warp as u32, now, synced, known, past: &self.past[warp], lanes }
     }
 
     /// Time passes without ordering anything: a converging instruction.
@@ -206,6 +235,7 @@ pub(crate) struct View<'a> {
     synced: u32,
     known: &'a [u32],
     past: &'a [u64; MAX_WARPS],
+    lanes: Option<&'a LaneOrder>,
 }
 
 impl View<'_> {
@@ -214,6 +244,12 @@ impl View<'_> {
     #[inline(always)]
     pub(crate) fn is_past(&self, earlier: Epoch) -> bool {
         earlier.age() <= self.past[earlier.warp() as usize % MAX_WARPS]
+    }
+
+    /// Whether atomics and fences order an access of the same warp before `lane`.
+    fn by_lanes(&self, earlier: Epoch, lane: u32) -> bool {
+        let alone = !earlier.is_several() && !earlier.is_collective();
+        self.lanes.is_some_and(|order| order.is_ordered(alone.then(|| earlier.lane()), earlier.t(), lane))
     }
 
     /// Relation of `earlier` to an access of `lane` now.
@@ -225,7 +261,7 @@ impl View<'_> {
             return if t <= seen { Relation::Ordered } else { Relation::OtherWarp };
         }
         let own = earlier.lane() == lane && !earlier.is_several() && !earlier.is_collective();
-        if own || t < self.synced {
+        if own || t < self.synced || self.by_lanes(earlier, lane) {
             Relation::Ordered
         } else if t < self.now || earlier.is_collective() {
             Relation::Converged

@@ -165,7 +165,7 @@ impl GlobalShadow {
 fn touch(cell: &mut Cell, mark: Mark, write: bool, clock: &BlockClock, view: &View<'_>) -> Option<GlobalConflict> {
     let judge = |old: Mark, clash: Clash| {
         let apart = old.bytes & mark.bytes == 0;
-        if !old.epoch.exists() || apart || (old.epoch.is_strong() && mark.epoch.is_strong()) {
+        if !old.epoch.exists() || apart || old.epoch.may_meet(mark.epoch) {
             return None;
         }
         if old.block != mark.block {

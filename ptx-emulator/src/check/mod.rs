@@ -7,4 +7,6 @@
 
 pub(crate) mod clock;
 pub(crate) mod global;
+mod lanes;
+pub(crate) mod order;
 pub(crate) mod shadow;

@@ -252,7 +252,7 @@ fn judge_write(write: Epoch, view: &View<'_>, access: &Access, clash: &mut impl 
     let relation = view.relation(write, access.lane());
     if write.is_in_flight() {
         clash(Clash::InFlight, relation, write);
-    } else if relation != Relation::Ordered && !(write.is_strong() && access.me.is_strong()) {
+    } else if relation != Relation::Ordered && !write.may_meet(access.me) {
         let kind = if access.write { Clash::WriteWrite } else { Clash::ReadAfterWrite };
         clash(kind, relation, write);
     }
@@ -260,7 +260,7 @@ fn judge_write(write: Epoch, view: &View<'_>, access: &Access, clash: &mut impl 
 
 fn judge_reads(reads: &[Epoch], view: &View<'_>, access: &Access, clash: &mut impl FnMut(Clash, Relation, Epoch)) {
     for &read in reads {
-        if !read.exists() || (read.is_strong() && access.me.is_strong()) {
+        if !read.exists() || read.may_meet(access.me) {
             continue;
         }
         let mut relation = view.relation(read, access.lane());
@@ -362,7 +362,7 @@ mod tests {
             for (pc, step) in steps.iter().enumerate() {
                 order(&mut clocks, step);
                 let Step::Touch { warp, lane, offset, size, write } = *step else { continue };
-                let view = clocks.view(warp);
+                let view = clocks.view(warp, None);
                 let me = Epoch::new(pc as u32, clocks.now(warp), warp as u32).with_lane(lane);
                 let mut found: Vec<Conflict> = Vec::new();
                 let access = Access { offset, size, write, same_value: false, me };

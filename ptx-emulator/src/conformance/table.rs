@@ -21,18 +21,18 @@ pub(super) struct Row {
 
 /// Collects lines.
 #[derive(Default)]
-struct Table(Vec<Row>);
+pub(super) struct Table(Vec<Row>);
 
 impl Table {
     /// A form with plain operands: `opcode %d, %a, …`; the name is the opcode.
-    fn plain(&mut self, opcode: &str, sources: &'static str, result: char) {
+    pub(super) fn plain(&mut self, opcode: &str, sources: &'static str, result: char) {
         let operands: String = ["%a", "%b", "%c"].iter().take(sources.len()).map(|o| format!(", {o}")).collect();
         let d = if result == 'p' { "%p" } else { "%d" };
         self.text(opcode, &format!("{opcode} {d}{operands};"), sources, result);
     }
 
     /// Any instructions under a name.
-    fn text(&mut self, name: &str, text: &str, sources: &'static str, result: char) {
+    pub(super) fn text(&mut self, name: &str, text: &str, sources: &'static str, result: char) {
         let target = "sm_89";
         let (name, text) = (name.to_owned(), text.to_owned());
         self.0.push(Row { name, text, sources, result, target, agreement: Agreement::Bits });
@@ -70,6 +70,10 @@ pub(super) fn rows() -> Vec<Row> {
     approximations(&mut table);
     warps(&mut table);
     memory(&mut table);
+    registers(&mut table);
+    saturation(&mut table);
+    carries(&mut table);
+    super::rare::rows(&mut table);
     table.0
 }
 
@@ -449,5 +453,84 @@ fn memory(t: &mut Table) {
              ld.shared.v2.b64 {{%d0, %d}}, [%s];\nmad.lo.u64 %d, %d0, 3, %d;"
         );
         t.text(&format!("cp.async.cg.shared.global 16 {size}"), &text, "dd", 'd');
+    }
+}
+
+/// Results in registers that are wider than their type.
+fn registers(t: &mut Table) {
+    for (width, d) in [("16", 'h'), ("32", 'w'), ("64", 'd')] {
+        let mut wider = |opcode: &str, source: &'static str| {
+            t.text(&format!("{opcode} to {width} bits"), &format!("{opcode} %d, %a;"), source, d);
+        };
+        for ty in ["s8", "u8"] {
+            for (from, kind) in [("s16", "h"), ("s32", "w"), ("s64", "d")] {
+                wider(&format!("cvt.{ty}.{from}"), kind);
+                wider(&format!("cvt.sat.{ty}.{from}"), kind);
+            }
+            wider(&format!("cvt.rni.{ty}.f32"), "f");
+        }
+        if width == "16" {
+            continue;
+        }
+        for ty in ["s16", "u16"] {
+            wider(&format!("cvt.{ty}.s8"), "w");
+            for (from, kind) in [("s32", "w"), ("u32", "w"), ("s64", "d")] {
+                wider(&format!("cvt.{ty}.{from}"), kind);
+                wider(&format!("cvt.sat.{ty}.{from}"), kind);
+            }
+            for (from, kind) in [("f16", "e"), ("f32", "f"), ("f64", "g")] {
+                wider(&format!("cvt.rni.{ty}.{from}"), kind);
+                wider(&format!("cvt.rpi.{ty}.{from}"), kind);
+            }
+        }
+    }
+    for ty in ["u8", "s16", "u32"] {
+        let text = format!("st.shared.b64 [%s], %a;\nld.shared.{ty} %d, [%s];");
+        t.text(&format!("ld.shared.{ty} wide"), &text, "d", 'd');
+    }
+}
+
+/// `.sat` beside every other modifier that it may stand with.
+fn saturation(t: &mut Table) {
+    t.plain("cvt.sat.f64.f32", "f", 'g');
+    t.plain("cvt.ftz.sat.f64.f32", "f", 'g');
+    t.plain("cvt.sat.f64.f16", "e", 'g');
+    t.plain("cvt.ftz.sat.f32.f32", "f", 'f');
+    for round in ["rni", "rzi", "rmi", "rpi"] {
+        for (ty, kinds) in [("f16", "e"), ("f32", "f"), ("f64", "g")] {
+            t.plain(&format!("cvt.{round}.sat.{ty}.{ty}"), kinds, first(kinds));
+        }
+        t.plain(&format!("cvt.{round}.ftz.sat.f32.f32"), "f", 'f');
+    }
+    for round in ["rn", "rz", "rm", "rp"] {
+        t.plain(&format!("cvt.{round}.sat.f16.f32"), "f", 'e');
+        t.plain(&format!("cvt.{round}.sat.f32.f64"), "g", 'f');
+        t.plain(&format!("cvt.{round}.ftz.sat.f32.f64"), "g", 'f');
+        t.plain(&format!("add.{round}.ftz.sat.f32"), "ff", 'f');
+        t.plain(&format!("mul.{round}.ftz.sat.f32"), "ff", 'f');
+        t.plain(&format!("fma.{round}.ftz.sat.f32"), "fff", 'f');
+    }
+    t.plain("cvt.rn.sat.f16.f64", "g", 'e');
+}
+
+/// The carry flag between additions and subtractions in every pair.
+fn carries(t: &mut Table) {
+    for (ty, kinds) in [("u32", "www"), ("u64", "ddd")] {
+        let sets = [
+            ("add.cc", format!("add.cc.{ty} %d, %a, %b;")),
+            ("sub.cc", format!("sub.cc.{ty} %d, %a, %b;")),
+            ("mad.lo.cc", format!("mad.lo.cc.{ty} %d, %a, %b, %c;")),
+            ("addc.cc", format!("sub.cc.{ty} %d, %b, %c;\naddc.cc.{ty} %d, %a, %b;")),
+            ("subc.cc", format!("add.cc.{ty} %d, %b, %c;\nsubc.cc.{ty} %d, %a, %b;")),
+        ];
+        for (set, before) in sets {
+            for (take, after) in [
+                ("addc", format!("addc.{ty} %d, %c, %d;")),
+                ("subc", format!("subc.{ty} %d, %c, %d;")),
+                ("madc.hi", format!("madc.hi.{ty} %d, %a, %c, %d;")),
+            ] {
+                t.text(&format!("{set} {take} {ty}"), &format!("{before}\n{after}"), kinds, first(kinds));
+            }
+        }
     }
 }

@@ -88,6 +88,7 @@ pub(crate) struct Order {
     pub(crate) strong: bool,
     pub(crate) acquire: bool,
     pub(crate) release: bool,
+    pub(crate) volatile: bool,
     /// Part of an access that the warp makes as a whole: no byte belongs to one lane.
     pub(crate) collective: bool,
 }

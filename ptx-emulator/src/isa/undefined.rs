@@ -175,7 +175,10 @@ fn bitwise(lane: &Lane) -> u64 {
     let f = |v: [u64; 4]| u64::from(int::lop3(v[0] as u32, v[1] as u32, v[2] as u32, u32::from(lane.x)));
     let base = f(lane.value);
     (1..8u32).fold(0, |out, choice| {
-        let turned = |i: usize| if choice >> i & 1 == 1 { lane.unknown[i] } else { 0 };
+        let turned = |i: usize| {
+            let chosen = if i == 1 && lane.twins { 0 } else { i };
+            if choice >> chosen & 1 == 1 { lane.unknown[i] } else { 0 }
+        };
         out | (base ^ f(std::array::from_fn(|i| lane.value[i] ^ if i < 3 { turned(i) } else { 0 })))
     })
 }

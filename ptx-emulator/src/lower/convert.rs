@@ -174,7 +174,7 @@ impl Lower<'_> {
             return Err("`.b32` and a third source are missing".into());
         }
         arity(inst, if third { 4..=4 } else { 3..=3 })?;
-        let x = u16::from(to.signed()) * X_SIGNED | X_SRC_SIGNED | bits << X_BITS_AT;
+        let x = if to.signed() { X_SIGNED } else { 0 } | X_SRC_SIGNED | bits << X_BITS_AT;
         let mut parts = [0; 2];
         for (i, part) in parts.iter_mut().enumerate() {
             let source = self.src(operand(inst, 1 + i)?, Ty::S32)?;

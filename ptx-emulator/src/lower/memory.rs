@@ -23,11 +23,13 @@ pub(super) fn space(mods: &mut Mods<'_>) -> Space {
 
 /// Ordering words. Scopes are taken as the block or wider: the emulator has one order for all.
 pub(super) fn order(mods: &mut Mods<'_>) -> Order {
+    let strong = Order { strong: true, ..Order::default() };
     let word = mods.pick(|w| match w {
-        "volatile" | "relaxed" => Some(Order { strong: true, ..Order::default() }),
-        "acquire" => Some(Order { strong: true, acquire: true, ..Order::default() }),
-        "release" => Some(Order { strong: true, release: true, ..Order::default() }),
-        "acq_rel" => Some(Order { strong: true, acquire: true, release: true, ..Order::default() }),
+        "volatile" => Some(Order { volatile: true, ..strong }),
+        "relaxed" => Some(strong),
+        "acquire" => Some(Order { acquire: true, ..strong }),
+        "release" => Some(Order { release: true, ..strong }),
+        "acq_rel" => Some(Order { acquire: true, release: true, ..strong }),
         "weak" => Some(Order::default()),
         _ => None,
     });

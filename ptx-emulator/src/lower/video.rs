@@ -82,7 +82,7 @@ impl Lower<'_> {
         let value = self.temp(Class::W)?;
         if sat {
             let bits = part.map_or(32, |p| p.bits) as u16;
-            let x = u16::from(to.signed()) * X_SIGNED | X_SRC_SIGNED | bits << X_BITS_AT;
+            let x = if to.signed() { X_SIGNED } else { 0 } | X_SRC_SIGNED | bits << X_BITS_AT;
             self.alu(AluOp::ClampIntW, value, &[wide], x)?;
         } else {
             self.alu(AluOp::TruncD, value, &[wide], 0)?;

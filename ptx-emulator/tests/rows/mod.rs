@@ -199,7 +199,5 @@ pub fn w(v: i128) -> u64 {
 pub const W: &[&str] = &["b32"];
 pub const WW: &[&str] = &["b32", "b32"];
 pub const WWW: &[&str] = &["b32", "b32", "b32"];
-#[allow(dead_code, reason = "not every test has instructions of two floats")]
 pub const FF: &[&str] = &["f32", "f32"];
-#[allow(dead_code, reason = "not every test has instructions of one float")]
 pub const F: &[&str] = &["f32"];

@@ -29,7 +29,7 @@ impl Block {
         // x1 and x2 ignore the addresses of the other lanes.
         let count = op.regs.len();
         let lanes = if count == 4 { FULL } else { (1 << (8 * count)) - 1 };
-        let usage = Use { pc, bytes: 16, align: 16, write: op.store, strong: false, collective: false };
+        let usage = Use::weak(pc, 16, op.store);
         let mut rows = [[u32::MAX; 4]; LANES];
         let mut undefined = [0xffu8; LANES];
         if op.store {

@@ -104,7 +104,7 @@ impl Block {
             *line = first.wrapping_add((i as u64 % 16) * u64::from(stride) * u64::from(bytes));
         }
         // One lane per line: the real assignment of bytes to lanes is open.
-        let usage = Use { pc, bytes: 16 * bytes, align: 16, write: op.store, strong: false, collective: true };
+        let usage = Use { align: 16, collective: true, ..Use::weak(pc, 16 * bytes, op.store) };
         let mut elements: Elements = [0; 256];
         let mut undefined = [FULL as u16; 16];
         if op.store {
@@ -151,7 +151,7 @@ impl Block {
         if tracked && !op.store && !defined(&self.shared) {
             return false;
         }
-        let usage = Use { pc, bytes: 16 * bytes, align: 16, write: op.store, strong: false, collective: true };
+        let usage = Use { align: 16, collective: true, ..Use::weak(pc, 16 * bytes, op.store) };
         let lines = std::array::from_fn(|i| first + (i as u32 % 16) * pitch);
         self.shadow_offsets(context, warp, &lines, 0xffff, usage, 0);
         let range = place.range();

@@ -39,14 +39,7 @@ impl Block {
         load: &Load,
     ) -> Flow {
         let total = load.bytes * load.dst.len() as u32;
-        let usage = Use {
-            pc,
-            bytes: total,
-            align: total,
-            write: false,
-            strong: load.order.strong,
-            collective: load.order.collective,
-        };
+        let usage = Use::ordered(pc, total, false, load.order);
         let mut values = [[u64::MAX; LANES]; N];
         // Bits that are not defined, once one is found.
         let mut unknown: [Option<[u64; LANES]>; N] = [None; N];
@@ -206,32 +199,20 @@ impl Block {
             return Flow::Next;
         }
         let total = store.bytes * store.src.len() as u32;
-        let usage = Use {
-            pc,
-            bytes: total,
-            align: total,
-            write: true,
-            strong: store.order.strong,
-            collective: store.order.collective,
-        };
+        let usage = Use::ordered(pc, total, true, store.order);
         let checks = context.launch.checks;
         self.for_each_target(context, warp, active, &store.addr, usage, |block, warp, target| {
             let mut same = target.lanes;
-            let mut old = [0; LANES];
             for (i, slot) in store.src.iter().enumerate() {
                 let (value, taint) = source(warp, *slot, store.bytes);
                 let offset = i as u64 * u64::from(store.bytes);
-                if checks.races || store.order.strong {
-                    block.gather(context, warp, target, offset, store.bytes, &mut old);
-                    each_lane(target.lanes, |l| same &= !(u32::from(old[l] != value[l]) << l));
-                }
                 let tainted = taint & target.lanes;
                 if checks.uninitialised && tainted != 0 && target.space == Space::Global {
                     block.report_lane(context, warp, Kind::UninitialisedStore, pc, "write", tainted, || {
                         "uninitialised value stored to global memory".into()
                     });
                 }
-                block.scatter(context, warp, target, offset, (*slot, store.bytes), &value, taint);
+                same &= block.scatter(context, warp, target, offset, (*slot, store.bytes), &value, taint);
             }
             match target.space {
                 Space::Shared => block.shadow_shared(context, warp, target, usage, same),
@@ -252,7 +233,8 @@ impl Block {
         Flow::Next
     }
 
-    /// Writes one element per lane; what is in the block is marked defined unless its value is not.
+    /// Writes one element per lane, one lane after another; what is in the block is marked defined unless its value is
+    /// not. Returns the lanes that found their value in place, be it from a lane before them.
     #[expect(clippy::too_many_arguments, reason = "the parts of one store")]
     fn scatter(
         &mut self,
@@ -263,11 +245,13 @@ impl Block {
         (slot, bytes): (Slot, u32),
         value: &[u64; LANES],
         taint: u32,
-    ) {
+    ) -> u32 {
         let unknown = if taint == 0 { [0; LANES] } else { warp.regs.unknown(slot) };
+        let mut same = 0;
         match target.space {
             Space::Shared => each_lane(target.lanes, |l| {
                 let at = (target.at[l] + offset) as u32;
+                same |= u32::from(self.shared.load(at, bytes) == value[l]) << l;
                 self.shared.store(at, bytes, value[l]);
                 self.shared.define_bits(at, bytes, unknown[l]);
             }),
@@ -282,9 +266,11 @@ impl Block {
             _ => each_lane(target.lanes, |l| {
                 let allocation = context.memory.at(target.allocation[l] as usize);
                 let at = target.at[l] + offset - allocation.base;
+                same |= u32::from(allocation.load(at, bytes) == value[l]) << l;
                 allocation.store(at, bytes, value[l]);
             }),
         }
+        same
     }
 }
 

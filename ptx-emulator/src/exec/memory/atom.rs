@@ -62,7 +62,7 @@ pub(crate) fn combine(op: AtomOp, bytes: u32, old: u64, a: u64, b: u64) -> u64 {
 
 impl Block {
     pub(crate) fn atom(&mut self, context: &Context<'_>, warp: &mut Warp, pc: usize, active: u32, atom: &Atom) -> Flow {
-        let usage = Use { pc, bytes: atom.bytes, align: atom.bytes, write: true, strong: true, collective: false };
+        let usage = Use { strong: true, ..Use::weak(pc, atom.bytes, true) };
         let (a, a_taint) = source(warp, atom.a, atom.bytes);
         let (b, b_taint) = atom.b.map_or(([0; LANES], 0), |b| source(warp, b, atom.bytes));
         warp.polled = true;

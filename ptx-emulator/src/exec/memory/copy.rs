@@ -5,6 +5,7 @@
 //! leaves nothing open.
 
 use crate::check::shadow::{Access, Conflict};
+use crate::exec::memory::shared::Shared;
 use crate::exec::memory::target::{Target, Use};
 use crate::exec::run::block::{Block, Context};
 use crate::exec::run::step::Flow;
@@ -40,7 +41,7 @@ impl Block {
         let mut readable = active & !reading;
         let mut sources = [0u64; LANES];
         // A source of size 0 is not touched, so its address may be anything.
-        let read = Use { pc, bytes: copy.bytes, align: copy.bytes, write: false, strong: false, collective: false };
+        let read = Use::weak(pc, copy.bytes, false);
         let uniform = sizes == [copy.bytes; LANES] || reading == 0;
         let source_use = if uniform { read } else { Use { bytes: 4, ..read } };
         if !uniform {
@@ -57,7 +58,7 @@ impl Block {
                 defined[l] = read_source(allocation, at, size, &mut data[l]);
             });
         });
-        let usage = Use { pc, bytes: copy.bytes, align: copy.bytes, write: true, strong: false, collective: false };
+        let usage = Use::weak(pc, copy.bytes, true);
         self.for_each_target(context, warp, readable, &copy.dst, usage, |block, warp, target| {
             block.issue(context, warp, target, usage, &data, &defined, &sources, &sizes);
         });
@@ -146,7 +147,9 @@ impl Block {
         let late = context.launch.checks.in_flight;
         self.shadow_issue(context, warp, target, usage, late);
         if !late {
-            each_lane(target.lanes, |l| self.deliver(target.at[l] as u32, usage.bytes, &data[l], defined[l]));
+            each_lane(target.lanes, |l| {
+                deliver(&mut self.shared, target.at[l] as u32, &data[l][..usage.bytes as usize], defined[l]);
+            });
             return;
         }
         each_lane(target.lanes, |l| {
@@ -163,9 +166,7 @@ impl Block {
                 defined: defined[l],
             };
             warp.issued += 1;
-            let at = open.dst as usize;
-            self.shared.bytes[at..at + open.bytes as usize].fill(0xff);
-            self.shared.define(open.dst, open.bytes, false);
+            self.shared.begin_copy(open.dst, open.bytes);
             warp.copies.push(open);
         });
     }
@@ -180,7 +181,7 @@ impl Block {
             base = base.in_flight();
         }
         let mut conflicts: Vec<Conflict> = Vec::new();
-        let view = self.clocks.view(warp.index);
+        let view = self.view(warp);
         each_lane(target.lanes, |l| {
             let access = Access {
                 offset: target.at[l] as u32,
@@ -197,26 +198,17 @@ impl Block {
         }
     }
 
-    /// Puts the bytes of a copy in place.
-    fn deliver(&mut self, dst: u32, bytes: u32, data: &[u8; 16], defined: u16) {
-        let (at, size) = (dst as usize, bytes as usize);
-        self.shared.bytes[at..at + size].copy_from_slice(&data[..size]);
-        self.shared.define(dst, bytes, true);
-        if defined != u16::MAX {
-            for i in 0..bytes {
-                self.shared.define(dst + i, 1, defined >> i & 1 == 1);
-            }
-        }
-    }
-
-    /// Completes one copy on behalf of its thread.
+    /// Completes one copy on behalf of its thread. What another copy is still in flight to stays poisoned.
     fn complete(&mut self, context: &Context<'_>, warp: &Warp, open: &OpenCopy) {
         self.check_source(context, warp, open);
-        self.deliver(open.dst, open.bytes, &open.data, open.defined);
         let me = self.epoch(warp, open.pc as usize).with_lane(open.lane);
-        if let Some(shadow) = &mut self.shared.shadow {
-            shadow.complete(open.dst, open.bytes, me);
-        }
+        self.shared.end_copy(open.dst, open.bytes, |shared, at, size| {
+            let from = (at - open.dst) as usize;
+            deliver(shared, at, &open.data[from..from + size as usize], open.defined >> from);
+            if let Some(shadow) = &mut shared.shadow {
+                shadow.complete(at, size, me);
+            }
+        });
     }
 
     /// The hardware may have read the source at any time until now.
@@ -281,7 +273,7 @@ impl Block {
         addr: &Addr,
         noinc: bool,
     ) -> Flow {
-        let usage = Use { pc, bytes: 8, align: 8, write: false, strong: true, collective: false };
+        let usage = Use { strong: true, ..Use::weak(pc, 8, false) };
         self.for_each_target(context, warp, active, addr, usage, |block, warp, target| {
             if target.space != Space::Shared {
                 block.report_lane(context, warp, Kind::MbarrierMisuse, pc, "arrives", target.lanes, || {
@@ -362,6 +354,19 @@ impl Block {
     /// Value of a 32-bit slot of one lane.
     pub(crate) fn word(warp: &Warp, row: u16, lane: usize) -> u32 {
         warp.regs.w[usize::from(row)].0[lane]
+    }
+}
+
+/// Puts the bytes of a copy in place; bit `i` of `defined` says whether byte `i` is.
+fn deliver(shared: &mut Shared, dst: u32, data: &[u8], defined: u16) {
+    let (at, size) = (dst as usize, data.len());
+    shared.bytes[at..at + size].copy_from_slice(data);
+    let all = ((1u32 << size) - 1) as u16;
+    shared.define(dst, size as u32, true);
+    if defined & all != all {
+        for i in (0..size as u32).filter(|i| defined >> i & 1 == 0) {
+            shared.define(dst + i, 1, false);
+        }
     }
 }
 

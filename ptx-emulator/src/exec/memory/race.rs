@@ -34,7 +34,7 @@ impl Block {
         };
         let mut conflicts: Vec<Conflict> = Vec::new();
         let base = self.usage_epoch(warp, usage);
-        let view = self.clocks.view(warp.index);
+        let view = self.view(warp);
         let (lanes, shared_by_several) = if usage.write { (lanes, 0) } else { distinct_reads(at, lanes) };
         each_lane(lanes, |l| {
             let mut me = base.with_lane(l as u32);
@@ -56,6 +56,9 @@ impl Block {
         if usage.strong {
             epoch = epoch.strong();
         }
+        if usage.volatile {
+            epoch = epoch.volatile();
+        }
         if usage.collective {
             epoch = epoch.collective();
         }
@@ -70,8 +73,10 @@ impl Block {
             Clash::WriteAfterRead => (Kind::RaceWriteAfterRead, "read", "write"),
             Clash::InFlight => (Kind::InFlight, "copies to", verb(usage.write)),
         };
+        let volatile = usage.volatile && self.usage_epoch(warp, usage).both_volatile(earlier);
         let severity = match (conflict.clash, conflict.relation) {
             (Clash::InFlight, _) => Severity::Error,
+            _ if volatile => Severity::Info,
             _ if conflict.same_value && conflict.clash == Clash::WriteWrite => Severity::Info,
             (_, Relation::Converged) => Severity::Warning,
             _ => Severity::Error,
@@ -83,6 +88,7 @@ impl Block {
         let place = self.shared_name(context, conflict.offset);
         self.report(context, kind, severity, &sites, || match conflict.clash {
             Clash::InFlight => format!("{} of bytes still in flight: {place}", verb(usage.write)),
+            _ if volatile => format!("{UNORDERED_VOLATILE} ({first} then {second}) on {place}"),
             _ => format!("race ({first} then {second}, {}) on {place}", relation_text(conflict.relation)),
         });
     }
@@ -101,7 +107,7 @@ impl Block {
             }
             let offset = target.at[l] - allocation.base;
             let me = base.with_lane(l as u32);
-            let view = self.clocks.view(warp.index);
+            let view = self.view(warp);
             let found = shadow.access(index, offset, usage.bytes, usage.write, me, &self.block_clock, &view);
             let Some(conflict) = found else { return };
             let (kind, first, second) = match conflict.clash {
@@ -109,7 +115,9 @@ impl Block {
                 Clash::ReadAfterWrite => (Kind::RaceReadAfterWrite, "write", "read"),
                 _ => (Kind::RaceWriteAfterRead, "read", "write"),
             };
+            let volatile = me.both_volatile(conflict.earlier);
             let severity = match conflict.relation {
+                _ if volatile => Severity::Info,
                 _ if (same >> l) & 1 == 1 && conflict.clash == Clash::WriteWrite => Severity::Info,
                 Relation::Converged => Severity::Warning,
                 _ => Severity::Error,
@@ -125,7 +133,8 @@ impl Block {
                     Some(block) => format!("blocks {block} and {own}"),
                     None => relation_text(conflict.relation).to_owned(),
                 };
-                format!("race ({first} then {second}, {who}) on global {name}+0x{offset:x}")
+                let what = if volatile { UNORDERED_VOLATILE } else { "race" };
+                format!("{what} ({first} then {second}, {who}) on global {name}+0x{offset:x}")
             });
         });
     }
@@ -148,7 +157,7 @@ impl Block {
                 Space::Shared => target.at[l],
                 _ => target.at[l] | 1 << 63,
             };
-            self.synchronise_at(warp.index, key, read, write, order);
+            self.synchronise_at(warp.index, l, key, read, write, order);
             if target.space == Space::Global
                 && let Some(shadow) = &context.shadow
             {
@@ -157,43 +166,33 @@ impl Block {
         });
     }
 
-    fn synchronise_at(&mut self, warp: usize, key: u64, read: bool, write: bool, order: Order) {
-        if read && let Some(stamp) = self.sync_stamps.get(&key) {
+    fn synchronise_at(&mut self, warp: usize, lane: usize, key: u64, read: bool, write: bool, order: Order) {
+        let Block { clocks, orders, published, .. } = self;
+        if read && let Some(place) = published.get(&key) {
             if order.acquire {
-                self.clocks.acquire(warp, stamp);
+                orders.acquire(clocks, warp, lane, place);
             } else {
-                let pending = self.pending_acquire[warp].get_or_insert_with(Vec::new);
-                pending.resize(stamp.len().max(pending.len()), 0);
-                pending.iter_mut().zip(stamp).for_each(|(p, s)| *p = (*p).max(*s));
+                orders.observe(warp, lane, place);
             }
         }
-        if !write {
-            return;
-        }
-        if order.release {
-            let mut stamp = self.sync_stamps.remove(&key).unwrap_or_default();
-            self.clocks.release(warp, &mut stamp);
-            self.sync_stamps.insert(key, stamp);
-        } else if let Some(fenced) = &self.fenced[warp] {
-            let stamp = self.sync_stamps.entry(key).or_default();
-            stamp.resize(fenced.len().max(stamp.len()), 0);
-            stamp.iter_mut().zip(fenced).for_each(|(s, f)| *s = (*s).max(*f));
+        if write && order.release {
+            orders.release(clocks, warp, lane, published.entry(key).or_default());
+        } else if write {
+            orders.expose(warp, lane, published.entry(key).or_default());
         }
     }
 
-    /// A memory fence of one warp.
-    pub(crate) fn fence(&mut self, warp: usize, device: bool) {
-        if let Some(pending) = self.pending_acquire[warp].take() {
-            self.clocks.acquire(warp, &pending);
-        }
-        let mut stamp = Vec::new();
-        self.clocks.release(warp, &mut stamp);
-        self.fenced[warp] = Some(stamp);
+    /// A memory fence of the lanes of `active`.
+    pub(crate) fn fence(&mut self, warp: usize, active: u32, device: bool) {
+        self.orders.fence(&mut self.clocks, warp, active);
         if device {
             self.block_clock.fence();
         }
     }
 }
+
+/// Volatile accesses are strong, so that they do not race, but order nothing.
+const UNORDERED_VOLATILE: &str = "volatile accesses without a fence or a warp barrier between them";
 
 fn relation_text(relation: Relation) -> &'static str {
     match relation {

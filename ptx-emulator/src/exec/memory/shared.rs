@@ -15,6 +15,8 @@ pub(crate) struct Shared {
     /// Ranges that belong to a variable, sorted; gaps are red zones.
     ranges: Vec<(u32, u32)>,
     pub(crate) shadow: Option<Shadow>,
+    /// Copies in flight to each word; empty when copies are immediate.
+    in_flight: Vec<u16>,
 }
 
 impl Shared {
@@ -35,6 +37,7 @@ impl Shared {
             defined: vec![0; if checks.uninitialised { total.div_ceil(PIECE as usize) } else { 0 }],
             ranges,
             shadow: checks.races.then(|| Shadow::new(total, warps)),
+            in_flight: vec![0; if checks.in_flight { total.div_ceil(4) } else { 0 }],
         };
         if let Some(start) = program.reserved_shared {
             shared.bytes[start as usize..(start + RESERVED_BYTES) as usize].fill(0);
@@ -47,7 +50,7 @@ impl Shared {
     #[cfg(test)]
     pub(crate) fn unchecked(bytes: Vec<u8>) -> Shared {
         let ranges = vec![(64, bytes.len() as u32)];
-        Shared { bytes, defined: Vec::new(), ranges, shadow: None }
+        Shared { bytes, defined: Vec::new(), ranges, shadow: None, in_flight: Vec::new() }
     }
 
     /// Start and end of the variable that `offset` lies in or behind.
@@ -67,6 +70,32 @@ impl Shared {
     #[inline(always)]
     pub(crate) fn is_plain(&self) -> bool {
         self.defined.is_empty() && self.shadow.is_none()
+    }
+
+    /// A copy to whole words begins: they hold poison until it and all others to them have ended.
+    pub(crate) fn begin_copy(&mut self, offset: u32, size: u32) {
+        let at = offset as usize;
+        self.bytes[at..at + size as usize].fill(0xff);
+        self.define(offset, size, false);
+        self.in_flight[at / 4..(at + size as usize) / 4].iter_mut().for_each(|count| *count += 1);
+    }
+
+    /// A copy to whole words ends; passes each run of words that no other copy is in flight to, as offset and size.
+    pub(crate) fn end_copy(&mut self, offset: u32, size: u32, mut act: impl FnMut(&mut Shared, u32, u32)) {
+        let mut from = offset;
+        for at in (offset..offset + size).step_by(4) {
+            let count = &mut self.in_flight[at as usize / 4];
+            *count -= 1;
+            if *count > 0 {
+                if from < at {
+                    act(self, from, at - from);
+                }
+                from = at + 4;
+            }
+        }
+        if from < offset + size {
+            act(self, from, offset + size - from);
+        }
     }
 
     /// Reads 1, 2, 4 or 8 checked bytes.
@@ -153,7 +182,13 @@ mod tests {
 
     #[test]
     fn definedness_is_kept_byte_by_byte() {
-        let mut shared = Shared { bytes: vec![0; 70], defined: vec![0; 5], ranges: vec![(0, 70)], shadow: None };
+        let mut shared = Shared {
+            bytes: vec![0; 70],
+            defined: vec![0; 5],
+            ranges: vec![(0, 70)],
+            shadow: None,
+            in_flight: Vec::new(),
+        };
         shared.define(13, 40, true);
         shared.define(20, 3, false);
         let wanted = |byte: u32| (13..53).contains(&byte) && !(20..23).contains(&byte);

@@ -132,7 +132,7 @@ impl Block {
             return false;
         }
         let Some(from) = self.offsets(context, warp, active, &load.addr, total) else { return false };
-        let usage = Use { pc, bytes: total, align: total, write: false, strong: false, collective: false };
+        let usage = Use::weak(pc, total, false);
         self.shadow_offsets(context, warp, &from.at, active, usage, 0);
         let words = load.bytes == 4 && load.dst.iter().all(|slot| slot.class == Class::W);
         if words {
@@ -172,20 +172,16 @@ impl Block {
             return false;
         }
         let Some(to) = self.offsets(context, warp, active, &store.addr, total) else { return false };
-        let usage = Use { pc, bytes: total, align: total, write: true, strong: false, collective: false };
+        let usage = Use::weak(pc, total, true);
         let mut same = active;
         let mut taint = 0;
         if store.bytes == 4 && store.src.iter().all(|slot| slot.class == Class::W) {
             let rows: [&[u32; LANES]; N] = std::array::from_fn(|i| w(&warp.regs, store.src[i].row));
             if self.shared.shadow.is_some() {
-                let old = read_words::<N>(&self.shared.bytes, &to);
-                for (old, new) in old.iter().zip(rows) {
-                    for (l, (old, new)) in old.iter().zip(new).enumerate() {
-                        same &= !(u32::from(old != new) << l);
-                    }
-                }
+                same &= replace_words::<N>(&mut self.shared.bytes, &to, rows, active);
+            } else {
+                write_words(&mut self.shared.bytes, &to, rows, active);
             }
-            write_words(&mut self.shared.bytes, &to, rows, active);
             taint = store.src.iter().fold(0, |t, slot| t | warp.regs.tw[usize::from(slot.row)]);
         } else {
             for (i, slot) in store.src.iter().enumerate() {
@@ -193,11 +189,12 @@ impl Block {
                 taint |= undefined;
                 let offset = i as u32 * store.bytes;
                 let shared = &mut self.shared;
-                if shared.shadow.is_some() {
-                    let differs = |l: usize| shared.load(to.at[l] + offset, store.bytes) != value[l];
-                    each_lane(active, |l| same &= !(u32::from(differs(l)) << l));
-                }
-                each_lane(active, |l| shared.store(to.at[l] + offset, store.bytes, value[l]));
+                each_lane(active, |l| {
+                    // Of two lanes that write one place, the second finds what the first wrote.
+                    let changes = shared.load(to.at[l] + offset, store.bytes) != value[l];
+                    same &= !(u32::from(changes) << l);
+                    shared.store(to.at[l] + offset, store.bytes, value[l]);
+                });
             }
         }
         if context.launch.checks.uninitialised {
@@ -267,4 +264,32 @@ fn write_words<const N: usize>(bytes: &mut [u8], to: &Offsets, rows: [&[u32; LAN
             *word = row[l].to_le_bytes();
         }
     });
+}
+
+/// As [`write_words`]; returns the lanes that found their words in place, be it from a lane before them.
+#[inline]
+fn replace_words<const N: usize>(bytes: &mut [u8], to: &Offsets, rows: [&[u32; LANES]; N], active: u32) -> u32 {
+    let mut same = 0;
+    if to.contiguous && active == FULL {
+        let old = read_words::<N>(bytes, to);
+        for (l, bit) in (0..LANES).map(|l| (l, 1 << l)) {
+            let kept = old.iter().zip(rows).fold(true, |kept, (old, new)| kept & (old[l] == new[l]));
+            same |= if kept { bit } else { 0 };
+        }
+        write_words(bytes, to, rows, active);
+        return same;
+    }
+    let (low, span) = to.span(4 * N as u32);
+    let window = &mut bytes[low as usize..(low + span) as usize];
+    each_lane(active, |l| {
+        let lane = &mut window[(to.at[l] - low) as usize..][..4 * N];
+        let mut kept = true;
+        for (row, word) in rows.iter().zip(lane.as_chunks_mut::<4>().0) {
+            let new = row[l].to_le_bytes();
+            kept &= *word == new;
+            *word = new;
+        }
+        same |= u32::from(kept) << l;
+    });
+    same
 }

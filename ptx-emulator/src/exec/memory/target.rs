@@ -2,6 +2,7 @@
 
 use crate::exec::run::block::{Block, Context};
 use crate::exec::run::warp::Warp;
+use crate::isa::op::Order;
 use crate::isa::slot::Class;
 use crate::isa::space::{Addr, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, Space, WINDOW_BYTES};
 use crate::machine::regs::{FULL, LANES, each_lane};
@@ -42,8 +43,26 @@ pub(crate) struct Use {
     pub(crate) align: u32,
     pub(crate) write: bool,
     pub(crate) strong: bool,
+    pub(crate) volatile: bool,
     /// Whole-warp access without a lane of its own per byte.
     pub(crate) collective: bool,
+}
+
+impl Use {
+    /// A weak access of whole elements by lanes of their own.
+    pub(crate) fn weak(pc: usize, bytes: u32, write: bool) -> Use {
+        Use { pc, bytes, align: bytes, write, strong: false, volatile: false, collective: false }
+    }
+
+    /// As [`Use::weak`], with the ordering of the instruction.
+    pub(crate) fn ordered(pc: usize, bytes: u32, write: bool, order: Order) -> Use {
+        Use {
+            strong: order.strong,
+            volatile: order.volatile,
+            collective: order.collective,
+            ..Use::weak(pc, bytes, write)
+        }
+    }
 }
 
 /// Name of an access in reports.

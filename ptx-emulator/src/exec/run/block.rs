@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::check::clock::{Clocks, Epoch, Stamp};
+use crate::check::clock::{Clocks, Epoch, View};
 use crate::check::global::{BlockClock, GlobalShadow};
+use crate::check::order::{Orders, Published};
 use crate::exec::memory::shared::Shared;
 use crate::exec::run::profile::Profile;
 use crate::exec::run::warp::{Position, State, Warp};
@@ -60,11 +61,9 @@ pub(crate) struct Block {
     pub(crate) mbarriers: HashMap<u32, MbarState>,
     pub(crate) clocks: Clocks,
     pub(crate) block_clock: BlockClock,
-    /// State of shared addresses used by atomics and volatile accesses.
-    pub(crate) sync_stamps: HashMap<u64, Stamp>,
-    /// Copies of each warp's clock at its last fence.
-    pub(crate) fenced: Vec<Option<Stamp>>,
-    pub(crate) pending_acquire: Vec<Option<Stamp>>,
+    pub(crate) orders: Orders,
+    /// State of addresses used by atomics and volatile accesses.
+    pub(crate) published: HashMap<u64, Published>,
     pub(crate) findings: Findings,
     /// What the block printed.
     pub(crate) printed: String,
@@ -111,9 +110,8 @@ impl Block {
             mbarriers: HashMap::new(),
             clocks: Clocks::new(count),
             block_clock: BlockClock::new(linear),
-            sync_stamps: HashMap::new(),
-            fenced: vec![None; count],
-            pending_acquire: vec![None; count],
+            orders: Orders::new(count),
+            published: HashMap::new(),
             findings: Findings::default(),
             printed: String::new(),
             instructions: 0,
@@ -276,6 +274,11 @@ impl Block {
             Some(var) => format!("shared {}+0x{:x}", var.name, offset - var.offset),
             None => format!("shared 0x{offset:x}"),
         }
+    }
+
+    /// What a warp knows, to judge other accesses by.
+    pub(crate) fn view(&self, warp: &Warp) -> View<'_> {
+        self.clocks.view(warp.index, self.orders.of(warp.index))
     }
 
     /// Epoch of an access by `warp` at `pc` now.

@@ -37,7 +37,7 @@ impl Block {
                 return Turn::Done;
             }
             let Some(current) = warp.choose() else {
-                if self.resolve_divergence(context, warp) {
+                if Self::resolve_divergence(warp) {
                     continue;
                 }
                 return Turn::Blocked;
@@ -167,7 +167,11 @@ impl Block {
                 Flow::Wait
             }
             Op::Fence { device } => {
-                self.fence(warp.index, *device);
+                if context.launch.checks.races {
+                    self.fence(warp.index, active, *device);
+                } else {
+                    self.clocks.tick(warp.index);
+                }
                 Flow::Next
             }
             Op::Clock { dst } => {
@@ -279,9 +283,9 @@ impl Block {
         });
     }
 
-    /// When no fragment can run although none waits at a block barrier, lanes that a warp-wide
-    /// instruction names never arrive: reports it and goes on with those present.
-    fn resolve_divergence(&mut self, context: &Context<'_>, warp: &mut Warp) -> bool {
+    /// When no fragment can run although none waits at a block barrier, lanes that a warp-wide instruction names never
+    /// arrive: those present go on, with a report unless the others have exited meanwhile.
+    fn resolve_divergence(warp: &mut Warp) -> bool {
         if warp.fragments.iter().any(|f| matches!(f.state, State::Barrier(_))) {
             return false;
         }
@@ -290,19 +294,6 @@ impl Block {
         let fragment = &mut warp.fragments[at];
         fragment.state = State::Ready;
         fragment.forced = true;
-        let (pc, mask) = (fragment.pc, fragment.mask);
-        let missing = warp.alive() & !mask;
-        let op = &context.kernel.program.insts[pc].op;
-        let kind = match op {
-            // Without `.aligned`, parts of a warp may arrive on their own.
-            Op::Barrier(barrier) if !barrier.aligned => return true,
-            Op::Barrier(_) => Kind::BarrierMisuse,
-            _ => Kind::SyncDivergence,
-        };
-        let site = RawSite { role: "executes", pc: pc as u32, warp: warp.index as u32, lane: mask.trailing_zeros() };
-        self.report(context, kind, Severity::Error, &[site], || {
-            format!("warp-wide instruction reached by lanes {mask:#010x} only; lanes {missing:#010x} wait elsewhere")
-        });
         true
     }
 
@@ -326,6 +317,7 @@ impl Block {
         }
         if fragment.forced {
             fragment.forced = false;
+            self.report_absent(context, warp, pc, active, missing);
             return None;
         }
         if fragment.mask & missing != 0 {
@@ -341,6 +333,20 @@ impl Block {
         Some(Flow::Wait)
     }
 
+    fn report_absent(&mut self, context: &Context<'_>, warp: &Warp, pc: usize, active: u32, missing: u32) {
+        let kind = match &context.kernel.program.insts[pc].op {
+            // Without `.aligned`, parts of a warp may arrive on their own.
+            Op::Barrier(barrier) if !barrier.aligned => return,
+            Op::Barrier(_) => Kind::BarrierMisuse,
+            _ => Kind::SyncDivergence,
+        };
+        let site = RawSite { role: "executes", pc: pc as u32, warp: warp.index as u32, lane: active.trailing_zeros() };
+        self.report(context, kind, Severity::Error, &[site], || {
+            format!("warp-wide instruction reached by lanes {active:#010x} only; lanes {missing:#010x} wait elsewhere")
+        });
+    }
+
+    /// Exited lanes need not take part, though whoever names them may not have meant it.
     fn check_members(&mut self, context: &Context<'_>, warp: &Warp, pc: usize, active: u32, members: u32) {
         let gone = members & warp.exited;
         let outside = active & !members;
@@ -349,13 +355,19 @@ impl Block {
         }
         let lane = active.trailing_zeros();
         let site = RawSite { role: "executes", pc: pc as u32, warp: warp.index as u32, lane };
-        self.report(context, Kind::SyncDivergence, Severity::Error, &[site], || {
-            if gone != 0 {
-                format!("warp-wide instruction names lanes {gone:#010x} that have exited")
-            } else {
+        if outside != 0 {
+            self.report(context, Kind::SyncDivergence, Severity::Error, &[site], || {
                 format!("lanes {outside:#010x} execute a warp-wide instruction that does not name them")
-            }
-        });
+            });
+        } else {
+            // The matrix instructions need every thread of the warp, the others wait for those that are left.
+            let op = &context.kernel.program.insts[pc].op;
+            let whole = matches!(op, Op::Mma(_) | Op::Wmma(_) | Op::Matrix(_) | Op::MoveMatrix { .. });
+            let severity = if whole { Severity::Error } else { Severity::Warning };
+            self.report(context, Kind::SyncDivergence, severity, &[site], || {
+                format!("warp-wide instruction names lanes {gone:#010x} that have exited")
+            });
+        }
     }
 
     /// Writes a value per lane to a row of any class and clears its taint.

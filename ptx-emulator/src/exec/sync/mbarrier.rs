@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use crate::check::clock::Stamp;
+use crate::check::order::Published;
 use crate::exec::memory::target::{Target, Use};
 use crate::exec::run::block::{Block, Context};
 use crate::exec::run::step::Flow;
@@ -30,9 +30,9 @@ pub(crate) struct MbarState {
     /// Bytes announced and not delivered in this phase.
     tx: i64,
     /// Clock of the arrivals of the current phase.
-    stamp: Stamp,
+    stamp: Published,
     /// Clock of the last completed phase, and of all before it.
-    done_stamp: Stamp,
+    done_stamp: Published,
     /// Phase in which a lane of a warp began to wait in vain.
     waiting: HashMap<(usize, usize), u64>,
 }
@@ -67,7 +67,7 @@ impl Block {
     ) {
         let write = matches!(op, MbarOp::Init { .. } | MbarOp::Inval);
         // Arrivals and waits are strong accesses, so that they never race with each other.
-        let usage = Use { pc, bytes: 8, align: 8, write, strong: !write, collective: false };
+        let usage = Use { strong: !write, ..Use::weak(pc, 8, write) };
         self.for_each_target(context, warp, active, addr, usage, |block, warp, target| {
             if target.space != Space::Shared {
                 block.report_lane(context, warp, Kind::MbarrierMisuse, pc, "uses", target.lanes, || {
@@ -177,7 +177,11 @@ impl Block {
         let overflow = count > state.pending;
         state.pending = state.pending.saturating_sub(count);
         let mut stamp = std::mem::take(&mut state.stamp);
-        self.clocks.release(warp, &mut stamp);
+        if context.launch.checks.races {
+            self.orders.release(&mut self.clocks, warp, lane as usize, &mut stamp);
+        } else {
+            self.clocks.tick(warp);
+        }
         if let Some(state) = self.mbarriers.get_mut(&at) {
             state.stamp = stamp;
             if state.pending == 0 && state.tx == 0 {
@@ -221,7 +225,7 @@ impl Block {
             }
         };
         if hit {
-            self.clocks.acquire(warp.index, &state.done_stamp);
+            self.orders.acquire(&mut self.clocks, warp.index, lane, &state.done_stamp);
         } else {
             warp.polled = true;
             warp.wants_rest = true;

@@ -1,0 +1,39 @@
+//! Order among the lanes of one warp that is not that of the whole warp.
+
+use crate::machine::regs::LANES;
+
+/// A time of each lane of a warp.
+pub(super) type LaneTimes = [u32; LANES];
+
+/// The later of both, lane by lane.
+pub(super) fn join(into: &mut LaneTimes, from: &LaneTimes) {
+    into.iter_mut().zip(from).for_each(|(to, from)| *to = (*to).max(*from));
+}
+
+/// What the lanes of a warp know of each other.
+#[derive(Clone, Debug)]
+pub(crate) struct LaneOrder {
+    /// `known[a][b]`: accesses of lane `b` up to this time are ordered before lane `a`.
+    pub(super) known: [LaneTimes; LANES],
+    /// Learnt from strong loads, in force from the next fence of the lane on.
+    pub(super) pending: [LaneTimes; LANES],
+    /// State at the last fence of each lane, for its next strong store.
+    pub(super) fenced: [LaneTimes; LANES],
+}
+
+impl LaneOrder {
+    /// Nobody knows of anybody.
+    pub(super) fn new() -> Box<LaneOrder> {
+        let none = [[0; LANES]; LANES];
+        Box::new(LaneOrder { known: none, pending: none, fenced: none })
+    }
+
+    /// Whether an access at time `t` of `earlier`, or of no lane in particular, is ordered before `lane`.
+    pub(crate) fn is_ordered(&self, earlier: Option<u32>, t: u32, lane: u32) -> bool {
+        let Some(known) = self.known.get(lane as usize) else { return false };
+        match earlier {
+            Some(earlier) => known[earlier as usize % LANES] >= t,
+            None => known.iter().enumerate().all(|(l, time)| l == lane as usize || *time >= t),
+        }
+    }
+}
