@@ -203,9 +203,9 @@ fn saturation_is_obeyed_by_every_float_type() {
     for (row, got) in rows.iter().zip(apply("cvt.sat.f64.f16 %d, %a;", H, "f64", &rows)) {
         assert_eq!(d(got), unit(half(row[0])), "{:#x}", row[0]);
     }
-    let rounds: [(&str, fn(f64) -> f64); 4] =
-        [("rni", f64::round_ties_even), ("rzi", f64::trunc), ("rmi", f64::floor), ("rpi", f64::ceil)];
-    for (word, round) in rounds {
+    type Rounding = fn(f64) -> f64;
+    let rounds = [f64::round_ties_even as Rounding, f64::trunc, f64::floor, f64::ceil];
+    for (word, round) in ["rni", "rzi", "rmi", "rpi"].into_iter().zip(rounds) {
         for (row, got) in rows.iter().zip(apply(&format!("cvt.{word}.sat.f16.f16 %d, %a;"), H, "b16", &rows)) {
             assert_eq!(half(got), unit(round(half(row[0]))), "{word} {:#x}", row[0]);
         }

@@ -1,8 +1,10 @@
 //! Whole kernels from nvcc, run under every schedule and compared with references.
 
+mod attention;
 mod common;
 
-use common::{Attention, MMA_SHARED, SCHEDULES, flash, half_bytes, load, max_error, report};
+use attention::{Attention, flash, half_bytes, max_error};
+use common::{MMA_SHARED, SCHEDULES, load, report};
 use ptx_emulator::{
     BlockFilter, Buffer, Checks, Kind, Launch, Memory, Module, Params, Schedule, findings_to_json, run,
 };

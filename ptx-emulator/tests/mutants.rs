@@ -3,9 +3,11 @@
 //! A mutant is the fixture with one instruction dropped or changed. The table says which kinds
 //! of finding count as detection; an empty list means that only the values can show it.
 
+mod attention;
 mod common;
 
-use common::{Attention, SCHEDULES, flash, max_error, report};
+use attention::{Attention, flash, max_error};
+use common::{SCHEDULES, report};
 use ptx_emulator::{Kind, Launch, Memory, Module, Outcome, Params, Schedule, run};
 
 const WMMA: &str = include_str!("data/wmma_flash.ptx");

@@ -484,6 +484,8 @@ fn registers(t: &mut Table) {
             }
         }
     }
+    let text = "st.shared.b64 [%s], %a;\nld.shared.s8 %h0, [%s];\nsetp.gt.u16 %p, %h0, 0xffc0;";
+    t.text("ld.shared.s8 to 16 bits", text, "d", 'p');
     for ty in ["u8", "s16", "u32"] {
         let text = format!("st.shared.b64 [%s], %a;\nld.shared.{ty} %d, [%s];");
         t.text(&format!("ld.shared.{ty} wide"), &text, "d", 'd');

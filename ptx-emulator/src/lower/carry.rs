@@ -33,6 +33,9 @@ impl Lower<'_> {
         if !matches!(ty.bytes(), 4 | 8) || ty.float() || ty == Ty::Pred {
             return Err(format!("type .{ty:?} is not supported").to_lowercase());
         }
+        if part.is_some() && !inst.opcode.starts_with("mad") {
+            return Err("`.lo` and `.hi` belong to products".into());
+        }
         let subtract = inst.opcode.starts_with("sub");
         let (d, a, b) = if inst.opcode.starts_with("mad") {
             arity(inst, 4..=4)?;

@@ -204,8 +204,8 @@ impl Lower<'_> {
         if to == Ty::Pred || from == Ty::Pred {
             return Err("predicates cannot be converted".into());
         }
-        if c.relu && !matches!(to, Ty::F16 | Ty::Bf16) || c.satfinite && !to.float() {
-            return Err("these modifiers do not fit the types".into());
+        if (c.relu || c.satfinite) && (!matches!(to, Ty::F16 | Ty::Bf16) || from != Ty::F32) {
+            return Err("`.relu` and `.satfinite` belong to conversions from .f32 to 16 bits".into());
         }
         if c.ftz && to != Ty::F32 && from != Ty::F32 {
             return Err("modifier `.ftz` needs an .f32".into());
@@ -390,9 +390,6 @@ impl Lower<'_> {
     fn float_to_float(&mut self, d: Slot, s: Slot, to: Ty, from: Ty, c: &Conversion) -> Lowered {
         use AluOp::*;
         let x = c.x(to, from);
-        if c.satfinite && (!matches!(to, Ty::F16 | Ty::Bf16) || from != Ty::F32) {
-            return Err("modifier `.satfinite` is not supported here".into());
-        }
         if c.sat && (to == Ty::Bf16 || c.satfinite || c.relu) {
             return Err("modifier `.sat` is not supported here".into());
         }

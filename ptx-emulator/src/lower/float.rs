@@ -122,7 +122,6 @@ impl Lower<'_> {
     fn half_arithmetic(&mut self, inst: &AstInst, mods: &mut Mods<'_>, opcode: &str, ty: Ty) -> Lowered {
         use AluOp::*;
         let relu = opcode == "fma" && mods.flag("relu");
-        mods.flag("noftz");
         let brain = matches!(ty, Ty::Bf16 | Ty::Bf16x2);
         let op = match (opcode, brain, relu) {
             ("add", false, _) => AddF16,
@@ -188,8 +187,8 @@ impl Lower<'_> {
             }
             ("neg", Ty::F32) => self.uniform(inst, NegF32, ty, 1, x),
             ("abs", Ty::F32) => self.uniform(inst, AbsF32, ty, 1, x),
-            ("neg", Ty::F64) => self.uniform(inst, NegF64, ty, 1, 0),
-            ("abs", Ty::F64) => self.uniform(inst, AbsF64, ty, 1, 0),
+            ("neg", Ty::F64) if !ftz => self.uniform(inst, NegF64, ty, 1, 0),
+            ("abs", Ty::F64) if !ftz => self.uniform(inst, AbsF64, ty, 1, 0),
             ("neg" | "abs", Ty::F16 | Ty::F16x2 | Ty::Bf16 | Ty::Bf16x2) if !ftz => {
                 arity(inst, 2..=2)?;
                 let d = self.dst(operand(inst, 0)?, ty)?;

@@ -3,6 +3,7 @@
 use super::mods::Mods;
 use super::operands::{arity, class_of, operand};
 use super::{Lower, Lowered};
+use crate::isa::alu_table::AluOp;
 use crate::isa::op::{Atom, AtomOp, CopyAsync, Load, Op, Order, Store};
 use crate::isa::slot::{Class, Slot};
 use crate::isa::space::Space;
@@ -72,6 +73,9 @@ impl Lower<'_> {
         let non_coherent = mods.flag("nc") || inst.opcode == "ldu";
         let order = order(mods);
         let space = space(mods);
+        if non_coherent && !matches!(space, Space::Global | Space::Generic) {
+            return Err("non-coherent loads are of global memory".into());
+        }
         cache_words(mods);
         let count = vector_count(mods);
         let ty = mods.ty().ok_or("a type is missing")?;
@@ -84,7 +88,15 @@ impl Lower<'_> {
         }
         let addr = self.address(operand(inst, 1)?, space)?;
         let (bytes, signed) = (ty.bytes(), ty.signed());
-        self.emit(Op::Load(Box::new(Load { addr, bytes, signed, dst, order, non_coherent })))
+        let loaded = dst.clone();
+        self.emit(Op::Load(Box::new(Load { addr, bytes, signed, dst, order, non_coherent })))?;
+        for (part, slot) in parts.iter().zip(loaded) {
+            // A load extends to 32 bits; rows of 16-bit registers keep zeros above their value.
+            if ty == Ty::S8 && self.width(part, slot.class) == 2 {
+                self.alu(AluOp::ExtU16, slot.row, &[slot.row], 0)?;
+            }
+        }
+        Ok(())
     }
 
     fn store(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {
@@ -119,9 +131,12 @@ impl Lower<'_> {
             known.iter().find(|k| **k == w).copied()
         });
         let word = word.ok_or("an operation is missing")?;
-        mods.flag("noftz");
+        let noftz = mods.flag("noftz");
         let ty = mods.ty().ok_or("a type is missing")?;
         let op = atom_op(word, ty)?;
+        if noftz && !matches!(op, AtomOp::AddF16x2 | AtomOp::AddBf16x2) {
+            return Err("`.noftz` belongs to sums of 16-bit floats".into());
+        }
         let reduction = inst.opcode == "red";
         let first = usize::from(!reduction);
         let values = if op == AtomOp::Cas { 2 } else { 1 };

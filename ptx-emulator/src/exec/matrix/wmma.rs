@@ -376,7 +376,7 @@ fn spread(regs: &mut Regs, op: &WmmaMove, elements: &Elements, undefined: &[u16;
         }
         let unknown = map[i].map(|[low, high]| {
             let is_open = |index: u8| u64::from(undefined[usize::from(index / 16)] >> (index % 16) & 1);
-            if wide { is_open(low) * 0xffff_ffff } else { is_open(low) * 0xffff | is_open(high) * 0xffff_0000 }
+            if wide { is_open(low) * 0xffff_ffff } else { (is_open(low) * 0xffff) | (is_open(high) * 0xffff_0000) }
         });
         regs.set_unknown(word(reg), &unknown, active);
     }

@@ -53,7 +53,7 @@ impl Numbers {
 
     /// Undefined bits: most often none, all, or some bytes.
     fn bits(&mut self) -> u64 {
-        let spread = |flags: u64| (0..8).fold(0, |out, i| out | (flags >> i & 1) * 0xff << (8 * i));
+        let spread = |flags: u64| (0..8).fold(0, |out, i| out | ((flags >> i & 1) * 0xff) << (8 * i));
         match self.next() % 4 {
             0 => 0,
             1 => u64::MAX,
