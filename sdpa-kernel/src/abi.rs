@@ -168,6 +168,7 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::header::values;
 
     fn exported() -> Vec<u8> {
         let mut words = [0u32; CONFIG_BYTES / 4];
@@ -216,93 +217,61 @@ mod tests {
         let bytes = params.to_bytes();
         assert_eq!((bytes[0], bytes[56], bytes[64]), (1, 8, 2));
         assert_eq!(f32::from_le_bytes(bytes[92..96].try_into().unwrap()), 0.125);
-        // Name, offset and size of every field, as the header has them and as the struct has them.
-        assert_eq!(c_layout(include_str!("../cuda/ladder/params.h"), "Params"), rust_layout());
-        // And the bytes are those of the struct, field by field.
-        let (mut numbered, mut expected) = (Params::default(), [0u8; 96]);
-        let pointers = [
-            &mut numbered.q,
-            &mut numbered.k,
-            &mut numbered.v,
-            &mut numbered.q_scale,
-            &mut numbered.k_scale,
-            &mut numbered.v_scale,
-            &mut numbered.out,
-            &mut numbered.workspace,
-        ];
-        pointers.into_iter().enumerate().for_each(|(i, field)| *field = i as u64 + 1);
-        let sizes = [
-            &mut numbered.batch,
-            &mut numbered.heads,
-            &mut numbered.seq_q,
-            &mut numbered.seq_kv,
-            &mut numbered.head_dim,
-            &mut numbered.causal,
-            &mut numbered.causal_offset,
-        ];
-        sizes.into_iter().enumerate().for_each(|(i, field)| *field = i as i32 + 9);
-        numbered.softmax_scale = f32::from_bits(16);
-        for (number, (_, offset, _)) in (1..).zip(rust_layout()) {
-            expected[offset] = number;
-        }
-        assert_eq!(numbered.to_bytes(), expected);
+        // Every field holds its own number, where the header has it.
+        let numbered = Params {
+            q: 1,
+            k: 2,
+            v: 3,
+            q_scale: 4,
+            k_scale: 5,
+            v_scale: 6,
+            out: 7,
+            workspace: 8,
+            batch: 9,
+            heads: 10,
+            seq_q: 11,
+            seq_kv: 12,
+            head_dim: 13,
+            causal: 14,
+            causal_offset: 15,
+            softmax_scale: f32::from_bits(16),
+        };
+        assert_eq!(values(PARAMS_H, "Params", &numbered.to_bytes()), in_order());
     }
 
-    type Field = (String, usize, usize);
+    const PARAMS_H: &str = include_str!("../cuda/ladder/params.h");
 
-    fn rust_layout() -> Vec<Field> {
-        macro_rules! fields {
-            ($($field:ident),+) => {
-                [$((stringify!($field), std::mem::offset_of!(Params, $field), size_of_val(&Params::default().$field))),+]
-            };
-        }
-        let fields = fields!(
-            q,
-            k,
-            v,
-            q_scale,
-            k_scale,
-            v_scale,
-            out,
-            workspace,
-            batch,
-            heads,
-            seq_q,
-            seq_kv,
-            head_dim,
-            causal,
-            causal_offset,
-            softmax_scale
-        );
-        fields.map(|(name, offset, size)| (name.to_owned(), offset, size)).to_vec()
-    }
-
-    /// The fields of a struct in a C header, laid out as a C compiler for this device does.
-    fn c_layout(header: &str, name: &str) -> Vec<Field> {
-        let body = header.split(&format!("struct {name} {{")).nth(1).unwrap().split("};").next().unwrap();
-        let mut end: usize = 0;
-        let mut fields = Vec::new();
-        for declaration in body.lines().filter_map(|line| line.split("//").next()?.trim().strip_suffix(';')) {
-            let (kind, field) = declaration.rsplit_once(' ').unwrap();
-            let size = match kind {
-                pointer if pointer.ends_with('*') => 8,
-                "int32_t" | "uint32_t" | "float" => 4,
-                other => panic!("`{other}` has an unknown size"),
-            };
-            let offset = end.next_multiple_of(size);
-            fields.push((field.to_owned(), offset, size));
-            end = offset + size;
-        }
-        fields
+    /// The fields of the struct here, numbered from 1.
+    fn in_order() -> Vec<(String, u64)> {
+        let names = [
+            "q",
+            "k",
+            "v",
+            "q_scale",
+            "k_scale",
+            "v_scale",
+            "out",
+            "workspace",
+            "batch",
+            "heads",
+            "seq_q",
+            "seq_kv",
+            "head_dim",
+            "causal",
+            "causal_offset",
+            "softmax_scale",
+        ];
+        names.map(str::to_owned).into_iter().zip(1..).collect()
     }
 
     #[test]
     fn two_swapped_pointers_in_the_header_are_found() {
-        let header = include_str!("../cuda/ladder/params.h");
-        let swapped = header.replace("uint8_t* q;", "uint8_t* x;").replace("uint8_t* k;", "uint8_t* q;");
+        let swapped = PARAMS_H.replace("uint8_t* q;", "uint8_t* x;").replace("uint8_t* k;", "uint8_t* q;");
         let swapped = swapped.replace("uint8_t* x;", "uint8_t* k;");
-        assert_ne!(swapped, header);
-        assert_ne!(c_layout(&swapped, "Params"), rust_layout());
+        assert_ne!(swapped, PARAMS_H);
+        let params = Params { q: 1, k: 2, ..Params::default() };
+        assert_eq!(values(PARAMS_H, "Params", &params.to_bytes())[..2], [("q".to_owned(), 1), ("k".to_owned(), 2)]);
+        assert_eq!(values(&swapped, "Params", &params.to_bytes())[..2], [("k".to_owned(), 1), ("q".to_owned(), 2)]);
     }
 
     #[test]

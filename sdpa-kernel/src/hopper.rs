@@ -252,6 +252,7 @@ fn packed<const BYTES: usize>(pointers: &[u64], words: &[u32]) -> [u8; BYTES] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::header::values;
 
     const SMS: u32 = 132;
 
@@ -352,6 +353,39 @@ mod tests {
         let bytes = quantise.to_bytes();
         assert_eq!((bytes[0], bytes[24], bytes[48], bytes[56], bytes[60]), (1, 4, 7, 8, 9));
         let header = include_str!("../cuda/hopper/params.h");
+        // Every field holds its own number, where the header has it.
+        let sizes = Sizes { heads: 6, seq_q: 7, seq_kv: 8, head_dim: 64, causal: false };
+        let params = AttentionParams { sizes, causal_offset: 9, softmax_scale: f32::from_bits(10), ..params };
+        let expected = [
+            ("q", 1),
+            ("k", 2),
+            ("v", 3),
+            ("scales", 4),
+            ("out", 5),
+            ("heads", 6),
+            ("seq_q", 7),
+            ("seq_kv", 8),
+            ("causal", 0),
+            ("causal_offset", 9),
+            ("section_heads", 1),
+            ("section_heads_reciprocal", 0),
+            ("section_items_reciprocal", 0),
+            ("softmax_scale", 10),
+        ];
+        let named = |fields: &[(&str, u64)]| fields.iter().map(|(f, v)| ((*f).to_owned(), *v)).collect::<Vec<_>>();
+        assert_eq!(values(header, "AttentionParams", &params.to_bytes()), named(&expected));
+        let expected = [
+            ("source[0]", 1),
+            ("source[1]", 2),
+            ("source[2]", 3),
+            ("image[0]", 4),
+            ("image[1]", 5),
+            ("image[2]", 6),
+            ("scales", 7),
+            ("seq_q", 8),
+            ("seq_kv", 9),
+        ];
+        assert_eq!(values(header, "QuantiseParams", &bytes), named(&expected));
         for size in ["sizeof(AttentionParams) == 80", "sizeof(QuantiseParams) == 64"] {
             assert!(header.contains(size), "{size}");
         }

@@ -6,6 +6,8 @@
 pub mod abi;
 #[cfg(feature = "gpu")]
 pub mod gpu;
+#[cfg(test)]
+mod header;
 pub mod hopper;
 pub mod registry;
 pub mod sample;

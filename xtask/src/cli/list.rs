@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use comfy_table::{ContentArrangement, Table, presets};
 use kbench::exit::Exit;
+use kbench::gate::GateId;
 use kbench::operator::attention::all_named;
 use kbench::suite::Suite;
 use sdpa_kernel::registry::{self, VARIANTS};
@@ -28,10 +29,12 @@ enum What {
     Shapes,
     /// Toggles of a variant, and what their values mean.
     Toggles,
+    /// Gates, by the ids that they have in files, and what each asks.
+    Gates,
 }
 
 impl What {
-    const ALL: [What; 4] = [What::Variants, What::Suites, What::Shapes, What::Toggles];
+    const ALL: [What; 5] = [What::Variants, What::Suites, What::Shapes, What::Toggles, What::Gates];
 
     fn name(self) -> &'static str {
         match self {
@@ -39,6 +42,7 @@ impl What {
             What::Suites => "suites",
             What::Shapes => "shapes",
             What::Toggles => "toggles",
+            What::Gates => "gates",
         }
     }
 
@@ -48,6 +52,7 @@ impl What {
             What::Suites => of_suites(),
             What::Shapes => shapes(),
             What::Toggles => Ok(toggles()),
+            What::Gates => gates(),
         }
     }
 }
@@ -163,6 +168,17 @@ fn toggles() -> List {
         list.json.push(json!({"name": toggle.name, "about": toggle.about, "values": values, "searched": searched}));
     }
     list
+}
+
+fn gates() -> Result<List> {
+    let mut list = List { json: Vec::new(), header: columns(&["name", "kind", "about"]), rows: Vec::new() };
+    for id in GateId::ALL {
+        let kind = serde_json::to_value(id.kind())?;
+        let shown = kind.as_str().unwrap_or_default().to_owned();
+        list.rows.push(vec![id.name().to_owned(), shown, id.about().to_owned()]);
+        list.json.push(json!({"name": id.name(), "kind": kind, "about": id.about(), "figure": id.template()}));
+    }
+    Ok(list)
 }
 
 #[cfg(test)]

@@ -77,6 +77,8 @@ pub(crate) struct Block {
     /// State of addresses used by atomics and volatile accesses.
     pub(crate) published: HashMap<u64, Published>,
     pub(crate) findings: Findings,
+    /// What the block printed.
+    pub(crate) printed: String,
     pub(crate) instructions: u64,
     pub(crate) lane_instructions: u64,
     /// Those instructions that the context knows of.
@@ -127,6 +129,7 @@ impl Block {
             orders: Orders::new(count),
             published: HashMap::new(),
             findings: Findings::default(),
+            printed: String::new(),
             instructions: 0,
             lane_instructions: 0,
             told: 0,

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crate::check::global::GlobalShadow;
 use crate::exec::run::block::{Block, BlockTurn, Context};
+use crate::exec::run::print::MAX_PRINTED;
 use crate::exec::run::profile::Profile;
 use crate::launch::{BlockFilter, EmuError, Launch, Outcome};
 use crate::machine::simd::Level;
@@ -23,7 +24,7 @@ struct Work {
     /// Blocks in the hands of a thread.
     running: usize,
     /// Results by position in the list, so that merging does not depend on timing.
-    results: Vec<(usize, Findings)>,
+    results: Vec<(usize, Findings, String)>,
     instructions: u64,
     lane_instructions: u64,
     blocks_run: u64,
@@ -74,10 +75,14 @@ pub fn run(kernel: &Kernel, memory: &Memory, launch: &Launch) -> Result<Outcome,
     if work.exhausted {
         return Err(EmuError::ClockExhausted { kernel: kernel.name().to_owned() });
     }
-    work.results.sort_by_key(|(at, _)| *at);
+    work.results.sort_by_key(|(at, ..)| *at);
     let mut findings = Findings::default();
-    for (_, found) in work.results {
+    let mut printed = String::new();
+    for (_, found, text) in work.results {
         findings.merge(found);
+        if printed.len() < MAX_PRINTED {
+            printed.push_str(&text);
+        }
     }
     let mut findings = findings.list;
     findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
@@ -88,6 +93,7 @@ pub fn run(kernel: &Kernel, memory: &Memory, launch: &Launch) -> Result<Outcome,
     let [x, y, z] = launch.grid.map(u64::from);
     Ok(Outcome {
         findings,
+        printed,
         instructions: work.instructions,
         lane_instructions: work.lane_instructions,
         blocks_run: work.blocks_run,
@@ -172,7 +178,7 @@ fn turn(context: &Context<'_>, work: &Mutex<Work>, mut block: Box<Block>, last_c
     guard.blocks_run += 1;
     guard.exhausted |= block.clocks.exhausted();
     guard.profile.merge(&block.profile);
-    guard.results.push((block.linear as usize, block.findings));
+    guard.results.push((block.linear as usize, block.findings, block.printed));
 }
 
 /// Hardware limits and the list of blocks to run.
@@ -199,7 +205,9 @@ fn check(kernel: &Kernel, launch: &Launch) -> Result<Vec<[u32; 3]>, EmuError> {
     if launch.grid.contains(&0) || gx > i32::MAX as u32 || gy > 65_535 || gz > 65_535 {
         return Err(shape(format!("grid {:?} is empty or too large", launch.grid)));
     }
-    let static_bytes: u64 = program.shared.iter().map(|v| u64::from(v.bytes)).sum();
+    // What the system reserves comes on top of what a block may ask for.
+    let own = program.shared.iter().filter(|v| Some(v.offset) != program.reserved_shared);
+    let static_bytes: u64 = own.map(|v| u64::from(v.bytes)).sum();
     let shared = static_bytes + u64::from(launch.dynamic_shared_bytes);
     if shared > launch.limits.shared_bytes as u64 {
         return Err(shape(format!("{shared} bytes of shared memory exceed {}", launch.limits.shared_bytes)));
