@@ -6,8 +6,11 @@ use ptx_emulator::{EmuError, Limits, LoadError, MemoryError, ParseError};
 
 use crate::setup::Setup;
 
-/// Warp instructions of one launch: half a minute to a minute of two cores, with every check.
-const INSTRUCTIONS: u64 = 1_000_000_000;
+/// Warp instructions of one launch: some fifteen seconds of two cores, with every check.
+const INSTRUCTIONS: u64 = 500_000_000;
+/// Turns of a block, each some dozens of polls, in which nothing changes anywhere. All resident blocks take as many before
+/// the launch ends.
+const IDLE_TURNS: u32 = 100;
 /// Every warp executes at least this many.
 const LEAST_OF_A_WARP: u64 = 8;
 /// Bytes of all tensors; the checks remember a dozen times as much.
@@ -25,8 +28,8 @@ struct Beyond(String);
 /// Bounds on the run of a launch.
 pub fn of(launch: &Launch, bounded: bool) -> Limits {
     let together = if launch.cooperative { launch.ctas().max(RESIDENT_CTAS) } else { RESIDENT_CTAS };
-    let instructions = if bounded { INSTRUCTIONS } else { u64::MAX };
-    Limits { instructions, resident_blocks: together as usize, ..Limits::default() }
+    let limits = Limits { resident_blocks: together as usize, ..Limits::default() };
+    if bounded { Limits { instructions: INSTRUCTIONS, idle_turns: IDLE_TURNS, ..limits } } else { limits }
 }
 
 /// Refuses what would not come to its end, before anything runs.
