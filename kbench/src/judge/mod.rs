@@ -200,6 +200,7 @@ pub(crate) mod testing {
             sm_count: 58,
             max_sm_clock_mhz: 2040,
             memory_bytes: 24 << 30,
+            memory_bytes_per_us: None,
             l2_bytes: 48 << 20,
             max_shared_bytes: 101_376,
             cuda_driver: "13.0".into(),

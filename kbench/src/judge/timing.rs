@@ -28,7 +28,7 @@ fn variant_gates(suite: &Suite, samples: &Samples, variant: &str) -> Vec<Gate> {
     let own: Vec<&Block> = samples.blocks.iter().filter(|b| b.subject.who == variant).collect();
     if !own.is_empty() {
         gates.push(outputs_gate(variant, &own));
-        gates.push(floor_gate(suite, samples, variant, &own));
+        gates.extend(floor_gate(suite, samples, variant, &own));
     }
     gates
 }
@@ -56,25 +56,38 @@ fn outputs_gate(variant: &str, own: &[&Block]) -> Gate {
     draft.holds(&place, measured, "every timed launch gives the verified output", wrong.is_none())
 }
 
-fn floor_gate(suite: &Suite, samples: &Samples, variant: &str, own: &[&Block]) -> Gate {
-    let draft = Draft::new(variant, GateId::PhysicallyPossible).limited(Limit::at_least(1.0), Unit::One);
-    const RULE: &str = "at or above the tensor-core floor";
+/// No gate where the operator does not say what it costs.
+fn floor_gate(suite: &Suite, samples: &Samples, variant: &str, own: &[&Block]) -> Option<Gate> {
+    let draft = Draft::new(variant, GateId::PhysicallyPossible);
+    let rule = match suite.operator.is_attention() {
+        true => "at or above the tensor-core floor",
+        false => "at or above what arithmetic and memory allow",
+    };
     let Some(device) = &samples.device else {
-        return draft.holds("", "samples without a device", RULE, false);
+        return Some(draft.holds("", "samples without a device", rule, false));
     };
     let shapes = suite.time();
-    let closest = shapes.iter().filter_map(|shape| {
+    let floors: Vec<_> = shapes
+        .iter()
+        .filter_map(|shape| Some((shape, device.floor_us(&suite.operator.cost(shape)?))))
+        .filter(|(_, floor)| *floor > 0.0)
+        .collect();
+    if floors.is_empty() {
+        return None;
+    }
+    let closest = floors.into_iter().filter_map(|(shape, floor)| {
         let blocks = own.iter().filter(|b| b.shape == shape.name && b.mode == Mode::Kernel);
         let least = blocks.filter_map(|b| median(&b.us)).min_by(f64::total_cmp)?;
-        Some((shape, least / device.floor_us(&suite.operator.cost(shape)?)))
+        Some((shape, least / floor))
     });
-    match closest.min_by(|a, b| a.1.total_cmp(&b.1)) {
-        None => draft.holds("", "no kernel time", RULE, false),
+    Some(match closest.min_by(|a, b| a.1.total_cmp(&b.1)) {
+        None => draft.holds("", "no kernel time", rule, false),
         Some((shape, ratio)) => {
             let reading = Reading::said(ratio, format!("{}x the floor", significant(ratio)));
-            draft.holds(&shape.name, reading, RULE, ratio >= 1.0)
+            let draft = draft.limited(Limit::at_least(1.0), Unit::One);
+            draft.holds(&shape.name, reading, rule, ratio >= 1.0)
         }
-    }
+    })
 }
 
 /// Peers that were asked for and did not run are a deferral: they say nothing about a candidate.
