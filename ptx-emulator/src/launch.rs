@@ -256,6 +256,8 @@ pub struct ProfileLine {
 pub struct Outcome {
     /// Distinct problems, worst first.
     pub findings: Vec<Finding>,
+    /// What the kernel printed, block after block; at most about a megabyte of it.
+    pub printed: String,
     /// Warp-wide instructions executed.
     pub instructions: u64,
     /// The same counted per active lane.

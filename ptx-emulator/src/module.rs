@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::isa::space::SYMBOL_BASE;
 use crate::lower::{self, LoadError};
-use crate::parse::ast::{InitItem, Unit, Var, VarSpace};
+use crate::parse::ast::{InitItem, Unit, Var, VarSpace, static_name};
 use crate::parse::{self, ParseError};
 use crate::program::Program;
 
@@ -44,23 +44,24 @@ impl Module {
         let unit = parse::parse(source)?;
         let mut symbols = HashMap::new();
         let mut next = SYMBOL_BASE;
-        let placed: Vec<&Var> = unit
-            .vars
+        let inner = unit
+            .functions
             .iter()
-            .filter(|v| matches!(v.space, VarSpace::Global | VarSpace::Const))
-            .filter(|v| !v.external)
-            .collect();
-        for var in &placed {
+            .flat_map(|f| f.vars.iter().enumerate().map(move |(index, var)| (static_name(f, index), var)));
+        let all = unit.vars.iter().map(|var| (var.name.clone(), var)).chain(inner);
+        let placed: Vec<(String, &Var)> =
+            all.filter(|(_, v)| matches!(v.space, VarSpace::Global | VarSpace::Const) && !v.external).collect();
+        for (name, var) in &placed {
             next = next.next_multiple_of(u64::from(var.align.max(16)));
-            if symbols.insert(var.name.clone(), next).is_some() {
-                return Err(ParseError::new(var.line, format!("`{}` is defined twice", var.name)));
+            if symbols.insert(name.clone(), next).is_some() {
+                return Err(ParseError::new(var.line, format!("`{name}` is defined twice")));
             }
             next += var.bytes + SYMBOL_GAP;
             if next - SYMBOL_BASE > MAX_MODULE_BYTES {
                 return Err(ParseError::new(var.line, format!("module variables exceed {MAX_MODULE_BYTES} bytes")));
             }
         }
-        let images = placed.iter().map(|v| image(v, &symbols)).collect::<Result<_, _>>()?;
+        let images = placed.iter().map(|(name, var)| image(&unit, name, var, &symbols)).collect::<Result<_, _>>()?;
         Ok(Module { images, symbols, unit })
     }
 
@@ -128,13 +129,14 @@ impl Kernel {
     }
 }
 
-fn image(var: &Var, symbols: &HashMap<String, u64>) -> Result<Image, ParseError> {
+fn image(unit: &Unit, name: &str, var: &Var, symbols: &HashMap<String, u64>) -> Result<Image, ParseError> {
     let mut bytes = Vec::with_capacity(var.bytes as usize);
     for item in &var.init {
         match item {
             InitItem::Bytes(part) => bytes.extend_from_slice(part),
             InitItem::Address(name, offset) => {
-                let address = symbols.get(name).ok_or_else(|| {
+                let address = symbols.get(name).copied().or_else(|| lower::function_address(unit, name));
+                let address = address.ok_or_else(|| {
                     ParseError::new(var.line, format!("`{name}` in the value of `{}` is unknown", var.name))
                 })?;
                 bytes.extend_from_slice(&address.wrapping_add(*offset as u64).to_le_bytes());
@@ -143,6 +145,6 @@ fn image(var: &Var, symbols: &HashMap<String, u64>) -> Result<Image, ParseError>
     }
     // Variables without a value are zero, as the loader of the hardware leaves them.
     bytes.resize(var.bytes as usize, 0);
-    let address = symbols.get(&var.name).copied().unwrap_or(SYMBOL_BASE);
-    Ok(Image { name: var.name.clone(), address, constant: var.space == VarSpace::Const, bytes })
+    let address = symbols.get(name).copied().unwrap_or(SYMBOL_BASE);
+    Ok(Image { name: name.to_owned(), address, constant: var.space == VarSpace::Const, bytes })
 }

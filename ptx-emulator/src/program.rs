@@ -57,6 +57,8 @@ pub(crate) struct Program {
     /// Offset of the dynamic part; everything before it is static.
     pub(crate) shared_static_bytes: u32,
     pub(crate) uses_dynamic_shared: bool,
+    /// Offset of the shared memory that the system reserves, where the kernel names it.
+    pub(crate) reserved_shared: Option<u32>,
     pub(crate) local_bytes: u32,
     pub(crate) params: Vec<ParamVar>,
     pub(crate) param_bytes: u32,

@@ -15,7 +15,8 @@ const INPUTS: u64 = 20_000;
 /// Longest seed: a mutation should hit something that matters.
 const LONGEST: usize = 6000;
 
-const FIXTURES: [&str; 5] = [
+const FIXTURES: [&str; 6] = [
+    include_str!("data/calls.ptx"),
     include_str!("data/fp8_mma.ptx"),
     include_str!("data/library.ptx"),
     include_str!("data/mma_flash.ptx"),

@@ -77,9 +77,10 @@ fn run_all(jobs: &[LaunchJob], tell: impl Fn(&str, LaunchOutcome)) -> Result<()>
 
 /// The outcome of a launch that has no output: the kernel's fault, or a limit of the emulator's.
 fn ended(problem: &Problem, error: &anyhow::Error) -> LaunchOutcome {
-    let failed = LaunchOutcome::failed(problem, &format!("{error:#}"));
-    let limit = limits::beyond(error).map(|why| Deferral::new(why, "run on a machine with an NVIDIA GPU"));
-    LaunchOutcome { deferred: limit, ..failed }
+    match limits::beyond(error) {
+        Some(why) => LaunchOutcome::deferred(problem, Deferral::new(why, "run on a machine with an NVIDIA GPU")),
+        None => LaunchOutcome::failed(problem, &format!("{error:#}")),
+    }
 }
 
 /// Modules by the files that they were read from.

@@ -4,13 +4,11 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use kbench::evidence::{EntryBuild, LaunchRecord};
 use kbench::resources::{AssemblerMessage, ModuleResources, Severity};
-use regex::Regex;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
@@ -161,15 +159,6 @@ impl Product {
         };
         let code_sha256 = cubin.code_sha256(name)?;
         Ok(EntryBuild { resources: resources.clone(), code_sha256, gated, launch })
-    }
-
-    /// Whether a kernel of it adds floats atomically, so that the order of sums may differ between launches.
-    pub fn adds_floats_atomically(&self) -> bool {
-        static ADDS: LazyLock<Regex> = LazyLock::new(|| {
-            let pattern = r"(?m)^\s*(@!?%\w+\s+)?(atom|red)\.[\w.:]*add\.[\w.]*(f16|f16x2|bf16|bf16x2|f32|f64)\b";
-            Regex::new(pattern).expect("a constant pattern")
-        });
-        ADDS.is_match(&self.ptx)
     }
 
     /// Advisories and warnings that ptxas printed.

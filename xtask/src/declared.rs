@@ -19,22 +19,35 @@ use crate::build::{BuildSet, Built};
 use crate::console;
 use crate::cubin::sha256_hex;
 use crate::foreign::compile::{Compiled, Named, Source, compile};
+use crate::foreign::plan::{Question, ask};
 use crate::layout::Layout;
 use crate::plan::Plan;
 use crate::toolchain::Toolchain;
+use crate::toolchain::python::{self, Python};
 use crate::work::Found;
 
 /// Multiprocessors that a kernel is told of where there is no device: few, so that a persistent kernel's CTAs take turns.
 const EMULATED_SMS: u32 = 4;
 
 /// A plan with what only this machine can say: the architecture where the file names none, and a Python for its scripts.
-pub fn on_this_machine(plan: &Plan, found: &Found) -> Plan {
+pub fn on_this_machine(layout: &Layout, plan: &Plan, found: &Found) -> Plan {
     let mut plan = plan.clone();
     if plan.suite.arch.is_empty() {
         plan.suite.arch = found.device.as_ref().map_or_else(|| USUAL_ARCH.to_owned(), |(device, _)| device.arch());
     }
     if plan.suite.declared().is_some() {
-        plan.task.python = vec!["python3".to_owned()];
+        let step = console::Step::begin("python", 0);
+        match python::find_or_install(&layout.target, &|line| step.note(line)) {
+            Ok(python) => {
+                step.end(&format!("{} with numpy {}", python.version, python.numpy));
+                (plan.task.python, plan.task.environment) = (python.argv.clone(), python.environment.clone());
+                plan.python = Some(python);
+            }
+            Err(deferral) => {
+                step.end("none");
+                plan.no_python = Some(deferral);
+            }
+        }
     }
     plan
 }
@@ -54,7 +67,8 @@ pub fn build_all(
     let mut set = BuildSet::default();
     for (arch, name) in arches.iter().flat_map(|arch| suite.variant_names().map(move |name| (arch, name))) {
         let facts = facts_of(arch, device);
-        let work = Work { layout, toolchain, folder: &plan.task.folder, suite, operator, arch, facts };
+        let (folder, python) = (plan.task.folder.as_path(), plan.python.as_ref());
+        let work = Work { layout, toolchain, folder, suite, operator, arch, facts, python };
         work.build(name, &mut set).with_context(|| format!("gate file `{}`", plan.suite.name))?;
         step.advance(&format!("{name} {arch}"));
     }
@@ -87,6 +101,7 @@ struct Work<'a> {
     operator: &'a Declared,
     arch: &'a str,
     facts: DeviceFacts,
+    python: Option<&'a Python>,
 }
 
 impl Work<'_> {
@@ -94,7 +109,11 @@ impl Work<'_> {
         let variant = resolve(name, &self.suite.variants)?;
         let shapes = self.suite.check();
         let mut asked = Vec::new();
+        if !variant.symbols.is_empty() {
+            bail!("variants.{name}.symbols: not yet: give the kernel the input as a parameter");
+        }
         for shape in &shapes {
+            let variant = self.answered(&variant, shape)?;
             let build = variant.build(self.operator, &shape.axes).map_err(|error| on_shape(error, shape))?;
             asked.push((shape, build, self.steps(&variant, shape)?));
         }
@@ -129,6 +148,24 @@ impl Work<'_> {
         }
         set.planned.insert((name.to_owned(), self.arch.to_owned()), planned);
         Ok(())
+    }
+
+    /// The variant with what its plan answers for a shape, where it has one.
+    fn answered(&self, variant: &Variant, shape: &Shape) -> Result<Variant> {
+        let Some(file) = variant.plan_file() else { return Ok(variant.clone()) };
+        let python = self.python.context("there is no Python with numpy to ask a plan with; see `doctor`")?;
+        let [values, define] = variant.plan_values(self.operator, &shape.axes)?;
+        let question = Question {
+            folder: self.folder,
+            variant: &variant.name,
+            file,
+            axes: &shape.axes,
+            device: self.facts,
+            values: &values,
+            define: &define,
+        };
+        let steps = ask(python, &question).with_context(|| format!("on shape {}", shape.name))?;
+        Ok(variant.planned(steps))
     }
 
     /// What is done on a shape, by the key under which a module has it: the shape's name, or a problem's where its seed

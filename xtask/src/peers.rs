@@ -57,6 +57,10 @@ fn of_suite(suite: &Suite) -> BTreeSet<&str> {
 
 /// The commands of the peers that are measured.
 pub fn commands(layout: &Layout, suite: &Suite, choice: &PeerChoice) -> Vec<PeerCommand> {
+    // Every peer that there is computes attention.
+    if suite.declared().is_some() {
+        return Vec::new();
+    }
     let wanted: BTreeSet<&str> = match choice {
         PeerChoice::Auto => of_suite(suite),
         PeerChoice::Only(names) => names.iter().copied().collect(),

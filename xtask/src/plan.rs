@@ -11,6 +11,7 @@ use sdpa_kernel::registry::{self, Variant};
 
 use crate::layout::Layout;
 use crate::peers::{PeerChoice, left_out, unknown};
+use crate::toolchain::python::Python;
 
 /// Where cases run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -52,6 +53,10 @@ pub struct Plan {
     pub variants: Vec<Variant>,
     /// What is computed, as the runner is told.
     pub task: Task,
+    /// What runs the scripts of a gate file, once it was looked for.
+    pub python: Option<Python>,
+    /// Why the scripts of a gate file cannot run here.
+    pub no_python: Option<Deferral>,
 }
 
 impl Plan {
@@ -72,10 +77,10 @@ impl Plan {
         }
         if suite.declared().is_some() {
             let task = gate_file_task(&suite, folder)?;
-            return Ok(Plan { suite, variants: Vec::new(), task });
+            return Ok(Plan { suite, variants: Vec::new(), task, python: None, no_python: None });
         }
         let variants = suite.variant_names().map(|name| resolve(&suite, name)).collect::<Result<_>>()?;
-        Ok(Plan { suite, variants, task: Task::default() })
+        Ok(Plan { suite, variants, task: Task::default(), python: None, no_python: None })
     }
 
     /// A suite without gates on time: candidates beside a control, on the usual timed shapes or on all that were asked for.

@@ -75,7 +75,7 @@ fn validate_in(
     if let (DeviceChoice::Gpu, Some(why)) = (options.device, &found.why_not) {
         bail!("--device gpu: {why}");
     }
-    let plan = &declared::on_this_machine(plan, &found);
+    let plan = &declared::on_this_machine(layout, plan, &found);
     run.write("suite.toml", &toml::to_string(&plan.suite)?)?;
     let (toolchain, builds) = build(layout, plan, &found, &run)?;
     run.keep_operator(&plan.task, &builds.files)?;

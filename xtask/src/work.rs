@@ -115,6 +115,9 @@ impl Work<'_> {
         if let Some(why) = self.arch().and_then(|arch| not_for_this_device(&self.plan.variants, &arch)) {
             return Some(why);
         }
+        if let Some(why) = &self.plan.no_python {
+            return Some(why.clone());
+        }
         match self.executor {
             Some(_) => None,
             None => {

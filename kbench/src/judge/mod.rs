@@ -108,6 +108,8 @@ pub(crate) mod testing {
                 candidate: None,
                 against: None,
             }],
+            regressions: None,
+            tune: None,
             absolute: vec![],
             profile: vec![],
             peers: None,

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use kernel_spec::expr::Value;
 use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::ordered::Ordered;
 
 /// A candidate of a suite. In a file, its name alone will do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -265,12 +268,40 @@ impl Default for Timing {
     }
 }
 
+fn no_sampling() -> u32 {
+    u32::MAX
+}
+
+/// What a search may vary of a gate file's variants.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Search {
+    /// Values of a definition, by name.
+    #[serde(skip_serializing_if = "Ordered::is_empty")]
+    pub define: Ordered<Vec<Value>>,
+    /// Values of a launch value, by name.
+    #[serde(rename = "let", skip_serializing_if = "Ordered::is_empty")]
+    pub values: Ordered<Vec<Value>>,
+    /// Whole settings.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub configs: Vec<Ordered<Value>>,
+}
+
+/// How much slower a candidate may be anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Regressions {
+    /// `candidate/control - 1` may be at most this on every timed shape.
+    pub max_slowdown: f64,
+}
+
 /// What of a suite's correctness may be judged on the emulator, where there is no GPU. Time never may.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Emulation {
     /// Shapes that are emulated; the others wait for a GPU.
     pub shapes: Vec<String>,
-    /// Larger grids are sampled down to this many CTAs, spread evenly over the grid.
+    /// Larger grids are sampled down to this many CTAs, spread evenly over the grid; a declared operator's never are.
+    #[serde(default = "no_sampling")]
     pub max_ctas: u32,
 }

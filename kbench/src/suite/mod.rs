@@ -17,6 +17,9 @@ use crate::variant::VariantTable;
 pub use limits::*;
 pub use shapes::Shapes;
 
+/// How much slower than the control a candidate of a gate file may be on a timed shape, where the file does not say.
+const USUAL_SLOWDOWN: f64 = 0.05;
+
 /// A suite file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -82,6 +85,13 @@ pub struct Suite {
     /// Relative performance gates.
     #[serde(default)]
     pub performance: Vec<PerformanceLimit>,
+    /// How much slower a candidate may be on any timed shape; where absent, 5 % for a gate file and not at all limited for a
+    /// suite of attention, whose mission decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regressions: Option<Regressions>,
+    /// What a search may vary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tune: Option<Search>,
     /// Absolute performance gates.
     #[serde(default)]
     pub absolute: Vec<AbsoluteLimit>,
@@ -155,6 +165,9 @@ impl Suite {
             let shapes = self.check();
             let smallest = shapes.iter().min_by_key(|shape| self.operator.elements(shape));
             self.stress_shapes.extend(smallest.map(|shape| shape.name.clone()));
+        }
+        if self.regressions.is_none() {
+            self.regressions = Some(Regressions { max_slowdown: USUAL_SLOWDOWN });
         }
         if self.emulation.is_none() {
             self.emulation = Some(Emulation { shapes: self.check_shapes.clone(), max_ctas: u32::MAX });

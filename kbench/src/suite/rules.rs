@@ -79,7 +79,8 @@ impl Suite {
             }
             let variant = resolve(name, &self.variants)?;
             variant.check(operator, &space)?;
-            for shape in self.check() {
+            // What a plan answers is known when it was asked.
+            for shape in self.check().into_iter().filter(|_| variant.plan_file().is_none()) {
                 let on_shape = |error: BadKey| BadKey::new(error.key, format!("{} (on {})", error.why, shape.name));
                 variant.build(operator, &shape.axes).map_err(on_shape)?;
                 variant.steps(operator, &shape.axes, ANY_DEVICE, 0).map_err(on_shape)?;

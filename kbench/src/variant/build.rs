@@ -2,13 +2,14 @@
 //! inserted. Shapes that agree in the definitions share a build.
 //! Leaves to others: compiling, and finding entries in what came out.
 
-use kernel_spec::expr::{Lookup, Value};
+use kernel_spec::expr::{Expr, Lookup, Value};
 
 use super::table::DeclaredStep;
 use super::{Kind, Variant};
 use crate::key::BadKey;
 use crate::names::{Axes, Names};
 use crate::operator::declared::Declared;
+use crate::ordered::Ordered;
 
 /// The flag of a CUDA build that names no flags.
 pub const STANDARD: &str = "-std=c++17";
@@ -57,6 +58,21 @@ impl Variant {
     /// Names and texts of `-D` on one shape, which need no answer of a plan.
     pub fn defines(&self, operator: &Declared, axes: &Axes) -> Result<Vec<(String, String)>, BadKey> {
         self.define_texts(&self.names(operator, axes, None)?)
+    }
+
+    /// The file that answers with launches, where there is one.
+    pub fn plan_file(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Plan { file, .. } => Some(file),
+            Kind::Entry(_) | Kind::Launches(_) | Kind::Triton(_) | Kind::Call(_) => None,
+        }
+    }
+
+    /// `let` and `define` on one shape, as a plan is told of them; those that follow from the seed are left out.
+    pub fn plan_values(&self, operator: &Declared, axes: &Axes) -> Result<[Vec<(String, Value)>; 2], BadKey> {
+        let names = self.names(operator, axes, None)?;
+        let of = |keys: &Ordered<Expr>| keys.keys().filter_map(|n| Some((n.to_owned(), names.get(n)?))).collect();
+        Ok([of(&self.values), of(&self.define)])
     }
 
     fn define_texts(&self, names: &Names) -> Result<Vec<(String, String)>, BadKey> {

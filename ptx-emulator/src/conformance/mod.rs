@@ -11,6 +11,7 @@
 //! ```
 
 mod inputs;
+mod rare;
 mod table;
 mod tensor;
 

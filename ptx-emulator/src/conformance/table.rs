@@ -21,18 +21,18 @@ pub(super) struct Row {
 
 /// Collects lines.
 #[derive(Default)]
-struct Table(Vec<Row>);
+pub(super) struct Table(Vec<Row>);
 
 impl Table {
     /// A form with plain operands: `opcode %d, %a, …`; the name is the opcode.
-    fn plain(&mut self, opcode: &str, sources: &'static str, result: char) {
+    pub(super) fn plain(&mut self, opcode: &str, sources: &'static str, result: char) {
         let operands: String = ["%a", "%b", "%c"].iter().take(sources.len()).map(|o| format!(", {o}")).collect();
         let d = if result == 'p' { "%p" } else { "%d" };
         self.text(opcode, &format!("{opcode} {d}{operands};"), sources, result);
     }
 
     /// Any instructions under a name.
-    fn text(&mut self, name: &str, text: &str, sources: &'static str, result: char) {
+    pub(super) fn text(&mut self, name: &str, text: &str, sources: &'static str, result: char) {
         let target = "sm_89";
         let (name, text) = (name.to_owned(), text.to_owned());
         self.0.push(Row { name, text, sources, result, target, agreement: Agreement::Bits });
@@ -73,6 +73,7 @@ pub(super) fn rows() -> Vec<Row> {
     registers(&mut table);
     saturation(&mut table);
     carries(&mut table);
+    super::rare::rows(&mut table);
     table.0
 }
 

@@ -9,8 +9,8 @@ use crate::isa::slot::{Class, Role};
 use crate::machine::regs::{Bits, LANES, Regs, Source, d as drow, w as wrow};
 use crate::num::convert::{float_to_int, int_to_f32, int_to_f64, to_integral};
 use crate::num::float::{self as fl, Round, canon, d, f, ftz, order};
-use crate::num::int;
 use crate::num::small::{self, Bfloat, E4M3, E5M2, Fp16, halves1, halves2, halves3, narrow, widen};
+use crate::num::{double, int};
 
 /// One operation on rows. Unused operand slots are 0 and never read.
 #[derive(Clone, Copy, Debug)]
@@ -386,6 +386,12 @@ alu_table! {
     SubSatS32: W (a a W, b b W) _x => (a as i32).saturating_sub(b as i32) as u32;
     SadU32: W (a a W, b b W, c c W) _x => a.abs_diff(b).wrapping_add(c);
     SadS32: W (a a W, b b W, c c W) _x => (a as i32).abs_diff(b as i32).wrapping_add(c);
+    // x: bit 0 the first factor is signed, bit 1 the second, bit 2 the upper bytes of it.
+    Dp2a: W (a a W, b b W, c c W) x => int::dp2a(a, b, c, x);
+    // x: bit 0 signed, bit 1 the upper half.
+    Mul24: W (a a W, b b W) x => int::mul24(a, b, x & 1 != 0, x & 2 != 0);
+    // x: 1 wraps position and width, 0 clamps them.
+    Bmsk: W (a a W, b b W) x => int::bmsk(a, b, x != 0);
     Dp4a: W (a a W, b b W, c c W) x => int::dp4a(a, b, c, x & 1 != 0, x & 2 != 0);
     // Selection and comparison; x holds the accepted comparison classes.
     SelW: W (a a W, b b W, c c P) _x => if c { a } else { b };
@@ -442,6 +448,13 @@ alu_table! {
     DivF64: D (a a D, b b D) _x => (d(a) / d(b)).to_bits();
     FmaF64: D (a a D, b b D, c c D) _x => d(a).mul_add(d(b), d(c)).to_bits();
     SqrtF64: D (a a D) _x => d(a).sqrt().to_bits();
+    // Directed rounding; multiplications and additions are forms of the first.
+    FmaF64Round: D (a a D, b b D, c c D) x => double::fma(a, b, c, rnd(x));
+    DivF64Round: D (a a D, b b D) x => double::div(a, b, rnd(x));
+    SqrtF64Round: D (a a D) x => double::sqrt(a, rnd(x));
+    // x: flushing, which these forms also use for a result of 20 bits.
+    RcpF64Approx: D (a a D) _x => double::rcp_approx(a);
+    RsqrtF64Approx: D (a a D) x => double::rsqrt_approx(a, x & X_FTZ != 0);
     MinF64: D (a a D, b b D) _x => fl::min_max64(a, b, false);
     MaxF64: D (a a D, b b D) _x => fl::min_max64(a, b, true);
     NegF64: D (a a D) _x => if d(a).is_nan() { fl::quiet64(a) } else { a ^ (1 << 63) };
@@ -460,6 +473,8 @@ alu_table! {
     // x: bit 0 maximum, bit 1 NaN propagates.
     MinMaxF16: W (a a W, b b W) x => halves2(a, b, |a, b| small::min_max::<Fp16>(a, b, x & 1 != 0, x & 2 != 0));
     MinMaxBf16: W (a a W, b b W) x => halves2(a, b, |a, b| small::min_max::<Bfloat>(a, b, x & 1 != 0, x & 2 != 0));
+    // x: 1 for bf16.
+    Flush16x2: W (a a W) x => halves1(a, |h| if h & if x == 1 { 0x7f80 } else { 0x7c00 } == 0 { h & 0x8000 } else { h });
     Neg16x2: W (a a W, b b W) x => canon_halves(a ^ b, x);
     Abs16x2: W (a a W) x => canon_halves(a & 0x7fff_7fff, x);
     // ex2 of both halves, in f32 and rounded.
@@ -499,6 +514,8 @@ alu_table! {
     F64Integral: D (a a D) x => sat64_if(to_integral(d(a), rnd(x)).to_bits(), x);
     F32Integral: W (a a W) x => integral32(a, x);
     F16Integral: W (a a W) x => narrow(to_integral(f64::from(hf(a)), rnd(x)), small::F16, Round::Nearest, false);
+    // To the nearest number of 10 fraction bits, ties away from zero.
+    F32ToTf32: W (a a W) _x => if f(a).is_finite() { a.wrapping_add(0x1000) & !0x1fff } else { canon(f(a)) };
     F32Flush: W (a a W) x => sat_if(flush_canon(a, x), x);
     F16ToF32: W (a a W) x => if x & X_PAYLOAD != 0 { small::f16_to_f32(a & 0xffff) } else { canon(f(small::f16_to_f32(a & 0xffff))) };
     Bf16ToF32: W (a a W) _x => a << 16;

@@ -73,6 +73,7 @@ pub(crate) enum Op {
     Mma(Box<Mma>),
     Wmma(Box<WmmaMove>),
     Mbar(Box<Mbar>),
+    Print(Box<Print>),
     AssertFail {
         message: Slot,
         file: Slot,
@@ -88,6 +89,8 @@ pub(crate) struct Order {
     pub(crate) acquire: bool,
     pub(crate) release: bool,
     pub(crate) volatile: bool,
+    /// Part of an access that the warp makes as a whole: no byte belongs to one lane.
+    pub(crate) collective: bool,
 }
 
 /// `ld`.
@@ -110,6 +113,16 @@ pub(crate) struct Store {
     pub(crate) bytes: u32,
     pub(crate) src: Vec<Slot>,
     pub(crate) order: Order,
+}
+
+/// `vprintf`.
+#[derive(Clone, Debug)]
+pub(crate) struct Print {
+    pub(crate) format: Slot,
+    /// Address of the values, each at its own alignment.
+    pub(crate) values: Slot,
+    /// Number of values printed.
+    pub(crate) dst: u16,
 }
 
 /// Read-modify-write operation.
@@ -254,6 +267,8 @@ pub(crate) struct Matrix {
 pub(crate) enum Elem {
     F16,
     Bf16,
+    /// 19 bits of an f32; the others are not read.
+    Tf32,
     E4m3,
     E5m2,
     S8,
@@ -263,7 +278,16 @@ pub(crate) enum Elem {
 impl Elem {
     /// Whether one element is a byte.
     pub(crate) fn is_byte(self) -> bool {
-        !matches!(self, Elem::F16 | Elem::Bf16)
+        !matches!(self, Elem::F16 | Elem::Bf16 | Elem::Tf32)
+    }
+
+    /// Registers of the second factor of a product of depth `k`; the first has twice as many.
+    pub(crate) fn words(self, k: usize) -> usize {
+        match self {
+            Elem::F16 | Elem::Bf16 => k / 8,
+            Elem::Tf32 => k / 4,
+            Elem::E4m3 | Elem::E5m2 | Elem::S8 | Elem::U8 => k / 16,
+        }
     }
 }
 
@@ -278,7 +302,7 @@ pub(crate) enum Acc {
 /// `mma.sync` with `n` of 8, and `wmma.mma` as the pair of them that the hardware runs.
 #[derive(Clone, Debug)]
 pub(crate) struct Mma {
-    /// Depth of the product: 8, 16 or 32.
+    /// Depth of the product: 4, 8, 16 or 32.
     pub(crate) k: usize,
     pub(crate) a_elem: Elem,
     pub(crate) b_elem: Elem,
@@ -375,6 +399,12 @@ pub(crate) enum Special {
     Ctaid(u8),
     Nctaid(u8),
     LaneId,
+    /// Multiples of `lane / 4` and `lane % 4` and a constant: where a lane's element of a fragment is.
+    LanePlace {
+        group: u32,
+        member: u32,
+        start: u32,
+    },
     WarpId,
     WarpCount,
     SmId,

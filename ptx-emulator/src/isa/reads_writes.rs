@@ -106,6 +106,10 @@ pub(crate) fn visit(op: &mut Op, visit: &mut impl FnMut(Class, &mut u16, Role)) 
                 }
             }
         }
+        Op::Print(print) => {
+            [&mut print.format, &mut print.values].into_iter().for_each(|part| slot(visit, part, Role::Read));
+            visit(Class::W, &mut print.dst, Role::Write);
+        }
         Op::AssertFail { message, file, line } => {
             [message, file, line].into_iter().for_each(|part| slot(visit, part, Role::Read));
         }

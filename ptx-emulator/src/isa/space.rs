@@ -13,6 +13,9 @@ pub(crate) const WINDOW_BYTES: u64 = 1 << 32;
 /// First address of module variables.
 pub(crate) const SYMBOL_BASE: u64 = 0x0010_0000_0000;
 
+/// Shared memory that the system keeps for itself and lends to cooperative groups, zeroed when a block starts.
+pub(crate) const RESERVED_BYTES: u32 = 1024;
+
 /// State space of an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Space {

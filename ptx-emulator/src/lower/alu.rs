@@ -1,5 +1,6 @@
-//! Moves, integer arithmetic, comparisons and selections.
+//! Moves, integer arithmetic and addresses.
 
+use super::memory::vector_count;
 use super::mods::Mods;
 use super::operands::{arity, class_of, operand};
 use super::{Lower, Lowered};
@@ -8,38 +9,6 @@ use crate::isa::op::Op;
 use crate::isa::slot::{Class, Slot};
 use crate::isa::space::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, Space};
 use crate::parse::ast::{Inst as AstInst, Operand, Ty};
-
-/// Comparison classes as the row operations take them.
-const LT: u16 = 1;
-const EQ: u16 = 2;
-const GT: u16 = 4;
-const UNORDERED: u16 = 8;
-
-/// Accepted classes of a comparison word; unsigned words are the same classes.
-fn comparison(word: &str, float: bool) -> Option<u16> {
-    let ordered = match word {
-        "eq" => EQ,
-        "ne" => LT | GT,
-        "lt" => LT,
-        "le" => LT | EQ,
-        "gt" => GT,
-        "ge" => GT | EQ,
-        "lo" if !float => LT,
-        "ls" if !float => LT | EQ,
-        "hi" if !float => GT,
-        "hs" if !float => GT | EQ,
-        "equ" if float => EQ | UNORDERED,
-        "neu" if float => LT | GT | UNORDERED,
-        "ltu" if float => LT | UNORDERED,
-        "leu" if float => LT | EQ | UNORDERED,
-        "gtu" if float => GT | UNORDERED,
-        "geu" if float => GT | EQ | UNORDERED,
-        "num" if float => LT | EQ | GT,
-        "nan" if float => UNORDERED,
-        _ => return None,
-    };
-    Some(ordered)
-}
 
 impl Lower<'_> {
     /// Lowers an instruction of this family; false if the opcode belongs elsewhere.
@@ -52,7 +21,10 @@ impl Lower<'_> {
             "mul" | "mad" if !names_float(inst) => self.multiply(inst, mods)?,
             "and" | "or" | "xor" | "not" | "cnot" => self.logic(inst, mods)?,
             "shl" | "shr" => self.shift(inst, mods)?,
-            "shf" | "prmt" | "lop3" | "sad" | "dp4a" => self.three_words(inst, mods)?,
+            "shf" | "prmt" | "lop3" | "dp4a" | "dp2a" => self.three_words(inst, mods)?,
+            "sad" => self.sad(inst, mods)?,
+            "mul24" | "mad24" => self.multiply24(inst, mods)?,
+            "bmsk" => self.bit_mask(inst, mods)?,
             "bfe" | "bfi" | "bfind" | "brev" | "clz" | "popc" => self.bit_field(inst, mods)?,
             "setp" => self.setp(inst, mods)?,
             "set" => self.set(inst, mods)?,
@@ -77,8 +49,12 @@ impl Lower<'_> {
 
     fn mov(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {
         arity(inst, 2..=2)?;
+        let count = vector_count(mods);
         let ty = mods.ty().ok_or("a type is missing")?;
         let (to, from) = (operand(inst, 0)?, operand(inst, 1)?);
+        if count > 1 {
+            return self.mov_vector(to, from, ty, count);
+        }
         if let Operand::Vector(parts) = from {
             return self.pack(to, parts, ty);
         }
@@ -98,6 +74,30 @@ impl Lower<'_> {
             Class::P => AluOp::MovP,
         };
         self.alu(op, d, &[s], 0)
+    }
+
+    /// `mov.v2` and longer: all sources are read before anything is written.
+    fn mov_vector(&mut self, to: &Operand, from: &Operand, ty: Ty, count: usize) -> Lowered {
+        let (to, from) = (Self::vector(to), Self::vector(from));
+        if to.len() != count || from.len() != count {
+            return Err(format!("{} and {} registers given, {count} expected", to.len(), from.len()));
+        }
+        let op = match class_of(ty) {
+            Class::W => AluOp::MovW,
+            Class::D => AluOp::MovD,
+            Class::P => return Err("there are no vectors of predicates".into()),
+        };
+        let mut rows = Vec::with_capacity(count);
+        for part in from {
+            let (source, temp) = (self.src(part, ty)?, self.temp(class_of(ty))?);
+            self.alu(op, temp, &[source], 0)?;
+            rows.push(temp);
+        }
+        for (part, row) in to.iter().zip(rows) {
+            let d = self.dst(part, ty)?;
+            self.alu(op, d, &[row], 0)?;
+        }
+        Ok(())
     }
 
     /// `mov.b64 d, {lo, hi}` and narrower: element 0 is the low part.
@@ -211,205 +211,6 @@ impl Lower<'_> {
         self.uniform(inst, op, ty, sources, 0)
     }
 
-    fn multiply(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {
-        let ty = mods.ty().ok_or("a type is missing")?;
-        let half = mods.pick(|w| match w {
-            "lo" | "hi" | "wide" => Some(w.to_owned()),
-            _ => None,
-        });
-        let half = half.ok_or("`.lo`, `.hi` or `.wide` is missing")?;
-        let mad = inst.opcode == "mad";
-        use AluOp::*;
-        let wide = half == "wide";
-        let op = match (half.as_str(), ty.bytes(), ty.signed(), mad) {
-            ("lo", 2, _, false) => Mul16,
-            ("lo", 2, _, true) => Mad16,
-            ("lo", 4, _, false) => MulW,
-            ("lo", 4, _, true) => MadW,
-            ("lo", 8, _, false) => MulD,
-            ("lo", 8, _, true) => MadD,
-            ("hi", 2, false, _) => MulHiU16,
-            ("hi", 2, true, _) => MulHiS16,
-            ("hi", 4, false, _) => MulHiU32,
-            ("hi", 4, true, _) => MulHiS32,
-            ("hi", 8, false, _) => MulHiU64,
-            ("hi", 8, true, _) => MulHiS64,
-            ("wide", 2, false, _) => MulWideU16,
-            ("wide", 2, true, _) => MulWideS16,
-            ("wide", 4, false, false) => MulWideU32,
-            ("wide", 4, true, false) => MulWideS32,
-            ("wide", 4, false, true) => MadWideU32,
-            ("wide", 4, true, true) => MadWideS32,
-            _ => return Err(format!("type .{ty:?} is not supported").to_lowercase()),
-        };
-        let out = match (wide, ty.bytes()) {
-            (true, 2) => Ty::B32,
-            (true, _) => Ty::B64,
-            _ => ty,
-        };
-        arity(inst, if mad { 4..=4 } else { 3..=3 })?;
-        let d = self.dst(operand(inst, 0)?, out)?;
-        let a = self.src(operand(inst, 1)?, ty)?;
-        let b = self.src(operand(inst, 2)?, ty)?;
-        if !mad {
-            return self.alu(op, d, &[a, b], 0);
-        }
-        let c = self.src(operand(inst, 3)?, out)?;
-        if matches!(op, Mad16 | MadW | MadD | MadWideU32 | MadWideS32) {
-            return self.alu(op, d, &[a, b, c], 0);
-        }
-        // The rare forms are a product and a sum.
-        let product = self.temp(class_of(out))?;
-        self.alu(op, product, &[a, b], 0)?;
-        let add = match out.bytes() {
-            2 => Add16,
-            4 => AddW,
-            _ => AddD,
-        };
-        self.alu(add, d, &[product, c], 0)
-    }
-
-    /// Emits a comparison into predicate row `d`.
-    fn compare(&mut self, d: u16, a: &Operand, b: &Operand, ty: Ty, classes: u16, ftz: bool) -> Lowered {
-        use AluOp::*;
-        if ftz && ty != Ty::F32 {
-            return Err(format!("flushing of .{ty:?} is not supported").to_lowercase());
-        }
-        let op = match ty {
-            Ty::S16 => SetpS16,
-            Ty::U16 | Ty::B16 | Ty::U32 | Ty::B32 => SetpU32,
-            Ty::S32 => SetpS32,
-            Ty::U64 | Ty::B64 => SetpU64,
-            Ty::S64 => SetpS64,
-            Ty::F32 if ftz => SetpF32Ftz,
-            Ty::F32 => SetpF32,
-            Ty::F64 => SetpF64,
-            Ty::F16 => SetpF16,
-            Ty::Bf16 => SetpBf16,
-            _ => return Err(format!("comparison of .{ty:?} is not supported").to_lowercase()),
-        };
-        let rows = [self.src(a, ty)?, self.src(b, ty)?];
-        self.alu(op, d, &rows, classes)
-    }
-
-    fn setp(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {
-        let (ty, classes) = comparison_mods(mods)?;
-        let ftz = mods.flag("ftz");
-        let combine = mods.pick(|w| match w {
-            "and" => Some((AluOp::AndP, AluOp::AndNotP)),
-            "or" => Some((AluOp::OrP, AluOp::OrNotP)),
-            "xor" => Some((AluOp::XorP, AluOp::XnorP)),
-            _ => None,
-        });
-        arity(inst, if combine.is_some() { 4..=4 } else { 3..=3 })?;
-        let (p, q) = match operand(inst, 0)? {
-            Operand::Pair(p, q) => (p.as_ref(), Some(q.as_ref())),
-            single => (single, None),
-        };
-        if combine.is_none() && q.is_none() {
-            let d = self.dst(p, Ty::Pred)?;
-            return self.compare(d, operand(inst, 1)?, operand(inst, 2)?, ty, classes, ftz);
-        }
-        let result = self.temp(Class::P)?;
-        self.compare(result, operand(inst, 1)?, operand(inst, 2)?, ty, classes, ftz)?;
-        let third = match combine {
-            Some(_) => {
-                // A destination may also be the third operand.
-                let source = self.src(operand(inst, 3)?, Ty::Pred)?;
-                let keep = self.temp(Class::P)?;
-                self.alu(AluOp::MovP, keep, &[source], 0)?;
-                Some(keep)
-            }
-            None => None,
-        };
-        let d = self.dst(p, Ty::Pred)?;
-        match (combine, third) {
-            (Some((op, _)), Some(c)) => self.alu(op, d, &[result, c], 0)?,
-            _ => self.alu(AluOp::MovP, d, &[result], 0)?,
-        }
-        let Some(q) = q else { return Ok(()) };
-        let d = self.dst(q, Ty::Pred)?;
-        match (combine, third) {
-            (Some((_, op)), Some(c)) => self.alu(op, d, &[result, c], 0),
-            _ => self.alu(AluOp::NotP, d, &[result], 0),
-        }
-    }
-
-    fn set(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {
-        let classes_of = |w: &str| comparison(w, true).or_else(|| comparison(w, false));
-        let classes = mods.pick(classes_of).ok_or("a comparison is missing")?;
-        let ftz = mods.flag("ftz");
-        let (Some(out), Some(ty)) = (mods.ty(), mods.ty()) else {
-            return Err("two types are expected".into());
-        };
-        arity(inst, 3..=3)?;
-        let packed = matches!(ty, Ty::F16x2 | Ty::Bf16x2);
-        if ftz && packed {
-            return Err(format!("flushing of .{ty:?} is not supported").to_lowercase());
-        }
-        let one = match (out, packed) {
-            (Ty::U32 | Ty::S32, false) => 0xffff_ffff,
-            (Ty::U32 | Ty::S32, true) => 0xffff,
-            (Ty::F32, false) => 0x3f80_0000,
-            (Ty::F16, false) | (Ty::F16x2, true) => 0x3c00,
-            (Ty::Bf16, false) | (Ty::Bf16x2, true) => 0x3f80,
-            _ => return Err(format!("result type .{out:?} is not supported").to_lowercase()),
-        };
-        let (one, zero) = (self.constant(Class::W, one)?, self.constant(Class::W, 0)?);
-        let d = self.dst(operand(inst, 0)?, out)?;
-        if packed {
-            return self.set_packed(inst, d, ty, classes, one);
-        }
-        let p = self.temp(Class::P)?;
-        self.compare(p, operand(inst, 1)?, operand(inst, 2)?, ty, classes, ftz)?;
-        self.alu(AluOp::SelW, d, &[one, zero, p], 0)
-    }
-
-    /// The constant in row `one` in each half whose comparison holds.
-    fn set_packed(&mut self, inst: &AstInst, d: u16, ty: Ty, classes: u16, one: u16) -> Lowered {
-        let op = if ty == Ty::F16x2 { AluOp::SetpF16 } else { AluOp::SetpBf16 };
-        let rows = [self.src(operand(inst, 1)?, ty)?, self.src(operand(inst, 2)?, ty)?];
-        let zero = self.constant(Class::W, 0)?;
-        let mut halves = [0; 2];
-        for (high, half) in halves.iter_mut().enumerate() {
-            let mut parts = rows;
-            if high == 1 {
-                for part in &mut parts {
-                    let temp = self.temp(Class::W)?;
-                    self.alu(AluOp::High16, temp, &[*part], 0)?;
-                    *part = temp;
-                }
-            }
-            let p = self.temp(Class::P)?;
-            self.alu(op, p, &parts, classes)?;
-            *half = self.temp(Class::W)?;
-            self.alu(AluOp::SelW, *half, &[one, zero, p], 0)?;
-        }
-        self.alu(AluOp::Pack16, d, &halves, 0)
-    }
-
-    fn select(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {
-        let ty = mods.ty().ok_or("a type is missing")?;
-        arity(inst, 4..=4)?;
-        let d = self.dst(operand(inst, 0)?, ty)?;
-        let a = self.src(operand(inst, 1)?, ty)?;
-        let b = self.src(operand(inst, 2)?, ty)?;
-        let class = class_of(ty);
-        if inst.opcode == "slct" {
-            if class != Class::W || mods.ty() != Some(Ty::S32) {
-                return Err("only 32-bit operands with an .s32 selector are supported".into());
-            }
-            let c = self.src(operand(inst, 3)?, Ty::S32)?;
-            return self.alu(AluOp::SlctW, d, &[a, b, c], 0);
-        }
-        let c = self.src(operand(inst, 3)?, Ty::Pred)?;
-        match class {
-            Class::W => self.alu(AluOp::SelW, d, &[a, b, c], 0),
-            Class::D => self.alu(AluOp::SelD, d, &[a, b, c], 0),
-            Class::P => Err("predicates cannot be selected".into()),
-        }
-    }
-
     fn cvta(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {
         let to = mods.flag("to");
         let space = mods.pick(|w| match w {
@@ -449,13 +250,6 @@ impl Lower<'_> {
         let row = self.src(operand(inst, 1)?, Ty::B64)?;
         self.emit(Op::IsSpace { dst, addr: Slot { class: Class::D, row }, space })
     }
-}
-
-/// Comparison word and operand type of `setp`.
-fn comparison_mods(mods: &mut Mods<'_>) -> Lowered<(Ty, u16)> {
-    let ty = mods.ty().ok_or("a type is missing")?;
-    let classes = mods.pick(|w| comparison(w, ty.float())).ok_or("a comparison is missing")?;
-    Ok((ty, classes))
 }
 
 /// Whether the instruction works on floats: those forms live in another file.

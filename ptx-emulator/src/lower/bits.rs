@@ -96,18 +96,30 @@ impl Lower<'_> {
                 }
                 self.alu(Lop3, d, &rows, table as u16)
             }
-            "sad" => match mods.ty() {
-                Some(Ty::U32) => self.uniform(inst, SadU32, Ty::U32, 3, 0),
-                Some(Ty::S32) => self.uniform(inst, SadS32, Ty::S32, 3, 0),
-                _ => Err("only 32-bit types are supported".into()),
-            },
             _ => {
-                let (Some(a), Some(b)) = (mods.ty(), mods.ty()) else {
-                    return Err("two types are expected".into());
+                let two = inst.opcode == "dp2a";
+                let high = two && mods.flag("hi");
+                if two && !high && !mods.flag("lo") {
+                    return Err("`.lo` or `.hi` is missing".into());
+                }
+                let (Some(a @ (Ty::U32 | Ty::S32)), Some(b @ (Ty::U32 | Ty::S32))) = (mods.ty(), mods.ty()) else {
+                    return Err("two types of 32 bits are expected".into());
                 };
-                let x = u16::from(a == Ty::S32) | u16::from(b == Ty::S32) << 1;
-                self.uniform(inst, Dp4a, Ty::B32, 3, x)
+                let x = u16::from(a == Ty::S32) | u16::from(b == Ty::S32) << 1 | u16::from(high) << 2;
+                self.uniform(inst, if two { Dp2a } else { Dp4a }, Ty::B32, 3, x)
             }
+        }
+    }
+
+    /// `bmsk`: ones from a position on.
+    pub(super) fn bit_mask(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {
+        let wrap = mods.flag("wrap");
+        if !wrap && !mods.flag("clamp") {
+            return Err("`.wrap` or `.clamp` is missing".into());
+        }
+        match mods.ty() {
+            Some(Ty::B32) => self.uniform(inst, AluOp::Bmsk, Ty::B32, 2, u16::from(wrap)),
+            _ => Err("only .b32 is supported".into()),
         }
     }
 

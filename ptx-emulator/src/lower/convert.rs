@@ -59,6 +59,16 @@ impl Lower<'_> {
         if inst.opcode != "cvt" {
             return Ok(false);
         }
+        if mods.flag("pack") {
+            self.pack_integers(inst, mods)?;
+            return Ok(true);
+        }
+        if mods.flag("tf32") {
+            return match (mods.flag("rna"), mods.ty()) {
+                (true, Some(Ty::F32)) => self.uniform(inst, AluOp::F32ToTf32, Ty::B32, 1, 0).map(|()| true),
+                _ => Err("only `.rna.tf32.f32` is supported".into()),
+            };
+        }
         let conversion = Conversion::parse(mods);
         let small = |w: &str| matches!(w, "e4m3x2" | "e5m2x2").then(|| w == "e5m2x2");
         // The order of the two types matters, so look at the first of them.
@@ -143,6 +153,50 @@ impl Lower<'_> {
             self.alu(if brain { ReluBf16 } else { ReluF16 }, d, &[d], 0)?;
         }
         Ok(())
+    }
+
+    /// `cvt.pack.sat`: two saturated integers into one register, the second one lowest, above them what `c` holds.
+    fn pack_integers(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {
+        use AluOp::*;
+        if !mods.flag("sat") {
+            return Err("`.sat` is missing".into());
+        }
+        let (Some(to), Some(Ty::S32)) = (mods.ty(), mods.ty()) else {
+            return Err("a narrow type and .s32 are expected".into());
+        };
+        let bits = match to {
+            Ty::U8 | Ty::S8 => 8,
+            Ty::U16 | Ty::S16 => 16,
+            _ => return Err(format!("packing of .{to:?} is not supported").to_lowercase()),
+        };
+        let third = mods.flag("b32");
+        if bits == 8 && !third {
+            return Err("`.b32` and a third source are missing".into());
+        }
+        arity(inst, if third { 4..=4 } else { 3..=3 })?;
+        let x = if to.signed() { X_SIGNED } else { 0 } | X_SRC_SIGNED | bits << X_BITS_AT;
+        let mut parts = [0; 2];
+        for (i, part) in parts.iter_mut().enumerate() {
+            let source = self.src(operand(inst, 1 + i)?, Ty::S32)?;
+            let wide = self.temp(Class::D)?;
+            self.alu(SextD, wide, &[source], 0)?;
+            *part = self.temp(Class::W)?;
+            self.alu(ClampIntW, *part, &[wide], x)?;
+        }
+        let [high, low] = parts;
+        let d = self.dst(operand(inst, 0)?, Ty::B32)?;
+        if bits == 16 {
+            return match third {
+                true => Err("there is no room for a third source".into()),
+                false => self.alu(Pack16, d, &[low, high], 0),
+            };
+        }
+        let rest = self.src(operand(inst, 3)?, Ty::B32)?;
+        let pair = self.temp(Class::W)?;
+        let (eight, shifted) = (self.constant(Class::W, 8)?, self.temp(Class::W)?);
+        self.alu(ShlW, shifted, &[high, eight], 0)?;
+        self.alu(OrW, pair, &[shifted, low], 0)?;
+        self.alu(Pack16, d, &[pair, rest], 0)
     }
 
     fn scalar(&mut self, inst: &AstInst, c: &Conversion, to: Ty, from: Ty) -> Lowered {
@@ -303,9 +357,21 @@ impl Lower<'_> {
         let Some(round) = c.round else {
             return Err("a rounding mode is missing".into());
         };
-        if c.integral || c.sat {
+        if c.integral || c.sat && to == Ty::Bf16 {
             return Err("these modifiers do not fit the types".into());
         }
+        self.int_to_number(d, s, to, from, round, c)?;
+        match (c.sat, to) {
+            (true, Ty::F32) => self.alu(F32Flush, d.row, &[d.row], X_SAT),
+            // Rounding to a whole number leaves a whole number as it is.
+            (true, Ty::F64) => self.alu(F64Integral, d.row, &[d.row], X_SAT),
+            (true, _) => self.alu(SatF16, d.row, &[d.row], 0),
+            _ => Ok(()),
+        }
+    }
+
+    fn int_to_number(&mut self, d: Slot, s: Slot, to: Ty, from: Ty, round: Round, c: &Conversion) -> Lowered {
+        use AluOp::*;
         if to == Ty::F32 && round == Round::Nearest && s.class == Class::W {
             let op = if from.signed() { S32ToF32 } else { U32ToF32 };
             return self.alu(op, d.row, &[s.row], 0);
@@ -332,7 +398,11 @@ impl Lower<'_> {
             (Ty::F32, Ty::F32) => F32Flush,
             (Ty::F64, Ty::F64) if c.integral => F64Integral,
             (Ty::F16, Ty::F16) if c.integral => F16Integral,
+            (Ty::F16, Ty::F16) if c.sat && c.round.is_none() => return self.alu(SatF16, d.row, &[s.row], 0),
             _ if c.integral => return Err("an integer rounding mode does not fit the types".into()),
+            (Ty::F32 | Ty::F64, Ty::F16 | Ty::Bf16) | (Ty::F64, Ty::F32) if c.round.is_some() => {
+                return Err("an exact conversion does not round".into());
+            }
             (Ty::F32, Ty::F16) => return self.widen_half(d, s, F16ToF32, c),
             (Ty::F32, Ty::Bf16) => return self.widen_half(d, s, Bf16ToF32, c),
             (Ty::F64, Ty::F32) => F32ToF64,

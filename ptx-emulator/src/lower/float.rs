@@ -63,6 +63,7 @@ impl Lower<'_> {
                 };
                 self.uniform(inst, op, ty, sources(opcode), 0)
             }
+            Ty::F64 if !ftz && !sat => self.rounded64(inst, opcode, round),
             Ty::F16 | Ty::F16x2 | Ty::Bf16 | Ty::Bf16x2 if round == Round::Nearest && !ftz && !sat => {
                 self.half_arithmetic(inst, mods, opcode, ty)
             }
@@ -92,6 +93,30 @@ impl Lower<'_> {
             _ => [rows[0], rows[1], rows[2]],
         };
         self.alu(AluOp::FmaF32Round, d, &args, x)
+    }
+
+    /// Directed rounding of f64 through the general fused form.
+    fn rounded64(&mut self, inst: &AstInst, opcode: &str, round: Round) -> Lowered {
+        let count = sources(opcode);
+        arity(inst, count + 1..=count + 1)?;
+        let d = self.dst(operand(inst, 0)?, Ty::F64)?;
+        let mut rows = Vec::new();
+        for i in 1..=count {
+            rows.push(self.src(operand(inst, i)?, Ty::F64)?);
+        }
+        let one = self.constant(Class::D, 1f64.to_bits())?;
+        let minus_one = self.constant(Class::D, (-1f64).to_bits())?;
+        let args = match opcode {
+            "add" => [rows[0], one, rows[1]],
+            "sub" => [rows[1], minus_one, rows[0]],
+            "mul" => {
+                // x * y + -0 keeps the sign of a zero product; rounding down makes -0 of any two zeros that differ.
+                let zero = if round == Round::Down { 0f64 } else { -0f64 };
+                [rows[0], rows[1], self.constant(Class::D, zero.to_bits())?]
+            }
+            _ => [rows[0], rows[1], rows[2]],
+        };
+        self.alu(AluOp::FmaF64Round, d, &args, round.code())
     }
 
     fn half_arithmetic(&mut self, inst: &AstInst, mods: &mut Mods<'_>, opcode: &str, ty: Ty) -> Lowered {
@@ -146,6 +171,14 @@ impl Lower<'_> {
             }
             ("min", Ty::F64) if !ftz && !nan => self.uniform(inst, MinF64, ty, 2, 0),
             ("max", Ty::F64) if !ftz && !nan => self.uniform(inst, MaxF64, ty, 2, 0),
+            ("min" | "max", Ty::F16 | Ty::F16x2) if ftz => {
+                arity(inst, 3..=3)?;
+                let rows = [self.src(operand(inst, 1)?, ty)?, self.src(operand(inst, 2)?, ty)?];
+                let rows = self.flushed16(rows)?;
+                let d = self.dst(operand(inst, 0)?, ty)?;
+                self.alu(MinMaxF16, d, &rows, u16::from(max) | u16::from(nan) << 1)?;
+                self.clear_upper_half(inst, ty)
+            }
             ("min" | "max", Ty::F16 | Ty::F16x2 | Ty::Bf16 | Ty::Bf16x2) if !ftz => {
                 let brain = matches!(ty, Ty::Bf16 | Ty::Bf16x2);
                 let x = u16::from(max) | u16::from(nan) << 1;
@@ -191,12 +224,17 @@ impl Lower<'_> {
             ("sqrt", Ty::F32, true, false, None) | ("sqrt", Ty::F32, false, false, Some(_)) => SqrtF32,
             ("sqrt", Ty::F64, false, false, Some(Round::Nearest)) if !ftz => SqrtF64,
             ("rsqrt", Ty::F32, true, false, None) => RsqrtF32,
-            ("rcp", Ty::F64, false, false, Some(Round::Nearest)) if !ftz => {
+            ("div", Ty::F64, false, false, Some(_)) if !ftz => DivF64Round,
+            ("sqrt", Ty::F64, false, false, Some(_)) if !ftz => SqrtF64Round,
+            ("rcp", Ty::F64, true, false, None) if ftz => RcpF64Approx,
+            ("rsqrt", Ty::F64, true, false, None) => RsqrtF64Approx,
+            ("rcp", Ty::F64, false, false, Some(round)) if !ftz => {
                 arity(inst, 2..=2)?;
                 let d = self.dst(operand(inst, 0)?, ty)?;
                 let a = self.src(operand(inst, 1)?, ty)?;
                 let one = self.constant(Class::D, 1f64.to_bits())?;
-                return self.alu(DivF64, d, &[one, a], 0);
+                let op = if round == Round::Nearest { DivF64 } else { DivF64Round };
+                return self.alu(op, d, &[one, a], x);
             }
             _ => {
                 return Err(format!("type .{ty:?} with these modifiers is not supported").to_lowercase());

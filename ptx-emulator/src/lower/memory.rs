@@ -238,11 +238,14 @@ impl Lower<'_> {
     }
 }
 
-fn vector_count(mods: &mut Mods<'_>) -> usize {
+/// Elements of a vector form.
+pub(super) fn vector_count(mods: &mut Mods<'_>) -> usize {
     if mods.flag("v2") {
         2
     } else if mods.flag("v4") {
         4
+    } else if mods.flag("v8") {
+        8
     } else {
         1
     }
@@ -252,7 +255,7 @@ fn check_vector(parts: usize, count: usize, ty: Ty) -> Lowered {
     if parts != count {
         return Err(format!("{parts} registers given, {count} expected"));
     }
-    if ty == Ty::Pred || ty.bytes() as usize * count > 16 {
+    if ty == Ty::Pred || ty.bytes() as usize * count > 32 {
         return Err(format!("a vector of {count} .{ty:?} is not supported").to_lowercase());
     }
     Ok(())

@@ -8,21 +8,25 @@ mod alu;
 mod bits;
 mod call;
 mod carry;
+mod compare;
 mod convert;
 mod float;
 mod layout;
 mod memory;
 mod mods;
+mod multiply;
 mod operands;
 mod sync;
 mod tensor;
+mod video;
+mod wmma;
 
 use std::collections::HashMap;
 
 use crate::isa::alu_table::{AluInst, AluOp};
 use crate::isa::op::{Inst, NO_GUARD, Op};
 use crate::isa::slot::{Class, Slot};
-use crate::parse::ast::{Function, Inst as AstInst, Pos, Unit};
+use crate::parse::ast::{Function, Inst as AstInst, Operand, Pos, Ty, Unit};
 use crate::program::{Origin, Program, RowInit, SourceChain};
 use layout::Place;
 use mods::Mods;
@@ -43,6 +47,9 @@ pub struct LoadError {
 const MAX_INSTS: usize = 1 << 20;
 /// Deepest call chain that is inlined.
 const MAX_CALL_DEPTH: usize = 32;
+
+/// Comparison class "equal" of the row operations.
+const EQUAL: u16 = 2;
 
 /// Result of lowering one thing; the message is completed with line and opcode on the way out.
 type Lowered<T = ()> = Result<T, String>;
@@ -66,6 +73,12 @@ struct Lower<'u> {
     sources: HashMap<SourceChain, u32>,
     frames: Vec<Frame<'u>>,
     shared: HashMap<(Option<usize>, usize), u32>,
+    /// Offsets of module variables that each thread has its own copy of.
+    locals: HashMap<usize, u32>,
+    /// Rows for the intermediate values of one instruction, used again by the next.
+    scratch: [Vec<u16>; 3],
+    /// How many of them the instruction being lowered has taken.
+    scratch_taken: [usize; 3],
     /// Row of the carry flag, once an instruction needs it.
     carry: Option<u16>,
     // State of the instruction being lowered.
@@ -85,6 +98,9 @@ pub(crate) fn lower(unit: &Unit, index: usize, symbols: &HashMap<String, u64>) -
         sources: HashMap::new(),
         frames: Vec::new(),
         shared: HashMap::new(),
+        locals: HashMap::new(),
+        scratch: [const { Vec::new() }; 3],
+        scratch_taken: [0; 3],
         carry: None,
         guard: NO_GUARD,
         origin: Origin::default(),
@@ -97,7 +113,7 @@ pub(crate) fn lower(unit: &Unit, index: usize, symbols: &HashMap<String, u64>) -
     let whole = |message: String| LoadError { line: function.line, instruction: function.name.clone(), message };
     lower.lay_out_shared(index).map_err(whole)?;
     let vars = lower.lay_out_params(function).map_err(whole)?;
-    lower.instance(index, vars)?;
+    lower.instance(index, vars, vec![None; function.regs.len()])?;
     lower.guard = NO_GUARD;
     lower.emit(Op::Exit).map_err(whole)?;
     allocate::share(&mut lower.program);
@@ -109,10 +125,14 @@ impl<'u> Lower<'u> {
         self.frames.last_mut().expect("instructions are lowered only inside an instance")
     }
 
-    /// Lowers one inlined copy of a function whose parameters are already placed.
-    fn instance(&mut self, index: usize, vars: Vec<Option<Place>>) -> Result<(), LoadError> {
+    /// Lowers one inlined copy of a function whose parameters are already placed; returns the rows of its registers.
+    fn instance(
+        &mut self,
+        index: usize,
+        vars: Vec<Option<Place>>,
+        regs: Vec<Option<Slot>>,
+    ) -> Result<Vec<Option<Slot>>, LoadError> {
         let function = &self.unit.functions[index];
-        let regs = vec![None; function.regs.len()];
         self.frames.push(Frame { function, index, regs, vars, returns: Vec::new() });
         let mut starts = Vec::with_capacity(function.insts.len() + 1);
         let mut branches = Vec::new();
@@ -121,18 +141,17 @@ impl<'u> Lower<'u> {
             self.instruction(inst, at, &mut branches)?;
         }
         starts.push(self.program.insts.len());
-        for (at, inst) in branches {
-            let target = find_label(function, &function.insts[inst])
-                .map_err(|message| error_at(&function.insts[inst], message))?;
+        for (at, inst, name) in branches {
+            let inst = &function.insts[inst];
+            let target = find_label(function, inst.scope, name).map_err(|message| error_at(inst, message))?;
             self.patch(at, starts[target]);
         }
         let end = self.program.insts.len();
-        if let Some(frame) = self.frames.pop() {
-            for at in frame.returns {
-                self.patch(at, end);
-            }
+        let frame = self.frames.pop().unwrap_or_else(|| unreachable!("pushed above"));
+        for at in frame.returns {
+            self.patch(at, end);
         }
-        Ok(())
+        Ok(frame.regs)
     }
 
     fn patch(&mut self, at: usize, to: usize) {
@@ -145,7 +164,7 @@ impl<'u> Lower<'u> {
         &mut self,
         inst: &'u AstInst,
         at: usize,
-        branches: &mut Vec<(usize, usize)>,
+        branches: &mut Vec<(usize, usize, &'u str)>,
     ) -> Result<(), LoadError> {
         self.begin(inst).map_err(|message| error_at(inst, message))?;
         match inst.opcode.as_str() {
@@ -153,16 +172,54 @@ impl<'u> Lower<'u> {
             "bra" => {
                 let mut mods = Mods::new(&inst.modifiers);
                 mods.flag("uni");
-                branches.push((self.program.insts.len(), at));
-                self.emit(Op::Bra { target: 0 }).and_then(|()| finished(&mods))
+                single_label(inst).and_then(|name| {
+                    branches.push((self.program.insts.len(), at, name));
+                    self.emit(Op::Bra { target: 0 }).and_then(|()| finished(&mods))
+                })
             }
+            "brx" => self.branch_by_index(inst, at, branches),
             _ => self.dispatch(inst),
         }
         .map_err(|message| error_at(inst, message))
     }
 
+    /// `brx.idx index, targets`: a chain of comparisons; an index beyond the list is undefined and traps.
+    fn branch_by_index(
+        &mut self,
+        inst: &'u AstInst,
+        at: usize,
+        branches: &mut Vec<(usize, usize, &'u str)>,
+    ) -> Lowered {
+        let mut mods = Mods::new(&inst.modifiers);
+        if !mods.flag("idx") {
+            return Err("only `.idx` is supported".into());
+        }
+        mods.flag("uni");
+        finished(&mods)?;
+        if inst.guard.is_some() {
+            return Err("a guarded `brx` is not supported".into());
+        }
+        let [index, Operand::Name(label, 0)] = inst.operands.as_slice() else {
+            return Err("an index and a label of `.branchtargets` are expected".into());
+        };
+        let index = self.src(index, Ty::U32)?;
+        let function = self.frame().function;
+        let names = function.targets.get(label).ok_or_else(|| format!("`{label}` has no `.branchtargets`"))?;
+        for (value, name) in names.iter().enumerate() {
+            let mine = self.constant(Class::W, value as u64)?;
+            let hit = self.temp(Class::P)?;
+            self.alu(AluOp::SetpU32, hit, &[index, mine], EQUAL)?;
+            self.guard = hit << 1;
+            branches.push((self.program.insts.len(), at, name));
+            self.emit(Op::Bra { target: 0 })?;
+            self.guard = NO_GUARD;
+        }
+        self.emit(Op::Trap)
+    }
+
     /// Sets guard, origin and text for the operations that follow.
     fn begin(&mut self, inst: &AstInst) -> Lowered {
+        self.scratch_taken = [0; 3];
         self.guard = match inst.guard {
             None => NO_GUARD,
             Some((reg, negated)) => {
@@ -213,6 +270,7 @@ impl<'u> Lower<'u> {
             || self.lower_alu(inst, &mut mods)?
             || self.lower_float(inst, &mut mods)?
             || self.lower_convert(inst, &mut mods)?
+            || self.lower_video(inst, &mut mods)?
             || self.lower_memory(inst, &mut mods)?
             || self.lower_sync(inst, &mut mods)?
             || self.lower_tensor(inst, &mut mods)?;
@@ -239,6 +297,11 @@ impl<'u> Lower<'u> {
     }
 }
 
+/// The address that stands for a function of the unit.
+pub(crate) fn function_address(unit: &Unit, name: &str) -> Option<u64> {
+    unit.functions.iter().position(|f| f.name == name && f.defined && !f.entry).map(layout::function_address)
+}
+
 fn finished(mods: &Mods<'_>) -> Lowered {
     match mods.leftover() {
         Some(word) => Err(format!("modifier `.{word}` is not supported")),
@@ -259,13 +322,16 @@ fn error_at(inst: &AstInst, message: String) -> LoadError {
     LoadError { line: inst.line, instruction: full_name(inst), message }
 }
 
+/// The label of a branch.
+fn single_label(inst: &AstInst) -> Lowered<&str> {
+    match inst.operands.as_slice() {
+        [Operand::Name(name, 0)] => Ok(name),
+        _ => Err("expected one label".into()),
+    }
+}
+
 /// The instruction a branch leads to: the label in the innermost enclosing scope.
-fn find_label(function: &Function, inst: &AstInst) -> Lowered<usize> {
-    use crate::parse::ast::Operand;
-    let [Operand::Name(name, 0)] = inst.operands.as_slice() else {
-        return Err("expected one label".into());
-    };
-    let mut scope = inst.scope;
+fn find_label(function: &Function, mut scope: usize, name: &str) -> Lowered<usize> {
     loop {
         let hit = function.labels.iter().find(|l| l.scope == scope && l.name == *name);
         if let Some(label) = hit {

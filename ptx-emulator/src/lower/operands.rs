@@ -32,6 +32,12 @@ pub(super) fn arity(inst: &AstInst, range: std::ops::RangeInclusive<usize>) -> L
 }
 
 impl Lower<'_> {
+    /// A fresh row for a register of this type.
+    pub(super) fn new_slot(&mut self, ty: Ty) -> Lowered<Slot> {
+        let class = class_of(ty);
+        Ok(Slot { class, row: self.new_row(class)? })
+    }
+
     fn new_row(&mut self, class: Class) -> Lowered<u16> {
         let rows = match class {
             Class::W => &mut self.program.w_rows,
@@ -50,6 +56,18 @@ impl Lower<'_> {
     /// A fresh row for an intermediate value.
     pub(super) fn temp(&mut self, class: Class) -> Lowered<u16> {
         self.new_row(class)
+    }
+
+    /// As [`Self::temp`], for instructions with so many intermediate values that rows of their own would run out.
+    pub(super) fn scratch(&mut self, class: Class) -> Lowered<u16> {
+        let at = self.scratch_taken[class as usize];
+        self.scratch_taken[class as usize] += 1;
+        if let Some(&row) = self.scratch[class as usize].get(at) {
+            return Ok(row);
+        }
+        let row = self.new_row(class)?;
+        self.scratch[class as usize].push(row);
+        Ok(row)
     }
 
     /// Row of a declared register of the current frame.
@@ -73,7 +91,7 @@ impl Lower<'_> {
         self.init_row(class, RowInit::Const(value))
     }
 
-    fn init_row(&mut self, class: Class, init: RowInit) -> Lowered<u16> {
+    pub(super) fn init_row(&mut self, class: Class, init: RowInit) -> Lowered<u16> {
         if let Some(&row) = self.constants.get(&(class, init)) {
             return Ok(row);
         }
@@ -111,8 +129,25 @@ impl Lower<'_> {
         if let Operand::Special(name) = operand {
             return self.special(name, ty);
         }
+        if let Operand::Sum(reg, offset) = *operand {
+            return self.sum(reg, offset, ty);
+        }
         let value = self.value(operand, ty)?;
         self.constant(class_of(ty), value)
+    }
+
+    /// `register + constant` where a value is expected.
+    fn sum(&mut self, reg: usize, offset: i64, ty: Ty) -> Lowered<u16> {
+        let register = self.src(&Operand::Reg(reg), ty)?;
+        let constant = self.src(&Operand::Int(offset), ty)?;
+        let op = match (ty.float(), ty.bytes()) {
+            (false, 4) => AluOp::AddW,
+            (false, 8) => AluOp::AddD,
+            _ => return Err(format!("a sum of type .{ty:?} is not supported").to_lowercase()),
+        };
+        let temp = self.temp(class_of(ty))?;
+        self.alu(op, temp, &[register, constant], 0)?;
+        Ok(temp)
     }
 
     /// Value of an operand known now.
@@ -143,6 +178,7 @@ impl Lower<'_> {
             Operand::Var(var, offset) => {
                 let value = match self.place(*var)? {
                     Place::Shared(at) | Place::Local(at) | Place::Param(at) => u64::from(at),
+                    Place::Module(address, _) => address,
                 };
                 (value, *offset)
             }
@@ -158,6 +194,9 @@ impl Lower<'_> {
     }
 
     fn special(&mut self, name: &str, ty: Ty) -> Lowered<u16> {
+        if let Some(offset) = self.reserved_shared(name) {
+            return self.constant(class_of(ty), u64::from(offset));
+        }
         let Some(special) = special_register(name) else {
             return Err(format!("special register `{name}` is not supported"));
         };
@@ -263,24 +302,26 @@ impl Lower<'_> {
             Operand::Int(value) => self.fixed(space, *value as u64, *offset),
             Operand::Var(var, inner) => {
                 let (at, actual) = match self.place(*var)? {
-                    Place::Shared(at) => (at, Space::Shared),
-                    Place::Local(at) => (at, Space::Local),
-                    Place::Param(at) => (at, Space::Param),
+                    Place::Shared(at) => (u64::from(at), Space::Shared),
+                    Place::Local(at) => (u64::from(at), Space::Local),
+                    Place::Param(at) => (u64::from(at), Space::Param),
+                    Place::Module(address, VarSpace::Const) => (address, Space::Const),
+                    Place::Module(address, _) => (address, Space::Global),
                 };
                 // `.param` of an inlined call lives in local storage.
-                let compatible = space == actual
-                    || (space == Space::Param && actual == Space::Local)
-                    || space == Space::Generic && actual == Space::Shared;
+                let compatible =
+                    space == actual || (space == Space::Param && actual == Space::Local) || space == Space::Generic;
                 if !compatible {
                     return Err("the variable is in another state space".into());
                 }
-                self.fixed(actual, u64::from(at).wrapping_add(*inner as u64), *offset)
+                self.fixed(actual, at.wrapping_add(*inner as u64), *offset)
             }
             Operand::Name(name, inner) => {
                 let (at, declared) = self.symbol(name)?;
                 let actual = match declared {
                     VarSpace::Shared => Space::Shared,
                     VarSpace::Const => Space::Const,
+                    VarSpace::Local => Space::Local,
                     _ => Space::Global,
                 };
                 if space != actual && space != Space::Generic {

@@ -153,8 +153,9 @@ impl Lower<'_> {
         self.emit(Op::Shuffle(Box::new(Shuffle { mode, dst, in_range, src, lane, clamp, members })))
     }
 
+    /// Without `.sync`, the form of old compilers: among the lanes that execute it together.
     fn vote(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {
-        Self::sync_flag(mods)?;
+        let named = mods.flag("sync");
         let mode = mods.pick(|w| match w {
             "all" => Some(VoteMode::All),
             "any" => Some(VoteMode::Any),
@@ -163,12 +164,20 @@ impl Lower<'_> {
             _ => None,
         });
         let mode = mode.ok_or("a vote mode is missing")?;
-        mods.ty();
-        arity(inst, 3..=3)?;
         let (class, ty) = if mode == VoteMode::Ballot { (Class::W, Ty::B32) } else { (Class::P, Ty::Pred) };
+        if mods.ty() != Some(ty) {
+            return Err(format!("type .{ty:?} is missing").to_lowercase());
+        }
+        arity(inst, if named { 3..=3 } else { 2..=2 })?;
         let dst = Slot { class, row: self.dst(operand(inst, 0)?, ty)? };
         let (src, negated) = self.predicate(operand(inst, 1)?)?;
-        let members = self.src(operand(inst, 2)?, Ty::B32)?;
+        let members = if named {
+            self.src(operand(inst, 2)?, Ty::B32)?
+        } else {
+            let present = self.temp(Class::W)?;
+            self.emit(Op::ActiveMask { dst: present })?;
+            present
+        };
         self.emit(Op::Vote(Box::new(Vote { mode, dst, src, negated, members })))
     }
 

@@ -4,7 +4,7 @@ use super::memory::space;
 use super::mods::Mods;
 use super::operands::{arity, operand};
 use super::{Lower, Lowered};
-use crate::isa::op::{Acc, Elem, Frag, Matrix, Mma, MmaHalf, Op, WmmaMove};
+use crate::isa::op::{Acc, Elem, Matrix, Mma, MmaHalf, Op};
 use crate::isa::space::Space;
 use crate::parse::ast::{Inst as AstInst, Operand, Ty};
 
@@ -23,7 +23,7 @@ impl Lower<'_> {
         Ok(true)
     }
 
-    fn rows(&mut self, operand: &Operand, count: usize, ty: Ty, to: bool) -> Lowered<Vec<u16>> {
+    pub(super) fn rows(&mut self, operand: &Operand, count: usize, ty: Ty, to: bool) -> Lowered<Vec<u16>> {
         let parts = Self::vector(operand);
         if parts.len() != count {
             return Err(format!("{} registers given, {count} expected", parts.len()));
@@ -71,13 +71,17 @@ impl Lower<'_> {
 
     fn mma(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {
         aligned_sync(mods)?;
+        if mods.flag("m8n8k4") {
+            return self.mma_f64(inst, mods);
+        }
         let k = mods.pick(|w| match w {
+            "m16n8k4" => Some(4),
             "m16n8k8" => Some(8),
             "m16n8k16" => Some(16),
             "m16n8k32" => Some(32),
             _ => None,
         });
-        let k = k.ok_or("only shapes m16n8k8, m16n8k16 and m16n8k32 are supported")?;
+        let k = k.ok_or("only shapes m16n8k4, m16n8k8, m16n8k16, m16n8k32 and m8n8k4 of f64 are supported")?;
         if !mods.flag("row") || !mods.flag("col") {
             return Err("only `.row.col` exists".into());
         }
@@ -94,7 +98,7 @@ impl Lower<'_> {
         if satfinite && c_acc != Acc::S32 {
             return Err("modifier `.satfinite` is for integers".into());
         }
-        let words_per_k = if a_elem.is_byte() { k / 16 } else { k / 8 };
+        let words_per_k = a_elem.words(k);
         arity(inst, 4..=4)?;
         let registers = |acc: Acc| if acc == Acc::F16 { 2 } else { 4 };
         let d = self.rows(operand(inst, 0)?, registers(d_acc), d_ty, true)?;
@@ -104,91 +108,9 @@ impl Lower<'_> {
         let halves = vec![MmaHalf { b, c, d }];
         self.emit(Op::Mma(Box::new(Mma { k, a_elem, b_elem, c_acc, d_acc, a, halves, satfinite })))
     }
-
-    fn wmma(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {
-        if mods.flag("mma") {
-            return self.wmma_mma(inst, mods);
-        }
-        let store = mods.flag("store");
-        if !store && !mods.flag("load") {
-            return Err("`.load`, `.store` or `.mma` is missing".into());
-        }
-        let which = mods.pick(|w| match w {
-            "a" | "b" | "c" | "d" => Some(w.to_owned()),
-            _ => None,
-        });
-        let which = which.ok_or("a fragment is missing")?;
-        aligned_sync(mods)?;
-        let column_major = layout(mods)?;
-        wmma_shape(mods)?;
-        let space = space(mods);
-        if !matches!(space, Space::Shared | Space::Global | Space::Generic) {
-            return Err("fragments are in shared or global memory".into());
-        }
-        let ty = mods.ty().ok_or("a type is missing")?;
-        let (frag, count, reg_ty) = match (which.as_str(), ty) {
-            ("a", Ty::F16) if !store => (Frag::A, 8, Ty::B32),
-            ("b", Ty::F16) if !store => (Frag::B, 8, Ty::B32),
-            ("c" | "d", Ty::F32) if store == (which == "d") => (Frag::AccF32, 8, Ty::F32),
-            ("c" | "d", Ty::F16) if store == (which == "d") => (Frag::AccF16, 4, Ty::B32),
-            _ => return Err(format!("fragment {which} of .{ty:?} is not supported").to_lowercase()),
-        };
-        arity(inst, 2..=3)?;
-        let (list, place) = if store { (1, 0) } else { (0, 1) };
-        let regs = self.rows(operand(inst, list)?, count, reg_ty, !store)?;
-        let addr = self.address(operand(inst, place)?, space)?;
-        let stride = match inst.operands.get(2) {
-            Some(stride) => Some(self.src(stride, Ty::U32)?),
-            None => None,
-        };
-        let wmma = WmmaMove { store, frag, column_major, addr, stride, regs };
-        self.emit(Op::Wmma(Box::new(wmma)))
-    }
-
-    /// m16n16k16 as the two m16n8k16 products with a shared first factor.
-    fn wmma_mma(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {
-        aligned_sync(mods)?;
-        // The layouts of the factors matter to the loads only: the fragments are the same.
-        layout(mods)?;
-        layout(mods)?;
-        wmma_shape(mods)?;
-        let (Some(d_ty), Some(c_ty)) = (mods.ty(), mods.ty()) else {
-            return Err("the forms with explicit factor types are not supported".into());
-        };
-        let kind = |ty: Ty| match ty {
-            Ty::F32 => Ok((Acc::F32, 8, Ty::F32)),
-            Ty::F16 => Ok((Acc::F16, 4, Ty::B32)),
-            _ => Err(format!("accumulator .{ty:?} is not supported").to_lowercase()),
-        };
-        let (d_acc, d_count, d_reg) = kind(d_ty)?;
-        let (c_acc, c_count, c_reg) = kind(c_ty)?;
-        arity(inst, 4..=4)?;
-        let d = self.rows(operand(inst, 0)?, d_count, d_reg, true)?;
-        let a = self.rows(operand(inst, 1)?, 8, Ty::B32, false)?;
-        let b = self.rows(operand(inst, 2)?, 8, Ty::B32, false)?;
-        let c = self.rows(operand(inst, 3)?, c_count, c_reg, false)?;
-        let half = |rows: &[u16], h: usize| {
-            let n = rows.len() / 2;
-            rows[h * n..(h + 1) * n].to_vec()
-        };
-        // Registers 4..8 of both factors are copies and never read.
-        let halves =
-            (0..2).map(|h| MmaHalf { b: b[2 * h..2 * h + 2].to_vec(), c: half(&c, h), d: half(&d, h) }).collect();
-        let mma = Mma {
-            k: 16,
-            a_elem: Elem::F16,
-            b_elem: Elem::F16,
-            c_acc,
-            d_acc,
-            a: a[..4].to_vec(),
-            halves,
-            satfinite: false,
-        };
-        self.emit(Op::Mma(Box::new(mma)))
-    }
 }
 
-fn aligned_sync(mods: &mut Mods<'_>) -> Lowered {
+pub(super) fn aligned_sync(mods: &mut Mods<'_>) -> Lowered {
     if mods.flag("sync") && mods.flag("aligned") {
         return Ok(());
     }
@@ -196,7 +118,7 @@ fn aligned_sync(mods: &mut Mods<'_>) -> Lowered {
 }
 
 /// True for column-major.
-fn layout(mods: &mut Mods<'_>) -> Lowered<bool> {
+pub(super) fn layout(mods: &mut Mods<'_>) -> Lowered<bool> {
     mods.pick(|w| match w {
         "row" => Some(false),
         "col" => Some(true),
@@ -205,14 +127,10 @@ fn layout(mods: &mut Mods<'_>) -> Lowered<bool> {
     .ok_or_else(|| "`.row` or `.col` is missing".into())
 }
 
-fn wmma_shape(mods: &mut Mods<'_>) -> Lowered {
-    if mods.flag("m16n16k16") { Ok(()) } else { Err("only shape m16n16k16 is supported".into()) }
-}
-
 /// The remaining type words, in order.
-fn type_words(mods: &mut Mods<'_>) -> Lowered<Vec<String>> {
+pub(super) fn type_words(mods: &mut Mods<'_>) -> Lowered<Vec<String>> {
     let known = |w: &str| {
-        let small = matches!(w, "e4m3" | "e5m2" | "f16" | "bf16" | "f32" | "s32" | "s8" | "u8");
+        let small = matches!(w, "e4m3" | "e5m2" | "f16" | "bf16" | "tf32" | "f32" | "f64" | "s32" | "s8" | "u8");
         small.then(|| w.to_owned())
     };
     let mut words = Vec::new();
@@ -222,10 +140,11 @@ fn type_words(mods: &mut Mods<'_>) -> Lowered<Vec<String>> {
     Ok(words)
 }
 
-fn element(word: &str) -> Lowered<Elem> {
+pub(super) fn element(word: &str) -> Lowered<Elem> {
     Ok(match word {
         "f16" => Elem::F16,
         "bf16" => Elem::Bf16,
+        "tf32" => Elem::Tf32,
         "e4m3" => Elem::E4m3,
         "e5m2" => Elem::E5m2,
         "s8" => Elem::S8,
@@ -234,7 +153,7 @@ fn element(word: &str) -> Lowered<Elem> {
     })
 }
 
-fn accumulator(word: &str) -> Lowered<(Acc, Ty)> {
+pub(super) fn accumulator(word: &str) -> Lowered<(Acc, Ty)> {
     Ok(match word {
         "f32" => (Acc::F32, Ty::F32),
         "f16" => (Acc::F16, Ty::B32),
@@ -249,6 +168,7 @@ fn check_mma(k: usize, a: Elem, b: Elem, c: Acc, d: Acc) -> Lowered {
     let float_acc = |e: Acc| e != Acc::S32;
     let fits = match (a, b) {
         (Elem::F16, Elem::F16) => matches!(k, 8 | 16) && float_acc(c) && float_acc(d),
+        (Elem::Tf32, Elem::Tf32) => matches!(k, 4 | 8) && c == Acc::F32 && d == Acc::F32,
         (Elem::Bf16, Elem::Bf16) => matches!(k, 8 | 16) && c == Acc::F32 && d == Acc::F32,
         _ if fp8(a) && fp8(b) => matches!(k, 16 | 32) && float_acc(c) && float_acc(d),
         _ if integer(a) && integer(b) => matches!(k, 16 | 32) && c == Acc::S32 && d == Acc::S32,

@@ -193,3 +193,31 @@ pub(crate) fn dp4a(a: u32, b: u32, c: u32, a_signed: bool, b_signed: bool) -> u3
     };
     (0..4).fold(c, |sum, i| sum.wrapping_add((pick(a, i, a_signed) * pick(b, i, b_signed)) as u32))
 }
+/// Two 16-bit times 8-bit products and a sum; `x` as the instruction table has it.
+pub(crate) fn dp2a(a: u32, b: u32, c: u32, x: u16) -> u32 {
+    let bytes = if x & 4 != 0 { b >> 16 } else { b };
+    let half = |at: u32| {
+        let value = a >> (16 * at) & 0xffff;
+        if x & 1 != 0 { i32::from(value as i16) } else { value as i32 }
+    };
+    let byte = |at: u32| {
+        let value = bytes >> (8 * at) & 0xff;
+        if x & 2 != 0 { i32::from(value as i8) } else { value as i32 }
+    };
+    let product = |at: u32| half(at).wrapping_mul(byte(at)) as u32;
+    c.wrapping_add(product(0)).wrapping_add(product(1))
+}
+
+/// Product of the low 24 bits: its low word, or its bits from 16 on.
+pub(crate) fn mul24(a: u32, b: u32, signed: bool, high: bool) -> u32 {
+    let factor = |v: u32| if signed { i64::from((v << 8) as i32 >> 8) } else { i64::from(v & 0xff_ffff) };
+    let product = factor(a) * factor(b);
+    if high { (product >> 16) as u32 } else { product as u32 }
+}
+
+/// `b` ones from bit `a` on, cut at bit 31.
+pub(crate) fn bmsk(a: u32, b: u32, wrap: bool) -> u32 {
+    let (a, b) = if wrap { (a & 31, b & 31) } else { (a.min(32), b.min(32)) };
+    let ones = (1u64 << b) - 1;
+    (ones << a) as u32
+}

@@ -4,6 +4,7 @@
 //! interpreter vectorise. 16-bit values travel zero-extended in 32 bits.
 
 pub(crate) mod convert;
+pub(crate) mod double;
 pub(crate) mod float;
 pub(crate) mod int;
 pub(crate) mod small;

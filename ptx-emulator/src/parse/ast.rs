@@ -116,11 +116,31 @@ pub(crate) enum InitItem {
     Address(String, i64),
 }
 
+/// Which piece of a 32-bit register an operand names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) first_bit: u32,
+    pub(crate) bits: u32,
+}
+
+/// A formal parameter or return value of a function.
+#[derive(Clone, Debug)]
+pub(crate) enum Formal {
+    /// Index into [`Function::vars`].
+    Var(usize),
+    /// Indices into [`Function::regs`]: one, or the elements of a vector register.
+    Regs(Vec<usize>),
+}
+
 /// An instruction operand.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Operand {
     /// Index into [`Function::regs`].
     Reg(usize),
+    /// A byte or half of a 32-bit register, as the video instructions name it.
+    Part(usize, Part),
+    /// A register plus a constant.
+    Sum(usize, i64),
     /// Index into [`Function::vars`].
     Var(usize, i64),
     /// Special register such as `%tid.x`.
@@ -189,10 +209,8 @@ pub(crate) struct Function {
     pub(crate) entry: bool,
     /// False for prototypes and external functions.
     pub(crate) defined: bool,
-    /// Indices into `vars` of the formal parameters.
-    pub(crate) params: Vec<usize>,
-    /// Indices into `vars` of the return parameters.
-    pub(crate) returns: Vec<usize>,
+    pub(crate) params: Vec<Formal>,
+    pub(crate) returns: Vec<Formal>,
     pub(crate) regs: Vec<RegDecl>,
     pub(crate) vars: Vec<Var>,
     pub(crate) insts: Vec<Inst>,
@@ -200,6 +218,8 @@ pub(crate) struct Function {
     /// Parent of each scope; scope 0 is the body and its own parent.
     pub(crate) scope_parent: Vec<usize>,
     pub(crate) locs: Vec<Loc>,
+    /// `.branchtargets` and `.calltargets`: the label before the directive and the names behind it.
+    pub(crate) targets: HashMap<String, Vec<String>>,
     /// `.maxntid` or `.reqntid`, product of the dimensions.
     pub(crate) max_threads: Option<u64>,
     /// `.reqntid`, per dimension.
@@ -214,4 +234,9 @@ pub(crate) struct Unit {
     pub(crate) files: HashMap<u32, String>,
     pub(crate) vars: Vec<Var>,
     pub(crate) functions: Vec<Function>,
+}
+
+/// Name of a module variable that is declared inside a function; unique in the module.
+pub(crate) fn static_name(function: &Function, var: usize) -> String {
+    format!("{}.{}.{var}", function.name, function.vars[var].name)
 }

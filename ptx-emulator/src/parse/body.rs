@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::ast::{Function, Inst, Label, Loc, Operand, Pos, RegDecl, Ty};
+use super::ast::{Function, Inst, Label, Loc, Operand, Part, Pos, RegDecl, Ty};
 use super::lexer::Token;
 use super::variable::{decl_words, declarator};
 use super::{Cursor, ParseError};
@@ -21,6 +21,8 @@ struct Scope {
     /// `%r<N>`: prefix, type and count; members become registers when first named.
     families: Vec<(String, Ty, u32)>,
     vars: HashMap<String, usize>,
+    /// Vector registers: their elements in order.
+    vectors: HashMap<String, Vec<usize>>,
 }
 
 struct Body<'f> {
@@ -32,8 +34,16 @@ struct Body<'f> {
 /// Parses statements up to the closing brace of the body.
 pub(super) fn parse_body(cursor: &mut Cursor<'_, '_>, function: &mut Function) -> Result<(), ParseError> {
     let vars = function.vars.iter().enumerate().map(|(i, v)| (v.name.clone(), i)).collect();
+    let mut scope = Scope { vars, ..Scope::default() };
+    // Registers declared so far are formal parameters.
+    for (index, reg) in function.regs.iter().enumerate() {
+        scope.regs.insert(reg.name.clone(), index);
+        if let Some((vector, _)) = reg.name.split_once('.') {
+            scope.vectors.entry(vector.to_owned()).or_default().push(index);
+        }
+    }
     function.scope_parent.push(0);
-    let mut body = Body { function, scopes: vec![Scope { vars, ..Scope::default() }], loc: None };
+    let mut body = Body { function, scopes: vec![scope], loc: None };
     while !body.scopes.is_empty() {
         body.statement(cursor)?;
     }
@@ -97,10 +107,18 @@ impl Body<'_> {
                 Ok(())
             }
             Token::Directive("pragma") => cursor.skip_statement(),
+            Token::Directive("file") => {
+                cursor.next();
+                file(cursor).map(drop)
+            }
             Token::Directive(word) => self.declaration(cursor, word),
             Token::Ident(name) if cursor.peek_at(1) == Token::Punct(':') => {
                 cursor.next();
                 cursor.next();
+                if let Token::Directive(word @ ("callprototype" | "calltargets" | "branchtargets")) = cursor.peek() {
+                    cursor.next();
+                    return self.targets(cursor, name, word);
+                }
                 let (scope, at) = (self.scope().id, self.function.insts.len());
                 self.function.labels.push(Label { scope, name: name.to_owned(), at });
                 Ok(())
@@ -129,15 +147,36 @@ impl Body<'_> {
         }
     }
 
+    /// What may stand behind a label instead of an instruction.
+    fn targets(&mut self, cursor: &mut Cursor<'_, '_>, label: &str, word: &str) -> Result<(), ParseError> {
+        if word == "callprototype" {
+            // The functions that fit are found by the arguments given.
+            return cursor.skip_statement();
+        }
+        let mut names = Vec::new();
+        loop {
+            names.push(cursor.ident("a target")?.to_owned());
+            if !cursor.eat(',') {
+                break;
+            }
+        }
+        self.function.targets.insert(label.to_owned(), names);
+        cursor.expect(';')
+    }
+
     fn register(&mut self, cursor: &mut Cursor<'_, '_>, ty: Option<Ty>, vector: u32) -> Result<(), ParseError> {
         let Some(ty) = ty else {
             return cursor.expected("a register type");
         };
-        if vector != 1 {
-            return cursor.error("vector registers (`.v2`, `.v4`) are not supported");
-        }
         let name = cursor.ident("a register name")?.to_owned();
-        if cursor.eat('<') {
+        if vector != 1 {
+            let elements = vector_register(self.function, &name, ty, vector);
+            for &index in &elements {
+                let element = self.function.regs[index].name.clone();
+                self.scope().regs.insert(element, index);
+            }
+            self.scope().vectors.insert(name, elements);
+        } else if cursor.eat('<') {
             let count = cursor.u32()?;
             cursor.expect('>')?;
             self.scope().families.push((name, ty, count));
@@ -190,12 +229,24 @@ impl Body<'_> {
             if let Some(&var) = scope.vars.get(name) {
                 return Some(Operand::Var(var, 0));
             }
+            if let Some(elements) = scope.vectors.get(name) {
+                return Some(Operand::Vector(elements.iter().map(|&reg| Operand::Reg(reg)).collect()));
+            }
             if let Some(ty) = family_member(&scope.families, name) {
                 let index = self.function.regs.len();
                 self.function.regs.push(RegDecl { name: name.to_owned(), ty });
                 self.scopes[depth].regs.insert(name.to_owned(), index);
                 return Some(Operand::Reg(index));
             }
+        }
+        if let Some((base, suffix)) = name.rsplit_once('.')
+            && let Some(part) = part(suffix)
+            && let Some(Operand::Reg(reg)) = self.resolve(base)
+        {
+            return Some(Operand::Part(reg, part));
+        }
+        if name == "WARP_SZ" {
+            return Some(Operand::Int(32));
         }
         name.starts_with('%').then(|| Operand::Special(name.to_owned()))
     }
@@ -235,7 +286,10 @@ impl Body<'_> {
                 self.pair(cursor, Operand::Sink, depth)
             }
             Token::Ident(_) => {
-                let base = self.named(cursor)?;
+                let base = match self.named(cursor)? {
+                    Operand::Reg(reg) if cursor.eat('+') => Operand::Sum(reg, cursor.int()?),
+                    other => other,
+                };
                 self.pair(cursor, base, depth)
             }
             _ => cursor.expected("an operand"),
@@ -295,6 +349,37 @@ impl Body<'_> {
         cursor.expect(']')?;
         Ok(Operand::Addr(Box::new(base), offset))
     }
+}
+
+/// `b0` to `b3`, `h0` and `h1` behind a register.
+fn part(suffix: &str) -> Option<Part> {
+    let (bits, index) = match suffix.as_bytes() {
+        [b'b', digit @ b'0'..=b'3'] => (8, digit - b'0'),
+        [b'h', digit @ b'0'..=b'1'] => (16, digit - b'0'),
+        _ => return None,
+    };
+    Some(Part { first_bit: bits * u32::from(index), bits })
+}
+
+/// Declares the elements of a vector register and returns them.
+pub(super) fn vector_register(function: &mut Function, name: &str, ty: Ty, count: u32) -> Vec<usize> {
+    let first = function.regs.len();
+    for element in ["x", "y", "z", "w"].into_iter().take(count as usize) {
+        function.regs.push(RegDecl { name: format!("{name}.{element}"), ty });
+    }
+    (first..function.regs.len()).collect()
+}
+
+/// The rest of a `.file` directive: index and name.
+pub(super) fn file<'a>(cursor: &mut Cursor<'_, 'a>) -> Result<(u32, &'a str), ParseError> {
+    let index = cursor.u32()?;
+    let Token::Str(name) = cursor.next() else {
+        return cursor.error("`.file` without a name");
+    };
+    while cursor.eat(',') {
+        cursor.int()?;
+    }
+    Ok((index, name))
 }
 
 /// `+4`, `+-4`, `-4` or nothing.

@@ -1,6 +1,6 @@
 //! Module level of the grammar: directives and function headers.
 
-use super::ast::{Function, Unit, Var};
+use super::ast::{Formal, Function, RegDecl, Unit};
 use super::lexer::Token;
 use super::variable::{decl_words, declarator, variable};
 use super::{Cursor, ParseError, body};
@@ -54,7 +54,9 @@ fn directive(cursor: &mut Cursor<'_, '_>, unit: &mut Unit, word: &str) -> Result
         }
         "file" => {
             cursor.next();
-            file(cursor, unit)
+            let (index, name) = body::file(cursor)?;
+            unit.files.insert(index, name.to_owned());
+            Ok(())
         }
         "section" => {
             cursor.next();
@@ -69,18 +71,6 @@ fn directive(cursor: &mut Cursor<'_, '_>, unit: &mut Unit, word: &str) -> Result
         }
         _ => declaration(cursor, unit),
     }
-}
-
-fn file(cursor: &mut Cursor<'_, '_>, unit: &mut Unit) -> Result<(), ParseError> {
-    let index = cursor.u32()?;
-    let Token::Str(name) = cursor.next() else {
-        return cursor.error("`.file` without a name");
-    };
-    unit.files.insert(index, name.to_owned());
-    while cursor.eat(',') {
-        cursor.int()?;
-    }
-    Ok(())
 }
 
 /// Linkage words, then a variable or a function.
@@ -111,14 +101,17 @@ fn declaration(cursor: &mut Cursor<'_, '_>, unit: &mut Unit) -> Result<(), Parse
 fn function(cursor: &mut Cursor<'_, '_>, entry: bool, external: bool) -> Result<Function, ParseError> {
     let mut function = Function { entry, line: cursor.line(), ..Function::default() };
     if cursor.peek() == Token::Punct('(') {
-        function.returns = formals(cursor, &mut function.vars)?;
+        function.returns = formals(cursor, &mut function)?;
     }
     function.name = cursor.ident("a function name")?.to_owned();
     if cursor.peek() == Token::Punct('(') {
-        function.params = formals(cursor, &mut function.vars)?;
+        function.params = formals(cursor, &mut function)?;
     }
     loop {
         match cursor.peek() {
+            // Old compilers end a declaration with nothing at all.
+            Token::Directive(word) if begins_declaration(word) => return Ok(function),
+            Token::End => return Ok(function),
             Token::Directive(word) => {
                 cursor.next();
                 tuning(cursor, &mut function, word)?;
@@ -138,24 +131,45 @@ fn function(cursor: &mut Cursor<'_, '_>, entry: bool, external: bool) -> Result<
     }
 }
 
+/// Whether a directive starts the next declaration of the module.
+fn begins_declaration(word: &str) -> bool {
+    let first = word.split('.').next().unwrap_or_default();
+    matches!(
+        first,
+        "visible" | "weak" | "extern" | "entry" | "func" | "global" | "const" | "shared" | "local" | "file" | "section"
+    )
+}
+
 /// Parenthesised formal parameters.
-fn formals(cursor: &mut Cursor<'_, '_>, vars: &mut Vec<Var>) -> Result<Vec<usize>, ParseError> {
+fn formals(cursor: &mut Cursor<'_, '_>, function: &mut Function) -> Result<Vec<Formal>, ParseError> {
     cursor.expect('(')?;
-    let mut indices = Vec::new();
+    let mut formals = Vec::new();
     while !cursor.eat(')') {
         let words = decl_words(cursor)?;
         if words.reg {
-            return cursor.error("register parameters (`.reg`) are not supported, only `.param`");
+            let Some(ty) = words.ty else {
+                return cursor.expected("a register type");
+            };
+            let name = cursor.ident("a register name")?.to_owned();
+            let regs = match words.vector {
+                1 => {
+                    function.regs.push(RegDecl { name, ty });
+                    vec![function.regs.len() - 1]
+                }
+                count => body::vector_register(function, &name, ty, count),
+            };
+            formals.push(Formal::Regs(regs));
+        } else {
+            let var = declarator(cursor, &words, false)?;
+            formals.push(Formal::Var(function.vars.len()));
+            function.vars.push(var);
         }
-        let var = declarator(cursor, &words, false)?;
-        indices.push(vars.len());
-        vars.push(var);
         if !cursor.eat(',') {
             cursor.expect(')')?;
             break;
         }
     }
-    Ok(indices)
+    Ok(formals)
 }
 
 /// Performance and launch-shape directives between header and body.

@@ -27,6 +27,18 @@ pub(crate) fn b8(lane: usize, reg: usize, byte: usize) -> (usize, usize) {
     (4 * (lane % 4) + byte + 16 * reg, lane / 4)
 }
 
+/// Row and k of register `reg` of a first factor of 32-bit elements.
+#[inline(always)]
+pub(crate) fn a32(lane: usize, reg: usize) -> (usize, usize) {
+    (lane / 4 + 8 * (reg & 1), lane % 4 + 4 * (reg >> 1))
+}
+
+/// k and n of register `reg` of a second factor of 32-bit elements.
+#[inline(always)]
+pub(crate) fn b32(lane: usize, reg: usize) -> (usize, usize) {
+    (lane % 4 + 4 * reg, lane / 4)
+}
+
 /// Row and column of 32-bit accumulator register `reg`.
 #[inline(always)]
 pub(crate) fn c32(lane: usize, reg: usize) -> (usize, usize) {

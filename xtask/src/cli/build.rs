@@ -8,7 +8,7 @@ use kbench::exit::Exit;
 use sdpa_kernel::registry::{self, Variant};
 use serde_json::json;
 
-use super::print::print;
+use super::print::{print, say};
 use super::suite::Choice;
 use crate::build::{build_all, render};
 use crate::export::export;
@@ -33,6 +33,19 @@ pub struct BuildArgs {
     json: bool,
     #[command(flatten)]
     suite: Choice<false>,
+}
+
+#[derive(Args)]
+pub struct InitArgs {
+    /// A CUDA source.
+    kernel: PathBuf,
+}
+
+/// Drafts a gate file beside a source.
+pub fn init(args: &InitArgs) -> Result<Exit> {
+    let gate = crate::foreign::init::init(&Layout::find()?, &args.kernel)?;
+    say(&format!("{}\nfill in what is marked, then: cargo xtask validate {0}", gate.display()))?;
+    Ok(Exit::Good)
 }
 
 pub fn build(args: &BuildArgs) -> Result<Exit> {

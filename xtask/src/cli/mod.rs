@@ -37,6 +37,8 @@ enum Command {
     Doctor(machine::DoctorArgs),
     /// What there is to name: variants, suites, shapes, toggles, gates.
     List(list::ListArgs),
+    /// Draft a gate file for the kernels of a CUDA source, with what it could not know marked.
+    Init(build::InitArgs),
     /// Build variants and print what ptxas reports of each.
     Build(build::BuildArgs),
     /// Build, check, measure and decide: may the suite's candidates be merged?
@@ -72,6 +74,7 @@ impl Command {
         match self {
             Command::Doctor(args) => machine::doctor(args),
             Command::List(args) => list::list(args),
+            Command::Init(args) => build::init(args),
             Command::Build(args) => build::build(args),
             Command::Validate(args) => validate::run(args),
             Command::Bench(args) => validate::bench(args),

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use kbench::evidence::{BuildFailure, BuildRecord, EntryBuild, LaunchRecord, Operands};
+use kbench::key::BadKey;
 use kernel_spec::ptx;
 use serde::{Deserialize, Serialize};
 
-use super::flags::Flags;
 use super::names::{self, Name};
-use super::{Refused, source_text, sources, wrapper};
+use super::{atomics, source_text, sources, wrapper};
 use crate::bounded::Limits;
 use crate::compiler::{self, Key, Product};
 use crate::cubin::Cubin;
@@ -35,7 +35,7 @@ pub struct Source<'a> {
     pub file: &'a str,
     /// Macros with their values.
     pub defines: &'a [(String, String)],
-    /// Flags of the gate file.
+    /// Flags of the gate file, all of them ones that kbench allows.
     pub flags: &'a [String],
     /// Folders to include from, as paths from the gate file's.
     pub include: &'a [String],
@@ -80,7 +80,7 @@ struct Kept {
     instances: BTreeMap<String, String>,
 }
 
-/// Compiles a source, or takes it from the cache. The inner error is a kernel that does not compile; a [`Refused`] is a
+/// Compiles a source, or takes it from the cache. The inner error is a kernel that does not compile; a [`BadKey`] is a
 /// gate file that asks for what cannot be; any other error is one of ours.
 pub fn compile(
     layout: &Layout,
@@ -102,8 +102,8 @@ pub fn compile_within(
     limits: Limits,
 ) -> Result<Result<Compiled, BuildFailure>> {
     let fail = |error: String| Ok(Err(BuildFailure { variant: variant.to_owned(), arch: arch.to_owned(), error }));
-    let job = Job::of(toolchain, source, arch, limits)?;
-    let files = match sources::read(toolchain, &job.roots, source.file, &job.preprocessor, limits)? {
+    let job = Job::of(toolchain, variant, source, arch, limits)?;
+    let files = match sources::read(toolchain, &job.roots, &job.at("source"), source.file, &job.arguments, limits)? {
         Ok(files) => files,
         Err(error) => return fail(error),
     };
@@ -129,7 +129,7 @@ pub fn compile_within(
         nvcc: toolchain.nvcc_version.clone(),
         ptxas: toolchain.ptxas_version.clone(),
         plan_sha256: String::new(),
-        adds_floats_atomically: product.adds_floats_atomically(),
+        adds_floats_atomically: atomics::adds_floats(&product.ptx, symbols.values().map(String::as_str)),
         ptx_sha256: kept.ptx_sha256,
         cubin_sha256: kept.cubin_sha256,
         global_bytes: product.resources.global_bytes,
@@ -141,16 +141,22 @@ pub fn compile_within(
     Ok(Ok(Compiled { record, dir, symbols, entries, files, cached }))
 }
 
-/// Every kernel of a source as it is, without any that it would have to be told of.
+/// The entry functions of a source as it is, without any that it would have to be told of. The inner error is nvcc's.
 pub fn inspect(
-    layout: &Layout,
     toolchain: &Toolchain,
     folder: &Path,
     file: &str,
     arch: &str,
-) -> Result<Result<Vec<ptx::Entry>, BuildFailure>> {
+) -> Result<Result<Vec<ptx::Entry>, String>> {
     let source = Source { folder, file, defines: &[], flags: &[], include: &[], entries: &[] };
-    Ok(compile(layout, toolchain, file, &source, arch)?.map(|compiled| compiled.entries))
+    let job = Job::of(toolchain, file, &source, arch, LIMITS)?;
+    let work = tempfile::tempdir().context("failed to make a temporary folder")?;
+    let product = work.path().join("kernel.ptx");
+    if let Err(error) = job.nvcc(file.to_owned(), &product)? {
+        return Ok(Err(error));
+    }
+    let text = std::fs::read_to_string(&product).context("failed to read the PTX that nvcc made")?;
+    Ok(Ok(ptx::entries(&text).context("failed to read the PTX that nvcc made")?))
 }
 
 fn kept(dir: &Path) -> Option<Kept> {
@@ -187,70 +193,65 @@ fn entry_builds(product: &Product, named: &[Named], symbols: &BTreeMap<String, S
 /// A compilation with everything checked that can be before it starts.
 struct Job<'a> {
     toolchain: &'a Toolchain,
+    variant: &'a str,
     source: &'a Source<'a>,
     arch: &'a str,
     limits: Limits,
     /// Where the source really is.
     path: PathBuf,
     roots: sources::Roots,
-    flags: Flags,
-    /// Arguments that the preprocessor gets as well.
-    preprocessor: Vec<String>,
+    /// Arguments of nvcc that the preprocessor gets as well.
+    arguments: Vec<String>,
     /// Template-ids among the entries, each once.
     templates: Vec<&'a str>,
 }
 
 impl<'a> Job<'a> {
-    fn of(toolchain: &'a Toolchain, source: &'a Source<'a>, arch: &'a str, limits: Limits) -> Result<Job<'a>> {
-        let flags = Flags::of(source.flags)?;
-        let path = sources::below(source.folder, "source", source.file)?;
+    fn of(
+        toolchain: &'a Toolchain,
+        variant: &'a str,
+        source: &'a Source<'a>,
+        arch: &'a str,
+        limits: Limits,
+    ) -> Result<Job<'a>> {
+        let at = |part: &str| format!("variants.{variant}.{part}");
+        let path = sources::below(source.folder, &at("source"), source.file)?;
         if path.extension().is_none_or(|extension| extension != "cu") {
             let why = format!("`{}` is not a .cu file: other kinds cannot be compiled yet", source.file);
-            return Err(Refused::new("source", why).into());
+            return Err(BadKey::new(at("source"), why).into());
         }
-        let declared = sources::declared(source.folder, source.include)?;
+        let declared = sources::declared(source.folder, &at("include"), source.include)?;
+        let is_standard = |flag: &&String| flag.trim_start_matches('-').starts_with("std=");
+        let standard = source.flags.iter().rev().find(is_standard).map_or(compiler::STANDARD, String::as_str);
         let templates: BTreeSet<&str> =
             source.entries.iter().map(|e| e.text.as_str()).filter(|e| wrapper::is_template_id(e)).collect();
-        for entry in &templates {
-            if !wrapper::is_safe(entry) {
-                let shown = kernel_spec::words::one_line(entry);
-                return Err(Refused::new("entry", format!("`{shown}` is no template-id")).into());
-            }
-            if !flags.has_auto_parameters() {
-                let why = format!("`{entry}` needs C++17 or newer: take {} out of `flags`", flags.standard);
-                return Err(Refused::new("entry", why).into());
-            }
+        if let Some(entry) = templates.first().filter(|_| standard.ends_with("c++14")) {
+            let why = format!("`{entry}` needs C++17 or newer: take {standard} out of `flags`");
+            return Err(BadKey::new(at("entry"), why).into());
         }
-        let mut preprocessor = compiler::base_flags(&flags.standard, arch)?.split_off(1);
-        for (name, value) in source.defines {
-            kernel_spec::expr::check_name(name).map_err(|why| Refused::new(format!("define.{name}"), why))?;
-            preprocessor.push(format!("-D{name}={value}"));
-        }
+        let mut arguments = compiler::base_flags(standard, arch)?.split_off(1);
+        arguments.extend(source.flags.iter().filter(|flag| !is_standard(flag)).cloned());
+        arguments.extend(source.defines.iter().map(|(name, value)| format!("-D{name}={value}")));
         for (_, folder) in &declared {
-            preprocessor.extend(["-I".to_owned(), folder.display().to_string()]);
+            arguments.extend(["-I".to_owned(), folder.display().to_string()]);
         }
         let roots = sources::Roots::of(source.folder, &declared, toolchain)?;
-        Ok(Job {
-            toolchain,
-            source,
-            arch,
-            limits,
-            path,
-            roots,
-            flags,
-            preprocessor,
-            templates: Vec::from_iter(templates),
-        })
+        let templates = templates.into_iter().collect();
+        Ok(Job { toolchain, variant, source, arch, limits, path, roots, arguments, templates })
+    }
+
+    /// The key of a part of the variant.
+    fn at(&self, part: &str) -> String {
+        format!("variants.{}.{part}", self.variant)
     }
 
     /// Paths are left out, so that a copy of the gate file elsewhere is the same build.
     fn key(&self, files: &BTreeMap<String, String>) -> String {
         let mut key = Key::new(CACHE_VERSION, self.toolchain, self.arch);
         let defines = self.source.defines.iter().flat_map(|(name, value)| [name, value]);
-        let groups: [Vec<&str>; 6] = [
-            vec![self.source.file, &self.flags.standard],
-            self.flags.nvcc.iter().map(String::as_str).collect(),
-            self.flags.ptxas.iter().map(String::as_str).collect(),
+        let groups: [Vec<&str>; 5] = [
+            vec![self.source.file],
+            self.source.flags.iter().map(String::as_str).collect(),
             defines.map(String::as_str).collect(),
             self.source.include.iter().map(String::as_str).collect(),
             self.templates.clone(),
@@ -266,6 +267,13 @@ impl<'a> Job<'a> {
         key.finish()
     }
 
+    fn nvcc(&self, input: String, product: &Path) -> Result<Result<String, String>> {
+        let mut arguments = vec!["-ptx".to_owned()];
+        arguments.extend(self.arguments.iter().cloned());
+        arguments.extend([input, "-o".to_owned(), product.display().to_string()]);
+        compiler::nvcc(self.toolchain, &arguments, self.source.folder, self.limits)
+    }
+
     fn build(&self, cache: &Path, key: &str, dir: &PathBuf) -> Result<Result<Kept, String>> {
         let work = compiler::workplace(cache)?;
         let mut input = self.source.file.to_owned();
@@ -276,10 +284,7 @@ impl<'a> Job<'a> {
             input = wrapped.display().to_string();
         }
         let product = work.path().join("kernel.ptx");
-        let mut arguments = vec!["-ptx".to_owned()];
-        arguments.extend(self.preprocessor.iter().chain(&self.flags.nvcc).cloned());
-        arguments.extend([input, "-o".to_owned(), product.display().to_string()]);
-        if let Err(error) = compiler::nvcc(self.toolchain, &arguments, self.source.folder, self.limits)? {
+        if let Err(error) = self.nvcc(input, &product)? {
             return self.complaint(error).map(Err);
         }
         let made = std::fs::read_to_string(&product).context("failed to read the PTX that nvcc made")?;
@@ -287,9 +292,9 @@ impl<'a> Job<'a> {
         std::fs::write(&product, &ptx).with_context(|| format!("failed to write `{}`", product.display()))?;
         if ptx::entries(&ptx).is_ok_and(|entries| entries.is_empty()) {
             let why = format!("`{}` has no kernel: {}", self.source.file, self.known_kernels());
-            return Err(Refused::new("source", why).into());
+            return Err(BadKey::new(self.at("source"), why).into());
         }
-        let assembled = compiler::assemble(self.toolchain, self.arch, &self.flags.ptxas, work.path(), self.limits)?;
+        let assembled = compiler::assemble(self.toolchain, self.arch, &[], work.path(), self.limits)?;
         if let Err(error) = assembled {
             return Ok(Err(error));
         }
@@ -306,7 +311,7 @@ impl<'a> Job<'a> {
             return Ok(error.replace(&format!("{}/", self.source.folder.display()), ""));
         };
         let entry = self.templates.get(index).context("nvcc complains about an entry that there is not")?;
-        Err(Refused::new("entry", format!("`{entry}`: {said}: {}", self.known_kernels())).into())
+        Err(BadKey::new(self.at("entry"), format!("`{entry}`: {said}: {}", self.known_kernels())).into())
     }
 
     /// What the source's text says that there is.
@@ -325,13 +330,13 @@ impl<'a> Job<'a> {
         &self,
         entries: &[ptx::Entry],
         instances: &BTreeMap<String, String>,
-    ) -> Result<BTreeMap<String, String>, Refused> {
+    ) -> Result<BTreeMap<String, String>, BadKey> {
         let names: Vec<Name> = entries.iter().map(|e| Name::of(&e.name)).collect();
         let symbol = |text: &String| {
             // What the compiler took a template-id for is exact; without its word the text is read.
             let instance = instances.get(text).and_then(|full| names.iter().position(|n| n.full == *full));
             let found = instance.map_or_else(|| names::resolve(text, &names), Ok);
-            let index = found.map_err(|why| Refused::new("entry", format!("{}: {why}", self.source.file)))?;
+            let index = found.map_err(|why| BadKey::new(self.at("entry"), format!("{}: {why}", self.source.file)))?;
             Ok((text.clone(), names[index].symbol.clone()))
         };
         self.source.entries.iter().map(|named| symbol(&named.text)).collect()

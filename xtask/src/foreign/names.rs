@@ -4,6 +4,9 @@
 
 use cpp_demangle::{DemangleOptions, Symbol};
 
+/// What stands for a namespace without a name.
+const ANONYMOUS: &str = "(anonymous namespace)::";
+
 /// A symbol as C++ writes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name {
@@ -21,6 +24,17 @@ impl Name {
         Name { symbol: symbol.to_owned(), full: parsed.unwrap_or_else(|| symbol.to_owned()) }
     }
 
+    /// As a gate file would give it: without parameters, and without namespaces that have no name.
+    pub fn id(&self) -> String {
+        without_parameters(&self.full).replace(ANONYMOUS, "")
+    }
+
+    /// Whether it is the function of this name, or an instance of the template.
+    pub fn is_of(&self, function: &str) -> bool {
+        let bare = self.bare();
+        template(&bare).unwrap_or(&bare) == function
+    }
+
     /// Without parameters, in the normal form.
     fn bare(&self) -> String {
         normal(without_parameters(&self.full))
@@ -33,10 +47,8 @@ pub fn resolve(text: &str, names: &[Name]) -> Result<usize, String> {
         return Ok(exact);
     }
     let wanted = normal(text);
-    let with_parameters = without_parameters(text) != text;
     let found = |matches: &dyn Fn(&str) -> bool| -> Vec<usize> {
-        let name = |n: &Name| if with_parameters { normal(&n.full) } else { n.bare() };
-        (0..names.len()).filter(|i| matches(&name(&names[*i]))).collect()
+        (0..names.len()).filter(|i| matches(&names[*i].bare())).collect()
     };
     // The name as given, then inside namespaces, then that of a template of which there is one instance.
     let inside = format!("::{wanted}");
@@ -50,7 +62,7 @@ pub fn resolve(text: &str, names: &[Name]) -> Result<usize, String> {
             [one] => return Ok(*one),
             many => {
                 let those = listed(many.iter().map(|i| &names[*i]));
-                return Err(format!("`{text}` may be any of {those}: give one of these"));
+                return Err(format!("`{text}` may be any of {those}: give a symbol"));
             }
         }
     }
@@ -62,7 +74,9 @@ pub fn resolve(text: &str, names: &[Name]) -> Result<usize, String> {
 
 fn listed<'a>(names: impl Iterator<Item = &'a Name>) -> String {
     const MOST: usize = 8;
-    let mut shown: Vec<String> = names.map(|n| format!("`{}`", n.full)).collect();
+    let one =
+        |n: &Name| if n.full == n.symbol { format!("`{}`", n.symbol) } else { format!("`{}` ({})", n.symbol, n.full) };
+    let mut shown: Vec<String> = names.map(one).collect();
     let more = shown.len().saturating_sub(MOST);
     shown.truncate(MOST);
     if more > 0 {
@@ -111,7 +125,7 @@ fn without_parameters(name: &str) -> &str {
 /// A form in which two ways of writing one name are equal: no spaces but between words, no anonymous namespaces, literals
 /// without suffixes and casts, and truths as numbers.
 pub fn normal(name: &str) -> String {
-    let name = name.replace("(anonymous namespace)::", "");
+    let name = name.replace(ANONYMOUS, "");
     let mut out = String::new();
     let mut rest = name.as_str();
     while let Some(c) = rest.chars().next() {
@@ -225,7 +239,6 @@ mod tests {
         for (text, symbol) in [
             ("plain", "plain"),
             ("_Z4overPi", "_Z4overPi"),
-            ("over(int *)", "_Z4overPi"),
             ("a::inner", "_ZN1a5innerEPi"),
             ("::b::inner", "_ZN1b5innerEPi"),
             ("lib::k< 256u, true, 5, float >", symbols[5]),
@@ -237,11 +250,12 @@ mod tests {
             assert_eq!(found(text), Ok(symbol), "{text}");
         }
         let refused = |text: &str| resolve(text, &names).unwrap_err();
-        assert_eq!(refused("over"), "`over` may be any of `over(float*)`, `over(int*)`: give one of these");
-        assert_eq!(refused("inner"), "`inner` may be any of `a::inner(int*)`, `b::inner(int*)`: give one of these");
-        assert!(refused("two").contains("`two<1>(float*)`, `two<2>(float*)`"));
-        assert!(refused("plane").starts_with("there is no `plane`: there are `plain`, `over(float*)`"));
-        assert!(refused("plane").ends_with("`two<1>(float*)`, 1 more"));
+        let over = "`over` may be any of `_Z4overPf` (over(float*)), `_Z4overPi` (over(int*)): give a symbol";
+        assert_eq!(refused("over"), over);
+        assert!(refused("inner").contains("`_ZN1a5innerEPi` (a::inner(int*)), `_ZN1b5innerEPi` (b::inner(int*))"));
+        assert!(refused("two").contains("(two<1>(float*)), `_Z3twoILi2EEvPf`"));
+        assert!(refused("plane").starts_with("there is no `plane`: there are `plain`, `_Z4overPf` (over(float*))"));
+        assert!(refused("plane").ends_with("(two<1>(float*)), 1 more"));
         assert_eq!(resolve("k", &[]).unwrap_err(), "there is no `k`, nor any other kernel");
     }
 }

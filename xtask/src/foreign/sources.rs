@@ -6,34 +6,34 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result};
+use kbench::key::BadKey;
 
-use super::Refused;
 use crate::bounded::Limits;
 use crate::compiler;
 use crate::cubin::sha256_hex;
 use crate::toolchain::Toolchain;
 
 /// A file or folder that the gate file names, as a path from its folder.
-pub fn below(folder: &Path, key: &str, named: &str) -> Result<PathBuf, Refused> {
+pub fn below(folder: &Path, key: &str, named: &str) -> Result<PathBuf, BadKey> {
     let odd = |c: char| c.is_control() || matches!(c, '"' | '\\' | '\'');
     if named.is_empty() || named.contains(odd) || named.starts_with('-') {
-        return Err(Refused::new(key, format!("`{}` is no file name", kernel_spec::words::one_line(named))));
+        return Err(BadKey::new(key, format!("`{}` is no file name", kernel_spec::words::one_line(named))));
     }
-    let outside = || Refused::new(key, format!("`{named}` is outside the gate file's folder: move it there"));
+    let outside = || BadKey::new(key, format!("`{named}` is outside the gate file's folder: move it there"));
     if Path::new(named).components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
         return Err(outside());
     }
-    let missing = |_| Refused::new(key, format!("there is no file `{named}` in `{}`", folder.display()));
+    let missing = |_| BadKey::new(key, format!("there is no file `{named}` in `{}`", folder.display()));
     let (root, real) = (folder.canonicalize().map_err(missing)?, folder.join(named).canonicalize().map_err(missing)?);
     // A link may lead out.
     if real.starts_with(root) { Ok(real) } else { Err(outside()) }
 }
 
-/// The folders that a gate file declares, with their names there.
-pub fn declared(folder: &Path, include: &[String]) -> Result<Vec<(String, PathBuf)>, Refused> {
+/// The folders that a gate file declares at `key`, with their names there.
+pub fn declared(folder: &Path, key: &str, include: &[String]) -> Result<Vec<(String, PathBuf)>, BadKey> {
     let real = |(i, named): (usize, &String)| {
         let found = folder.join(named).canonicalize().ok().filter(|path| path.is_dir() && !named.starts_with('-'));
-        let no = || Refused::new(format!("include[{i}]"), format!("there is no folder `{named}` beside the gate file"));
+        let no = || BadKey::new(format!("{key}[{i}]"), format!("there is no folder `{named}` beside the gate file"));
         found.map(|path| (named.clone(), path)).ok_or_else(no)
     };
     include.iter().enumerate().map(real).collect()
@@ -69,10 +69,11 @@ impl Roots {
     }
 }
 
-/// Every file that `source` is compiled from, by name, with its hash. The inner error is the preprocessor's.
+/// Every file that the source at `key` is compiled from, by name, with its hash. The inner error is the preprocessor's.
 pub fn read(
     toolchain: &Toolchain,
     roots: &Roots,
+    key: &str,
     source: &str,
     arguments: &[String],
     limits: Limits,
@@ -88,7 +89,7 @@ pub fn read(
         let file = file.canonicalize().with_context(|| format!("failed to find `{}`", file.display()))?;
         let Ok(name) = roots.name(&file) else {
             let why = "which is outside the gate file's folder and the folders that `include` declares";
-            return Err(Refused::new("sources", format!("{source} includes {}, {why}", file.display())).into());
+            return Err(BadKey::new(key, format!("{source} includes {}, {why}", file.display())).into());
         };
         if let Some(name) = name {
             let bytes = std::fs::read(&file).with_context(|| format!("failed to read `{}`", file.display()))?;
@@ -149,8 +150,8 @@ mod tests {
         ] {
             assert!(of(named).unwrap_err().contains(words), "{named}");
         }
-        assert_eq!(declared(&folder, &["sub".into(), "..".into()]).unwrap().len(), 2);
-        let refused = declared(&folder, &["sub".into(), "none".into()]).unwrap_err().to_string();
+        assert_eq!(declared(&folder, "include", &["sub".into(), "..".into()]).unwrap().len(), 2);
+        let refused = declared(&folder, "include", &["sub".into(), "none".into()]).unwrap_err().to_string();
         assert_eq!(refused, "include[1]: there is no folder `none` beside the gate file");
     }
 }

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use kbench::key::BadKey;
 use xtask::bounded::Limits;
-use xtask::foreign::Refused;
 use xtask::foreign::compile::{Compiled, LIMITS, Named, Source, compile, compile_within};
 use xtask::layout::Layout;
 use xtask::toolchain::{self, Toolchain};
@@ -34,7 +34,7 @@ impl Room {
         Room { dir, layout, tools }
     }
 
-    fn write(&self, path: &str, text: &str) {
+    pub fn write(&self, path: &str, text: &str) {
         let path = self.dir.path().join("gate").join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
@@ -52,7 +52,7 @@ impl Room {
         match compile_within(&self.layout, &self.tools, "v", &source, "sm_89", limits) {
             Ok(Ok(compiled)) => Ok(compiled),
             Ok(Err(failure)) => Err(format!("FAIL {}", failure.error)),
-            Err(error) => match error.downcast::<Refused>() {
+            Err(error) => match error.downcast::<BadKey>() {
                 Ok(refused) => Err(format!("REFUSED {refused}")),
                 Err(error) => panic!("{error:#}"),
             },
@@ -91,7 +91,7 @@ fn entries_are_found_by_symbol_name_and_template_id() {
     let table = [
         ("plain", "plain"),
         ("_Z4overPf", "_Z4overPf"),
-        ("over(int*)", "_Z4overPi"),
+        ("_Z4overPi", "_Z4overPi"),
         ("a::inner", "_ZN1a5innerEPi"),
         ("inner", "_ZN1a5innerEPi"),
         ("lib::k<256, true, lib::Mode::B, __half>", "_ZN3lib1kILi256ELb1ELNS_4ModeE5E6__halfEEvPT2_i"),
@@ -129,15 +129,15 @@ fn what_is_unknown_or_ambiguous_is_refused_with_what_there_is() {
     let refused = |entry: &str| room.compile(&[entry]).unwrap_err();
     assert_eq!(
         refused("over"),
-        "REFUSED entry: kernel.cu: `over` may be any of `over(float*)`, `over(int*)`: give one of these"
+        "REFUSED variants.v.entry: kernel.cu: `over` may be any of `_Z4overPf` (over(float*)), `_Z4overPi` (over(int*)): \
+         give a symbol"
     );
-    assert!(refused("plane").starts_with("REFUSED entry: kernel.cu: there is no `plane`: there are "));
+    assert!(refused("plane").starts_with("REFUSED variants.v.entry: kernel.cu: there is no `plane`: there are "));
     let unknown = refused("lib::kk<3>");
-    assert!(unknown.starts_with("REFUSED entry: `lib::kk<3>`: "), "{unknown}");
+    assert!(unknown.starts_with("REFUSED variants.v.entry: `lib::kk<3>`: "), "{unknown}");
     assert!(unknown.ends_with("`over`, `a::anonymous`, `a::t<N>`, `a::inner`"), "{unknown}");
     assert!(unknown.contains("kernel.cu declares `lib::k<N, C, M, T>`, `lib::hidden<N>`, `plain`"), "{unknown}");
-    assert!(refused("lib::k<true>").starts_with("REFUSED entry: `lib::k<true>`: "), "too few arguments");
-    assert_eq!(refused("k<3>; int x"), "REFUSED entry: `k<3>; int x` is no template-id");
+    assert!(refused("lib::k<true>").starts_with("REFUSED variants.v.entry: `lib::k<true>`: "), "too few arguments");
     assert!(unknown.lines().count() == 1);
 }
 
@@ -167,8 +167,8 @@ fn macros_flags_and_includes_reach_the_compiler_and_the_key() {
     keys.dedup();
     assert_eq!(keys.len(), 4);
     let refused = |with: With<'_>| room.try_with("kernel.cu", &["k"], &with, LIMITS).unwrap_err();
-    assert!(refused(With { flags: &["-G"], ..With::default() }).starts_with("REFUSED flags[0]: `-G` is not one of"));
-    assert!(refused(With { defines: &[("A B", "1")], ..With::default() }).starts_with("REFUSED define.A B: "));
+    let unknown = refused(With { include: &["../lib", "../none"], ..With::default() });
+    assert_eq!(unknown, "REFUSED variants.v.include[1]: there is no folder `../none` beside the gate file");
     let missing = refused(With::default());
     assert!(missing.starts_with("FAIL nvcc: kernel.cu:2:10: fatal error: shared.cuh"), "{missing}");
 }
@@ -179,18 +179,18 @@ fn files_from_elsewhere_are_refused() {
     room.write("kernel.cu", "#include \"../beside.h\"\n__global__ void k(float* p) { *p = 1; }\n");
     room.write("../beside.h", "");
     let refused = room.compile(&["k"]).unwrap_err();
-    assert!(refused.starts_with("REFUSED sources: kernel.cu includes /"), "{refused}");
+    assert!(refused.starts_with("REFUSED variants.v.source: kernel.cu includes /"), "{refused}");
     assert!(refused.contains("/beside.h, which is outside the gate file's folder"), "{refused}");
     let refused = |file: &str| room.try_with(file, &["k"], &With::default(), LIMITS).unwrap_err();
-    assert!(refused("../beside.h").starts_with("REFUSED source: `../beside.h` is outside"));
-    assert!(refused("none.cu").starts_with("REFUSED source: there is no file `none.cu`"));
+    assert!(refused("../beside.h").starts_with("REFUSED variants.v.source: `../beside.h` is outside"));
+    assert!(refused("none.cu").starts_with("REFUSED variants.v.source: there is no file `none.cu`"));
     room.write("kernel.py", "");
     assert_eq!(
         refused("kernel.py"),
-        "REFUSED source: `kernel.py` is not a .cu file: other kinds cannot be compiled yet"
+        "REFUSED variants.v.source: `kernel.py` is not a .cu file: other kinds cannot be compiled yet"
     );
     room.write("empty.cu", "template <int N> __global__ void k(float* p) { *p = N; }\n");
-    assert_eq!(refused("empty.cu"), "REFUSED source: `empty.cu` has no kernel: empty.cu declares `k<N>`");
+    assert_eq!(refused("empty.cu"), "REFUSED variants.v.source: `empty.cu` has no kernel: empty.cu declares `k<N>`");
 }
 
 #[test]

@@ -2,3 +2,5 @@
 
 mod compile;
 mod examples;
+mod init;
+mod plan;

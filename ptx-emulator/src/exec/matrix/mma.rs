@@ -83,6 +83,11 @@ dispatch! {
     fn widen(row: &Lanes, brain: bool, low: &mut [f32; LANES], high: &mut [f32; LANES]) = widen16;
 }
 
+/// What a tensor core reads of an f32: not its lowest 13 bits.
+fn tf32(word: u32) -> f32 {
+    f32::from_bits(word & !0x1fff)
+}
+
 fn decode_a(level: Level, regs: &Regs, op: &Mma, a: &mut FactorA) {
     for (reg, &row) in op.a.iter().enumerate() {
         let row = w(regs, row);
@@ -92,6 +97,13 @@ fn decode_a(level: Level, regs: &Regs, op: &Mma, a: &mut FactorA) {
                     let (m, k) = layout::a8(lane, reg, byte);
                     a[m][k] = fp8_to_f32(word >> (8 * byte), op.a_elem == Elem::E5m2);
                 }
+            }
+            continue;
+        }
+        if op.a_elem == Elem::Tf32 {
+            for (lane, &word) in row.iter().enumerate() {
+                let (m, k) = layout::a32(lane, reg);
+                a[m][k] = tf32(word);
             }
             continue;
         }
@@ -114,6 +126,13 @@ fn decode_b(level: Level, regs: &Regs, op: &Mma, rows: &[u16], b: &mut FactorB) 
                     let (k, n) = layout::b8(lane, reg, byte);
                     b[k][n] = fp8_to_f32(word >> (8 * byte), op.b_elem == Elem::E5m2);
                 }
+            }
+            continue;
+        }
+        if op.b_elem == Elem::Tf32 {
+            for (lane, &word) in row.iter().enumerate() {
+                let (k, n) = layout::b32(lane, reg);
+                b[k][n] = tf32(word);
             }
             continue;
         }

@@ -15,7 +15,8 @@ impl Block {
         let whole = match load.dst.len() {
             1 => self.load_shared::<1>(context, warp, pc, active, load),
             2 => self.load_shared::<2>(context, warp, pc, active, load),
-            _ => self.load_shared::<4>(context, warp, pc, active, load),
+            4 => self.load_shared::<4>(context, warp, pc, active, load),
+            _ => false,
         };
         if whole {
             return Flow::Next;
@@ -23,7 +24,8 @@ impl Block {
         match load.dst.len() {
             1 => self.load_elements::<1>(context, warp, pc, active, load),
             2 => self.load_elements::<2>(context, warp, pc, active, load),
-            _ => self.load_elements::<4>(context, warp, pc, active, load),
+            4 => self.load_elements::<4>(context, warp, pc, active, load),
+            _ => self.load_elements::<8>(context, warp, pc, active, load),
         }
     }
 
@@ -190,7 +192,8 @@ impl Block {
         let whole = match store.src.len() {
             1 => self.store_shared::<1>(context, warp, pc, active, store),
             2 => self.store_shared::<2>(context, warp, pc, active, store),
-            _ => self.store_shared::<4>(context, warp, pc, active, store),
+            4 => self.store_shared::<4>(context, warp, pc, active, store),
+            _ => false,
         };
         if whole {
             return Flow::Next;

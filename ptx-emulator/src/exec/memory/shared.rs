@@ -2,6 +2,7 @@
 
 use crate::check::shadow::Shadow;
 use crate::exec::run::block::Context;
+use crate::isa::space::RESERVED_BYTES;
 
 /// Bytes whose definedness is one word.
 const PIECE: u32 = 16;
@@ -30,14 +31,19 @@ impl Shared {
         }
         ranges.sort_unstable();
         let total = if ranges.is_empty() { 0 } else { total };
-        Shared {
+        let mut shared = Shared {
             // 0xFF is NaN in every float format: zero-filled memory would hide missing stores.
             bytes: vec![0xff; total],
             defined: vec![0; if checks.uninitialised { total.div_ceil(PIECE as usize) } else { 0 }],
             ranges,
             shadow: checks.races.then(|| Shadow::new(total, warps)),
             in_flight: vec![0; if checks.in_flight { total.div_ceil(4) } else { 0 }],
+        };
+        if let Some(start) = program.reserved_shared {
+            shared.bytes[start as usize..(start + RESERVED_BYTES) as usize].fill(0);
+            shared.define(start, RESERVED_BYTES, true);
         }
+        shared
     }
 
     /// Memory of one variable that starts at byte 64, without checks.

@@ -128,7 +128,7 @@ impl Block {
         load: &Load,
     ) -> bool {
         let total = load.bytes * N as u32;
-        if load.order.strong || load.dst.len() != N {
+        if load.order.strong || load.order.collective || load.dst.len() != N {
             return false;
         }
         let Some(from) = self.offsets(context, warp, active, &load.addr, total) else { return false };
@@ -168,7 +168,7 @@ impl Block {
         store: &Store,
     ) -> bool {
         let total = store.bytes * N as u32;
-        if store.order.strong || store.src.len() != N {
+        if store.order.strong || store.order.collective || store.src.len() != N {
             return false;
         }
         let Some(to) = self.offsets(context, warp, active, &store.addr, total) else { return false };

@@ -56,7 +56,12 @@ impl Use {
 
     /// As [`Use::weak`], with the ordering of the instruction.
     pub(crate) fn ordered(pc: usize, bytes: u32, write: bool, order: Order) -> Use {
-        Use { strong: order.strong, volatile: order.volatile, ..Use::weak(pc, bytes, write) }
+        Use {
+            strong: order.strong,
+            volatile: order.volatile,
+            collective: order.collective,
+            ..Use::weak(pc, bytes, write)
+        }
     }
 }
 

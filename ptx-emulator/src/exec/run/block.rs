@@ -77,13 +77,17 @@ pub(crate) struct Block {
     /// State of addresses used by atomics and volatile accesses.
     pub(crate) published: HashMap<u64, Published>,
     pub(crate) findings: Findings,
+    /// What the block printed.
+    pub(crate) printed: String,
     pub(crate) instructions: u64,
     pub(crate) lane_instructions: u64,
     /// Those instructions that the context knows of.
     told: u64,
     /// Changes of state that a waiting warp could be waiting for.
     pub(crate) progress: u64,
-    pub(crate) idle_turns: u32,
+    idle_turns: u32,
+    /// Changes of global memory up to the end of the last turn.
+    seen: u64,
     pub(crate) profile: Profile,
     random: u64,
     cursor: usize,
@@ -125,11 +129,13 @@ impl Block {
             orders: Orders::new(count),
             published: HashMap::new(),
             findings: Findings::default(),
+            printed: String::new(),
             instructions: 0,
             lane_instructions: 0,
             told: 0,
             progress: 0,
             idle_turns: 0,
+            seen: 0,
             profile: Profile::new(launch.profile),
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             cursor: 0,
@@ -187,6 +193,17 @@ impl Block {
                 self.idle_turns = 0;
             }
         }
+    }
+
+    /// A turn ended in a wait; whether the block itself changed something, and the changes of global memory around it.
+    pub(crate) fn note_wait(&mut self, idle: bool, before: u64, after: u64) {
+        self.idle_turns = if idle && self.seen == before { self.idle_turns + 1 } else { 0 };
+        self.seen = after;
+    }
+
+    /// Whether it polled for long while nothing changed anywhere.
+    pub(crate) fn has_waited_long(&self, context: &Context<'_>) -> bool {
+        self.idle_turns > context.launch.limits.idle_turns && self.seen == context.progress.load(Relaxed)
     }
 
     /// Adds what it executed since it last did to what all blocks executed.

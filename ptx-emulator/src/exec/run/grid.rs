@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crate::check::global::GlobalShadow;
 use crate::exec::run::block::{Block, BlockTurn, Context};
+use crate::exec::run::print::MAX_PRINTED;
 use crate::exec::run::profile::Profile;
 use crate::launch::{BlockFilter, EmuError, Launch, Outcome};
 use crate::machine::simd::Level;
@@ -23,11 +24,13 @@ struct Work {
     /// Blocks in the hands of a thread.
     running: usize,
     /// Results by position in the list, so that merging does not depend on timing.
-    results: Vec<(usize, Findings)>,
+    results: Vec<(usize, Findings, String)>,
     instructions: u64,
     lane_instructions: u64,
     blocks_run: u64,
     exhausted: bool,
+    /// A block waits for what nobody is going to do.
+    stuck: bool,
     profile: Profile,
 }
 
@@ -53,6 +56,7 @@ pub fn run(kernel: &Kernel, memory: &Memory, launch: &Launch) -> Result<Outcome,
         lane_instructions: 0,
         blocks_run: 0,
         exhausted: false,
+        stuck: false,
         profile: Profile::new(launch.profile),
     });
     let threads = match launch.limits.threads {
@@ -71,10 +75,14 @@ pub fn run(kernel: &Kernel, memory: &Memory, launch: &Launch) -> Result<Outcome,
     if work.exhausted {
         return Err(EmuError::ClockExhausted { kernel: kernel.name().to_owned() });
     }
-    work.results.sort_by_key(|(at, _)| *at);
+    work.results.sort_by_key(|(at, ..)| *at);
     let mut findings = Findings::default();
-    for (_, found) in work.results {
+    let mut printed = String::new();
+    for (_, found, text) in work.results {
         findings.merge(found);
+        if printed.len() < MAX_PRINTED {
+            printed.push_str(&text);
+        }
     }
     let mut findings = findings.list;
     findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
@@ -85,6 +93,7 @@ pub fn run(kernel: &Kernel, memory: &Memory, launch: &Launch) -> Result<Outcome,
     let [x, y, z] = launch.grid.map(u64::from);
     Ok(Outcome {
         findings,
+        printed,
         instructions: work.instructions,
         lane_instructions: work.lane_instructions,
         blocks_run: work.blocks_run,
@@ -105,14 +114,27 @@ fn worker(context: &Context<'_>, blocks: &[[u32; 3]], work: &Mutex<Work>) {
             return;
         }
         let mut guard = lock(work);
+        if guard.stuck {
+            return;
+        }
         let resident = guard.waiting.len() + guard.running;
+        let hopeful = |guard: &Work| guard.waiting.iter().position(|block| !block.has_waited_long(context));
+        let mut last_chance = false;
         let block = if guard.next < blocks.len() && resident < context.launch.limits.resident_blocks {
             let id = blocks[guard.next];
             guard.next += 1;
             guard.running += 1;
             drop(guard);
             Box::new(Block::new(context, id))
-        } else if let Some(block) = guard.waiting.pop_front() {
+        } else if let Some(block) = hopeful(&guard).and_then(|at| guard.waiting.remove(at)) {
+            guard.running += 1;
+            drop(guard);
+            block
+        } else if guard.running == 0
+            && let Some(block) = guard.waiting.pop_front()
+        {
+            // Every block has waited long, and none runs that could change that.
+            last_chance = true;
             guard.running += 1;
             drop(guard);
             block
@@ -124,27 +146,29 @@ fn worker(context: &Context<'_>, blocks: &[[u32; 3]], work: &Mutex<Work>) {
         } else {
             return;
         };
-        turn(context, work, block);
+        turn(context, work, block, last_chance);
     }
 }
 
-/// Runs one block until it ends or waits.
-fn turn(context: &Context<'_>, work: &Mutex<Work>, mut block: Box<Block>) {
+/// Runs one block until it ends or waits. If it waits in its last chance, so does every other block, and the launch ends.
+fn turn(context: &Context<'_>, work: &Mutex<Work>, mut block: Box<Block>, last_chance: bool) {
     let before = (block.progress, context.progress.load(Relaxed));
     let outcome = block.run(context);
     block.tell(context);
     let after = (block.progress, context.progress.load(Relaxed));
     let mut finished = outcome == BlockTurn::Finished;
+    let mut stuck = false;
     if !finished {
-        block.idle_turns = if before == after { block.idle_turns + 1 } else { 0 };
-        let alone = lock(work).running == 1;
-        if alone && block.idle_turns > context.launch.limits.idle_turns {
-            block.report_no_progress(context);
-            finished = true;
-        }
+        block.note_wait(before == after, before.1, after.1);
+        stuck = last_chance && block.has_waited_long(context);
+    }
+    if stuck {
+        block.report_no_progress(context);
+        finished = true;
     }
     let mut guard = lock(work);
     guard.running -= 1;
+    guard.stuck |= stuck;
     if !finished {
         guard.waiting.push_back(block);
         return;
@@ -154,7 +178,7 @@ fn turn(context: &Context<'_>, work: &Mutex<Work>, mut block: Box<Block>) {
     guard.blocks_run += 1;
     guard.exhausted |= block.clocks.exhausted();
     guard.profile.merge(&block.profile);
-    guard.results.push((block.linear as usize, block.findings));
+    guard.results.push((block.linear as usize, block.findings, block.printed));
 }
 
 /// Hardware limits and the list of blocks to run.
@@ -181,7 +205,9 @@ fn check(kernel: &Kernel, launch: &Launch) -> Result<Vec<[u32; 3]>, EmuError> {
     if launch.grid.contains(&0) || gx > i32::MAX as u32 || gy > 65_535 || gz > 65_535 {
         return Err(shape(format!("grid {:?} is empty or too large", launch.grid)));
     }
-    let static_bytes: u64 = program.shared.iter().map(|v| u64::from(v.bytes)).sum();
+    // What the system reserves comes on top of what a block may ask for.
+    let own = program.shared.iter().filter(|v| Some(v.offset) != program.reserved_shared);
+    let static_bytes: u64 = own.map(|v| u64::from(v.bytes)).sum();
     let shared = static_bytes + u64::from(launch.dynamic_shared_bytes);
     if shared > launch.limits.shared_bytes as u64 {
         return Err(shape(format!("{shared} bytes of shared memory exceed {}", launch.limits.shared_bytes)));

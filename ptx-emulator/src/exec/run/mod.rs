@@ -5,6 +5,7 @@
 mod alu_levels;
 pub(crate) mod block;
 pub(crate) mod grid;
+pub(crate) mod print;
 pub(crate) mod profile;
 pub(crate) mod rows;
 pub(crate) mod step;

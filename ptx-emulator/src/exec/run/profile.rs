@@ -24,7 +24,7 @@ fn family(op: &Op) -> usize {
         Op::Bra { .. } | Op::Exit | Op::Trap | Op::Yield => 1,
         Op::Load(load) if load.addr.space == Space::Shared => 2,
         Op::Store(store) if store.addr.space == Space::Shared => 2,
-        Op::Load(_) | Op::Store(_) | Op::Atom(_) | Op::IsSpace { .. } | Op::AssertFail { .. } => 3,
+        Op::Load(_) | Op::Store(_) | Op::Atom(_) | Op::IsSpace { .. } | Op::Print(_) | Op::AssertFail { .. } => 3,
         Op::CopyAsync(_) | Op::CopyCommit | Op::CopyWait { .. } | Op::CopyArrive { .. } => 4,
         Op::Matrix(_) | Op::MoveMatrix { .. } | Op::Wmma(_) => 5,
         Op::Mma(_) => 6,

@@ -1,6 +1,7 @@
 //! Runs a warp: picks fragments, executes instructions, handles branches and exits.
 
 use crate::exec::run::block::{Block, Context, Turn};
+use crate::exec::run::print::device_text;
 use crate::exec::run::rows::{guard_bits, run_checked};
 use crate::exec::run::warp::{Fragment, State, Warp};
 use crate::isa::op::Op;
@@ -208,6 +209,10 @@ impl Block {
             Op::Mma(mma) => self.mma(context, warp, current, pc, active, mma),
             Op::Wmma(wmma) => self.wmma(context, warp, current, pc, active, wmma),
             Op::Mbar(mbar) => self.mbar(context, warp, pc, active, mbar),
+            Op::Print(print) => {
+                self.print(context, warp, pc, active, print);
+                Flow::Next
+            }
             Op::AssertFail { message, file, line } => {
                 let text = self.assert_text(context, warp, active, *message, *file, *line);
                 self.trap(context, warp, pc, active, text)
@@ -414,16 +419,8 @@ impl Block {
     ) -> String {
         let lane = active.trailing_zeros() as usize;
         let text = |slot: Slot| {
-            let mut address = warp.regs.d[usize::from(slot.row)].0[lane];
-            let mut out = String::new();
-            while out.len() < 256
-                && let Some(allocation) = context.memory.find(address, 1)
-                && let byte @ 1..=255 = allocation.load(address - allocation.base, 1)
-            {
-                out.push(char::from(byte as u8));
-                address += 1;
-            }
-            out
+            let address = warp.regs.d[usize::from(slot.row)].0[lane];
+            String::from_utf8_lossy(&device_text(context, address, 256)).into_owned()
         };
         let line = w(&warp.regs, line.row)[lane];
         format!("device assertion `{}` failed at {}:{line}", text(message), text(file))

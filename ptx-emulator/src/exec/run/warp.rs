@@ -265,6 +265,7 @@ fn special_value(special: Special, warp: u32, lane: u32, at: &Position) -> u32 {
         Special::Ctaid(axis) => at.block[usize::from(axis)],
         Special::Nctaid(axis) => at.grid_dim[usize::from(axis)],
         Special::LaneId => lane,
+        Special::LanePlace { group, member, start } => lane / 4 * group + lane % 4 * member + start,
         Special::WarpId => warp,
         Special::WarpCount => at.block_dim.iter().product::<u32>().div_ceil(32),
         Special::SmId => at.sm,

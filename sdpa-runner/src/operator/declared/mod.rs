@@ -1,23 +1,31 @@
 //! An operator as a gate file declares it: inputs drawn by type and distribution, launches as they were planned, and
 //! outputs compared with what the file's reference or checker says.
 
+mod checking;
+mod comparing;
 mod draw;
+mod errors;
+mod generating;
+mod host;
 mod inputs;
 mod layout;
+mod truth;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use kbench::job::{ErrorsJob, GenerateJob, Module, Task};
+use kbench::job::{Module, Task};
 use kbench::operator::Problem;
 use kbench::operator::declared::{Declared, Role as Part, Tensor as Declaration};
 use kernel_spec::launch::{Argument, Step};
 use serde_json::Value;
 
-use super::{Comparer, Executor, NoSetup, Operator};
+use super::{Executor, NoSetup, Operator};
 use crate::setup::{Fill, Role, Setup, Tensor};
+pub use comparing::Comparing;
+pub use generating::run as generate;
 use inputs::Drawn;
 
 /// Draws inputs and sets up launches.
@@ -41,7 +49,7 @@ impl Operator for Drawing {
     }
 
     fn setup(&mut self, module: &Module, problem: &Problem, _executor: &Executor) -> Result<Setup> {
-        let Some(planned) = module.planned.get(&problem.shape.name) else {
+        let Some(planned) = module.planned(problem) else {
             let (variant, shape) = (&module.variant, &problem.shape.name);
             return Err(NoSetup(format!("`{variant}` has no plan for the shape `{shape}`")).into());
         };
@@ -120,28 +128,4 @@ fn rename_in(argument: &mut Argument, rename: &dyn Fn(&mut String)) {
         Argument::Struct { fields, .. } => fields.iter_mut().for_each(|field| rename_in(field, rename)),
         Argument::Null | Argument::Scalar { .. } => {}
     }
-}
-
-/// Compares with a reference or asks a checker.
-pub struct Comparing {
-    task: Task,
-    operator: Declared,
-}
-
-impl Comparing {
-    /// Of a task.
-    pub fn of(task: &Task, operator: &Declared) -> Comparing {
-        Comparing { task: task.clone(), operator: operator.clone() }
-    }
-}
-
-impl Comparer for Comparing {
-    fn run(&mut self, job: &ErrorsJob) -> Result<()> {
-        bail!("{} {:?} {:?}", job.control, self.task.folder, self.operator.axes)
-    }
-}
-
-/// Has `generate` make inputs.
-pub fn generate(job: &GenerateJob) -> Result<()> {
-    bail!("{:?}", job.problems)
 }
