@@ -69,7 +69,7 @@ pub fn build_all(
         let facts = facts_of(arch, device);
         let (folder, python) = (plan.task.folder.as_path(), plan.python.as_ref());
         let work = Work { layout, toolchain, folder, suite, operator, arch, facts, python };
-        work.build(name, &mut set).with_context(|| format!("gate file `{}`", plan.suite.name))?;
+        work.build(name, &mut set)?;
         step.advance(&format!("{name} {arch}"));
     }
     let cached = set.built.iter().filter(|b| b.cached).count();

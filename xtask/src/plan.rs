@@ -53,6 +53,8 @@ pub struct Plan {
     pub variants: Vec<Variant>,
     /// What is computed, as the runner is told.
     pub task: Task,
+    /// The file that it was read from, where it is a gate file.
+    pub file: Option<PathBuf>,
     /// What runs the scripts of a gate file, once it was looked for.
     pub python: Option<Python>,
     /// Why the scripts of a gate file cannot run here.
@@ -65,7 +67,10 @@ impl Plan {
         let path = suite_file(layout, name)?;
         let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
         let suite = Suite::parse(&text).with_context(|| format!("suite file `{}`", path.display()))?;
-        Plan::of(suite, path.parent().unwrap_or(Path::new(".")), changes)
+        let plan = Plan::of(suite, path.parent().unwrap_or(Path::new(".")), changes);
+        let plan = plan.with_context(|| format!("suite file `{}`", path.display()))?;
+        let file = plan.suite.declared().is_some().then_some(path);
+        Ok(Plan { file, ..plan })
     }
 
     /// Applies changes to a suite and finds its variants; the files that a gate file names lie in `folder`.
@@ -77,10 +82,10 @@ impl Plan {
         }
         if suite.declared().is_some() {
             let task = gate_file_task(&suite, folder)?;
-            return Ok(Plan { suite, variants: Vec::new(), task, python: None, no_python: None });
+            return Ok(Plan { suite, variants: Vec::new(), task, file: None, python: None, no_python: None });
         }
         let variants = suite.variant_names().map(|name| resolve(&suite, name)).collect::<Result<_>>()?;
-        Ok(Plan { suite, variants, task: Task::default(), python: None, no_python: None })
+        Ok(Plan { suite, variants, task: Task::default(), file: None, python: None, no_python: None })
     }
 
     /// A suite without gates on time: candidates beside a control, on the usual timed shapes or on all that were asked for.

@@ -307,6 +307,7 @@ mod tests {
     use super::*;
     use crate::gate::State;
     use crate::judge::testing;
+    use crate::operator::attention::RAGGED_MASKED;
 
     fn break_case(shape: &str, break_it: impl Fn(&mut CheckedCase)) -> Checks {
         let mut checks = testing::evidence().checks;
@@ -486,7 +487,7 @@ mod tests {
     #[test]
     fn emulated_cases_are_judged_on_their_shapes_and_the_rest_waits() {
         let mut suite = testing::suite();
-        let shapes = ["mission", "ragged-causal", "small"].map(str::to_owned).to_vec();
+        let shapes = ["mission", RAGGED_MASKED, "small"].map(str::to_owned).to_vec();
         suite.emulation = Some(crate::suite::Emulation { shapes, max_ctas: 8 });
         let mut checks = testing::evidence().checks;
         checks.device = Some(EMULATOR.to_owned());
@@ -518,7 +519,7 @@ mod tests {
         let nan = |c: &mut CheckedCase| c.errors.as_mut().unwrap().nan = 7;
         let say = |shape| correctness_pattern(&testing::suite(), &break_case(shape, nan), "new");
         assert!(say("wide").starts_with("only D=128"));
-        assert!(say("ragged-causal").starts_with("only ragged"));
+        assert!(say(RAGGED_MASKED).starts_with("only ragged"));
         assert!(say("small").starts_with("only unusual inputs"));
         assert!(say("mission").starts_with("most shapes"));
     }
