@@ -432,9 +432,10 @@ impl Machine for OnGpu<'_> {
         match content {
             Content::Poison(_, pattern) => memory.fill_with(self.gpu, *pattern)?,
             Content::Zero(_) => memory.fill(self.gpu, 0)?,
-            // SAFETY: the lengths are equal; the bytes are pageable, so the driver has copied them on return.
             Content::Bytes(bytes) => {
-                unsafe { result::memcpy_htod_async(memory.address(), &bytes[..memory.len()], self.gpu.stream) }?
+                let bytes = &bytes[..memory.len()];
+                // SAFETY: the lengths are equal; the bytes are pageable, so the driver has copied them on return.
+                unsafe { result::memcpy_htod_async(memory.address(), bytes, self.gpu.stream) }?;
             }
         }
         Ok(())

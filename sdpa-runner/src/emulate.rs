@@ -60,7 +60,7 @@ fn run_all(jobs: &[LaunchJob], tell: impl Fn(&str, LaunchOutcome)) -> Result<()>
             progress(done, total, &format!("emulating {variant} on {}", problem.id()));
             let solved = parsed
                 .of(operator.as_ref(), &job.module, problem)
-                .and_then(|module| Ok(solve(job, module, operator.as_mut(), problem)));
+                .map(|module| solve(job, module, operator.as_mut(), problem));
             let outcome = match solved {
                 Ok(Ok(outcome)) => outcome,
                 // What nobody can launch on says nothing of a kernel.

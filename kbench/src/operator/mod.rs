@@ -249,7 +249,7 @@ fn pattern_of_axes(bad: &[&Problem], good: &[&Problem]) -> Option<String> {
         }
     }
     let usual = |p: &&Problem| p.distribution == Distribution::Normal;
-    if !bad.iter().any(usual) && good.iter().any(|p| usual(&p)) {
+    if !bad.iter().any(usual) && good.iter().any(usual) {
         return Some("only unusual inputs: overflow, a maximum that starts too high, or a division by zero".to_owned());
     }
     None
