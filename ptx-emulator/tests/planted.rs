@@ -80,7 +80,7 @@ fn execute(source: &str, schedule: Schedule) -> Outcome {
     let mut launch = Launch::new([16, 1, 1], [64, 1, 1], Params::new().pointer(input).pointer(out).finish());
     launch.schedule = schedule;
     launch.limits.threads = 1;
-    launch.limits.warp_instructions = 200_000;
+    launch.limits.warp_instructions = 20_000;
     launch.limits.idle_turns = 50;
     run(&kernel, &memory, &launch).expect("valid launch")
 }

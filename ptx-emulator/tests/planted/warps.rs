@@ -103,7 +103,7 @@ pub const BUGS: &[Bug] = &[
     ),
     (
         "a barrier that waits for more threads than there are",
-        Kind::Deadlock,
+        Kind::BarrierMisuse,
         "bar.sync 1, <<96||64>>;
         st.global.u32 [%d4], %r4;",
     ),
