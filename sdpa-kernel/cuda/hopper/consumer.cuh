@@ -133,7 +133,7 @@ class Consumer {
     arrive(shared_.barriers.k_empty[at.slot()]);
     mask_if_needed<Scores>(rows, item.key_tiles - 1 - place, 0, scores);
     const typename Scores::Maxima largest = Scores::largest(scores);
-    if (softmax.must_move_reference(largest)) sums.rescale(softmax.move_reference(largest, sums.row_sum));
+    if (softmax.must_move_reference(largest)) sums.rescale(softmax.move_reference(largest));
     softmax.encode(scores);
     typename Scores::Probabilities p;
     Scores::pack(scores, p);
