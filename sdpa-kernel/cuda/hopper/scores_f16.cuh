@@ -14,6 +14,7 @@
 
 #include <cstdint>
 
+#include "hopper/codes.cuh"
 #include "hopper/fragment.cuh"
 #include "hopper/params.h"
 #include "hopper/ptx/arithmetic.cuh"
@@ -127,14 +128,6 @@ class ScoresF16 {
   }
 
  private:
-  static constexpr float kCodeOfOne = 56.0f;  // e4m3 1.0 = 0x38
-  // The code of the reference score, e4m3 104. A compromise between room above it and range below: probabilities less
-  // than 2^-13.6 of the reference's are lost. Not a power of two: there a linear mantissa would be exact, and the
-  // largest probability, which dominates peaked rows, should carry about the error that the others carry on average (+5
-  // %, +4 %).
-  static constexpr float kReferenceCode = 109.0f;
-  // How far codes may rise above it: 125 is e4m3 416, 127 would be NaN.
-  static constexpr float kRoomCodes = 16.0f;
   static constexpr float kLowestScore = -60000.0f;  // finite: -inf minus -inf would be NaN
   static constexpr float kWidestCodeScale = 0.5f;
   static constexpr float kLargestCodeScale = 32768.0f;
