@@ -17,6 +17,9 @@ namespace sdpa::hopper {
 constexpr uint32_t kLoaderBulkCopy = 16;
 constexpr uint32_t kMathWgmma = 16;
 
+// The accurate form's exponentials: most of the special-function unit, some from the number format.
+constexpr uint32_t kExpMixed = 17;
+
 template <class Traits>
 constexpr Config describe() {
   Config config{};
@@ -34,14 +37,14 @@ constexpr Config describe() {
   config.softmax = kSoftmaxRegisters;
   config.producer_warps = 1;
   config.scheduler = kSchedulerPersistent;
-  config.exp = ScoresF16<false>::kExponential;
+  config.exp = Traits::kAccurate ? kExpMixed : ScoresF16<false>::kExponential;
   config.swizzle = 1;
   config.p_format = kPFormatE4m3;
   return config;
 }
 
-// The quantiser: `threads` is the most that a CTA may have.
-template <int kHeadDim>
+// A quantiser: `threads` is the most that a CTA may have.
+template <int kHeadDim, int kThreads>
 constexpr Config describe_quantiser() {
   Config config{};
   config.magic = kConfigMagic;
@@ -50,7 +53,7 @@ constexpr Config describe_quantiser() {
   config.head_dim = kHeadDim;
   config.tile_q = kUnitRows;
   config.tile_k = kUnitRows;
-  config.threads = kMaxThreads<kHeadDim>;
+  config.threads = kThreads;
   return config;
 }
 

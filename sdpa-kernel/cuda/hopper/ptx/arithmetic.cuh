@@ -94,6 +94,13 @@ __device__ __forceinline__ uint32_t pack_half2(float low, float high) {
   return y;
 }
 
+// Negative numbers become zero.
+__device__ __forceinline__ uint32_t pack_half2_relu(float low, float high) {
+  uint32_t y;
+  asm("cvt.rn.relu.f16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
+  return y;
+}
+
 __device__ __forceinline__ uint32_t pack_halves(uint16_t low, uint16_t high) {
   uint32_t y;
   asm("mov.b32 %0, {%1, %2};" : "=r"(y) : "h"(low), "h"(high));
