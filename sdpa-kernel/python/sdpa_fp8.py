@@ -6,7 +6,6 @@
     from sdpa_fp8 import Sdpa
     sdpa = Sdpa("kernels/hopper-sm_90a.json")
     out = sdpa(q, k, v, causal=True)                             # FP16 [B, H, S, D], D = 64 or 128
-    out = sdpa(q, k, v, precision="accurate")                    # 8-bit integers for Q K^T: less error, more time
 
 Loads the cubin through the CUDA driver (ctypes) into PyTorch's own context and launches on PyTorch's current stream, so
 it can be captured into a CUDA graph. How a call is launched is decided as in sdpa-kernel/src/hopper.rs, and a test there
@@ -22,8 +21,7 @@ import struct
 import sys
 from dataclasses import dataclass
 
-Q_BLOCK_ROWS, TILE_KEYS, SCALES_PER_HEAD, FLOATS_OF_TILE = 64, 128, 4, 4
-PRECISIONS = ("fast", "accurate")
+Q_BLOCK_ROWS, TILE_KEYS, SCALES_PER_HEAD = 64, 128, 4
 SECTION_BYTES, LARGEST_CLUSTER, GROUP_THREADS = 32 << 20, 8, 128
 
 
@@ -64,39 +62,15 @@ class Sizes:
             return "attention_d128_3x1" if self.causal or self.row_tiles(192) >= 1000 else "attention_d128_2x1"
         return None
 
-    def accurate_entry(self, sms):
-        """The same of the accurate form."""
-        few_rows = self.row_tiles(Q_BLOCK_ROWS) <= sms
-        if self.head_dim == 64:
-            return f"accurate_d64_{'1x1' if self.seq_kv <= TILE_KEYS else '1x2' if few_rows else '3x1'}"
-        if self.head_dim == 128:
-            three_rows = self.causal or self.row_tiles(192) >= 1000
-            return f"accurate_d128_{'1x2' if few_rows else '3x1' if three_rows else '2x1'}"
-        return None
-
-    def entry_for(self, precision, sms):
-        return self.entry(sms) if precision == "fast" else self.accurate_entry(sms)
-
-    def quantiser_for(self, precision):
-        return f"quantise_d{self.head_dim}" if precision == "fast" else f"quantise_accurate_d{self.head_dim}"
-
-    def scales(self, precision):
-        """Scales that a quantiser writes."""
-        if precision == "fast":
-            return self.heads * SCALES_PER_HEAD
-        rows = ceil_div(self.seq_q, Q_BLOCK_ROWS) * Q_BLOCK_ROWS
-        return self.heads * (rows + FLOATS_OF_TILE * ceil_div(self.seq_kv, TILE_KEYS) + self.head_dim)
-
     def attention_grid(self, tile_q, sms):
         return [min(self.row_tiles(tile_q), sms), 1, 1]
 
-    def quantiser(self, max_threads, precision="fast"):
+    def quantiser(self, max_threads):
         """Grid, threads and cluster."""
-        group = GROUP_THREADS if precision == "fast" else 2 * self.head_dim
         units = max(1, ceil_div(max(self.seq_q, self.seq_kv), TILE_KEYS))
         cluster = min(1 << (units - 1).bit_length(), LARGEST_CLUSTER)
-        groups = min(ceil_div(units, cluster), max_threads // group)
-        return [cluster, self.heads, 3], groups * group, cluster
+        groups = min(ceil_div(units, cluster), max_threads // GROUP_THREADS)
+        return [cluster, self.heads, 3], groups * GROUP_THREADS, cluster
 
     def section_heads(self):
         head_bytes = max(1, 2 * self.seq_kv * self.head_dim)
@@ -207,15 +181,13 @@ class Sdpa:
         self.device = torch.cuda.current_device()
         self.sms = torch.cuda.get_device_properties(self.device).multi_processor_count
 
-    def __call__(self, q, k, v, causal=False, scale=None, precision="fast"):
+    def __call__(self, q, k, v, causal=False, scale=None):
         """FP16 [B, H, S_q, D] and twice [B, H, S_kv, D] to FP16 [B, H, S_q, D]. With `causal` the last row sees every
-        key; `scale` is 1/sqrt(D) unless given; `precision` is one of PRECISIONS."""
-        return self.attend(self.quantise(q, k, v, causal, precision), scale, early=True)
+        key; `scale` is 1/sqrt(D) unless given."""
+        return self.attend(self.quantise(q, k, v, causal), scale, early=True)
 
-    def quantise(self, q, k, v, causal=False, precision="fast"):
-        """The operands of `attend`: shape of the output, sizes, precision, images, scales."""
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision is {precision!r}: use one of {', '.join(PRECISIONS)}")
+    def quantise(self, q, k, v, causal=False):
+        """The operands of `attend`: shape of the output, sizes, images, scales."""
         torch = self.torch
         batch, heads, seq_q, head_dim = q.shape
         seq_kv = k.shape[2]
@@ -226,24 +198,23 @@ class Sdpa:
         sizes = Sizes(batch * heads, seq_q, seq_kv, head_dim, causal)
         if len({x.device for x in (q, k, v)}) > 1 or q.device.index != self.device:
             raise ValueError(f"q, k and v must be on cuda:{self.device}, for which the kernel was loaded")
-        entry = sizes.entry_for(precision, self.sms)
-        if entry is None:
+        if sizes.entry(self.sms) is None:
             raise ValueError(f"no kernel for head dimension {head_dim}: use 64 or 128")
-        if not sizes.fits(self.records[entry]["tile_q"]):
+        if not sizes.fits(self.records[sizes.entry(self.sms)]["tile_q"]):
             raise ValueError(f"{tuple(q.shape)} with {seq_kv} keys is empty, or too much for one call")
         sources = [x.contiguous() for x in (q, k, v)]
         images = [torch.empty(n, dtype=torch.uint8, device=q.device) for n in sizes.image_bytes()]
-        scales = torch.empty(sizes.scales(precision), dtype=torch.float32, device=q.device)
-        name = sizes.quantiser_for(precision)
-        grid, threads, cluster = sizes.quantiser(self.records[name]["threads"], precision)
+        scales = torch.empty(sizes.heads * SCALES_PER_HEAD, dtype=torch.float32, device=q.device)
+        name = f"quantise_d{head_dim}"
+        grid, threads, cluster = sizes.quantiser(self.records[name]["threads"])
         pointers = [[x.data_ptr() for x in group] for group in (sources, images)]
         self._launch(name, grid, threads, cluster, False, sizes.quantise_params(*pointers, scales.data_ptr()))
-        return q.shape, sizes, precision, images, scales
+        return q.shape, sizes, images, scales
 
     def attend(self, operands, scale=None, early=False):
         """FP16 of the shape that was quantised; `early` lets it begin under the end of the kernel ahead of it."""
-        shape, sizes, precision, images, scales = operands
-        name = sizes.entry_for(precision, self.sms)
+        shape, sizes, images, scales = operands
+        name = sizes.entry(self.sms)
         record = self.records[name]
         out = self.torch.empty(shape, dtype=self.torch.float16, device=scales.device)
         pointers = [x.data_ptr() for x in images]
@@ -337,7 +308,6 @@ def plans():
             "images": sizes.image_bytes(),
             "attention": sizes.attention_params([1, 2, 3], 4, 5, 0.125, tile_q).hex(),
             "quantise": sizes.quantise_params([1, 2, 3], [4, 5, 6], 7).hex(),
-            "accurate": [sizes.accurate_entry(sms), sizes.scales("accurate"), *sizes.quantiser(512, "accurate")],
         }
         print(json.dumps(plan))
 

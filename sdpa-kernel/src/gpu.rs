@@ -10,7 +10,7 @@ use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUfunction_attr
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DriverError, SyncOnDrop, result};
 
 use crate::abi::{CONFIG_BYTES, Config, ConfigError};
-use crate::hopper::{self, AttentionParams, Geometry, Precision, QuantiseParams, Sizes, Start};
+use crate::hopper::{self, AttentionParams, Geometry, QuantiseParams, SCALES_PER_HEAD, Sizes, Start};
 
 /// Why a call was refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -92,10 +92,9 @@ pub struct Hopper {
     multiprocessors: u32,
 }
 
-/// Q, K and V as the attention kernel takes them: images and scales. Made by [`Hopper::operands`].
+/// Q, K and V as the attention kernel takes them: e4m3 images and one scale a head. Made by [`Hopper::operands`].
 pub struct Operands {
     sizes: Sizes,
-    precision: Precision,
     images: [CudaSlice<u8>; 3],
     scales: CudaSlice<f32>,
 }
@@ -157,12 +156,7 @@ impl Hopper {
 
     /// Room for the operands of a problem of these sizes.
     pub fn operands(&self, sizes: Sizes) -> Result<Operands, GpuError> {
-        self.operands_for(sizes, Precision::Fast)
-    }
-
-    /// The same for a precision, which the calls that take the operands then have.
-    pub fn operands_for(&self, sizes: Sizes, precision: Precision) -> Result<Operands, GpuError> {
-        let name = sizes.entry_for(precision, self.multiprocessors).ok_or(GpuError::HeadDim(sizes.head_dim))?;
+        let name = sizes.entry(self.multiprocessors).ok_or(GpuError::HeadDim(sizes.head_dim))?;
         let Sizes { heads, seq_q, seq_kv, .. } = sizes;
         if !sizes.fits(self.entries[name].get("tile_q")) {
             return Err(GpuError::Sizes { heads, seq_q, seq_kv });
@@ -170,12 +164,12 @@ impl Hopper {
         let stream = &self.module.stream;
         let [q, k, v] = sizes.image_bytes();
         let images = [stream.alloc_zeros(q)?, stream.alloc_zeros(k)?, stream.alloc_zeros(v)?];
-        Ok(Operands { sizes, precision, images, scales: stream.alloc_zeros(sizes.scales(precision))? })
+        Ok(Operands { sizes, images, scales: stream.alloc_zeros(heads as usize * SCALES_PER_HEAD)? })
     }
 
     /// Quantises FP16 tensors into `operands`.
     pub fn quantise(&self, tensors: Tensors, operands: &mut Operands) -> Result<(), GpuError> {
-        let Operands { sizes, precision, .. } = *operands;
+        let sizes = operands.sizes;
         let (q, kv) = (sizes.elements(sizes.seq_q), sizes.elements(sizes.seq_kv));
         for (tensor, slice, wanted) in [("q", tensors.q, q), ("k", tensors.k, kv), ("v", tensors.v, kv)] {
             self.check(tensor, slice, wanted)?;
@@ -187,8 +181,8 @@ impl Hopper {
             (q.device_ptr_mut(stream), k.device_ptr_mut(stream), v.device_ptr_mut(stream));
         let (scales, _scales) = operands.scales.device_ptr_mut(stream);
         let params = QuantiseParams { sources, images: [q, k, v], scales, seq_q: sizes.seq_q, seq_kv: sizes.seq_kv };
-        let entry = &self.entries[&sizes.quantiser_for(precision)];
-        let geometry = sizes.quantise_geometry_for(precision, entry.get("threads"));
+        let entry = &self.entries[&format!("quantise_d{}", sizes.head_dim)];
+        let geometry = sizes.quantise_geometry(entry.get("threads"));
         self.launch(entry, &geometry, Start::InOrder, &mut params.to_bytes())
     }
 
@@ -219,8 +213,8 @@ impl Hopper {
     ) -> Result<(), GpuError> {
         let sizes = operands.sizes;
         self.check("out", out, sizes.elements(sizes.seq_q))?;
-        let name = sizes.entry_for(operands.precision, self.multiprocessors);
-        let entry = &self.entries[name.ok_or(GpuError::HeadDim(sizes.head_dim))?];
+        let name = sizes.entry(self.multiprocessors).ok_or(GpuError::HeadDim(sizes.head_dim))?;
+        let entry = &self.entries[name];
         let stream = &self.module.stream;
         let [q, k, v] = &operands.images;
         let (images, _read) = addresses([q, k, v], stream);

@@ -18,10 +18,8 @@ pub const Q_BLOCK_ROWS: u32 = 64;
 pub const TILE_KEYS: u32 = 128;
 /// Largest magnitudes of Q, K and V after scaling.
 pub const SCALE_TARGETS: [f32; 3] = [16.0, 16.0, 256.0];
-/// Scales of Q, K, V, and padding: those of the fast form.
+/// Scales of Q, K, V, and padding.
 pub const SCALES_PER_HEAD: usize = 4;
-/// Floats of one tile of K among the scales of the accurate form, of which the first counts.
-const FLOATS_OF_TILE: usize = 4;
 
 /// Name and head dimension of the attention entries, by row groups x key groups.
 const ATTENTION: [(&str, u32); 7] = [
@@ -33,18 +31,8 @@ const ATTENTION: [(&str, u32); 7] = [
     ("attention_d128_2x1", 128),
     ("attention_d128_3x1", 128),
 ];
-/// The same of the accurate form.
-const ACCURATE: [(&str, u32); 6] = [
-    ("accurate_d64_1x1", 64),
-    ("accurate_d64_1x2", 64),
-    ("accurate_d64_3x1", 64),
-    ("accurate_d128_1x2", 128),
-    ("accurate_d128_2x1", 128),
-    ("accurate_d128_3x1", 128),
-];
-/// The same of the quantisers, the fast form's first.
-const QUANTISERS: [(&str, u32); 4] =
-    [("quantise_d64", 64), ("quantise_d128", 128), ("quantise_accurate_d64", 64), ("quantise_accurate_d128", 128)];
+/// The same of the quantiser's.
+const QUANTISERS: [(&str, u32); 2] = [("quantise_d64", 64), ("quantise_d128", 128)];
 /// K and V of a section of heads should lie in the L2 cache together.
 const SECTION_BYTES: u64 = 32 << 20;
 /// CTAs of the largest portable cluster.
@@ -60,7 +48,7 @@ pub fn variant() -> Variant {
 
 /// Every entry function of the module.
 pub fn entry_points() -> Vec<EntryPoint> {
-    let attention = ATTENTION.iter().chain(&ACCURATE).map(|entry| (entry, Operands::HopperImages));
+    let attention = ATTENTION.iter().map(|entry| (entry, Operands::HopperImages));
     let quantisers = QUANTISERS.iter().map(|entry| (entry, Operands::Originals));
     attention
         .chain(quantisers)
@@ -71,17 +59,6 @@ pub fn entry_points() -> Vec<EntryPoint> {
             operands,
         })
         .collect()
-}
-
-/// What a call is made for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
-    /// All three operands in e4m3 with a scale a head.
-    #[default]
-    Fast,
-    /// Q and K as 8-bit integers after a rotation, K without its mean, with a scale for each row of Q and each tile of K;
-    /// V in e4m3 with a scale for each channel. The images have the fast form's sizes.
-    Accurate,
 }
 
 /// What decides how a call is launched.
@@ -139,41 +116,6 @@ impl Sizes {
         })
     }
 
-    /// The same for a precision.
-    pub fn entry_for(&self, precision: Precision, multiprocessors: u32) -> Option<&'static str> {
-        let few_rows = self.row_tiles(Q_BLOCK_ROWS) <= multiprocessors;
-        Some(match (precision, self.head_dim) {
-            (Precision::Fast, _) => return self.entry(multiprocessors),
-            (Precision::Accurate, 64) if self.seq_kv <= TILE_KEYS => "accurate_d64_1x1",
-            (Precision::Accurate, 64) if few_rows => "accurate_d64_1x2",
-            (Precision::Accurate, 64) => "accurate_d64_3x1",
-            (Precision::Accurate, 128) if few_rows => "accurate_d128_1x2",
-            (Precision::Accurate, 128) if self.causal || self.row_tiles(192) >= 1000 => "accurate_d128_3x1",
-            (Precision::Accurate, 128) => "accurate_d128_2x1",
-            _ => return None,
-        })
-    }
-
-    /// The quantiser's entry for a precision, for the head dimensions that have an attention entry.
-    pub fn quantiser_for(&self, precision: Precision) -> String {
-        match precision {
-            Precision::Fast => format!("quantise_d{}", self.head_dim),
-            Precision::Accurate => format!("quantise_accurate_d{}", self.head_dim),
-        }
-    }
-
-    /// Scales that a quantiser writes and the attention kernel reads.
-    pub fn scales(&self, precision: Precision) -> usize {
-        let of_head = match precision {
-            Precision::Fast => SCALES_PER_HEAD,
-            Precision::Accurate => {
-                let rows = self.seq_q.next_multiple_of(Q_BLOCK_ROWS) as usize;
-                rows + FLOATS_OF_TILE * self.seq_kv.div_ceil(TILE_KEYS) as usize + self.head_dim as usize
-            }
-        };
-        self.heads as usize * of_head
-    }
-
     /// Persistent CTAs: as many as there are tiles of `tile_q` rows, one for each multiprocessor at most.
     pub fn attention_geometry(&self, tile_q: u32, threads: u32, multiprocessors: u32) -> Geometry {
         Geometry { grid: [self.row_tiles(tile_q).min(multiprocessors), 1, 1], threads, cluster: 1 }
@@ -181,19 +123,10 @@ impl Sizes {
 
     /// A cluster for each head and operand, with as many groups of threads as there is work for.
     pub fn quantise_geometry(&self, max_threads: u32) -> Geometry {
-        self.quantise_geometry_for(Precision::Fast, max_threads)
-    }
-
-    /// The same for a precision: the accurate form's groups have two threads for each channel of a row.
-    pub fn quantise_geometry_for(&self, precision: Precision, max_threads: u32) -> Geometry {
-        let group = match precision {
-            Precision::Fast => GROUP_THREADS,
-            Precision::Accurate => 2 * self.head_dim,
-        };
         let units = self.seq_q.max(self.seq_kv).div_ceil(TILE_KEYS).max(1);
         let cluster = units.next_power_of_two().min(LARGEST_CLUSTER);
-        let groups = units.div_ceil(cluster).min(max_threads / group);
-        Geometry { grid: [cluster, self.heads, 3], threads: groups * group, cluster }
+        let groups = units.div_ceil(cluster).min(max_threads / GROUP_THREADS);
+        Geometry { grid: [cluster, self.heads, 3], threads: groups * GROUP_THREADS, cluster }
     }
 
     /// Heads that are worked on together: one where all rows cost the same, else the largest divisor of the number of
@@ -240,7 +173,7 @@ fn reciprocal_of(d: u32) -> u32 {
 pub struct AttentionParams {
     /// Images of Q, K and V.
     pub images: [u64; 3],
-    /// f32, [`Sizes::scales`] of them.
+    /// f32 `[B * H][SCALES_PER_HEAD]`.
     pub scales: u64,
     /// FP16 `[B * H, S_q, D]`.
     pub out: u64,
@@ -284,7 +217,7 @@ pub struct QuantiseParams {
     pub sources: [u64; 3],
     /// Their images.
     pub images: [u64; 3],
-    /// f32, [`Sizes::scales`] of them.
+    /// f32 `[B * H][SCALES_PER_HEAD]`.
     pub scales: u64,
     /// Query rows per head.
     pub seq_q: u32,
@@ -343,11 +276,7 @@ mod tests {
         let names: Vec<String> = entry_points().into_iter().map(|e| e.name).collect();
         for (sizes, wanted) in cases {
             assert_eq!(sizes.entry(SMS), Some(wanted), "{sizes:?}");
-            let accurate = sizes.entry_for(Precision::Accurate, SMS).unwrap();
-            assert_eq!(sizes.entry_for(Precision::Fast, SMS), Some(wanted));
-            for name in [wanted, accurate, &sizes.quantiser_for(Precision::Accurate)] {
-                assert!(names.iter().any(|n| n == name), "{name}");
-            }
+            assert!(names.iter().any(|n| n == wanted));
         }
         assert_eq!(sizes(1, 1, 96, false).entry(SMS), None);
     }
@@ -404,10 +333,6 @@ mod tests {
         let long = sizes(16, 8192, 128, false).quantise_geometry(512);
         assert_eq!(long, Geometry { grid: [8, 16, 3], threads: 512, cluster: 8 });
         assert_eq!(sizes(3, 77, 64, false).image_bytes(), [3 * 128 * 64; 3]);
-        let accurate = |sizes: Sizes| sizes.quantise_geometry_for(Precision::Accurate, 512);
-        assert_eq!(accurate(mission), Geometry { grid: [4, 16, 3], threads: 128, cluster: 4 });
-        assert_eq!(accurate(sizes(16, 8192, 128, false)), Geometry { grid: [8, 16, 3], threads: 512, cluster: 8 });
-        assert_eq!(sizes(3, 77, 64, false).scales(Precision::Accurate), 3 * (128 + 4 + 64));
     }
 
     #[test]

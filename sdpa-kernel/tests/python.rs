@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use sdpa_kernel::hopper::{AttentionParams, Precision, QuantiseParams, Sizes};
+use sdpa_kernel::hopper::{AttentionParams, QuantiseParams, Sizes};
 
 /// Heads, S_q, S_kv, D, causal, SMs, rows of the entry's tile.
 type Case = (u32, u32, u32, u32, bool, u32, u32);
@@ -40,11 +40,9 @@ fn plan(&(heads, seq_q, seq_kv, head_dim, causal, sms, tile_q): &Case) -> String
     };
     let quantise = QuantiseParams { sources: [1, 2, 3], images: [4, 5, 6], scales: 7, seq_q, seq_kv };
     let quantiser = sizes.quantise_geometry(512);
-    let accurate = sizes.quantise_geometry_for(Precision::Accurate, 512);
-    let name = |precision| sizes.entry_for(precision, sms).map_or("null".to_owned(), |name| format!("\"{name}\""));
     format!(
-        "{{\"entry\": {}, \"fits\": {}, \"grid\": {:?}, \"quantiser\": [{:?}, {}, {}], \"images\": {:?}, \"attention\": \"{}\", \"quantise\": \"{}\", \"accurate\": [{}, {}, {:?}, {}, {}]}}",
-        name(Precision::Fast),
+        "{{\"entry\": {}, \"fits\": {}, \"grid\": {:?}, \"quantiser\": [{:?}, {}, {}], \"images\": {:?}, \"attention\": \"{}\", \"quantise\": \"{}\"}}",
+        sizes.entry(sms).map_or("null".to_owned(), |name| format!("\"{name}\"")),
         sizes.fits(tile_q),
         sizes.attention_geometry(tile_q, 128, sms).grid,
         quantiser.grid,
@@ -52,12 +50,7 @@ fn plan(&(heads, seq_q, seq_kv, head_dim, causal, sms, tile_q): &Case) -> String
         quantiser.cluster,
         sizes.image_bytes(),
         hex(&attention.to_bytes()),
-        hex(&quantise.to_bytes()),
-        name(Precision::Accurate),
-        sizes.scales(Precision::Accurate),
-        accurate.grid,
-        accurate.threads,
-        accurate.cluster
+        hex(&quantise.to_bytes())
     )
 }
 

@@ -18,6 +18,8 @@
 
 namespace sdpa::hopper {
 
+constexpr float kLog2E = 1.4426950408889634f;
+
 // The ones rows behind every V slot, written once: bulk copies never touch them. A row of equal bytes is its own
 // swizzle.
 template <class Traits>
@@ -75,12 +77,8 @@ __device__ __forceinline__ void consume(const AttentionParams& params, SharedSto
   WorkItem item;
   while (scheduler.next(item)) {
     const float* scales = params.scales + item.head * kScalesPerHead;
-    Accumulator<Traits> sums;
-    if constexpr (Traits::kAccurate) {
-      epilogue.store(item, 1.0f, consumer.compute(item, 1.0f, sums), sums);
-      continue;
-    }
     const float qk_scale = __ldg(scales + kOperandQ) * __ldg(scales + kOperandK);
+    Accumulator<Traits> sums;
     const RowPair log2_bias = consumer.compute(item, qk_scale * params.softmax_scale * kLog2E, sums);
     // From the same cache line as the others, and so from L1: not worth a register over the whole loop.
     const float value_scale = __ldg(scales + kOperandV);

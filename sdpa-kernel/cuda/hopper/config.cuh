@@ -7,7 +7,6 @@
 #include "hopper/params.h"
 #include "hopper/quantise.cuh"
 #include "hopper/scheduler.cuh"
-#include "hopper/scores_f16.cuh"
 #include "hopper/traits.cuh"
 #include "common/config.h"
 
@@ -16,9 +15,6 @@ namespace sdpa::hopper {
 // Values of Config's fields that only this family has.
 constexpr uint32_t kLoaderBulkCopy = 16;
 constexpr uint32_t kMathWgmma = 16;
-
-// The accurate form's exponentials: most of the special-function unit, some from the number format.
-constexpr uint32_t kExpMixed = 17;
 
 template <class Traits>
 constexpr Config describe() {
@@ -37,14 +33,14 @@ constexpr Config describe() {
   config.softmax = kSoftmaxRegisters;
   config.producer_warps = 1;
   config.scheduler = kSchedulerPersistent;
-  config.exp = Traits::kAccurate ? kExpMixed : ScoresF16<false>::kExponential;
+  config.exp = Traits::Scores::kExponential;
   config.swizzle = 1;
   config.p_format = kPFormatE4m3;
   return config;
 }
 
-// A quantiser: `threads` is the most that a CTA may have.
-template <int kHeadDim, int kThreads>
+// The quantiser: `threads` is the most that a CTA may have.
+template <int kHeadDim>
 constexpr Config describe_quantiser() {
   Config config{};
   config.magic = kConfigMagic;
@@ -53,7 +49,7 @@ constexpr Config describe_quantiser() {
   config.head_dim = kHeadDim;
   config.tile_q = kUnitRows;
   config.tile_k = kUnitRows;
-  config.threads = kThreads;
+  config.threads = kMaxThreads<kHeadDim>;
   return config;
 }
 

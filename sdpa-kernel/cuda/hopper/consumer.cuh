@@ -7,11 +7,9 @@
 #include <cstdint>
 
 #include "hopper/fragment.cuh"
+#include "hopper/half_products.cuh"
 #include "hopper/params.h"
-#include "hopper/scales.cuh"
 #include "hopper/scheduler.cuh"
-#include "hopper/scores_accurate.cuh"
-#include "hopper/scores_f16.cuh"
 #include "hopper/scores_f32.cuh"
 #include "hopper/traits.cuh"
 #include "hopper/ptx/mbarrier.cuh"
@@ -40,13 +38,6 @@ struct Accumulator {
     for (int h = 0; h < 2; ++h) row_sum.value[h] *= factor.value[h];
   }
 
-  // Of row g or of row g+8.
-  __device__ void rescale(int h, float factor) {
-#pragma unroll
-    for (int i = 2 * h; i < Traits::kOutRegisters; i += i % 2 == 0 ? 1 : 3) values[i] *= factor;
-    row_sum.value[h] *= factor;
-  }
-
   __device__ void add(const float (&tile)[Traits::kTileRegisters]) {
 #pragma unroll
     for (int i = 0; i < Traits::kOutRegisters; ++i) values[i] += tile[i];
@@ -55,32 +46,40 @@ struct Accumulator {
   }
 };
 
-constexpr float kLog2E = 1.4426950408889634f;
-
 template <class Traits>
 class Consumer {
  public:
+  using Scores = typename Traits::Scores;
   using Position = RingPosition<Traits::kStages>;
 
   __device__ Consumer(const AttentionParams& params, SharedStorage<Traits>& shared, int row_group, int key_group)
       : params_(params), shared_(shared), row_group_(row_group), key_group_(key_group), tiles_{0} {}
 
-  // Returns log2 of what the sums are relative to. `logit_scale` turns products of e4m3 numbers into base-2 logits; the
-  // accurate form fetches its own scales.
+  // Returns log2 of what the sums are relative to. `logit_scale` turns products of e4m3 numbers into base-2 logits.
   __device__ RowPair compute(const WorkItem& item, float logit_scale, Accumulator<Traits>& sums) {
     const Rows rows = rows_of(item);
     ptx::mbarrier_wait(shared_.barriers.q_full, RingPosition<1>{item.round}.full_parity());
     const int first_place = skip_unseen_tiles(item, rows);
     sums.clear();
     RowPair log2_bias;
-    if constexpr (Traits::kAccurate) {
-      log2_bias = run_tiles(item, rows, first_place, Accurate(), sums);
-    } else if (rows.fewest_keys < kKeysThatAverage) {
-      log2_bias = run_tiles(item, rows, first_place, Exact(logit_scale), sums);
-    } else if (ScoresF16<false>::serves(logit_scale)) {
-      log2_bias = run_tiles(item, rows, first_place, ScoresF16<false>(logit_scale), sums);
+    if (logit_scale > kWidestPairScale) {
+      Exact softmax(logit_scale);
+      for (int place = first_place; place < item.key_tiles; place += Traits::kKeyGroups) {
+        run_tile_in_half_precision(item, rows, place, softmax, sums);
+      }
+      log2_bias = {softmax.log2_bias(0), softmax.log2_bias(1)};
+    } else if (!Scores::serves(logit_scale) || rows.fewest_keys < kKeysThatAverage) {
+      Exact softmax(logit_scale);
+      for (int place = first_place; place < item.key_tiles; place += Traits::kKeyGroups) {
+        run_tile_exactly(item, rows, place, softmax, sums);
+      }
+      log2_bias = {softmax.log2_bias(0), softmax.log2_bias(1)};
     } else {
-      log2_bias = run_tiles(item, rows, first_place, ScoresF16<true>(logit_scale), sums);
+      Scores softmax(logit_scale);
+      for (int place = first_place; place < item.key_tiles; place += Traits::kKeyGroups) {
+        run_tile(item, rows, place, softmax, sums);
+      }
+      log2_bias = {softmax.log2_bias(0), softmax.log2_bias(1)};
     }
     arrive(shared_.barriers.q_empty);
     tiles_.count += item.key_tiles;
@@ -91,10 +90,12 @@ class Consumer {
   // As many at a time as there are registers for: 32 with three consumers at D=128, 64 otherwise.
   static constexpr int kExactKeys = Traits::kConsumerRegisters < 2 * Traits::kOutRegisters + 40 ? 32 : 64;
   using Exact = ScoresF32<kExactKeys>;
-  using Accurate = ScoresAccurate<Traits::kGroupsByCode>;
   // Where few keys decide a row, errors of P do not average out: from so many on, the mean error stays below 0.003 by
   // code, also where the last keys weigh most.
   static constexpr int kKeysThatAverage = 256;
+  // FP8 wgmma aligns products to the largest and keeps 13 bits of fraction: logits in the tens then have errors in the
+  // hundredths, and so has P.
+  static constexpr float kWidestPairScale = 0.5f;
 
   struct Rows {
     int first;        // of this warpgroup
@@ -126,21 +127,9 @@ class Consumer {
     return place;
   }
 
-  // Returns log2 of what the sums are relative to.
-  template <class Softmax>
-  __device__ RowPair run_tiles(const WorkItem& item, const Rows& rows, int first_place, Softmax softmax,
-                               Accumulator<Traits>& sums) {
-    for (int place = first_place; place < item.key_tiles; place += Traits::kKeyGroups) {
-      run_tile(item, rows, place, softmax, sums);
-    }
-    return {softmax.log2_bias(0), softmax.log2_bias(1)};
-  }
-
   // One tile: Q.K, softmax, P.V one after the other. Overlap comes from the other warpgroups.
-  template <bool kWide>
-  __device__ void run_tile(const WorkItem& item, const Rows& rows, int place, ScoresF16<kWide>& softmax,
+  __device__ void run_tile(const WorkItem& item, const Rows& rows, int place, Scores& softmax,
                            Accumulator<Traits>& sums) {
-    using Scores = ScoresF16<kWide>;
     const Position at{tiles_.count + place};
     typename Scores::Fragment scores;
     compute_scores<Scores>(at, 0, scores);
@@ -155,45 +144,10 @@ class Consumer {
     arrive(shared_.barriers.v_empty[at.slot()]);
   }
 
-  // The same in the accurate form.
-  __device__ void run_tile(const WorkItem& item, const Rows& rows, int place, Accurate& softmax,
-                           Accumulator<Traits>& sums) {
-    const Position at{tiles_.count + place};
-    typename Accurate::Products products;
-    compute_scores<Accurate>(at, 0, products);
-    softmax.set_logit_scales(logit_scales(item, rows, shared_.k_scales[at.slot()].x));
-    arrive(shared_.barriers.k_empty[at.slot()]);
-    typename Accurate::Fragment scores;
-    Accurate::convert(products, scores);
-    mask_if_needed(rows, item.key_tiles - 1 - place, scores);
-    const RowPair largest = Accurate::largest(scores);
-    if (softmax.must_move_reference(largest)) {
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        sums.rescale(h, softmax.move_reference(h, largest.value[h], sums.row_sum.value[h]));
-      }
-    }
-    typename Accurate::Probabilities p;
-    softmax.encode(scores, p);
-    add_values<Accurate>(at, 0, p, sums);
-    arrive(shared_.barriers.v_empty[at.slot()]);
-  }
-
-  // c of this lane's two rows in a tile of K with this scale. Rows' scales are fetched again for every tile, from L1:
-  // not worth registers over the whole loop.
-  __device__ RowPair logit_scales(const WorkItem& item, const Rows& rows, float k_scale) const {
-    const AccurateScales scales(params_);
-    const int row = ptx::opaque(rows.first) + fragment_row();
-    const float* of_rows = scales.q + static_cast<size_t>(item.head) * scales.q_rows;
-    const float factor = k_scale * params_.softmax_scale * kLog2E;
-    const int last = scales.q_rows - 1;
-    return {__ldg(of_rows + min(row, last)) * factor, __ldg(of_rows + min(row + 8, last)) * factor};
-  }
-
   // The same for rows where errors of P do not average out, in FP32 and by parts of the tile. What rounding P to e4m3
   // loses is kept as a second e4m3 number and multiplied as well.
-  __device__ void run_tile(const WorkItem& item, const Rows& rows, int place, Exact& softmax,
-                           Accumulator<Traits>& sums) {
+  __device__ void run_tile_exactly(const WorkItem& item, const Rows& rows, int place, Exact& softmax,
+                                   Accumulator<Traits>& sums) {
     const Position at{tiles_.count + place};
     const int tile = item.key_tiles - 1 - place;
 #pragma unroll 1
@@ -213,9 +167,34 @@ class Consumer {
     arrive(shared_.barriers.v_empty[at.slot()]);
   }
 
+  // The same for logits so wide that FP8 wgmma loses what decides a row: both products by FP16 mma with FP32 sums, each
+  // warp on its own 16 rows. Slow, and rarely needed.
+  __device__ void run_tile_in_half_precision(const WorkItem& item, const Rows& rows, int place, Exact& softmax,
+                                             Accumulator<Traits>& sums) {
+    const Position at{tiles_.count + place};
+    const int tile = item.key_tiles - 1 - place;
+    ptx::mbarrier_wait(shared_.barriers.k_full[at.slot()], at.full_parity());
+    ptx::mbarrier_wait(shared_.barriers.v_full[at.slot()], at.full_parity());
+    const uint8_t* q = shared_.q[row_group_];
+    const uint8_t* k = shared_.k[at.slot()];
+    const uint8_t* v = shared_.v[at.slot()].rows;
+#pragma unroll 1
+    for (int part = 0; part < kTileKeys / kExactKeys; ++part) {
+      if (tile * kTileKeys + part * kExactKeys >= rows.most_keys) continue;
+      typename Exact::Fragment scores = {};
+      HalfProducts<Traits::kHeadDim>::add_scores(q, k, part * kExactKeys, scores);
+      mask_if_needed<Exact>(rows, tile, part, scores);
+      sums.rescale(softmax.move_reference(Exact::largest(scores)));
+      softmax.exponentiate(scores);
+      HalfProducts<Traits::kHeadDim>::add_values(v, part * kExactKeys, scores, sums.values, sums.row_sum);
+    }
+    arrive(shared_.barriers.k_empty[at.slot()]);
+    arrive(shared_.barriers.v_empty[at.slot()]);
+  }
+
   // `part` of the tile: Softmax::kKeys keys.
-  template <class Softmax, class Scores>
-  __device__ void compute_scores(const Position& at, int part, Scores& scores) {
+  template <class Softmax>
+  __device__ void compute_scores(const Position& at, int part, typename Softmax::Fragment& scores) {
     issue_scores<Softmax>(at, part, scores);
     ptx::wgmma_wait<0>();
     ptx::pin_registers(scores);
@@ -242,8 +221,8 @@ class Consumer {
     sums.add(tile);
   }
 
-  template <class Softmax, class Scores>
-  __device__ void issue_scores(const Position& at, int part, Scores& scores) {
+  template <class Softmax>
+  __device__ void issue_scores(const Position& at, int part, typename Softmax::Fragment& scores) {
     ptx::mbarrier_wait(shared_.barriers.k_full[at.slot()], at.full_parity());
     const uint64_t q = ptx::matrix_descriptor<Traits::kQKSwizzle>(shared_.q[row_group_]);
     const uint64_t k = ptx::advance_descriptor(ptx::matrix_descriptor<Traits::kQKSwizzle>(shared_.k[at.slot()]),
@@ -282,17 +261,6 @@ class Consumer {
     const int row = ptx::opaque(rows.first + fragment_row());
     const int limit[2] = {key_limit(params_, row) - first_column, key_limit(params_, row + 8) - first_column};
     Softmax::mask(scores, limit);
-  }
-
-  // One row after the other: FP32 scores leave few registers.
-  __device__ void mask_if_needed(const Rows& rows, int tile, typename Accurate::Fragment& scores) {
-    if ((tile + 1) * kTileKeys <= key_limit(params_, ptx::opaque(rows.first))) return;
-    Accurate::mask<0>(scores, limit_of(rows, tile, 0));
-    Accurate::mask<1>(scores, limit_of(rows, tile, 8));
-  }
-
-  __device__ int limit_of(const Rows& rows, int tile, int row) {
-    return key_limit(params_, ptx::opaque(rows.first) + fragment_row() + row) - tile * kTileKeys - 2 * quad_lane();
   }
 
   // Every warp arrives for itself: its own wait only covers its own share of a wgmma.

@@ -6,7 +6,6 @@
 
 #include "hopper/consumer.cuh"
 #include "hopper/fragment.cuh"
-#include "hopper/scales.cuh"
 #include "hopper/scheduler.cuh"
 #include "hopper/traits.cuh"
 #include "hopper/ptx/arithmetic.cuh"
@@ -20,7 +19,7 @@ class Epilogue {
   __device__ Epilogue(const AttentionParams& params, SharedStorage<Traits>& shared, int row_group, int key_group)
       : params_(params), shared_(shared), row_group_(row_group), key_group_(key_group) {}
 
-  // `log2_bias`: what the sums are relative to. The accurate form fetches the scales of values itself.
+  // `log2_bias`: what the sums are relative to.
   __device__ void store(const WorkItem& item, float value_scale, const RowPair& log2_bias,
                         const Accumulator<Traits>& sums) {
     const size_t head_rows = static_cast<size_t>(item.head) * params_.seq_q;
@@ -28,11 +27,11 @@ class Epilogue {
     if constexpr (Traits::kKeyGroups == 1) {
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        factor.value[h] = normaliser(first_of_quad(sums.row_sum.value[h]), value_scale);
+        factor.value[h] = normaliser(__shfl_sync(0xffffffffu, sums.row_sum.value[h], lane() & ~3), value_scale);
       }
     } else {
       factor = exchange_row_stats(log2_bias, sums.row_sum, value_scale);
-      send_packets(item.head, sums, factor);
+      send_packets(sums, factor);
       meet();
     }
 #pragma unroll
@@ -40,7 +39,7 @@ class Epilogue {
       if (packet % Traits::kKeyGroups != key_group_) continue;
       const int h = packet % 2;
       const int row = item.first_row + row_group_ * kQBlockRows + fragment_row() + 8 * h;
-      uint4 values = make_packet(item.head, sums, packet, factor.value[h]);
+      uint4 values = make_packet(sums, packet, factor.value[h]);
       if constexpr (Traits::kKeyGroups > 1) values = gather(values, packet);
       if (row < params_.seq_q) {
         const int first_d = packet / 2 * 32 + 8 * quad_lane();
@@ -56,22 +55,13 @@ class Epilogue {
   }
 
   // Eight consecutive d of one row; even packets are row g, odd ones row g+8.
-  __device__ uint4 make_packet(int head, const Accumulator<Traits>& sums, int packet, float factor) const {
+  __device__ static uint4 make_packet(const Accumulator<Traits>& sums, int packet, float factor) {
     const float* first = sums.values + packet / 2 * 16 + packet % 2 * 2;
-    float4 low = make_float4(factor, factor, factor, factor);
-    float4 high = low;
-    if constexpr (Traits::kAccurate) {
-      const float* scales = AccurateScales(params_).v + head * Traits::kHeadDim + packet / 2 * 32 + 8 * quad_lane();
-      const float4 a = __ldg(reinterpret_cast<const float4*>(scales));
-      const float4 b = __ldg(reinterpret_cast<const float4*>(scales) + 1);
-      low = make_float4(a.x * factor, a.y * factor, a.z * factor, a.w * factor);
-      high = make_float4(b.x * factor, b.y * factor, b.z * factor, b.w * factor);
-    }
     uint4 values;
-    values.x = ptx::pack_half2(first[0] * low.x, first[1] * low.y);
-    values.y = ptx::pack_half2(first[4] * low.z, first[5] * low.w);
-    values.z = ptx::pack_half2(first[8] * high.x, first[9] * high.y);
-    values.w = ptx::pack_half2(first[12] * high.z, first[13] * high.w);
+    values.x = ptx::pack_half2(first[0] * factor, first[1] * factor);
+    values.y = ptx::pack_half2(first[4] * factor, first[5] * factor);
+    values.z = ptx::pack_half2(first[8] * factor, first[9] * factor);
+    values.w = ptx::pack_half2(first[12] * factor, first[13] * factor);
     return values;
   }
 
@@ -109,12 +99,11 @@ class Epilogue {
   __device__ int packet_column() const { return row_group_ * ptx::kWarpgroupThreads + thread_in_warpgroup(); }
 
   // Normalised shares are bounded by |V|, so FP16 holds them, with 2^-11 of rounding.
-  __device__ void send_packets(int head, const Accumulator<Traits>& sums, const RowPair& factor) {
+  __device__ void send_packets(const Accumulator<Traits>& sums, const RowPair& factor) {
 #pragma unroll
     for (int packet = 0; packet < Traits::kPackets; ++packet) {
       if (packet % Traits::kKeyGroups == key_group_) continue;
-      const uint4 values = make_packet(head, sums, packet, factor.value[packet % 2]);
-      shared_.merge.packets[key_group_][packet][packet_column()] = values;
+      shared_.merge.packets[key_group_][packet][packet_column()] = make_packet(sums, packet, factor.value[packet % 2]);
     }
   }
 

@@ -5,7 +5,6 @@
 #include <cstdint>
 
 #include "hopper/params.h"
-#include "hopper/scales.cuh"
 #include "hopper/scheduler.cuh"
 #include "hopper/traits.cuh"
 #include "hopper/ptx/bulk_copy.cuh"
@@ -32,7 +31,8 @@ class Producer {
       const bool reuses_slot = tiles_.count >= Traits::kStages;
       auto& barriers = shared_.barriers;
       if (reuses_slot) wait_empty(barriers.k_empty[slot], tiles_.empty_parity());
-      fetch_k(slot, head_tiles + tile);
+      fetch(shared_.k[slot], params_.k + (head_tiles + tile) * Traits::kKTileBytes, Traits::kKTileBytes,
+            barriers.k_full[slot]);
       if (reuses_slot) wait_empty(barriers.v_empty[slot], tiles_.empty_parity());
       fetch(shared_.v[slot].rows, params_.v + (head_tiles + tile) * Traits::kVTileBytes, Traits::kVTileBytes,
             barriers.v_full[slot]);
@@ -48,20 +48,6 @@ class Producer {
     }
     fetch(shared_.q, params_.q + (static_cast<size_t>(item.head) * row_blocks_ + first_block) * Traits::kQBlockBytes,
           blocks * Traits::kQBlockBytes, shared_.barriers.q_full);
-  }
-
-  __device__ void fetch_k(int slot, size_t tile) {
-    uint64_t& full = shared_.barriers.k_full[slot];
-    const uint8_t* k = params_.k + tile * Traits::kKTileBytes;
-    if constexpr (!Traits::kAccurate) {
-      fetch(shared_.k[slot], k, Traits::kKTileBytes, full);
-    } else if (ptx::elect_one()) {
-      constexpr int kScaleBytes = AccurateScales::kFloatsOfTile * sizeof(float);
-      const float* scale = AccurateScales(params_).k + tile * AccurateScales::kFloatsOfTile;
-      ptx::mbarrier_arrive_expect_bytes(full, Traits::kKTileBytes + kScaleBytes);
-      ptx::bulk_copy_to_shared(&shared_.k_scales[slot], scale, kScaleBytes, full);
-      ptx::bulk_copy_to_shared(shared_.k[slot], k, Traits::kKTileBytes, full);
-    }
   }
 
   // The first copies wait for nothing, not even for the empty barriers to exist; the first reuse waits for that.

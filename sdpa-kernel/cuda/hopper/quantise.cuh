@@ -35,20 +35,9 @@ struct HeadSlice {
   int padded_rows;
 };
 
-template <int kHeadDim>
-__device__ __forceinline__ HeadSlice head_slice(const QuantiseParams& params, int operand, int head_index) {
-  const int granule = operand == kOperandQ ? kQBlockRows : kTileKeys;
-  HeadSlice head;
-  head.rows = operand == kOperandQ ? params.seq_q : params.seq_kv;
-  head.padded_rows = (head.rows + granule - 1) / granule * granule;
-  head.source = params.source[operand] + static_cast<size_t>(head_index) * head.rows * kHeadDim;
-  head.image = params.image[operand] + static_cast<size_t>(head_index) * head.padded_rows * kHeadDim;
-  return head;
-}
-
 // Larger of the absolute values, per half.
 __device__ __forceinline__ uint32_t max_magnitude_half2(uint32_t so_far, uint32_t values) {
-  return ptx::max_half2(so_far, ptx::magnitude_half2(values));
+  return ptx::max_half2(so_far, values & 0x7fff7fffu);
 }
 
 template <int kCount>
@@ -60,8 +49,8 @@ __device__ __forceinline__ void unpack_halves(const uint32_t (&words)[kCount], f
   }
 }
 
-// A unit of Q or K. Each thread of a group converts chunks of 16 consecutive d of one row.
-template <int kHeadDim, int kThreads = kGroupThreads>
+// A unit of Q or K. Each thread converts chunks of 16 consecutive d of one row.
+template <int kHeadDim>
 class RowUnit {
  public:
   __device__ void load(const HeadSlice& head, int unit) {
@@ -87,10 +76,7 @@ class RowUnit {
     return so_far;
   }
 
-  // `factor_of` anything: it is one for all.
-  template <class FactorOf>
-  __device__ void store(const HeadSlice& head, int unit, FactorOf factor_of) const {
-    const float factor = factor_of(0);
+  __device__ void store(const HeadSlice& head, int unit, float factor) const {
 #pragma unroll
     for (int i = 0; i < kChunks; ++i) {
       const Place at = place(unit, i);
@@ -109,16 +95,16 @@ class RowUnit {
     }
   }
 
- protected:
+ private:
   static constexpr int kChunksPerRow = kHeadDim / kChunkBytes;
-  static constexpr int kChunks = kUnitRows * kChunksPerRow / kThreads;  // of one thread
+  static constexpr int kChunks = kUnitRows * kChunksPerRow / kGroupThreads;  // of one thread
 
   struct Place {
     int row;
     int chunk;
   };
   __device__ static Place place(int unit, int i) {
-    const int index = i * kThreads + threadIdx.x % kThreads;
+    const int index = i * kGroupThreads + thread_in_group();
     return {unit * kUnitRows + index / kChunksPerRow, index % kChunksPerRow};
   }
 
@@ -129,12 +115,6 @@ class RowUnit {
 template <int kHeadDim>
 class ColumnUnit {
  public:
-  static constexpr int kKeys = 16;
-  static constexpr int kDGroups = kGroupThreads / (kUnitRows / kKeys);
-  static constexpr int kWords = kHeadDim / kDGroups / 2;  // FP16 pairs of one key that a thread holds
-
-  __device__ static int d_group() { return thread_in_group() % kDGroups; }
-
   __device__ void load(const HeadSlice& head, int unit) {
 #pragma unroll
     for (int key = 0; key < kKeys; ++key) {
@@ -147,15 +127,6 @@ class ColumnUnit {
     }
   }
 
-  // Of each pair of d.
-  __device__ void max_magnitudes(uint32_t (&so_far)[kWords]) const {
-#pragma unroll
-    for (int key = 0; key < kKeys; ++key) {
-#pragma unroll
-      for (int w = 0; w < kWords; ++w) so_far[w] = max_magnitude_half2(so_far[w], words_[key][w]);
-    }
-  }
-
   __device__ uint32_t max_magnitude(uint32_t so_far) const {
 #pragma unroll
     for (int key = 0; key < kKeys; ++key) {
@@ -165,13 +136,10 @@ class ColumnUnit {
     return so_far;
   }
 
-  // `factor_of` a d.
-  template <class FactorOf>
-  __device__ void store(const HeadSlice& head, int unit, FactorOf factor_of) const {
+  __device__ void store(const HeadSlice& head, int unit, float factor) const {
     uint8_t* tile = head.image + static_cast<size_t>(unit) * kHeadDim * kTileKeys;
 #pragma unroll
     for (int i = 0; i < 2 * kWords; ++i) {
-      const float factor = factor_of(d_group() * 2 * kWords + i);
       uint32_t bytes[4];
 #pragma unroll
       for (int w = 0; w < 4; ++w) {
@@ -187,9 +155,13 @@ class ColumnUnit {
   }
 
  private:
+  static constexpr int kKeys = 16;
+  static constexpr int kDGroups = kGroupThreads / (kUnitRows / kKeys);
+  static constexpr int kWords = kHeadDim / kDGroups / 2;  // FP16 pairs of one key that a thread holds
   using Vector = std::conditional_t<kWords == 4, uint4, uint2>;
   static_assert(sizeof(Vector) == kWords * sizeof(uint32_t), "a thread reads its d of one key at once");
 
+  __device__ static int d_group() { return thread_in_group() % kDGroups; }
   __device__ static int key_group() { return thread_in_group() / kDGroups; }
 
   __device__ float element(int key, int i) const {
@@ -238,11 +210,10 @@ __device__ __forceinline__ void quantise_head(const HeadSlice& head, float targe
   if (first == 0 && thread_in_group() == 0) *scale = largest > 0.0f ? __fdiv_rn(largest, target) : 1.0f;
   const float factor = largest > 0.0f ? __fdiv_rn(target, largest) : 1.0f;
   if (first >= units) return;
-  const auto factor_of = [factor](int) { return factor; };
-  held.store(head, last, factor_of);
+  held.store(head, last, factor);
   for (int unit = last - step; unit >= 0; unit -= step) {
     held.load(head, unit);
-    held.store(head, unit, factor_of);
+    held.store(head, unit, factor);
   }
 }
 
@@ -253,7 +224,12 @@ __device__ __forceinline__ void quantise(const QuantiseParams& params) {
   ptx::cluster_arrive_relaxed();
   ptx::wait_for_prior_grid();
   const int operand = blockIdx.z;
-  const HeadSlice head = head_slice<kHeadDim>(params, operand, blockIdx.y);
+  const int granule = operand == kOperandQ ? kQBlockRows : kTileKeys;
+  HeadSlice head;
+  head.rows = operand == kOperandQ ? params.seq_q : params.seq_kv;
+  head.padded_rows = (head.rows + granule - 1) / granule * granule;
+  head.source = params.source[operand] + static_cast<size_t>(blockIdx.y) * head.rows * kHeadDim;
+  head.image = params.image[operand] + static_cast<size_t>(blockIdx.y) * head.padded_rows * kHeadDim;
   float* scale = params.scales + blockIdx.y * kScalesPerHead + operand;
   if (operand == kOperandV) {
     quantise_head<ColumnUnit<kHeadDim>>(head, kValueTarget, scale);

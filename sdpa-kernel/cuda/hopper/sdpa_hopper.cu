@@ -9,7 +9,8 @@
 #include "hopper/attention.cuh"
 #include "hopper/config.cuh"
 #include "hopper/quantise.cuh"
-#include "hopper/quantise_accurate.cuh"
+#include "hopper/scores_f16.cuh"
+#include "hopper/scores_f32.cuh"
 
 #ifndef SDPA_STAGES
 #error "SDPA_STAGES is not defined"
@@ -27,35 +28,23 @@
   }                                                                                         \
   extern "C" __constant__ sdpa::Config name##_config = sdpa::hopper::describe<name##_traits>();
 
-#define SDPA_HOPPER_QUANTISER(name, head_dim, function, max_threads)                          \
-  extern "C" __global__ void __launch_bounds__(max_threads)                                 \
+#define SDPA_HOPPER_QUANTISER(name, head_dim)                                               \
+  extern "C" __global__ void __launch_bounds__(sdpa::hopper::kMaxThreads<head_dim>)         \
       name(const __grid_constant__ sdpa::hopper::QuantiseParams params) {                   \
-    function<head_dim>(params);                                                             \
+    sdpa::hopper::quantise<head_dim>(params);                                               \
   }                                                                                         \
-  extern "C" __constant__ sdpa::Config name##_config = sdpa::hopper::describe_quantiser<head_dim, max_threads>();
+  extern "C" __constant__ sdpa::Config name##_config = sdpa::hopper::describe_quantiser<head_dim>();
 
-using sdpa::hopper::kMaxAccurateThreads;
-using sdpa::hopper::kMaxThreads;
-using sdpa::hopper::quantise;
-using sdpa::hopper::quantise_accurately;
+using sdpa::hopper::ScoresF16;
 
-//                head dim, row groups, key groups, stages, accurate
-SDPA_HOPPER_ENTRY(attention_d64_1x1, 64, 1, 1, SDPA_STAGES, false)
-SDPA_HOPPER_ENTRY(attention_d64_1x2, 64, 1, 2, SDPA_STAGES, false)
-SDPA_HOPPER_ENTRY(attention_d64_2x2, 64, 2, 2, SDPA_STAGES, false)
-SDPA_HOPPER_ENTRY(attention_d64_4x1, 64, 4, 1, SDPA_STAGES, false)
-SDPA_HOPPER_ENTRY(attention_d128_1x2, 128, 1, 2, SDPA_STAGES, false)
-SDPA_HOPPER_ENTRY(attention_d128_2x1, 128, 2, 1, SDPA_STAGES, false)
-SDPA_HOPPER_ENTRY(attention_d128_3x1, 128, 3, 1, SDPA_STAGES, false)
+//                head dim, row groups, key groups, stages, scores
+SDPA_HOPPER_ENTRY(attention_d64_1x1, 64, 1, 1, SDPA_STAGES, ScoresF16)
+SDPA_HOPPER_ENTRY(attention_d64_1x2, 64, 1, 2, SDPA_STAGES, ScoresF16)
+SDPA_HOPPER_ENTRY(attention_d64_2x2, 64, 2, 2, SDPA_STAGES, ScoresF16)
+SDPA_HOPPER_ENTRY(attention_d64_4x1, 64, 4, 1, SDPA_STAGES, ScoresF16)
+SDPA_HOPPER_ENTRY(attention_d128_1x2, 128, 1, 2, SDPA_STAGES, ScoresF16)
+SDPA_HOPPER_ENTRY(attention_d128_2x1, 128, 2, 1, SDPA_STAGES, ScoresF16)
+SDPA_HOPPER_ENTRY(attention_d128_3x1, 128, 3, 1, SDPA_STAGES, ScoresF16)
 
-SDPA_HOPPER_ENTRY(accurate_d64_1x1, 64, 1, 1, SDPA_STAGES, true)
-SDPA_HOPPER_ENTRY(accurate_d64_1x2, 64, 1, 2, SDPA_STAGES, true)
-SDPA_HOPPER_ENTRY(accurate_d64_3x1, 64, 3, 1, SDPA_STAGES, true)
-SDPA_HOPPER_ENTRY(accurate_d128_1x2, 128, 1, 2, SDPA_STAGES, true)
-SDPA_HOPPER_ENTRY(accurate_d128_2x1, 128, 2, 1, SDPA_STAGES, true)
-SDPA_HOPPER_ENTRY(accurate_d128_3x1, 128, 3, 1, SDPA_STAGES, true)
-
-SDPA_HOPPER_QUANTISER(quantise_d64, 64, quantise, kMaxThreads<64>)
-SDPA_HOPPER_QUANTISER(quantise_d128, 128, quantise, kMaxThreads<128>)
-SDPA_HOPPER_QUANTISER(quantise_accurate_d64, 64, quantise_accurately, kMaxAccurateThreads)
-SDPA_HOPPER_QUANTISER(quantise_accurate_d128, 128, quantise_accurately, kMaxAccurateThreads)
+SDPA_HOPPER_QUANTISER(quantise_d64, 64)
+SDPA_HOPPER_QUANTISER(quantise_d128, 128)

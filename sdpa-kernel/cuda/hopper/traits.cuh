@@ -13,15 +13,12 @@ namespace sdpa::hopper {
 // A CTA has kRowGroups x kKeyGroups consumer warpgroups and a producer. Warpgroups of different row groups work on
 // different 64 rows of Q with the same K and V; those of different key groups take turns over the key tiles of the same
 // rows and merge at the end.
-template <int kHeadDim_, int kRowGroups_, int kKeyGroups_, int kStages_, bool kAccurate_>
+template <int kHeadDim_, int kRowGroups_, int kKeyGroups_, int kStages_, class Scores_>
 struct Traits {
+  using Scores = Scores_;
   static constexpr int kHeadDim = kHeadDim_;
   static constexpr int kRowGroups = kRowGroups_;
   static constexpr int kKeyGroups = kKeyGroups_;
-  static constexpr bool kAccurate = kAccurate_;  // Q and K as 8-bit integers, and the scales of scales.cuh
-  // Of the accurate form: as many groups of columns by code as leave the error of P below what it may be. At D=64 the
-  // special-function unit is the limit by far.
-  static constexpr int kGroupsByCode = kHeadDim == 64 ? 4 : 2;
   static constexpr int kStages = kStages_;  // tiles of K, and of V, in flight or in use
 
   static constexpr int kConsumers = kRowGroups * kKeyGroups;
@@ -99,9 +96,6 @@ struct alignas(1024) SharedStorage {
   };
   struct NoMerge {};
   std::conditional_t<(Traits::kKeyGroups > 1), Merge, NoMerge> merge;
-
-  struct NoScales {};
-  std::conditional_t<Traits::kAccurate, float4[Traits::kStages], NoScales> k_scales;  // the first of four counts
 
   Barriers<Traits::kStages> barriers;
 

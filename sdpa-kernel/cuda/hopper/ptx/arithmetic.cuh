@@ -23,8 +23,6 @@ __device__ __forceinline__ uint32_t max_half2(uint32_t a, uint32_t b) {
   return y;
 }
 
-__device__ __forceinline__ uint32_t magnitude_half2(uint32_t x) { return x & 0x7fff7fffu; }
-
 __device__ __forceinline__ uint32_t min_half2(uint32_t a, uint32_t b) {
   uint32_t y;
   asm("min.f16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
@@ -91,13 +89,6 @@ __device__ __forceinline__ uint16_t float_to_half_round_down(float x) {
 __device__ __forceinline__ uint32_t pack_half2(float low, float high) {
   uint32_t y;
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
-  return y;
-}
-
-// Negative numbers become zero.
-__device__ __forceinline__ uint32_t pack_half2_relu(float low, float high) {
-  uint32_t y;
-  asm("cvt.rn.relu.f16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
   return y;
 }
 

@@ -52,12 +52,6 @@ __device__ __forceinline__ void pin_registers(uint32_t (&registers)[kCount]) {
   for (int i = 0; i < kCount; ++i) asm volatile("" : "+r"(registers[i])::"memory");
 }
 
-template <int kCount>
-__device__ __forceinline__ void pin_registers(int32_t (&registers)[kCount]) {
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) asm volatile("" : "+r"(registers[i])::"memory");
-}
-
 // Operand lists, four registers at a time; private to this header.
 #define SDPA_F32X4(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define SDPA_B32X4(d, i) "+r"(d[i]), "+r"(d[i + 1]), "+r"(d[i + 2]), "+r"(d[i + 3])
@@ -108,26 +102,6 @@ __device__ __forceinline__ void wgmma_m64n128k32_ss(uint64_t a, uint64_t b, uint
       "}\n"
       : SDPA_B32X4(d, 0), SDPA_B32X4(d, 4), SDPA_B32X4(d, 8), SDPA_B32X4(d, 12), SDPA_B32X4(d, 16), SDPA_B32X4(d, 20),
         SDPA_B32X4(d, 24), SDPA_B32X4(d, 28)
-      : "l"(a), "l"(b), "n"(kAccumulate ? 1 : 0));
-}
-
-// d [64 x 128] (+)= a [64 x 32] . b [128 x 32]^T of 8-bit integers, exact, both from shared memory.
-template <bool kAccumulate>
-__device__ __forceinline__ void wgmma_m64n128k32_ss(uint64_t a, uint64_t b, int32_t (&d)[64]) {
-  asm volatile(
-      "{\n"
-      ".reg .pred accumulate;\n"
-      "setp.ne.b32 accumulate, %66, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n128k32.s32.s8.s8 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-      " %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-      " %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-      "%64, %65, accumulate;\n"
-      "}\n"
-      : SDPA_B32X4(d, 0), SDPA_B32X4(d, 4), SDPA_B32X4(d, 8), SDPA_B32X4(d, 12), SDPA_B32X4(d, 16), SDPA_B32X4(d, 20),
-        SDPA_B32X4(d, 24), SDPA_B32X4(d, 28), SDPA_B32X4(d, 32), SDPA_B32X4(d, 36), SDPA_B32X4(d, 40),
-        SDPA_B32X4(d, 44), SDPA_B32X4(d, 48), SDPA_B32X4(d, 52), SDPA_B32X4(d, 56), SDPA_B32X4(d, 60)
       : "l"(a), "l"(b), "n"(kAccumulate ? 1 : 0));
 }
 
@@ -183,11 +157,6 @@ __device__ __forceinline__ void wgmma_scores(uint64_t q, uint64_t k, float (&sco
 template <bool kAccumulate>
 __device__ __forceinline__ void wgmma_scores(uint64_t q, uint64_t k, float (&scores)[32]) {
   wgmma_m64n64k32_ss<kAccumulate>(q, k, scores);
-}
-
-template <bool kAccumulate>
-__device__ __forceinline__ void wgmma_scores(uint64_t q, uint64_t k, int32_t (&scores)[64]) {
-  wgmma_m64n128k32_ss<kAccumulate>(q, k, scores);
 }
 
 template <bool kAccumulate>
