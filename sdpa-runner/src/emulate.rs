@@ -121,6 +121,8 @@ struct Emulated<'m> {
     memory: RefCell<Memory>,
     /// Everything of a launch that is the same for all.
     base: Launch,
+    /// Whether it gives up what is too long.
+    bounded: bool,
     findings: RefCell<Vec<Finding>>,
 }
 
@@ -172,7 +174,7 @@ impl Machine for Emulated<'_> {
                     block: step.block,
                     dynamic_shared_bytes: step.shared_bytes,
                     params: params::bytes(&step.params, address)?,
-                    limits: limits::of(step),
+                    limits: limits::of(step, self.bounded),
                     ..self.base.clone()
                 };
                 let outcome = execute(&self.kernels[&step.entry], &self.memory.borrow(), &launch)?;
@@ -220,7 +222,8 @@ fn attempt(
     if job.executor == Executor::EmulatedHopper {
         base.mma_model = MmaModel::Sm90;
     }
-    let machine = Emulated { kernels, memory: RefCell::new(Memory::new(module)), base, findings: RefCell::default() };
+    let (memory, findings) = (RefCell::new(Memory::new(module)), RefCell::default());
+    let machine = Emulated { kernels, memory, base, bounded: setup.bounded, findings };
     let workload = Workload::place(&machine, setup.clone())?;
     let mut written = workload.written(&machine)?;
     workload.launch(&machine, &written)?;

@@ -60,6 +60,8 @@ pub struct Setup {
     pub entry: Option<String>,
     /// The CTAs that an emulator runs, where that is not all of them.
     pub part: Option<Part>,
+    /// Whether an emulator gives up what is too long, because nobody chose sizes that it can run.
+    pub bounded: bool,
 }
 
 /// Some CTAs of a grid that stand for all of them.

@@ -23,14 +23,15 @@ const RESIDENT_CTAS: u64 = 256;
 struct Beyond(String);
 
 /// Bounds on the run of a launch.
-pub fn of(launch: &Launch) -> Limits {
+pub fn of(launch: &Launch, bounded: bool) -> Limits {
     let together = if launch.cooperative { launch.ctas().max(RESIDENT_CTAS) } else { RESIDENT_CTAS };
-    Limits { instructions: INSTRUCTIONS, resident_blocks: together as usize, ..Limits::default() }
+    let instructions = if bounded { INSTRUCTIONS } else { u64::MAX };
+    Limits { instructions, resident_blocks: together as usize, ..Limits::default() }
 }
 
-/// Refuses what would not come to its end, before anything runs. A part of a grid is as long as whoever chose it wants.
+/// Refuses what would not come to its end, before anything runs.
 pub fn check(setup: &Setup) -> anyhow::Result<()> {
-    if setup.part.is_some() {
+    if !setup.bounded {
         return Ok(());
     }
     let refuse = |why: String| Err(Beyond(why).into());

@@ -212,6 +212,7 @@ fn ctas_may_wait_for_earlier_ones_and_for_later_ones_where_all_run_at_once() {
     assert_eq!((y.wrong, y.elements, y.reference_amax), (0, 1000, 1000.0));
 
     let later = "add.s32 %r4, %r1, 1; setp.eq.u32 %p1, %r4, %r2;";
+    let problems = [problem("more-than-run-at-once", &[("n", 300)], 0)];
     let outcome = &outcomes(&gate.launch("together", &chain(later), &problems, &chained(true)))[0];
     assert_eq!((&outcome.failure, &outcome.findings), (&None, &Vec::new()));
     let outcome = &outcomes(&gate.launch("alone", &chain(later), &problems, &chained(false)))[0];

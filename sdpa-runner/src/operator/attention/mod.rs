@@ -113,6 +113,7 @@ fn row_major(module: &Module, record: &LaunchRecord, sizes: &Sizes, inputs: &Inp
         from_originals: Vec::new(),
         entry: Some(record.entry.clone()),
         part: sample.map(|sample| part(sample, record, sizes)),
+        bounded: false,
     }
 }
 
@@ -153,5 +154,6 @@ fn from_images(
         making,
         entry: Some(record.entry.clone()),
         part: None,
+        bounded: false,
     }
 }

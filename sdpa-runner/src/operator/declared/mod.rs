@@ -93,6 +93,7 @@ impl Operator for Drawing {
             from_originals: Vec::new(),
             entry: None,
             part: None,
+            bounded: true,
         })
     }
 
