@@ -5,7 +5,11 @@ use ptx_emulator::Kind;
 use crate::{Bug, examine};
 
 pub const BUGS: &[Bug] = &[
-    ("a read far behind the buffer", Kind::OutOfBounds, "ld.global.u32 %r8, [%d3[[+4096||]]]; st.global.u32 [%d4], %r8;"),
+    (
+        "a read far behind the buffer",
+        Kind::OutOfBounds,
+        "ld.global.u32 %r8, [%d3[[+4096||]]]; st.global.u32 [%d4], %r8;",
+    ),
     ("a write far behind the buffer", Kind::OutOfBounds, "st.global.u32 [%d4[[+4096||]]], %r4;"),
     (
         "the last thread's neighbour",
