@@ -73,6 +73,8 @@ pub(crate) struct Block {
     pub(crate) progress: u64,
     pub(crate) idle_turns: u32,
     pub(crate) profile: Profile,
+    /// The buffer that a load read last: most often that of the next.
+    pub(crate) buffer: usize,
     random: u64,
     cursor: usize,
 }
@@ -119,6 +121,7 @@ impl Block {
             progress: 0,
             idle_turns: 0,
             profile: Profile::new(launch.profile),
+            buffer: 0,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             cursor: 0,
         }
