@@ -34,8 +34,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Not executed, refused when the kernel is loaded: wgmma, TMA and other bulk copies, clusters,
-//! indirect and recursive calls, `vprintf`, textures and surfaces. Every launch counts as cooperative.
+//! Not executed, refused when the kernel is loaded: wgmma, TMA and other bulk copies, clusters, recursive
+//! calls, textures and surfaces, allocation on the device. Every launch counts as cooperative. A call through
+//! a register tries every function whose address is taken and whose parameters fit. What a kernel prints is
+//! collected in [`Outcome::printed`].
 //!
 //! # What a clean run does not prove
 //!
