@@ -66,9 +66,9 @@ impl Plan {
     pub fn read(layout: &Layout, name: &str, changes: &Changes) -> Result<Plan> {
         let path = suite_file(layout, name)?;
         let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
-        let suite = Suite::parse(&text).with_context(|| format!("suite file `{}`", path.display()))?;
+        let suite = Suite::parse(&text).with_context(|| format!("{} file `{}`", kind_of(name), path.display()))?;
         let plan = Plan::of(suite, path.parent().unwrap_or(Path::new(".")), changes);
-        let plan = plan.with_context(|| format!("suite file `{}`", path.display()))?;
+        let plan = plan.with_context(|| format!("{} file `{}`", kind_of(name), path.display()))?;
         let file = plan.suite.declared().is_some().then_some(path);
         Ok(Plan { file, ..plan })
     }
@@ -138,6 +138,11 @@ fn gate_file_task(suite: &Suite, folder: &Path) -> Result<Task> {
         ensure!(folder.join(file).is_file(), "{key}: there is no `{file}` in `{}`", folder.display());
     }
     Ok(Task { operator: suite.operator.clone(), folder, ..Task::default() })
+}
+
+/// What a file is called: those that come with the project are suites, everybody else's are gate files.
+fn kind_of(name: &str) -> &'static str {
+    if name.ends_with(".toml") { "gate" } else { "suite" }
 }
 
 fn suite_file(layout: &Layout, name: &str) -> Result<PathBuf> {

@@ -60,7 +60,7 @@ pub fn validate(layout: &Layout, plan: &Plan, options: &Options) -> Result<Outco
         run.discard()?;
     }
     match &plan.file {
-        Some(file) => outcome.with_context(|| format!("suite file `{}`", file.display())),
+        Some(file) => outcome.with_context(|| format!("gate file `{}`", file.display())),
         None => outcome,
     }
 }

@@ -134,7 +134,7 @@ pub fn compile_within(
         adds_floats_atomically: atomics::adds_floats(&product.ptx, symbols.values().map(String::as_str)),
         ptx_sha256: kept.ptx_sha256,
         cubin_sha256: kept.cubin_sha256,
-        global_bytes: product.resources.global_bytes,
+        global_bytes: product.resources.global_bytes.saturating_sub(tables_of_the_library(&product.ptx)),
         entries: entry_builds(&product, source.entries, &symbols)?,
         warnings: product.warnings(),
         toggle_mismatches: Vec::new(),
@@ -372,4 +372,17 @@ impl<'a> Job<'a> {
         };
         self.source.entries.iter().map(|named| symbol(&named.text)).collect()
     }
+}
+
+/// Bytes of the tables that the compiler's own mathematics brings along, such as that of `sincosf`: constants, which no kernel
+/// can keep anything in.
+fn tables_of_the_library(ptx: &str) -> u32 {
+    let bytes = |line: &str| {
+        let (declared, _) = line.strip_prefix(".global ")?.split_once('=')?;
+        let (before, rest) = declared.split_once("__cudart_")?;
+        let count: u32 = rest.split_once('[')?.1.split_once(']')?.0.trim().parse().ok()?;
+        let width = [(".b64", 8), (".b32", 4), (".b16", 2), (".b8", 1)];
+        width.iter().find(|(kind, _)| before.contains(kind)).map(|(_, bytes)| count * bytes)
+    };
+    ptx.lines().filter_map(bytes).sum()
 }
