@@ -194,6 +194,10 @@ fn decide_one(suite: &Suite, gates: &[Gate], checks: &Checks, variant: &str) -> 
         return decided(Verdict::Fix, format!("timing: {}", line(gate)));
     }
     if let Some(gate) = failing(Kind::Correctness) {
+        // A finding says by itself what is wrong and where.
+        if gate.id == GateId::EmulatorChecks {
+            return decided(Verdict::Fix, format!("correctness: {}", line(gate)));
+        }
         let pattern = correctness_pattern(suite, checks, variant);
         return decided(Verdict::Fix, format!("correctness: {}; {pattern}", line(gate)));
     }

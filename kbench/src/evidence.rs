@@ -193,6 +193,9 @@ pub struct Device {
     pub max_sm_clock_mhz: u32,
     /// Device memory in bytes.
     pub memory_bytes: u64,
+    /// Bytes that device memory moves in a microsecond at its highest clock; absent in records that did not ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes_per_us: Option<f64>,
     /// L2 size in bytes.
     pub l2_bytes: u64,
     /// Largest opt-in shared memory of a CTA, in bytes.
@@ -210,7 +213,7 @@ impl Device {
     }
 
     /// A time in microseconds that no kernel can go below: the operations on their unit at one instruction a clock on
-    /// every SM at the highest clock. A bound, not an estimate: real kernels stay well above.
+    /// every SM at the highest clock, and the bytes that do not fit the L2 at the memory's highest rate. A bound, not an estimate: real kernels stay well above.
     pub fn floor_us(&self, cost: &Cost) -> f64 {
         let flop_per_clock_per_sm = match (cost.unit, self.capability) {
             (Unit::F8Tensor | Unit::I8Tensor, (8, 0)) => 4096.0,
@@ -229,7 +232,10 @@ impl Device {
             (Unit::F64, _) => 128.0,
         };
         let per_us = flop_per_clock_per_sm * f64::from(self.sm_count) * f64::from(self.max_sm_clock_mhz);
-        cost.flops / per_us
+        // What fits the L2 may be there already.
+        let moved = (cost.bytes - self.l2_bytes as f64).max(0.0);
+        let memory = self.memory_bytes_per_us.filter(|rate| *rate > 0.0).map_or(0.0, |rate| moved / rate);
+        (cost.flops / per_us).max(memory)
     }
 }
 

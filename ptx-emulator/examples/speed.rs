@@ -1,5 +1,5 @@
-//! Prints how fast the emulator runs two flash-attention kernels at (2, 8, 512, 64) and where
-//! the time goes, with checks off and on.
+//! Prints how fast the emulator runs two flash-attention kernels at (2, 8, 512, 64) and a plain product of matrices,
+//! whose loads are not contiguous, and where the time goes, with checks off and on.
 //!
 //! `cargo run --release -p ptx-emulator --example speed [threads]`
 
@@ -35,8 +35,72 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             print(case.name, label, &outcome, threads);
         }
         print_profile(&execute(case, Checks::none(), 1, true)?);
+        print_profile(&execute(case, Checks::all(), 1, true)?);
     }
+    for (label, checks) in [("checks off", Checks::none()), ("checks on", Checks::all())] {
+        print("matmul", label, &product(checks, threads, false)?, threads);
+    }
+    print_profile(&product(Checks::none(), 1, true)?);
+    print_profile(&product(Checks::all(), 1, true)?);
     Ok(())
+}
+
+/// Depth of the product, its rows, which are a block's threads, and its columns, which are blocks.
+const DEPTH: usize = 256;
+const ROWS: usize = 256;
+const COLUMNS: usize = 64;
+
+/// A thread adds up one element: its own row of the first matrix, a column that all threads of a block share.
+const PRODUCT: &str = "
+.version 8.0
+.target sm_80
+.address_size 64
+.visible .entry product(.param .u64 a, .param .u64 b, .param .u64 c)
+{
+    .reg .b32 %r<8>, %f<4>;
+    .reg .b64 %d<8>;
+    .reg .pred %p;
+    ld.param.u64 %d1, [a];
+    ld.param.u64 %d2, [b];
+    ld.param.u64 %d3, [c];
+    mov.u32 %r1, %tid.x;
+    mov.u32 %r2, %ctaid.x;
+    mul.wide.u32 %d4, %r1, 1024;
+    add.s64 %d1, %d1, %d4;
+    mul.wide.u32 %d4, %r2, 1024;
+    add.s64 %d2, %d2, %d4;
+    mov.u32 %r3, 256;
+    mov.b32 %f1, 0f00000000;
+again:
+    ld.global.f32 %f2, [%d1];
+    ld.global.f32 %f3, [%d2];
+    fma.rn.f32 %f1, %f2, %f3, %f1;
+    add.s64 %d1, %d1, 4;
+    add.s64 %d2, %d2, 4;
+    add.s32 %r3, %r3, -1;
+    setp.ne.s32 %p, %r3, 0;
+    @%p bra again;
+    mad.lo.u32 %r4, %r2, 256, %r1;
+    mul.wide.u32 %d4, %r4, 4;
+    add.s64 %d3, %d3, %d4;
+    st.global.f32 [%d3], %f1;
+    ret;
+}";
+
+fn product(checks: Checks, threads: usize, profile: bool) -> Result<Outcome, Box<dyn std::error::Error>> {
+    let module = Module::parse(PRODUCT)?;
+    let kernel = module.entry("product")?;
+    let mut memory = Memory::new(&module);
+    let content = |count: usize| (0..count).flat_map(|i| ((i % 97) as f32 / 8.0).to_le_bytes()).collect::<Vec<u8>>();
+    let a = memory.alloc_from("A", &content(ROWS * DEPTH))?;
+    let b = memory.alloc_from("B", &content(COLUMNS * DEPTH))?;
+    let c = memory.alloc("C", ROWS * COLUMNS * 4)?;
+    let params = Params::new().pointer(a).pointer(b).pointer(c).finish();
+    let mut launch = Launch::new([COLUMNS as u32, 1, 1], [ROWS as u32, 1, 1], params);
+    launch.checks = checks;
+    launch.limits.threads = threads;
+    launch.profile = profile;
+    Ok(run(&kernel, &memory, &launch)?)
 }
 
 fn execute(case: &Case, checks: Checks, threads: usize, profile: bool) -> Result<Outcome, Box<dyn std::error::Error>> {

@@ -34,16 +34,21 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Not executed, refused when the kernel is loaded: wgmma, TMA and other bulk copies, clusters,
-//! indirect and recursive calls, `vprintf`, textures and surfaces. Every launch counts as cooperative.
+//! Not executed, refused when the kernel is loaded: wgmma, TMA and other bulk copies, clusters, recursive
+//! calls, textures and surfaces, allocation on the device. Every launch counts as cooperative. A call through
+//! a register tries every function whose address is taken and whose parameters fit. What a kernel prints is
+//! collected in [`Outcome::printed`].
 //!
 //! # What a clean run does not prove
 //!
 //! - Another schedule may show what this one did not: run several ([`Schedule`]).
 //! - A `bar.warp.sync` of some lanes orders the whole warp here. Global memory remembers one writer
-//!   and one reader per word. Ordering between blocks is by block, not by thread.
+//!   and one reader per word. Ordering between blocks is by block, not by thread; what atomics and fences order
+//!   within a block is by lane for the lanes of one warp, by warp for others.
+//! - What is undefined is known by the bit in registers and local memory, by the byte in shared and global memory.
 //! - Approximate functions are within 1 ulp of the truth, not bit-equal to the hardware's. Every other
-//!   instruction form in [`conformance`] was compared with an H200 and agrees in every bit, the sums of
+//!   instruction form in [`conformance`] was compared with an H200 and agrees in every bit, but for those
+//!   that `tests/data/golden/unanswered.txt` names, the sums of
 //!   its tensor cores ([`MmaModel::Sm90`]) among them; the models of Ampere and Ada are published ones
 //!   that were not compared with silicon here.
 //! - `wmma.load` and `wmma.store` have no lane of their own per byte: a plain access by the same warp
@@ -52,11 +57,13 @@
 //! # Adding an instruction
 //!
 //! Start with a failing case in `tests/instructions.rs` (or the test of its family) and a line in
-//! `conformance/table.rs`, which a machine with a GPU answers (`cargo xtask golden`). A row operation is
+//! `conformance/table.rs`, which a machine with a GPU answers (`cargo xtask golden`); until then its name stands in
+//! `tests/data/golden/unanswered.txt`. A row operation is
 //! one line in the table of `isa/alu_table.rs` and an arm in `lower/` that takes every modifier it
 //! understands from `lower::mods`; what is left over is refused by itself. Anything that touches
 //! memory or other lanes is a variant of `isa::op::Op` with a handler in `exec/`, and says in
-//! `isa/reads_writes.rs` which registers it reads and writes.
+//! `isa/reads_writes.rs` which registers it reads and writes. A row operation whose result is defined although a
+//! source is not has a rule in `isa/undefined.rs`; without one, its whole result is undefined then.
 
 #![warn(missing_docs)]
 

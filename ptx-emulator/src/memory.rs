@@ -121,11 +121,11 @@ impl Allocation {
         }
     }
 
-    /// Reads 16 bytes at a checked offset that is a multiple of 4.
+    /// Reads `N` words at a checked offset that is a multiple of 4.
     #[inline(always)]
-    pub(crate) fn four_words(&self, offset: u64) -> [u32; 4] {
-        let words = &self.words[(offset / 4) as usize..][..4];
-        [&words[0], &words[1], &words[2], &words[3]].map(|word| word.load(Relaxed))
+    pub(crate) fn words<const N: usize>(&self, offset: u64) -> [u32; N] {
+        let words = &self.words[(offset / 4) as usize..][..N];
+        std::array::from_fn(|i| words[i].load(Relaxed))
     }
 
     /// Writes 1, 2, 4 or 8 aligned bytes at a checked offset.
@@ -180,6 +180,12 @@ impl Allocation {
         if word.load(Relaxed) & bits != bits {
             word.fetch_or(bits, Relaxed);
         }
+    }
+
+    /// Whether everything here was given by the host.
+    #[inline(always)]
+    pub(crate) fn is_all_defined(&self) -> bool {
+        self.defined.is_empty()
     }
 
     /// Whether all bytes of an aligned access are defined.
@@ -350,6 +356,15 @@ impl Memory {
         let after = self.allocations.partition_point(|a| a.base <= address);
         let index = after.checked_sub(1)?;
         self.allocations[index].covers(address, size).then_some(index)
+    }
+
+    /// As [`Memory::index_of`], with a guess.
+    #[inline(always)]
+    pub(crate) fn index_near(&self, guess: usize, address: u64, size: u64) -> Option<usize> {
+        match self.allocations.get(guess) {
+            Some(allocation) if allocation.covers(address, size) => Some(guess),
+            _ => self.index_of(address, size),
+        }
     }
 
     /// Allocation by index.

@@ -25,7 +25,7 @@ fn clamp32(v: i128) -> i128 {
 #[test]
 fn products_and_differences() {
     check(&[
-        ("mul24.lo.u32 %d, %a, %b;", WW, "b32", |v| (v[0] & 0xff_ffff) * (v[1] & 0xff_ffff) & 0xffff_ffff),
+        ("mul24.lo.u32 %d, %a, %b;", WW, "b32", |v| ((v[0] & 0xff_ffff) * (v[1] & 0xff_ffff)) & 0xffff_ffff),
         ("mul24.hi.u32 %d, %a, %b;", WW, "b32", |v| ((v[0] & 0xff_ffff) * (v[1] & 0xff_ffff)) >> 16 & 0xffff_ffff),
         ("mul24.lo.s32 %d, %a, %b;", WW, "b32", |v| w(s24(v[0]) * s24(v[1]))),
         ("mul24.hi.s32 %d, %a, %b;", WW, "b32", |v| w((s24(v[0]) * s24(v[1])) >> 16)),

@@ -1,6 +1,6 @@
 //! Bugs of every kind that the checks know, each beside its fixed twin: the bug is found, the twin is clean.
 //!
-//! A body names both where they differ, as `[[bug||fix]]`. Registers 0 to 7 hold the thread, the block, the threads of
+//! A body names both where they differ, as `<<bug||fix>>`. Registers 0 to 7 hold the thread, the block, the threads of
 //! a block, the global thread, an input value of it, its place in `tile`, `tile` and four times the thread; 64-bit
 //! registers 0 to 4 hold both buffers, the thread's offset and its places in them.
 
@@ -25,8 +25,8 @@ const SCHEDULES: [Schedule; 5] =
 fn program(body: &str, fixed: bool) -> String {
     let mut text = String::new();
     let mut rest = body;
-    while let Some((before, after)) = rest.split_once("[[") {
-        let (choice, after) = after.split_once("]]").expect("every choice ends");
+    while let Some((before, after)) = rest.split_once("<<") {
+        let (choice, after) = after.split_once(">>").expect("every choice ends");
         let (bug, fix) = choice.split_once("||").expect("every choice has two sides");
         text.push_str(before);
         text.push_str(if fixed { fix } else { bug });
@@ -80,7 +80,7 @@ fn execute(source: &str, schedule: Schedule) -> Outcome {
     let mut launch = Launch::new([16, 1, 1], [64, 1, 1], Params::new().pointer(input).pointer(out).finish());
     launch.schedule = schedule;
     launch.limits.threads = 1;
-    launch.limits.warp_instructions = 200_000;
+    launch.limits.warp_instructions = 20_000;
     launch.limits.idle_turns = 50;
     run(&kernel, &memory, &launch).expect("valid launch")
 }

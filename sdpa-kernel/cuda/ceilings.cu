@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "ladder/ptx/mma.cuh"
+#include "common/ptx/mma.cuh"
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #include "hopper/ptx/wgmma.cuh"

@@ -118,6 +118,12 @@ fn describe(ordinal: sys::CUdevice) -> Result<Device> {
         max_sm_clock_mhz: attribute(Attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)? / 1000,
         // SAFETY: the ordinal is valid.
         memory_bytes: unsafe { result::device::total_mem(ordinal) }.map_err(cause)? as u64,
+        memory_bytes_per_us: {
+            // Two transfers a clock; the clock is in kHz, the bus in bits.
+            let clock = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE)?;
+            let bus = attribute(Attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH)?;
+            Some(2.0 * f64::from(clock) / 1e3 * f64::from(bus) / 8.0)
+        },
         l2_bytes: u64::from(attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?),
         max_shared_bytes: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
         cuda_driver: format!("{}.{}", version / 1000, version % 1000 / 10),
@@ -426,9 +432,10 @@ impl Machine for OnGpu<'_> {
         match content {
             Content::Poison(_, pattern) => memory.fill_with(self.gpu, *pattern)?,
             Content::Zero(_) => memory.fill(self.gpu, 0)?,
-            // SAFETY: the lengths are equal; the bytes are pageable, so the driver has copied them on return.
             Content::Bytes(bytes) => {
-                unsafe { result::memcpy_htod_async(memory.address(), &bytes[..memory.len()], self.gpu.stream) }?
+                let bytes = &bytes[..memory.len()];
+                // SAFETY: the lengths are equal; the bytes are pageable, so the driver has copied them on return.
+                unsafe { result::memcpy_htod_async(memory.address(), bytes, self.gpu.stream) }?;
             }
         }
         Ok(())

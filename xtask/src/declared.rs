@@ -69,7 +69,7 @@ pub fn build_all(
         let facts = facts_of(arch, device);
         let (folder, python) = (plan.task.folder.as_path(), plan.python.as_ref());
         let work = Work { layout, toolchain, folder, suite, operator, arch, facts, python };
-        work.build(name, &mut set).with_context(|| format!("gate file `{}`", plan.suite.name))?;
+        work.build(name, &mut set)?;
         step.advance(&format!("{name} {arch}"));
     }
     let cached = set.built.iter().filter(|b| b.cached).count();
@@ -141,6 +141,11 @@ impl Work<'_> {
             products.push(product);
         }
         let plan_sha256 = sha256_hex(&serde_json::to_vec(&without_files(&planned))?);
+        if let Some(file) = variant.plan_file() {
+            let path = self.folder.join(file);
+            let bytes = std::fs::read(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
+            set.files.insert(file.to_owned(), sha256_hex(&bytes));
+        }
         for mut product in products {
             product.record.plan_sha256.clone_from(&plan_sha256);
             set.files.extend(product.files);
@@ -164,8 +169,8 @@ impl Work<'_> {
             values: &values,
             define: &define,
         };
-        let steps = ask(python, &question).with_context(|| format!("on shape {}", shape.name))?;
-        Ok(variant.planned(steps))
+        let answer = ask(python, &question).with_context(|| format!("on shape {}", shape.name))?;
+        Ok(variant.planned(answer))
     }
 
     /// What is done on a shape, by the key under which a module has it: the shape's name, or a problem's where its seed
@@ -222,7 +227,7 @@ impl Work<'_> {
             include: &variant.include,
             entries: &entries,
         };
-        compile(self.layout, self.toolchain, name, &source, self.arch).with_context(|| format!("variants.{name}"))
+        compile(self.layout, self.toolchain, name, &source, self.arch)
     }
 }
 
@@ -247,7 +252,7 @@ fn with_symbols(variant: &str, steps: &[Step], product: &Compiled) -> Result<Vec
         };
         let entry = product.entries.iter().find(|entry| entry.name == *symbol).context("the PTX has its symbols")?;
         if let Err(why) = params::fits(launch, entry) {
-            bail!("variants.{variant}.params: {why}");
+            bail!("variants.{variant}.{why}");
         }
         launch.entry.clone_from(symbol);
     }

@@ -10,7 +10,7 @@ use crate::files::write_whole;
 use crate::layout::{DIST_FILE, Layout};
 
 /// Folders that travel as they are.
-const FOLDERS: [&str; 3] = ["sdpa-kernel/cuda", "kbench/suites", "kbench/peers"];
+const FOLDERS: [&str; 4] = ["sdpa-kernel/cuda", "kbench/suites", "kbench/peers", "examples"];
 
 /// Builds the folder anew and returns where it is.
 pub fn dist(layout: &Layout, out: Option<&Path>) -> Result<PathBuf> {

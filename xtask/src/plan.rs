@@ -53,6 +53,8 @@ pub struct Plan {
     pub variants: Vec<Variant>,
     /// What is computed, as the runner is told.
     pub task: Task,
+    /// The file that it was read from, where it is a gate file.
+    pub file: Option<PathBuf>,
     /// What runs the scripts of a gate file, once it was looked for.
     pub python: Option<Python>,
     /// Why the scripts of a gate file cannot run here.
@@ -64,8 +66,11 @@ impl Plan {
     pub fn read(layout: &Layout, name: &str, changes: &Changes) -> Result<Plan> {
         let path = suite_file(layout, name)?;
         let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
-        let suite = Suite::parse(&text).with_context(|| format!("suite file `{}`", path.display()))?;
-        Plan::of(suite, path.parent().unwrap_or(Path::new(".")), changes)
+        let suite = Suite::parse(&text).with_context(|| format!("{} file `{}`", kind_of(name), path.display()))?;
+        let plan = Plan::of(suite, path.parent().unwrap_or(Path::new(".")), changes);
+        let plan = plan.with_context(|| format!("{} file `{}`", kind_of(name), path.display()))?;
+        let file = plan.suite.declared().is_some().then_some(path);
+        Ok(Plan { file, ..plan })
     }
 
     /// Applies changes to a suite and finds its variants; the files that a gate file names lie in `folder`.
@@ -77,10 +82,10 @@ impl Plan {
         }
         if suite.declared().is_some() {
             let task = gate_file_task(&suite, folder)?;
-            return Ok(Plan { suite, variants: Vec::new(), task, python: None, no_python: None });
+            return Ok(Plan { suite, variants: Vec::new(), task, file: None, python: None, no_python: None });
         }
         let variants = suite.variant_names().map(|name| resolve(&suite, name)).collect::<Result<_>>()?;
-        Ok(Plan { suite, variants, task: Task::default(), python: None, no_python: None })
+        Ok(Plan { suite, variants, task: Task::default(), file: None, python: None, no_python: None })
     }
 
     /// A suite without gates on time: candidates beside a control, on the usual timed shapes or on all that were asked for.
@@ -133,6 +138,11 @@ fn gate_file_task(suite: &Suite, folder: &Path) -> Result<Task> {
         ensure!(folder.join(file).is_file(), "{key}: there is no `{file}` in `{}`", folder.display());
     }
     Ok(Task { operator: suite.operator.clone(), folder, ..Task::default() })
+}
+
+/// What a file is called: those that come with the project are suites, everybody else's are gate files.
+fn kind_of(name: &str) -> &'static str {
+    if name.ends_with(".toml") { "gate" } else { "suite" }
 }
 
 fn suite_file(layout: &Layout, name: &str) -> Result<PathBuf> {

@@ -12,6 +12,7 @@ use anyhow::Result;
 use kbench::deferral::Deferral;
 use kbench::evidence::{Device, Operands};
 use kbench::job::{Event, Executor, Job, LaunchJob, Schedule, Task};
+use kbench::operator::attention::{EDGES, RAGGED_MASKED};
 use kbench::operator::{Distribution, Problem};
 use sdpa_kernel::registry::Variant;
 use serde::Serialize;
@@ -27,8 +28,6 @@ use crate::toolchain;
 /// The tools. compute-sanitizer's racecheck sees shared memory only, its initcheck global memory only; the emulator's
 /// checks of the same names see both.
 const TOOLS: [&str; 4] = ["memcheck", "racecheck", "synccheck", "initcheck"];
-/// Small enough for a hundredfold slowdown, and one that is no multiple of a tile.
-const SHAPES: [&str; 4] = ["small", "ragged", "small-causal", "ragged-causal"];
 /// The exit status that compute-sanitizer is told to use for findings.
 const FINDINGS_STATUS: &str = "99";
 /// The instrumented kernel is slow.
@@ -104,14 +103,14 @@ pub enum Sanitizing {
 pub fn sanitize(layout: &Layout, variants: &[Variant], logs: &Path, options: &Options) -> Result<Sanitizing> {
     let runner = Runner::locate(layout, logs)?;
     let names: Vec<&str> = match options.shapes.as_slice() {
-        [] => SHAPES.to_vec(),
+        [] => EDGES.to_vec(),
         names => names.iter().map(String::as_str).collect(),
     };
     let problem = |shape: &&str| Ok(Problem { shape: shape.parse()?, seed: 0, distribution: Distribution::Normal });
     let mut problems = names.iter().map(problem).collect::<Result<Vec<_>>>()?;
     if options.shapes.is_empty() {
         // A kernel may take another path where logits are wide.
-        let shape = "ragged-causal".parse()?;
+        let shape = RAGGED_MASKED.parse()?;
         problems.push(Problem { shape, seed: 0, distribution: Distribution::Large });
     }
     let found = match options.device {

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use kbench::decision::{Decision, decide};
 use kbench::evidence::{Checks, Environment, Peers, Samples};
 use kbench::judge::{Evidence, judge};
@@ -59,7 +59,10 @@ pub fn validate(layout: &Layout, plan: &Plan, options: &Options) -> Result<Outco
     if outcome.is_err() && options.resume.is_none() && run.finished_checks()?.is_none() {
         run.discard()?;
     }
-    outcome
+    match &plan.file {
+        Some(file) => outcome.with_context(|| format!("gate file `{}`", file.display())),
+        None => outcome,
+    }
 }
 
 fn validate_in(

@@ -76,6 +76,7 @@ pub(crate) mod testing {
     use super::Evidence;
     use crate::evidence::*;
     use crate::operator::Operator;
+    use crate::operator::attention::RAGGED_MASKED;
     use crate::resources::EntryResources;
     use crate::subject::Subject;
     use crate::suite::{Candidate, PerformanceLimit, ResourceLimits, Suite, Timing};
@@ -93,7 +94,7 @@ pub(crate) mod testing {
             arch: "sm_89".into(),
             seeds: vec![0, 1],
             shapes: Default::default(),
-            check_shapes: vec!["mission".into(), "ragged-causal".into(), "wide".into()],
+            check_shapes: vec!["mission".into(), RAGGED_MASKED.into(), "wide".into()],
             stress_shapes: vec!["small".into()],
             time_shapes: vec!["mission".into()],
             large: None,
@@ -200,6 +201,7 @@ pub(crate) mod testing {
             sm_count: 58,
             max_sm_clock_mhz: 2040,
             memory_bytes: 24 << 30,
+            memory_bytes_per_us: None,
             l2_bytes: 48 << 20,
             max_shared_bytes: 101_376,
             cuda_driver: "13.0".into(),

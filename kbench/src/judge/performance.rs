@@ -12,7 +12,7 @@ use crate::evidence::{Block, Builds, Mode, Peers, Samples};
 use crate::gate::{Draft, Gate, GateId, Limit, Reading, State, Unit, significant};
 use crate::stats::{Interval, MIN_ROUNDS, Summary, median, paired_ratio, paired_ratio_at};
 use crate::subject::{Arm, Subject};
-use crate::suite::{AbsoluteLimit, PerformanceLimit, Suite};
+use crate::suite::{AbsoluteLimit, PerformanceLimit, Regressions, Suite};
 
 /// Medians of the blocks of two subjects, one pair for each round in which both are usable.
 pub fn paired_blocks(
@@ -106,6 +106,7 @@ pub fn judge_samples(suite: &Suite, builds: &Builds, samples: &Samples, peers: &
         gates.extend(limits.map(|limit| relative_gate(suite, samples, variant, limit)));
         gates.extend(absolute_gates(suite, samples, variant, None));
         gates.extend(peer_gates(suite, samples, variant, None));
+        gates.extend(regression_gates(suite, samples, variant, None));
         if suite.performance.is_empty() && suite.absolute.is_empty() && suite.peers.is_none() {
             let deferral = Deferral::new("the suite has no gate on time", "add one to the suite");
             gates.push(Draft::new(variant, GateId::GateOnTime).deferred("at least one", deferral));
@@ -120,7 +121,8 @@ pub fn needs_more_rounds(suite: &Suite, samples: &Samples, shape: &str) -> bool 
     let is_open = |gate: &Gate| matches!(gate.state, State::Inconclusive { .. });
     let gates_of = |variant: &str| {
         let absolute = absolute_gates(suite, samples, variant, Some(shape));
-        absolute.into_iter().chain(peer_gates(suite, samples, variant, Some(shape)))
+        let others = peer_gates(suite, samples, variant, Some(shape));
+        absolute.into_iter().chain(others).chain(regression_gates(suite, samples, variant, Some(shape)))
     };
     if suite.candidates.iter().any(|candidate| gates_of(&candidate.variant).any(|gate| is_open(&gate))) {
         return true;
@@ -163,6 +165,36 @@ fn relative_gate(suite: &Suite, samples: &Samples, variant: &str, limit: &Perfor
     let reading = Reading::of(reduction(ratio.estimate), Some(interval), Unit::Percent)
         .and(&format!(" ({}x)", significant(1.0 / ratio.estimate)));
     draft.with_state("kernel time", reading, &threshold, side_of(ratio, 1.0 - limit.min_latency_reduction))
+}
+
+/// A candidate may not be much slower on any timed shape, of which one may be asked about, where no other gate compares it
+/// with the control.
+fn regression_gates(suite: &Suite, samples: &Samples, variant: &str, shape: Option<&str>) -> Vec<Gate> {
+    let Some(Regressions { max_slowdown }) = suite.regressions else { return Vec::new() };
+    let most = Limit::at_most(100.0 * max_slowdown);
+    let threshold = format!("{} against {}", most.text(Unit::Percent), suite.control);
+    let compared = |shape: &&String| {
+        let by =
+            |limit: &PerformanceLimit| limit.shape == **shape && limit.holds_for(variant) && limit.against.is_none();
+        suite.performance.iter().any(by)
+    };
+    let asked = suite.time_shapes.iter().filter(|s| shape.is_none_or(|only| only == *s) && !compared(s));
+    let gate = |shape: &String| {
+        let draft = Draft::new(variant, GateId::Slowdown).on(shape).limited(most, Unit::Percent);
+        if let Some(deferred) = not_timed(suite, samples, &draft, &threshold, shape) {
+            return deferred;
+        }
+        match settled_ratio(suite, samples, [variant, &suite.control], shape, max_slowdown) {
+            Err(why) => draft.with_state("kernel time", "", &threshold, State::Inconclusive { why }),
+            Ok(ratio) => {
+                let slower = |ratio: f64| 100.0 * (ratio - 1.0);
+                let interval = Some([slower(ratio.low), slower(ratio.high)]);
+                let reading = Reading::of(slower(ratio.estimate), interval, Unit::Percent);
+                draft.with_state("kernel time", reading, &threshold, side_of(ratio, 1.0 + max_slowdown))
+            }
+        }
+    };
+    asked.map(gate).collect()
 }
 
 /// The deferral of a gate on a shape that was not timed here.

@@ -12,14 +12,17 @@ pub fn judge_timing(suite: &Suite, builds: &Builds, samples: &Samples, peers: &P
     let built = |variant: &&str| {
         super::left_out(suite, builds, variant).is_none() && builds.get(variant, &suite.arch).is_some()
     };
-    let mut gates: Vec<Gate> =
-        suite.variant_names().filter(built).flat_map(|variant| variant_gates(suite, samples, variant)).collect();
+    let mut gates: Vec<Gate> = suite
+        .variant_names()
+        .filter(built)
+        .flat_map(|variant| variant_gates(suite, builds, samples, variant))
+        .collect();
     gates.extend(peer_gate(suite, samples, peers));
     gates.extend(missing_peer_gates(peers));
     gates
 }
 
-fn variant_gates(suite: &Suite, samples: &Samples, variant: &str) -> Vec<Gate> {
+fn variant_gates(suite: &Suite, builds: &Builds, samples: &Samples, variant: &str) -> Vec<Gate> {
     let failed = samples.failures.iter().any(|f| f.subject.who == variant);
     if samples.deferred.is_some() && !failed {
         return Vec::new();
@@ -27,8 +30,9 @@ fn variant_gates(suite: &Suite, samples: &Samples, variant: &str) -> Vec<Gate> {
     let mut gates = vec![timed_everywhere(suite, samples, variant)];
     let own: Vec<&Block> = samples.blocks.iter().filter(|b| b.subject.who == variant).collect();
     if !own.is_empty() {
-        gates.push(outputs_gate(variant, &own));
-        gates.push(floor_gate(suite, samples, variant, &own));
+        let adds_floats = builds.records.iter().any(|b| b.variant == variant && b.adds_floats_atomically);
+        gates.push(outputs_gate(variant, &own, adds_floats));
+        gates.extend(floor_gate(suite, samples, variant, &own));
     }
     gates
 }
@@ -48,33 +52,50 @@ fn timed_everywhere(suite: &Suite, samples: &Samples, variant: &str) -> Gate {
     draft.holds(missing.map_or("", String::as_str), measured, &threshold, missing.is_none())
 }
 
-fn outputs_gate(variant: &str, own: &[&Block]) -> Gate {
+fn outputs_gate(variant: &str, own: &[&Block], adds_floats: bool) -> Gate {
     let draft = Draft::new(variant, GateId::TimedOutputs);
     let wrong = own.iter().find(|b| !b.outputs_verified);
     let place = wrong.map(|b| format!("{} {} round {}", b.subject, b.shape, b.round)).unwrap_or_default();
+    const RULE: &str = "every timed launch gives the verified output";
+    if wrong.is_some() && adds_floats {
+        return draft.deferred(RULE, super::correctness::reordered());
+    }
     let measured = if wrong.is_none() { "all equal" } else { "a timed launch left another output" };
-    draft.holds(&place, measured, "every timed launch gives the verified output", wrong.is_none())
+    draft.holds(&place, measured, RULE, wrong.is_none())
 }
 
-fn floor_gate(suite: &Suite, samples: &Samples, variant: &str, own: &[&Block]) -> Gate {
-    let draft = Draft::new(variant, GateId::PhysicallyPossible).limited(Limit::at_least(1.0), Unit::One);
-    const RULE: &str = "at or above the tensor-core floor";
+/// No gate where the operator does not say what it costs.
+fn floor_gate(suite: &Suite, samples: &Samples, variant: &str, own: &[&Block]) -> Option<Gate> {
+    let draft = Draft::new(variant, GateId::PhysicallyPossible);
+    let rule = match suite.operator.is_attention() {
+        true => "at or above the tensor-core floor",
+        false => "at or above what arithmetic and memory allow",
+    };
     let Some(device) = &samples.device else {
-        return draft.holds("", "samples without a device", RULE, false);
+        return Some(draft.holds("", "samples without a device", rule, false));
     };
     let shapes = suite.time();
-    let closest = shapes.iter().filter_map(|shape| {
+    let floors: Vec<_> = shapes
+        .iter()
+        .filter_map(|shape| Some((shape, device.floor_us(&suite.operator.cost(shape)?))))
+        .filter(|(_, floor)| *floor > 0.0)
+        .collect();
+    if floors.is_empty() {
+        return None;
+    }
+    let closest = floors.into_iter().filter_map(|(shape, floor)| {
         let blocks = own.iter().filter(|b| b.shape == shape.name && b.mode == Mode::Kernel);
         let least = blocks.filter_map(|b| median(&b.us)).min_by(f64::total_cmp)?;
-        Some((shape, least / device.floor_us(&suite.operator.cost(shape)?)))
+        Some((shape, least / floor))
     });
-    match closest.min_by(|a, b| a.1.total_cmp(&b.1)) {
-        None => draft.holds("", "no kernel time", RULE, false),
+    Some(match closest.min_by(|a, b| a.1.total_cmp(&b.1)) {
+        None => draft.holds("", "no kernel time", rule, false),
         Some((shape, ratio)) => {
             let reading = Reading::said(ratio, format!("{}x the floor", significant(ratio)));
-            draft.holds(&shape.name, reading, RULE, ratio >= 1.0)
+            let draft = draft.limited(Limit::at_least(1.0), Unit::One);
+            draft.holds(&shape.name, reading, rule, ratio >= 1.0)
         }
-    }
+    })
 }
 
 /// Peers that were asked for and did not run are a deferral: they say nothing about a candidate.

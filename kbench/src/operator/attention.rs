@@ -14,7 +14,11 @@ const AXES: [&str; 5] = ["B", "H", "S_q", "S_kv", "D"];
 /// The axis that is 1 where row i sees only keys up to its own.
 const CAUSAL: &str = "causal";
 /// What a name ends in where that axis is 1.
-const CAUSAL_SUFFIX: &str = "-causal";
+pub const MASKED: &str = "-causal";
+/// A small shape with a tail and a mask.
+pub const RAGGED_MASKED: &str = "ragged-causal";
+/// Small shapes with every kind of edge, for whoever names none.
+pub const EDGES: [&str; 4] = ["small", "ragged", "small-causal", RAGGED_MASKED];
 
 /// The sizes of one attention call. Tensors are `[batch, heads, seq, head_dim]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +67,7 @@ fn known_names() -> String {
 
 /// Every named shape, plain and causal, in the order of DESIGN's table.
 pub fn all_named() -> Vec<Shape> {
-    ["", CAUSAL_SUFFIX]
+    ["", MASKED]
         .iter()
         .flat_map(|suffix| NAMED.iter().map(move |row| format!("{}{suffix}", row.0)))
         .filter_map(|name| name.parse().ok())
@@ -75,7 +79,7 @@ pub fn recorded() -> Vec<Shape> {
     let d128 = Sizes { batch: 1, heads: 2, seq_q: 96, seq_kv: 96, head_dim: 128, causal: false };
     let plain = NAMED.iter().filter_map(|row| row.0.parse().ok()).chain([d128.named("d128")]);
     let twins = plain.flat_map(|shape: Shape| {
-        let causal = Sizes { causal: true, ..Sizes::of(&shape) }.named(&format!("{}{CAUSAL_SUFFIX}", shape.name));
+        let causal = Sizes { causal: true, ..Sizes::of(&shape) }.named(&format!("{}{MASKED}", shape.name));
         [shape, causal]
     });
     twins.collect()
@@ -173,7 +177,7 @@ impl FromStr for Shape {
     /// A name such as `mission-causal`, or sizes such as `2x8x1000x64-causal`.
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         let unknown = || UnknownShape { name: name.to_owned() };
-        let (base, causal) = match name.strip_suffix(CAUSAL_SUFFIX) {
+        let (base, causal) = match name.strip_suffix(MASKED) {
             Some(base) => (base, true),
             None => (name, false),
         };
@@ -252,7 +256,7 @@ impl Rows {
 /// A causal problem has the inputs of its plain twin.
 pub(super) fn inputs_key(problem: &Problem) -> String {
     let shape = &problem.shape;
-    let plain = Sizes { causal: false, ..Sizes::of(shape) }.named(shape.name.trim_end_matches(CAUSAL_SUFFIX));
+    let plain = Sizes { causal: false, ..Sizes::of(shape) }.named(shape.name.trim_end_matches(MASKED));
     Problem { shape: plain, ..problem.clone() }.id()
 }
 

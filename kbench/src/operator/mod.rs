@@ -17,7 +17,7 @@ use declared::Declared;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shape {
-    /// The name used on the command line and in reports, e.g. `mission-causal`.
+    /// The name used on the command line and in reports, e.g. `mission`.
     pub name: String,
     /// Sizes by axis.
     pub axes: BTreeMap<String, i64>,
@@ -249,7 +249,7 @@ fn pattern_of_axes(bad: &[&Problem], good: &[&Problem]) -> Option<String> {
         }
     }
     let usual = |p: &&Problem| p.distribution == Distribution::Normal;
-    if !bad.iter().any(usual) && good.iter().any(|p| usual(&p)) {
+    if !bad.iter().any(usual) && good.iter().any(usual) {
         return Some("only unusual inputs: overflow, a maximum that starts too high, or a division by zero".to_owned());
     }
     None
@@ -339,7 +339,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A name that is also fit for a file: `mission-causal.seed1.normal`.
+    /// A name that is also fit for a file: `mission.seed1.normal`.
     pub fn id(&self) -> String {
         format!("{}.seed{}.{}", self.shape.name, self.seed, self.distribution.name())
     }

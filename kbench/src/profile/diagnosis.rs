@@ -91,7 +91,7 @@ pub const RULES: &[Rule] = &[
         because: "the tensor cores work half of the time or more, which is where an attention kernel should end up",
         next: &[
             "FP8 operands for both products, which halve the tensor work",
-            "for causal shapes, skip tiles that are masked as a whole",
+            "where there is a mask, skip tiles that are masked as a whole",
         ],
     },
     Rule {

@@ -436,6 +436,7 @@ mod tests {
     use super::testing::with_view;
     use super::*;
     use crate::judge::testing;
+    use crate::operator::attention::RAGGED_MASKED;
 
     fn rendered(evidence: &Evidence, format: Format) -> String {
         with_view(evidence, |view| format!("{}\n{}", headline(view), render(view, format)))
@@ -482,7 +483,7 @@ mod tests {
             let row = text.lines().find(|l| l.starts_with("│ new") && l.contains(shape)).unwrap();
             row.split('┆').nth(2).unwrap().trim().to_owned()
         };
-        assert_eq!([registers("mission"), registers("ragged-causal")], ["111 / 111", "96 / 96"]);
+        assert_eq!([registers("mission"), registers(RAGGED_MASKED)], ["111 / 111", "96 / 96"]);
     }
 
     #[test]

@@ -21,8 +21,9 @@ fn tflops(cost: &Cost, us: f64) -> f64 {
 /// The roofline of one shape. Axes are those of all timed shapes, so that the rooflines of one run can be laid beside each other.
 pub(super) fn figure(view: &RunView, device: &Device, rows: &[Row], shape: &Shape) -> String {
     let operator = &view.suite.operator;
-    let Some(cost) = &operator.cost(shape) else {
-        return "<p>No roofline: the operator does not say what it costs.</p>\n".to_owned();
+    // Both axes are logarithmic: work of no operations, or of no bytes, has no place on them.
+    let Some(cost) = &operator.cost(shape).filter(|cost| cost.flops > 0.0 && cost.bytes > 0.0) else {
+        return "<p>No roofline: the operator does not say what it costs in operations and bytes.</p>\n".to_owned();
     };
     let timed: Vec<(&Row, f64)> = rows
         .iter()

@@ -38,7 +38,8 @@ impl Suite {
     /// The operator by itself, and every shape of the file on it.
     fn check_operator(&self) -> Result<(), BadKey> {
         self.shapes.check()?;
-        if self.declared().is_some() {
+        if let Some(operator) = self.declared() {
+            operator.check(&mut Namespace::default())?;
             if self.shapes.is_empty() {
                 return refuse("shapes", "is missing: give every axis a value, as in [shapes] small = { rows = 4 }");
             }

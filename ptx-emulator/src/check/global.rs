@@ -5,7 +5,8 @@
 //! but none are invented.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::clock::{Epoch, Relation, View};
 use super::shadow::Clash;
@@ -14,15 +15,36 @@ use crate::memory::Memory;
 /// Words per lock.
 const CHUNK_WORDS: u64 = 256;
 
+/// One access to a word; small, since every word has two.
 #[derive(Clone, Copy, Debug, Default)]
 struct Mark {
     epoch: Epoch,
     block: u32,
-    /// Clock of the block at the access.
-    time: u32,
-    bytes: u8,
-    /// Readers of other blocks were forgotten.
-    more: bool,
+    /// Clock of the block at the access, then a bit per byte of the word, then [`MORE`].
+    rest: u32,
+}
+
+const TIME_BITS: u32 = 27;
+const LAST_TIME: u32 = (1 << TIME_BITS) - 1;
+/// Readers of other blocks were forgotten.
+const MORE: u32 = 1 << 31;
+
+impl Mark {
+    fn new(epoch: Epoch, clock: &BlockClock, bytes: u32) -> Mark {
+        Mark { epoch, block: clock.block, rest: clock.time.min(LAST_TIME) | bytes << TIME_BITS }
+    }
+
+    fn time(self) -> u32 {
+        self.rest & LAST_TIME
+    }
+
+    fn bytes(self) -> u32 {
+        self.rest >> TIME_BITS & 0xf
+    }
+
+    fn more(self) -> bool {
+        self.rest & MORE != 0
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,7 +53,22 @@ struct Cell {
     read: Mark,
 }
 
-type Chunk = Mutex<Option<Box<[Cell]>>>;
+type Cells = Option<Box<[Cell]>>;
+type Chunk = Mutex<Cells>;
+
+/// The chunk that an instruction works on, kept from lane to lane.
+#[derive(Default)]
+pub(crate) struct Held<'a>(Option<(usize, u64, MutexGuard<'a, Cells>)>);
+
+/// One access of one lane inside one allocation.
+#[derive(Clone, Copy)]
+pub(crate) struct GlobalAccess {
+    pub(crate) allocation: usize,
+    pub(crate) offset: u64,
+    pub(crate) size: u32,
+    pub(crate) write: bool,
+    pub(crate) me: Epoch,
+}
 
 /// Times of other blocks that are ordered before a block, and its own clock.
 #[derive(Clone, Debug, Default)]
@@ -86,6 +123,8 @@ pub(crate) struct GlobalConflict {
 #[derive(Debug)]
 pub(crate) struct GlobalShadow {
     chunks: Vec<Vec<Chunk>>,
+    /// Whether an allocation was written to.
+    written: Vec<AtomicBool>,
     sync: Mutex<HashMap<u64, HashMap<u32, u32>>>,
 }
 
@@ -97,38 +136,55 @@ impl GlobalShadow {
                 (0..count).map(|_| Mutex::new(None)).collect()
             })
             .collect();
-        GlobalShadow { chunks, sync: Mutex::new(HashMap::new()) }
+        let written = (0..memory.count()).map(|_| AtomicBool::new(false)).collect();
+        GlobalShadow { chunks, written, sync: Mutex::new(HashMap::new()) }
     }
 
-    /// Records an access inside one allocation; returns the first conflict.
-    #[expect(clippy::too_many_arguments, reason = "place, kind and knowledge of one access")]
-    pub(crate) fn access(
-        &self,
-        allocation: usize,
-        offset: u64,
-        size: u32,
-        write: bool,
-        me: Epoch,
+    /// Records an access; returns the first conflict.
+    pub(crate) fn access<'a>(
+        &'a self,
+        held: &mut Held<'a>,
+        access: GlobalAccess,
         clock: &BlockClock,
         view: &View<'_>,
     ) -> Option<GlobalConflict> {
+        let GlobalAccess { allocation, offset, size, write, me } = access;
         let (mut at, end) = (offset, offset + u64::from(size));
+        if write && !self.written[allocation].load(Relaxed) {
+            self.written[allocation].store(true, Relaxed);
+        }
         let mut found = None;
         while at < end {
             let index = at / 4 / CHUNK_WORDS;
             let chunk_end = end.min((index + 1) * 4 * CHUNK_WORDS);
-            let mut cells = self.chunks[allocation][index as usize].lock().unwrap_or_else(PoisonError::into_inner);
-            let cells = cells.get_or_insert_with(|| vec![Cell::default(); CHUNK_WORDS as usize].into());
+            let cells = self.chunk(held, allocation, index);
             while at < chunk_end {
                 let word = at / 4;
                 let next = (word * 4 + 4).min(chunk_end);
-                let bytes = ((1u16 << (next - word * 4)) - (1u16 << (at - word * 4))) as u8;
-                let mark = Mark { epoch: me, block: clock.block, time: clock.time, bytes, more: false };
+                let bytes = (1u32 << (next - word * 4)) - (1u32 << (at - word * 4));
+                let mark = Mark::new(me, clock, bytes);
                 found = found.or(touch(&mut cells[(word % CHUNK_WORDS) as usize], mark, write, clock, view));
                 at = next;
             }
         }
         found
+    }
+
+    /// The cells of a chunk, locked unless it is the one that is held; never two at a time.
+    fn chunk<'a, 'h>(&'a self, held: &'h mut Held<'a>, allocation: usize, index: u64) -> &'h mut [Cell] {
+        if held.0.as_ref().is_none_or(|(a, i, _)| (*a, *i) != (allocation, index)) {
+            held.0 = None;
+        }
+        let (.., cells) = held.0.get_or_insert_with(|| {
+            let lock = &self.chunks[allocation][index as usize];
+            (allocation, index, lock.lock().unwrap_or_else(PoisonError::into_inner))
+        });
+        cells.get_or_insert_with(|| vec![Cell::default(); CHUNK_WORDS as usize].into())
+    }
+
+    /// Whether anything of the allocation was written in this launch.
+    pub(crate) fn is_any_written(&self, allocation: usize) -> bool {
+        self.written[allocation].load(Relaxed)
     }
 
     /// Whether some byte of the word was written in this launch.
@@ -164,13 +220,13 @@ impl GlobalShadow {
 
 fn touch(cell: &mut Cell, mark: Mark, write: bool, clock: &BlockClock, view: &View<'_>) -> Option<GlobalConflict> {
     let judge = |old: Mark, clash: Clash| {
-        let apart = old.bytes & mark.bytes == 0;
+        let apart = old.bytes() & mark.bytes() == 0;
         if !old.epoch.exists() || apart || old.epoch.may_meet(mark.epoch) {
             return None;
         }
         if old.block != mark.block {
             let seen = clock.seen.get(&old.block).copied().unwrap_or(0);
-            let ordered = old.time <= seen || old.more && !clock.seen.is_empty();
+            let ordered = old.time() <= seen || old.more() && !clock.seen.is_empty();
             let conflict = GlobalConflict {
                 clash,
                 earlier: old.epoch,
@@ -190,7 +246,7 @@ fn touch(cell: &mut Cell, mark: Mark, write: bool, clock: &BlockClock, view: &Vi
     }
     let conflict = judge(cell.write, Clash::ReadAfterWrite);
     let old = cell.read;
-    let lost = old.epoch.exists() && (old.more || old.block != mark.block);
-    cell.read = Mark { more: lost, ..mark };
+    let lost = old.epoch.exists() && (old.more() || old.block != mark.block);
+    cell.read = Mark { rest: mark.rest | if lost { MORE } else { 0 }, ..mark };
     conflict
 }

@@ -101,6 +101,12 @@ impl Shadow {
     #[inline]
     pub(crate) fn access(&mut self, view: &View<'_>, access: Access, report: &mut impl FnMut(Conflict)) {
         let (mut at, end) = (access.offset, access.offset + access.size);
+        let (line, word) = ((at / LINE) as usize, (at / WORD) as usize);
+        // The usual access: one word of a line whose words are told apart.
+        if access.size == WORD && at.is_multiple_of(WORD) && self.line_split[line] && !self.word_split[word] {
+            touch(Self::cell(&mut self.words, word, self.stride), view, at, WORD, &access, report);
+            return;
+        }
         while at < end {
             let line = (at / LINE) as usize;
             let next = (at / LINE * LINE + LINE).min(end);
@@ -222,10 +228,16 @@ fn touch(
         judge_write(cell[0], view, access, &mut pass_on(offset, size, access, report));
     }
     if access.write {
-        if !cell[1..].iter().fold(true, |past, read| past & view.is_past(*read)) {
+        let (past, any) =
+            cell[1..].iter().fold((true, false), |(past, any), read| (past & view.is_past(*read), any | read.exists()));
+        if !past {
             judge_reads(&cell[1..], view, access, &mut pass_on(offset, size, access, report));
         }
-        overwrite(cell, access.me);
+        if any {
+            overwrite(cell, access.me);
+        } else {
+            cell[0] = access.me;
+        }
     } else {
         let slot = &mut cell[1 + access.me.warp() as usize];
         *slot = if view.is_past(*slot) { access.me } else { newer_read(*slot, view, access.me) };

@@ -22,10 +22,10 @@ impl Random {
 }
 
 /// Width of a kind of operand in bytes: integers `h` 16, `w` 32, `d` 64 bits; floats `e` f16, `k` bf16, `f` f32,
-/// `g` f64; pairs `x` f16x2, `y` bf16x2, `q` e4m3x2 or e5m2x2; `s` a shift count or a position, `r` f32 within one turn.
+/// `g` f64, `n` f64 that often are NaN; pairs `x` f16x2, `y` bf16x2, `q` e4m3x2 or e5m2x2; `s` a shift count or a position, `r` f32 within one turn.
 pub(super) fn bytes(kind: char) -> usize {
     match kind {
-        'd' | 'g' => 8,
+        'd' | 'g' | 'n' => 8,
         'h' | 'e' | 'k' | 'q' => 2,
         _ => 4,
     }
@@ -126,6 +126,18 @@ const DOUBLES: &[u64] = &[
     0x41df_ffff_ffff_ffff,
     0x43e0_0000_0000_0000,
 ];
+/// NaN with signs and payloads, quiet and signalling, among a few numbers.
+const NANS: &[u64] = &[
+    0x7ff8_0000_0000_0000,
+    0xfff8_0000_0000_0001,
+    0x7ff0_0000_0000_0001,
+    0xfff4_dead_beef_0000,
+    0x7fff_ffff_ffff_ffff,
+    0x7ff0_0000_0000_0000,
+    0xfff0_0000_0000_0000,
+    0xbff0_0000_0000_0000,
+    0,
+];
 const HALVES: &[u64] = &[
     0, 0x8000, 1, 0x8001, 0x03ff, 0x0400, 0x8400, 0x3c00, 0xbc00, 0x3555, 0x4248, 0x6400, 0x77ff, 0x7bff, 0xfbff,
     0x7c00, 0xfc00, 0x7e00, 0xfe01, 0x7c01,
@@ -150,12 +162,13 @@ fn value(kind: char, random: &mut Random) -> u64 {
                 'e' => HALVES,
                 'k' => BRAINS,
                 'g' => DOUBLES,
+                'n' => NANS,
                 'r' => SMALL,
                 _ => FLOATS,
             };
             let (choice, bits) = (random.below(3), random.next());
             match (choice, kind) {
-                (0, _) => edges[(bits % edges.len() as u64) as usize],
+                (0, _) | (_, 'n') => edges[(bits % edges.len() as u64) as usize],
                 (_, 's') => bits % 80,
                 (1 | 2, 'r') => {
                     u64::from((((bits >> 40) as f32 / (1u64 << 23) as f32 - 1.0) * std::f32::consts::TAU).to_bits())

@@ -103,5 +103,5 @@ fn video(t: &mut Table) {
     }
     let merged = "vadd.u32.u32.u32.sat %d.b2, %a.b0, %b.b3, %c;";
     t.text("vadd of bytes into a byte", merged, "www", 'w');
-    t.text("vadd of halves", "vadd.s32.s32.s32 %d, %a.h1, %b.h0;", "ww", 'w');
+    t.text("vadd of halves", "vadd.u32.s32.s32 %d, %a.h1, %b.h0;", "ww", 'w');
 }

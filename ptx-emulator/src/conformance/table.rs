@@ -251,6 +251,22 @@ fn singles(t: &mut Table) {
     t.plain("fma.rn.f64", "ggg", 'g');
     t.plain("rcp.rn.f64", "g", 'g');
     t.plain("sqrt.rn.f64", "g", 'g');
+    // Which NaN comes out where several go in.
+    for (opcode, kinds) in [
+        ("add.rn.f64", "nn"),
+        ("sub.rn.f64", "nn"),
+        ("mul.rn.f64", "nn"),
+        ("div.rn.f64", "nn"),
+        ("fma.rn.f64", "nnn"),
+        ("rcp.rn.f64", "n"),
+        ("sqrt.rn.f64", "n"),
+        ("cvt.rni.f64.f64", "n"),
+        ("min.f64", "nn"),
+        ("max.f64", "nn"),
+    ] {
+        let operands: String = ["%a", "%b", "%c"].iter().take(kinds.len()).map(|o| format!(", {o}")).collect();
+        t.text(&format!("{opcode} NaN"), &format!("{opcode} %d{operands};"), kinds, 'g');
+    }
 }
 
 fn halves(t: &mut Table) {

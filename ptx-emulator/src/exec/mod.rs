@@ -4,5 +4,7 @@
 
 mod matrix;
 mod memory;
+#[cfg(test)]
+mod random_programs;
 pub(crate) mod run;
 mod sync;

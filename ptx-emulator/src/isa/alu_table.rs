@@ -442,12 +442,12 @@ alu_table! {
     CosF32: W (a a W) x => flush_if(canon(f64::from(f(flush_if(a, x))).cos() as f32), x);
     TanhF32: W (a a W) _x => canon(f64::from(f(a)).tanh() as f32);
     // f64 arithmetic, to nearest.
-    AddF64: D (a a D, b b D) _x => (d(a) + d(b)).to_bits();
-    SubF64: D (a a D, b b D) _x => (d(a) - d(b)).to_bits();
-    MulF64: D (a a D, b b D) _x => (d(a) * d(b)).to_bits();
-    DivF64: D (a a D, b b D) _x => (d(a) / d(b)).to_bits();
-    FmaF64: D (a a D, b b D, c c D) _x => d(a).mul_add(d(b), d(c)).to_bits();
-    SqrtF64: D (a a D) _x => d(a).sqrt().to_bits();
+    AddF64: D (a a D, b b D) _x => fl::nan64([a, b], d(a) + d(b));
+    SubF64: D (a a D, b b D) _x => fl::nan64([a, b], d(a) - d(b));
+    MulF64: D (a a D, b b D) _x => fl::nan64([a, b], d(a) * d(b));
+    DivF64: D (a a D, b b D) _x => fl::nan64([a, b], d(a) / d(b));
+    FmaF64: D (a a D, b b D, c c D) _x => fl::nan64([a, b, c], d(a).mul_add(d(b), d(c)));
+    SqrtF64: D (a a D) _x => fl::nan64([a], d(a).sqrt());
     // Directed rounding; multiplications and additions are forms of the first.
     FmaF64Round: D (a a D, b b D, c c D) x => double::fma(a, b, c, rnd(x));
     DivF64Round: D (a a D, b b D) x => double::div(a, b, rnd(x));
@@ -511,7 +511,7 @@ alu_table! {
     F32ToF64: D (a a W) x => sat64_if(f64::from(f(flush_canon(a, x))).to_bits(), x);
     F64ToF32: W (a a D) x => sat_if(flush_if(fl::f64_to_f32(a, rnd(x)), x), x);
     F64ToF16: W (a a D) x => small::f64_to_f16(a, rnd(x));
-    F64Integral: D (a a D) x => sat64_if(to_integral(d(a), rnd(x)).to_bits(), x);
+    F64Integral: D (a a D) x => sat64_if(fl::nan64([a], to_integral(d(a), rnd(x))), x);
     F32Integral: W (a a W) x => integral32(a, x);
     F16Integral: W (a a W) x => narrow(to_integral(f64::from(hf(a)), rnd(x)), small::F16, Round::Nearest, false);
     // To the nearest number of 10 fraction bits, ties away from zero.

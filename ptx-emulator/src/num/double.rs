@@ -3,7 +3,7 @@
 //! A finite number is a whole significand times a power of two; a result is rounded once, from an exact significand
 //! or from one whose lost part is known to be smaller than its last bit.
 
-use super::float::{Round, d, quiet64};
+use super::float::{Round, d, nan64, quiet64};
 
 /// Fraction bits of an f64.
 const FRACTION: i32 = 52;
@@ -74,7 +74,7 @@ fn round(negative: bool, significand: u128, exponent: i32, inexact: bool, mode: 
 pub(crate) fn fma(a: u64, b: u64, c: u64, mode: Round) -> u64 {
     let ordinary = d(a).mul_add(d(b), d(c));
     if mode == Round::Nearest || ![a, b, c].iter().all(|&v| d(v).is_finite()) {
-        return ordinary.to_bits();
+        return nan64([a, b, c], ordinary);
     }
     let (sign_a, part_a, exponent_a) = apart(a);
     let (sign_b, part_b, exponent_b) = apart(b);
@@ -124,7 +124,7 @@ fn add(a: (bool, u128, i32), b: (bool, u128, i32)) -> (bool, u128, i32, bool) {
 pub(crate) fn div(a: u64, b: u64, mode: Round) -> u64 {
     let ordinary = d(a) / d(b);
     if mode == Round::Nearest || !d(a).is_finite() || !d(b).is_finite() || d(a) == 0.0 || d(b) == 0.0 {
-        return ordinary.to_bits();
+        return nan64([a, b], ordinary);
     }
     let (sign_a, part_a, exponent_a) = apart(a);
     let (sign_b, part_b, exponent_b) = apart(b);
@@ -139,7 +139,7 @@ pub(crate) fn div(a: u64, b: u64, mode: Round) -> u64 {
 pub(crate) fn sqrt(a: u64, mode: Round) -> u64 {
     let ordinary = d(a).sqrt();
     if mode == Round::Nearest || !d(a).is_finite() || d(a) <= 0.0 {
-        return ordinary.to_bits();
+        return nan64([a], ordinary);
     }
     let (_, part, exponent) = apart(a);
     // An even exponent, and as many bits as fit.

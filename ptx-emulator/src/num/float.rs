@@ -128,6 +128,16 @@ pub(crate) fn quiet64(bits: u64) -> u64 {
     if d(bits).is_nan() { bits | 1 << 51 } else { bits }
 }
 
+/// A result of f64 arithmetic as bits: of operands that are NaN the first, made quiet, else what was computed. Which NaN
+/// the host takes depends on its instruction set and on the order that the compiler chose.
+#[inline(always)]
+pub(crate) fn nan64<const N: usize>(operands: [u64; N], result: f64) -> u64 {
+    /// The NaN of an invalid operation.
+    const INVALID: u64 = 0xfff8_0000_0000_0000;
+    let own = if result.is_nan() { INVALID } else { result.to_bits() };
+    operands.iter().rev().fold(own, |out, &v| if d(v).is_nan() { quiet64(v) } else { out })
+}
+
 /// An f64 in f32, rounded once; a NaN keeps its sign and the top of its payload, as no other conversion does.
 pub(crate) fn f64_to_f32(bits: u64, round: Round) -> u32 {
     if d(bits).is_nan() {

@@ -10,7 +10,7 @@ pub const BUGS: &[Bug] = &[
         Kind::InFlight,
         "cp.async.ca.shared.global [%r5], [%d3], 4;
         cp.async.commit_group;
-        [[||cp.async.wait_group 0;]]
+        <<||cp.async.wait_group 0;>>
         ld.shared.u32 %r8, [%r5];
         cp.async.wait_group 0;
         st.global.u32 [%d4], %r8;",
@@ -22,7 +22,7 @@ pub const BUGS: &[Bug] = &[
         cp.async.commit_group;
         cp.async.ca.shared.global [%r5+256], [%d3], 4;
         cp.async.commit_group;
-        cp.async.wait_group [[1||0]];
+        cp.async.wait_group <<1||0>>;
         ld.shared.u32 %r8, [%r5+256];
         cp.async.wait_group 0;
         st.global.u32 [%d4], %r8;",
@@ -31,7 +31,7 @@ pub const BUGS: &[Bug] = &[
         "a group that was never committed",
         Kind::InFlight,
         "cp.async.ca.shared.global [%r5], [%d3], 4;
-        [[||cp.async.commit_group;]]
+        <<||cp.async.commit_group;>>
         cp.async.wait_group 0;
         ld.shared.u32 %r8, [%r5];
         cp.async.wait_all;
@@ -42,7 +42,7 @@ pub const BUGS: &[Bug] = &[
         Kind::RaceReadAfterWrite,
         "cp.async.ca.shared.global [%r5], [%d3], 4;
         cp.async.wait_all;
-        [[||bar.sync 0;]]
+        <<||bar.sync 0;>>
         xor.b32 %r8, %r7, 128;
         add.u32 %r8, %r8, %r6;
         ld.shared.u32 %r9, [%r8];
@@ -52,7 +52,7 @@ pub const BUGS: &[Bug] = &[
         "a store into the target of a copy",
         Kind::InFlight,
         "cp.async.ca.shared.global [%r5], [%d3], 4;
-        [[st.shared.u32 [%r5], 5; cp.async.wait_all;||cp.async.wait_all; st.shared.u32 [%r5], 5;]]
+        <<st.shared.u32 [%r5], 5; cp.async.wait_all;||cp.async.wait_all; st.shared.u32 [%r5], 5;>>
         ld.shared.u32 %r8, [%r5];
         st.global.u32 [%d4], %r8;",
     ),
@@ -60,7 +60,7 @@ pub const BUGS: &[Bug] = &[
         "a copy that outlives its thread",
         Kind::UnwaitedCopy,
         "cp.async.ca.shared.global [%r5], [%d3], 4;
-        [[||cp.async.wait_all;]]
+        <<||cp.async.wait_all;>>
         st.global.u32 [%d4], %r4;",
     ),
     (
@@ -68,13 +68,13 @@ pub const BUGS: &[Bug] = &[
         Kind::SourceChanged,
         "st.global.u32 [%d4], 1;
         cp.async.ca.shared.global [%r5], [%d4], 4;
-        [[st.global.u32 [%d4], 2; cp.async.wait_all;||cp.async.wait_all; st.global.u32 [%d4], 2;]]
+        <<st.global.u32 [%d4], 2; cp.async.wait_all;||cp.async.wait_all; st.global.u32 [%d4], 2;>>
         ld.shared.u32 %r8, [%r5];",
     ),
     (
         "a copy behind the end of its source",
         Kind::OutOfBounds,
-        "cp.async.ca.shared.global [%r5], [%d3+4096], 4, [[4||0]];
+        "cp.async.ca.shared.global [%r5], [%d3+4096], 4, <<4||0>>;
         cp.async.wait_all;
         ld.shared.u32 %r8, [%r5];
         st.global.u32 [%d4], %r8;",
@@ -83,7 +83,7 @@ pub const BUGS: &[Bug] = &[
         "a barrier object used before it exists",
         Kind::MbarrierMisuse,
         "setp.eq.u32 %p0, %r0, 0;
-        [[||@%p0 mbarrier.init.shared.b64 [gate], 64;]]
+        <<||@%p0 mbarrier.init.shared.b64 [gate], 64;>>
         bar.sync 0;
         mbarrier.arrive.shared.b64 %d5, [gate];
         st.global.u32 [%d4], %r4;",
@@ -92,7 +92,7 @@ pub const BUGS: &[Bug] = &[
         "a barrier object that every thread makes",
         Kind::MbarrierMisuse,
         "setp.eq.u32 %p0, %r0, 0;
-        [[||@%p0]] mbarrier.init.shared.b64 [gate], 64;
+        <<||@%p0>> mbarrier.init.shared.b64 [gate], 64;
         bar.sync 0;
         mbarrier.arrive.shared.b64 %d5, [gate];
         st.global.u32 [%d4], %r4;",
@@ -101,7 +101,7 @@ pub const BUGS: &[Bug] = &[
         "a barrier object that waits for one arrival too many",
         Kind::NoProgress,
         "setp.eq.u32 %p0, %r0, 0;
-        @%p0 mbarrier.init.shared.b64 [gate], [[65||64]];
+        @%p0 mbarrier.init.shared.b64 [gate], <<65||64>>;
         bar.sync 0;
         mbarrier.arrive.shared.b64 %d5, [gate];
         AGAIN:

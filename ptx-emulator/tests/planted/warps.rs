@@ -9,7 +9,7 @@ pub const BUGS: &[Bug] = &[
         "lanes that count on each other's pace",
         Kind::RaceReadAfterWrite,
         "st.shared.u32 [%r5], %r4;
-        [[||bar.warp.sync 0xffffffff;]]
+        <<||bar.warp.sync 0xffffffff;>>
         xor.b32 %r8, %r7, 4;
         add.u32 %r8, %r8, %r6;
         ld.shared.u32 %r9, [%r8];
@@ -19,7 +19,7 @@ pub const BUGS: &[Bug] = &[
         "a shuffle instead of a barrier",
         Kind::RaceReadAfterWrite,
         "st.shared.u32 [%r5], %r4;
-        [[shfl.sync.bfly.b32 %r10, %r4, 1, 31, 0xffffffff;||bar.warp.sync 0xffffffff;]]
+        <<shfl.sync.bfly.b32 %r10, %r4, 1, 31, 0xffffffff;||bar.warp.sync 0xffffffff;>>
         xor.b32 %r8, %r7, 4;
         add.u32 %r8, %r8, %r6;
         ld.shared.u32 %r9, [%r8];
@@ -27,8 +27,8 @@ pub const BUGS: &[Bug] = &[
     ),
     (
         "a barrier that half a warp reaches",
-        Kind::BarrierMisuse,
-        "setp.lt.u32 %p0, %r0, [[16||64]];
+        Kind::ExitedBeforeBarrier,
+        "setp.lt.u32 %p0, %r0, <<16||64>>;
         @!%p0 bra PAST;
         bar.sync 0;
         PAST:
@@ -38,13 +38,13 @@ pub const BUGS: &[Bug] = &[
         "a return before the barrier",
         Kind::ExitedBeforeBarrier,
         "setp.lt.u32 %p0, %r0, 7;
-        [[@%p0 exit; bar.sync 0;||bar.sync 0; @%p0 exit;]]
+        <<@%p0 exit; bar.sync 0;||bar.sync 0; @%p0 exit;>>
         st.global.u32 [%d4], %r4;",
     ),
     (
         "a mask that leaves out half the lanes",
         Kind::SyncDivergence,
-        "shfl.sync.bfly.b32 %r8, %r4, 1, 31, [[0xffff||0xffffffff]];
+        "shfl.sync.bfly.b32 %r8, %r4, 1, 31, <<0xffff||0xffffffff>>;
         st.global.u32 [%d4], %r8;",
     ),
     (
@@ -54,7 +54,7 @@ pub const BUGS: &[Bug] = &[
         setp.ge.u32 %p0, %r9, 16;
         mov.u32 %r8, 0;
         @%p0 bra PAST;
-        shfl.sync.bfly.b32 %r8, %r4, 1, 31, [[0xffffffff||0xffff]];
+        shfl.sync.bfly.b32 %r8, %r4, 1, 31, <<0xffffffff||0xffff>>;
         PAST:
         st.global.u32 [%d4], %r8;",
     ),
@@ -65,7 +65,7 @@ pub const BUGS: &[Bug] = &[
         setp.ge.u32 %p0, %r9, 16;
         mov.u32 %r8, 0;
         @%p0 bra PAST;
-        shfl.sync.idx.b32 %r8, %r4, [[20||4]], 31, 0xffff;
+        shfl.sync.idx.b32 %r8, %r4, <<20||4>>, 31, 0xffff;
         PAST:
         st.global.u32 [%d4], %r8;",
     ),
@@ -76,7 +76,7 @@ pub const BUGS: &[Bug] = &[
         setp.ge.u32 %p0, %r9, 16;
         @%p0 exit;
         setp.gt.u32 %p1, %r4, 10;
-        vote.sync.ballot.b32 %r8, %p1, [[0xffffffff||0xffff]];
+        vote.sync.ballot.b32 %r8, %p1, <<0xffffffff||0xffff>>;
         st.global.u32 [%d4], %r8;",
     ),
     (
@@ -85,7 +85,7 @@ pub const BUGS: &[Bug] = &[
         "mov.u32 %r9, 0xffffffff;
         and.b32 %r10, %r0, 31;
         setp.eq.u32 %p0, %r10, 5;
-        @%p0 mov.u32 %r9, [[0xffdf||0xffffffff]];
+        @%p0 mov.u32 %r9, <<0xffdf||0xffffffff>>;
         redux.sync.add.s32 %r8, %r4, %r9;
         st.global.u32 [%d4], %r8;",
     ),
@@ -94,7 +94,7 @@ pub const BUGS: &[Bug] = &[
         Kind::Deadlock,
         "setp.lt.u32 %p0, %r0, 32;
         @%p0 bra FIRST;
-        bar.sync [[2||1]], 64;
+        bar.sync <<2||1>>, 64;
         bra JOIN;
         FIRST:
         bar.sync 1, 64;
@@ -103,8 +103,8 @@ pub const BUGS: &[Bug] = &[
     ),
     (
         "a barrier that waits for more threads than there are",
-        Kind::Deadlock,
-        "bar.sync 1, [[96||64]];
+        Kind::BarrierMisuse,
+        "bar.sync 1, <<96||64>>;
         st.global.u32 [%d4], %r4;",
     ),
     (
@@ -117,7 +117,7 @@ pub const BUGS: &[Bug] = &[
         st.global.u32 [%d4], %r9;
         bra JOIN;
         PRODUCE:
-        [[bar.arrive 1, 64; st.shared.u32 [%r5], %r4;||st.shared.u32 [%r5], %r4; bar.arrive 1, 64;]]
+        <<bar.arrive 1, 64; st.shared.u32 [%r5], %r4;||st.shared.u32 [%r5], %r4; bar.arrive 1, 64;>>
         JOIN:",
     ),
     (
@@ -125,7 +125,7 @@ pub const BUGS: &[Bug] = &[
         Kind::Runaway,
         "mov.u32 %r8, 0;
         AGAIN:
-        add.u32 %r8, %r8, [[0||1]];
+        add.u32 %r8, %r8, <<0||1>>;
         setp.lt.u32 %p0, %r8, 10;
         @%p0 bra AGAIN;
         st.global.u32 [%d4], %r8;",
@@ -134,7 +134,7 @@ pub const BUGS: &[Bug] = &[
         "a flag that nobody sets",
         Kind::NoProgress,
         "setp.ne.u32 %p0, %r3, 0;
-        [[||@!%p0 st.volatile.global.u32 [flag], 1;]]
+        <<||@!%p0 st.volatile.global.u32 [flag], 1;>>
         AGAIN:
         ld.volatile.global.u32 %r8, [flag];
         setp.eq.u32 %p1, %r8, 0;
@@ -144,7 +144,7 @@ pub const BUGS: &[Bug] = &[
     (
         "a failed assertion",
         Kind::Trap,
-        "setp.gt.u32 %p0, %r4, [[3000||4000]];
+        "setp.gt.u32 %p0, %r4, <<3000||4000>>;
         @%p0 trap;
         st.global.u32 [%d4], %r4;",
     ),
@@ -154,7 +154,7 @@ pub const BUGS: &[Bug] = &[
         "xor.b32 %r8, %r7, 128;
         add.u32 %r8, %r8, %r6;
         st.shared.u32 [%r8], %r4;
-        [[||bar.sync 0;]]
+        <<||bar.sync 0;>>
         and.b32 %r9, %r0, 7;
         shl.b32 %r9, %r9, 4;
         and.b32 %r10, %r7, 128;
@@ -170,7 +170,7 @@ pub const BUGS: &[Bug] = &[
         @%p0 bra END;
         mov.f32 %f0, 0f3F800000;
         wmma.store.d.sync.aligned.row.m16n16k16.shared.f32 [%r6], {%f0, %f0, %f0, %f0, %f0, %f0, %f0, %f0}, 16;
-        [[||bar.warp.sync 0xffffffff;]]
+        <<||bar.warp.sync 0xffffffff;>>
         ld.shared.u32 %r8, [%r5];
         st.global.u32 [%d4], %r8;
         END:",

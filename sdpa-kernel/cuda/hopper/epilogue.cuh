@@ -27,7 +27,7 @@ class Epilogue {
     if constexpr (Traits::kKeyGroups == 1) {
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        factor.value[h] = normaliser(first_of_quad(sums.row_sum.value[h]), value_scale);
+        factor.value[h] = normaliser(__shfl_sync(0xffffffffu, sums.row_sum.value[h], lane() & ~3), value_scale);
       }
     } else {
       factor = exchange_row_stats(log2_bias, sums.row_sum, value_scale);

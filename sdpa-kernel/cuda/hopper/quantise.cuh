@@ -37,7 +37,7 @@ struct HeadSlice {
 
 // Larger of the absolute values, per half.
 __device__ __forceinline__ uint32_t max_magnitude_half2(uint32_t so_far, uint32_t values) {
-  return ptx::max_half2(so_far, ptx::magnitude_half2(values));
+  return ptx::max_half2(so_far, values & 0x7fff7fffu);
 }
 
 template <int kCount>

@@ -7,12 +7,9 @@
 // 8 cycles an instruction would bind, and no conversion, which takes 4. The rms error of P is 3.1 %, where rounding
 // alone has 2.65 %.
 //
-// The reference m is the maximum of some earlier tile of the row, not always the latest or the largest: codes have room
-// for scores 2 octaves above it, and it follows a maximum more than 8 octaves below, so that after the first tiles most
-// tiles need no reduction over the row and no rescaling. The offset cancels in O / l because the row sum l carries it too.
-//
-// With kWide the reference is subtracted before the multiplication, which costs an addition for two scores: d grows with
-// the logits, and FP16 holds it ever more coarsely and at last not at all, whereas S - m is as small as its code.
+// The reference m is some earlier maximum of the row, not always the latest: codes have room for scores 2 octaves above
+// it, so that after the first tiles most tiles need no reduction over the row and no rescaling. The offset cancels in O
+// / l because the row sum l carries it too.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +20,6 @@
 
 namespace sdpa::hopper {
 
-template <bool kWide>
 class ScoresF16 {
  public:
   static constexpr uint32_t kExponential = 16;  // in sdpa::Config: probabilities straight from the number format
@@ -35,14 +31,15 @@ class ScoresF16 {
 
   // `logit_scale` is c.
   __device__ explicit ScoresF16(float logit_scale) {
-    // Not zero, so that masked scores (-inf) never meet a zero factor. Nor infinite: beyond kLargestCodeScale the largest
-    // score alone decides a row either way.
-    code_scale_ = ptx::broadcast_half2(fminf(fmaxf(8.0f * logit_scale, 0x1p-21f), kLargestCodeScale));
-    of_rows_ = ptx::broadcast_half2(kWide ? kLowestScore : code_at(kLowestScore));
+    // Not zero, so that masked scores (-inf) never meet a zero factor.
+    code_scale_ = ptx::broadcast_half2(fmaxf(8.0f * logit_scale, 0x1p-21f));
+    reference_ = ptx::broadcast_half2(kLowestScore);
+    code_bias_ = ptx::broadcast_half2(code_at(kLowestScore));
   }
 
-  // Whether d stays small enough for FP16: |S| is 32768 at most, and hundreds where it is likely.
-  __device__ static bool serves(float logit_scale) { return kWide || 8.0f * logit_scale <= kWidestCodeScale; }
+  // Whether this form serves the logits at all: not if they spread so wide (some four times unit variance) that few
+  // keys decide most rows, and that FP16 would resolve d too coarsely.
+  __device__ static bool serves(float logit_scale) { return 8.0f * logit_scale <= kWidestCodeScale; }
 
   // Overwrites columns at or beyond the row's limit with -inf. `limit` counts from this lane's first column. Packed and
   // without branches: (limit - column - 1/2) * 512 is exact, not zero, and overflows to an infinity of its own sign
@@ -74,56 +71,34 @@ class ScoresF16 {
     return ptx::max_half2(ptx::permute_bytes<0x5410>(max0, max1), ptx::permute_bytes<0x7632>(max0, max1));
   }
 
-  // Whether some lane's largest score lies too far from the reference.
+  // Whether some score of the warp's rows lies too far above the reference for its code.
   __device__ bool must_move_reference(Maxima largest) const {
-    const uint32_t codes = code_before_rounding(largest, of_rows_);
-    if constexpr (kWide) {
-      const uint32_t highest = ptx::broadcast_half2(kReferenceCode + kRoomCodes);
-      return __any_sync(0xffffffffu, ptx::max_half2(codes, highest) != highest);
-    } else {
-      const uint32_t middle = ptx::broadcast_half2(-(kReferenceCode + 0.5f * (kRoomCodes - kDepthCodes)));
-      const uint32_t reach = ptx::broadcast_half2(0.5f * (kRoomCodes + kDepthCodes));
-      const uint32_t off = ptx::magnitude_half2(ptx::add_half2(codes, middle));
-      return __any_sync(0xffffffffu, ptx::max_half2(off, reach) != reach);
-    }
+    const uint32_t room = ptx::broadcast_half2(kRoomCodes);
+    const uint32_t above = ptx::multiply_half2(ptx::subtract_half2(largest, reference_), code_scale_);
+    return __any_sync(0xffffffffu, ptx::max_half2(above, room) != room);
   }
 
-  // In rows whose maximum in this tile is above the reference, or far below it, to that maximum. Returns the factor for
-  // what was accumulated before.
-  __device__ RowPair move_reference(Maxima largest, const RowPair& row_sum) {
+  // To the row's latest maximum. Returns the factor for what was accumulated before.
+  __device__ RowPair move_reference(Maxima largest) {
+    const RowPair before = {log2_bias(0), log2_bias(1)};
     largest = ptx::max_half2(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
     largest = ptx::max_half2(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
-    const uint32_t codes = code_before_rounding(largest, of_rows_);
-    RowPair rescale;
-    uint16_t moved[2];
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const float row_max = half_of(largest, h);
-      // Rounded down: codes then never rise above the room left for them, whatever FP16's spacing at d.
-      moved[h] = ptx::float_to_half_round_down(kWide ? row_max : code_at(row_max));
-      rescale.value[h] = ptx::exp2_approx(bias_of(ptx::half_to_float(moved[h])) - log2_bias(h));
-      const float rescaled = first_of_quad(row_sum.value[h]) * rescale.value[h];
-      const float code = half_of(codes, h);
-      const bool stays = code <= kReferenceCode && (kWide || code >= kReferenceCode - kDepthCodes);
-      const bool sees_keys = row_max > kLowestScore;
-      if (stays || !sees_keys || !(rescaled < kLargestSum)) {
-        moved[h] = static_cast<uint16_t>(of_rows_ >> 16 * h);
-        rescale.value[h] = 1.0f;
-      }
-    }
-    of_rows_ = ptx::pack_halves(moved[0], moved[1]);
-    return rescale;
+    reference_ = ptx::max_half2(reference_, largest);
+    // Rounded down: codes then never rise above the room left for them, whatever FP16's spacing at d.
+    code_bias_ = ptx::pack_halves(ptx::float_to_half_round_down(code_at(half_of(reference_, 0))),
+                                  ptx::float_to_half_round_down(code_at(half_of(reference_, 1))));
+    return {ptx::exp2_approx(log2_bias(0) - before.value[0]), ptx::exp2_approx(log2_bias(1) - before.value[1])};
   }
 
   // Probabilities by code, in two steps: codes in the low bytes of halves, in place of the scores; then the bytes
   // together.
   __device__ void encode(Fragment& scores) const {
-    const uint32_t of_row[2] = {ptx::permute_bytes<0x1010>(of_rows_, of_rows_),
-                                ptx::permute_bytes<0x3232>(of_rows_, of_rows_)};
+    const uint32_t bias[2] = {ptx::permute_bytes<0x1010>(code_bias_, code_bias_),
+                              ptx::permute_bytes<0x3232>(code_bias_, code_bias_)};
     const uint32_t rounder = ptx::broadcast_half2(1024.0f);
 #pragma unroll
     for (int i = 0; i < kRegisters; ++i) {
-      scores[i] = ptx::add_half2(code_before_rounding(scores[i], of_row[i % 2]), rounder);
+      scores[i] = ptx::add_half2(ptx::multiply_add_relu_half2(scores[i], code_scale_, bias[i % 2]), rounder);
     }
   }
 
@@ -136,7 +111,7 @@ class ScoresF16 {
   }
 
   // log2 of what the accumulated sums are relative to: sum = true sum * 2^log2_bias.
-  __device__ float log2_bias(int h) const { return bias_of(half_of(of_rows_, h)); }
+  __device__ float log2_bias(int h) const { return 0.125f * (half_of(code_bias_, h) - kCodeOfOne); }
 
  private:
   static constexpr float kCodeOfOne = 56.0f;  // e4m3 1.0 = 0x38
@@ -147,14 +122,8 @@ class ScoresF16 {
   static constexpr float kReferenceCode = 109.0f;
   // How far codes may rise above it: 125 is e4m3 416, 127 would be NaN.
   static constexpr float kRoomCodes = 16.0f;
-  // How far a tile's maximum may lie below it: what the row's other keys add up to, be they ever so many and each far
-  // below one that was seen before, then keeps its codes.
-  static constexpr float kDepthCodes = 64.0f;
-  // Where sums would be larger than this in terms of a lower reference, what follows is nothing beside them.
-  static constexpr float kLargestSum = 0x1p80f;
   static constexpr float kLowestScore = -60000.0f;  // finite: -inf minus -inf would be NaN
   static constexpr float kWidestCodeScale = 0.5f;
-  static constexpr float kLargestCodeScale = 32768.0f;
 
   __device__ static float half_of(uint32_t pair, int h) {
     return h == 0 ? ptx::low_half_to_float(pair) : ptx::high_half_to_float(pair);
@@ -165,21 +134,9 @@ class ScoresF16 {
   // d for this reference, before rounding.
   __device__ float code_at(float reference) const { return fmaf(-code_scale(), reference, kReferenceCode); }
 
-  // max(0, 8c*S + d) of two scores, with what `of_rows_` has of their rows.
-  __device__ uint32_t code_before_rounding(uint32_t scores, uint32_t of_rows) const {
-    if constexpr (kWide) {
-      return ptx::multiply_add_relu_half2(ptx::subtract_half2(scores, of_rows), code_scale_,
-                                          ptx::broadcast_half2(kReferenceCode));
-    } else {
-      return ptx::multiply_add_relu_half2(scores, code_scale_, of_rows);
-    }
-  }
-
-  // log2_bias for what `of_rows_` has of a row.
-  __device__ float bias_of(float of_row) const { return 0.125f * ((kWide ? code_at(of_row) : of_row) - kCodeOfOne); }
-
   uint32_t code_scale_;  // 8c, twice
-  uint32_t of_rows_;     // row g low, row g+8 high: m if the logits are wide, otherwise d
+  uint32_t reference_;   // m, row g low, row g+8 high
+  uint32_t code_bias_;   // d of both rows
 };
 
 }  // namespace sdpa::hopper

@@ -10,7 +10,7 @@
 #include "ladder/epilogue_registers.cuh"
 #include "ladder/mask.cuh"
 #include "ladder/operands.cuh"
-#include "ladder/ptx/mma.cuh"
+#include "common/ptx/mma.cuh"
 #include "ladder/scheduler.cuh"
 #include "ladder/softmax_e4m3.cuh"
 #include "ladder/traits.cuh"

@@ -7,7 +7,7 @@
 #include "ladder/epilogue.cuh"
 #include "ladder/mask.cuh"
 #include "ladder/operands.cuh"
-#include "ladder/ptx/mma.cuh"
+#include "common/ptx/mma.cuh"
 #include "ladder/query.cuh"
 #include "ladder/scheduler.cuh"
 #include "ladder/softmax_registers.cuh"

@@ -10,7 +10,7 @@
 
 #include "ladder/loader.cuh"
 #include "common/ptx/convert.cuh"
-#include "ladder/ptx/mma.cuh"
+#include "common/ptx/mma.cuh"
 #include "ladder/shared_tile.cuh"
 #include "ladder/traits.cuh"
 

@@ -42,7 +42,7 @@ pub struct SanitizeArgs {
     /// What executes them: compute-sanitizer's tools on a GPU, or the emulator's checks.
     #[arg(long, value_enum, default_value = "auto")]
     device: DeviceChoice,
-    /// Shapes; small and ragged ones, plain and causal, when none is named.
+    /// Shapes; small and ragged ones, plain and masked, when none is named.
     #[arg(long, value_delimiter = ',', value_name = "SHAPE,...")]
     shapes: Vec<String>,
     /// Schedules on the emulator, such as greedy or seeded:3; five when none is named.

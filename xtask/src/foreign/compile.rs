@@ -1,4 +1,4 @@
-//! Compiles one source of a gate file: nvcc makes PTX, ptxas assembles that very PTX, and each entry that the gate file names
+//! Compiles one source of a gate file: nvcc makes PTX, or the source is PTX, ptxas assembles that very PTX, and each entry that the gate file names
 //! is found in it. Results are cached under a key over everything that went in.
 //! Leaves to others: what the entries are launched with, and judging them.
 
@@ -16,13 +16,15 @@ use super::names::{self, Name};
 use super::{atomics, source_text, sources, wrapper};
 use crate::bounded::Limits;
 use crate::compiler::{self, Key, Product};
-use crate::cubin::Cubin;
+use crate::cubin::{Cubin, sha256_hex};
 use crate::files::write_whole;
 use crate::layout::Layout;
 use crate::toolchain::Toolchain;
 
 /// Changes when the meaning of a cached build does.
 const CACHE_VERSION: &str = "gate-build/1";
+/// The extension of a source that is compiled already.
+const PTX: &str = "ptx";
 /// What a compilation may use. The largest libraries of templates take a minute or two.
 pub const LIMITS: Limits = Limits { time: Duration::from_secs(300), memory_bytes: 12 << 30 };
 
@@ -103,7 +105,7 @@ pub fn compile_within(
 ) -> Result<Result<Compiled, BuildFailure>> {
     let fail = |error: String| Ok(Err(BuildFailure { variant: variant.to_owned(), arch: arch.to_owned(), error }));
     let job = Job::of(toolchain, variant, source, arch, limits)?;
-    let files = match sources::read(toolchain, &job.roots, &job.at("source"), source.file, &job.arguments, limits)? {
+    let files = match job.files()? {
         Ok(files) => files,
         Err(error) => return fail(error),
     };
@@ -119,7 +121,7 @@ pub fn compile_within(
         },
     };
     let product = Product::read(&dir)?;
-    let entries = ptx::entries(&product.ptx).context("failed to read the PTX that nvcc made")?;
+    let entries = ptx::entries(&product.ptx).context("failed to read the PTX")?;
     let symbols = job.symbols(&entries, &kept.instances)?;
     let record = BuildRecord {
         variant: variant.to_owned(),
@@ -132,7 +134,7 @@ pub fn compile_within(
         adds_floats_atomically: atomics::adds_floats(&product.ptx, symbols.values().map(String::as_str)),
         ptx_sha256: kept.ptx_sha256,
         cubin_sha256: kept.cubin_sha256,
-        global_bytes: product.resources.global_bytes,
+        global_bytes: product.resources.global_bytes.saturating_sub(tables_of_the_library(&product.ptx)),
         entries: entry_builds(&product, source.entries, &symbols)?,
         warnings: product.warnings(),
         toggle_mismatches: Vec::new(),
@@ -216,8 +218,8 @@ impl<'a> Job<'a> {
     ) -> Result<Job<'a>> {
         let at = |part: &str| format!("variants.{variant}.{part}");
         let path = sources::below(source.folder, &at("source"), source.file)?;
-        if path.extension().is_none_or(|extension| extension != "cu") {
-            let why = format!("`{}` is not a .cu file: other kinds cannot be compiled yet", source.file);
+        if !path.extension().is_some_and(|extension| extension == "cu" || extension == PTX) {
+            let why = format!("`{}` is neither .cu nor .ptx: other kinds cannot be built yet", source.file);
             return Err(BadKey::new(at("source"), why).into());
         }
         let declared = sources::declared(source.folder, &at("include"), source.include)?;
@@ -238,6 +240,21 @@ impl<'a> Job<'a> {
         let roots = sources::Roots::of(source.folder, &declared, toolchain)?;
         let templates = templates.into_iter().collect();
         Ok(Job { toolchain, variant, source, arch, limits, path, roots, arguments, templates })
+    }
+
+    fn is_ptx(&self) -> bool {
+        self.path.extension().is_some_and(|extension| extension == PTX)
+    }
+
+    /// What it is made of, by name, with hashes. The inner error is the preprocessor's.
+    fn files(&self) -> Result<Result<BTreeMap<String, String>, String>> {
+        if self.is_ptx() {
+            let bytes =
+                std::fs::read(&self.path).with_context(|| format!("failed to read `{}`", self.path.display()))?;
+            return Ok(Ok(BTreeMap::from([(self.source.file.to_owned(), sha256_hex(&bytes))])));
+        }
+        let key = self.at("source");
+        sources::read(self.toolchain, &self.roots, &key, self.source.file, &self.arguments, self.limits)
     }
 
     /// The key of a part of the variant.
@@ -274,8 +291,14 @@ impl<'a> Job<'a> {
         compiler::nvcc(self.toolchain, &arguments, self.source.folder, self.limits)
     }
 
-    fn build(&self, cache: &Path, key: &str, dir: &PathBuf) -> Result<Result<Kept, String>> {
-        let work = compiler::workplace(cache)?;
+    /// The PTX as it comes out of nvcc, or as the source has it. The inner error is nvcc's.
+    fn ptx(&self, cache: &Path, key: &str, product: &Path) -> Result<Result<String, String>> {
+        if self.is_ptx() {
+            let bytes =
+                std::fs::read(&self.path).with_context(|| format!("failed to read `{}`", self.path.display()))?;
+            let text = String::from_utf8(bytes);
+            return Ok(text.map_err(|_| format!("{} is not text, which PTX is", self.source.file)));
+        }
         let mut input = self.source.file.to_owned();
         if !self.templates.is_empty() {
             // In a place that depends on the content alone: the compiler puts a hash of it into the names of static kernels.
@@ -283,15 +306,23 @@ impl<'a> Job<'a> {
             write_whole(&wrapped, wrapper::text(&self.path, &self.templates).as_bytes())?;
             input = wrapped.display().to_string();
         }
-        let product = work.path().join("kernel.ptx");
-        if let Err(error) = self.nvcc(input, &product)? {
-            return self.complaint(error).map(Err);
+        if let Err(error) = self.nvcc(input, product)? {
+            return Ok(Err(error));
         }
-        let made = std::fs::read_to_string(&product).context("failed to read the PTX that nvcc made")?;
+        std::fs::read_to_string(product).map(Ok).context("failed to read the PTX that nvcc made")
+    }
+
+    fn build(&self, cache: &Path, key: &str, dir: &PathBuf) -> Result<Result<Kept, String>> {
+        let work = compiler::workplace(cache)?;
+        let product = work.path().join("kernel.ptx");
+        let made = match self.ptx(cache, key, &product)? {
+            Ok(made) => made,
+            Err(error) => return self.complaint(error).map(Err),
+        };
         let (ptx, instances) = wrapper::unwrap(&made, &self.templates);
         std::fs::write(&product, &ptx).with_context(|| format!("failed to write `{}`", product.display()))?;
         if ptx::entries(&ptx).is_ok_and(|entries| entries.is_empty()) {
-            let why = format!("`{}` has no kernel: {}", self.source.file, self.known_kernels());
+            let why = format!("{} has no kernel: {}", self.source.file, self.known_kernels());
             return Err(BadKey::new(self.at("source"), why).into());
         }
         let assembled = compiler::assemble(self.toolchain, self.arch, &[], work.path(), self.limits)?;
@@ -341,4 +372,17 @@ impl<'a> Job<'a> {
         };
         self.source.entries.iter().map(|named| symbol(&named.text)).collect()
     }
+}
+
+/// Bytes of the tables that the compiler's own mathematics brings along, such as that of `sincosf`: constants, which no kernel
+/// can keep anything in.
+fn tables_of_the_library(ptx: &str) -> u32 {
+    let bytes = |line: &str| {
+        let (declared, _) = line.strip_prefix(".global ")?.split_once('=')?;
+        let (before, rest) = declared.split_once("__cudart_")?;
+        let count: u32 = rest.split_once('[')?.1.split_once(']')?.0.trim().parse().ok()?;
+        let width = [(".b64", 8), (".b32", 4), (".b16", 2), (".b8", 1)];
+        width.iter().find(|(kind, _)| before.contains(kind)).map(|(_, bytes)| count * bytes)
+    };
+    ptx.lines().filter_map(bytes).sum()
 }

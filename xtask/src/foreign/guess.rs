@@ -136,7 +136,7 @@ mod tests {
             ("unsigned char* bytes", Some(Dtype::U8)),
             ("std::int64_t n=4", Some(Dtype::I64)),
             ("long int n", Some(Dtype::I64)),
-            ("bool causal", Some(Dtype::Bool)),
+            ("bool masked", Some(Dtype::Bool)),
             ("float", Some(Dtype::F32)),
             ("T* x", None),
             ("Params p", None),

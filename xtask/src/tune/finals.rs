@@ -32,7 +32,14 @@ impl Session<'_> {
         let variants = self.variants(proposals.iter())?;
         let builds = self.built(&variants)?;
         let scratch = tempfile::Builder::new().prefix("finals-").tempdir_in(self.parts.scratch)?;
-        let plan = SuitePlan { suite: suite.clone(), variants, task: Task::default(), python: None, no_python: None };
+        let plan = SuitePlan {
+            suite: suite.clone(),
+            variants,
+            task: Task::default(),
+            file: None,
+            python: None,
+            no_python: None,
+        };
         let bench = self.bench();
         let mut watches = bench.watches(self.parts.started);
         let (occasion, scratch, seed) = (Occasion::Finals, scratch.path(), self.parts.plan.seed);

@@ -1,12 +1,13 @@
 //! The suite under which configurations meet: what they are checked on, and how they are timed.
 
 use kbench::job::Executor;
+use kbench::operator::attention::RAGGED_MASKED;
 use kbench::ordered::Ordered;
 use kbench::suite::{Candidate, Suite, Timing, VariantPatch};
 use kbench::tune::Plan;
 
 /// What is checked on the emulator, where a launch takes seconds and nobody is named: every kind of edge.
-const EMULATED_SHAPES: [&str; 3] = ["small", "ragged", "ragged-causal"];
+const EMULATED_SHAPES: [&str; 3] = ["small", "ragged", RAGGED_MASKED];
 /// Query rows of a problem whose output is compared with float64; a larger one has so many drawn from all of its heads.
 pub const REFERENCE_ROWS: u32 = 4096;
 

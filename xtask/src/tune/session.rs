@@ -249,7 +249,7 @@ impl<'a> Session<'a> {
         let scratch = tempfile::Builder::new().prefix("job-").tempdir_in(self.parts.scratch)?;
         // Orders and placements are random, and the same whenever this job is run.
         let seed = u64::from(job[0].0) << 32 | u64::from(job[0].1) | self.parts.plan.seed << 40;
-        let plan = SuitePlan { suite, variants, task: Task::default(), python: None, no_python: None };
+        let plan = SuitePlan { suite, variants, task: Task::default(), file: None, python: None, no_python: None };
         let (occasion, scratch) = (Occasion::Search, scratch.path());
         let batch = Batch { plan: &plan, builds: &builds, occasion, scratch, seed };
         let measured = measure(bench, &batch, watches)?;

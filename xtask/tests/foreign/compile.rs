@@ -187,10 +187,27 @@ fn files_from_elsewhere_are_refused() {
     room.write("kernel.py", "");
     assert_eq!(
         refused("kernel.py"),
-        "REFUSED variants.v.source: `kernel.py` is not a .cu file: other kinds cannot be compiled yet"
+        "REFUSED variants.v.source: `kernel.py` is neither .cu nor .ptx: other kinds cannot be built yet"
     );
     room.write("empty.cu", "template <int N> __global__ void k(float* p) { *p = N; }\n");
-    assert_eq!(refused("empty.cu"), "REFUSED variants.v.source: `empty.cu` has no kernel: empty.cu declares `k<N>`");
+    assert_eq!(refused("empty.cu"), "REFUSED variants.v.source: empty.cu has no kernel: empty.cu declares `k<N>`");
+}
+
+#[test]
+fn ptx_is_assembled_as_it_is() {
+    let room = Room::new();
+    room.write("kernel.cu", "__device__ int state;\n__global__ void k(float* p) { atomicAdd(p, 1.0f); state = 1; }\n");
+    let compiled = room.compile(&["k"]).unwrap();
+    assert!(compiled.record.adds_floats_atomically);
+    let ptx = std::fs::read_to_string(compiled.dir.join("kernel.ptx")).unwrap();
+    room.write("ready.ptx", &ptx);
+    let ready = room.try_with("ready.ptx", &["_Z1kPf"], &With::default(), LIMITS).unwrap();
+    assert_eq!(ready.record.ptx_sha256, compiled.record.ptx_sha256);
+    assert_eq!((ready.record.entries, ready.record.global_bytes), (compiled.record.entries, 4));
+    assert_eq!(ready.files.keys().collect::<Vec<_>>(), ["ready.ptx"]);
+    room.write("other.ptx", &ptx.replace("sm_89", "sm_90"));
+    let failed = room.try_with("other.ptx", &["_Z1kPf"], &With::default(), LIMITS).unwrap_err();
+    assert!(failed.starts_with("FAIL ptxas: "), "{failed}");
 }
 
 #[test]

@@ -67,6 +67,32 @@ fn every_source_file_keeps_the_house_rules() {
     assert!(found.is_empty(), "{} faults:\n{}", found.len(), found.join("\n"));
 }
 
+/// Words of attention, and the places that may know them.
+const WORDS: [&str; 3] = ["head_dim", "causal", "seq_kv"];
+const PLACES: [&str; 4] =
+    ["sdpa-kernel/", "kbench/src/operator/attention.rs", "sdpa-runner/src/operator/attention/", "kbench/src/legacy.rs"];
+
+#[test]
+fn attention_is_known_in_its_own_places_and_nowhere_else() {
+    let root = Layout::find().unwrap().root;
+    let is_elsewhere = |path: &PathBuf| {
+        let name = path.to_string_lossy();
+        name.contains("/src/") && name.ends_with(".rs") && !PLACES.iter().any(|place| name.starts_with(place))
+    };
+    let mut found = Vec::new();
+    let mut searched = 0;
+    for path in tracked(&root).into_iter().filter(is_elsewhere) {
+        let text = std::fs::read_to_string(root.join(&path)).unwrap();
+        let lines = text.lines().enumerate().filter(|(_, line)| WORDS.iter().any(|word| line.contains(word)));
+        found.extend(lines.map(|(i, line)| format!("{}:{}: {}", path.display(), i + 1, line.trim())));
+        searched += 1;
+    }
+    assert!(searched > 100, "{searched} files were searched");
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    let own = std::fs::read_to_string(root.join(PLACES[1])).unwrap();
+    assert!(WORDS.iter().all(|word| own.contains(word)), "the words are those that are used");
+}
+
 #[test]
 fn the_rules_find_what_they_are_for() {
     let bad = format!("fn a() {{}} \n// {}{}: later\n#[{}(dead_code)]\n", "TO", "DO", "allow");

@@ -12,6 +12,9 @@ use crate::names::Names;
 /// Where nothing is declared, a candidate's errors may be this many times the control's.
 pub const TIMES_CONTROL: f64 = 1.5;
 
+/// How many times the root of its length a sum may lose, in units of its type.
+const TIMES_ROOT: f64 = 8.0;
+
 /// Most that long sums add to a bound: beyond it a bound would not tell a wrong kernel from a right one.
 const MOST_OF_A_SUM: f64 = 1.0 / 128.0;
 
@@ -105,11 +108,12 @@ pub(super) fn of(operator: &Declared, name: &str, output: &Output, names: &Names
     Ok(Limits::Default { bound: bound(output.dtype, reduction), ulp, reduction })
 }
 
-/// One ulp of the output, and the worst rounding of a sum in f32 (in f64 for an f64 output), up to a limit.
+/// One ulp of the output, and what rounding makes of a sum in f32 (in f64 for an f64 output): its errors are of either sign,
+/// so they grow as the root of the number of terms, and few sums lose more than some times that.
 fn bound(dtype: Dtype, reduction: u64) -> f64 {
     let unit = |dtype: Dtype| dtype.unit_roundoff().unwrap_or_default();
     let accumulator = if dtype == Dtype::F64 { Dtype::F64 } else { Dtype::F32 };
-    2.0 * unit(dtype) + (reduction as f64 * unit(accumulator)).min(MOST_OF_A_SUM)
+    2.0 * unit(dtype) + (TIMES_ROOT * (reduction as f64).sqrt() * unit(accumulator)).min(MOST_OF_A_SUM)
 }
 
 /// Terms of the longest sum that the shapes let one expect: the last extent of every tensor (a softmax or norm keeps

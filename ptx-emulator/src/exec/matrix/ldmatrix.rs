@@ -63,6 +63,14 @@ impl Block {
                     *word = self.shared.load(place, 4) as u32;
                 }
             }
+            if store && undefined[l] == 0 {
+                self.shared.define(at, 16, true);
+                return;
+            }
+            if !store && self.shared.is_defined(at, 16) {
+                undefined[l] = 0;
+                return;
+            }
             let mut flags = 0;
             for i in 0..8u32 {
                 if store {

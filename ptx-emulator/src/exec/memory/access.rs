@@ -18,6 +18,13 @@ impl Block {
             4 => self.load_shared::<4>(context, warp, pc, active, load),
             _ => false,
         };
+        let whole = whole
+            || match load.dst.len() {
+                1 => self.load_global::<1>(context, warp, pc, active, load),
+                2 => self.load_global::<2>(context, warp, pc, active, load),
+                4 => self.load_global::<4>(context, warp, pc, active, load),
+                _ => false,
+            };
         if whole {
             return Flow::Next;
         }
@@ -78,7 +85,7 @@ impl Block {
         Flow::Next
     }
 
-    fn check_non_coherent(&mut self, context: &Context<'_>, warp: &Warp, target: &Target, usage: Use) {
+    pub(crate) fn check_non_coherent(&mut self, context: &Context<'_>, warp: &Warp, target: &Target, usage: Use) {
         let Some(shadow) = &context.shadow else {
             return;
         };
@@ -86,7 +93,7 @@ impl Block {
         each_lane(target.lanes, |l| {
             let index = target.allocation[l] as usize;
             let offset = target.at[l] - context.memory.at(index).base;
-            stale |= u32::from(shadow.written(index, offset)) << l;
+            stale |= u32::from(shadow.is_any_written(index) && shadow.written(index, offset)) << l;
         });
         if stale != 0 {
             self.report_lane(context, warp, Kind::NonCoherentRead, usage.pc, "read", stale, || {

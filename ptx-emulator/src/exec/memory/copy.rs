@@ -373,7 +373,7 @@ fn deliver(shared: &mut Shared, dst: u32, data: &[u8], defined: u16) {
 /// Copies 16 bytes of a buffer from a checked offset.
 #[inline(always)]
 fn copy_words(allocation: &Allocation, from: u64, to: &mut [u8]) {
-    for (to, word) in to.as_chunks_mut::<4>().0.iter_mut().zip(allocation.four_words(from)) {
+    for (to, word) in to.as_chunks_mut::<4>().0.iter_mut().zip(allocation.words::<4>(from)) {
         *to = word.to_le_bytes();
     }
 }

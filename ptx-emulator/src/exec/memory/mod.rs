@@ -3,6 +3,7 @@
 pub(crate) mod access;
 pub(crate) mod atom;
 mod copy;
+mod global_access;
 mod race;
 pub(crate) mod shared;
 mod shared_access;

@@ -1,6 +1,7 @@
 //! Races and ordering: shadow updates of an access and what atomics and fences publish.
 
 use crate::check::clock::{Epoch, Relation};
+use crate::check::global::{GlobalAccess, GlobalConflict, Held};
 use crate::check::shadow::{Access, Clash, Conflict};
 use crate::exec::memory::target::{Target, Use, verb};
 use crate::exec::run::block::{Block, Context};
@@ -99,43 +100,67 @@ impl Block {
             return;
         };
         let base = self.usage_epoch(warp, usage);
-        each_lane(target.lanes, |l| {
+        let (lanes, several) = if usage.write { (target.lanes, 0) } else { distinct_reads(&target.at, target.lanes) };
+        let mut conflicts = Vec::new();
+        let view = self.view(warp);
+        let mut held = Held::default();
+        each_lane(lanes, |l| {
             let index = target.allocation[l] as usize;
             let allocation = context.memory.at(index);
             if allocation.read_only {
                 return;
             }
             let offset = target.at[l] - allocation.base;
-            let me = base.with_lane(l as u32);
-            let view = self.view(warp);
-            let found = shadow.access(index, offset, usage.bytes, usage.write, me, &self.block_clock, &view);
-            let Some(conflict) = found else { return };
-            let (kind, first, second) = match conflict.clash {
-                Clash::WriteWrite => (Kind::RaceWriteWrite, "write", "write"),
-                Clash::ReadAfterWrite => (Kind::RaceReadAfterWrite, "write", "read"),
-                _ => (Kind::RaceWriteAfterRead, "read", "write"),
+            let me = if several >> l & 1 == 1 { base.with_lane(l as u32).several() } else { base.with_lane(l as u32) };
+            let access = GlobalAccess { allocation: index, offset, size: usage.bytes, write: usage.write, me };
+            if let Some(conflict) = shadow.access(&mut held, access, &self.block_clock, &view) {
+                conflicts.push((l, me, conflict));
+            }
+        });
+        drop(held);
+        for (l, me, conflict) in conflicts {
+            self.report_global(context, warp, target, usage, (l, me), conflict, same >> l & 1 == 1);
+        }
+    }
+
+    #[cold]
+    #[expect(clippy::too_many_arguments, reason = "the parts of a report")]
+    fn report_global(
+        &mut self,
+        context: &Context<'_>,
+        warp: &Warp,
+        target: &Target,
+        usage: Use,
+        (l, me): (usize, Epoch),
+        conflict: GlobalConflict,
+        same: bool,
+    ) {
+        let (kind, first, second) = match conflict.clash {
+            Clash::WriteWrite => (Kind::RaceWriteWrite, "write", "write"),
+            Clash::ReadAfterWrite => (Kind::RaceReadAfterWrite, "write", "read"),
+            _ => (Kind::RaceWriteAfterRead, "read", "write"),
+        };
+        let volatile = me.both_volatile(conflict.earlier);
+        let severity = match conflict.relation {
+            _ if volatile => Severity::Info,
+            _ if same && conflict.clash == Clash::WriteWrite => Severity::Info,
+            Relation::Converged => Severity::Warning,
+            _ => Severity::Error,
+        };
+        let earlier = conflict.earlier;
+        let sites = [
+            RawSite { role: first, pc: earlier.pc(), warp: earlier.warp(), lane: earlier.lane() },
+            RawSite { role: second, pc: usage.pc as u32, warp: warp.index as u32, lane: l as u32 },
+        ];
+        let allocation = context.memory.at(target.allocation[l] as usize);
+        let (name, own, offset) = (&allocation.name, self.linear, target.at[l] - allocation.base);
+        self.report(context, kind, severity, &sites, || {
+            let who = match conflict.other_block {
+                Some(block) => format!("blocks {block} and {own}"),
+                None => relation_text(conflict.relation).to_owned(),
             };
-            let volatile = me.both_volatile(conflict.earlier);
-            let severity = match conflict.relation {
-                _ if volatile => Severity::Info,
-                _ if (same >> l) & 1 == 1 && conflict.clash == Clash::WriteWrite => Severity::Info,
-                Relation::Converged => Severity::Warning,
-                _ => Severity::Error,
-            };
-            let earlier = conflict.earlier;
-            let sites = [
-                RawSite { role: first, pc: earlier.pc(), warp: earlier.warp(), lane: earlier.lane() },
-                RawSite { role: second, pc: usage.pc as u32, warp: warp.index as u32, lane: l as u32 },
-            ];
-            let (name, own) = (&allocation.name, self.linear);
-            self.report(context, kind, severity, &sites, || {
-                let who = match conflict.other_block {
-                    Some(block) => format!("blocks {block} and {own}"),
-                    None => relation_text(conflict.relation).to_owned(),
-                };
-                let what = if volatile { UNORDERED_VOLATILE } else { "race" };
-                format!("{what} ({first} then {second}, {who}) on global {name}+0x{offset:x}")
-            });
+            let what = if volatile { UNORDERED_VOLATILE } else { "race" };
+            format!("{what} ({first} then {second}, {who}) on global {name}+0x{offset:x}")
         });
     }
 
@@ -205,7 +230,10 @@ fn relation_text(relation: Relation) -> &'static str {
 
 /// One lane per address of a read that several lanes share, and which of those stand for others.
 /// Sharing is looked for only at the distances at which lane 0 has a twin.
-fn distinct_reads(at: &[u32; LANES], lanes: u32) -> (u32, u32) {
+fn distinct_reads<T: Copy + PartialEq>(at: &[T; LANES], lanes: u32) -> (u32, u32) {
+    if lanes == FULL && at.iter().fold(true, |same, a| same & (*a == at[0])) {
+        return (1, 1);
+    }
     let distances = [1, 2, 4, 8, 16].map(|d| (d, at[d] == at[0]));
     if lanes != FULL || distances.iter().all(|(_, twin)| !twin) {
         return (lanes, 0);

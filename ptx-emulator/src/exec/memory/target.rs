@@ -238,7 +238,7 @@ impl Block {
                 let limit = context.launch.params.len() as u64;
                 !write && span <= limit && low <= limit - span
             }
-            _ => match context.memory.index_of(low, span) {
+            _ => match context.memory.index_near(self.buffer, low, span) {
                 Some(index) => {
                     target.allocation = [index as u32; LANES];
                     !(write && context.memory.at(index).read_only)

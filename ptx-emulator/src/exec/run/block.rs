@@ -89,6 +89,8 @@ pub(crate) struct Block {
     /// Changes of global memory up to the end of the last turn.
     seen: u64,
     pub(crate) profile: Profile,
+    /// The buffer that a load read last: most often that of the next.
+    pub(crate) buffer: usize,
     random: u64,
     cursor: usize,
 }
@@ -137,6 +139,7 @@ impl Block {
             idle_turns: 0,
             seen: 0,
             profile: Profile::new(launch.profile),
+            buffer: 0,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             cursor: 0,
         }

@@ -36,13 +36,18 @@ struct Work {
 
 /// Runs a kernel to its end and returns what was found.
 pub fn run(kernel: &Kernel, memory: &Memory, launch: &Launch) -> Result<Outcome, EmuError> {
+    run_at(Level::detect(), kernel, memory, launch)
+}
+
+/// As [`run`], with the hot loops for a chosen instruction set.
+pub(crate) fn run_at(level: Level, kernel: &Kernel, memory: &Memory, launch: &Launch) -> Result<Outcome, EmuError> {
     let blocks = check(kernel, launch)?;
     let start = Instant::now();
     let context = Context {
         kernel,
         memory,
         launch,
-        level: Level::detect(),
+        level,
         shadow: launch.checks.races.then(|| GlobalShadow::new(memory)),
         progress: AtomicU64::new(0),
         spent: AtomicU64::new(0),

@@ -11,7 +11,7 @@ use crate::isa::op::{Match, Reduce, Shuffle, ShuffleMode, Vote, VoteMode};
 use crate::isa::slot::{Class, Slot};
 use crate::machine::regs::{FULL, LANES, Regs, each_lane, w};
 use crate::machine::simd::{Level, dispatch};
-use crate::report::Kind;
+use crate::report::{Kind, RawSite, Severity};
 
 impl Block {
     /// Waits for every lane named by an executing lane; then calls `act` once per group of lanes
@@ -47,6 +47,13 @@ impl Block {
             let mask = masks[rest.trailing_zeros() as usize];
             let mut group = 0;
             each_lane(rest, |l| group |= u32::from(masks[l] == mask) << l);
+            if mask & active != group {
+                let lane = rest.trailing_zeros();
+                let site = RawSite { role: "executes", pc: pc as u32, warp: warp.index as u32, lane };
+                self.report(context, Kind::SyncDivergence, Severity::Error, &[site], || {
+                    format!("lanes {group:#010x} name {mask:#010x}, of which others are here with another mask")
+                });
+            }
             act(self, warp, group);
             rest &= !group;
         }

@@ -23,8 +23,6 @@ __device__ __forceinline__ uint32_t max_half2(uint32_t a, uint32_t b) {
   return y;
 }
 
-__device__ __forceinline__ uint32_t magnitude_half2(uint32_t x) { return x & 0x7fff7fffu; }
-
 __device__ __forceinline__ uint32_t min_half2(uint32_t a, uint32_t b) {
   uint32_t y;
   asm("min.f16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));

@@ -229,7 +229,8 @@ mod tests {
 
     #[test]
     fn integers_and_bools_are_compared_by_their_bits() {
-        let table: [(Dtype, &[u8], &[u8], u64, u32); 4] = [
+        type Row<'a> = (Dtype, &'a [u8], &'a [u8], u64, u32);
+        let table: [Row; 4] = [
             (Dtype::I32, &[1, 0, 0, 0, 2, 0, 0, 0], &[1, 0, 0, 0, 3, 0, 0, 0], 1, 1),
             (Dtype::U8, &[7, 8], &[7, 8], 0, 0),
             (Dtype::Bool, &[1, 2], &[1, 1], 1, 1),

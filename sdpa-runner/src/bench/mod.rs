@@ -1,13 +1,15 @@
 //! The bench job: rounds of timed blocks. In every round each subject is timed once, in random order, the control
 //! twice; each block's outputs are compared with the verified ones. Rounds are added while a gate is inconclusive.
 
+mod contestant;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
 use kbench::deferral::Deferral;
-use kbench::evidence::{Block, GpuState, Mode, PeerBackend, Peers, Samples, TimingFailure};
+use kbench::evidence::{Block, Mode, PeerBackend, Peers, Samples, TimingFailure};
 use kbench::job::{BenchJob, Event as JobEvent, Module};
 use kbench::judge::needs_more_rounds;
 use kbench::operator::{Distribution, Problem, Shape};
@@ -24,7 +26,8 @@ use crate::nvml::Monitor;
 use crate::operator::{self, Operator};
 use crate::peers::{Peer, PeerSubject, deferral_of};
 use crate::setup::Setup;
-use crate::workload::{Machine, Workload, Written};
+use crate::workload::{Machine, Workload};
+use contestant::{Contestant, Stamp, state};
 
 /// Timed graph replays of a block. One: before a second, outputs would have to be poisoned again.
 const REPLAYS: u32 = 1;
@@ -122,24 +125,25 @@ fn measure(bench: &Bench, job: &BenchJob, operator: &mut dyn Operator) -> Result
             return Ok((samples, peers));
         }
     };
-    let mut running = start_peers(job, &mut peers);
+    let running = start_peers(job, &mut peers);
     // Ourselves and our peers, under whatever numbers NVML knows us; peers take their contexts when they are greeted.
     let ours = monitor.map(Monitor::compute_processes).unwrap_or_default();
     let shapes = job.suite.time();
     let mut order = ChaCha8Rng::seed_from_u64(job.order_seed);
     let placement = Placement::of(job)?;
+    let mut taken = Taken { samples, peers, running };
     for shape in &shapes {
-        let mut bench =
-            ShapeBench::prepare(job, gpu, shape, operator, &placement, &mut samples, &mut peers, &mut running)?;
-        bench.rounds(job, gpu, operator, monitor, &mut order, &mut samples, &mut running)?;
+        let mut bench = ShapeBench::prepare(job, gpu, shape, operator, &placement, &mut taken)?;
+        bench.rounds(job, gpu, operator, monitor, &mut order, &mut taken)?;
         let now = monitor.map(Monitor::compute_processes).unwrap_or_default();
-        let strangers: Vec<String> = now.into_iter().filter(|p| !ours.contains(p) && !is_ours(p, &running)).collect();
+        let is_stranger = |p: &String| !ours.contains(p) && !is_ours(p, &taken.running);
+        let strangers: Vec<String> = now.into_iter().filter(is_stranger).collect();
         if !strangers.is_empty() {
-            samples.deferred = Some(busy(&strangers));
+            taken.samples.deferred = Some(busy(&strangers));
             break;
         }
     }
-    Ok((samples, peers))
+    Ok((taken.samples, taken.peers))
 }
 
 /// Whether `pid name` is this process or a peer of it.
@@ -198,22 +202,11 @@ impl Placement {
     }
 }
 
-/// Everything of one variant on one shape. Launch `i` of a block reads set `i % sets` and writes output `i`: a kernel
-/// that finds its work done, or does it only now and then, leaves poison where a result should be.
-struct Contestant<'m> {
-    subject: Subject,
-    on: OnGpu<'m>,
-    /// Whether a launch begins with the operator's own kernels.
-    from_originals: bool,
-    /// Each with the digests of its verified outputs.
-    sets: Vec<(Workload<OnGpu<'m>>, Vec<u64>)>,
-    /// What each launch of a block writes.
-    written: Vec<Written<OnGpu<'m>>>,
-    /// A digest for each of their outputs.
-    digests: Buffer,
-    /// All launches of a block.
-    graph: Option<Graph>,
-    events: Vec<(Event, Event)>,
+/// What a job gathers, and the peers that it gathers from.
+struct Taken {
+    samples: Samples,
+    peers: Peers,
+    running: Vec<Peer>,
 }
 
 /// Whose turn it is.
@@ -238,10 +231,9 @@ impl ShapeBench {
         shape: &Shape,
         operator: &mut dyn Operator,
         placement: &Placement,
-        samples: &mut Samples,
-        peers: &mut Peers,
-        running: &mut [Peer],
+        taken: &mut Taken,
     ) -> Result<ShapeBench> {
+        let Taken { samples, peers, running } = taken;
         let seeds = job.suite.seeds_on(&shape.name).iter();
         let problems: Vec<Problem> =
             seeds.map(|&seed| Problem { shape: shape.clone(), seed, distribution: Distribution::Normal }).collect();
@@ -277,9 +269,9 @@ impl ShapeBench {
         operator: &mut dyn Operator,
         monitor: Option<&Monitor>,
         order: &mut ChaCha8Rng,
-        samples: &mut Samples,
-        running: &mut [Peer],
+        taken: &mut Taken,
     ) -> Result<()> {
+        let Taken { samples, running, .. } = taken;
         let mut contestants = Vec::new();
         for (module, loaded) in &self.modules {
             match self.contestants(job, gpu, operator, module, loaded) {
@@ -437,139 +429,8 @@ fn launches_within_target(once_us: f64) -> usize {
     ((BLOCK_TARGET_US / once_us) as usize).max(LEAST_LAUNCHES)
 }
 
-/// Which block is being timed.
-struct Stamp<'a> {
-    shape: &'a str,
-    mode: Mode,
-    round: u32,
-    slot: u32,
-}
-
-impl Stamp<'_> {
-    fn block(&self, subject: Subject, us: Vec<f64>, states: [GpuState; 2], outputs_verified: bool) -> Block {
-        let [before, after] = states;
-        Block {
-            shape: self.shape.to_owned(),
-            subject,
-            mode: self.mode,
-            round: self.round,
-            slot: self.slot,
-            us,
-            before,
-            after,
-            outputs_verified,
-        }
-    }
-}
-
-fn state(monitor: Option<&Monitor>) -> GpuState {
-    monitor.map(Monitor::state).unwrap_or_default()
-}
-
 fn failure(shape: &Shape, subject: impl Into<Subject>, why: &str) -> TimingFailure {
     TimingFailure { shape: shape.name.clone(), subject: subject.into(), why: why.to_owned() }
-}
-
-impl Contestant<'_> {
-    /// Warms up, poisons every output again, times, and compares every output with the verified one of its set.
-    fn block(
-        &self,
-        digester: &Digester,
-        monitor: Option<&Monitor>,
-        warmup: u32,
-        stamp: &Stamp,
-        subject: &Subject,
-    ) -> Result<Block> {
-        let before = state(monitor);
-        let us = match stamp.mode {
-            Mode::Call => self.time_calls(warmup)?,
-            Mode::Kernel => self.time_graph()?,
-        };
-        let after = state(monitor);
-        Ok(stamp.block(subject.clone(), us, [before, after], self.are_verified(digester)?))
-    }
-
-    /// Whether every output is the verified one of its set.
-    fn are_verified(&self, digester: &Digester) -> Result<bool> {
-        let gpu = self.on.gpu;
-        let outputs = self.sets[0].1.len();
-        self.digests.fill(gpu, 0)?;
-        for (i, written) in self.written.iter().enumerate() {
-            digester.add(gpu, self.sets[0].0.results(written), &self.digests, i * outputs)?;
-        }
-        self.on.finish()?;
-        let digests = Digester::read(&self.digests)?;
-        let pairs = digests.chunks_exact(outputs).take(self.written.len()).zip(self.sets.iter().cycle());
-        Ok(pairs.into_iter().all(|(digests, (_, verified))| digests == verified))
-    }
-
-    fn launch(&self, i: usize) -> Result<()> {
-        let (workload, _) = &self.sets[i % self.sets.len()];
-        let steps = if self.from_originals { &workload.setup.from_originals } else { &workload.setup.steps };
-        workload.run(&self.on, steps, &self.written[i % self.written.len()])
-    }
-
-    /// Microseconds of one warm launch.
-    fn time_once(&self) -> Result<f64> {
-        let (start, end) = &self.events[0];
-        start.record(self.on.gpu)?;
-        self.launch(0)?;
-        end.record(self.on.gpu)?;
-        self.on.finish()?;
-        Ok(end.us_since(start)?)
-    }
-
-    /// Poison in every output, and in what the launches make; scratch as a launch must find it; in the order of the stream.
-    fn start_afresh(&self) -> Result<()> {
-        if self.from_originals {
-            self.sets.iter().try_for_each(|(workload, _)| workload.unmake(&self.on))?;
-        }
-        for (i, written) in self.written.iter().enumerate() {
-            self.sets[i % self.sets.len()].0.refill(&self.on, written)?;
-        }
-        Ok(())
-    }
-
-    fn time_calls(&self, warmup: u32) -> Result<Vec<f64>> {
-        (0..warmup as usize).try_for_each(|i| self.launch(i))?;
-        self.start_afresh()?;
-        for (i, (start, end)) in self.events.iter().enumerate() {
-            start.record(self.on.gpu)?;
-            self.launch(i)?;
-            end.record(self.on.gpu)?;
-        }
-        self.on.finish()?;
-        self.events.iter().map(|(start, end)| Ok(end.us_since(start)?)).collect()
-    }
-
-    /// The first replay warms up, the second is the sample; the poison between them is outside the events.
-    fn time_graph(&self) -> Result<Vec<f64>> {
-        let gpu = self.on.gpu;
-        let (start, end) = &self.events[0];
-        let replay = || self.graph.as_ref().map_or(Ok(()), |graph| graph.launch(gpu));
-        replay()?;
-        self.start_afresh()?;
-        start.record(gpu)?;
-        replay()?;
-        end.record(gpu)?;
-        self.on.finish()?;
-        Ok(vec![end.us_since(start)? / self.written.len() as f64])
-    }
-
-    /// Memory that was written although it was not the kernel's to write, in words.
-    fn trespass(&self) -> Result<Option<&'static str>> {
-        for (workload, _) in &self.sets {
-            if !workload.inputs_unchanged(&self.on)? {
-                return Ok(Some("an input was written while timed"));
-            }
-        }
-        for written in &self.written {
-            if !self.sets[0].0.guards_intact(&self.on, written)? {
-                return Ok(Some("a guard band was written while timed"));
-            }
-        }
-        Ok(None)
-    }
 }
 
 /// Every backend of a peer on a shape, and those that are timed.
