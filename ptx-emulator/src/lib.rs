@@ -47,7 +47,7 @@
 //!   within a block is by lane for the lanes of one warp, by warp for others.
 //! - What is undefined is known by the bit in registers and local memory, by the byte in shared and global memory.
 //! - Approximate functions are within 1 ulp of the truth, not bit-equal to the hardware's. Every other
-//!   instruction form in [`conformance`] was compared with an H200 and agrees in every bit, but for those
+//!   instruction form in [`conformance`] was compared with an H100 and agrees in every bit, but for those
 //!   that `tests/data/golden/unanswered.txt` names, the sums of
 //!   its tensor cores ([`MmaModel::Sm90`]) among them; the models of Ampere and Ada are published ones
 //!   that were not compared with silicon here.

@@ -442,11 +442,11 @@ alu_table! {
     CosF32: W (a a W) x => flush_if(canon(f64::from(f(flush_if(a, x))).cos() as f32), x);
     TanhF32: W (a a W) _x => canon(f64::from(f(a)).tanh() as f32);
     // f64 arithmetic, to nearest.
-    AddF64: D (a a D, b b D) _x => fl::nan64([a, b], d(a) + d(b));
-    SubF64: D (a a D, b b D) _x => fl::nan64([a, b], d(a) - d(b));
-    MulF64: D (a a D, b b D) _x => fl::nan64([a, b], d(a) * d(b));
+    AddF64: D (a a D, b b D) _x => fl::nan64([b, a], d(a) + d(b));
+    SubF64: D (a a D, b b D) _x => fl::nan64([b, a], d(a) - d(b));
+    MulF64: D (a a D, b b D) _x => fl::nan64([b, a], d(a) * d(b));
     DivF64: D (a a D, b b D) _x => fl::nan64([a, b], d(a) / d(b));
-    FmaF64: D (a a D, b b D, c c D) _x => fl::nan64([a, b, c], d(a).mul_add(d(b), d(c)));
+    FmaF64: D (a a D, b b D, c c D) _x => fl::nan64([b, c, a], d(a).mul_add(d(b), d(c)));
     SqrtF64: D (a a D) _x => fl::nan64([a], d(a).sqrt());
     // Directed rounding; multiplications and additions are forms of the first.
     FmaF64Round: D (a a D, b b D, c c D) x => double::fma(a, b, c, rnd(x));
@@ -515,7 +515,7 @@ alu_table! {
     F32Integral: W (a a W) x => integral32(a, x);
     F16Integral: W (a a W) x => narrow(to_integral(f64::from(hf(a)), rnd(x)), small::F16, Round::Nearest, false);
     // To the nearest number of 10 fraction bits, ties away from zero.
-    F32ToTf32: W (a a W) _x => if f(a).is_finite() { a.wrapping_add(0x1000) & !0x1fff } else { canon(f(a)) };
+    F32ToTf32: W (a a W) _x => if f(a).is_finite() { a.wrapping_add(0x1000) } else { a } & !0x1fff;
     F32Flush: W (a a W) x => sat_if(flush_canon(a, x), x);
     F16ToF32: W (a a W) x => if x & X_PAYLOAD != 0 { small::f16_to_f32(a & 0xffff) } else { canon(f(small::f16_to_f32(a & 0xffff))) };
     Bf16ToF32: W (a a W) _x => a << 16;

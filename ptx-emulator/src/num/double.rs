@@ -74,7 +74,7 @@ fn round(negative: bool, significand: u128, exponent: i32, inexact: bool, mode: 
 pub(crate) fn fma(a: u64, b: u64, c: u64, mode: Round) -> u64 {
     let ordinary = d(a).mul_add(d(b), d(c));
     if mode == Round::Nearest || ![a, b, c].iter().all(|&v| d(v).is_finite()) {
-        return nan64([a, b, c], ordinary);
+        return nan64([b, c, a], ordinary);
     }
     let (sign_a, part_a, exponent_a) = apart(a);
     let (sign_b, part_b, exponent_b) = apart(b);

@@ -115,7 +115,7 @@ pub(crate) fn min_max64(a: u64, b: u64, max: bool) -> u64 {
     };
     let pick = if (key(a) > key(b)) == max { a } else { b };
     match (d(a).is_nan(), d(b).is_nan()) {
-        (true, true) => quiet64(a),
+        (true, true) => quiet64(b),
         (true, false) => b,
         (false, true) => a,
         (false, false) => pick,
@@ -128,8 +128,9 @@ pub(crate) fn quiet64(bits: u64) -> u64 {
     if d(bits).is_nan() { bits | 1 << 51 } else { bits }
 }
 
-/// A result of f64 arithmetic as bits: of operands that are NaN the first, made quiet, else what was computed. Which NaN
-/// the host takes depends on its instruction set and on the order that the compiler chose.
+/// A result of f64 arithmetic as bits: of `operands` that are NaN the first, made quiet, else what was computed. The
+/// order is the instruction's: an H100 takes the second operand before the first, in `fma` the third before the first,
+/// and only in a division the first. What the host takes depends on its instruction set and on its compiler's order.
 #[inline(always)]
 pub(crate) fn nan64<const N: usize>(operands: [u64; N], result: f64) -> u64 {
     /// The NaN of an invalid operation.

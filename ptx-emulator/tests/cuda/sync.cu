@@ -86,8 +86,8 @@ extern "C" __global__ void work_queue(unsigned* counters, int* out, int tiles) {
     out[t * blockDim.x + threadIdx.x] = t * 1000 + threadIdx.x;
   }
   if (threadIdx.x == 0) {
-    __threadfence();
-    if (atomicAdd(&counters[1], 1u) == gridDim.x - 1) { counters[0] = 0; counters[1] = 0; }
+    __threadfence();  // and again below, or the plain stores are not ordered after the other blocks' atomics
+    if (atomicAdd(&counters[1], 1u) == gridDim.x - 1) { __threadfence(); counters[0] = 0; counters[1] = 0; }
   }
 }
 
