@@ -57,8 +57,9 @@ impl Lower<'_> {
         };
         let (to, a_ty, b_ty) = (next()?, next()?, next()?);
         // A sum of unsigned numbers in a whole register wraps on an H100, `.sat` or not; a difference saturates.
-        let wraps = inst.opcode == "vadd" && [to, a_ty, b_ty] == [Ty::U32; 3];
-        let sat = mods.flag("sat") && !(wraps && !matches!(operand(inst, 0)?, Operand::Part(..)));
+        let whole = !matches!(operand(inst, 0)?, Operand::Part(..));
+        let wraps = whole && inst.opcode == "vadd" && [to, a_ty, b_ty] == [Ty::U32; 3];
+        let sat = mods.flag("sat") && !wraps;
         let second = mods.pick(|w| match (w, to.signed()) {
             ("add", _) => Some(AluOp::AddW),
             ("min", true) => Some(AluOp::MinS32),
