@@ -45,6 +45,8 @@ pub enum Kind {
     UninitialisedBranch,
     /// An undefined value stored to global memory.
     UninitialisedStore,
+    /// A load that polls or follows a flag may find what no store has initialised.
+    UninitialisedRead,
     /// A barrier used against its rules.
     BarrierMisuse,
     /// A barrier completed although some threads had exited.
@@ -81,6 +83,9 @@ impl Kind {
             Kind::Misaligned => "the address must be a multiple of the whole access, vectors included",
             Kind::UninitialisedAddress | Kind::UninitialisedBranch | Kind::UninitialisedStore => {
                 "the value comes from a register or memory that was never written on this path"
+            }
+            Kind::UninitialisedRead => {
+                "clear the memory before the launch, or put a fence between the data and its flag, on both sides"
             }
             Kind::BarrierMisuse => "all participants must agree on id and thread count, once per generation",
             Kind::ExitedBeforeBarrier => "threads that return early do not reach the barrier",

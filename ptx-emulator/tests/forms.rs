@@ -220,10 +220,9 @@ fn integers_saturated_as_floats() {
         ("cvt.rn.sat.f64.s32 %d, %a;", W, "f64", |v| unit(s(v[0]) as f64).to_bits()),
         ("cvt.rm.sat.f64.u64 %d, %a;", &["b64"], "f64", |v| unit(v[0] as f64).to_bits()),
         ("cvt.rn.sat.f16.s16 %d, %a;", &["b16"], "b16", |v| if s16(v[0]) > 0 { 0x3c00 } else { 0 }),
-        ("cvt.rna.tf32.f32 %d, %a;", F, "b32", |v| match f(v[0]) {
-            x if x.is_nan() => 0x7fff_ffff,
-            x if x.is_infinite() => v[0],
-            _ => (v[0] + 0x1000) & 0xffff_e000,
+        ("cvt.rna.tf32.f32 %d, %a;", F, "b32", |v| {
+            // What is no number loses its low bits, unrounded: a NaN whose payload was there becomes an infinity.
+            (if f(v[0]).is_finite() { v[0] + 0x1000 } else { v[0] }) & 0xffff_e000
         }),
     ]);
 }

@@ -93,6 +93,7 @@ fn reason(opcode: &str, word: &str) -> Option<&'static str> {
             Some("a negative subnormal ends as zero")
         }
         "sat" if ["vmin", "vmax", "vshr", "vabsdiff"].contains(&types[0]) => Some("in range without it"),
+        "sat" if opcode == "vadd.u32.u32.u32" => Some("an H100 wraps with it and without"),
         "ftz" if types[0] == "cos" => Some("one, either way"),
         "ftz" if opcode.contains(".nan.") || opcode.contains(".num.") => Some("a question about NaN"),
         _ => None,

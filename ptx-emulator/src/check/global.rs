@@ -126,6 +126,19 @@ pub(crate) struct GlobalShadow {
     /// Whether an allocation was written to.
     written: Vec<AtomicBool>,
     sync: Mutex<HashMap<u64, HashMap<u32, u32>>>,
+    /// Block and time of the first strong store to an address that held nothing defined.
+    first: Mutex<HashMap<u64, (u32, u32)>>,
+}
+
+/// What a strong access may find at an address that held nothing defined when the launch began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum First {
+    /// No strong store came first, as far as is known now.
+    Unknown,
+    /// The first strong store is ordered before the access, or of the same block.
+    Ordered,
+    /// Nothing orders the first strong store of this block before the access, which may find what was there before it.
+    Unordered(u32),
 }
 
 impl GlobalShadow {
@@ -137,7 +150,7 @@ impl GlobalShadow {
             })
             .collect();
         let written = (0..memory.count()).map(|_| AtomicBool::new(false)).collect();
-        GlobalShadow { chunks, written, sync: Mutex::new(HashMap::new()) }
+        GlobalShadow { chunks, written, sync: Mutex::default(), first: Mutex::default() }
     }
 
     /// Records an access; returns the first conflict.
@@ -193,6 +206,32 @@ impl GlobalShadow {
         let chunk = &self.chunks[allocation][(word / CHUNK_WORDS) as usize];
         let cells = chunk.lock().unwrap_or_else(PoisonError::into_inner);
         cells.as_ref().is_some_and(|c| c[(word % CHUNK_WORDS) as usize].write.epoch.exists())
+    }
+
+    /// Notes a strong store to an address that holds nothing defined yet; before the store can be seen.
+    pub(crate) fn note_first(&self, address: u64, clock: &BlockClock) {
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        first.entry(address).or_insert((clock.block, clock.time));
+    }
+
+    /// Whether the first strong store to an address is ordered before an access of the block now. What the block has
+    /// learnt from strong loads counts as ordered before the fence, too.
+    pub(crate) fn first(&self, address: u64, clock: &BlockClock) -> First {
+        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(&(block, time)) = first.get(&address) else { return First::Unknown };
+        let knows = |of: &HashMap<u32, u32>| of.get(&block).is_some_and(|&seen| seen >= time);
+        let ordered = block == clock.block || knows(&clock.seen) || knows(&clock.pending);
+        if ordered { First::Ordered } else { First::Unordered(block) }
+    }
+
+    /// [`GlobalShadow::first`] after an access that found no first store: one that came since is not ordered before it,
+    /// whatever the access itself has learnt.
+    pub(crate) fn raced(&self, address: u64, clock: &BlockClock) -> First {
+        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        match first.get(&address) {
+            Some(&(block, _)) if block != clock.block => First::Unordered(block),
+            _ => First::Unknown,
+        }
     }
 
     /// Ordering effect of a strong access at an address.

@@ -130,6 +130,53 @@ pub const BUGS: &[Bug] = &[
         END:",
     ),
     (
+        "a message of volatile words without a fence",
+        Kind::UninitialisedRead,
+        "setp.ne.u32 %p0, %r0, 0;
+        @%p0 bra END;
+        setp.gt.u32 %p1, %r1, 1;
+        @%p1 bra END;
+        setp.eq.u32 %p2, %r1, 1;
+        @%p2 bra WAIT;
+        st.volatile.global.u32 [%d1+2048], 17;
+        <<||membar.gl;>>
+        st.volatile.global.u32 [flag], 1;
+        bra END;
+        WAIT:
+        ld.volatile.global.u32 %r8, [flag];
+        setp.eq.u32 %p3, %r8, 0;
+        @%p3 bra WAIT;
+        <<||membar.gl;>>
+        ld.volatile.global.u32 %r9, [%d1+2048];
+        st.global.u32 [%d4], %r9;
+        END:",
+    ),
+    (
+        "a flag that nobody clears",
+        Kind::UninitialisedRead,
+        "setp.ne.u32 %p0, %r0, 0;
+        @%p0 bra END;
+        setp.gt.u32 %p1, %r1, 1;
+        @%p1 bra END;
+        setp.eq.u32 %p2, %r1, 1;
+        @%p2 bra WAIT;
+        st.global.u32 [shelf], 17;
+        st.release.gpu.global.u32 [<<%d1+2048||flag>>], 1;
+        st.volatile.global.u32 [counter], 1;
+        bra END;
+        WAIT:
+        ld.volatile.global.u32 %r8, [counter];
+        setp.eq.u32 %p3, %r8, 0;
+        @%p3 bra WAIT;
+        POLL:
+        ld.acquire.gpu.global.u32 %r8, [<<%d1+2048||flag>>];
+        setp.eq.u32 %p3, %r8, 0;
+        @%p3 bra POLL;
+        ld.global.u32 %r9, [shelf];
+        st.global.u32 [%d4], %r9;
+        END:",
+    ),
+    (
         "the last block sums what it may not see",
         Kind::RaceReadAfterWrite,
         "setp.ne.u32 %p0, %r0, 0;

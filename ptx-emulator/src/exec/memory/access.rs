@@ -63,6 +63,7 @@ impl Block {
                     block.shadow_global(context, warp, target, usage, 0);
                 }
             }
+            let before = block.firsts(context, target, load.order);
             block.synchronise(context, warp, target, true, false, load.order);
             read |= target.lanes;
             for (i, (out, unknown)) in values.iter_mut().zip(&mut unknown).enumerate().take(load.dst.len()) {
@@ -74,6 +75,9 @@ impl Block {
                         unknown[l] = block.unknown_at(context, warp, target, l, offset, load.bytes);
                     });
                 }
+            }
+            if let Some(before) = before {
+                block.report_first(context, warp, target, pc, &before);
             }
         });
         for (i, slot) in load.dst.iter().enumerate() {
@@ -210,6 +214,9 @@ impl Block {
         let checks = context.launch.checks;
         self.for_each_target(context, warp, active, &store.addr, usage, |block, warp, target| {
             let mut same = target.lanes;
+            if store.order.strong && target.space == Space::Global {
+                block.note_first(context, target, total);
+            }
             for (i, slot) in store.src.iter().enumerate() {
                 let (value, taint) = source(warp, *slot, store.bytes);
                 let offset = i as u64 * u64::from(store.bytes);
