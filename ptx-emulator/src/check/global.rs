@@ -130,17 +130,6 @@ pub(crate) struct GlobalShadow {
     first: Mutex<HashMap<u64, (u32, u32)>>,
 }
 
-/// What a strong access may find at an address that held nothing defined when the launch began.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum First {
-    /// No strong store came first, as far as is known now.
-    Unknown,
-    /// The first strong store is ordered before the access, or of the same block.
-    Ordered,
-    /// Nothing orders the first strong store of this block before the access, which may find what was there before it.
-    Unordered(u32),
-}
-
 impl GlobalShadow {
     pub(crate) fn new(memory: &Memory) -> GlobalShadow {
         let chunks = (0..memory.count())
@@ -214,24 +203,14 @@ impl GlobalShadow {
         first.entry(address).or_insert((clock.block, clock.time));
     }
 
-    /// Whether the first strong store to an address is ordered before an access of the block now. What the block has
-    /// learnt from strong loads counts as ordered before the fence, too.
-    pub(crate) fn first(&self, address: u64, clock: &BlockClock) -> First {
+    /// The block of the first strong store to an address, if nothing that `clock` knows orders it before. What the block
+    /// has learnt from strong loads counts as ordered before the fence, too.
+    pub(crate) fn unordered_first(&self, address: u64, clock: &BlockClock) -> Option<u32> {
         let first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(&(block, time)) = first.get(&address) else { return First::Unknown };
+        let &(block, time) = first.get(&address)?;
         let knows = |of: &HashMap<u32, u32>| of.get(&block).is_some_and(|&seen| seen >= time);
         let ordered = block == clock.block || knows(&clock.seen) || knows(&clock.pending);
-        if ordered { First::Ordered } else { First::Unordered(block) }
-    }
-
-    /// [`GlobalShadow::first`] after an access that found no first store: one that came since is not ordered before it,
-    /// whatever the access itself has learnt.
-    pub(crate) fn raced(&self, address: u64, clock: &BlockClock) -> First {
-        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
-        match first.get(&address) {
-            Some(&(block, _)) if block != clock.block => First::Unordered(block),
-            _ => First::Unknown,
-        }
+        (!ordered).then_some(block)
     }
 
     /// Ordering effect of a strong access at an address.

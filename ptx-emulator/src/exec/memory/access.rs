@@ -63,8 +63,6 @@ impl Block {
                     block.shadow_global(context, warp, target, usage, 0);
                 }
             }
-            let before = block.firsts(context, target, load.order);
-            block.synchronise(context, warp, target, true, false, load.order);
             read |= target.lanes;
             for (i, (out, unknown)) in values.iter_mut().zip(&mut unknown).enumerate().take(load.dst.len()) {
                 let offset = i as u64 * u64::from(load.bytes);
@@ -76,8 +74,9 @@ impl Block {
                     });
                 }
             }
-            if let Some(before) = before {
-                block.report_first(context, warp, target, pc, &before);
+            if load.order.strong {
+                block.check_first(context, warp, target, pc);
+                block.synchronise(context, warp, target, true, false, load.order);
             }
         });
         for (i, slot) in load.dst.iter().enumerate() {
@@ -214,8 +213,9 @@ impl Block {
         let checks = context.launch.checks;
         self.for_each_target(context, warp, active, &store.addr, usage, |block, warp, target| {
             let mut same = target.lanes;
-            if store.order.strong && target.space == Space::Global {
+            if store.order.strong {
                 block.note_first(context, target, total);
+                block.synchronise(context, warp, target, false, true, store.order);
             }
             for (i, slot) in store.src.iter().enumerate() {
                 let (value, taint) = source(warp, *slot, store.bytes);

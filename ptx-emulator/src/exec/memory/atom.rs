@@ -5,7 +5,7 @@ use crate::exec::memory::target::{Target, Use};
 use crate::exec::run::block::{Block, Context};
 use crate::exec::run::step::Flow;
 use crate::exec::run::warp::Warp;
-use crate::isa::op::{Atom, AtomOp, Order};
+use crate::isa::op::{Atom, AtomOp};
 use crate::isa::space::Space;
 use crate::machine::regs::{LANES, each_lane};
 use crate::num::float::ftz;
@@ -84,15 +84,13 @@ impl Block {
                 }
                 _ => block.shadow_global(context, warp, target, usage, 0),
             }
-            let before = block.firsts(context, target, Order { strong: atom.op != AtomOp::Exch, ..atom.order });
-            if target.space == Space::Global {
-                block.note_first(context, target, atom.bytes);
+            block.note_first(context, target, atom.bytes);
+            block.synchronise(context, warp, target, false, true, atom.order);
+            let changed = block.atom_lanes(context, warp, pc, target, atom, &a, &b, &mut old);
+            if atom.op != AtomOp::Exch {
+                block.check_first(context, warp, target, pc);
             }
             block.synchronise(context, warp, target, true, true, atom.order);
-            let changed = block.atom_lanes(context, warp, pc, target, atom, &a, &b, &mut old);
-            if let Some(before) = before {
-                block.report_first(context, warp, target, pc, &before);
-            }
             if changed {
                 block.progressed_globally(context);
             }

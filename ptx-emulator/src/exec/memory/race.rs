@@ -1,7 +1,7 @@
 //! Races and ordering: shadow updates of an access and what atomics and fences publish.
 
 use crate::check::clock::{Epoch, Relation};
-use crate::check::global::{First, GlobalAccess, GlobalConflict, Held};
+use crate::check::global::{GlobalAccess, GlobalConflict, Held};
 use crate::check::shadow::{Access, Clash, Conflict};
 use crate::exec::memory::target::{Target, Use, verb};
 use crate::exec::run::block::{Block, Context};
@@ -166,7 +166,8 @@ impl Block {
 
     /// Notes the lanes of a strong store that are the first to write undefined global memory; before it is written.
     pub(crate) fn note_first(&self, context: &Context<'_>, target: &Target, bytes: u32) {
-        let Some(shadow) = context.shadow.as_ref().filter(|_| context.launch.checks.uninitialised) else { return };
+        let wanted = target.space == Space::Global && context.launch.checks.uninitialised;
+        let Some(shadow) = context.shadow.as_ref().filter(|_| wanted) else { return };
         each_lane(target.lanes, |l| {
             let allocation = context.memory.at(target.allocation[l] as usize);
             if !allocation.is_defined(target.at[l] - allocation.base, bytes) {
@@ -175,33 +176,14 @@ impl Block {
         });
     }
 
-    /// What the lanes of a strong load may find, as known before it; [`Block::report_first`] takes it when it is done.
-    pub(crate) fn firsts(&self, context: &Context<'_>, target: &Target, order: Order) -> Option<[First; LANES]> {
-        let wanted = order.strong && target.space == Space::Global && context.launch.checks.uninitialised;
-        let shadow = context.shadow.as_ref().filter(|_| wanted)?;
-        let mut firsts = [First::Ordered; LANES];
-        each_lane(target.lanes, |l| firsts[l] = shadow.first(target.at[l], &self.block_clock));
-        Some(firsts)
-    }
-
-    /// Reports a strong load that may find undefined memory, although the first store came before it in this run.
-    pub(crate) fn report_first(
-        &mut self,
-        context: &Context<'_>,
-        warp: &Warp,
-        target: &Target,
-        pc: usize,
-        before: &[First; LANES],
-    ) {
-        let Some(shadow) = &context.shadow else { return };
+    /// Reports a strong load that may find undefined memory, although the first store came before it in this run. Asked
+    /// when the value is read, and before what the load itself teaches is known.
+    pub(crate) fn check_first(&mut self, context: &Context<'_>, warp: &Warp, target: &Target, pc: usize) {
+        let wanted = target.space == Space::Global && context.launch.checks.uninitialised;
+        let Some(shadow) = context.shadow.as_ref().filter(|_| wanted) else { return };
         let (mut lanes, mut other) = (0, 0);
         each_lane(target.lanes, |l| {
-            // A store that came while the load was under way is as little ordered as one that came before.
-            let first = match before[l] {
-                First::Unknown => shadow.raced(target.at[l], &self.block_clock),
-                known => known,
-            };
-            if let First::Unordered(block) = first {
+            if let Some(block) = shadow.unordered_first(target.at[l], &self.block_clock) {
                 (lanes, other) = (lanes | 1 << l, block);
             }
         });
@@ -214,7 +196,8 @@ impl Block {
         }
     }
 
-    /// Ordering effect of a strong access.
+    /// Ordering effect of a strong access: of a load when its value is read, of a store before it can be read and again
+    /// when it is done. Blocks run at the same time, and whoever sees the value must find what was published with it.
     pub(crate) fn synchronise(
         &mut self,
         context: &Context<'_>,
