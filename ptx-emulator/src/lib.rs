@@ -45,6 +45,8 @@
 //! - A `bar.warp.sync` of some lanes orders the whole warp here. Global memory remembers one writer
 //!   and one reader per word. Ordering between blocks is by block, not by thread; what atomics and fences order
 //!   within a block is by lane for the lanes of one warp, by warp for others.
+//! - Blocks run as the host's threads take them, under every [`Schedule`]: what only another order of blocks shows may
+//!   be missed. A strong load that may find memory before its first strong store is found in any order.
 //! - What is undefined is known by the bit in registers and local memory, by the byte in shared and global memory.
 //! - Approximate functions are within 1 ulp of the truth, not bit-equal to the hardware's. Every other
 //!   instruction form in [`conformance`] was compared with an H100 and agrees in every bit, but for those

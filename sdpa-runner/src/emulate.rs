@@ -14,10 +14,11 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail, ensure};
 use kbench::deferral::Deferral;
 use kbench::evidence::LaunchOutcome;
-use kbench::job::{Event, Executor, LaunchJob, Schedule as Order, findings_file, output_file, rows_file};
+use kbench::job::{Event, Executor, LaunchJob, findings_file, output_file, rows_file};
 use kbench::operator::Problem;
 use kernel_spec::launch::{Argument, Step};
 use kernel_spec::params;
+use kernel_spec::schedule::Schedule as Order;
 use ptx_emulator::{
     BlockFilter, Buffer, Checks, Finding, Kernel, Launch, Memory, MmaModel, Module, ParseError, Schedule, Severity,
     Site, run as execute,

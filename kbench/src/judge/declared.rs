@@ -81,7 +81,7 @@ fn output_gates(
     for name in figures(cases.iter().filter_map(|case| declared(case))) {
         let pair = |case: &CheckedCase| {
             let (_, limit) = declared(case)?.given().find(|(given, _)| *given == name)?;
-            Some((errors_of(case, output)?.figure(name), limit))
+            Some((figure(errors_of(case, output)?, name), limit))
         };
         if let Some(worst) = worst(cases, pair) {
             gates.push(draft(variant, GateId::OutputError, &format!("{output} {name}"), &worst));
@@ -102,7 +102,7 @@ fn output_gates(
             // Two right kernels that sum in another order differ by rounding alone, and one of them may have been lucky.
             let rounding = ulp.max(bound / ROUNDING_SHARE);
             let rounding = if name == "max" { rounding * own.reference_amax } else { rounding };
-            Some((own.figure(name), (TIMES_CONTROL * of_control.figure(name)).max(rounding)))
+            Some((figure(own, name), (TIMES_CONTROL * of_control.figure(name)).max(rounding)))
         };
         if let Some(worst) = worst(cases, pair) {
             gates.push(draft(variant, GateId::ErrorOverControl, &format!("{output} {name}"), &worst));
@@ -120,9 +120,14 @@ fn limits_of(operator: &Declared, output: &str, case: &CheckedCase) -> Option<Li
     limits.into_iter().find(|(name, _)| *name == output).map(|(_, limits)| limits)
 }
 
+/// One figure of an output. It is taken over elements that are finite, so that an output with others has none.
+fn figure(errors: &OutputErrors, name: &str) -> f64 {
+    if errors.wrong > 0 { f64::INFINITY } else { errors.figure(name) }
+}
+
 /// Largest |error| over the largest |reference|; an error where the reference is all zero is beyond every bound.
 fn relative_to_amax(errors: &OutputErrors) -> f64 {
-    match (errors.max, errors.reference_amax) {
+    match (figure(errors, "max"), errors.reference_amax) {
         (max, amax) if amax > 0.0 => max / amax,
         (0.0, _) => 0.0,
         _ => f64::INFINITY,
@@ -145,7 +150,9 @@ fn figures(limits: impl Iterator<Item = ErrorLimits>) -> Vec<&'static str> {
 fn worst<'a>(cases: &[&'a CheckedCase], pair: impl Fn(&'a CheckedCase) -> Option<(f64, f64)>) -> Option<Worst<'a>> {
     let rank = |(value, limit): (f64, f64)| if value <= limit { value - limit } else { f64::MAX.min(value - limit) };
     let rank = |pair: (f64, f64)| if pair.0.is_nan() { f64::INFINITY } else { rank(pair) };
-    let ranked = cases.iter().filter_map(|case| Some((pair(case)?, *case)));
+    // Evidence is JSON, which has no infinity; the largest number there is stands for it.
+    let told = |(value, limit): (f64, f64)| (if value == f64::MAX { f64::INFINITY } else { value }, limit);
+    let ranked = cases.iter().filter_map(|case| Some((told(pair(case)?), *case)));
     let ((value, limit), place) = ranked.max_by(|a, b| rank(a.0).total_cmp(&rank(b.0)))?;
     Some(Worst { value, limit, place })
 }
@@ -234,6 +241,21 @@ b = { n = 77 }
         assert!(twice.iter().any(|line| line.starts_with("y max error over the control's")), "{twice:?}");
         let beyond = failed(&operator, &[case("a", 0.5)], &[case("a", 0.5)]);
         assert_eq!(beyond, ["y error over the output's magnitude at a.seed0.normal"]);
+    }
+
+    #[test]
+    fn an_output_with_elements_that_are_not_finite_has_no_error_worth_a_number() {
+        let spoilt = || {
+            let mut case = case("a", 0.0);
+            case.errors.as_mut().unwrap().outputs[0].wrong = 1;
+            [case]
+        };
+        let declared = failed(&operator(", errors = { max = 1e-3, mean = 5e-5 }"), &spoilt(), &[]);
+        let figures = ["elements of y unlike the reference's", "y max error", "y mean error"];
+        assert_eq!(declared, figures.map(|figure| format!("{figure} at a.seed0.normal")));
+        let bound = failed(&operator(""), &spoilt(), &[case("a", 1e-4)]);
+        assert!(bound.iter().any(|line| line.starts_with("y error over the output's magnitude")), "{bound:?}");
+        assert!(bound.iter().any(|line| line.starts_with("y max error over the control's")), "{bound:?}");
     }
 
     #[test]

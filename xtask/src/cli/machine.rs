@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use kbench::deferral::Deferral;
 use kbench::exit::Exit;
-use kbench::job::Schedule;
+use kernel_spec::schedule::Schedule;
 use serde_json::json;
 
 use super::build::registered;

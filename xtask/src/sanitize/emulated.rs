@@ -1,7 +1,8 @@
 //! The emulator's checks under the names of compute-sanitizer's tools.
 
 use anyhow::{Context, Result};
-use kbench::job::{Event, Job, LaunchJob, Schedule, findings_file};
+use kbench::job::{Event, Job, LaunchJob, findings_file};
+use kernel_spec::schedule::Schedule;
 use serde::Deserialize;
 
 use super::{Finding, SILENCE, Sanitized, Site, State, TOOLS};

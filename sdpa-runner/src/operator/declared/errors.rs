@@ -133,13 +133,14 @@ fn of_floats(tensor: &Tensor, elements: &[u8], truth: &Truth, gaps_intact: bool)
         }
         sums.row_relative = sums.row_relative.max(ratio(largest[0], largest[1]));
     }
+    let squares = ratio(sums.squares.min(f64::MAX), sums.reference_squares);
     OutputErrors {
         wrong: sums.wrong,
         worst_at: coordinate(shape, sums.first_wrong.unwrap_or(sums.worst)),
         max: sums.max,
         mean: (sums.sum / sums.counted.max(1) as f64).min(f64::MAX),
         relative: sums.relative,
-        relative_rms: ratio(sums.squares.min(f64::MAX), sums.reference_squares).sqrt(),
+        relative_rms: if squares < f64::MAX { squares.sqrt() } else { f64::MAX },
         row_relative: sums.row_relative,
         reference_amax: sums.amax,
         ..none(tensor, gaps_intact)
