@@ -21,6 +21,9 @@ use tempfile::TempDir;
 const PROGRAM: &str = include_str!("../../../../kbench/python/operator_host.py");
 /// How long its own start may take.
 const START: Duration = Duration::from_secs(60);
+/// How long it may stay after it closed its output, and how often that is looked at.
+const LEAVE: Duration = Duration::from_secs(5);
+const STEP: Duration = Duration::from_millis(20);
 /// How long the file may take to be imported.
 const IMPORT: Duration = Duration::from_secs(120);
 
@@ -181,12 +184,21 @@ impl Host {
                 let _ = self.child.kill();
                 format!("took longer than {} s", limit.as_secs_f64())
             }
-            Err(RecvTimeoutError::Disconnected) => match self.child.wait() {
-                Ok(status) => format!("its process ended before it answered: {status}"),
-                Err(error) => format!("its process ended before it answered: {error}"),
-            },
+            Err(RecvTimeoutError::Disconnected) => format!("its process ended before it answered: {}", self.end()),
         };
         Err(Refused { line: format!("{} {why}", self.name), raised }.into())
+    }
+
+    /// How the process ended, which has closed its end of the line. It is not waited for if it stays all the same.
+    fn end(&mut self) -> String {
+        for _ in 0..LEAVE.as_millis() / STEP.as_millis() {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return status.to_string(),
+                Ok(None) => std::thread::sleep(STEP),
+                Err(error) => return error.to_string(),
+            }
+        }
+        "it closed its output".to_owned()
     }
 
     /// Calls the function. `arrays` are told as they were put, `more` by key.
