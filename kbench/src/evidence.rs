@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::deferral::Deferral;
-use crate::operator::{Cost, Problem, Shape, Unit};
+use crate::operator::{Cost, Distribution, Problem, Shape, Unit};
 use crate::resources::EntryResources;
 use crate::subject::Subject;
 
@@ -462,11 +462,38 @@ pub struct GpuState {
     pub power_capped: bool,
 }
 
+/// How the L2 was before each launch of a block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cache {
+    /// Launches rotate over the input sets, and nothing is flushed between them.
+    #[default]
+    Hot,
+    /// Other memory was written through it: nothing that the launch reads is there.
+    Cold,
+}
+
+impl Cache {
+    /// Whether it is the usual state, which records leave out.
+    pub fn is_hot(&self) -> bool {
+        *self == Cache::Hot
+    }
+}
+
 /// One timed block: a number of launches of one subject, one after another.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Block {
     /// Shape name.
     pub shape: String,
+    /// What its inputs were drawn like.
+    #[serde(default, skip_serializing_if = "Distribution::is_normal")]
+    pub distribution: Distribution,
+    /// Which sitting: modules and buffers of all subjects lie in the same places for its rounds, and elsewhere in another.
+    #[serde(default)]
+    pub sitting: u32,
+    /// How the L2 was.
+    #[serde(default, skip_serializing_if = "Cache::is_hot")]
+    pub cache: Cache,
     /// Who.
     pub subject: Subject,
     /// Which timer.

@@ -75,7 +75,7 @@ pub(crate) mod testing {
 
     use super::Evidence;
     use crate::evidence::*;
-    use crate::operator::Operator;
+    use crate::operator::{Distribution, Operator};
     use crate::operator::attention::RAGGED_MASKED;
     use crate::resources::EntryResources;
     use crate::subject::Subject;
@@ -216,6 +216,9 @@ pub(crate) mod testing {
         let jitter = 1.0 + 0.001 * (f64::from((round * letters) % 7) - 3.0);
         Block {
             shape: "mission".into(),
+            distribution: Distribution::Normal,
+            sitting: 0,
+            cache: Cache::Hot,
             subject,
             mode,
             round,

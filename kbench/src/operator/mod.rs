@@ -263,10 +263,11 @@ impl fmt::Display for Shape {
 
 /// How the values of an input are drawn. Only `Normal` is gated on the absolute error limits;
 /// the others are gated on finiteness and on error relative to the output's own magnitude.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Distribution {
     /// Standard normal.
+    #[default]
     Normal,
     /// Normal, one element in 256 is 20 times larger.
     Outliers,
@@ -302,6 +303,11 @@ impl Distribution {
         Distribution::ZeroQueries,
         Distribution::Permutation,
     ];
+
+    /// Whether it is the usual one, which records leave out.
+    pub fn is_normal(&self) -> bool {
+        *self == Distribution::Normal
+    }
 
     /// The name used in JSON and reports.
     pub fn name(self) -> &'static str {

@@ -2,7 +2,8 @@
 //! events or in a graph. Leaves to others: whose turn it is.
 
 use anyhow::Result;
-use kbench::evidence::{Block, GpuState, Mode};
+use kbench::evidence::{Block, Cache, GpuState, Mode};
+use kbench::operator::Distribution;
 use kbench::subject::Subject;
 
 use crate::cuda::{Buffer, Event, Graph, OnGpu};
@@ -41,6 +42,9 @@ impl Stamp<'_> {
         let [before, after] = states;
         Block {
             shape: self.shape.to_owned(),
+            distribution: Distribution::Normal,
+            sitting: 0,
+            cache: Cache::Hot,
             subject,
             mode: self.mode,
             round: self.round,
