@@ -49,9 +49,8 @@
 //!   be missed. A strong load that may find memory before its first strong store is found in any order.
 //! - What is undefined is known by the bit in registers and local memory, by the byte in shared and global memory.
 //! - Approximate functions are within 1 ulp of the truth, not bit-equal to the hardware's. Every other
-//!   instruction form in [`conformance`] was compared with an H100 and agrees in every bit, but for those
-//!   that `tests/data/golden/unanswered.txt` names, the sums of
-//!   its tensor cores ([`MmaModel::Sm90`]) among them; the models of Ampere and Ada are published ones
+//!   instruction form in [`conformance`] was compared with an H100 and agrees in every bit, but for the
+//!   probes that say why they are `unanswered`, the sums of its tensor cores ([`MmaModel::Sm90`]) among them; the models of Ampere and Ada are published ones
 //!   that were not compared with silicon here.
 //! - `wmma.load` and `wmma.store` have no lane of their own per byte: a plain access by the same warp
 //!   without `bar.warp.sync` between is a WARNING.
@@ -59,8 +58,8 @@
 //! # Adding an instruction
 //!
 //! Start with a failing case in `tests/instructions.rs` (or the test of its family) and a line in
-//! `conformance/table.rs`, which a machine with a GPU answers (`cargo xtask golden`); until then its name stands in
-//! `tests/data/golden/unanswered.txt`. A row operation is
+//! `conformance/table.rs`, which a machine with a GPU answers (`cargo xtask golden`); until then the
+//! line says why it is `unanswered`. A row operation is
 //! one line in the table of `isa/alu_table.rs` and an arm in `lower/` that takes every modifier it
 //! understands from `lower::mods`; what is left over is refused by itself. Anything that touches
 //! memory or other lanes is a variant of `isa::op::Op` with a handler in `exec/`, and says in

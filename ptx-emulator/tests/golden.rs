@@ -8,9 +8,6 @@ use sha2::{Digest, Sha256};
 
 const RECORDED: &str = include_str!("data/golden/instructions.txt");
 
-/// What no GPU has answered yet: `name | why`.
-const UNANSWERED: &str = include_str!("data/golden/unanswered.txt");
-
 /// One line of the file.
 struct Line {
     ptx_sha256: &'static str,
@@ -78,24 +75,16 @@ fn every_probe_answers_as_the_gpu_does() {
 fn what_is_not_answered_is_deferred_by_name_and_with_a_reason() {
     let recorded = recorded();
     let probes = probes();
-    let lacking: Vec<&str> =
-        probes.iter().map(|p| p.name.as_str()).filter(|name| !recorded.contains_key(name)).collect();
-    let lines = UNANSWERED.lines().filter(|line| !line.starts_with('#'));
-    let deferred: Vec<&str> = lines
-        .map(|line| match line.split_once(" | ") {
-            Some((name, why)) if !why.trim().is_empty() => name,
-            _ => panic!("a name and a reason are expected: {line}"),
-        })
-        .collect();
-    let missing: Vec<&&str> = lacking.iter().filter(|name| !deferred.contains(name)).collect();
-    let answered: Vec<&&str> = deferred.iter().filter(|name| !lacking.contains(name)).collect();
-    assert!(
-        missing.is_empty() && answered.is_empty() && deferred.len() == lacking.len(),
-        "unanswered.txt lacks {missing:#?} and names without need {answered:#?}"
-    );
+    let (lacking, answered): (Vec<&Probe>, Vec<&Probe>) =
+        probes.iter().partition(|p| !recorded.contains_key(p.name.as_str()));
+    let names = |probes: &[&Probe], wrong: fn(&Probe) -> bool| -> Vec<String> {
+        probes.iter().filter(|p| wrong(p)).map(|p| p.name.clone()).collect()
+    };
+    let unsaid = names(&lacking, |p| p.unanswered.is_none_or(|why| why.trim().is_empty()));
+    let needless = names(&answered, |p| p.unanswered.is_some());
+    assert!(unsaid.is_empty() && needless.is_empty(), "not `unanswered`: {unsaid:#?}, without need: {needless:#?}");
     // Whether a GPU agrees is deferred; that the emulator has an answer is not.
-    let failed: Vec<String> =
-        probes.iter().filter(|p| lacking.contains(&p.name.as_str())).filter_map(|p| p.emulate().err()).collect();
+    let failed: Vec<String> = lacking.iter().filter_map(|p| p.emulate().err()).collect();
     assert!(failed.is_empty(), "{failed:#?}");
 }
 

@@ -75,8 +75,8 @@ pub(crate) mod testing {
 
     use super::Evidence;
     use crate::evidence::*;
-    use crate::operator::{Distribution, Operator};
     use crate::operator::attention::RAGGED_MASKED;
+    use crate::operator::{Distribution, Operator};
     use crate::resources::EntryResources;
     use crate::subject::Subject;
     use crate::suite::{Candidate, PerformanceLimit, ResourceLimits, Suite, Timing};

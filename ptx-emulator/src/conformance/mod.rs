@@ -64,6 +64,8 @@ pub struct Probe {
     pub output_bytes: usize,
     /// How closely answers must agree.
     pub agreement: Agreement,
+    /// Why no GPU has answered it yet; a test holds this to what was recorded.
+    pub unanswered: Option<&'static str>,
 }
 
 /// Name of every probe's entry function.
@@ -220,6 +222,7 @@ fn row_probe(row: &table::Row, seed: u64) -> Probe {
         inputs: vec![inputs::rows(&kinds, ROWS as usize, seed)],
         output_bytes: 8 * ROWS as usize,
         agreement: row.agreement,
+        unanswered: row.unanswered,
     }
 }
 

@@ -17,6 +17,8 @@ pub(super) struct Row {
     pub(super) target: &'static str,
     /// How closely answers must agree.
     pub(super) agreement: Agreement,
+    /// Why no GPU has answered it yet.
+    pub(super) unanswered: Option<&'static str>,
 }
 
 /// Collects lines.
@@ -35,7 +37,12 @@ impl Table {
     pub(super) fn text(&mut self, name: &str, text: &str, sources: &'static str, result: char) {
         let target = "sm_89";
         let (name, text) = (name.to_owned(), text.to_owned());
-        self.0.push(Row { name, text, sources, result, target, agreement: Agreement::Bits });
+        self.0.push(Row { name, text, sources, result, target, agreement: Agreement::Bits, unanswered: None });
+    }
+
+    /// No GPU has answered the last line yet, for this reason.
+    pub(super) fn unanswered(&mut self, why: &'static str) {
+        self.0.last_mut().expect("a line").unanswered = Some(why);
     }
 
     /// The last line exists since Hopper only.

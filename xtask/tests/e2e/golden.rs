@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use sdpa_kernel::registry::{Unanswered, VARIANTS};
 use xtask::golden::{
     Answer, Answers, Form, LIMIT, build, compared, emulator, instructions_sha256, largest_difference, launch,
 };
@@ -12,8 +13,6 @@ use xtask::runner::Runner;
 use xtask::toolchain;
 
 const RECORDED: &str = include_str!("../data/golden/ladder.json");
-/// What no GPU has answered yet.
-const UNANSWERED: &str = include_str!("../data/golden/unanswered.txt");
 
 /// Compares every recorded variant in one form; `judge` says what is wrong with an output. Answers with the variants whose PTX is
 /// not the one that was recorded.
@@ -25,7 +24,8 @@ fn compare(form: Form, judge: impl Fn(&Answer, &str, &[u16]) -> Option<String>) 
     }
     let lacking: Vec<&str> =
         sdpa_kernel::registry::names().filter(|name| *name != "hopper" && !answers.contains_key(*name)).collect();
-    assert_eq!(lacking, deferred(""), "unanswered.txt names the variants that no GPU has answered for, and no other");
+    let said = deferred(|why| matches!(why, Unanswered::Wholly(_)));
+    assert_eq!(lacking, said, "the registry names the variants that no GPU has answered for, and no other");
     let layout = Layout::find().expect("the tests run in a checkout");
     let tools = toolchain::find_or_install(&layout.target, &|line| eprintln!("{line}")).expect("a CUDA compiler");
     let scratch = tempfile::tempdir().unwrap();
@@ -58,18 +58,9 @@ fn compare(form: Form, judge: impl Fn(&Answer, &str, &[u16]) -> Option<String>) 
         .collect()
 }
 
-/// Variants of `unanswered.txt`, each `name | why`: those that no GPU has answered for, and with `bits:` before the name those
-/// whose PTX is not the one that was answered.
-fn deferred(prefix: &str) -> Vec<&'static str> {
-    let lines = UNANSWERED.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
-    lines
-        .map(|line| match line.split_once(" | ") {
-            Some((name, why)) if !why.trim().is_empty() => name,
-            _ => panic!("a name and a reason are expected: {line}"),
-        })
-        .filter(|name| name.starts_with("bits:") != prefix.is_empty())
-        .filter_map(|name| name.strip_prefix(prefix))
-        .collect()
+/// Variants that say so of themselves in the registry.
+fn deferred(which: fn(Unanswered) -> bool) -> Vec<&'static str> {
+    VARIANTS.iter().filter(|entry| entry.unanswered.is_some_and(which)).map(|entry| entry.name).collect()
 }
 
 /// What differs from the recorded sample by more than allowed.
@@ -93,5 +84,6 @@ fn variants_without_approximations_answer_as_the_gpu_does_bit_for_bit() {
         far(answer, output)
     });
     // Another compiler, or another source, must not turn exact answers into near ones without anybody noticing.
-    assert_eq!(by_less_than_bits, deferred("bits:"), "unanswered.txt names the variants that are not compared by bits");
+    let said = deferred(|why| matches!(why, Unanswered::Bits(_)));
+    assert_eq!(by_less_than_bits, said, "the registry names the variants that are not compared by bits");
 }
