@@ -11,7 +11,9 @@ mod timing;
 
 pub use correctness::{correctness_pattern, emulated_problems, judge_checks, problems};
 pub use peers::judge_peer_errors;
-pub use performance::{Comparison, compare, judge_samples, needs_more_rounds, paired_blocks, paired_rounds};
+pub use performance::{
+    Comparison, compare, judge_samples, needs_more_rounds, open_distributions, paired_blocks, paired_rounds,
+};
 pub use profile::judge_profile;
 pub use resources::{chip_shared_bytes, judge_builds};
 
@@ -97,6 +99,7 @@ pub(crate) mod testing {
             check_shapes: vec!["mission".into(), RAGGED_MASKED.into(), "wide".into()],
             stress_shapes: vec!["small".into()],
             time_shapes: vec!["mission".into()],
+            time_distributions: vec![Distribution::Normal],
             large: None,
             replays: None,
             resources: ResourceLimits { max_registers: Some(120), max_shared_kib: Some(48), max_spill_bytes: Some(0) },
@@ -115,7 +118,7 @@ pub(crate) mod testing {
             profile: vec![],
             peers: None,
             aspiration: None,
-            timing: Timing::default(),
+            timing: Timing { sittings: 1, rounds: 16, max_rounds: 64, ..Timing::default() },
             narrowed: vec![],
             machine_code: None,
         }

@@ -10,6 +10,7 @@ use super::timing::judge_timing;
 use crate::deferral::Deferral;
 use crate::evidence::{Block, Builds, Mode, Peers, Samples};
 use crate::gate::{Draft, Gate, GateId, Limit, Reading, State, Unit, significant};
+use crate::operator::Distribution;
 use crate::stats::{Interval, MIN_ROUNDS, Summary, median, paired_ratio, paired_ratio_at};
 use crate::subject::{Arm, Subject};
 use crate::suite::{AbsoluteLimit, PerformanceLimit, Regressions, Suite};
@@ -135,6 +136,11 @@ pub fn needs_more_rounds(suite: &Suite, samples: &Samples, shape: &str) -> bool 
         };
         suite.candidates.iter().any(|c| limit.holds_for(&c.variant) && open(&c.variant))
     })
+}
+
+/// The timed distributions on which another round could turn an inconclusive gate on this shape into a verdict.
+pub fn open_distributions(suite: &Suite, samples: &Samples, shape: &str) -> Vec<Distribution> {
+    if needs_more_rounds(suite, samples, shape) { suite.time_distributions.clone() } else { Vec::new() }
 }
 
 /// Rounds are added while a gate is open, so it is looked at more than once: each look gets its share of the 5%.

@@ -13,6 +13,7 @@ use crate::format::GATE_FILE;
 use crate::key::{BadKey, from_toml};
 use crate::operator::{Distribution, NoShape, Operator, Problem, Shape};
 use crate::ordered::Ordered;
+use crate::stats::MIN_SITTINGS;
 use crate::variant::VariantTable;
 pub use limits::*;
 pub use shapes::Shapes;
@@ -64,6 +65,9 @@ pub struct Suite {
     /// Shapes that are timed.
     #[serde(default)]
     pub time_shapes: Vec<String>,
+    /// What the inputs of timed launches are drawn like; every gate on time holds in each.
+    #[serde(default = "usual_distributions", skip_serializing_if = "is_usual_distributions")]
+    pub time_distributions: Vec<Distribution>,
     /// Of these shapes, the large ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub large: Option<LargeShapes>,
@@ -134,6 +138,14 @@ fn usual_seeds() -> Vec<u64> {
     vec![0, 1, 2]
 }
 
+fn usual_distributions() -> Vec<Distribution> {
+    vec![Distribution::Normal]
+}
+
+fn is_usual_distributions(distributions: &[Distribution]) -> bool {
+    distributions == [Distribution::Normal]
+}
+
 impl Suite {
     /// Parses the text of a suite file, fills in what follows from the rest, and validates it.
     pub fn parse(text: &str) -> Result<Suite, BadKey> {
@@ -146,6 +158,23 @@ impl Suite {
         let mut suite: Suite = from_toml(text)?;
         suite.complete();
         suite.validate()?;
+        if suite.timing.sittings < MIN_SITTINGS {
+            return BadKey::refuse(
+                "timing.sittings",
+                format!("must be at least {MIN_SITTINGS}: fewer give no interval"),
+            );
+        }
+        Ok(suite)
+    }
+
+    /// The suite of a recorded run. One that does not say how many sittings it was measured in was measured in one.
+    pub fn parse_recorded(text: &str) -> Result<Suite, BadKey> {
+        let of_timing = |table: toml::Table| Some(table.get("timing")?.as_table()?.contains_key("sittings"));
+        if text.parse().ok().and_then(of_timing).unwrap_or(false) {
+            return Suite::parse(text);
+        }
+        let mut suite = Suite::parse(text)?;
+        suite.timing.sittings = 1;
         Ok(suite)
     }
 
@@ -184,9 +213,20 @@ impl Suite {
         if self.large(shape).is_some() { &self.seeds[..1] } else { &self.seeds }
     }
 
-    /// Rounds before the first verdict on a shape.
+    /// Rounds before the first verdict on a shape, where they are not fewer than sittings.
     pub fn rounds_on(&self, shape: &str) -> u32 {
         self.large(shape).map_or(self.timing.rounds, |large| large.rounds)
+    }
+
+    /// Rounds of each sitting on a shape.
+    pub fn rounds_of_sitting(&self, shape: &str) -> u32 {
+        self.rounds_on(shape).div_ceil(self.timing.sittings.max(1)).max(1)
+    }
+
+    /// How often gates on a shape are looked at, at most: after the first rounds, and each time that as many were added.
+    pub fn looks(&self, shape: &str) -> u32 {
+        let rounds = if self.timing.is_of_one_sitting() { self.rounds_on(shape) } else { self.timing.rounds };
+        self.timing.max_rounds.div_ceil(rounds.max(1)).max(1)
     }
 
     /// How often the output on a problem must repeat.

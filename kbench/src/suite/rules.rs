@@ -121,6 +121,10 @@ impl Suite {
         ] {
             self.shapes_of(key, names)?;
         }
+        let timed: BTreeSet<_> = self.time_distributions.iter().collect();
+        if timed.is_empty() || timed.len() != self.time_distributions.len() {
+            return refuse("time_distributions", "give at least one, and none twice");
+        }
         if let Some(emulation) = &self.emulation {
             self.shapes_of("emulation.shapes", &emulation.shapes)?;
             if emulation.max_ctas == 0 {
