@@ -531,6 +531,10 @@ pub struct TimingFailure {
     pub why: String,
 }
 
+fn is_zero(seed: &u64) -> bool {
+    *seed == 0
+}
+
 /// `samples.json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Samples {
@@ -540,8 +544,11 @@ pub struct Samples {
     pub deferred: Option<Deferral>,
     /// How caches were: `hot-l2` = launches rotate over the input sets, nothing is flushed between them.
     pub cache_mode: String,
-    /// Input sets that launches rotated over.
+    /// Input sets that launches drew on.
     pub input_sets: u32,
+    /// Draws the order of blocks and the places of every sitting; 0 in runs that did not say.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub seed: u64,
     /// All blocks, dropped ones included.
     pub blocks: Vec<Block>,
     /// What could not be timed.

@@ -9,7 +9,7 @@ mod profile;
 mod resources;
 mod timing;
 
-pub use correctness::{correctness_pattern, emulated_problems, judge_checks, problems};
+pub use correctness::{correctness_pattern, emulated_problems, judge_checks, problems, timed_problems};
 pub use peers::judge_peer_errors;
 pub use performance::{
     Comparison, compare, judge_samples, needs_more_rounds, open_distributions, paired_blocks, paired_rounds,
@@ -95,6 +95,7 @@ pub(crate) mod testing {
             variants: Default::default(),
             arch: "sm_89".into(),
             seeds: vec![0, 1],
+            fresh_seed: None,
             shapes: Default::default(),
             check_shapes: vec!["mission".into(), RAGGED_MASKED.into(), "wide".into()],
             stress_shapes: vec!["small".into()],
@@ -252,6 +253,7 @@ pub(crate) mod testing {
             deferred: None,
             cache_mode: "hot-l2".into(),
             input_sets: 4,
+            seed: 0,
             blocks,
             failures: vec![],
         }

@@ -53,6 +53,10 @@ pub struct Suite {
     /// Seeds of the inputs.
     #[serde(default = "usual_seeds")]
     pub seeds: Vec<u64>,
+    /// One more, which nobody knew when the kernels were written: a run on a GPU draws it from the system's entropy, checks and
+    /// times on it like on the others, and keeps it when it is resumed. No file may name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fresh_seed: Option<u64>,
     /// Shapes by name, besides those that the operator knows.
     #[serde(default, skip_serializing_if = "Shapes::is_empty")]
     pub shapes: Shapes,
@@ -65,8 +69,9 @@ pub struct Suite {
     /// Shapes that are timed.
     #[serde(default)]
     pub time_shapes: Vec<String>,
-    /// What the inputs of timed launches are drawn like; every gate on time holds in each.
-    #[serde(default = "usual_distributions", skip_serializing_if = "is_usual_distributions")]
+    /// What the inputs of timed launches are drawn like; every gate on time holds in each. Where a gate file says nothing:
+    /// normal and outliers, or normal alone where it says itself how its inputs come about.
+    #[serde(default = "usual_distributions")]
     pub time_distributions: Vec<Distribution>,
     /// Of these shapes, the large ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -124,6 +129,7 @@ pub struct Suite {
 struct Head {
     #[serde(default = "this_format")]
     format: u32,
+    time_distributions: Option<Vec<Distribution>>,
 }
 
 fn this_format() -> u32 {
@@ -142,15 +148,20 @@ fn usual_distributions() -> Vec<Distribution> {
     vec![Distribution::Normal]
 }
 
-fn is_usual_distributions(distributions: &[Distribution]) -> bool {
-    distributions == [Distribution::Normal]
-}
-
 impl Suite {
     /// Parses the text of a suite file, fills in what follows from the rest, and validates it.
     pub fn parse(text: &str) -> Result<Suite, BadKey> {
+        let mut suite = Suite::read(text)?;
+        let Head { time_distributions, .. } = from_toml(text)?;
+        if time_distributions.is_none() {
+            suite.time_distributions = suite.operator.usually_timed();
+        }
+        Ok(suite)
+    }
+
+    fn read(text: &str) -> Result<Suite, BadKey> {
         // Before anything else: a newer format may have keys that this one refuses.
-        let Head { format } = from_toml(text)?;
+        let Head { format, .. } = from_toml(text)?;
         if !is_this_format(&format) {
             let why = format!("is {format}, and this program reads format {GATE_FILE}; use the program that it is for");
             return BadKey::refuse("format", why);
@@ -167,13 +178,14 @@ impl Suite {
         Ok(suite)
     }
 
-    /// The suite of a recorded run. One that does not say how many sittings it was measured in was measured in one.
+    /// The suite of a recorded run. One that does not say how many sittings it was measured in was measured in one, and one
+    /// that does not say which distributions were timed timed normal inputs alone.
     pub fn parse_recorded(text: &str) -> Result<Suite, BadKey> {
         let of_timing = |table: toml::Table| Some(table.get("timing")?.as_table()?.contains_key("sittings"));
         if text.parse().ok().and_then(of_timing).unwrap_or(false) {
-            return Suite::parse(text);
+            return Suite::read(text);
         }
-        let mut suite = Suite::parse(text)?;
+        let mut suite = Suite::read(text)?;
         suite.timing.sittings = 1;
         Ok(suite)
     }
@@ -208,9 +220,15 @@ impl Suite {
         self.large.as_ref().filter(|large| large.shapes.iter().any(|s| s == shape))
     }
 
-    /// The seeds that a shape is run with.
-    pub fn seeds_on(&self, shape: &str) -> &[u64] {
-        if self.large(shape).is_some() { &self.seeds[..1] } else { &self.seeds }
+    /// The seeds that a shape is run with, the fresh one last.
+    pub fn seeds_on(&self, shape: &str) -> Vec<u64> {
+        let fixed = if self.large(shape).is_some() { &self.seeds[..1] } else { &self.seeds };
+        fixed.iter().copied().chain(self.fresh_seed).collect()
+    }
+
+    /// Every seed that some shape is run with.
+    pub fn all_seeds(&self) -> impl Iterator<Item = u64> + '_ {
+        self.seeds.iter().copied().chain(self.fresh_seed)
     }
 
     /// Rounds before the first verdict on a shape, where they are not fewer than sittings.

@@ -107,8 +107,8 @@ impl Suite {
         if self.seeds.is_empty() {
             return refuse("seeds", "give at least one seed");
         }
-        let unique: BTreeSet<u64> = self.seeds.iter().copied().collect();
-        if unique.len() != self.seeds.len() {
+        let unique: BTreeSet<u64> = self.all_seeds().collect();
+        if unique.len() != self.all_seeds().count() {
             return refuse("seeds", "a seed is named twice: it would count as two cases");
         }
         if self.check_shapes.is_empty() {
