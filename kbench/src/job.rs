@@ -267,10 +267,10 @@ pub struct BenchJob {
     /// it. 0 draws none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub placement: u64,
-    /// Whether two launches of a block may have the same inputs, where there are fewer different ones than launches: in a
-    /// search, whose result is validated. A kernel could then copy the first one's answer.
+    /// Whether it is a search's, whose result is validated: nothing is timed with a cold L2, and where there are fewer
+    /// different inputs than launches of a block, two launches have the same. A kernel could then copy the first one's answer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub reuse_inputs: bool,
+    pub is_search: bool,
 }
 
 fn is_zero(placement: &u64) -> bool {

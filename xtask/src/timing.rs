@@ -51,7 +51,7 @@ pub fn bench(work: &Work, layout: &Layout, timing: &Timing, checks: &Checks) -> 
         work_dir: work.scratch.to_owned(),
         order_seed: seed,
         placement: seed,
-        reuse_inputs: false,
+        is_search: false,
     };
     let step = Step::begin("time", 0);
     let timed = time_who_is_left(work, job, &step);

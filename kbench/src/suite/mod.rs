@@ -152,6 +152,12 @@ impl Suite {
     /// Parses the text of a suite file, fills in what follows from the rest, and validates it.
     pub fn parse(text: &str) -> Result<Suite, BadKey> {
         let mut suite = Suite::read(text)?;
+        if suite.timing.sittings < MIN_SITTINGS {
+            return BadKey::refuse(
+                "timing.sittings",
+                format!("must be at least {MIN_SITTINGS}: fewer give no interval"),
+            );
+        }
         let Head { time_distributions, .. } = from_toml(text)?;
         if time_distributions.is_none() {
             suite.time_distributions = suite.operator.usually_timed();
@@ -169,12 +175,6 @@ impl Suite {
         let mut suite: Suite = from_toml(text)?;
         suite.complete();
         suite.validate()?;
-        if suite.timing.sittings < MIN_SITTINGS {
-            return BadKey::refuse(
-                "timing.sittings",
-                format!("must be at least {MIN_SITTINGS}: fewer give no interval"),
-            );
-        }
         Ok(suite)
     }
 

@@ -198,7 +198,7 @@ impl Sitting {
         let mut before = state(ground.monitor);
         for round in self.rounds.clone() {
             progress(round as usize, self.rounds.end as usize, &format!("timing {}", field.shape.name));
-            for (mode, cache) in kinds(round == self.rounds.start) {
+            for (mode, cache) in kinds(round == self.rounds.start && !ground.job.is_search) {
                 for (slot, turn) in shuffled(order, turns.len()).into_iter().enumerate() {
                     let turn = &turns[turn];
                     let subject = turn.subject();
@@ -300,7 +300,7 @@ impl Field {
             setups,
             launches: timing.launches as usize,
             warmup: timing.warmup,
-            reuse_inputs: job.reuse_inputs,
+            reuse_inputs: job.is_search,
         };
         let placed = Contestant::place(OnGpu::new(gpu, module), entry, digester, rng, &mut verified);
         placed.map_err(|error| if error.is::<cudarc::driver::DriverError>() { error } else { anyhow!("{error:#}") })
