@@ -29,6 +29,7 @@ pub mod runner;
 pub mod runs;
 pub mod sanitize;
 pub mod selftest;
+pub mod simulate;
 pub mod steps;
 pub mod toolchain;
 pub mod tune;
