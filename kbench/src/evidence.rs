@@ -424,18 +424,24 @@ pub struct Checks {
 }
 
 /// How launches are timed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Each launch between two events: what a caller sees.
     Call,
     /// Launches of a CUDA graph, elapsed over count: the kernel itself.
+    #[default]
     Kernel,
 }
 
 impl Mode {
     /// Both modes.
     pub const ALL: [Mode; 2] = [Mode::Kernel, Mode::Call];
+
+    /// Whether it is the one that decides, which gates leave out.
+    pub fn is_kernel(&self) -> bool {
+        *self == Mode::Kernel
+    }
 
     /// The name used in reports.
     pub fn name(self) -> &'static str {

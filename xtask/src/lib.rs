@@ -30,6 +30,7 @@ pub mod runner;
 pub mod runs;
 pub mod sanitize;
 pub mod selftest;
+pub mod simulate;
 pub mod steps;
 pub mod timing;
 pub mod toolchain;

@@ -67,13 +67,14 @@ impl Plan {
     pub fn read(layout: &Layout, name: &str, changes: &Changes) -> Result<Plan> {
         let path = suite_file(layout, name)?;
         let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
-        let suite = Suite::parse(&text).with_context(|| format!("{} file `{}`", kind_of(name), path.display()))?;
+        let mut suite = Suite::parse(&text).with_context(|| format!("{} file `{}`", kind_of(name), path.display()))?;
         ensure!(
             suite.fresh_seed.is_none(),
             "{} file `{}`: fresh_seed: is drawn by each run; remove it",
             kind_of(name),
             path.display()
         );
+        suite.narrowed.extend(under_another_name(layout, &suite, &path)?);
         let plan = Plan::of(suite, path.parent().unwrap_or(Path::new(".")), changes);
         let plan = plan.with_context(|| format!("{} file `{}`", kind_of(name), path.display()))?;
         let file = plan.suite.declared().is_some().then_some(path);
@@ -156,6 +157,26 @@ fn gate_file_task(suite: &Suite, folder: &Path) -> Result<Task> {
         ensure!(folder.join(file).is_file(), "{key}: there is no `{file}` in `{}`", folder.display());
     }
     Ok(Task { operator: suite.operator.clone(), folder, ..Task::default() })
+}
+
+/// Any file may say that it is the project's suite of a name, with limits of its own; only what that suite asks may be
+/// reported under its name.
+fn under_another_name(layout: &Layout, suite: &Suite, path: &Path) -> Result<Option<Deferral>> {
+    let shipped = layout.suites().join(format!("{}.toml", suite.name));
+    let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    let is_in_place = path.parent().is_some_and(|folder| folder == layout.suites());
+    if is_in_place {
+        ensure!(suite.name == name, "name: is `{}` in a file of another name; call it `{name}`", suite.name);
+        return Ok(None);
+    }
+    if !shipped.is_file() {
+        return Ok(None);
+    }
+    let text = std::fs::read_to_string(&shipped).with_context(|| format!("failed to read `{}`", shipped.display()))?;
+    // By what it asks, not by its bytes: comments and order are nobody's concern.
+    let is_it = Suite::parse(&text).is_ok_and(|shipped| shipped == *suite);
+    let why = || format!("the file calls itself {} and asks other things than the suite of that name", suite.name);
+    Ok((!is_it).then(|| Deferral::new(why(), "give it a name of its own")))
 }
 
 /// What a file is called: those that come with the project are suites, everybody else's are gate files.
