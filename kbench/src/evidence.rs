@@ -472,7 +472,7 @@ pub struct GpuState {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cache {
-    /// Launches rotate over the input sets, and nothing is flushed between them.
+    /// Nothing is flushed between launches.
     #[default]
     Hot,
     /// Other memory was written through it: nothing that the launch reads is there.
@@ -548,7 +548,7 @@ pub struct Samples {
     pub device: Option<Device>,
     /// Why nothing ran.
     pub deferred: Option<Deferral>,
-    /// How caches were: `hot-l2` = launches rotate over the input sets, nothing is flushed between them.
+    /// How caches were: `hot-l2` = nothing is flushed between launches; a block that says otherwise is cold.
     pub cache_mode: String,
     /// Input sets that launches drew on.
     pub input_sets: u32,

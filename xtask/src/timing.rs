@@ -40,6 +40,10 @@ pub fn bench(work: &Work, layout: &Layout, timing: &Timing, checks: &Checks) -> 
         let peers = Peers { wanted, deferred: wanted.then(|| why.clone()), missing, ..Peers::default() };
         return Ok((Samples { deferred: Some(why), ..Samples::default() }, peers));
     }
+    if suite.declared().is_some() && suite.time_distributions == [Distribution::Normal] {
+        let why = "inputs come in no other distribution than the gate file's own, and are timed as they are";
+        eprintln!("{:>10} {why}", "inputs");
+    }
     // Of the clock, and never 0.
     let seed = jiff::Timestamp::now().as_nanosecond() as u64 | 1;
     let job = BenchJob {

@@ -389,6 +389,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_timed_is_checked_with_every_seed_and_nothing_twice() {
+        let mut suite = testing::suite();
+        let before = problems(&suite).len();
+        suite.time_shapes = vec!["mission".into(), "small".into()];
+        suite.time_distributions = vec![Distribution::Normal, Distribution::Outliers];
+        suite.fresh_seed = Some(77);
+        let all = problems(&suite);
+        for shape in suite.time() {
+            let timed = timed_problems(&suite, &shape);
+            assert_eq!(timed.len(), 2 * 3);
+            assert!(timed.iter().all(|problem| all.iter().filter(|p| *p == problem).count() == 1));
+        }
+        // A fresh seed on three shapes; on `mission` outliers, on `small` both, of which stress had one.
+        assert_eq!(all.len(), before + 3 + 3 + 3 + 2);
+        suite.emulation = Some(crate::suite::Emulation { shapes: suite.check_shapes.clone(), max_ctas: 8 });
+        let emulated = emulated_problems(&suite);
+        assert!(emulated.iter().all(|p| p.seed != 77) && emulated.len() == 3 * 2 + 1, "{emulated:?}");
+    }
+
+    #[test]
     fn good_cases_pass_and_each_fault_is_named() {
         assert_eq!(failed(&testing::evidence().checks), [""; 0]);
         type Break = fn(&mut CheckedCase);

@@ -39,6 +39,57 @@ fn a_recorded_suite_that_says_no_sittings_was_measured_in_one() {
     assert_eq!((timing.sittings, timing.rounds, timing.max_rounds), (1, 16, 64));
 }
 
+const DECLARED: &str = r#"
+name = "t"
+control = "old"
+candidates = ["new"]
+[operator]
+axes = ["n"]
+reference = "t.py"
+inputs.x = { shape = ["n"], dtype = "f16" }
+outputs.y = { shape = ["n"], dtype = "f16" }
+[shapes]
+a = { n = 64 }
+[variants.old]
+source = "t.cu"
+entry = "f"
+params = ["x", "y"]
+grid = [1]
+block = [32]
+[variants.new]
+base = "old"
+entry = "g"
+"#;
+
+#[test]
+fn a_gate_file_times_outliers_too_where_it_does_not_draw_its_own_and_a_recorded_run_what_it_timed() {
+    let timed = |text: &str| Suite::parse(text).unwrap().time_distributions;
+    let both = vec![Distribution::Normal, Distribution::Outliers];
+    assert_eq!(timed(DECLARED), both);
+    let said = DECLARED.replace("[operator]", "time_distributions = [\"normal\"]\n[operator]");
+    assert_eq!(timed(&said), [Distribution::Normal]);
+    let drawn = DECLARED.replace("inputs.x = { ", "inputs.x = { distribution = \"uniform\", ");
+    assert_eq!(timed(&drawn), [Distribution::Normal]);
+    let generated = DECLARED.replace("reference", "generate = \"t.py\"\nreference");
+    assert_eq!(timed(&generated), [Distribution::Normal]);
+    assert_eq!(timed(GOOD), [Distribution::Normal]);
+    for text in [DECLARED, &said] {
+        let written = toml::to_string(&Suite::parse(text).unwrap()).unwrap();
+        assert_eq!(Suite::parse_recorded(&written).unwrap().time_distributions, timed(text), "as it was used");
+    }
+    assert_eq!(Suite::parse_recorded(DECLARED).unwrap().time_distributions, [Distribution::Normal], "as before");
+}
+
+#[test]
+fn a_fresh_seed_is_one_more_on_every_shape() {
+    let mut suite = Suite::parse(GOOD).unwrap();
+    suite.fresh_seed = Some(77);
+    suite.large = Some(LargeShapes { shapes: vec!["mission".into()], reference_rows: 8, rounds: 8 });
+    assert_eq!([suite.seeds_on("tiny"), suite.seeds_on("mission")], [[0, 77], [0, 77]]);
+    suite.fresh_seed = Some(0);
+    assert!(suite.validate().unwrap_err().to_string().contains("named twice"));
+}
+
 #[test]
 fn sittings_share_the_rounds_and_a_large_shape_has_one_each() {
     let mut suite = Suite::parse(GOOD).unwrap();

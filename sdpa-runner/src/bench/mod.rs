@@ -141,7 +141,8 @@ fn measure(bench: &Bench, job: &BenchJob, operator: &mut dyn Operator) -> Result
     let running = start_peers(job, &mut peers);
     // Ourselves and our peers, under whatever numbers NVML knows us; peers take their contexts when they are greeted.
     let ours = monitor.map(Monitor::compute_processes).unwrap_or_default();
-    let flush = Buffer::filled((FLUSH_TIMES * gpu.device.l2_bytes + FLUSH_MORE) as usize, 0)?;
+    let bytes = if job.is_search { 0 } else { FLUSH_TIMES * gpu.device.l2_bytes + FLUSH_MORE };
+    let flush = Buffer::filled(bytes as usize, 0)?;
     let ground = Ground { job, gpu, monitor, digester: Digester::new(gpu)?, flush };
     let mut order = ChaCha8Rng::seed_from_u64(job.order_seed);
     let mut taken = Taken { samples, peers, running };

@@ -170,6 +170,9 @@ impl Sitting {
             let has_originals = field.planned[*at].setups.iter().any(|setup| !setup.from_originals.is_empty());
             for arm in [Arm::Plain, Arm::FromOriginals].into_iter().take(1 + usize::from(has_originals)) {
                 let subject = Subject { who: field.planned[*at].module.variant.clone(), arm };
+                if field.failed.contains(&subject) {
+                    continue;
+                }
                 field.about_to_time(&subject);
                 let placed = field.contestant(ground, (*at, module), &subject, &mut placement.rng);
                 contestants.extend(field.turn(ground.gpu, taken, &subject, placed)?);

@@ -89,12 +89,20 @@ pub struct SelfTestArgs {
     /// That, and the judge's statistics by simulation, into docs/statistics.md: minutes in a release build.
     #[arg(long)]
     full: bool,
+    /// Instead: validate one kernel under two names so many times on this GPU, and print how often that was believed.
+    #[arg(long, value_name = "N", conflicts_with_all = ["table", "matrix", "full"])]
+    gpu_aa: Option<u32>,
     /// Print the trials as JSON.
     #[arg(long, conflicts_with_all = ["matrix", "full"])]
     json: bool,
 }
 
 pub fn self_test(args: &SelfTestArgs) -> Result<Exit> {
+    if let Some(count) = args.gpu_aa {
+        let all = crate::aa::gpu_aa(&Layout::find()?, count, &|again| eprintln!("{}", again.line()))?;
+        print(args.json, &all, || crate::aa::sum(&all))?;
+        return Ok(Exit::fix_if(all.iter().any(crate::aa::Again::is_wrong)));
+    }
     let trials = crate::selftest::self_test()?;
     print(args.json, &trials, || crate::selftest::render(&trials, args.table))?;
     let mut is_wrong = trials.iter().any(|trial| !trial.right);
