@@ -18,6 +18,8 @@ use kbench::subject::Subject;
 use kernel_spec::launch::Step;
 use rand_chacha::ChaCha8Rng;
 
+use super::Ground;
+use super::hold::Hold;
 use super::mixes::{Mix, mixes};
 use crate::cuda::{Buffer, Event, Graph, OnGpu};
 use crate::digest::Digester;
@@ -96,6 +98,9 @@ impl Stamp<'_> {
     }
 }
 
+/// Says of the outputs of a set, as they lie on the device, what the digests of the verified ones are.
+type Verified<'a> = dyn FnMut(usize, &[&Buffer]) -> Result<Vec<u64>> + 'a;
+
 /// How a contestant is made.
 pub(super) struct Entry<'a> {
     pub(super) subject: Subject,
@@ -116,7 +121,7 @@ impl<'m> Contestant<'m> {
         entry: Entry,
         digester: &Digester,
         rng: &mut ChaCha8Rng,
-        verified: &mut dyn FnMut(usize, &[&Buffer]) -> Result<Vec<u64>>,
+        verified: &mut Verified,
     ) -> Result<Contestant<'m>> {
         let sets: Vec<_> =
             entry.setups.iter().map(|setup| Workload::place(&on, setup.clone())).collect::<Result<_>>()?;
@@ -197,7 +202,7 @@ impl<'m> Contestant<'m> {
     fn verify(
         &mut self,
         digester: &Digester,
-        verified: &mut dyn FnMut(usize, &[&Buffer]) -> Result<Vec<u64>>,
+        verified: &mut Verified,
     ) -> Result<()> {
         // Images stay: they were compared when they were made.
         for slot in &self.slots {
@@ -219,7 +224,7 @@ impl<'m> Contestant<'m> {
         }
         self.slots.iter_mut().zip(wanted).for_each(|(slot, wanted)| slot.wanted = wanted);
         self.start_afresh()?;
-        Ok(self.on.finish()?)
+        self.on.finish()
     }
 
     /// Digests of the outputs of the first launches.
@@ -240,15 +245,15 @@ impl<'m> Contestant<'m> {
 
     /// Warms up, poisons everything again, times, compares every output with the right one, and poisons it. `flush` is
     /// written before each launch of a cold block. Also answers whether all outputs were right.
-    pub(super) fn block(&self, digester: &Digester, mode: Mode, flush: Option<&Buffer>) -> Result<(Vec<f64>, bool)> {
+    pub(super) fn block(&self, ground: &Ground, mode: Mode, flush: Option<&Buffer>) -> Result<(Vec<f64>, bool)> {
         self.on.gpu.forget_persisting()?;
         let us = match (flush, mode) {
             (Some(flush), _) => self.time_cold(flush)?,
-            (None, Mode::Call) => self.time_calls()?,
+            (None, Mode::Call) => self.time_calls(&ground.hold)?,
             (None, Mode::Kernel) => self.time_graph()?,
         };
         let launches = if flush.is_some() { us.len() } else { self.slots.len() };
-        let found = self.found(digester, launches)?;
+        let found = self.found(&ground.digester, launches)?;
         let is_right = found.iter().zip(&self.slots).all(|(found, slot)| *found == slot.wanted);
         self.start_afresh()?;
         Ok((us, is_right))
@@ -275,9 +280,12 @@ impl<'m> Contestant<'m> {
         self.slots.iter().try_for_each(|slot| self.rest(slot).begin_anew(&self.on, &slot.written))
     }
 
-    fn time_calls(&self) -> Result<Vec<f64>> {
+    fn time_calls(&self, hold: &Hold) -> Result<Vec<f64>> {
         (0..self.warmup).try_for_each(|i| self.launch(i))?;
         self.start_afresh()?;
+        let setup = &self.sets[0].setup;
+        let steps = if self.from_originals { &setup.from_originals } else { &setup.steps };
+        hold.until_queued(self.on.gpu, self.events.len() * (steps.len() + 2))?;
         for (i, (start, end)) in self.events.iter().enumerate() {
             start.record(self.on.gpu)?;
             self.launch(i)?;

@@ -168,7 +168,7 @@ pub(in super::super) const LIES: &[Lie] = &[
         name: "rounds beyond those that the suite has, until it was lucky",
         gate: GateId::ConsistentBlocks,
         tell: |_, e| {
-            let more: Vec<_> = e.samples.blocks.iter().cloned().collect();
+            let more: Vec<_> = e.samples.blocks.to_vec();
             e.samples.blocks.extend(more.into_iter().map(|b| crate::evidence::Block {
                 round: b.round + 64,
                 sitting: b.sitting + 64,
