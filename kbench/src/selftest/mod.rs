@@ -150,6 +150,8 @@ fn everywhere(suite: &mut Suite, evidence: &mut Evidence) {
     suite.time_shapes.push("wide".into());
     suite.time_distributions.push(Distribution::Outliers);
     suite.regressions = Some(Regressions { max_slowdown: 0.05 });
+    // What is timed was checked.
+    evidence.checks = testing::checks(suite);
     let once = std::mem::take(&mut evidence.samples.blocks);
     for shape in &suite.time_shapes {
         for distribution in suite.time_distributions.iter().copied() {

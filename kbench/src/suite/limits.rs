@@ -251,8 +251,8 @@ pub struct MachineCode {
     pub forbid: Vec<String>,
 }
 
-/// How samples are taken. A sitting loads every module and places every buffer anew, elsewhere than the others, and then
-/// takes a few rounds of every distribution that is timed; where kernels lie is part of the noise, so the unit of every
+/// How samples are taken. A sitting is of one shape and one timed distribution: it loads every module and places every buffer
+/// anew, elsewhere than the others, and then takes a few rounds; where kernels lie is part of the noise, so the unit of every
 /// interval is the sitting. What the runner keeps, and the judge takes for granted:
 ///
 /// - a round times every subject once (the control twice, the second time as [`crate::subject::Arm::Again`]) in random
@@ -260,7 +260,7 @@ pub struct MachineCode {
 /// - on one shape, in one distribution and state of the L2, rounds are numbered on through the sittings: a number is one
 ///   round of one sitting;
 /// - [`Suite::rounds_of_sitting`] rounds a sitting, [`Timing::sittings`] sittings before the first verdict, and as many
-///   again while `judge::open_distributions` names a distribution of the shape, at most [`Suite::looks`] times in all;
+///   again while `judge::open_distributions` names the distribution, at most [`Suite::looks`] times in all;
 /// - a cold block ([`crate::evidence::Cache::Cold`]) of each subject, the control's second one too, in one round a sitting,
 ///   by the timer of calls.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -161,7 +161,7 @@ impl<'m> Contestant<'m> {
         Ok(contestant)
     }
 
-    fn add_slot(&mut self, mix: &Mix) -> Result<()> {
+    fn add_slot(&mut self, mix: &[usize]) -> Result<()> {
         let woven = match &self.sets[0].setup.mixing.woven {
             None => None,
             Some((name, words)) => {
@@ -171,7 +171,7 @@ impl<'m> Contestant<'m> {
             }
         };
         let written = self.sets[*mix.last().unwrap_or(&0)].written(&self.on)?;
-        self.slots.push(Slot { mix: mix.clone(), woven, written, wanted: Vec::new() });
+        self.slots.push(Slot { mix: mix.to_vec(), woven, written, wanted: Vec::new() });
         self.events.push((Event::new()?, Event::new()?));
         Ok(())
     }
@@ -378,7 +378,7 @@ fn given<'s>(setup: &'s Setup, name: &str) -> Result<&'s [u8]> {
 }
 
 /// Words of which each comes from the set that its group comes from.
-fn weave(words: &[usize], mix: &Mix, parts: &[&[u8]]) -> Vec<u8> {
+fn weave(words: &[usize], mix: &[usize], parts: &[&[u8]]) -> Vec<u8> {
     let of_word = |(word, group): (usize, &usize)| {
         let bytes = parts[mix[*group]].get(4 * word..4 * word + 4).unwrap_or_default();
         bytes.iter().copied()
@@ -424,7 +424,7 @@ mod tests {
     #[test]
     fn woven_words_come_from_the_sets_of_their_groups() {
         let [a, b] = [1u8, 2].map(|set| (0..4).flat_map(|word| [set, word, 0, 0]).collect::<Vec<u8>>());
-        let woven = weave(&[0, 1], &vec![1, 0], &[&a, &b]);
+        let woven = weave(&[0, 1], &[1, 0], &[&a, &b]);
         let sets: Vec<u8> = woven.chunks_exact(4).map(|word| word[0]).collect();
         let places: Vec<u8> = woven.chunks_exact(4).map(|word| word[1]).collect();
         assert_eq!((sets, places), (vec![2, 1, 2, 1], vec![0, 1, 2, 3]));
