@@ -147,7 +147,7 @@ fn case_of(evidence: &mut Evidence, distribution: Distribution, change: fn(&mut 
 
 /// Two shapes and two distributions are timed, hot and cold, and nothing may be slower than the control by 5%.
 fn everywhere(suite: &mut Suite, evidence: &mut Evidence) {
-    suite.time_shapes.push("wide".into());
+    suite.time_shapes.push("small".into());
     suite.time_distributions.push(Distribution::Outliers);
     suite.regressions = Some(Regressions { max_slowdown: 0.05 });
     // What is timed was checked.

@@ -145,6 +145,11 @@ pub(in super::super) const LIES: &[Lie] = &[
         },
     },
     Lie {
+        name: "an infinity where an outlier is, and nowhere else",
+        gate: GateId::FiniteOutput,
+        tell: |_, e| case_of(e, Distribution::Outliers, |errors| errors.inf = 1),
+    },
+    Lie {
         name: "far from the originals on average",
         gate: GateId::EndToEndMean,
         tell: |_, e| case_of(e, Distribution::Normal, |errors| errors.end_to_end_mean = 0.03),

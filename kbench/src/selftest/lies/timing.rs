@@ -120,7 +120,7 @@ pub(in super::super) const LIES: &[Lie] = &[
         gate: GateId::Slowdown,
         tell: |s, e| {
             everywhere(s, e);
-            slow_where(e, 1.9, |b| b.shape == "wide");
+            slow_where(e, 1.9, |b| b.shape == "small");
         },
     },
     Lie {
