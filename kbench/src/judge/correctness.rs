@@ -187,8 +187,7 @@ fn launch_gate(
     let threshold = format!("{} cases", planned.len());
     // One case that is missing without a reason fails, however many have one.
     let reasons: Vec<Option<Deferral>> = missing.iter().map(|problem| why(problem)).collect();
-    if let (true, Some(Some(first)), true) =
-        (failures.is_empty(), reasons.first(), reasons.iter().all(Option::is_some))
+    if let (true, Some(Some(first)), true) = (failures.is_empty(), reasons.first(), reasons.iter().all(Option::is_some))
     {
         let place = missing[0].id();
         let deferral = Deferral::new(format!("{} of {}: {}", missing.len(), planned.len(), first.why), &first.remedy);
@@ -257,9 +256,7 @@ fn rule_gate(draft: &Draft, cases: &[&CheckedCase], adds_floats: bool) -> Gate {
     if adds_floats && !broken_otherwise && cases.iter().any(|case| only_repeats(&case)) {
         return draft.deferred(RULES, reordered());
     }
-    let broken = cases.iter().find_map(|case| {
-        broken_rule(&case.launch, false).map(|what| (case, what))
-    });
+    let broken = cases.iter().find_map(|case| broken_rule(&case.launch, false).map(|what| (case, what)));
     match broken {
         None => draft.holds("", "kept", RULES, true),
         Some((case, what)) => draft.holds(&case.launch.problem.id(), what, RULES, false),

@@ -46,7 +46,8 @@ fn gate(suite: &Suite, builds: &Builds, samples: &Samples, variant: &str) -> Opt
 /// What cold blocks say of the suite's margins: the worst state, where, and how much.
 fn cold(suite: &Suite, samples: &Samples, variant: &str, named: &str) -> (State, String, String) {
     let unknown = || {
-        let why = format!("it may keep data in the L2 from launch to launch by {named}, and was timed with a hot one alone");
+        let why =
+            format!("it may keep data in the L2 from launch to launch by {named}, and was timed with a hot one alone");
         State::Deferred(Deferral::new(why, "leave the hints out, or time it with a cold L2 too"))
     };
     let blocks: Vec<Block> = samples.blocks.iter().filter(|block| block.cache == Cache::Cold).cloned().collect();

@@ -117,7 +117,10 @@ fn open(
         match run.map(|run| (run.state, &run.result)) {
             Some((State::Clean, _)) => {}
             Some((State::Deferred | State::Found, result)) => {
-                return Some(Deferral::new(format!("{why}, and {tool} of compute-sanitizer: {result}"), "see memory.json"));
+                return Some(Deferral::new(
+                    format!("{why}, and {tool} of compute-sanitizer: {result}"),
+                    "see memory.json",
+                ));
             }
             None => {
                 let unknown = || Deferral::new(format!("{tool} of compute-sanitizer was not run"), "run it again");

@@ -89,8 +89,8 @@ pub(crate) mod testing {
 
     use super::Evidence;
     use crate::evidence::*;
-    use crate::operator::attention::RAGGED_MASKED;
     use crate::memory::Memory;
+    use crate::operator::attention::RAGGED_MASKED;
     use crate::operator::{Distribution, Operator, Problem};
     use crate::resources::EntryResources;
     use crate::subject::Subject;

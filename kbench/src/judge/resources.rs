@@ -364,7 +364,12 @@ mod tests {
         let mut builds = testing::evidence().builds;
         builds.records.pop();
         let error = "sdpa_ladder.cu(12): error: expected a `;`".to_owned();
-        builds.failures.push(BuildFailure { variant: "new".into(), arch: "sm_89".into(), error: error.clone(), unclaimed: None });
+        builds.failures.push(BuildFailure {
+            variant: "new".into(),
+            arch: "sm_89".into(),
+            error: error.clone(),
+            unclaimed: None,
+        });
         assert_eq!(failed(&builds), [("new".to_owned(), "compiles".to_owned(), error)]);
         assert_eq!(judge_builds(&testing::suite(), &builds).iter().filter(|g| g.variant == "new").count(), 1);
     }
