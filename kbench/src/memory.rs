@@ -127,8 +127,9 @@ fn allowed(suite: &Suite) -> Option<&[String]> {
     suite.emulation.as_ref().map(|emulation| emulation.shapes.as_slice())
 }
 
-/// Whether the emulator is to try a problem. Of a declared operator it runs whole grids, and only what the file allows it.
-pub fn is_emulated(suite: &Suite, problem: &Problem) -> bool {
+/// Whether the suite names the shape for the emulator, of which that is known to be what it takes on. Of a declared operator it
+/// always runs whole grids.
+pub fn is_for_emulator(suite: &Suite, problem: &Problem) -> bool {
     suite.operator.is_attention() || allowed(suite).is_some_and(|allowed| allowed.contains(&problem.shape.name))
 }
 

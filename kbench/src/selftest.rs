@@ -135,6 +135,18 @@ fn made_of(build: &mut crate::evidence::BuildRecord, product: &str) {
     build.instructions = Some(build.entries.iter().map(entry).collect());
 }
 
+fn hint(evidence: &mut Evidence, hint: &str) {
+    if let Some(build) = own_build(evidence) {
+        build.cache_hints.insert(hint.to_owned(), 1);
+    }
+}
+
+/// The candidate's emulated launches beside the GPU's.
+fn own_looks(evidence: &mut Evidence) -> impl Iterator<Item = &mut crate::evidence::CheckedCase> {
+    let emulated = evidence.memory.iter_mut().flat_map(|memory| &mut memory.emulated);
+    emulated.filter(|case| case.variant == CANDIDATE)
+}
+
 const HONEST: &[Honest] = &[
     Honest { name: "right, and 20% faster", verdict: Verdict::Merge, set: |_, _| {} },
     Honest {
@@ -166,6 +178,26 @@ const HONEST: &[Honest] = &[
             });
             e.builds.records.extend(other);
         },
+    },
+    Honest {
+        name: "right, on a chip that the control does not claim",
+        verdict: Verdict::Defer,
+        set: |_, e| {
+            let why = Deferral::new("`old` claims sm_89 and newer", "run on a newer GPU");
+            e.builds.failures.push(crate::evidence::BuildFailure {
+                variant: "old".into(),
+                arch: "sm_80".into(),
+                error: why.to_string(),
+                unclaimed: Some(why.clone()),
+            });
+            e.checks = Checks { deferred: Some(why.clone()), ..Checks::default() };
+            e.samples = Samples { deferred: Some(why), ..Samples::default() };
+        },
+    },
+    Honest {
+        name: "right, with a hint that data may leave the L2",
+        verdict: Verdict::Merge,
+        set: |_, e| hint(e, "ld L2::evict_first"),
     },
     Honest {
         name: "wrong, and fast",
@@ -352,6 +384,41 @@ const LIES: &[Lie] = &[
                 case.launch.findings.push("ERROR: race on shared memory".into());
             }
         },
+    },
+    Lie {
+        name: "right on a GPU, with a race that only the emulator sees",
+        gate: GateId::MemoryChecks,
+        tell: |_, e| {
+            if let Some(case) = own_looks(e).last() {
+                case.launch.findings.push("ERROR race (write then read), write a.cu:1, read a.cu:2".into());
+            }
+        },
+    },
+    Lie { name: "memory checks that were not made", gate: GateId::MemoryChecks, tell: |_, e| e.memory = None },
+    Lie {
+        name: "memory checks of the control alone",
+        gate: GateId::MemoryChecks,
+        tell: |_, e| e.memory.iter_mut().for_each(|m| m.emulated.retain(|case| case.variant != CANDIDATE)),
+    },
+    Lie {
+        name: "memory checks of the shapes that have no race",
+        gate: GateId::MemoryChecks,
+        tell: |_, e| e.memory.iter_mut().for_each(|m| drop(m.emulated.pop())),
+    },
+    Lie {
+        name: "a kernel that the emulator cannot run, and no tool that can",
+        gate: GateId::MemoryChecks,
+        tell: |_, e| {
+            let why = || Deferral::new("the emulator cannot execute it", "run compute-sanitizer");
+            own_looks(e).for_each(|case| {
+                case.launch = crate::evidence::LaunchOutcome::deferred(&case.launch.problem.clone(), why());
+            });
+        },
+    },
+    Lie {
+        name: "data kept in the L2 from one timed launch to the next",
+        gate: GateId::CacheHints,
+        tell: |_, e| hint(e, "createpolicy.fractional.L2::evict_last.b64"),
     },
     Lie {
         name: "replays that were asked for and not made",

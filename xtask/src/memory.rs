@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use kbench::deferral::Deferral;
 use kbench::evidence::{CheckedCase, LaunchOutcome};
 use kbench::job::{BenchJob, Event, Executor, Job, LaunchJob, Module};
-use kbench::memory::{Memory, TOOLS, for_tools, is_emulated, left_for_tools, most_ctas, problems};
+use kbench::memory::{Memory, TOOLS, for_tools, is_for_emulator, left_for_tools, most_ctas, problems};
 use kbench::operator::Problem;
 use rayon::prelude::*;
 
@@ -47,25 +47,32 @@ pub fn emulate(work: &Work, stop: &AtomicBool) -> Result<Vec<CheckedCase>> {
 
 fn emulate_one(work: &Work, module: &Module, threads: u32, stop: &AtomicBool) -> Result<Vec<CheckedCase>> {
     let suite = &work.plan.suite;
+    let (named, mut others): (Vec<_>, Vec<_>) = problems(suite).into_iter().partition(|p| is_for_emulator(suite, p));
     let mut groups: BTreeMap<u32, Vec<Problem>> = BTreeMap::new();
-    for problem in problems(suite).into_iter().filter(|problem| is_emulated(suite, problem)) {
+    for problem in named {
         groups.entry(most_ctas(suite, &problem)).or_default().push(problem);
     }
-    let mut cases = Vec::new();
+    let launch = |max_ctas, problems| {
+        let job = job(work, module, problems, Executor::Emulator, "emulated");
+        launch(work, &LaunchJob { max_ctas: Some(max_ctas), threads, ..job })
+    };
+    let mut outcomes = Vec::new();
     for (max_ctas, problems) in groups {
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        let job = LaunchJob {
-            max_ctas: Some(max_ctas),
-            threads,
-            ..job(work, module, problems, Executor::Emulator, "emulated")
-        };
-        let variant = &module.variant;
-        let case = |launch| CheckedCase { variant: variant.clone(), launch, errors: None };
-        cases.extend(launch(work, &job)?.into_iter().map(case));
+        outcomes.extend(launch(max_ctas, problems)?);
     }
-    Ok(cases)
+    // Nobody knows of the others whether they are too much. Once one is, so are those that are larger.
+    others.sort_by_key(|problem| suite.operator.elements(&problem.shape));
+    for problem in others {
+        if stop.load(Ordering::Relaxed) || outcomes.iter().any(|outcome| outcome.deferred.is_some()) {
+            break;
+        }
+        outcomes.extend(launch(most_ctas(suite, &problem), vec![problem.clone()])?);
+    }
+    let case = |launch| CheckedCase { variant: module.variant.clone(), launch, errors: None };
+    Ok(outcomes.into_iter().map(case).collect())
 }
 
 /// Launches that leave what they write in a folder of their own, where nobody takes it for a case's output.

@@ -12,7 +12,7 @@ use anyhow::{Result, bail};
 use kbench::deferral::Deferral;
 use kbench::evidence::Device;
 use kbench::job::{Event, Executor, Job, LaunchJob, Module, Task};
-use kbench::memory::{Sanitized, State, TOOLS, for_tools, is_emulated};
+use kbench::memory::{Sanitized, State, TOOLS, for_tools, is_for_emulator};
 use kbench::operator::attention::{EDGES, RAGGED_MASKED};
 use kbench::operator::{Distribution, Problem};
 use kbench::suite::Suite;
@@ -144,7 +144,7 @@ fn problems_of(suite: &Suite, options: &Options, executor: Executor) -> Result<V
     Ok(match (options.shapes.is_empty(), executor) {
         (false, _) => all.into_iter().filter(|p| options.shapes.contains(&p.shape.name)).collect(),
         (true, Executor::Gpu) => for_tools(suite, &all),
-        (true, _) => all.into_iter().filter(|problem| is_emulated(suite, problem)).collect(),
+        (true, _) => all.into_iter().filter(|problem| is_for_emulator(suite, problem)).collect(),
     })
 }
 

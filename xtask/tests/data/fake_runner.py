@@ -11,7 +11,9 @@ folder = pathlib.Path(os.environ["FAKE_DIR"])
 job = None
 gpu = int(os.environ.get("CUDA_VISIBLE_DEVICES") or 0)
 STATE = dict(sm_clock_mhz=None, temperature_c=None, power_w=None, throttle=[], power_capped=False)
-DEVICE = dict(name="NVIDIA TEST", uuid=f"GPU-{gpu}", capability=[8, 9], sm_count=58, max_sm_clock_mhz=2040, memory_bytes=1,
+capability = folder / "capability"
+CAPABILITY = json.loads(capability.read_text()) if capability.exists() else [8, 9]
+DEVICE = dict(name="NVIDIA TEST", uuid=f"GPU-{gpu}", capability=CAPABILITY, sm_count=58, max_sm_clock_mhz=2040, memory_bytes=1,
               l2_bytes=1, max_shared_bytes=101376, cuda_driver="13.0", nvml=None)
 
 
@@ -46,6 +48,20 @@ def outcome(problem):
                 guards_intact=True)
 
 
+def emulated(variant, problem):
+    """What the emulator would say: nothing, a finding, or that it does not run this variant."""
+    def is_named(file):
+        return (folder / file).exists() and (folder / file).read_text().strip() == variant
+
+    if is_named("not-emulated"):
+        why = dict(why="the emulator cannot execute it: line 7", remedy="run on a machine with an NVIDIA GPU")
+        return {**outcome(problem), "failure": why["why"], "output_sha256": None, "deferred": why}
+    if is_named("finding"):
+        finding = "ERROR race (write then read, two warps), write a.cuh:1, read b.cuh:2\n  replay: --schedule greedy"
+        return {**outcome(problem), "findings": [finding]}
+    return outcome(problem)
+
+
 def bench():
     suite, blocks = job["suite"], []
     names = [m["variant"] for m in job["modules"]]
@@ -77,6 +93,9 @@ def run():
     elif job["job"] == "devices":
         for number in range(int((folder / "gpus").read_text())):
             say("device", device={**DEVICE, "uuid": f"GPU-{number}"}, state=STATE, others=[])
+    elif job["job"] == "launch" and job["executor"] == "emulator":
+        for problem in job["problems"]:
+            say("launched", outcome=emulated(job["module"]["variant"], problem))
     elif job["job"] == "launch":
         with open(folder / "alone.log", "a") as log:
             log.write(job["module"]["variant"] + "\n")
