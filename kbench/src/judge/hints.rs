@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use super::performance::paired_blocks;
+use super::pairs::Timed;
 use crate::deferral::Deferral;
-use crate::evidence::{Block, Builds, Cache, Mode, Samples};
+use crate::evidence::{Builds, Samples};
 use crate::gate::{Draft, Gate, GateId, Reading, State, significant};
-use crate::stats::paired_ratio;
+use crate::setting::Setting;
 use crate::subject::Subject;
 use crate::suite::Suite;
 
@@ -46,33 +46,37 @@ fn gate(suite: &Suite, builds: &Builds, samples: &Samples, variant: &str) -> Opt
 /// What cold blocks say of the suite's margins: the worst state, where, and how much.
 fn cold(suite: &Suite, samples: &Samples, variant: &str, named: &str) -> (State, String, String) {
     let unknown = || {
-        let why =
-            format!("it may keep data in the L2 from launch to launch by {named}, and was timed with a hot one alone");
-        State::Deferred(Deferral::new(why, "leave the hints out, or time it with a cold L2 too"))
+        let why = format!(
+            "it may keep data in the L2 from launch to launch by {named}, and with a cold one it was not timed enough"
+        );
+        State::Deferred(Deferral::new(why, "leave the hints out, or time it in more rounds with a cold L2"))
     };
-    let blocks: Vec<Block> = samples.blocks.iter().filter(|block| block.cache == Cache::Cold).cloned().collect();
+    let timed = Timed::of(suite, samples.blocks.iter());
     let mut least: Option<(f64, String, String)> = None;
-    for limit in suite.performance.iter().filter(|limit| limit.holds_for(variant)) {
+    let limits = suite.performance.iter().filter(|limit| limit.holds_for(variant));
+    for (limit, drawn) in limits.flat_map(|limit| suite.time_distributions.iter().map(move |drawn| (limit, *drawn))) {
         let other = Subject::plain(limit.against.as_deref().unwrap_or(&suite.control));
-        let pairs = paired_blocks(&blocks, &limit.shape, Mode::Kernel, &Subject::plain(variant), &other);
-        let Some(ratio) = paired_ratio(&pairs) else { return (unknown(), limit.shape.clone(), String::new()) };
+        let setting = Setting::cold(&limit.shape, drawn);
+        let Some(ratio) = timed.reported(&setting, [&Subject::plain(variant), &other]) else {
+            return (unknown(), setting.place(), String::new());
+        };
         let [low, high] = [ratio.high, ratio.low].map(|ratio| 1.0 - ratio);
         let [shown_low, shown_high] = [low, high].map(|share| significant(100.0 * share));
         let said = format!("; {shown_low}% to {shown_high}% less with a cold L2");
         if high < limit.min_latency_reduction || !high.is_finite() {
-            return (State::Fail, limit.shape.clone(), said);
+            return (State::Fail, setting.place(), said);
         }
         let slack = low - limit.min_latency_reduction;
         if least.as_ref().is_none_or(|(least, ..)| slack < *least) {
-            least = Some((slack, limit.shape.clone(), said));
+            least = Some((slack, setting.place(), said));
         }
     }
     match least {
         None => (unknown(), String::new(), String::new()),
-        Some((slack, shape, said)) if slack >= 0.0 => (State::Pass, shape, said),
-        Some((_, shape, said)) => {
+        Some((slack, place, said)) if slack >= 0.0 => (State::Pass, place, said),
+        Some((_, place, said)) => {
             let why = "with a cold L2 the interval straddles the margin".to_owned();
-            (State::Inconclusive { why }, shape, said)
+            (State::Inconclusive { why }, place, said)
         }
     }
 }
@@ -80,6 +84,7 @@ fn cold(suite: &Suite, samples: &Samples, variant: &str, named: &str) -> (State,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evidence::{Block, Cache, Mode};
     use crate::judge::testing;
 
     /// The state with these hints, and with cold blocks where a time of the candidate's is given.
@@ -87,8 +92,8 @@ mod tests {
         let mut evidence = testing::evidence();
         evidence.builds.records[1].cache_hints = hints.iter().map(|hint| ((*hint).to_owned(), 2)).collect();
         if let Some(us) = cold_us {
-            let blocks = testing::samples(100.0, us).blocks.into_iter();
-            evidence.samples.blocks.extend(blocks.map(|block| Block { cache: Cache::Cold, ..block }));
+            let calls = testing::samples(100.0, us).blocks.into_iter().filter(|block| block.mode == Mode::Call);
+            evidence.samples.blocks.extend(calls.map(|block| Block { cache: Cache::Cold, ..block }));
         }
         let gates = judge_hints(&testing::suite(), &evidence.builds, &evidence.samples);
         assert!(gates.iter().all(|gate| gate.variant == "new" && gate.measured.contains(hints[0])));
