@@ -1,6 +1,7 @@
 //! The run schema: what builders, runners and peers report, and what judging reads. Plain data; every file of a run
 //! directory other than logs and binaries is one of these. Leaves to others: how any of it was obtained.
 
+mod builds;
 mod timed;
 
 use std::collections::BTreeMap;
@@ -8,177 +9,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::deferral::Deferral;
-use crate::operator::{Cost, Problem, Shape, Unit};
-use crate::resources::EntryResources;
+use crate::operator::{Cost, Problem, Unit};
+
 pub use timed::{Block, Cache, GpuState, Mode, PeerBackend, Peers, Samples, TimingFailure};
 
-/// What an entry function takes, and so what its errors are measured against.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Operands {
-    /// e4m3 as the tensors lie, with the largest magnitude of a head at 448.
-    #[default]
-    RowMajor,
-    /// Shared-memory images from the project's own quantiser, with scale targets of 16 for Q and K.
-    HopperImages,
-    /// The FP16 originals: the quantiser itself.
-    Originals,
-}
-
-impl Operands {
-    /// Whether it is the usual form, which records leave out.
-    pub fn is_row_major(&self) -> bool {
-        *self == Operands::RowMajor
-    }
-}
-
-/// How to launch one entry function; everything that the host needs to know of a kernel.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LaunchRecord {
-    /// Entry function in the module.
-    pub entry: String,
-    /// The symbol that says what the entry was compiled with.
-    pub config_symbol: String,
-    /// Sizes of a shape that it is for, by axis; any size of the others.
-    pub serves: BTreeMap<String, i64>,
-    /// What it takes.
-    #[serde(default, skip_serializing_if = "Operands::is_row_major")]
-    pub operands: Operands,
-    /// Query rows per CTA: the grid is `[ceil(seq_q / tile_q), batch * heads, 1]` for row-major operands.
-    pub tile_q: u32,
-    /// CTA size.
-    pub threads: u32,
-    /// Dynamic shared memory in bytes.
-    pub dynamic_smem_bytes: u32,
-    /// Zeroed device memory that the kernel wants, in bytes.
-    pub workspace_bytes: u32,
-}
-
-impl LaunchRecord {
-    /// Whether it is for a shape.
-    pub fn serves(&self, shape: &Shape) -> bool {
-        self.serves.iter().all(|(axis, size)| shape.axes.get(axis) == Some(size))
-    }
-}
-
-/// One entry function of a build.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EntryBuild {
-    /// What ptxas said.
-    pub resources: EntryResources,
-    /// What the module said of itself.
-    pub launch: LaunchRecord,
-    /// SHA-256 of the entry's machine code, hex.
-    pub code_sha256: String,
-    /// Whether limits on registers and shared memory gate it; every entry is gated on spills and on fitting the chip.
-    pub gated: bool,
-}
-
-/// One variant built for one architecture, or the reason why it could not be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BuildRecord {
-    /// Variant.
-    pub variant: String,
-    /// Target, e.g. `sm_89`.
-    pub arch: String,
-    /// The content key: a hash over sources, flags and tools.
-    pub key: String,
-    /// The toggles it was asked for.
-    pub toggles: BTreeMap<String, u32>,
-    /// nvcc's version.
-    pub nvcc: String,
-    /// ptxas' version.
-    pub ptxas: String,
-    /// SHA-256 of what is launched with it on every shape, hex; empty where the variant's family decides that.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub plan_sha256: String,
-    /// Whether it adds floats atomically, so that the order of sums, and the last bits, may differ between launches.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub adds_floats_atomically: bool,
-    /// SHA-256 of the PTX, hex.
-    pub ptx_sha256: String,
-    /// SHA-256 of the cubin, hex.
-    pub cubin_sha256: String,
-    /// Device memory of the module's own variables, in bytes: what a kernel could remember between launches.
-    pub global_bytes: u32,
-    /// Entry functions, in the family's order.
-    pub entries: Vec<EntryBuild>,
-    /// Advisories and warnings that ptxas printed.
-    pub warnings: Vec<String>,
-    /// Toggles that the module contradicts, one sentence each.
-    pub toggle_mismatches: Vec<String>,
-    /// Machine instructions by entry function and mnemonic; absent where nothing disassembled them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub instructions: Option<BTreeMap<String, BTreeMap<String, u32>>>,
-}
-
-impl BuildRecord {
-    /// What its attention entries take.
-    pub fn operands(&self) -> Operands {
-        self.entries.iter().map(|e| e.launch.operands).find(|o| *o != Operands::Originals).unwrap_or_default()
-    }
-
-    /// The first entry for a shape.
-    pub fn entry(&self, shape: &Shape) -> Option<&EntryBuild> {
-        self.entries.iter().find(|e| e.launch.serves(shape))
-    }
-
-    /// The entry of this name; the first for the shape where none is named.
-    pub fn entry_named(&self, name: Option<&str>, shape: &Shape) -> Option<&EntryBuild> {
-        match name {
-            Some(name) => self.entries.iter().find(|e| e.launch.entry == name),
-            None => self.entry(shape),
-        }
-    }
-
-    /// Spill bytes over all entries.
-    pub fn spill_bytes(&self) -> u64 {
-        let spill = |e: &EntryBuild| u64::from(e.resources.spill_store_bytes) + u64::from(e.resources.spill_load_bytes);
-        self.entries.iter().map(spill).sum()
-    }
-}
-
-/// A variant that could not be built.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BuildFailure {
-    /// Variant.
-    pub variant: String,
-    /// Target.
-    pub arch: String,
-    /// The compiler's first error, with file and line.
-    pub error: String,
-}
-
-/// Everything the build step produced; `builds.json`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Builds {
-    /// What was built, for the suite's architecture and, when there is a GPU, for the device's.
-    pub records: Vec<BuildRecord>,
-    /// What was not.
-    pub failures: Vec<BuildFailure>,
-    /// Why nothing could be built.
-    pub deferred: Option<Deferral>,
-    /// Why nothing could be disassembled.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub not_disassembled: Option<Deferral>,
-}
-
-impl Builds {
-    /// The build of a variant for an architecture.
-    pub fn get(&self, variant: &str, arch: &str) -> Option<&BuildRecord> {
-        self.records.iter().find(|b| b.variant == variant && b.arch == arch)
-    }
-
-    /// Every build of a variant for an architecture.
-    pub fn all(&self, variant: &str, arch: &str) -> impl Iterator<Item = &BuildRecord> {
-        self.records.iter().filter(move |b| b.variant == variant && b.arch == arch)
-    }
-
-    /// Why a variant was not built for an architecture.
-    pub fn failure(&self, variant: &str, arch: &str) -> Option<&BuildFailure> {
-        self.failures.iter().find(|f| f.variant == variant && f.arch == arch)
-    }
-}
+pub use builds::{BuildFailure, BuildRecord, Builds, EntryBuild, LaunchRecord, Operands};
 
 /// The device that cases ran on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -421,6 +256,9 @@ pub struct Checks {
     pub device: Option<String>,
     /// Why nothing ran.
     pub deferred: Option<Deferral>,
+    /// Whether what a GPU hides was looked for apart: `memory.json` says what came of it. Older runs did not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub memory_apart: bool,
     /// All cases.
     pub cases: Vec<CheckedCase>,
 }

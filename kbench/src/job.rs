@@ -217,6 +217,13 @@ pub struct LaunchJob {
     /// with every check, and one seeded without.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub schedules: Vec<Schedule>,
+    /// Threads of the host that the emulator may take, and then only what nobody else wants of them; 0 takes all.
+    #[serde(default, skip_serializing_if = "is_unlimited")]
+    pub threads: u32,
+}
+
+fn is_unlimited(threads: &u32) -> bool {
+    *threads == 0
 }
 
 /// See [`Job::Errors`].

@@ -101,6 +101,8 @@ gates! {
     LatencyReduction = "latency-reduction", Performance, "latency reduction on {}",
         "less time than the control, or than whom the suite names";
     Slowdown = "slowdown", Performance, "slowdown on {}", "no more time than the suite's regressions allow";
+    CacheHints = "cache-hints", Performance, "cache hints",
+        "what it asks to stay in the L2 does not help where the L2 is cold";
     P50 = "p50", Performance, "p50 on {}", "median time on the device that the suite names";
     FasterThanPeers = "faster-than-peers", Performance, "faster than every peer on {}", "less time than every peer";
     FromOriginals = "from-originals", Performance, "from FP16, quantising, on {}",

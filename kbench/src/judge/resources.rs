@@ -23,13 +23,19 @@ pub fn judge_builds(suite: &Suite, builds: &Builds) -> Vec<Gate> {
 fn judge_variant(suite: &Suite, builds: &Builds, variant: &str) -> Vec<Gate> {
     let draft = |id| Draft::new(variant, id);
     let compiles = draft(GateId::Compiles);
-    if let Some(why) = super::left_out(suite, builds, variant) {
+    if let Some(why) = super::not_tried(suite, builds, variant) {
         return vec![compiles.deferred("built", Deferral::because(why))];
     }
     if let Some(deferral) = &builds.deferred {
         return vec![compiles.deferred("no error", deferral.clone())];
     }
-    let failed = builds.failures.iter().find(|f| f.variant == variant);
+    let unclaimed = builds.unclaimed(variant).and_then(|f| Some((&f.arch, f.unclaimed.clone()?)));
+    if let Some((arch, why)) = &unclaimed
+        && **arch == suite.arch
+    {
+        return vec![compiles.deferred("no error", why.clone())];
+    }
+    let failed = builds.failures.iter().find(|f| f.variant == variant && f.unclaimed.is_none());
     if let Some(failure) = failed {
         return vec![compiles.holds(&failure.arch, failure.error.as_str(), "no error", false)];
     }
@@ -37,6 +43,7 @@ fn judge_variant(suite: &Suite, builds: &Builds, variant: &str) -> Vec<Gate> {
         return vec![compiles.holds(&suite.arch, "no build record", "no error", false)];
     };
     let mut gates = vec![compiles.holds(&suite.arch, "yes", "no error", true)];
+    gates.extend(unclaimed.map(|(_, why)| compiles.deferred("no error for the device", why)));
     // A kernel of a gate file says nothing of itself, so there is no echo to ask for.
     if suite.operator.is_attention() {
         gates.push(toggle_echo(&draft(GateId::ToggleEcho), builds, variant));
@@ -357,7 +364,12 @@ mod tests {
         let mut builds = testing::evidence().builds;
         builds.records.pop();
         let error = "sdpa_ladder.cu(12): error: expected a `;`".to_owned();
-        builds.failures.push(BuildFailure { variant: "new".into(), arch: "sm_89".into(), error: error.clone() });
+        builds.failures.push(BuildFailure {
+            variant: "new".into(),
+            arch: "sm_89".into(),
+            error: error.clone(),
+            unclaimed: None,
+        });
         assert_eq!(failed(&builds), [("new".to_owned(), "compiles".to_owned(), error)]);
         assert_eq!(judge_builds(&testing::suite(), &builds).iter().filter(|g| g.variant == "new").count(), 1);
     }

@@ -202,6 +202,13 @@ fn own_build(evidence: &mut Evidence) -> Option<&mut crate::evidence::BuildRecor
     evidence.builds.records.iter_mut().find(|b| b.variant == CANDIDATE)
 }
 
+/// As if the candidate's PTX had this hint.
+fn hint(evidence: &mut Evidence, hint: &str) {
+    if let Some(build) = own_build(evidence) {
+        build.cache_hints.insert(hint.to_owned(), 1);
+    }
+}
+
 /// As if nvdisasm had listed one kind of product in every entry.
 fn made_of(build: &mut crate::evidence::BuildRecord, product: &str) {
     let entry = |e: &crate::evidence::EntryBuild| (e.launch.entry.clone(), BTreeMap::from([(product.to_owned(), 160)]));

@@ -79,6 +79,7 @@ impl Gate {
             planned,
         };
         Job::Launch(LaunchJob {
+            threads: 0,
             task: self.task.clone(),
             module,
             problems: problems.to_vec(),

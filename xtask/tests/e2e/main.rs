@@ -8,6 +8,7 @@ mod gate_file;
 mod golden;
 mod hopper;
 mod machine_code;
+mod memory;
 mod mutants;
 mod ncu;
 mod sanitize;

@@ -34,7 +34,7 @@ pub fn of(tensor: &Tensor, elements: &[u8], truth: &Truth, gaps_intact: bool) ->
 }
 
 /// An output of which nothing but its gaps is known.
-pub fn none(tensor: &Tensor, gaps_intact: bool) -> OutputErrors {
+fn none(tensor: &Tensor, gaps_intact: bool) -> OutputErrors {
     OutputErrors {
         output: tensor.name.clone(),
         elements: tensor.layout.elements,
@@ -47,6 +47,18 @@ pub fn none(tensor: &Tensor, gaps_intact: bool) -> OutputErrors {
         row_relative: 0.0,
         reference_amax: 0.0,
         gaps_intact,
+    }
+}
+
+/// An output that a checker judges: of its errors only NaN is known, and where the first is.
+pub fn unjudged(tensor: &Tensor, elements: &[u8], gaps_intact: bool) -> OutputErrors {
+    let values = elements.chunks_exact(tensor.dtype.bytes()).map(|element| tensor.dtype.decode(element));
+    let is_nan = |(_, value): &(u64, f64)| tensor.dtype.is_float() && value.is_nan();
+    let nans: Vec<u64> = (0..).zip(values).filter(is_nan).map(|(i, _)| i).collect();
+    OutputErrors {
+        wrong: nans.len() as u64,
+        worst_at: coordinate(&tensor.layout.shape, nans.first().copied().unwrap_or(0)),
+        ..none(tensor, gaps_intact)
     }
 }
 
