@@ -125,6 +125,13 @@ fn one_case(evidence: &mut Evidence, change: fn(&mut crate::evidence::Errors)) {
     }
 }
 
+/// The same of the last case on usual inputs, with limits in proportion to the output.
+fn in_proportion(suite: &mut Suite, evidence: &mut Evidence, change: fn(&mut crate::evidence::Errors)) {
+    suite.correctness.proportion = Some(Default::default());
+    let usual = own_cases(&mut evidence.checks).filter(|c| c.launch.problem.distribution.is_normal());
+    usual.filter_map(|c| c.errors.as_mut()).last().into_iter().for_each(change);
+}
+
 fn own_build(evidence: &mut Evidence) -> Option<&mut crate::evidence::BuildRecord> {
     evidence.builds.records.iter_mut().find(|b| b.variant == CANDIDATE)
 }
@@ -373,6 +380,31 @@ const LIES: &[Lie] = &[
         tell: |s, e| {
             s.correctness.stress_max = Some(0.06);
             one_case(e, |errors| (errors.kernel_max, errors.reference_amax) = (0.1, 80.0));
+        },
+    },
+    Lie {
+        name: "three percent more of everything, on a shape whose outputs are small",
+        gate: GateId::Slope,
+        tell: |s, e| in_proportion(s, e, |errors| errors.proportion.iter_mut().for_each(|p| p.slope = 0.03)),
+    },
+    Lie {
+        name: "a bias of a fifth of a small output",
+        gate: GateId::RowError,
+        tell: |s, e| in_proportion(s, e, |errors| errors.proportion.iter_mut().for_each(|p| p.row_rms = 0.2)),
+    },
+    Lie {
+        name: "ten times the control's error, far below every absolute limit",
+        gate: GateId::MeanOverControl,
+        tell: |s, e| in_proportion(s, e, |errors| errors.kernel_mean *= 10.0),
+    },
+    Lie {
+        name: "a tile that was not written, where no row of it met float64",
+        gate: GateId::WholeOutput,
+        tell: |s, e| {
+            in_proportion(s, e, |errors| {
+                errors.sampled_rows = Some(vec![[0, 0]]);
+                errors.whole = Some(crate::evidence::WholeOutput { elements: 4096, block_rms: 1.0, worst_at: vec![] });
+            });
         },
     },
     Lie {

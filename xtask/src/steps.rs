@@ -15,7 +15,9 @@ use crate::console::Step;
 use crate::layout::Layout;
 use crate::peers::{self, PeerChoice};
 use crate::runner::End;
-use crate::work::{BENCH_SILENCE, ErrorsByCase, REFERENCE_SILENCE, Work, errors_of, launch_all, verified_outputs};
+use crate::work::{
+    BENCH_SILENCE, ErrorsByCase, REFERENCE_SILENCE, Rows, Work, errors_of, launch_all, verified_outputs,
+};
 
 /// What the command line says of timing.
 #[derive(Clone, Debug)]
@@ -48,7 +50,9 @@ pub fn check(work: &Work) -> Result<Checks> {
     let faults = launches.values().flatten().filter(|o| o.failure.is_some()).count();
     step.end(&format!("{} variants on {} problems, {faults} faults", modules.len(), problems.len()));
     let subjects = modules.iter().map(|m| m.variant.as_str()).collect::<Vec<_>>();
-    let (mut errors, broke_off) = compare_outputs(work, "errors", &subjects, &problems)?;
+    // Drawn when everything is built and has run.
+    let row_seed = Rows::draw()?;
+    let (mut errors, broke_off) = compare_outputs(work, "errors", &subjects, &problems, row_seed)?;
     if let Some(why) = broke_off {
         // A reference that cannot be had is the gate file's fault, and nobody is judged without it.
         if work.plan.suite.declared().is_some() {
@@ -69,7 +73,8 @@ pub fn check(work: &Work) -> Result<Checks> {
         _ if emulated => Some(EMULATOR.to_owned()),
         device => device.as_ref().map(|(device, _)| format!("gpu: {}", device.name)),
     };
-    Ok(Checks { device, deferred: None, cases })
+    let row_seed = work.plan.suite.large.as_ref().map(|_| row_seed);
+    Ok(Checks { device, deferred: None, row_seed, cases })
 }
 
 /// Has the gate file's `generate` make the inputs that are not drawn.
@@ -97,9 +102,10 @@ fn compare_outputs(
     name: &str,
     subjects: &[&str],
     problems: &[Problem],
+    row_seed: u64,
 ) -> Result<(ErrorsByCase, Option<String>)> {
     let step = Step::begin(name, problems.len() as u64);
-    let compared = errors_of(work, name, subjects, problems, |done, total, what| step.at(done, total, what))?;
+    let compared = errors_of(work, name, subjects, problems, row_seed, |done, total, what| step.at(done, total, what))?;
     step.end(&format!("{} outputs against float64", compared.0.len()));
     Ok(compared)
 }
@@ -149,7 +155,7 @@ pub fn bench(work: &Work, layout: &Layout, timing: &Timing, checks: &Checks) -> 
     step.end(&format!("{} blocks, {} subjects not timed", samples.blocks.len(), samples.failures.len()));
     peers.wanted = wanted;
     peers.missing.extend(missing);
-    add_peer_errors(work, &mut peers)?;
+    add_peer_errors(work, &mut peers, checks)?;
     Ok((samples, peers))
 }
 
@@ -171,7 +177,8 @@ fn broken_off(work: &Work, running: Option<(String, Subject)>, why: &str) -> Sam
     }
 }
 
-fn add_peer_errors(work: &Work, peers: &mut Peers) -> Result<()> {
+/// Peers are compared on the rows that the candidates were, so that their errors can be.
+fn add_peer_errors(work: &Work, peers: &mut Peers, checks: &Checks) -> Result<()> {
     let suite = &work.plan.suite;
     let subjects: std::collections::BTreeSet<&str> =
         peers.backends.iter().filter(|b| b.unavailable.is_none()).map(|b| b.subject.as_str()).collect();
@@ -180,7 +187,8 @@ fn add_peer_errors(work: &Work, peers: &mut Peers) -> Result<()> {
     }
     let problem = |shape| Problem { shape, seed: suite.seeds[0], distribution: Distribution::Normal };
     let problems: Vec<Problem> = suite.time().into_iter().map(problem).collect();
-    let (mut errors, _) = compare_outputs(work, "peers", &subjects.into_iter().collect::<Vec<_>>(), &problems)?;
+    let subjects: Vec<&str> = subjects.into_iter().collect();
+    let (mut errors, _) = compare_outputs(work, "peers", &subjects, &problems, checks.row_seed.unwrap_or_default())?;
     for backend in &mut peers.backends {
         let problem = problems.iter().find(|p| p.shape.name == backend.shape).context("a peer ran on a timed shape")?;
         backend.errors = errors.remove(&(backend.subject.clone(), problem.id()));

@@ -6,6 +6,7 @@ mod declared;
 mod peers;
 mod performance;
 mod profile;
+mod proportion;
 mod resources;
 mod timing;
 
@@ -96,6 +97,8 @@ pub(crate) mod testing {
             shapes: Default::default(),
             check_shapes: vec!["mission".into(), RAGGED_MASKED.into(), "wide".into()],
             stress_shapes: vec!["small".into()],
+            distributions: vec![],
+            odd: None,
             time_shapes: vec!["mission".into()],
             large: None,
             replays: None,
@@ -171,6 +174,7 @@ pub(crate) mod testing {
             ptx_sha256: String::new(),
             cubin_sha256: String::new(),
             global_bytes: 0,
+            constant_bytes: 0,
             entries: vec![entry(64, variant), entry(128, variant)],
             warnings: vec![],
             toggle_mismatches: vec![],
@@ -195,6 +199,8 @@ pub(crate) mod testing {
             outputs: Vec::new(),
             figures: BTreeMap::new(),
             sampled_rows: None,
+            proportion: Some(Proportion { rows: 16, slope: 0.0001, row_rms: 0.0005, magnitude: 0.05 }),
+            whole: None,
         }
     }
 
@@ -279,6 +285,7 @@ pub(crate) mod testing {
             checks: Checks {
                 device: Some("gpu: NVIDIA L4".into()),
                 deferred: None,
+                row_seed: None,
                 cases: cases("old").chain(cases("new")).collect(),
             },
             samples: samples(100.0, 80.0),

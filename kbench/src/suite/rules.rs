@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use super::Suite;
 use crate::key::BadKey;
 use crate::names::Namespace;
-use crate::operator::Operator;
 use crate::operator::declared::Declared;
+use crate::operator::{Distribution, Operator};
 use crate::stats::MIN_ROUNDS;
 use crate::subject::is_peer;
 use crate::variant::{DeviceFacts, VariantTable, resolve};
@@ -120,6 +120,22 @@ impl Suite {
             ("time_shapes", &self.time_shapes),
         ] {
             self.shapes_of(key, names)?;
+        }
+        if let Some(odd) = &self.odd {
+            self.shapes_of("odd.shapes", &odd.shapes)?;
+            let usual = [&self.check_shapes, &self.stress_shapes].into_iter().flatten();
+            if let Some(shape) = usual.into_iter().find(|shape| odd.shapes.contains(shape)) {
+                return refuse("odd.shapes", &format!("`{shape}` is in check_shapes or stress_shapes too"));
+            }
+            if !self.operator.is_attention() || (odd.distributions.is_empty() && !odd.shapes.is_empty()) {
+                return refuse("odd", "are shapes of attention, each on the distributions that it names");
+            }
+        }
+        if !self.operator.is_attention() && !self.distributions.is_empty() {
+            return refuse("distributions", "are those of attention: an operator's inputs say their own");
+        }
+        if self.distributions.contains(&Distribution::Normal) {
+            return refuse("distributions", "are those besides the usual one: leave out normal");
         }
         if let Some(emulation) = &self.emulation {
             self.shapes_of("emulation.shapes", &emulation.shapes)?;
