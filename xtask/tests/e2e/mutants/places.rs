@@ -74,7 +74,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("K's scale is that of the first head", "stage2", ["softmax.cuh", "p.k_scale[head]", "p.k_scale[0]"], ROWS, ""),
     mutant("Q's scale is that of the head after", "stage3b", ["softmax.cuh", "p.q_scale[head]", "p.q_scale[head == 0 ? 1 : 0]"], ROWS, ""),
     mutant("outputs are no larger than 4096", "stage2", ["epilogue.cuh", "__floats2half2_rn(low.x * factor, ", "__floats2half2_rn(fminf(low.x * factor, 4096.0f), "], STRESS, "large-values").on(LARGE),
-    mutant("outputs have seven bits of fraction", "stage2", ["epilogue.cuh", "      reinterpret_cast<uint4*>(p.out + first)[i] = reinterpret_cast<const uint4&>(halves);\n", "      uint4 cut = reinterpret_cast<const uint4&>(halves);\n      cut = make_uint4(cut.x & 0xfff8fff8u, cut.y & 0xfff8fff8u, cut.z & 0xfff8fff8u, cut.w & 0xfff8fff8u);\n      reinterpret_cast<uint4*>(p.out + first)[i] = cut;\n"], SLOPE, ""),
+    mutant("outputs have seven bits of fraction", "stage2", ["epilogue.cuh", "      reinterpret_cast<uint4*>(p.out + first)[i] = reinterpret_cast<const uint4&>(halves);\n", "      uint4 cut = reinterpret_cast<const uint4&>(halves);\n      cut = make_uint4(cut.x & 0xfff8fff8u, cut.y & 0xfff8fff8u, cut.z & 0xfff8fff8u, cut.w & 0xfff8fff8u);\n      reinterpret_cast<uint4*>(p.out + first)[i] = cut;\n"], ROWS, ""),
     // Which rows, heads and tiles.
     mutant("the last row of every head is not written", "stage2", ["epilogue.cuh", "if (row >= rows) break;", "if (row >= rows - 1) break;"], FINITE, "NaN"),
     mutant("the last row of every head is not written from registers", "stage3b", ["consumer_registers.cuh", "if (row_of_head >= p.seq_q) break;", "if (row_of_head >= p.seq_q - 1) break;"], FINITE, "NaN"),
