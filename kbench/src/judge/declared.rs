@@ -253,7 +253,7 @@ b = { n = 77 }
         let cases = |max| [case("a", 1e-5), case("b", max)];
         assert_eq!(failed(&operator, &cases(4e-4), &[]), [""; 0]);
         assert_eq!(failed(&operator, &cases(6e-4), &[]), ["y mean error at b.seed0.normal"]);
-        assert_eq!(failed(&operator, &cases(f64::NAN), &[]).len(), 2);
+        assert_eq!(failed(&operator, &cases(f64::NAN), &[]).len(), 3);
         let mut wrong = cases(1e-5);
         wrong[0].errors.as_mut().unwrap().outputs[1].wrong = 1;
         assert_eq!(failed(&operator, &wrong, &[]), ["elements of i unlike the reference's at a.seed0.normal"]);
