@@ -1,6 +1,7 @@
 //! Mutants of who waits for whom and of what memory is touched: barriers, slots, copies in flight, bounds.
 
 use super::{CHECKS, Mutant, mutant};
+use kbench::gate::GateId;
 
 /// Each is found by what the emulator looks for, or by the guard bands.
 pub const MUTANTS: &[Mutant] = &[
@@ -40,7 +41,7 @@ pub const MUTANTS: &[Mutant] = &[
         "rows past the end are stored",
         "stage2",
         ["epilogue.cuh", "      if (row >= rows) break;\n", ""],
-        "memory rules",
+        GateId::MemoryRules,
         "guard band",
     ),
     mutant(

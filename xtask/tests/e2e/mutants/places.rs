@@ -12,7 +12,7 @@ pub const MUTANTS: &[Mutant] = &[
         "rows without keys divide by zero",
         "stage2",
         ["epilogue.cuh", "row_sum > 0.0f ? v_scale / row_sum : 0.0f", "v_scale / (row_sum - row_sum)"],
-        "finite output",
+        FINITE,
         "NaN",
     ),
     mutant(
@@ -31,7 +31,7 @@ pub const MUTANTS: &[Mutant] = &[
         "only every other 16 columns are stored",
         "stage2",
         ["epilogue.cuh", "i += Traits::kConsumerThreads", "i += 2 * Traits::kConsumerThreads"],
-        "finite output",
+        FINITE,
         "NaN",
     ),
     mutant(
