@@ -164,6 +164,19 @@ impl Operator {
         distributions
     }
 
+    /// What is timed where a gate file does not say: normal inputs, and such as make a difference to a kernel that was
+    /// written for those. What the file draws by a distribution of its own, or generates, comes in no other.
+    pub(crate) fn usually_timed(&self) -> Vec<Distribution> {
+        match self {
+            Operator::Declared(declared)
+                if declared.generate.is_none() && self.stress().contains(&Distribution::Outliers) =>
+            {
+                vec![Distribution::Normal, Distribution::Outliers]
+            }
+            Operator::Attention | Operator::Declared(_) => vec![Distribution::Normal],
+        }
+    }
+
     /// What a shape costs at least, where that is known.
     pub fn cost(&self, shape: &Shape) -> Option<Cost> {
         match self {
@@ -305,13 +318,17 @@ pub enum Distribution {
     OppositeConstants,
     /// Normal, V so large that sums come close to what FP16 holds.
     LargeValues,
+    /// Like a trained model's activations: a few columns of Q and K are several times larger than the others, and the first
+    /// key, whose value is small, draws most of the weight. Timed, because kernels that test for a narrow range of scores
+    /// leave their fast form; no stress of correctness.
+    Trained,
 }
 
 impl Distribution {
     /// How many of [`Distribution::ALL`] there were when suites began to record which they were checked with.
     const BEFORE_THEY_WERE_RECORDED: usize = 9;
 
-    /// Those of attention, the gated one first.
+    /// Those of attention that correctness is checked on, the gated one first.
     pub const ALL: [Distribution; 12] = [
         Distribution::Normal,
         Distribution::Outliers,
@@ -348,6 +365,7 @@ impl Distribution {
             Distribution::NegativeScores => "negative-scores",
             Distribution::OppositeConstants => "opposite-constants",
             Distribution::LargeValues => "large-values",
+            Distribution::Trained => "trained",
         }
     }
 
