@@ -280,9 +280,13 @@ fn describe(toolchain: &Toolchain, variant: &Variant, arch: &str, key: &str, wor
     let cubin = Cubin::parse(&product.image)?;
     let mut mismatches = Vec::new();
     let mut entries = Vec::new();
+    // What the module says of itself is all that may be constant.
+    let mut said = 0;
     for point in variant.family.entry_points() {
         let symbol = &point.config_symbol;
-        let config = Config::parse(&cubin.symbol(symbol)?).with_context(|| format!("`{symbol}`"))?;
+        let bytes = cubin.symbol(symbol)?;
+        let config = Config::parse(&bytes).with_context(|| format!("`{symbol}`"))?;
+        said += bytes.len() as u32;
         let asked = point.asked(&variant.toggles);
         mismatches.extend(config.mismatches(&asked).into_iter().map(|m| format!("{symbol}: {m}")));
         let gated = point.is_gated();
@@ -300,6 +304,7 @@ fn describe(toolchain: &Toolchain, variant: &Variant, arch: &str, key: &str, wor
         ptx_sha256: product.ptx_sha256(),
         cubin_sha256: product.cubin_sha256(),
         global_bytes: product.resources.global_bytes,
+        constant_bytes: product.resources.constant_variables().saturating_sub(said),
         entries,
         warnings: product.warnings(),
         toggle_mismatches: mismatches,

@@ -83,6 +83,7 @@ impl Plan {
 
     /// Applies changes to a suite and finds its variants; the files that a gate file names lie in `folder`.
     pub fn of(mut suite: Suite, folder: &Path, changes: &Changes) -> Result<Plan> {
+        suite.settle();
         apply(&mut suite, changes);
         suite.validate()?;
         if let Some(name) = unknown(&suite) {
@@ -222,6 +223,7 @@ fn apply(suite: &mut Suite, changes: &Changes) {
         suite.narrowed.push(Deferral::new(why, format!("run without {option}")));
         suite.time_shapes.retain(|s| shapes.contains(s));
         suite.stress_shapes.retain(|s| shapes.contains(s));
+        suite.odd.iter_mut().for_each(|odd| odd.shapes.clear());
         if let Some(replays) = &mut suite.replays {
             replays.shapes.retain(|s| shapes.contains(s));
         }

@@ -2,6 +2,7 @@
 //! processes of their own, and comparing outputs with float64. Leaves to others: in which order, and what it is worth.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ pub const BENCH_SILENCE: Duration = Duration::from_secs(120);
 pub const REFERENCE_SILENCE: Duration = Duration::from_secs(300);
 /// Opening a device.
 const PROBE_SILENCE: Duration = Duration::from_secs(60);
+/// Where the system's random numbers are.
+const ENTROPY: &str = "/dev/urandom";
 /// A kernel that faults on this many problems is not tried on the rest.
 const MAX_FAULTS: usize = 5;
 
@@ -252,26 +255,45 @@ pub fn verified_outputs(checks: &Checks) -> BTreeMap<String, BTreeMap<String, St
 pub type ErrorsByCase = BTreeMap<(String, String), Errors>;
 
 /// The job that compares whatever the subjects left on the problems; see [`errors_job`].
-pub fn errors_job_of(work: &Work, subjects: &[&str], problems: &[Problem], most_rows: Option<u32>) -> ErrorsJob {
+pub fn errors_job_of(work: &Work, subjects: &[&str], problems: &[Problem], rows: Rows) -> ErrorsJob {
     let outputs = subjects.iter().map(|s| ((*s).to_owned(), BenchJob::output_dir(work.scratch, s)));
     let operands = work.builds.built.iter().map(|b| (b.record.variant.clone(), b.record.operands()));
-    errors_job(&work.task(), &work.plan.suite, operands.collect(), outputs.collect(), problems, most_rows)
+    errors_job(&work.task(), &work.plan.suite, operands.collect(), outputs.collect(), problems, rows)
 }
 
-/// A job for these outputs of kernels that were given these operands. Of a problem with more than `most_rows` query rows, and
-/// of one that the suite calls large, that many are compared.
+/// Which rows of large problems are compared.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows {
+    /// Of a problem with more query rows than this, so many are compared, where there is a limit besides the suite's.
+    pub most: Option<u32>,
+    /// What they are drawn by.
+    pub seed: u64,
+}
+
+impl Rows {
+    /// A seed that nobody could know before.
+    pub fn draw() -> Result<u64> {
+        let mut bytes = [0; 8];
+        let mut source = std::fs::File::open(ENTROPY).with_context(|| format!("failed to open `{ENTROPY}`"))?;
+        source.read_exact(&mut bytes).with_context(|| format!("failed to read `{ENTROPY}`"))?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+}
+
+/// A job for these outputs of kernels that were given these operands. Of a problem with more than `most` query rows, and of
+/// one that the suite calls large, that many are compared.
 pub fn errors_job(
     task: &Task,
     suite: &Suite,
     operands: BTreeMap<String, Operands>,
     outputs: BTreeMap<String, PathBuf>,
     problems: &[Problem],
-    most_rows: Option<u32>,
+    Rows { most, seed }: Rows,
 ) -> ErrorsJob {
     let rows = |p: &Problem| {
         let of_suite = suite.large(&p.shape.name).map(|large| large.reference_rows);
         let all = suite.operator.rows(&p.shape)?;
-        of_suite.into_iter().chain(most_rows.filter(|most| (*most as usize) < all)).min()
+        of_suite.into_iter().chain(most.filter(|most| (*most as usize) < all)).min()
     };
     ErrorsJob {
         task: task.clone(),
@@ -280,6 +302,7 @@ pub fn errors_job(
         operands,
         control: suite.control.clone(),
         sampled: problems.iter().filter_map(|p| Some((p.id(), rows(p)?))).collect(),
+        row_seed: seed,
         bad_element: suite.correctness.bad_element,
         ahead: false,
     }
@@ -292,9 +315,10 @@ pub fn errors_of(
     name: &str,
     subjects: &[&str],
     problems: &[Problem],
+    row_seed: u64,
     mut report: impl FnMut(u64, u64, &str),
 ) -> Result<(ErrorsByCase, Option<String>)> {
-    let job = errors_job_of(work, subjects, problems, None);
+    let job = errors_job_of(work, subjects, problems, Rows { most: None, seed: row_seed });
     let mut errors = BTreeMap::new();
     let end = work.runner.run(name, &Job::Errors(job), REFERENCE_SILENCE, |event| match event {
         Event::Progress { done, total, what } => report(done, total, &what),

@@ -10,6 +10,7 @@ mod pairs;
 mod peers;
 mod performance;
 mod profile;
+mod proportion;
 mod resources;
 mod settled;
 mod timing;
@@ -117,6 +118,8 @@ pub(crate) mod testing {
             shapes: Default::default(),
             check_shapes: vec!["mission".into(), RAGGED_MASKED.into(), "wide".into()],
             stress_shapes: vec!["small".into()],
+            distributions: vec![],
+            odd: None,
             time_shapes: vec!["mission".into()],
             time_distributions: vec![Distribution::Normal],
             large: None,
@@ -193,6 +196,7 @@ pub(crate) mod testing {
             ptx_sha256: String::new(),
             cubin_sha256: String::new(),
             global_bytes: 0,
+            constant_bytes: 0,
             entries: vec![entry(64, variant), entry(128, variant)],
             warnings: vec![],
             toggle_mismatches: vec![],
@@ -219,6 +223,8 @@ pub(crate) mod testing {
             outputs: Vec::new(),
             figures: BTreeMap::new(),
             sampled_rows: None,
+            proportion: Some(Proportion { rows: 16, slope: 0.0001, row_rms: 0.0005, magnitude: 0.05 }),
+            whole: None,
         }
     }
 
@@ -307,6 +313,7 @@ pub(crate) mod testing {
             device: Some("gpu: NVIDIA L4".into()),
             deferred: None,
             memory_apart: true,
+            row_seed: None,
             cases: cases("old").chain(cases("new")).collect(),
         }
     }

@@ -145,6 +145,12 @@ fn case_of(evidence: &mut Evidence, distribution: Distribution, change: fn(&mut 
     }
 }
 
+/// The same on usual inputs, with limits in proportion to the output.
+fn in_proportion(suite: &mut Suite, evidence: &mut Evidence, change: fn(&mut Errors)) {
+    suite.correctness.proportion = Some(Default::default());
+    case_of(evidence, Distribution::Normal, change);
+}
+
 /// Two shapes and two distributions are timed, hot and cold, and nothing may be slower than the control by 5%.
 fn everywhere(suite: &mut Suite, evidence: &mut Evidence) {
     suite.time_shapes.push("small".into());

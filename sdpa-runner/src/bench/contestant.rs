@@ -199,11 +199,7 @@ impl<'m> Contestant<'m> {
 
     /// What every launch must give: the verified outputs where all inputs are of one set, else what the kernel gives now,
     /// when no answer lies anywhere. Then everything is forgotten.
-    fn verify(
-        &mut self,
-        digester: &Digester,
-        verified: &mut Verified,
-    ) -> Result<()> {
+    fn verify(&mut self, digester: &Digester, verified: &mut Verified) -> Result<()> {
         // Images stay: they were compared when they were made.
         for slot in &self.slots {
             self.rest(slot).begin_anew(&self.on, &slot.written)?;

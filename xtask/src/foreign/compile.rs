@@ -138,6 +138,7 @@ pub fn compile_within(
         ptx_sha256: kept.ptx_sha256,
         cubin_sha256: kept.cubin_sha256,
         global_bytes: product.resources.global_bytes.saturating_sub(tables_of_the_library(&product.ptx)),
+        constant_bytes: product.resources.constant_variables(),
         entries: entry_builds(&product, source.entries, &symbols)?,
         warnings: product.warnings(),
         toggle_mismatches: Vec::new(),

@@ -43,7 +43,7 @@ def errors(subject, problem):
     too_wide = wide.exists() and wide.read_text().strip() == subject and problem["shape"]["axes"]["D"] == 128
     return dict(elements=1, nan=0, inf=0, kernel_max=1.0 if too_wide or wrong(subject) else 0.001, kernel_mean=0.0001,
                 worst_at=[0, 0, 0, 0], floor_max=0.05, end_to_end_max=0.05, end_to_end_mean=0.003, bad_share=0.0,
-                reference_amax=1.0, from_control_max=0.0)
+                reference_amax=1.0, from_control_max=0.0, proportion=dict(rows=1, slope=0.0, row_rms=0.0, magnitude=1.0))
 
 
 def outcome(problem):
