@@ -12,6 +12,7 @@ use kbench::operator::{Distribution, Problem};
 use kbench::subject::Subject;
 
 use crate::console::Step;
+use crate::entropy;
 use crate::layout::Layout;
 use crate::peers::{self, PeerChoice};
 use crate::runner::End;
@@ -122,7 +123,7 @@ pub fn bench(work: &Work, layout: &Layout, timing: &Timing, checks: &Checks) -> 
         verified: verified_outputs(checks),
         peers: commands,
         work_dir: work.scratch.to_owned(),
-        order_seed: jiff::Timestamp::now().as_nanosecond() as u64,
+        order_seed: entropy::seed()?,
         placement: 0,
     };
     let step = Step::begin("time", 0);
