@@ -14,6 +14,7 @@ pub mod declared;
 pub mod disassembly;
 pub mod dist;
 pub mod doctor;
+mod entropy;
 pub mod environment;
 pub mod export;
 pub mod files;

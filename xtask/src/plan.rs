@@ -1,7 +1,6 @@
 //! From the command line to a plan: the suite as it will be used and the variants it names, with everything that can
 //! be wrong said before any work starts.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -10,6 +9,7 @@ use kbench::job::Task;
 use kbench::suite::{Candidate, ProfileLimit, Suite};
 use sdpa_kernel::registry::{self, Variant};
 
+use crate::entropy;
 use crate::layout::Layout;
 use crate::peers::{PeerChoice, left_out, unknown};
 use crate::toolchain::python::Python;
@@ -99,11 +99,7 @@ impl Plan {
 
     /// Draws one more seed from the system's entropy. Not larger than every format that it passes through can hold.
     pub fn draw_fresh_seed(&mut self) -> Result<()> {
-        let mut bytes = [0; 8];
-        let entropy = "/dev/urandom";
-        let read = std::fs::File::open(entropy).and_then(|mut file| file.read_exact(&mut bytes));
-        read.with_context(|| format!("failed to draw a fresh seed from `{entropy}`"))?;
-        let seed = u64::from_le_bytes(bytes) >> 16;
+        let seed = entropy::seed()? >> 16;
         self.suite.fresh_seed = Some(seed).filter(|seed| !self.suite.seeds.contains(seed));
         Ok(())
     }

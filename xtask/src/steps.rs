@@ -11,8 +11,9 @@ use kbench::judge::{emulated_problems, problems};
 use kbench::operator::Problem;
 
 use crate::console::Step;
+use crate::entropy;
 use crate::runner::End;
-use crate::work::{ErrorsByCase, REFERENCE_SILENCE, Rows, Work, errors_of, launch_all};
+use crate::work::{ErrorsByCase, REFERENCE_SILENCE, Work, errors_of, launch_all};
 
 /// Runs every variant on every problem, then compares all outputs with float64 attention in another process.
 pub fn check(work: &Work) -> Result<Checks> {
@@ -41,7 +42,7 @@ pub fn check(work: &Work) -> Result<Checks> {
     step.end(&format!("{} variants on {} problems, {faults} faults", modules.len(), problems.len()));
     let subjects = modules.iter().map(|m| m.variant.as_str()).collect::<Vec<_>>();
     // Drawn when everything is built and has run.
-    let row_seed = Rows::draw()?;
+    let row_seed = entropy::seed()?;
     let nothing_to_try_on = by_check && without_output(&launches[&suite.control]);
     let mut errors = match nothing_to_try_on {
         false => compare_outputs(work, "errors", &subjects, &problems, row_seed)?,

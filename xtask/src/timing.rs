@@ -14,6 +14,7 @@ use kbench::subject::Subject;
 
 use crate::console::Step;
 use crate::culprit::{Blame, Shown, blame};
+use crate::entropy;
 use crate::layout::Layout;
 use crate::peers::{self, PeerChoice};
 use crate::runner::End;
@@ -45,7 +46,7 @@ pub fn bench(work: &Work, layout: &Layout, timing: &Timing, checks: &Checks) -> 
         eprintln!("{:>10} {why}", "inputs");
     }
     // Of the clock, and never 0.
-    let seed = jiff::Timestamp::now().as_nanosecond() as u64 | 1;
+    let seed = entropy::seed()? | 1;
     let job = BenchJob {
         suite: suite.clone(),
         task: work.task(),

@@ -2,7 +2,6 @@
 //! processes of their own, and comparing outputs with float64. Leaves to others: in which order, and what it is worth.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,8 +27,6 @@ pub const BENCH_SILENCE: Duration = Duration::from_secs(120);
 pub const REFERENCE_SILENCE: Duration = Duration::from_secs(300);
 /// Opening a device.
 const PROBE_SILENCE: Duration = Duration::from_secs(60);
-/// Where the system's random numbers are.
-const ENTROPY: &str = "/dev/urandom";
 /// A kernel that faults on this many problems is not tried on the rest.
 const MAX_FAULTS: usize = 5;
 
@@ -268,16 +265,6 @@ pub struct Rows {
     pub most: Option<u32>,
     /// What they are drawn by.
     pub seed: u64,
-}
-
-impl Rows {
-    /// A seed that nobody could know before.
-    pub fn draw() -> Result<u64> {
-        let mut bytes = [0; 8];
-        let mut source = std::fs::File::open(ENTROPY).with_context(|| format!("failed to open `{ENTROPY}`"))?;
-        source.read_exact(&mut bytes).with_context(|| format!("failed to read `{ENTROPY}`"))?;
-        Ok(u64::from_le_bytes(bytes))
-    }
 }
 
 /// A job for these outputs of kernels that were given these operands. Of a problem with more than `most` query rows, and of

@@ -29,11 +29,11 @@ use super::profiling::Profiler;
 use super::proposer::Proposer;
 use crate::build::{BuildSet, Built};
 use crate::console::Step;
+use crate::entropy;
 use crate::layout::Layout;
 use crate::plan::Plan as SuitePlan;
 use crate::runner::Runner;
 use crate::toolchain::Toolchain;
-use crate::work::Rows;
 
 /// Configurations of a job of the sweep: more share one start of the processes, and one control.
 const SWEEP_JOB: usize = 8;
@@ -139,7 +139,7 @@ impl<'a> Session<'a> {
         let builder = Builder::new(layout, toolchain, &arches, Box::new(worth));
         let problems = |occasion| problems_of(parts.executor, &meeting(base, plan, &[], occasion, parts.executor));
         let (search, finals) = (problems(Occasion::Search), problems(Occasion::Finals));
-        let comparers = Comparers::new(parts.runner.clone(), Rows::draw()?, search, finals);
+        let comparers = Comparers::new(parts.runner.clone(), entropy::seed()?, search, finals);
         Ok(Session { parts, builder, profiler: Profiler::default(), comparers })
     }
 
