@@ -26,7 +26,7 @@ const FORGERIES: [Forgery; 6] = [
     Forgery {
         name: "faster samples, sealed again",
         expected: "the evidence gives",
-        forge: |run| faster_samples(run).and_then(|()| run.seal()),
+        forge: |run| faster_samples(run).and_then(|()| seal(run)),
     },
     Forgery {
         name: "a gate turned to PASS, sealed again",
@@ -37,7 +37,7 @@ const FORGERIES: [Forgery; 6] = [
                 failing["state"] = "PASS".into();
                 Some(())
             })?;
-            run.seal()
+            seal(run)
         },
     },
     Forgery {
@@ -48,7 +48,7 @@ const FORGERIES: [Forgery; 6] = [
                 decision["headline"] = "MERGE new: latency reduction on mission 99.0%".into();
                 Some(())
             })?;
-            run.seal()
+            seal(run)
         },
     },
     Forgery {
@@ -62,6 +62,11 @@ const FORGERIES: [Forgery; 6] = [
         forge: |run| run.write("late.json", "{}"),
     },
 ];
+
+/// As somebody seals who has no root to be held to.
+fn seal(run: &RunDir) -> Result<()> {
+    run.seal().map(|_| ())
+}
 
 fn faster_samples(run: &RunDir) -> Result<()> {
     edit(run, "samples.json", |samples| {

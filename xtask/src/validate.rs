@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use kbench::decision::{Decision, decide};
 use kbench::evidence::{Checks, Environment, Peers, Samples};
+use kbench::format::RunFile;
 use kbench::judge::{Evidence, judge};
 use kbench::report::{Format, RunView, headline, html, markdown_file, render};
 
@@ -18,9 +19,10 @@ use crate::environment::{self, SourceState};
 use crate::layout::Layout;
 use crate::plan::{DeviceChoice, Plan};
 use crate::profile::profile;
-use crate::run_dir::RunDir;
+use crate::run_dir::{FORMAT, RunDir};
 use crate::runner::Runner;
-use crate::runs::earlier_runs;
+use crate::runs::{EARLIER, earlier_runs};
+use crate::scratch::Scratch;
 use crate::steps::{Timing, bench, check};
 use crate::toolchain::{self, Toolchain};
 use crate::work::{Found, Work, executor, probe};
@@ -47,6 +49,8 @@ pub struct Outcome {
     pub decision: Decision,
     /// The report as a terminal shows it.
     pub report: String,
+    /// The root of its evidence: what `verify --root` holds the run to.
+    pub root: String,
     /// Whether cases ran on a GPU and were timed.
     pub complete: bool,
 }
@@ -81,15 +85,15 @@ fn validate_in(
     let plan = &declared::on_this_machine(layout, plan, &found);
     run.write("suite.toml", &toml::to_string(&plan.suite)?)?;
     let (toolchain, builds) = build(layout, plan, &found, &run)?;
-    run.keep_operator(&plan.task, &builds.files)?;
+    let files = run.keep_operator(&plan.task, &builds.files)?;
     let mut environment = environment::collect(&source, toolchain.as_ref(), started);
     if let Some((device, state)) = &found.device {
         (environment.device, environment.device_state) = (Some(device.clone()), Some(state.clone()));
     }
     let uuid = found.device.as_ref().map(|(device, _)| device.uuid.clone());
-    Basis::of_validation(&plan.suite, &source, uuid, &builds)?.hold(&run)?;
+    Basis::of_validation(&plan.suite, &source, uuid, &builds, files)?.hold(&run)?;
     run.write_json("ENV.json", &environment)?;
-    let scratch = tempfile::Builder::new().prefix("sdpa-work-").tempdir_in(&layout.target)?;
+    let scratch = Scratch::new(&layout.target, "sdpa-work-")?;
     let executor = executor(plan, &found, options.device);
     let work = Work { plan, builds: &builds, runner: &runner, found: &found, executor, scratch: scratch.path() };
     let mut evidence = Evidence { builds: run.read_json("builds.json")?, ..Evidence::default() };
@@ -176,10 +180,14 @@ fn conclude(plan: &Plan, run: RunDir, environment: &Environment, evidence: &Evid
     run.write_json("decision.json", &decision)?;
     let name = run.name();
     let view = RunView { name: &name, suite: &plan.suite, evidence, gates: &gates, decision: &decision, environment };
+    let earlier = earlier_runs(&run, &plan.suite.name)?;
+    run.write_json(EARLIER, &earlier)?;
     run.write("REPORT.md", &markdown_file(&view))?;
-    run.write("report.html", &html(&view, &earlier_runs(&run, &plan.suite.name)?))?;
+    run.write("report.html", &html(&view, &earlier))?;
+    // A resumed run may have been begun by a program that writes other reports.
+    run.write_json(FORMAT, &RunFile::of(&name))?;
     let report = format!("{}\n{}", render(&view, Format::Table), headline(&view));
-    run.seal()?;
+    let root = run.seal()?;
     let complete = evidence.checks.deferred.is_none() && evidence.samples.deferred.is_none();
-    Ok(Outcome { run, decision, report, complete })
+    Ok(Outcome { run, decision, report, root, complete })
 }

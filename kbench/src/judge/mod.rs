@@ -1,6 +1,7 @@
 //! From evidence to gates. Every gate is a pure function of the suite and of files in the run directory, so that a run
 //! can be judged again without a GPU. Leaves to others: what the gates add up to (`decision`).
 
+mod consistency;
 mod correctness;
 mod declared;
 mod peers;
@@ -9,6 +10,7 @@ mod profile;
 mod resources;
 mod timing;
 
+pub use consistency::{edited_errors, judge_consistency};
 pub use correctness::{correctness_pattern, emulated_problems, judge_checks, problems};
 pub use peers::judge_peer_errors;
 pub use performance::{Comparison, compare, judge_samples, needs_more_rounds, paired_blocks, paired_rounds};
@@ -40,7 +42,8 @@ pub struct Evidence {
 
 /// All gates of a run, in the order of the decision tree.
 pub fn judge(suite: &Suite, evidence: &Evidence) -> Vec<Gate> {
-    let mut gates = judge_builds(suite, &evidence.builds);
+    let mut gates = judge_consistency(suite, evidence);
+    gates.extend(judge_builds(suite, &evidence.builds));
     gates.extend(judge_checks(suite, &evidence.builds, &evidence.checks));
     gates.extend(judge_peer_errors(suite, &evidence.checks, &evidence.peers));
     gates.extend(judge_samples(suite, &evidence.builds, &evidence.samples, &evidence.peers));
@@ -269,12 +272,20 @@ pub(crate) mod testing {
                 errors: Some(errors()),
             })
         };
+        // Every element of a shape is compared.
+        let compared = |mut case: CheckedCase| {
+            let outputs = Operator::Attention.outputs(&case.launch.problem.shape).unwrap_or_default();
+            if let Some(errors) = &mut case.errors {
+                errors.elements = outputs.iter().map(|(_, extents)| extents.iter().product::<u64>()).sum();
+            }
+            case
+        };
         Evidence {
             builds: Builds { records: vec![build("old"), build("new")], failures: vec![], ..Builds::default() },
             checks: Checks {
                 device: Some("gpu: NVIDIA L4".into()),
                 deferred: None,
-                cases: cases("old").chain(cases("new")).collect(),
+                cases: cases("old").chain(cases("new")).map(compared).collect(),
             },
             samples: samples(100.0, 80.0),
             peers: Peers::default(),

@@ -3,6 +3,7 @@
 mod cli;
 mod command_line;
 mod common;
+mod evidence;
 mod gate_file;
 mod golden;
 mod hopper;
@@ -11,3 +12,4 @@ mod mutants;
 mod ncu;
 mod sanitize;
 mod tune;
+mod unfinished;
