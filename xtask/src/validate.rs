@@ -4,11 +4,9 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use kbench::decision::{Decision, decide};
+use kbench::decision::Decision;
 use kbench::evidence::{Checks, Environment, Peers, Samples};
-use kbench::format::RunFile;
-use kbench::judge::{Evidence, judge};
-use kbench::report::{Format, RunView, headline, html, markdown_file, render};
+use kbench::judge::Evidence;
 
 use crate::basis::Basis;
 use crate::build::{BuildSet, build_all, disassemble};
@@ -16,12 +14,13 @@ use crate::ceilings;
 use crate::console::Step;
 use crate::declared;
 use crate::environment::{self, SourceState};
+use crate::inspect::{Derived, derive};
 use crate::layout::Layout;
 use crate::plan::{DeviceChoice, Plan};
 use crate::profile::profile;
-use crate::run_dir::{FORMAT, RunDir};
+use crate::run_dir::RunDir;
 use crate::runner::Runner;
-use crate::runs::{EARLIER, earlier_runs};
+use crate::runs::earlier_runs;
 use crate::scratch::Scratch;
 use crate::steps::{Timing, bench, check};
 use crate::toolchain::{self, Toolchain};
@@ -174,20 +173,9 @@ fn measure(work: &Work, layout: &Layout, options: &Options, run: &RunDir) -> Res
 
 /// Judges, decides, reports, and seals the run.
 fn conclude(plan: &Plan, run: RunDir, environment: &Environment, evidence: &Evidence) -> Result<Outcome> {
-    let gates = judge(&plan.suite, evidence);
-    let decision = decide(&plan.suite, &gates, &evidence.checks, &evidence.samples);
-    run.write_json("gates.json", &gates)?;
-    run.write_json("decision.json", &decision)?;
-    let name = run.name();
-    let view = RunView { name: &name, suite: &plan.suite, evidence, gates: &gates, decision: &decision, environment };
     let earlier = earlier_runs(&run, &plan.suite.name)?;
-    run.write_json(EARLIER, &earlier)?;
-    run.write("REPORT.md", &markdown_file(&view))?;
-    run.write("report.html", &html(&view, &earlier))?;
-    // A resumed run may have been begun by a program that writes other reports.
-    run.write_json(FORMAT, &RunFile::of(&name))?;
-    let report = format!("{}\n{}", render(&view, Format::Table), headline(&view));
+    let Derived { decision, table } = derive(&run, &plan.suite, evidence, environment, &earlier)?;
     let root = run.seal()?;
     let complete = evidence.checks.deferred.is_none() && evidence.samples.deferred.is_none();
-    Ok(Outcome { run, decision, report, root, complete })
+    Ok(Outcome { run, decision, report: table, root, complete })
 }

@@ -120,6 +120,10 @@ impl Suite {
             ("time_shapes", &self.time_shapes),
         ] {
             self.shapes_of(key, names)?;
+            if let Some(name) = names.iter().enumerate().find_map(|(i, name)| names[..i].contains(name).then_some(name))
+            {
+                return refuse(key, &format!("`{name}` is named twice: it would count as two"));
+            }
         }
         if let Some(emulation) = &self.emulation {
             self.shapes_of("emulation.shapes", &emulation.shapes)?;

@@ -5,15 +5,50 @@ use anyhow::Result;
 use kbench::decision::{Decision, decide};
 use kbench::deferral::Deferral;
 use kbench::evidence::Environment;
+use kbench::format::RunFile;
 use kbench::gate::Gate;
 use kbench::judge::{Evidence, judge};
 use kbench::legacy::says_the_same;
-use kbench::report::{REVISION, RunView, html, markdown_file};
+use kbench::report::{Format, HistoryPoint, REVISION, RunView, headline, html, markdown_file, render};
 use kbench::suite::Suite;
 
 use super::verify::Verified;
-use crate::run_dir::RunDir;
-use crate::runs::recorded_earlier;
+use crate::run_dir::{FORMAT, REPORT, RunDir};
+use crate::runs::{EARLIER, recorded_earlier};
+
+/// The page.
+const PAGE: &str = "report.html";
+
+/// Judges, decides, and writes gates, decision and reports: everything that is derived of the evidence in a run.
+pub fn derive(
+    run: &RunDir,
+    suite: &Suite,
+    evidence: &Evidence,
+    environment: &Environment,
+    earlier: &[HistoryPoint],
+) -> Result<Derived> {
+    let gates = judge(suite, evidence);
+    let decision = decide(suite, &gates, &evidence.checks, &evidence.samples);
+    run.write_json("gates.json", &gates)?;
+    run.write_json("decision.json", &decision)?;
+    let name = run.name();
+    let view = RunView { name: &name, suite, evidence, gates: &gates, decision: &decision, environment };
+    run.write_json(EARLIER, &earlier)?;
+    run.write(REPORT, &markdown_file(&view))?;
+    run.write(PAGE, &html(&view, earlier))?;
+    let table = format!("{}\n{}", render(&view, Format::Table), headline(&view));
+    // A resumed run may have been begun by a program that writes other reports.
+    run.write_json(FORMAT, &RunFile::of(&name))?;
+    Ok(Derived { decision, table })
+}
+
+/// What a run came to.
+pub struct Derived {
+    /// The decision.
+    pub decision: Decision,
+    /// The report as a terminal shows it.
+    pub table: String,
+}
 
 /// Compares what was recorded with what the evidence gives.
 pub fn examine(
@@ -64,7 +99,7 @@ fn other_gates(gates: &[Gate], recorded: &[Gate], is_old: bool) -> Vec<String> {
 /// What people read: it is written again, by the program that wrote it or one that writes the same.
 fn reports(run: &RunDir, view: &RunView, found: &mut Verified) -> Result<()> {
     let head = run.head()?;
-    let (markdown, page) = (run.report()?.map(|(text, _)| text), run.has("report.html"));
+    let (markdown, page) = (run.report()?.map(|(text, _)| text), run.has(PAGE));
     if head.reports != REVISION {
         if markdown.is_some() || page {
             found.open.push(Deferral::new(
@@ -75,14 +110,14 @@ fn reports(run: &RunDir, view: &RunView, found: &mut Verified) -> Result<()> {
         return Ok(());
     }
     match markdown {
-        None => found.open.push(missing("REPORT.md")),
-        Some(text) => found.faults.extend(differs("REPORT.md", &text, &markdown_file(view))),
+        None => found.open.push(missing(REPORT)),
+        Some(text) => found.faults.extend(differs(REPORT, &text, &markdown_file(view))),
     }
     match page {
-        false => found.open.push(missing("report.html")),
+        false => found.open.push(missing(PAGE)),
         true => {
             let again = html(view, &recorded_earlier(run)?);
-            found.faults.extend(differs("report.html", &run.raw_text("report.html")?, &again));
+            found.faults.extend(differs(PAGE, &run.raw_text(PAGE)?, &again));
         }
     }
     Ok(())

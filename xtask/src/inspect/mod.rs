@@ -17,6 +17,7 @@ use serde_json::json;
 use crate::run_dir::RunDir;
 use crate::runs::{is_search, recorded_earlier, with_view};
 use crate::tune;
+pub use derived::{Derived, derive};
 pub use facts::{FACTS, Fact};
 pub use verify::{Verified, verify, verify_against};
 

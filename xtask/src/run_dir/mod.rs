@@ -25,8 +25,8 @@ use serde::de::DeserializeOwned;
 use crate::build::Built;
 use crate::cubin::sha256_hex;
 use crate::files::write_whole;
-use manifest::{Listing, REPORT};
-pub use manifest::{MANIFEST, SIGNATURE};
+use manifest::Listing;
+pub use manifest::{MANIFEST, REPORT, SIGNATURE};
 
 /// The file that says in which format the others are, and what the run is called.
 pub const FORMAT: &str = "run.json";
@@ -423,7 +423,10 @@ mod tests {
         std::fs::write(run.path.join("a.txt"), "x").unwrap();
         std::fs::remove_file(run.path.join("logs/b.txt")).unwrap();
         std::fs::write(run.path.join("c.txt"), "c").unwrap();
-        assert_eq!(run.differences().unwrap().1, ["a.txt was changed", "logs/b.txt is missing", "c.txt was added"]);
+        assert_eq!(
+            run.differences().unwrap().1,
+            ["logs is an empty folder", "a.txt was changed", "logs/b.txt is missing", "c.txt was added"]
+        );
     }
 
     #[test]
@@ -431,7 +434,11 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let run = RunDir::create(parent.path(), "abc1234", "t").unwrap();
         run.write("suite.toml", "").unwrap();
-        assert!(RunDir::open_unfinished(&run.path).is_ok());
+        let taken = RunDir::open_unfinished(&run.path).unwrap_err().to_string();
+        let own = format!("is being worked on by process {} on ", std::process::id());
+        assert!(taken.contains(&own), "{taken}");
+        let run = RunDir::at(std::mem::take(&mut { run }.path));
+        assert!(RunDir::open_unfinished(&run.path).is_ok(), "whoever had it has let it go");
         run.write(FORMAT, "{\"format\": 3}").unwrap();
         let error = format!("{:#}", RunDir::open(&run.path).unwrap_err());
         assert!(error.contains("it has format 3, and this program reads format 2") && !error.contains('\n'), "{error}");

@@ -141,6 +141,9 @@ impl Ran {
 
 /// Searches under a suite: its control, architecture and limits.
 pub fn tune(layout: &Layout, suite: &SuitePlan, options: &Options) -> Result<Tuning> {
+    if options.budget == 0 || options.elites == 0 || options.patience == 0 {
+        bail!("--budget, --elites and --patience must be at least 1");
+    }
     let (begun, started) = (Instant::now(), jiff::Timestamp::now());
     let base = &suite.suite;
     // A suite's variants begin with its control.
@@ -287,9 +290,6 @@ fn plan_of(base: &Suite, control: &Variant, options: &Options) -> Result<(Plan, 
     let shape = options.shape.clone().or(gated).or(base.time_shapes.first().cloned());
     let shape = shape.context("the suite times no shape: name one with --shape")?;
     base.shape(&shape)?;
-    if options.budget == 0 || options.elites == 0 || options.patience == 0 {
-        bail!("--budget, --elites and --patience must be at least 1");
-    }
     let own = base.candidates.iter().map(|c| c.variant.clone());
     let named: Vec<String> = own.chain(registry::names().map(str::to_owned)).collect();
     let mut starts: Vec<Toggles> = Vec::new();

@@ -52,10 +52,10 @@ def outcome(problem):
 
 
 def bench():
-    suite, blocks = job["suite"], []
+    suite, blocks, placement = job["suite"], [], job.get("placement", 0)
     names = [m["variant"] for m in job["modules"]]
     with open(folder / "timed.log", "a") as log:
-        log.write("".join(f"{gpu} {len(suite['seeds'])} {job['placement']} {name}\n" for name in names))
+        log.write("".join(f"{gpu} {len(suite['seeds'])} {placement} {name}\n" for name in names))
     if (folder / "hangs").exists():
         sys.stdin.read()
         sys.exit(1)
@@ -72,7 +72,7 @@ def bench():
             for arm in arms:
                 for number in range(suite["timing"]["rounds"]):
                     for mode in ["kernel", "call"]:
-                        jitter = 1 + 0.001 * (zlib.crc32(f"{arm} {job['placement']} {number}".encode()) % 5 - 2)
+                        jitter = 1 + 0.001 * (zlib.crc32(f"{arm} {placement} {number}".encode()) % 5 - 2)
                         blocks.append(dict(shape=shape, subject=arm, mode=mode, round=number, slot=0, us=[us * jitter],
                                            before=STATE, after=STATE, outputs_verified=True))
     samples = dict(device=DEVICE, deferred=None, cache_mode="hot-l2", input_sets=1, blocks=blocks, failures=[])
