@@ -39,6 +39,8 @@ pub struct Listing {
     pub hashes: BTreeMap<String, String>,
     /// What cannot be part of a run, a sentence each.
     pub refused: Vec<String>,
+    /// Folders without anything in them, which a sealed run does not have.
+    pub empty: Vec<PathBuf>,
     bytes: u64,
 }
 
@@ -59,7 +61,7 @@ impl Listing {
         }
         entries.sort();
         if entries.is_empty() && depth > 0 {
-            self.refused.push(format!("{} is an empty folder", shown(run, folder)));
+            self.empty.push(folder.to_owned());
         }
         for path in entries {
             let name = shown(run, &path);
@@ -231,13 +233,13 @@ mod tests {
         std::fs::File::create(path("huge")).unwrap().set_len(MOST_BYTES + 1).unwrap();
         let listing = Listing::of(dir.path()).unwrap();
         assert_eq!(listing.hashes.keys().collect::<Vec<_>>(), ["sub/a"]);
+        assert_eq!(listing.empty, [path("none")]);
         assert_eq!(
             listing.refused,
             [
                 "folder is a symbolic link, not a file",
                 "huge is too large for a run, with 1024 MiB",
                 "in is a symbolic link, not a file",
-                "none is an empty folder",
                 "out is a symbolic link, not a file",
                 "pipe is a pipe, not a file",
                 "socket is a socket, not a file",

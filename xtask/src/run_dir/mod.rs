@@ -316,7 +316,14 @@ impl RunDir {
         if let Some(report) = &unsealed {
             write_whole(&self.path.join(REPORT), report.as_bytes())?;
         }
-        let listing = Listing::of(&self.path)?;
+        let mut listing = Listing::of(&self.path)?;
+        // Made just before a file that was never written, or by somebody else.
+        while !listing.empty.is_empty() {
+            for folder in &listing.empty {
+                std::fs::remove_dir(folder).with_context(|| format!("failed to remove `{}`", folder.display()))?;
+            }
+            listing = Listing::of(&self.path)?;
+        }
         if let Some(refused) = listing.refused.first() {
             bail!("`{}` cannot be sealed: {refused}; remove it and run again", self.path.display());
         }
@@ -346,6 +353,8 @@ impl RunDir {
         );
         let listing = Listing::of(&self.path)?;
         let mut differences = listing.refused.clone();
+        let shown = |folder: &PathBuf| folder.strip_prefix(&self.path).unwrap_or(folder).display().to_string();
+        differences.extend(listing.empty.iter().map(|folder| format!("{} is an empty folder", shown(folder))));
         let root = listing.root()?;
         let text = self.raw_text(MANIFEST).unwrap_or_default();
         let Ok(recorded) = serde_json::from_str::<BTreeMap<String, String>>(&text) else {

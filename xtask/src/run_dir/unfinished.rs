@@ -86,8 +86,7 @@ pub fn sweep(run: &Path) -> Result<()> {
         std::fs::remove_file(run.join(name))
             .with_context(|| format!("failed to remove `{}`", run.join(name).display()))?;
     }
-    // A folder may have been made just before its first file was to be written.
-    match listing.refused.iter().find(|refused| !refused.ends_with("is an empty folder")) {
+    match listing.refused.first() {
         Some(refused) => bail!("`{}` cannot be resumed: {refused}; remove it first", run.display()),
         None => Ok(()),
     }
