@@ -53,6 +53,7 @@ gates! {
     SharedMemory = "shared-memory", Resources, "shared memory", "static and dynamic shared memory of a CTA";
     FitsTheChip = "fits-the-chip", Resources, "fits the chip", "shared memory is no more than the chip has";
     Spills = "spills", Resources, "spills", "bytes that are spilled to local memory and read back";
+    Stack = "stack", Resources, "stack", "local memory of a thread: arrays indexed at run time, spills and calls";
     WgmmaPipelining = "wgmma-pipelining", Resources, "wgmma pipelining",
         "the assembler left the overlap in asynchronous matrix products";
     MachineCode = "machine-code", Resources, "machine code", "it is made of the instructions that the suite requires";
@@ -96,6 +97,8 @@ gates! {
     PeerErrorMax = "peer-error-max", Correctness, "end-to-end max against {}", "largest error is no worse than a peer's";
     TimedEverywhere = "timed-everywhere", Correctness, "timed on every shape", "it was timed on every shape that is timed";
     TimedOutputs = "timed-outputs", Correctness, "timed outputs", "every timed launch gives the verified output";
+    ConsistentBlocks = "consistent-blocks", Correctness, "consistent blocks",
+        "what was timed is what the suite asks for, each block once";
     WholeSuite = "whole-suite", Correctness, "whole suite", "nothing of the suite was left out";
     LatencyReduction = "latency-reduction", Performance, "latency reduction on {}",
         "less time than the control, or than whom the suite names";

@@ -207,7 +207,7 @@ impl RunDir {
     pub fn suite(&self) -> Result<Suite> {
         let path = self.path.join("suite.toml");
         let text = self.raw_text("suite.toml")?;
-        let suite = if self.is_old()? { legacy::suite(&text) } else { Suite::parse(&text) };
+        let suite = if self.is_old()? { legacy::suite(&text) } else { Suite::parse_recorded(&text) };
         suite.with_context(|| format!("`{}`", path.display()))
     }
 

@@ -77,13 +77,14 @@ impl Dist {
         dist
     }
 
-    /// With the stand-in for the runner that answers every job.
-    pub fn faking() -> Dist {
-        let dist = Dist::new("");
+    /// With a runner that claims a GPU and answers for its kernels; see there what a test can make go wrong.
+    pub fn timing() -> Dist {
+        let dist = Dist::new(NO_GPU);
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/fake_runner.py");
         std::fs::copy(script, dist.path("fake_runner.py")).unwrap();
         let folder = dist.path("").display().to_string();
         dist.runner(&format!("exec env FAKE_DIR='{folder}' python3 '{folder}/fake_runner.py'"));
+        dist.write("gpus", "1");
         dist
     }
 

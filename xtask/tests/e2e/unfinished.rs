@@ -22,7 +22,7 @@ fn work_folders(dist: &Dist) -> usize {
 
 #[test]
 fn a_run_has_one_maker_and_what_was_edited_meanwhile_is_measured_again() {
-    let dist = Dist::faking();
+    let dist = Dist::timing();
     dist.write("hangs", "");
     let mut child = dist.start(&["validate", "--stage2", "--peers", "none"]);
     until("the timing", || dist.path("timed.log").exists());
@@ -69,7 +69,7 @@ fn a_run_has_one_maker_and_what_was_edited_meanwhile_is_measured_again() {
 
 #[test]
 fn an_unedited_check_is_not_made_again_and_another_basis_is_refused() {
-    let dist = Dist::faking();
+    let dist = Dist::timing();
     dist.write("hangs", "");
     let mut child = dist.start(&["validate", "--stage2", "--peers", "none"]);
     until("the timing", || dist.path("timed.log").exists());
