@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod environment;
 pub mod export;
 pub mod files;
+pub mod fleet;
 pub mod foreign;
 pub mod golden;
 pub mod inspect;

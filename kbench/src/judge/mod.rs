@@ -123,6 +123,7 @@ pub(crate) mod testing {
             timing: Timing::default(),
             narrowed: vec![],
             machine_code: None,
+            fleet: None,
         }
     }
 
