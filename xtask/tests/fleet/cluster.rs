@@ -53,7 +53,7 @@ fn state(status: &Value, kind: &str, gate: &str) -> String {
 /// Asks until it is so.
 #[track_caller]
 fn until(room: &Room, fleet: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-    let deadline = Instant::now() + Duration::from_secs(240);
+    let deadline = Instant::now() + Duration::from_secs(600);
     loop {
         let status = room.xtask(&["fleet", "status", fleet, "--json"]).json();
         if is_so(&status) {
@@ -107,7 +107,7 @@ fn twelve_jobs_of_which_one_is_cancelled_one_fails_and_one_is_preempted() {
     };
     until(&room, &fleet, "two held tasks", |_| checks_begun("l4-0") && checks_begun("l4-1"));
     let shown = room.xtask(&["fleet", "status", &fleet]).expect(3);
-    assert!(shown.line(&["l4 one #1"]).contains("running on node-l4, build is done"), "{}", shown.stdout);
+    assert!(shown.line(&["l4 one #1"]).contains("running on node-l4, emulate is done"), "{}", shown.stdout);
     assert!(shown.line(&["l4 three #1"]).contains("pending (Resources)"), "{}", shown.stdout);
 
     let job = std::fs::read_to_string(path.join("ids/l4")).unwrap();

@@ -36,9 +36,11 @@ fn finish(fleet: &Path, template: &Path, tasks: &[String]) {
     for (number, task) in tasks.iter().enumerate() {
         let folder = fleet.join("tasks").join(task);
         let run = folder.join("runs").join(template.file_name().unwrap());
-        let copied =
-            Command::new("sh").args(["-c", "mkdir -p \"$2\" && cp -r \"$1/.\" \"$2\"", "sh"]).args([template, &run]);
-        assert!(copied.status().unwrap().success());
+        let copied = Command::new("sh")
+            .args(["-c", "mkdir -p \"$2\" && cp -r \"$1/.\" \"$2\"", "sh"])
+            .args([template, &run])
+            .status();
+        assert!(copied.unwrap().success());
         let file = run.join("ENV.json");
         let text = std::fs::read_to_string(&file).unwrap();
         let at = text.find("\"started\": \"").unwrap() + "\"started\": \"".len();

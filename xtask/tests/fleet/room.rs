@@ -141,7 +141,7 @@ one = {{ n = 40 }}
 source = "kernel.cu"
 entry = "doubled"
 params = ["x", "y", "n: i32"]
-grid = ["(n + 31) / 32"]
+grid = ["ceil_div(n, 32)"]
 block = [32]
 [variants.added]
 base = "doubled"
