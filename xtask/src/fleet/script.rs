@@ -70,8 +70,8 @@ ended() {
     trap - EXIT
     trap '' TERM
     if [ -n "$child" ]; then
-        kill "$child" 2>/dev/null
-        wait "$child"
+        kill -KILL "$child" 2>/dev/null
+        wait "$child" 2>/dev/null
     fi
     if [ -n "$signal" ]; then
         mark "end-$attempt.json" "{\"step\":\"$step\",\"signal\":\"$signal\"}"
@@ -91,9 +91,10 @@ mark "begin-$attempt.json" "{\"attempt\":$attempt,\"node\":\"$SLURMD_NODENAME\",
 const WORK: &str = r#"
 step=validate
 
-# In the background, so that a signal is heard at once.
+# In the background, so that a signal is heard at once. The signal is for this script alone: a runner that dies of it before
+# the pipeline does would be recorded as a kernel that failed. The pipeline is killed outright, and its runner goes with it.
 work() {
-    "$dist/xtask" "$@" &
+    (trap '' TERM && exec "$dist/xtask" "$@") &
     child=$!
     wait "$child"
     status=$?

@@ -134,6 +134,11 @@ fn twelve_jobs_of_which_one_is_cancelled_one_fails_and_one_is_preempted() {
     let resumed = the_run(&path, "l4-1");
     room.xtask(&["verify", &resumed.display().to_string()]).expect(0);
     assert!(!path.join("tasks/l4-1/abandoned").exists(), "it went on with the run that it began");
+    let log = std::fs::read_to_string(path.join("logs/l4-1.txt")).unwrap();
+    assert!(
+        log.contains("errors 6 outputs") && !log.contains("errors 0 outputs"),
+        "a kill is no kernel's fault: {log}"
+    );
 
     let report = room.xtask(&["fleet", "report", &fleet]).expect(3);
     report.line(&["12 tasks: 10 runs hold, 1 open, 1 refused"]);
@@ -196,7 +201,11 @@ fn without_slurm_nothing_is_submitted_and_the_remedy_is_said() {
     let scripts = room.xtask(&["fleet", "run", &gate, "--on", "l4", "--repeat", "3", "--dry-run"]).expect(0);
     scripts.line(&["#SBATCH --array=0-2"]);
     scripts.line(&["#SBATCH --gres=gpu:l4:1"]);
+    let no_kind = room.gate("no-kind", "[fleet]\nrequire = []");
+    let twice = room.gate("twice", "[fleet]\nrequire = [\"l4\"]\nmay_defer = [\"l4\"]");
     let wrong: &[(&[&str], &str)] = &[
+        (&[&no_kind, "--on", "l4"], "fleet.require: name at least one kind of device"),
+        (&[&twice, "--on", "l4"], "fleet: `l4` is named twice"),
         (&[&gate, "--on", "b200"], "unknown kind `b200`: use one of l4"),
         (&[&gate, "--on", "l4", "--config", "none.toml"], "failed to read `none.toml`"),
         (&["none/gate.toml", "--on", "l4"], "failed to read `none/gate.toml`"),
