@@ -1,6 +1,7 @@
 //! The suite under which configurations meet: what they are checked on, and how they are timed.
 
 use kbench::job::Executor;
+use kbench::operator::Distribution;
 use kbench::operator::attention::RAGGED_MASKED;
 use kbench::ordered::Ordered;
 use kbench::suite::{Candidate, Suite, Timing, VariantPatch};
@@ -39,7 +40,8 @@ impl Occasion {
     /// and the search's figures and the finals' would differ by more than luck.
     fn timing(self, base: Timing) -> Timing {
         let rounds = self.sittings() * self.rounds();
-        Timing { rounds, max_rounds: rounds, ..base }
+        // A job of the runner takes one.
+        Timing { sittings: 1, rounds, max_rounds: rounds, ..base }
     }
 }
 
@@ -66,9 +68,12 @@ pub fn meeting(
         seeds: if is_final { base.seeds.clone() } else { base.seeds[..1].to_vec() },
         check_shapes: shapes,
         stress_shapes: if is_final { base.stress_shapes.clone() } else { Vec::new() },
+        odd: base.odd.clone().filter(|_| is_final),
         time_shapes: vec![plan.shape.clone()],
         performance: Vec::new(),
         absolute: Vec::new(),
+        regressions: None,
+        time_distributions: vec![Distribution::Normal],
         peers: None,
         profile: Vec::new(),
         aspiration: None,
