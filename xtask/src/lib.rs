@@ -18,6 +18,7 @@ mod entropy;
 pub mod environment;
 pub mod export;
 pub mod files;
+pub mod fleet;
 pub mod foreign;
 pub mod golden;
 pub mod inspect;

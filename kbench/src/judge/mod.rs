@@ -151,6 +151,7 @@ pub(crate) mod testing {
             timing: Timing { sittings: 16, rounds: 16, max_rounds: 48, ..Timing::default() },
             narrowed: vec![],
             machine_code: None,
+            fleet: None,
         }
     }
 

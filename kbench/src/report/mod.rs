@@ -2,6 +2,7 @@
 //! from the evidence; nothing is computed here that a gate does not also use. Leaves to others: where the text goes.
 
 mod clocks;
+mod fleet;
 mod history;
 mod page;
 mod profile;
@@ -12,6 +13,7 @@ mod targets;
 mod timing;
 mod two_runs;
 
+pub use fleet::{FleetView, fleet_html, fleet_text};
 pub use history::{HistoryPoint, PastMedian, PastRun};
 pub use page::html;
 pub use profile::section as profile_section;

@@ -362,6 +362,17 @@ pub struct Search {
     pub configs: Vec<Ordered<Value>>,
 }
 
+/// What runs on several kinds of device must come to together. A kind that is not named is required.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FleetRule {
+    /// Kinds that must say MERGE.
+    pub require: Vec<String>,
+    /// Kinds whose verdict may be missing or left open; what they find still counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub may_defer: Vec<String>,
+}
+
 /// How much slower a candidate may be anywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -126,6 +126,9 @@ pub struct Suite {
     /// How samples are taken.
     #[serde(default)]
     pub timing: Timing,
+    /// What runs on several kinds of device must come to together; no run by itself heeds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<FleetRule>,
     /// What the command line left out of the suite. A run of part of a suite can never end in MERGE.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub narrowed: Vec<Deferral>,

@@ -38,6 +38,7 @@ impl Suite {
         self.check_timed()?;
         self.check_machine_code()?;
         self.check_numbers()?;
+        self.check_fleet()?;
         self.check_timing()
     }
 
@@ -216,6 +217,19 @@ impl Suite {
             return refuse("replays.count", "must be at least 1");
         }
         Ok(())
+    }
+
+    /// The rule of a fleet: some kind must have measured it, and none may be in both lists.
+    fn check_fleet(&self) -> Result<(), BadKey> {
+        let Some(rule) = &self.fleet else { return Ok(()) };
+        if rule.require.is_empty() {
+            return refuse("fleet.require", "name at least one kind of device, as in require = [\"l4\"]");
+        }
+        let mut seen = BTreeSet::new();
+        match rule.require.iter().chain(&rule.may_defer).find(|kind| !seen.insert(*kind)) {
+            Some(kind) => refuse("fleet", &format!("`{kind}` is named twice; a kind is required or may defer")),
+            None => Ok(()),
+        }
     }
 
     fn is_candidate(&self, name: &str) -> bool {
