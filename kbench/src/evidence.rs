@@ -438,11 +438,6 @@ impl Mode {
     /// Both modes.
     pub const ALL: [Mode; 2] = [Mode::Kernel, Mode::Call];
 
-    /// Whether it is the one that decides, which gates leave out.
-    pub fn is_kernel(&self) -> bool {
-        *self == Mode::Kernel
-    }
-
     /// The name used in reports.
     pub fn name(self) -> &'static str {
         match self {

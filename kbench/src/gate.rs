@@ -182,7 +182,7 @@ pub struct Gate {
     #[serde(default, skip_serializing_if = "Distribution::is_normal")]
     pub distribution: Distribution,
     /// On time: by which timer.
-    #[serde(default, skip_serializing_if = "Mode::is_kernel")]
+    #[serde(default, skip_serializing_if = "is_kernel")]
     pub mode: Mode,
     /// On time: how the L2 was.
     #[serde(default, skip_serializing_if = "Cache::is_hot")]
@@ -210,6 +210,11 @@ pub struct Gate {
     /// The state.
     #[serde(flatten)]
     pub state: State,
+}
+
+/// The timer that decides, which gates leave out.
+fn is_kernel(mode: &Mode) -> bool {
+    *mode == Mode::Kernel
 }
 
 /// What was measured: words, and the number in them where there is one.
