@@ -182,7 +182,7 @@ pub struct Gate {
     #[serde(default, skip_serializing_if = "Distribution::is_normal")]
     pub distribution: Distribution,
     /// On time: by which timer.
-    #[serde(default, skip_serializing_if = "is_kernel")]
+    #[serde(default, skip_serializing_if = "Mode::is_kernel")]
     pub mode: Mode,
     /// On time: how the L2 was.
     #[serde(default, skip_serializing_if = "Cache::is_hot")]
@@ -210,11 +210,6 @@ pub struct Gate {
     /// The state.
     #[serde(flatten)]
     pub state: State,
-}
-
-/// The timer that decides, which gates leave out.
-fn is_kernel(mode: &Mode) -> bool {
-    *mode == Mode::Kernel
 }
 
 /// What was measured: words, and the number in them where there is one.
@@ -351,7 +346,7 @@ pub fn significant(value: f64) -> String {
         return format!("{value}");
     }
     let magnitude = value.abs().log10().floor() as i32;
-    if magnitude < -5 {
+    if !(-5..9).contains(&magnitude) {
         return format!("{value:.2e}");
     }
     format!("{value:.*}", (3 - magnitude).max(0) as usize)
@@ -383,6 +378,7 @@ mod tests {
             (41.234_5, "41.23"),
             (1234.56, "1235"),
             (2.0e-9, "2.00e-9"),
+            (f64::MAX, "1.80e308"),
         ];
         for (value, text) in cases {
             assert_eq!(significant(value), text);

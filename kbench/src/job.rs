@@ -217,6 +217,13 @@ pub struct LaunchJob {
     /// with every check, and one seeded without.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub schedules: Vec<Schedule>,
+    /// Threads of the host that the emulator may take, and then only what nobody else wants of them; 0 takes all.
+    #[serde(default, skip_serializing_if = "is_unlimited")]
+    pub threads: u32,
+}
+
+fn is_unlimited(threads: &u32) -> bool {
+    *threads == 0
 }
 
 /// See [`Job::Errors`].
@@ -237,6 +244,9 @@ pub struct ErrorsJob {
     /// How many rows are compared of each of these problems, by id; all of the others.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sampled: BTreeMap<String, u32>,
+    /// What those rows are drawn by.
+    #[serde(default)]
+    pub row_seed: u64,
     /// An element is bad when its end-to-end error exceeds this.
     pub bad_element: f64,
     /// Only the references are computed, which a comparer then has: there are no outputs yet.
@@ -262,10 +272,15 @@ pub struct BenchJob {
     pub work_dir: PathBuf,
     /// Seed of the order of blocks.
     pub order_seed: u64,
-    /// Draws memory that is taken before modules and buffers, and the order of the modules, so that they lie elsewhere
-    /// than in another job of the process: kernels of ten microseconds differ by half a percent with it. 0 draws none.
+    /// Draws, for each sitting, memory that is taken before modules and buffers, the order of the modules and that of the
+    /// outputs, so that they lie elsewhere than in another sitting: kernels of ten microseconds differ by half a percent with
+    /// it. 0 draws none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub placement: u64,
+    /// Whether it is a search's, whose result is validated: nothing is timed with a cold L2, and where there are fewer
+    /// different inputs than launches of a block, two launches have the same. A kernel could then copy the first one's answer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_search: bool,
 }
 
 fn is_zero(placement: &u64) -> bool {
@@ -305,6 +320,15 @@ pub enum Event {
         shape: String,
         /// Variant or peer.
         subject: Subject,
+    },
+    /// The device failed for good while a subject was on it: nothing else is launched, and the job ends.
+    Fault {
+        /// Shape.
+        shape: String,
+        /// Variant.
+        subject: Subject,
+        /// What the driver says.
+        why: String,
     },
     /// One launch ended.
     Launched {
@@ -396,6 +420,7 @@ mod tests {
             operands: BTreeMap::from([("stage0".into(), Operands::HopperImages)]),
             control: "stage0".into(),
             sampled: BTreeMap::from([(problem.id(), 64)]),
+            row_seed: u64::MAX,
             bad_element: 0.06,
             ahead: false,
         });

@@ -13,6 +13,7 @@ pub mod job;
 pub mod judge;
 pub mod key;
 pub mod legacy;
+pub mod memory;
 pub mod names;
 pub mod operator;
 pub mod ordered;

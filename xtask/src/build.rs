@@ -18,6 +18,7 @@ use crate::cubin::Cubin;
 use crate::disassembly;
 use crate::files::{all_files, write_whole};
 use crate::layout::Layout;
+use crate::ptx_text;
 use crate::toolchain::Toolchain;
 
 /// The folder of the headers that every family may include.
@@ -99,8 +100,25 @@ pub fn target<'a>(variant: &Variant, arch: &'a str) -> &'a str {
 
 /// Whether a variant has code for a device of this architecture.
 pub fn runs_on(variant: &Variant, device_arch: &str) -> bool {
-    let own = variant.family.arch();
-    own.is_none_or(|own| own == device_arch || own.strip_suffix('a') == Some(device_arch))
+    match variant.family.arch() {
+        Some(own) => own == device_arch || own.strip_suffix('a') == Some(device_arch),
+        None => unclaimed(variant, device_arch).is_none(),
+    }
+}
+
+/// Why a variant is not built for an architecture that it does not claim, if so.
+pub fn unclaimed(variant: &Variant, arch: &str) -> Option<Deferral> {
+    let (least, what) = variant.family.least_arch();
+    if number(arch)? >= number(least)? {
+        return None;
+    }
+    let why = format!("`{}` claims {least} and newer, and {arch} has no {what}", variant.name);
+    Some(Deferral::new(why, format!("build for {least}, or run on a device of it")))
+}
+
+/// The number of an architecture, such as 90 of `sm_90a`.
+fn number(arch: &str) -> Option<u32> {
+    arch.strip_prefix("sm_")?.trim_end_matches(|c: char| c.is_ascii_lowercase()).parse().ok()
 }
 
 /// Builds every variant for every architecture that it can be built for, in parallel. A variant that does not compile is a failure in the
@@ -167,6 +185,11 @@ pub fn build_one(
     arch: &str,
     flags: &[&str],
 ) -> Result<Result<Built, BuildFailure>> {
+    let fail =
+        |error: String| BuildFailure { variant: variant.name.clone(), arch: arch.to_owned(), error, unclaimed: None };
+    if let Some(why) = unclaimed(variant, arch) {
+        return Ok(Err(BuildFailure { unclaimed: Some(why.clone()), ..fail(why.to_string()) }));
+    }
     let mut arguments = nvcc_arguments(variant, arch)?;
     arguments.extend(flags.iter().map(|flag| (*flag).to_owned()));
     let key = content_key(&layout.cuda(), toolchain, variant, arch, &arguments)?;
@@ -174,7 +197,6 @@ pub fn build_one(
     if let Some(record) = cached_record(&dir, variant) {
         return Ok(Ok(Built { record, dir, cached: true }));
     }
-    let fail = |error: String| BuildFailure { variant: variant.name.clone(), arch: arch.to_owned(), error };
     let refusal = layout.build_cache().join(format!("{key}.{REFUSED}"));
     if let Ok(error) = std::fs::read_to_string(&refusal) {
         return Ok(Err(fail(error)));
@@ -232,6 +254,8 @@ fn cached_record(dir: &Path, variant: &Variant) -> Option<BuildRecord> {
     }
     // Two names may share one build; the name is not part of what was compiled.
     record.variant.clone_from(&variant.name);
+    let ptx = std::fs::read_to_string(dir.join("kernel.ptx")).ok()?;
+    (record.cache_hints, record.copies_in_bulk) = (ptx_text::cache_hints(&ptx), ptx_text::copies_in_bulk(&ptx));
     Some(record)
 }
 
@@ -256,9 +280,13 @@ fn describe(toolchain: &Toolchain, variant: &Variant, arch: &str, key: &str, wor
     let cubin = Cubin::parse(&product.image)?;
     let mut mismatches = Vec::new();
     let mut entries = Vec::new();
+    // What the module says of itself is all that may be constant.
+    let mut said = 0;
     for point in variant.family.entry_points() {
         let symbol = &point.config_symbol;
-        let config = Config::parse(&cubin.symbol(symbol)?).with_context(|| format!("`{symbol}`"))?;
+        let bytes = cubin.symbol(symbol)?;
+        let config = Config::parse(&bytes).with_context(|| format!("`{symbol}`"))?;
+        said += bytes.len() as u32;
         let asked = point.asked(&variant.toggles);
         mismatches.extend(config.mismatches(&asked).into_iter().map(|m| format!("{symbol}: {m}")));
         let gated = point.is_gated();
@@ -276,9 +304,12 @@ fn describe(toolchain: &Toolchain, variant: &Variant, arch: &str, key: &str, wor
         ptx_sha256: product.ptx_sha256(),
         cubin_sha256: product.cubin_sha256(),
         global_bytes: product.resources.global_bytes,
+        constant_bytes: product.resources.constant_variables().saturating_sub(said),
         entries,
         warnings: product.warnings(),
         toggle_mismatches: mismatches,
+        cache_hints: ptx_text::cache_hints(&product.ptx),
+        copies_in_bulk: ptx_text::copies_in_bulk(&product.ptx),
         instructions: None,
     })
 }
@@ -327,7 +358,10 @@ pub fn render(set: &BuildSet) -> String {
     let mismatches = set.built.iter().flat_map(|b| {
         b.record.toggle_mismatches.iter().map(move |m| format!("{}: toggle echo: {m}", b.record.variant))
     });
-    let failures = set.failures.iter().map(|f| format!("{} {}: {}", f.variant, f.arch, f.error));
+    let failures = set.failures.iter().map(|f| match &f.unclaimed {
+        Some(why) => format!("{} {}: DEFERRED ({why})", f.variant, f.arch),
+        None => format!("{} {}: {}", f.variant, f.arch, f.error),
+    });
     entries.chain(mismatches).chain(failures).collect::<Vec<_>>().join("\n")
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use kbench::deferral::Deferral;
 use kbench::evidence::{BuildFailure, Device};
 use kbench::job::{Files, Planned, Scratch};
 use kbench::key::BadKey;
@@ -125,7 +126,7 @@ impl Work<'_> {
             let product = match self.compile(name, &variant, &build, launches.filter_map(launch_of))? {
                 Ok(product) => product,
                 Err(failure) => {
-                    set.failures.push(failure);
+                    set.failures.push(self.claimed(failure));
                     return Ok(());
                 }
             };
@@ -155,6 +156,15 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// A gate file claims the architecture that it is for: of another one, which the device here has, a failure to compile
+    /// says nothing.
+    fn claimed(&self, failure: BuildFailure) -> BuildFailure {
+        let (own, BuildFailure { variant, arch, error, .. }) = (&self.suite.arch, &failure);
+        let why = || format!("`{variant}` does not compile for {arch}, and the gate file is for {own}: {error}");
+        let unclaimed = (arch != own).then(|| Deferral::new(why(), format!("run on a device of {own}")));
+        BuildFailure { unclaimed, ..failure }
+    }
+
     /// The variant with what its plan answers for a shape, where it has one.
     fn answered(&self, variant: &Variant, shape: &Shape) -> Result<Variant> {
         let Some(file) = variant.plan_file() else { return Ok(variant.clone()) };
@@ -180,7 +190,7 @@ impl Work<'_> {
             let steps = variant.steps(self.operator, &shape.axes, self.facts, seed);
             steps.map_err(|error| on_shape(error, shape))
         };
-        let each = self.suite.seeds.iter().map(|seed| Ok((*seed, of_seed(*seed)?))).collect::<Result<Vec<_>, _>>()?;
+        let each = self.suite.all_seeds().map(|seed| Ok((seed, of_seed(seed)?))).collect::<Result<Vec<_>, _>>()?;
         let (_, first) = &each[0];
         if each.iter().all(|(_, steps)| steps == first) {
             return Ok(vec![(shape.name.clone(), first.clone())]);

@@ -1,5 +1,6 @@
 //! The pipeline: orchestration, no arithmetic. What a figure means is kbench's, what touches a device is the runner's.
 
+pub mod aa;
 pub mod basis;
 pub mod bounded;
 pub mod build;
@@ -8,6 +9,7 @@ pub mod cli;
 pub mod compiler;
 pub mod console;
 pub mod cubin;
+pub mod culprit;
 pub mod declared;
 pub mod disassembly;
 pub mod dist;
@@ -19,10 +21,12 @@ pub mod foreign;
 pub mod golden;
 pub mod inspect;
 pub mod layout;
+pub mod memory;
 pub mod ncu;
 pub mod peers;
 pub mod plan;
 pub mod profile;
+pub mod ptx_text;
 pub mod ptxas;
 pub mod run_dir;
 pub mod runner;
@@ -31,6 +35,7 @@ pub mod sanitize;
 pub mod selftest;
 pub mod simulate;
 pub mod steps;
+pub mod timing;
 pub mod toolchain;
 pub mod tune;
 pub mod validate;

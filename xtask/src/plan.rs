@@ -1,6 +1,7 @@
 //! From the command line to a plan: the suite as it will be used and the variants it names, with everything that can
 //! be wrong said before any work starts.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -67,6 +68,12 @@ impl Plan {
         let path = suite_file(layout, name)?;
         let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
         let mut suite = Suite::parse(&text).with_context(|| format!("{} file `{}`", kind_of(name), path.display()))?;
+        ensure!(
+            suite.fresh_seed.is_none(),
+            "{} file `{}`: fresh_seed: is drawn by each run; remove it",
+            kind_of(name),
+            path.display()
+        );
         suite.narrowed.extend(under_another_name(layout, &suite, &path)?);
         let plan = Plan::of(suite, path.parent().unwrap_or(Path::new(".")), changes);
         let plan = plan.with_context(|| format!("{} file `{}`", kind_of(name), path.display()))?;
@@ -76,6 +83,7 @@ impl Plan {
 
     /// Applies changes to a suite and finds its variants; the files that a gate file names lie in `folder`.
     pub fn of(mut suite: Suite, folder: &Path, changes: &Changes) -> Result<Plan> {
+        suite.settle();
         apply(&mut suite, changes);
         suite.validate()?;
         if let Some(name) = unknown(&suite) {
@@ -87,6 +95,17 @@ impl Plan {
         }
         let variants = suite.variant_names().map(|name| resolve(&suite, name)).collect::<Result<_>>()?;
         Ok(Plan { suite, variants, task: Task::default(), file: None, python: None, no_python: None })
+    }
+
+    /// Draws one more seed from the system's entropy. Not larger than every format that it passes through can hold.
+    pub fn draw_fresh_seed(&mut self) -> Result<()> {
+        let mut bytes = [0; 8];
+        let entropy = "/dev/urandom";
+        let read = std::fs::File::open(entropy).and_then(|mut file| file.read_exact(&mut bytes));
+        read.with_context(|| format!("failed to draw a fresh seed from `{entropy}`"))?;
+        let seed = u64::from_le_bytes(bytes) >> 16;
+        self.suite.fresh_seed = Some(seed).filter(|seed| !self.suite.seeds.contains(seed));
+        Ok(())
     }
 
     /// A suite without gates on time: candidates beside a control, on the usual timed shapes or on all that were asked for.
@@ -204,6 +223,7 @@ fn apply(suite: &mut Suite, changes: &Changes) {
         suite.narrowed.push(Deferral::new(why, format!("run without {option}")));
         suite.time_shapes.retain(|s| shapes.contains(s));
         suite.stress_shapes.retain(|s| shapes.contains(s));
+        suite.odd.iter_mut().for_each(|odd| odd.shapes.clear());
         if let Some(replays) = &mut suite.replays {
             replays.shapes.retain(|s| shapes.contains(s));
         }
@@ -215,7 +235,7 @@ fn apply(suite: &mut Suite, changes: &Changes) {
     if changes.smoke {
         suite.timing.launches = SMOKE_LAUNCHES;
     }
-    if let Some(seeds) = changes.seeds.as_ref().filter(|seeds| **seeds != suite.seeds) {
+    if let Some(seeds) = &changes.seeds {
         suite.narrowed.push(Deferral::new(format!("only seeds {seeds:?} were run"), "run without --seeds"));
         suite.seeds.clone_from(seeds);
     }
@@ -284,6 +304,27 @@ mod tests {
         let changes = Changes { shapes: Some(asked.clone()), ..Changes::default() };
         let plan = Plan::comparison("stage0", &["stage1".to_owned()], &changes).unwrap();
         assert_eq!((plan.suite.time_shapes, plan.suite.check_shapes), (asked.clone(), asked));
+    }
+
+    #[test]
+    fn a_fresh_seed_is_another_each_time_and_no_file_may_name_it() {
+        let mut plan = Plan::read(&layout(), "stage5", &Changes::default()).unwrap();
+        let mut drawn = std::collections::BTreeSet::new();
+        for _ in 0..8 {
+            plan.draw_fresh_seed().unwrap();
+            plan.suite.validate().unwrap();
+            let seeds = plan.suite.seeds_on("mission");
+            assert_eq!(seeds[..3], [0, 1, 2]);
+            drawn.insert(seeds[3]);
+        }
+        assert_eq!(drawn.len(), 8);
+        let read = kbench::suite::Suite::parse(&toml::to_string(&plan.suite).unwrap()).unwrap();
+        assert_eq!(read.fresh_seed, plan.suite.fresh_seed, "a resumed run keeps it");
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("t.toml");
+        std::fs::write(&file, toml::to_string(&plan.suite).unwrap()).unwrap();
+        let error = Plan::read(&layout(), file.to_str().unwrap(), &Changes::default()).unwrap_err();
+        assert!(format!("{error:#}").contains("fresh_seed: is drawn by each run"), "{error:#}");
     }
 
     #[test]

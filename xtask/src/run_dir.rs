@@ -31,6 +31,9 @@ pub struct RunDir {
     pub path: PathBuf,
 }
 
+/// What was looked for that a GPU hides.
+pub const MEMORY: &str = "memory.json";
+
 impl RunDir {
     /// Makes a new one under `parent`: `<UTC>-<short sha>-<suite>`, with a number where that is taken.
     pub fn create(parent: &Path, short_commit: &str, suite: &str) -> Result<RunDir> {
@@ -166,6 +169,7 @@ impl RunDir {
             samples: self.read_json("samples.json")?,
             peers: self.read_json("peers.json")?,
             profile: self.read_if_there("profile.json")?,
+            memory: self.read_if_there(MEMORY)?,
             ceilings: self.read_if_there("ceilings.json")?,
         })
     }

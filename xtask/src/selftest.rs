@@ -11,7 +11,7 @@ use kbench::selftest::{Trial, honest, trials};
 use serde_json::Value;
 
 use crate::inspect::verify;
-use crate::run_dir::RunDir;
+use crate::run_dir::{MEMORY, RunDir};
 
 /// An edit of a sealed run. Where it seals again, the hashes agree with the files and only judging again can tell.
 struct Forgery {
@@ -21,7 +21,7 @@ struct Forgery {
     forge: fn(&RunDir) -> Result<()>,
 }
 
-const FORGERIES: [Forgery; 6] = [
+const FORGERIES: [Forgery; 7] = [
     Forgery { name: "a faster sample", expected: "samples.json was changed", forge: faster_samples },
     Forgery {
         name: "faster samples, sealed again",
@@ -50,6 +50,11 @@ const FORGERIES: [Forgery; 6] = [
             })?;
             run.seal()
         },
+    },
+    Forgery {
+        name: "memory checks that were not made, sealed again",
+        expected: "recorded PASS",
+        forge: |run| std::fs::remove_file(run.path.join(MEMORY)).map_err(Into::into).and_then(|()| run.seal()),
     },
     Forgery {
         name: "a log that is gone",
@@ -88,6 +93,7 @@ fn sealed_run(parent: &Path) -> Result<RunDir> {
     run.write_json("check.json", &evidence.checks)?;
     run.write_json("samples.json", &evidence.samples)?;
     run.write_json("peers.json", &evidence.peers)?;
+    run.write_json(MEMORY, &evidence.memory)?;
     run.write_json("ENV.json", &Environment::default())?;
     let gates = judge(&suite, &evidence);
     run.write_json("gates.json", &gates)?;

@@ -2,11 +2,14 @@
 //! evidence before the next begins; what cannot be done here is deferred with its reason and remedy.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use kbench::decision::{Decision, decide};
 use kbench::evidence::{Checks, Environment, Peers, Samples};
+use kbench::job::Executor;
 use kbench::judge::{Evidence, judge};
+use kbench::memory::Memory;
 use kbench::report::{Format, RunView, headline, html, markdown_file, render};
 
 use crate::basis::Basis;
@@ -16,12 +19,14 @@ use crate::console::Step;
 use crate::declared;
 use crate::environment::{self, SourceState};
 use crate::layout::Layout;
+use crate::memory;
 use crate::plan::{DeviceChoice, Plan};
 use crate::profile::profile;
-use crate::run_dir::RunDir;
+use crate::run_dir::{MEMORY, RunDir};
 use crate::runner::Runner;
 use crate::runs::earlier_runs;
-use crate::steps::{Timing, bench, check};
+use crate::steps::{check, generate};
+use crate::timing::{Timing, bench};
 use crate::toolchain::{self, Toolchain};
 use crate::work::{Found, Work, executor, probe};
 
@@ -33,6 +38,8 @@ pub struct Options {
     pub out: Option<PathBuf>,
     /// An interrupted run to continue.
     pub resume: Option<PathBuf>,
+    /// Whether a run on a GPU checks and times one more seed, which it draws itself.
+    pub fresh_seed: bool,
     /// Whether variants are timed, and beside whom.
     pub timing: Timing,
     /// Whether Nsight Compute profiles control and candidates.
@@ -78,7 +85,13 @@ fn validate_in(
     if let (DeviceChoice::Gpu, Some(why)) = (options.device, &found.why_not) {
         bail!("--device gpu: {why}");
     }
-    let plan = &declared::on_this_machine(layout, plan, &found);
+    let mut plan = declared::on_this_machine(layout, plan, &found);
+    let executor = executor(&plan, &found, options.device);
+    // A resumed run has the seed that it began with.
+    if options.fresh_seed && options.resume.is_none() && executor == Some(Executor::Gpu) {
+        plan.draw_fresh_seed()?;
+    }
+    let plan = &plan;
     run.write("suite.toml", &toml::to_string(&plan.suite)?)?;
     let (toolchain, builds) = build(layout, plan, &found, &run)?;
     run.keep_operator(&plan.task, &builds.files)?;
@@ -90,13 +103,9 @@ fn validate_in(
     Basis::of_validation(&plan.suite, &source, uuid, &builds)?.hold(&run)?;
     run.write_json("ENV.json", &environment)?;
     let scratch = tempfile::Builder::new().prefix("sdpa-work-").tempdir_in(&layout.target)?;
-    let executor = executor(plan, &found, options.device);
     let work = Work { plan, builds: &builds, runner: &runner, found: &found, executor, scratch: scratch.path() };
     let mut evidence = Evidence { builds: run.read_json("builds.json")?, ..Evidence::default() };
-    (evidence.checks, evidence.samples, evidence.peers) = match run.finished_evidence()? {
-        Some(measured) => measured,
-        None => measure(&work, layout, options, &run)?,
-    };
+    (evidence.checks, evidence.samples, evidence.peers, evidence.memory) = measure(&work, layout, options, &run)?;
     if options.ncu {
         evidence.profile = Some(profile(&work, &run, &evidence.checks)?);
         run.write_json("profile.json", &evidence.profile)?;
@@ -156,10 +165,37 @@ fn build(layout: &Layout, plan: &Plan, found: &Found, run: &RunDir) -> Result<(O
     Ok((Some(toolchain), builds))
 }
 
-fn measure(work: &Work, layout: &Layout, options: &Options, run: &RunDir) -> Result<(Checks, Samples, Peers)> {
+/// Cases, times and memory checks: the emulator works beside the GPU, and the sanitizer once nobody is timed any more.
+fn measure(
+    work: &Work,
+    layout: &Layout,
+    options: &Options,
+    run: &RunDir,
+) -> Result<(Checks, Samples, Peers, Option<Memory>)> {
+    let measured = run.finished_evidence()?;
+    let kept: Option<Memory> = run.read_if_there(MEMORY)?;
+    let due = memory::is_due(work) && kept.is_none();
+    if measured.is_none() || due {
+        generate(work)?;
+    }
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let beside = due.then(|| scope.spawn(|| memory::emulate(work, &stop)));
+        let measured = measured.map_or_else(|| check_and_time(work, layout, options, run), Ok);
+        stop.store(measured.is_err(), Ordering::Relaxed);
+        let (checks, samples, peers) = measured?;
+        let Some(beside) = beside else { return Ok((checks, samples, peers, kept)) };
+        let emulated = beside.join().map_err(|_| anyhow!("the thread of the memory checks panicked"))??;
+        let memory = memory::conclude(work, layout, emulated)?;
+        run.write_json(MEMORY, &memory)?;
+        Ok((checks, samples, peers, Some(memory)))
+    })
+}
+
+fn check_and_time(work: &Work, layout: &Layout, options: &Options, run: &RunDir) -> Result<(Checks, Samples, Peers)> {
     let checks = match run.finished_checks()? {
         Some(checks) => checks,
-        None => check(work)?,
+        None => Checks { memory_apart: memory::is_due(work), ..check(work)? },
     };
     run.write_json("check.json", &checks)?;
     let (samples, peers) = bench(work, layout, &options.timing, &checks)?;

@@ -146,12 +146,34 @@ impl Operator {
     /// Distributions besides the usual one that correctness is checked on.
     pub fn stress(&self) -> Vec<Distribution> {
         match self {
-            Operator::Attention => Distribution::ALL.into_iter().filter(|d| *d != Distribution::Normal).collect(),
+            Operator::Attention => Distribution::ALL.into_iter().filter(|d| !d.is_normal()).collect(),
             // Nothing is replaced that the file draws by a distribution of its own.
             Operator::Declared(declared) => {
                 let free = declared.inputs.iter().any(|(_, i)| i.dtype.is_float() && i.distribution.is_none());
                 if free { vec![Distribution::Outliers, Distribution::Negative] } else { Vec::new() }
             }
+        }
+    }
+
+    /// Those that were checked by runs which did not record them.
+    pub fn stress_before_it_was_recorded(&self) -> Vec<Distribution> {
+        let mut distributions = self.stress();
+        if self.is_attention() {
+            distributions.truncate(Distribution::BEFORE_THEY_WERE_RECORDED - 1);
+        }
+        distributions
+    }
+
+    /// What is timed where a gate file does not say: normal inputs, and such as make a difference to a kernel that was
+    /// written for those. What the file draws by a distribution of its own, or generates, comes in no other.
+    pub(crate) fn usually_timed(&self) -> Vec<Distribution> {
+        match self {
+            Operator::Declared(declared)
+                if declared.generate.is_none() && self.stress().contains(&Distribution::Outliers) =>
+            {
+                vec![Distribution::Normal, Distribution::Outliers]
+            }
+            Operator::Attention | Operator::Declared(_) => vec![Distribution::Normal],
         }
     }
 
@@ -279,7 +301,8 @@ pub enum Distribution {
     Constant,
     /// Every element is zero: amax is 0.
     Zeros,
-    /// Normal, and scores rise with the key index, so that the running maximum moves in every tile.
+    /// Normal, and scores rise by thirty nats from the first key to the last, however many there are, so that the running
+    /// maximum moves in every tile.
     MaximumLast,
     /// V is constant, Q and K are normal: the output is that constant, whatever the probabilities are.
     ConstantValues,
@@ -288,11 +311,25 @@ pub enum Distribution {
     /// Rows of Q and K are unit vectors with a sign, which numbers them modulo 2D; V is normal. Row i of the output is the
     /// mean of those rows of V with the number of i: one that stands in another's place shows as what it is.
     Permutation,
+    /// Q is positive and K at most -1, so that every score is below zero: a key that is none, whose score is zero, outweighs
+    /// all others, and so does a maximum that starts there.
+    NegativeScores,
+    /// The same with constants: every score is one number, far below zero, and every row the mean of the keys it may see.
+    OppositeConstants,
+    /// Normal, V so large that sums come close to what FP16 holds.
+    LargeValues,
+    /// Like a trained model's activations: a few columns of Q and K are several times larger than the others, and the first
+    /// key, whose value is small, draws most of the weight. Timed, because kernels that test for a narrow range of scores
+    /// leave their fast form; no stress of correctness.
+    Trained,
 }
 
 impl Distribution {
-    /// Those of attention, the gated one first.
-    pub const ALL: [Distribution; 9] = [
+    /// How many of [`Distribution::ALL`] there were when suites began to record which they were checked with.
+    const BEFORE_THEY_WERE_RECORDED: usize = 9;
+
+    /// Those of attention that correctness is checked on, the gated one first.
+    pub const ALL: [Distribution; 12] = [
         Distribution::Normal,
         Distribution::Outliers,
         Distribution::Large,
@@ -302,6 +339,9 @@ impl Distribution {
         Distribution::ConstantValues,
         Distribution::ZeroQueries,
         Distribution::Permutation,
+        Distribution::NegativeScores,
+        Distribution::OppositeConstants,
+        Distribution::LargeValues,
     ];
 
     /// Whether it is the usual one, which records leave out.
@@ -322,14 +362,29 @@ impl Distribution {
             Distribution::ConstantValues => "constant-values",
             Distribution::ZeroQueries => "zero-queries",
             Distribution::Permutation => "permutation",
+            Distribution::NegativeScores => "negative-scores",
+            Distribution::OppositeConstants => "opposite-constants",
+            Distribution::LargeValues => "large-values",
+            Distribution::Trained => "trained",
         }
     }
 
     /// Whether the output is a plain mean of rows of V, so that no rounding of a probability shows in it and what is left
     /// of an error is a value in the wrong place.
     pub fn is_exact(self) -> bool {
-        use Distribution::{Constant, ConstantValues, Permutation, ZeroQueries, Zeros};
-        matches!(self, Constant | Zeros | ConstantValues | ZeroQueries | Permutation)
+        use Distribution::{Constant, ConstantValues, OppositeConstants, Permutation, ZeroQueries, Zeros};
+        matches!(self, Constant | Zeros | ConstantValues | ZeroQueries | Permutation | OppositeConstants)
+    }
+
+    /// Whether probabilities are those of the usual one: then the format of P says how far a row may be off in proportion.
+    /// The others magnify what scores lose.
+    pub fn has_usual_scores(self) -> bool {
+        matches!(self, Distribution::Normal | Distribution::LargeValues)
+    }
+
+    /// Whether outputs are so large that only their relative error says anything.
+    pub fn is_large(self) -> bool {
+        self == Distribution::LargeValues
     }
 }
 

@@ -253,7 +253,7 @@ fn times(view: &RunView, comparisons: &[Comparison]) -> String {
         let caches = if samples.cache_mode.is_empty() { "not recorded" } else { &samples.cache_mode };
         let _ = writeln!(
             html,
-            "<p>Caches: {}; launches rotate over {} input sets. Control is {}.</p>\n{}",
+            "<p>Caches: {}; launches draw on {} input sets. Control is {}.</p>\n{}",
             escape(caches),
             samples.input_sets,
             escape(&view.suite.control),

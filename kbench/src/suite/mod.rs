@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::deferral::Deferral;
 use crate::format::GATE_FILE;
 use crate::key::{BadKey, from_toml};
-use crate::operator::{Distribution, NoShape, Operator, Problem, Shape};
+use crate::operator::{Distribution, NoShape, Operator, Problem, Shape, attention};
 use crate::ordered::Ordered;
 use crate::stats::MIN_SITTINGS;
 use crate::variant::VariantTable;
@@ -53,6 +53,10 @@ pub struct Suite {
     /// Seeds of the inputs.
     #[serde(default = "usual_seeds")]
     pub seeds: Vec<u64>,
+    /// One more, which nobody knew when the kernels were written: a run on a GPU draws it from the system's entropy, checks and
+    /// times on it like on the others, and keeps it when it is resumed. No file may name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fresh_seed: Option<u64>,
     /// Shapes by name, besides those that the operator knows.
     #[serde(default, skip_serializing_if = "Shapes::is_empty")]
     pub shapes: Shapes,
@@ -62,11 +66,19 @@ pub struct Suite {
     /// Shapes that every other input distribution is checked on, with the first seed.
     #[serde(default)]
     pub stress_shapes: Vec<String>,
+    /// Those distributions; where absent, what the operator has. A suite that is used says which, so that its run is judged by
+    /// the same in years to come.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub distributions: Vec<Distribution>,
+    /// Shapes that nobody would time and kernels go wrong on; where absent, attention's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub odd: Option<OddShapes>,
     /// Shapes that are timed.
     #[serde(default)]
     pub time_shapes: Vec<String>,
-    /// What the inputs of timed launches are drawn like; every gate on time holds in each.
-    #[serde(default = "usual_distributions", skip_serializing_if = "is_usual_distributions")]
+    /// What the inputs of timed launches are drawn like; every gate on time holds in each. Where a gate file says nothing:
+    /// normal and outliers, or normal alone where it says itself how its inputs come about.
+    #[serde(default = "usual_distributions")]
     pub time_distributions: Vec<Distribution>,
     /// Of these shapes, the large ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -124,6 +136,7 @@ pub struct Suite {
 struct Head {
     #[serde(default = "this_format")]
     format: u32,
+    time_distributions: Option<Vec<Distribution>>,
 }
 
 fn this_format() -> u32 {
@@ -142,15 +155,26 @@ fn usual_distributions() -> Vec<Distribution> {
     vec![Distribution::Normal]
 }
 
-fn is_usual_distributions(distributions: &[Distribution]) -> bool {
-    distributions == [Distribution::Normal]
-}
-
 impl Suite {
     /// Parses the text of a suite file, fills in what follows from the rest, and validates it.
     pub fn parse(text: &str) -> Result<Suite, BadKey> {
+        let mut suite = Suite::read(text)?;
+        if suite.timing.sittings < MIN_SITTINGS {
+            return BadKey::refuse(
+                "timing.sittings",
+                format!("must be at least {MIN_SITTINGS}: fewer give no interval"),
+            );
+        }
+        let Head { time_distributions, .. } = from_toml(text)?;
+        if time_distributions.is_none() {
+            suite.time_distributions = suite.operator.usually_timed();
+        }
+        Ok(suite)
+    }
+
+    fn read(text: &str) -> Result<Suite, BadKey> {
         // Before anything else: a newer format may have keys that this one refuses.
-        let Head { format } = from_toml(text)?;
+        let Head { format, .. } = from_toml(text)?;
         if !is_this_format(&format) {
             let why = format!("is {format}, and this program reads format {GATE_FILE}; use the program that it is for");
             return BadKey::refuse("format", why);
@@ -158,22 +182,17 @@ impl Suite {
         let mut suite: Suite = from_toml(text)?;
         suite.complete();
         suite.validate()?;
-        if suite.timing.sittings < MIN_SITTINGS {
-            return BadKey::refuse(
-                "timing.sittings",
-                format!("must be at least {MIN_SITTINGS}: fewer give no interval"),
-            );
-        }
         Ok(suite)
     }
 
-    /// The suite of a recorded run. One that does not say how many sittings it was measured in was measured in one.
+    /// The suite of a recorded run. One that does not say how many sittings it was measured in was measured in one, and one
+    /// that does not say which distributions were timed timed normal inputs alone.
     pub fn parse_recorded(text: &str) -> Result<Suite, BadKey> {
         let of_timing = |table: toml::Table| Some(table.get("timing")?.as_table()?.contains_key("sittings"));
         if text.parse().ok().and_then(of_timing).unwrap_or(false) {
-            return Suite::parse(text);
+            return Suite::read(text);
         }
-        let mut suite = Suite::parse(text)?;
+        let mut suite = Suite::read(text)?;
         suite.timing.sittings = 1;
         Ok(suite)
     }
@@ -203,14 +222,60 @@ impl Suite {
         }
     }
 
+    /// Says what is asked today wherever the file leaves it open. A recorded suite stays as it is: what it leaves open was not
+    /// asked in its day.
+    pub fn settle(&mut self) {
+        if !self.operator.is_attention() {
+            return;
+        }
+        if self.distributions.is_empty() {
+            self.distributions = self.operator.stress();
+        }
+        self.correctness.proportion.get_or_insert_default();
+        if self.odd.is_none() {
+            let distributions = vec![Distribution::Normal, Distribution::MaximumLast, Distribution::OppositeConstants];
+            let asked = [&self.check_shapes, &self.stress_shapes];
+            let left = attention::ODD.into_iter().filter(|odd| !asked.iter().any(|of| of.iter().any(|s| s == odd)));
+            let odd = OddShapes { shapes: left.map(str::to_owned).collect(), distributions };
+            if let Some(emulation) = &mut self.emulation {
+                emulation.shapes.extend(odd.shapes.clone());
+            }
+            self.odd = Some(odd);
+        }
+    }
+
+    /// Distributions of the stress shapes.
+    pub fn stress_distributions(&self) -> Vec<Distribution> {
+        match self.distributions.as_slice() {
+            [] => self.operator.stress_before_it_was_recorded(),
+            distributions => distributions.to_vec(),
+        }
+    }
+
+    /// The shapes of `odd`.
+    pub fn odd(&self) -> Vec<Shape> {
+        self.odd.as_ref().and_then(|odd| self.shapes_of("odd.shapes", &odd.shapes).ok()).unwrap_or_default()
+    }
+
+    /// Whether a shape is one of those.
+    pub fn is_odd(&self, shape: &str) -> bool {
+        self.odd.as_ref().is_some_and(|odd| odd.shapes.iter().any(|s| s == shape))
+    }
+
     /// The rules for a shape, if it is a large one.
     pub fn large(&self, shape: &str) -> Option<&LargeShapes> {
         self.large.as_ref().filter(|large| large.shapes.iter().any(|s| s == shape))
     }
 
-    /// The seeds that a shape is run with.
-    pub fn seeds_on(&self, shape: &str) -> &[u64] {
-        if self.large(shape).is_some() { &self.seeds[..1] } else { &self.seeds }
+    /// The seeds that a shape is run with, the fresh one last.
+    pub fn seeds_on(&self, shape: &str) -> Vec<u64> {
+        let fixed = if self.large(shape).is_some() { &self.seeds[..1] } else { &self.seeds };
+        fixed.iter().copied().chain(self.fresh_seed).collect()
+    }
+
+    /// Every seed that some shape is run with.
+    pub fn all_seeds(&self) -> impl Iterator<Item = u64> + '_ {
+        self.seeds.iter().copied().chain(self.fresh_seed)
     }
 
     /// Rounds before the first verdict on a shape, where they are not fewer than sittings.

@@ -39,6 +39,57 @@ fn a_recorded_suite_that_says_no_sittings_was_measured_in_one() {
     assert_eq!((timing.sittings, timing.rounds, timing.max_rounds), (1, 16, 64));
 }
 
+const DECLARED: &str = r#"
+name = "t"
+control = "old"
+candidates = ["new"]
+[operator]
+axes = ["n"]
+reference = "t.py"
+inputs.x = { shape = ["n"], dtype = "f16" }
+outputs.y = { shape = ["n"], dtype = "f16" }
+[shapes]
+a = { n = 64 }
+[variants.old]
+source = "t.cu"
+entry = "f"
+params = ["x", "y"]
+grid = [1]
+block = [32]
+[variants.new]
+base = "old"
+entry = "g"
+"#;
+
+#[test]
+fn a_gate_file_times_outliers_too_where_it_does_not_draw_its_own_and_a_recorded_run_what_it_timed() {
+    let timed = |text: &str| Suite::parse(text).unwrap().time_distributions;
+    let both = vec![Distribution::Normal, Distribution::Outliers];
+    assert_eq!(timed(DECLARED), both);
+    let said = DECLARED.replace("[operator]", "time_distributions = [\"normal\"]\n[operator]");
+    assert_eq!(timed(&said), [Distribution::Normal]);
+    let drawn = DECLARED.replace("inputs.x = { ", "inputs.x = { distribution = \"uniform\", ");
+    assert_eq!(timed(&drawn), [Distribution::Normal]);
+    let generated = DECLARED.replace("reference", "generate = \"t.py\"\nreference");
+    assert_eq!(timed(&generated), [Distribution::Normal]);
+    assert_eq!(timed(GOOD), [Distribution::Normal]);
+    for text in [DECLARED, &said] {
+        let written = toml::to_string(&Suite::parse(text).unwrap()).unwrap();
+        assert_eq!(Suite::parse_recorded(&written).unwrap().time_distributions, timed(text), "as it was used");
+    }
+    assert_eq!(Suite::parse_recorded(DECLARED).unwrap().time_distributions, [Distribution::Normal], "as before");
+}
+
+#[test]
+fn a_fresh_seed_is_one_more_on_every_shape() {
+    let mut suite = Suite::parse(GOOD).unwrap();
+    suite.fresh_seed = Some(77);
+    suite.large = Some(LargeShapes { shapes: vec!["mission".into()], reference_rows: 8, rounds: 8 });
+    assert_eq!([suite.seeds_on("tiny"), suite.seeds_on("mission")], [[0, 77], [0, 77]]);
+    suite.fresh_seed = Some(0);
+    assert!(suite.validate().unwrap_err().to_string().contains("named twice"));
+}
+
 #[test]
 fn sittings_share_the_rounds_and_a_large_shape_has_one_each() {
     let mut suite = Suite::parse(GOOD).unwrap();
@@ -109,5 +160,43 @@ fn every_wrong_file_is_refused_in_one_line_that_names_the_key() {
         let error = Suite::parse(&GOOD.replacen(from, to, 1)).unwrap_err().to_string();
         assert!(error.contains(expected), "{to}: {error}");
         assert!(!error.contains('\n'), "{error}");
+    }
+}
+
+#[test]
+fn a_suite_that_is_used_says_what_is_asked_and_a_recorded_one_is_left_as_it_was() {
+    let emulating = format!("{GOOD}[emulation]\nshapes = [\"tiny\"]\nmax_ctas = 8\n");
+    let recorded = Suite::parse(&emulating).unwrap();
+    assert_eq!((recorded.stress_distributions().len(), recorded.odd().len()), (8, 0), "those of before");
+    assert!(!recorded.stress_distributions().contains(&Distribution::OppositeConstants));
+    let mut used = recorded.clone();
+    used.settle();
+    assert_eq!(used.stress_distributions().len(), Distribution::ALL.len() - 1);
+    assert_eq!(used.correctness.proportion, Some(ProportionLimits::default()));
+    let odd: Vec<String> = used.odd().into_iter().map(|shape| shape.name).collect();
+    assert_eq!(odd, attention::ODD);
+    assert!(odd.iter().all(|shape| used.is_odd(shape) && used.emulation.as_ref().unwrap().shapes.contains(shape)));
+    let mut again = Suite::parse(&toml::to_string(&used).unwrap()).unwrap();
+    again.settle();
+    assert_eq!(again, used, "what it says stays, however often it is read");
+}
+
+#[test]
+fn a_suite_may_ask_for_less_where_it_says_so_and_for_nothing_twice() {
+    let with = |lines: &str| Suite::parse(&GOOD.replacen("seeds = [0]", &format!("seeds = [0]\n{lines}"), 1));
+    let mut none = with("odd = { shapes = [] }\ndistributions = [\"outliers\"]").unwrap();
+    none.settle();
+    assert_eq!((none.odd().len(), none.stress_distributions()), (0, vec![Distribution::Outliers]));
+    let mut named = Suite::parse(&GOOD.replace("[\"tiny\", ", "[\"1x1x5x30x64\", ")).unwrap();
+    named.settle();
+    assert_eq!((named.validate(), named.odd().len()), (Ok(()), attention::ODD.len() - 1));
+    for (lines, expected) in [
+        ("odd = { shapes = [\"tiny\"], distributions = [\"normal\"] }", "odd.shapes: `tiny` is in check_shapes"),
+        ("odd = { shapes = [\"small\"] }", "odd: are shapes of attention, each on the distributions"),
+        ("odd = { shapes = [\"smal\"], distributions = [\"normal\"] }", "odd.shapes: unknown shape `smal`"),
+        ("distributions = [\"normal\"]", "distributions: are those besides the usual one"),
+    ] {
+        let error = with(lines).unwrap_err().to_string();
+        assert!(error.contains(expected), "{lines}: {error}");
     }
 }

@@ -63,7 +63,8 @@ pub fn build(args: &BuildArgs) -> Result<Exit> {
     }
     let evidence = set.evidence();
     print(args.json, &evidence, || render(&set))?;
-    Ok(Exit::fix_if(!evidence.failures.is_empty()))
+    let ends = evidence.failures.iter().map(|f| if f.unclaimed.is_some() { Exit::Deferred } else { Exit::Fix });
+    Ok(Exit::of_all(ends))
 }
 
 /// The variants of these names, or all where there is none.

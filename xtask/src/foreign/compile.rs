@@ -19,6 +19,7 @@ use crate::compiler::{self, Key, Product};
 use crate::cubin::{Cubin, sha256_hex};
 use crate::files::write_whole;
 use crate::layout::Layout;
+use crate::ptx_text;
 use crate::toolchain::Toolchain;
 
 /// Changes when the meaning of a cached build does.
@@ -103,7 +104,9 @@ pub fn compile_within(
     arch: &str,
     limits: Limits,
 ) -> Result<Result<Compiled, BuildFailure>> {
-    let fail = |error: String| Ok(Err(BuildFailure { variant: variant.to_owned(), arch: arch.to_owned(), error }));
+    let fail = |error: String| {
+        Ok(Err(BuildFailure { variant: variant.to_owned(), arch: arch.to_owned(), error, unclaimed: None }))
+    };
     let job = Job::of(toolchain, variant, source, arch, limits)?;
     let files = match job.files()? {
         Ok(files) => files,
@@ -135,9 +138,12 @@ pub fn compile_within(
         ptx_sha256: kept.ptx_sha256,
         cubin_sha256: kept.cubin_sha256,
         global_bytes: product.resources.global_bytes.saturating_sub(tables_of_the_library(&product.ptx)),
+        constant_bytes: product.resources.constant_variables(),
         entries: entry_builds(&product, source.entries, &symbols)?,
         warnings: product.warnings(),
         toggle_mismatches: Vec::new(),
+        cache_hints: ptx_text::cache_hints(&product.ptx),
+        copies_in_bulk: ptx_text::copies_in_bulk(&product.ptx),
         instructions: None,
     };
     Ok(Ok(Compiled { record, dir, symbols, entries, files, cached }))

@@ -182,7 +182,7 @@ fn check(bench: &Bench, batch: &Batch, watches: &mut [Watch]) -> Result<Option<C
         _ if bench.executor == Executor::Emulator => Some(EMULATOR.to_owned()),
         device => device.as_ref().map(|(device, _)| format!("gpu: {}", device.name)),
     };
-    Ok(Some(Checks { device, deferred: None, cases }))
+    Ok(Some(Checks { device, cases, ..Checks::default() }))
 }
 
 /// Problems that a GPU takes at once, the largest first, so that none waits long for another in the end. Problems with
@@ -242,6 +242,7 @@ fn time(bench: &Bench, batch: &Batch, checks: &Checks, watches: &mut [Watch]) ->
                 work_dir: scratch.to_owned(),
                 order_seed: seed,
                 placement: seed | 1 << 63,
+                is_search: true,
             };
             let samples = rounds(gpu, job)?;
             // Who failed in one sitting is not asked for another.

@@ -198,7 +198,7 @@ pub fn tune(layout: &Layout, suite: &SuitePlan, options: &Options) -> Result<Tun
 
 /// Searches, meets the finalists again, and keeps what they were built as.
 fn search(parts: Parts, run: &RunDir, options: &Options) -> Result<Tuned> {
-    let session = Session::new(parts);
+    let session = Session::new(parts)?;
     let mut journal = Journal::open(&run.path.join(JOURNAL_FILE))?;
     let base = parts.base;
     let finals = session.building(|| {

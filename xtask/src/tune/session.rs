@@ -33,6 +33,7 @@ use crate::layout::Layout;
 use crate::plan::Plan as SuitePlan;
 use crate::runner::Runner;
 use crate::toolchain::Toolchain;
+use crate::work::Rows;
 
 /// Configurations of a job of the sweep: more share one start of the processes, and one control.
 const SWEEP_JOB: usize = 8;
@@ -126,7 +127,7 @@ pub(super) struct Driver<'a, 'j> {
 
 impl<'a> Session<'a> {
     /// Nothing is running yet.
-    pub fn new(parts: Parts<'a>) -> Session<'a> {
+    pub fn new(parts: Parts<'a>) -> Result<Session<'a>> {
         let Parts { layout, base, plan, toolchain, gpus, .. } = parts;
         let device = gpus.first().and_then(|gpu| gpu.found.device.as_ref()).map(|(device, _)| device.arch());
         let arches: Vec<String> = std::iter::once(base.arch.clone()).chain(device).collect();
@@ -137,8 +138,9 @@ impl<'a> Session<'a> {
         };
         let builder = Builder::new(layout, toolchain, &arches, Box::new(worth));
         let problems = |occasion| problems_of(parts.executor, &meeting(base, plan, &[], occasion, parts.executor));
-        let comparers = Comparers::new(parts.runner.clone(), problems(Occasion::Search), problems(Occasion::Finals));
-        Session { parts, builder, profiler: Profiler::default(), comparers }
+        let (search, finals) = (problems(Occasion::Search), problems(Occasion::Finals));
+        let comparers = Comparers::new(parts.runner.clone(), Rows::draw()?, search, finals);
+        Ok(Session { parts, builder, profiler: Profiler::default(), comparers })
     }
 
     /// Searches, and sweeps where that is asked for; every result is in the journal when this returns.

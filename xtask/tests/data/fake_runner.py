@@ -1,5 +1,8 @@
 """A stand-in for sdpa-runner: no GPU, no kernels, only the protocol. Times are a function of the toggles, so that a test
-knows who must win. Environment: FAKE_DIR, a folder with `gpus` (how many there are) where `timed.log` is written."""
+knows who must win. Environment: FAKE_DIR, a folder with `gpus` (how many there are) where `timed.log` is written. There a test
+says what goes wrong: `kills`, who takes the process along while timed; `faults`, who faults where it is launched;
+`breaks`, as `CULPRIT SHOWN WHERE`, in whose turn the device fails while the culprit takes part, and whether the culprit then
+faults `alone` too; `ends`, at which job the process ends without a word."""
 import json
 import os
 import pathlib
@@ -11,7 +14,9 @@ folder = pathlib.Path(os.environ["FAKE_DIR"])
 job = None
 gpu = int(os.environ.get("CUDA_VISIBLE_DEVICES") or 0)
 STATE = dict(sm_clock_mhz=None, temperature_c=None, power_w=None, throttle=[], power_capped=False)
-DEVICE = dict(name="NVIDIA TEST", uuid=f"GPU-{gpu}", capability=[8, 9], sm_count=58, max_sm_clock_mhz=2040, memory_bytes=1,
+capability = folder / "capability"
+CAPABILITY = json.loads(capability.read_text()) if capability.exists() else [8, 9]
+DEVICE = dict(name="NVIDIA TEST", uuid=f"GPU-{gpu}", capability=CAPABILITY, sm_count=58, max_sm_clock_mhz=2040, memory_bytes=1,
               l2_bytes=1, max_shared_bytes=101376, cuda_driver="13.0", nvml=None)
 
 
@@ -38,7 +43,7 @@ def errors(subject, problem):
     too_wide = wide.exists() and wide.read_text().strip() == subject and problem["shape"]["axes"]["D"] == 128
     return dict(elements=1, nan=0, inf=0, kernel_max=1.0 if too_wide or wrong(subject) else 0.001, kernel_mean=0.0001,
                 worst_at=[0, 0, 0, 0], floor_max=0.05, end_to_end_max=0.05, end_to_end_mean=0.003, bad_share=0.0,
-                reference_amax=1.0, from_control_max=0.0)
+                reference_amax=1.0, from_control_max=0.0, proportion=dict(rows=1, slope=0.0, row_rms=0.0, magnitude=1.0))
 
 
 def outcome(problem):
@@ -46,13 +51,38 @@ def outcome(problem):
                 guards_intact=True)
 
 
+def emulated(variant, problem):
+    """What the emulator would say: nothing, a finding, or that it does not run this variant."""
+    def is_named(file):
+        return (folder / file).exists() and (folder / file).read_text().strip() == variant
+
+    if is_named("not-emulated"):
+        why = dict(why="the emulator cannot execute it: line 7", remedy="run on a machine with an NVIDIA GPU")
+        return {**outcome(problem), "failure": why["why"], "output_sha256": None, "deferred": why}
+    if is_named("finding"):
+        finding = "ERROR race (write then read, two warps), write a.cuh:1, read b.cuh:2\n  replay: --schedule greedy"
+        return {**outcome(problem), "findings": [finding]}
+    return outcome(problem)
+
+
+def breaks():
+    """Who breaks the device while timed, in whose turn, and whether alone too."""
+    return (folder / "breaks").read_text().split() if (folder / "breaks").exists() else [None, None, None]
+
+
 def bench():
     suite, blocks = job["suite"], []
     names = [m["variant"] for m in job["modules"]]
     with open(folder / "timed.log", "a") as log:
-        log.write("".join(f"{gpu} {len(suite['seeds'])} {job['placement']} {name}\n" for name in names))
+        log.write("".join(f"{gpu} {len(suite['seeds'])} {job.get('placement', 0)} {name}\n" for name in names))
     for module in job["modules"]:
-        say("timing", shape=suite["time_shapes"][0], subject=dict(who=module["variant"]))
+        subject = dict(who=module["variant"])
+        say("timing", shape=suite["time_shapes"][0], subject=subject)
+        culprit, shown, _ = breaks()
+        if culprit in names and module["variant"] == shown:
+            say("fault", shape=suite["time_shapes"][0], subject=subject, why="illegal memory access")
+            say("error", why="the device failed")
+            sys.exit(1)
         if (folder / "kills").exists() and module["variant"] == (folder / "kills").read_text().strip():
             os.kill(os.getpid(), 9)
         time.sleep(0.002)
@@ -60,23 +90,31 @@ def bench():
         arms = [dict(who=module["variant"])]
         if module["variant"] == suite["control"]:
             arms.append(dict(who=module["variant"], arm="again"))
-        for shape in suite["time_shapes"]:
-            for arm in arms:
-                for number in range(suite["timing"]["rounds"]):
-                    for mode in ["kernel", "call"]:
-                        jitter = 1 + 0.001 * (zlib.crc32(f"{arm} {job['placement']} {number}".encode()) % 5 - 2)
-                        blocks.append(dict(shape=shape, subject=arm, mode=mode, round=number, slot=0, us=[us * jitter],
-                                           before=STATE, after=STATE, outputs_verified=True))
+        each = suite["timing"]["rounds"] // suite["timing"]["sittings"]
+        places = [(shape, drawn) for shape in suite["time_shapes"] for drawn in suite["time_distributions"]]
+        for (shape, drawn), arm in [(place, arm) for place in places for arm in arms]:
+            for number in range(suite["timing"]["rounds"]):
+                kinds = [("kernel", "hot"), ("call", "hot")] + ([("call", "cold")] if number % each == 0 else [])
+                for mode, cache in kinds:
+                    jitter = 1 + 0.001 * (zlib.crc32(f"{arm} {job.get('placement', 0)} {number}".encode()) % 5 - 2)
+                    blocks.append(dict(shape=shape, distribution=drawn, sitting=number // each, cache=cache, subject=arm,
+                                       mode=mode, round=number, slot=0, us=[us * jitter], before=STATE, after=STATE,
+                                       outputs_verified=True))
     samples = dict(device=DEVICE, deferred=None, cache_mode="hot-l2", input_sets=1, blocks=blocks, failures=[])
     say("timed", samples=samples, peers=dict(wanted=False, deferred=None, versions={}, backends=[]))
 
 
 def run():
+    if (folder / "ends").exists() and job["job"] == (folder / "ends").read_text().strip():
+        sys.exit(0)
     if job["job"] == "probe":
         say("device", device=DEVICE, state=STATE, others=[])
     elif job["job"] == "devices":
         for number in range(int((folder / "gpus").read_text())):
             say("device", device={**DEVICE, "uuid": f"GPU-{number}"}, state=STATE, others=[])
+    elif job["job"] == "launch" and job["executor"] == "emulator":
+        for problem in job["problems"]:
+            say("launched", outcome=emulated(job["module"]["variant"], problem))
     elif job["job"] == "launch":
         with open(folder / "alone.log", "a") as log:
             log.write(job["module"]["variant"] + "\n")
@@ -84,8 +122,11 @@ def run():
             say("launched", outcome={**outcome(job["problems"][0]), "failure": "an illegal address", "output_sha256": None})
             say("done")
             return
+        culprit, _, where = breaks()
+        was_timed = (folder / "timed.log").exists()
         for problem in job["problems"]:
-            say("launched", outcome=outcome(problem))
+            failing = was_timed and where == "alone" and job["module"]["variant"] == culprit
+            say("launched", outcome={**outcome(problem), "failure": "an illegal address" if failing else None})
     elif job["job"] == "profile":
         say("launched", outcome=outcome(job["problem"]))
     elif job["job"] == "launch-batch":

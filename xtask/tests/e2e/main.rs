@@ -3,10 +3,12 @@
 mod cli;
 mod command_line;
 mod common;
+mod culprit;
 mod gate_file;
 mod golden;
 mod hopper;
 mod machine_code;
+mod memory;
 mod mutants;
 mod ncu;
 mod sanitize;

@@ -16,7 +16,8 @@ import json, sys
 job = json.loads(sys.argv[1])
 say = lambda event, **rest: print(json.dumps({"event": event, **rest}), flush=True)
 errors = dict(elements=1, nan=0, inf=0, kernel_max=0.001, kernel_mean=0.0001, worst_at=[0,0,0,0], floor_max=0.05,
-              end_to_end_max=0.05, end_to_end_mean=0.003, bad_share=0.0, reference_amax=1.0, from_control_max=0.0)
+              end_to_end_max=0.05, end_to_end_mean=0.003, bad_share=0.0, reference_amax=1.0, from_control_max=0.0,
+              proportion=dict(rows=1, slope=0.0, row_rms=0.0, magnitude=1.0))
 problems = [job["problem"]] if job["job"] == "profile" else job["problems"]
 for problem in problems:
     if job["job"] in ("launch", "profile"):

@@ -103,6 +103,8 @@ fn draw(problem: &Problem, tensor: &str, key: [u8; 32], head: u64, size: usize) 
     rng.set_stream(head);
     let head_dim = Sizes::of(&problem.shape).head_dim as usize;
     let rows = (size / head_dim) as f64;
+    // The mean of |N| is 0.8: so much a key more, and the score of the last is so many nats above that of the first.
+    let rise = RISE_NATS / (0.8 * head_dim as f64 * f64::from(Sizes::of(&problem.shape).softmax_scale()));
     (0..size)
         .map(|i| {
             let value = match problem.distribution {
@@ -120,12 +122,35 @@ fn draw(problem: &Problem, tensor: &str, key: [u8; 32], head: u64, size: usize) 
                 (Distribution::Negative, _) => -value.abs() - 1.0 / 64.0,
                 // Q is positive and K grows along the sequence: scores rise with the key.
                 (Distribution::MaximumLast, "q") => value.abs(),
-                (Distribution::MaximumLast, "k") => 0.25 * value + row / rows,
+                (Distribution::MaximumLast, "k") => 0.25 * value + rise * row / rows,
+                (Distribution::NegativeScores, "q") => value.abs(),
+                (Distribution::NegativeScores, "k") => -value.abs() - 1.0,
+                (Distribution::OppositeConstants, "q") => 2.0,
+                (Distribution::OppositeConstants, "k") => -2.0,
+                (Distribution::LargeValues, "v") => 8192.0 * value,
+                (Distribution::Trained, _) => trained(tensor, [i / head_dim, i % head_dim], head_dim, value),
                 _ => value,
             };
             f16::from_f32(value as f32)
         })
         .collect()
+}
+
+/// How far scores rise over a whole sequence of [`Distribution::MaximumLast`]: a maximum that stops short of it by half leaves
+/// probabilities of e^15, which no half holds in units of 2^-8.
+const RISE_NATS: f64 = 30.0;
+/// What a trained model makes of a normal number. Every query has 8 in column 0 and the first key 1.5 sqrt(D), so that with
+/// 1/sqrt(D) its score is 12 higher than it were, against about ln(16 S) for the sum over all the other keys; its value is
+/// small. One column of Q is six times, two of K are ten times larger than the rest.
+fn trained(tensor: &str, [row, column]: [usize; 2], head_dim: usize, value: f64) -> f64 {
+    match (tensor, row, column) {
+        ("q", _, 0) => value + 8.0,
+        ("q", _, 1) => 6.0 * value,
+        ("k", 0, 0) => 1.5 * (head_dim as f64).sqrt(),
+        ("k", _, 2 | 3) => 10.0 * value,
+        ("v", 0, _) => 0.1 * value,
+        _ => value,
+    }
 }
 
 /// Element of row `row`: +-32 where the column is the row modulo D, the sign by the row modulo 2D. With 1/sqrt(D) the
@@ -261,10 +286,60 @@ mod tests {
     }
 
     #[test]
+    fn the_first_key_draws_most_of_the_weight_of_trained_inputs_and_columns_stand_out() {
+        for (shape, head_dim) in [("mission-b1", 64), ("1x2x512x128", 128)] {
+            let inputs = Inputs::of(&problem(shape, 0, Distribution::Trained));
+            let (q, k) = (inputs.q.exact(), inputs.k.exact());
+            let score = |row: usize, key: usize| {
+                let dot: f64 = (0..head_dim).map(|d| q[row * head_dim + d] * k[key * head_dim + d]).sum();
+                dot / (head_dim as f64).sqrt()
+            };
+            let weight = |row: usize| {
+                let of = |key: usize| (score(row, key) - score(row, 0)).exp();
+                1.0 / (0..512).map(of).sum::<f64>()
+            };
+            let mean = (0..64).map(weight).sum::<f64>() / 64.0;
+            assert!((0.5..0.98).contains(&mean), "{shape}: {mean}");
+            let largest = |column: usize| (1..512).map(|row| k[row * head_dim + column].abs()).fold(0.0, f64::max);
+            assert!(largest(2) > 5.0 * largest(5), "{shape}");
+        }
+    }
+
+    #[test]
     fn the_maximum_comes_last_where_it_should() {
         let inputs = Inputs::of(&problem("small", 0, Distribution::MaximumLast));
         let (q, k) = (inputs.q.exact(), inputs.k.exact());
         let score = |key: usize| (0..64).map(|d| q[d] * k[key * 64 + d]).sum::<f64>();
         assert!(score(127) > score(0) && score(127) > score(64));
+    }
+
+    #[test]
+    fn the_maximum_rises_by_as_much_however_long_the_sequence_is_and_whatever_the_scale() {
+        for shape in ["1x1x4x128x64", "1x1x4x2048x64", "1x1x4x512x128", "1x1x4x512x64-scale0.05"] {
+            let problem = problem(shape, 0, Distribution::MaximumLast);
+            let (inputs, sizes) = (Inputs::of(&problem), Sizes::of(&problem.shape));
+            let (q, k, d) = (inputs.q.dequantised(), inputs.k.dequantised(), sizes.head_dim as usize);
+            let score = |row: usize, key: usize| -> f64 {
+                let dot: f64 = (0..d).map(|i| q[row * d + i] * k[key * d + i]).sum();
+                dot * f64::from(sizes.softmax_scale())
+            };
+            let rise: f64 = (0..4).map(|row| score(row, sizes.seq_kv as usize - 1) - score(row, 0)).sum::<f64>() / 4.0;
+            assert!((24.0..36.0).contains(&rise), "{shape}: {rise}");
+        }
+    }
+
+    #[test]
+    fn no_score_reaches_zero_where_all_are_negative() {
+        for distribution in [Distribution::NegativeScores, Distribution::OppositeConstants] {
+            let inputs = Inputs::of(&problem("ragged", 0, distribution));
+            let (q, k) = (inputs.q.dequantised(), inputs.k.dequantised());
+            let scores = (0..77).flat_map(|row| (0..77).map(move |key| (row, key)));
+            let largest =
+                scores.map(|(row, key)| (0..64).map(|d| q[row * 64 + d] * k[key * 64 + d]).sum::<f64>() / 8.0);
+            assert!(largest.fold(f64::NEG_INFINITY, f64::max) < -5.0, "{}", distribution.name());
+        }
+        let large = Inputs::of(&problem("ragged", 0, Distribution::LargeValues));
+        let amax = large.v.exact().into_iter().fold(0.0, |max: f64, x| max.max(x.abs()));
+        assert!((16_384.0..60_000.0).contains(&amax), "{amax}");
     }
 }

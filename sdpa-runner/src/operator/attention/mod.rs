@@ -7,13 +7,15 @@ mod images;
 mod inputs;
 mod launches;
 mod peers;
+mod proportion;
 mod reference;
+mod sampling;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use kbench::evidence::{LaunchRecord, Operands};
 use kbench::job::Module;
 use kbench::operator::Problem;
@@ -22,8 +24,8 @@ use sdpa_kernel::abi::Config;
 use sdpa_kernel::sample::Sample;
 use serde_json::Value;
 
-use super::{Executor, Operator};
-use crate::setup::{Fill, NAN, Part, Role, Setup, Tensor};
+use super::{Executor, NotEmulated, Operator};
+use crate::setup::{Fill, Mixing, NAN, Part, Role, Setup, Tensor};
 use inputs::{Drawn, Inputs};
 
 /// Sets up attention, and remembers what it drew.
@@ -69,7 +71,7 @@ impl Operator for Attention {
         let inputs = self.drawn.of(problem);
         match record.operands {
             Operands::RowMajor => Ok(row_major(module, record, &sizes, inputs, executor)),
-            _ if executor.emulated => bail!("the emulator executes neither wgmma nor bulk copies"),
+            _ if executor.emulated => Err(NotEmulated("executes neither wgmma nor bulk copies").into()),
             _ => {
                 let quantiser = records.iter().find(|r| r.operands == Operands::Originals);
                 let quantiser = quantiser
@@ -83,6 +85,11 @@ impl Operator for Attention {
         let sets: Vec<Arc<Inputs>> = problems.iter().map(|problem| self.drawn.shared(problem).clone()).collect();
         peers::hand_over(problems, &sets, dir)
     }
+}
+
+/// Q, K and V are drawn apart from each other, so each may come from another seed, with its scales.
+fn mixing(of_operand: impl Fn(&str) -> Vec<String>, woven: Option<(String, Vec<usize>)>) -> Mixing {
+    Mixing { groups: ["q", "k", "v"].map(of_operand).to_vec(), woven }
 }
 
 fn input(name: &str, bytes: Arc<Vec<u8>>) -> Tensor {
@@ -108,6 +115,7 @@ fn row_major(module: &Module, record: &LaunchRecord, sizes: &Sizes, inputs: &Inp
     let sample = executor.max_ctas.and_then(|limit| Sample::of(scheduler, [width, heads], limit));
     Setup {
         tensors: codes.chain(scales).chain([output(sizes)]).chain(workspace).collect(),
+        mixing: mixing(|name| vec![name.to_owned(), format!("{name}_scale")], None),
         making: Vec::new(),
         steps: vec![kernel_spec::launch::Step::Launch(launch)],
         from_originals: Vec::new(),
@@ -149,6 +157,7 @@ fn from_images(
     let attend = |pdl| launches::from_images(record, sizes, executor.sm_count, pdl);
     Setup {
         tensors: made.chain(originals).chain([output(sizes)]).collect(),
+        mixing: mixing(|name| vec![name.to_owned(), launches::image_of(name)], Some(launches::woven_scales())),
         steps: vec![attend(false)],
         from_originals: making.iter().cloned().chain([attend(true)]).collect(),
         making,
