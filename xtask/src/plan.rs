@@ -66,6 +66,8 @@ impl Plan {
     /// Reads the suite `name` and applies changes.
     pub fn read(layout: &Layout, name: &str, changes: &Changes) -> Result<Plan> {
         let path = suite_file(layout, name)?;
+        let meta = std::fs::metadata(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
+        ensure!(meta.is_file(), "`{}` is not a file: name a gate file, or a suite", path.display());
         let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
         let mut suite = Suite::parse(&text).with_context(|| format!("{} file `{}`", kind_of(name), path.display()))?;
         ensure!(

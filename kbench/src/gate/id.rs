@@ -42,6 +42,8 @@ macro_rules! gates {
 
 gates! {
     Compiles = "compiles", Build, "compiles", "the compilers accept it";
+    ConsistentEvidence = "consistent-evidence", Identity, "consistent evidence",
+        "what is recorded does not contradict itself, and a run can have it";
     ToggleEcho = "toggle-echo", Identity, "toggle echo", "the module says that it was compiled with what was asked for";
     OwnMachineCode = "own-machine-code", Identity, "own machine code", "no entry function is the control's";
     NoMemoryBetweenLaunches = "no-memory-between-launches", Identity, "no memory between launches",

@@ -2,6 +2,7 @@
 //! can be judged again without a GPU. Leaves to others: what the gates add up to (`decision`).
 
 mod blocks;
+mod consistency;
 mod correctness;
 mod declared;
 mod hints;
@@ -15,6 +16,7 @@ mod resources;
 mod settled;
 mod timing;
 
+pub use consistency::{edited_errors, judge_consistency};
 pub use correctness::{correctness_pattern, emulated_problems, judge_checks, problems, timed_problems};
 pub use pairs::{Timed, paired_rounds, ratio};
 pub use peers::judge_peer_errors;
@@ -52,7 +54,8 @@ pub struct Evidence {
 
 /// All gates of a run, in the order of the decision tree.
 pub fn judge(suite: &Suite, evidence: &Evidence) -> Vec<Gate> {
-    let mut gates = judge_builds(suite, &evidence.builds);
+    let mut gates = judge_consistency(suite, evidence);
+    gates.extend(judge_builds(suite, &evidence.builds));
     gates.extend(judge_checks(suite, &evidence.builds, &evidence.checks));
     gates.extend(memory::judge_memory(suite, &evidence.builds, &evidence.checks, evidence.memory.as_ref()));
     gates.extend(judge_peer_errors(suite, &evidence.checks, &evidence.peers));
@@ -309,13 +312,21 @@ pub(crate) mod testing {
 
     /// Every case of `old` and `new` on the problems of a suite, all well.
     pub fn checks(suite: &Suite) -> Checks {
+        // Every element of a shape is compared.
+        let compared = |mut case: CheckedCase| {
+            let outputs = Operator::Attention.outputs(&case.launch.problem.shape).unwrap_or_default();
+            if let Some(errors) = &mut case.errors {
+                errors.elements = outputs.iter().map(|(_, extents)| extents.iter().product::<u64>()).sum();
+            }
+            case
+        };
         let cases = |variant: &'static str| super::problems(suite).into_iter().map(move |p| case(variant, p));
         Checks {
             device: Some("gpu: NVIDIA L4".into()),
             deferred: None,
             memory_apart: true,
             row_seed: None,
-            cases: cases("old").chain(cases("new")).collect(),
+            cases: cases("old").chain(cases("new")).map(compared).collect(),
         }
     }
 

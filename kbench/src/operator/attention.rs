@@ -122,6 +122,11 @@ impl Sizes {
         Shape { name: name.to_owned(), axes: axes.map(|(axis, size)| (axis.to_owned(), i64::from(size))).collect() }
     }
 
+    /// Extents of the output, outermost first.
+    pub fn output(&self) -> [u64; 4] {
+        [self.batch, self.heads, self.seq_q, self.head_dim].map(u64::from)
+    }
+
     /// Batch times heads: how many independent attention problems there are.
     pub fn batch_heads(&self) -> usize {
         self.batch as usize * self.heads as usize

@@ -11,7 +11,7 @@ use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::key::BadKey;
-use declared::Declared;
+use declared::{Declared, Role};
 
 /// A value for every axis of an operator.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -235,6 +235,25 @@ impl Operator {
                 tensors.iter().map(|tensor| tensor.layout.elements as usize).sum()
             }
         }
+    }
+
+    /// Names and extents of the outputs; attention's one output has no name. `None` where the shape has none, which a suite
+    /// refuses.
+    pub fn outputs(&self, shape: &Shape) -> Option<Vec<(String, Vec<u64>)>> {
+        match self {
+            Operator::Attention => Some(vec![(String::new(), attention::Sizes::of(shape).output().to_vec())]),
+            Operator::Declared(declared) => {
+                let tensors = declared.tensors(&shape.axes).ok()?;
+                let outputs = tensors.into_iter().filter(|tensor| matches!(tensor.role, Role::Output { .. }));
+                Some(outputs.map(|tensor| (tensor.name, tensor.layout.shape)).collect())
+            }
+        }
+    }
+
+    /// Elements of one of the rows that a comparison may sample from; `None` where it never does.
+    pub fn row_elements(&self, shape: &Shape) -> Option<u64> {
+        self.rows(shape)?;
+        self.outputs(shape)?.first()?.1.last().copied()
     }
 
     /// Rows that a comparison may sample from; `None` where it never does.

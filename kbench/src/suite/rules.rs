@@ -127,6 +127,10 @@ impl Suite {
             ("time_shapes", &self.time_shapes),
         ] {
             self.shapes_of(key, names)?;
+            if let Some(name) = names.iter().enumerate().find_map(|(i, name)| names[..i].contains(name).then_some(name))
+            {
+                return refuse(key, &format!("`{name}` is named twice: it would count as two"));
+            }
         }
         if let Some(odd) = &self.odd {
             self.shapes_of("odd.shapes", &odd.shapes)?;

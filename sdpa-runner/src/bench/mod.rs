@@ -194,8 +194,7 @@ fn sittings(
             *places += 1;
         }
     }
-    ground.originals.forget();
-    Ok(())
+    ground.originals.forget()
 }
 
 /// Whether `pid name` is this process or a peer of it.
