@@ -5,6 +5,7 @@ mod blocks;
 mod correctness;
 mod declared;
 mod hints;
+mod launches;
 mod memory;
 mod pairs;
 mod peers;
