@@ -2,6 +2,7 @@
 //! directory other than logs and binaries is one of these. Leaves to others: how any of it was obtained.
 
 mod builds;
+mod errors;
 mod timed;
 
 use std::collections::BTreeMap;
@@ -11,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use crate::deferral::Deferral;
 use crate::operator::{Cost, Problem, Unit};
 
-pub use timed::{Block, Cache, GpuState, Mode, PeerBackend, Peers, Samples, TimingFailure};
-
 pub use builds::{BuildFailure, BuildRecord, Builds, EntryBuild, LaunchRecord, Operands};
+pub use errors::{Errors, OutputErrors, Proportion, WholeOutput};
+pub use timed::{Block, Cache, GpuState, Mode, PeerBackend, Peers, Samples, TimingFailure};
 
 /// The device that cases ran on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -155,86 +156,6 @@ impl LaunchOutcome {
     }
 }
 
-/// Errors of one output against float64 attention. Maxima are over finite elements; NaN and Inf are counted apart.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Errors {
-    /// Output elements.
-    pub elements: u64,
-    /// NaN in the output.
-    pub nan: u64,
-    /// Infinities in the output.
-    pub inf: u64,
-    /// Kernel error: against float64 on the dequantised inputs.
-    pub kernel_max: f64,
-    /// Mean kernel error.
-    pub kernel_mean: f64,
-    /// Where in the output the worst kernel error is, or the first element that is not finite.
-    pub worst_at: Vec<u32>,
-    /// Quantisation floor: float64 on dequantised inputs against float64 on the originals.
-    pub floor_max: f64,
-    /// Largest end-to-end error: against float64 on the FP16 originals.
-    pub end_to_end_max: f64,
-    /// Mean end-to-end error.
-    pub end_to_end_mean: f64,
-    /// Share of elements whose end-to-end error exceeds the suite's `bad_element`.
-    pub bad_share: f64,
-    /// Largest magnitude of the float64 result on the dequantised inputs.
-    pub reference_amax: f64,
-    /// Largest difference from the control's output, when that exists.
-    pub from_control_max: Option<f64>,
-    /// Errors by output, where a gate file declares the operator; the figures above are then the worst over all outputs.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub outputs: Vec<OutputErrors>,
-    /// What a checker says of the outputs, by figure, where there is one instead of a reference.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub figures: BTreeMap<String, f64>,
-    /// The rows that were compared, as head (batch times heads, flattened) and row; absent when all were.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sampled_rows: Option<Vec<[u32; 2]>>,
-}
-
-/// Errors of one output of a declared operator against its reference. Infinity equal to the reference's is right and has
-/// no error; NaN, and an infinity where the reference has none, count as not finite. Maxima are over the other elements.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct OutputErrors {
-    /// Its name.
-    pub output: String,
-    /// Elements.
-    pub elements: u64,
-    /// Elements that are not the reference's: by bits for integers and bools; NaN or a wrong infinity for floats.
-    pub wrong: u64,
-    /// Place of the worst element, or of the first that is wrong.
-    pub worst_at: Vec<u32>,
-    /// Largest |error|.
-    pub max: f64,
-    /// Mean |error|.
-    pub mean: f64,
-    /// Largest |error| / |reference|; where the reference is 0, an error counts as `f64::MAX`.
-    pub relative: f64,
-    /// Root mean square of the errors over that of the reference.
-    pub relative_rms: f64,
-    /// Largest |error| of a row over the largest |reference| of that row; a row is the last axis.
-    pub row_relative: f64,
-    /// Largest |reference|.
-    pub reference_amax: f64,
-    /// Whether gaps between strided elements still hold what they held.
-    pub gaps_intact: bool,
-}
-
-impl OutputErrors {
-    /// A figure by the name that limits have.
-    pub fn figure(&self, name: &str) -> f64 {
-        match name {
-            "max" => self.max,
-            "mean" => self.mean,
-            "relative" => self.relative,
-            "relative_rms" => self.relative_rms,
-            "row_relative" => self.row_relative,
-            _ => f64::NAN,
-        }
-    }
-}
-
 /// One case: how the launch ended and what its output was worth.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CheckedCase {
@@ -259,10 +180,13 @@ pub struct Checks {
     /// Whether what a GPU hides was looked for apart: `memory.json` says what came of it. Older runs did not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub memory_apart: bool,
+    /// What the rows of large shapes were drawn by, taken from the system after everything was built: nobody who wrote a
+    /// kernel knew which they would be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row_seed: Option<u64>,
     /// All cases.
     pub cases: Vec<CheckedCase>,
 }
-
 /// `ENV.json`: where and with what a run was made. A figure that could not be had is absent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Environment {

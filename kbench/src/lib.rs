@@ -7,6 +7,7 @@ pub mod decision;
 pub mod deferral;
 pub mod evidence;
 pub mod exit;
+pub mod fleet;
 pub mod format;
 pub mod gate;
 pub mod job;

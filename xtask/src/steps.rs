@@ -11,6 +11,7 @@ use kbench::judge::{emulated_problems, problems};
 use kbench::operator::Problem;
 
 use crate::console::Step;
+use crate::entropy;
 use crate::runner::End;
 use crate::work::{ErrorsByCase, REFERENCE_SILENCE, Work, errors_of, launch_all};
 
@@ -40,9 +41,11 @@ pub fn check(work: &Work) -> Result<Checks> {
     let faults = launches.values().flatten().filter(|o| o.failure.is_some() && o.deferred.is_none()).count();
     step.end(&format!("{} variants on {} problems, {faults} faults", modules.len(), problems.len()));
     let subjects = modules.iter().map(|m| m.variant.as_str()).collect::<Vec<_>>();
+    // Drawn when everything is built and has run.
+    let row_seed = entropy::seed()?;
     let nothing_to_try_on = by_check && without_output(&launches[&suite.control]);
     let mut errors = match nothing_to_try_on {
-        false => compare_outputs(work, "errors", &subjects, &problems)?,
+        false => compare_outputs(work, "errors", &subjects, &problems, row_seed)?,
         true => {
             wait_for_the_control(&mut launches, &suite.control);
             Default::default()
@@ -59,7 +62,8 @@ pub fn check(work: &Work) -> Result<Checks> {
         _ if emulated => Some(EMULATOR.to_owned()),
         device => device.as_ref().map(|(device, _)| format!("gpu: {}", device.name)),
     };
-    Ok(Checks { device, deferred: None, memory_apart: false, cases })
+    let row_seed = work.plan.suite.large.as_ref().map(|_| row_seed);
+    Ok(Checks { device, deferred: None, memory_apart: false, row_seed, cases })
 }
 
 fn without_output(outcomes: &[LaunchOutcome]) -> bool {
@@ -101,10 +105,16 @@ pub fn generate(work: &Work) -> Result<()> {
 
 /// Errors of every output that is there. A comparison that breaks off is nobody's error: where a gate file declares the
 /// operator its reference cannot be had, else we failed ourselves; and no case is judged on a part.
-pub fn compare_outputs(work: &Work, name: &str, subjects: &[&str], problems: &[Problem]) -> Result<ErrorsByCase> {
+pub fn compare_outputs(
+    work: &Work,
+    name: &str,
+    subjects: &[&str],
+    problems: &[Problem],
+    row_seed: u64,
+) -> Result<ErrorsByCase> {
     let step = Step::begin(name, problems.len() as u64);
     let (errors, broke_off) =
-        errors_of(work, name, subjects, problems, |done, total, what| step.at(done, total, what))?;
+        errors_of(work, name, subjects, problems, row_seed, |done, total, what| step.at(done, total, what))?;
     if let Some(why) = broke_off {
         step.end("broke off");
         match work.plan.suite.declared() {

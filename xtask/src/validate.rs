@@ -5,12 +5,11 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, anyhow, bail};
-use kbench::decision::{Decision, decide};
+use kbench::decision::Decision;
 use kbench::evidence::{Checks, Environment, Peers, Samples};
 use kbench::job::Executor;
-use kbench::judge::{Evidence, judge};
+use kbench::judge::Evidence;
 use kbench::memory::Memory;
-use kbench::report::{Format, RunView, headline, html, markdown_file, render};
 
 use crate::basis::Basis;
 use crate::build::{BuildSet, build_all, disassemble};
@@ -18,6 +17,7 @@ use crate::ceilings;
 use crate::console::Step;
 use crate::declared;
 use crate::environment::{self, SourceState};
+use crate::inspect::{Derived, derive};
 use crate::layout::Layout;
 use crate::memory;
 use crate::plan::{DeviceChoice, Plan};
@@ -25,6 +25,7 @@ use crate::profile::profile;
 use crate::run_dir::{MEMORY, RunDir};
 use crate::runner::Runner;
 use crate::runs::earlier_runs;
+use crate::scratch::Scratch;
 use crate::steps::{check, generate};
 use crate::timing::{Timing, bench};
 use crate::toolchain::{self, Toolchain};
@@ -54,6 +55,8 @@ pub struct Outcome {
     pub decision: Decision,
     /// The report as a terminal shows it.
     pub report: String,
+    /// The root of its evidence: what `verify --root` holds the run to.
+    pub root: String,
     /// Whether cases ran on a GPU and were timed.
     pub complete: bool,
 }
@@ -94,15 +97,15 @@ fn validate_in(
     let plan = &plan;
     run.write("suite.toml", &toml::to_string(&plan.suite)?)?;
     let (toolchain, builds) = build(layout, plan, &found, &run)?;
-    run.keep_operator(&plan.task, &builds.files)?;
+    let files = run.keep_operator(&plan.task, &builds.files)?;
     let mut environment = environment::collect(&source, toolchain.as_ref(), started);
     if let Some((device, state)) = &found.device {
         (environment.device, environment.device_state) = (Some(device.clone()), Some(state.clone()));
     }
     let uuid = found.device.as_ref().map(|(device, _)| device.uuid.clone());
-    Basis::of_validation(&plan.suite, &source, uuid, &builds)?.hold(&run)?;
+    Basis::of_validation(&plan.suite, &source, uuid, &builds, files)?.hold(&run)?;
     run.write_json("ENV.json", &environment)?;
-    let scratch = tempfile::Builder::new().prefix("sdpa-work-").tempdir_in(&layout.target)?;
+    let scratch = Scratch::new(&layout.target, "sdpa-work-")?;
     let work = Work { plan, builds: &builds, runner: &runner, found: &found, executor, scratch: scratch.path() };
     let mut evidence = Evidence { builds: run.read_json("builds.json")?, ..Evidence::default() };
     (evidence.checks, evidence.samples, evidence.peers, evidence.memory) = measure(&work, layout, options, &run)?;
@@ -206,16 +209,9 @@ fn check_and_time(work: &Work, layout: &Layout, options: &Options, run: &RunDir)
 
 /// Judges, decides, reports, and seals the run.
 fn conclude(plan: &Plan, run: RunDir, environment: &Environment, evidence: &Evidence) -> Result<Outcome> {
-    let gates = judge(&plan.suite, evidence);
-    let decision = decide(&plan.suite, &gates, &evidence.checks, &evidence.samples);
-    run.write_json("gates.json", &gates)?;
-    run.write_json("decision.json", &decision)?;
-    let name = run.name();
-    let view = RunView { name: &name, suite: &plan.suite, evidence, gates: &gates, decision: &decision, environment };
-    run.write("REPORT.md", &markdown_file(&view))?;
-    run.write("report.html", &html(&view, &earlier_runs(&run, &plan.suite.name)?))?;
-    let report = format!("{}\n{}", render(&view, Format::Table), headline(&view));
-    run.seal()?;
+    let earlier = earlier_runs(&run, &plan.suite.name)?;
+    let Derived { decision, table } = derive(&run, &plan.suite, evidence, environment, &earlier)?;
+    let root = run.seal()?;
     let complete = evidence.checks.deferred.is_none() && evidence.samples.deferred.is_none();
-    Ok(Outcome { run, decision, report, complete })
+    Ok(Outcome { run, decision, report: table, root, complete })
 }

@@ -252,26 +252,35 @@ pub fn verified_outputs(checks: &Checks) -> BTreeMap<String, BTreeMap<String, St
 pub type ErrorsByCase = BTreeMap<(String, String), Errors>;
 
 /// The job that compares whatever the subjects left on the problems; see [`errors_job`].
-pub fn errors_job_of(work: &Work, subjects: &[&str], problems: &[Problem], most_rows: Option<u32>) -> ErrorsJob {
+pub fn errors_job_of(work: &Work, subjects: &[&str], problems: &[Problem], rows: Rows) -> ErrorsJob {
     let outputs = subjects.iter().map(|s| ((*s).to_owned(), BenchJob::output_dir(work.scratch, s)));
     let operands = work.builds.built.iter().map(|b| (b.record.variant.clone(), b.record.operands()));
-    errors_job(&work.task(), &work.plan.suite, operands.collect(), outputs.collect(), problems, most_rows)
+    errors_job(&work.task(), &work.plan.suite, operands.collect(), outputs.collect(), problems, rows)
 }
 
-/// A job for these outputs of kernels that were given these operands. Of a problem with more than `most_rows` query rows, and
-/// of one that the suite calls large, that many are compared.
+/// Which rows of large problems are compared.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows {
+    /// Of a problem with more query rows than this, so many are compared, where there is a limit besides the suite's.
+    pub most: Option<u32>,
+    /// What they are drawn by.
+    pub seed: u64,
+}
+
+/// A job for these outputs of kernels that were given these operands. Of a problem with more than `most` query rows, and of
+/// one that the suite calls large, that many are compared.
 pub fn errors_job(
     task: &Task,
     suite: &Suite,
     operands: BTreeMap<String, Operands>,
     outputs: BTreeMap<String, PathBuf>,
     problems: &[Problem],
-    most_rows: Option<u32>,
+    Rows { most, seed }: Rows,
 ) -> ErrorsJob {
     let rows = |p: &Problem| {
         let of_suite = suite.large(&p.shape.name).map(|large| large.reference_rows);
         let all = suite.operator.rows(&p.shape)?;
-        of_suite.into_iter().chain(most_rows.filter(|most| (*most as usize) < all)).min()
+        of_suite.into_iter().chain(most.filter(|most| (*most as usize) < all)).min()
     };
     ErrorsJob {
         task: task.clone(),
@@ -280,6 +289,7 @@ pub fn errors_job(
         operands,
         control: suite.control.clone(),
         sampled: problems.iter().filter_map(|p| Some((p.id(), rows(p)?))).collect(),
+        row_seed: seed,
         bad_element: suite.correctness.bad_element,
         ahead: false,
     }
@@ -292,9 +302,10 @@ pub fn errors_of(
     name: &str,
     subjects: &[&str],
     problems: &[Problem],
+    row_seed: u64,
     mut report: impl FnMut(u64, u64, &str),
 ) -> Result<(ErrorsByCase, Option<String>)> {
-    let job = errors_job_of(work, subjects, problems, None);
+    let job = errors_job_of(work, subjects, problems, Rows { most: None, seed: row_seed });
     let mut errors = BTreeMap::new();
     let end = work.runner.run(name, &Job::Errors(job), REFERENCE_SILENCE, |event| match event {
         Event::Progress { done, total, what } => report(done, total, &what),

@@ -97,6 +97,9 @@ pub struct BuildRecord {
     pub cubin_sha256: String,
     /// Device memory of the module's own variables, in bytes: what a kernel could remember between launches.
     pub global_bytes: u32,
+    /// Constant memory of the module's own variables but what it says of itself, in bytes: memory like any other.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub constant_bytes: u32,
     /// Entry functions, in the family's order.
     pub entries: Vec<EntryBuild>,
     /// Advisories and warnings that ptxas printed.
@@ -188,4 +191,8 @@ impl Builds {
     pub fn failure(&self, variant: &str, arch: &str) -> Option<&BuildFailure> {
         self.failures.iter().find(|f| f.variant == variant && f.arch == arch)
     }
+}
+
+fn is_zero(bytes: &u32) -> bool {
+    *bytes == 0
 }

@@ -5,25 +5,28 @@ use crate::evidence::{Builds, CheckedCase, Checks, EMULATOR, Errors, OutputError
 use crate::gate::{Draft, Gate, GateId, Limit, Reading, Unit};
 use crate::operator::{Distribution, Operator, Problem, Shape};
 
-use super::declared;
 use super::launches::{failed, findings_gate, launch_gate, may_reorder, rule_gate};
+use super::{declared, proportion};
 use crate::suite::{CorrectnessLimits, Suite};
 
 /// The value of the `p_format` toggle that means e4m3.
 const P_FORMAT_E4M3: u32 = 1;
 
 /// Every problem that each variant of the suite must solve: the gated shapes with every seed on normal inputs, the stress
-/// shapes with every other distribution on the first seed, and whatever is timed besides.
+/// shapes with every other distribution on the first seed, the odd shapes on what they name, and whatever is timed besides.
 pub fn problems(suite: &Suite) -> Vec<Problem> {
     let gated = suite.check().into_iter().flat_map(|shape| on_every_seed(suite, shape, Distribution::Normal));
-    let stress = suite.stress().into_iter().flat_map(|shape| {
-        suite.operator.stress().into_iter().map(move |distribution| Problem {
+    let on_first_seed = |shapes: Vec<Shape>, distributions: &[Distribution]| -> Vec<Problem> {
+        let problem = |shape: &Shape, distribution: &Distribution| Problem {
             shape: shape.clone(),
             seed: suite.seeds[0],
-            distribution,
-        })
-    });
-    let mut problems: Vec<Problem> = gated.chain(stress).collect();
+            distribution: *distribution,
+        };
+        shapes.iter().flat_map(|shape| distributions.iter().map(|d| problem(shape, d))).collect()
+    };
+    let stress = on_first_seed(suite.stress(), &suite.stress_distributions());
+    let odd = suite.odd.as_ref().map(|odd| on_first_seed(suite.odd(), &odd.distributions));
+    let mut problems: Vec<Problem> = gated.chain(stress).chain(odd.into_iter().flatten()).collect();
     for problem in suite.time().into_iter().flat_map(|shape| timed_problems(suite, &shape)) {
         if !problems.contains(&problem) {
             problems.push(problem);
@@ -68,7 +71,7 @@ pub fn judge_checks(suite: &Suite, builds: &Builds, checks: &Checks) -> Vec<Gate
 }
 
 /// One gate over many cases: the worst case decides and is named.
-struct Worst<'a> {
+pub(super) struct Worst<'a> {
     value: f64,
     limit: f64,
     case: Option<&'a CheckedCase>,
@@ -78,11 +81,16 @@ impl<'a> Worst<'a> {
     /// The case that is furthest over its limit, or closest to it; what is not comparable is worse than anything.
     /// Limits may be zero, so cases are ranked by difference and never by quotient.
     fn over(cases: &[&'a CheckedCase], figure: impl Fn(&Errors) -> (f64, f64)) -> Worst<'a> {
+        Worst::of(cases, |_, errors| figure(errors))
+    }
+
+    /// The same of a figure that depends on more of the case than its errors.
+    pub(super) fn of(cases: &[&'a CheckedCase], figure: impl Fn(&CheckedCase, &Errors) -> (f64, f64)) -> Worst<'a> {
         let mut worst = Worst { value: f64::NAN, limit: f64::NAN, case: None };
         let excess = |value: f64, limit: f64| if value <= limit { value - limit } else { f64::MAX.min(value - limit) };
         for case in cases {
             let Some(errors) = &case.errors else { continue };
-            let (value, limit) = figure(errors);
+            let (value, limit) = figure(case, errors);
             // Maxima are over finite elements; an output that is not finite has no error worth a number.
             let value = if errors.nan + errors.inf > 0 { f64::INFINITY } else { value };
             let rank = if value.is_nan() { f64::INFINITY } else { excess(value, limit) };
@@ -96,7 +104,7 @@ impl<'a> Worst<'a> {
         worst
     }
 
-    fn gate(&self, draft: Draft) -> Gate {
+    pub(super) fn gate(&self, draft: Draft) -> Gate {
         let place = self.case.map(|c| c.launch.problem.id()).unwrap_or_default();
         draft.at_most(&place, self.value, self.limit, Unit::One)
     }
@@ -114,7 +122,9 @@ fn judge_variant(suite: &Suite, builds: &Builds, checks: &Checks, variant: &str)
     let missing: Vec<&Problem> = planned.iter().filter(|p| !ran(p)).collect();
     let failures: Vec<&CheckedCase> = cases.iter().copied().filter(|c| failed(c)).collect();
     let deferred: Vec<&CheckedCase> = cases.iter().copied().filter(|c| c.launch.deferred.is_some()).collect();
-    let mut gates = vec![launch_gate(&draft(GateId::EveryCaseRan), &planned, &missing, &failures, &deferred)];
+    let compared: Vec<String> = cases.iter().filter_map(|case| proportion::compared(suite, case)).collect();
+    let every = draft(GateId::EveryCaseRan);
+    let mut gates = vec![launch_gate(&every, &planned, &missing, &failures, &deferred, &compared.concat())];
     if emulated {
         gates.push(not_emulated(&draft(GateId::SeenOnAGpu), suite));
         gates.push(findings_gate(draft(GateId::EmulatorChecks), &cases));
@@ -129,9 +139,15 @@ fn judge_variant(suite: &Suite, builds: &Builds, checks: &Checks, variant: &str)
     gates.push(rule_gate(&draft(GateId::MemoryRules), &has_output, unordered));
     match &suite.operator {
         Operator::Attention => {
-            let toggles = builds.get(variant, &suite.arch).map(|b| &b.toggles);
-            let e4m3 = toggles.and_then(|toggles| toggles.get("p_format")) == Some(&P_FORMAT_E4M3);
-            gates.extend(error_gates(suite, variant, &has_output, e4m3));
+            let e4m3 = |name: &str| {
+                let toggles = builds.get(name, &suite.arch).map(|b| &b.toggles);
+                toggles.and_then(|toggles| toggles.get("p_format")) == Some(&P_FORMAT_E4M3)
+            };
+            gates.extend(error_gates(suite, variant, &has_output, e4m3(variant)));
+            let is_like_control = variant != suite.control && e4m3(variant) == e4m3(&suite.control);
+            let control = checks.cases.iter().filter(|c| c.variant == suite.control && is_like_control);
+            let control = control.map(|case| (&case.launch.problem, case)).collect();
+            gates.extend(proportion::gates(suite, variant, &has_output, e4m3(variant), &control));
         }
         Operator::Declared(operator) => {
             let control = checks.cases.iter().filter(|c| c.variant == suite.control && variant != suite.control);
@@ -218,8 +234,12 @@ fn error_gates(suite: &Suite, variant: &str, cases: &[&CheckedCase], e4m3: bool)
         cases.iter().copied().partition(|c| c.launch.problem.distribution == Distribution::Normal);
     let mut gates = Vec::new();
     if !normal.is_empty() {
-        let end_to_end = |e: &Errors| (e.end_to_end_max, limits.bad_element.max(e.floor_max + limits.floor_allowance));
         gates.push(Worst::over(&normal, |e| (e.kernel_max, kernel_limit)).gate(draft(GateId::KernelErrorMax)));
+    }
+    // A row of few keys carries what quantising costs it, and the mean of P's rounding: no kernel can help that.
+    let normal: Vec<_> = normal.into_iter().filter(|c| !suite.is_odd(&c.launch.problem.shape.name)).collect();
+    if !normal.is_empty() {
+        let end_to_end = |e: &Errors| (e.end_to_end_max, limits.bad_element.max(e.floor_max + limits.floor_allowance));
         if let Some(limit) = limits.kernel_mean {
             gates.push(Worst::over(&normal, |e| (e.kernel_mean, limit)).gate(draft(GateId::KernelErrorMean)));
         }
@@ -231,17 +251,22 @@ fn error_gates(suite: &Suite, variant: &str, cases: &[&CheckedCase], e4m3: bool)
     }
     if !stress.is_empty() {
         let relative = |e: &Errors| (e.kernel_max / e.reference_amax.max(1.0), kernel_limit);
-        gates.push(match limits.stress_max {
-            None => Worst::over(&stress, relative).gate(draft(GateId::StressErrorRelative)),
-            Some(limit) => Worst::over(&stress, |e| (e.kernel_max, limit)).gate(draft(GateId::StressErrorMax)),
-        });
+        let is_absolute = |c: &CheckedCase| limits.stress_max.is_some() && !c.launch.problem.distribution.is_large();
+        let (absolute, others): (Vec<_>, Vec<_>) = stress.iter().copied().partition(|c| is_absolute(c));
+        if !others.is_empty() {
+            gates.push(Worst::over(&others, relative).gate(draft(GateId::StressErrorRelative)));
+        }
+        if let Some(limit) = limits.stress_max.filter(|_| !absolute.is_empty()) {
+            gates.push(Worst::over(&absolute, |e| (e.kernel_max, limit)).gate(draft(GateId::StressErrorMax)));
+        }
         let exact: Vec<_> = stress.iter().copied().filter(|c| c.launch.problem.distribution.is_exact()).collect();
         if !exact.is_empty() {
             let relative = |e: &Errors| (e.kernel_max / e.reference_amax.max(1.0), limits.exact_max);
             gates.push(Worst::over(&exact, relative).gate(draft(GateId::ExactError)));
         }
-        if let (Some(limit), Some(_)) = (limits.kernel_mean, limits.stress_max) {
-            let gate = Worst::over(&stress, |e| (e.kernel_mean, limit));
+        let absolute: Vec<_> = absolute.into_iter().filter(|c| !suite.is_odd(&c.launch.problem.shape.name)).collect();
+        if let Some(limit) = limits.kernel_mean.filter(|_| !absolute.is_empty()) {
+            let gate = Worst::over(&absolute, |e| (e.kernel_mean, limit));
             gates.push(gate.gate(draft(GateId::StressErrorMean)));
         }
     }

@@ -46,6 +46,7 @@ pub fn launch_gate(
     missing: &[&Problem],
     failures: &[&CheckedCase],
     deferred: &[&CheckedCase],
+    compared: &str,
 ) -> Gate {
     let why = |problem: &Problem| deferred.iter().find(|c| c.launch.problem == *problem)?.launch.deferred.clone();
     let threshold = format!("{} cases", planned.len());
@@ -57,7 +58,7 @@ pub fn launch_gate(
         let deferral = Deferral::new(format!("{} of {}: {}", missing.len(), planned.len(), first.why), &first.remedy);
         return draft.with_state(&place, "", &threshold, State::Deferred(deferral));
     }
-    let measured = format!("{} of {}", planned.len() - missing.len(), planned.len());
+    let measured = format!("{} of {}{compared}", planned.len() - missing.len(), planned.len());
     let (place, measured) = match (failures.first(), missing.first()) {
         (Some(case), _) => {
             let why = case.launch.failure.as_deref().unwrap_or_default();

@@ -2,6 +2,7 @@
 //! can be judged again without a GPU. Leaves to others: what the gates add up to (`decision`).
 
 mod blocks;
+mod consistency;
 mod correctness;
 mod declared;
 mod hints;
@@ -11,10 +12,12 @@ mod pairs;
 mod peers;
 mod performance;
 mod profile;
+mod proportion;
 mod resources;
 mod settled;
 mod timing;
 
+pub use consistency::{edited_errors, judge_consistency};
 pub use correctness::{correctness_pattern, emulated_problems, judge_checks, problems, timed_problems};
 pub use pairs::{Timed, paired_rounds, ratio};
 pub use peers::judge_peer_errors;
@@ -52,7 +55,8 @@ pub struct Evidence {
 
 /// All gates of a run, in the order of the decision tree.
 pub fn judge(suite: &Suite, evidence: &Evidence) -> Vec<Gate> {
-    let mut gates = judge_builds(suite, &evidence.builds);
+    let mut gates = judge_consistency(suite, evidence);
+    gates.extend(judge_builds(suite, &evidence.builds));
     gates.extend(judge_checks(suite, &evidence.builds, &evidence.checks));
     gates.extend(memory::judge_memory(suite, &evidence.builds, &evidence.checks, evidence.memory.as_ref()));
     gates.extend(judge_peer_errors(suite, &evidence.checks, &evidence.peers));
@@ -118,6 +122,8 @@ pub(crate) mod testing {
             shapes: Default::default(),
             check_shapes: vec!["mission".into(), RAGGED_MASKED.into(), "wide".into()],
             stress_shapes: vec!["small".into()],
+            distributions: vec![],
+            odd: None,
             time_shapes: vec!["mission".into()],
             time_distributions: vec![Distribution::Normal],
             large: None,
@@ -146,6 +152,7 @@ pub(crate) mod testing {
             timing: Timing { sittings: 16, rounds: 16, max_rounds: 48, ..Timing::default() },
             narrowed: vec![],
             machine_code: None,
+            fleet: None,
         }
     }
 
@@ -194,6 +201,7 @@ pub(crate) mod testing {
             ptx_sha256: String::new(),
             cubin_sha256: String::new(),
             global_bytes: 0,
+            constant_bytes: 0,
             entries: vec![entry(64, variant), entry(128, variant)],
             warnings: vec![],
             toggle_mismatches: vec![],
@@ -220,6 +228,8 @@ pub(crate) mod testing {
             outputs: Vec::new(),
             figures: BTreeMap::new(),
             sampled_rows: None,
+            proportion: Some(Proportion { rows: 16, slope: 0.0001, row_rms: 0.0005, magnitude: 0.05 }),
+            whole: None,
         }
     }
 
@@ -303,12 +313,21 @@ pub(crate) mod testing {
 
     /// Every case of `old` and `new` on the problems of a suite, all well.
     pub fn checks(suite: &Suite) -> Checks {
+        // Every element of a shape is compared.
+        let compared = |mut case: CheckedCase| {
+            let outputs = Operator::Attention.outputs(&case.launch.problem.shape).unwrap_or_default();
+            if let Some(errors) = &mut case.errors {
+                errors.elements = outputs.iter().map(|(_, extents)| extents.iter().product::<u64>()).sum();
+            }
+            case
+        };
         let cases = |variant: &'static str| super::problems(suite).into_iter().map(move |p| case(variant, p));
         Checks {
             device: Some("gpu: NVIDIA L4".into()),
             deferred: None,
             memory_apart: true,
-            cases: cases("old").chain(cases("new")).collect(),
+            row_seed: None,
+            cases: cases("old").chain(cases("new")).map(compared).collect(),
         }
     }
 

@@ -179,13 +179,18 @@ fn distinct_work(draft: &Draft, suite: &Suite, builds: &Builds, variant: &str) -
 /// Scratch that a kernel may ask for: counters of a scheduler, not room to keep results in.
 const MAX_WORKSPACE_BYTES: u32 = 4096;
 
+/// Bytes of a module's variables. What is declared constant lies in device memory too, and its address can be had.
+fn variables(build: &BuildRecord) -> u32 {
+    build.global_bytes + build.constant_bytes
+}
+
 /// A kernel with memory of its own could do the work once and remember it.
 fn stateless(draft: &Draft, builds: &Builds, variant: &str) -> Gate {
     let own = builds.records.iter().filter(|b| b.variant == variant);
-    let state =
-        |b: &BuildRecord| b.global_bytes + b.entries.iter().map(|e| e.launch.workspace_bytes).max().unwrap_or(0);
-    let worst = own.map(|b| (state(b), b.global_bytes, b.arch.as_str())).max().unwrap_or_default();
-    let (bytes, global, arch) = worst;
+    let state = |b: &BuildRecord| variables(b) + b.entries.iter().map(|e| e.launch.workspace_bytes).max().unwrap_or(0);
+    // Variables first: none are allowed, however much workspace another build has.
+    let worst = own.map(|b| (variables(b), state(b), b.arch.as_str())).max().unwrap_or_default();
+    let (global, bytes, arch) = worst;
     let holds = global == 0 && bytes <= MAX_WORKSPACE_BYTES;
     let rule = format!("no device variables, at most {MAX_WORKSPACE_BYTES} bytes of workspace");
     draft.holds(arch, format!("{global} bytes of variables, {} of workspace", bytes - global), &rule, holds)
@@ -269,6 +274,7 @@ mod tests {
             ("fits the chip", |b| b.records[1].entries[1].launch.dynamic_smem_bytes = 101_376),
             ("wgmma pipelining", |b| b.records[1].warnings.push("C7510 serialized".into())),
             ("no memory between launches", |b| b.records[1].global_bytes = 4),
+            ("no memory between launches", |b| b.records[1].constant_bytes = 4),
             ("no memory between launches", |b| b.records[1].entries[0].launch.workspace_bytes = 1 << 20),
             ("toggle echo", |b| b.records[1].toggle_mismatches.push("stages: asked 3, compiled 2".into())),
             ("own machine code", |b| b.records[1].entries[0].code_sha256 = "old64".into()),

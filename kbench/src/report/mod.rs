@@ -2,6 +2,7 @@
 //! from the evidence; nothing is computed here that a gate does not also use. Leaves to others: where the text goes.
 
 mod clocks;
+mod fleet;
 mod history;
 mod page;
 mod profile;
@@ -12,6 +13,7 @@ mod targets;
 mod timing;
 mod two_runs;
 
+pub use fleet::{FleetView, fleet_html, fleet_text};
 pub use history::{HistoryPoint, PastMedian, PastRun};
 pub use page::html;
 pub use profile::section as profile_section;
@@ -31,6 +33,9 @@ use crate::operator::Distribution;
 use crate::setting::Setting;
 use crate::subject::Subject;
 use crate::suite::Suite;
+
+/// Which revision of the reports this program writes, by their sources.
+pub const REVISION: &str = env!("KBENCH_REPORTS");
 
 /// Everything a report is made of.
 pub struct RunView<'a> {

@@ -60,7 +60,7 @@ pub(super) const HONEST: &[Honest] = &[
         verdict: Verdict::Merge,
         set: |s, e| {
             everywhere(s, e);
-            slow_where(e, 1.01 / 0.8, |b| b.shape == "wide");
+            slow_where(e, 1.01 / 0.8, |b| b.shape == "small");
         },
     },
     Honest {

@@ -17,6 +17,7 @@ use crate::plan::{Changes, DeviceChoice, Plan, suites};
 use crate::profile::Profiled;
 use crate::run_dir::RunDir;
 use crate::runs::speedups_of;
+use crate::signature;
 use crate::timing::Timing;
 use crate::validate::{Options, Outcome, validate};
 use crate::winner::{with_winner, with_winner_of};
@@ -48,6 +49,9 @@ pub struct ValidateArgs {
     /// Continue an interrupted run under its own suite.
     #[arg(long, value_name = "RUN", conflicts_with_all = [GROUP, "out", "shapes", "seeds", "iters", "warmup", "smoke"])]
     resume: Option<PathBuf>,
+    /// Sign the sealed run with this private key of SSH; it is signed by nobody without.
+    #[arg(long, value_name = "KEY", conflicts_with = "all")]
+    sign: Option<PathBuf>,
     #[command(flatten)]
     measuring: MeasuringArgs,
     #[command(flatten)]
@@ -128,6 +132,11 @@ pub fn run(args: &ValidateArgs) -> Result<Exit> {
     };
     let outcome = validate(&layout, &plan, &options)?;
     show(&outcome, args.measuring.json)?;
+    if let Some(key) = &args.sign
+        && let Err(why) = signature::sign(&outcome.run, key)?
+    {
+        eprintln!("not signed: {why}");
+    }
     Ok(outcome.decision.exit(args.allow_deferred))
 }
 
@@ -157,7 +166,9 @@ fn summary((name, run, decision): &(String, String, Decision)) -> String {
 
 fn show(outcome: &Outcome, json: bool) -> Result<()> {
     let run = outcome.run.shown();
-    print(json, &json!({"run": run, "decision": outcome.decision}), || format!("{}\nevidence: {run}", outcome.report))
+    print(json, &json!({"run": run, "root": outcome.root, "decision": outcome.decision}), || {
+        format!("{}\nevidence: {run}\nroot {}", outcome.report, outcome.root)
+    })
 }
 
 #[derive(Args)]

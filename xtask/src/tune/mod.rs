@@ -33,6 +33,7 @@ use crate::layout::Layout;
 use crate::plan::{DeviceChoice, Plan as SuitePlan};
 use crate::run_dir::RunDir;
 use crate::runner::Runner;
+use crate::scratch::Scratch;
 use crate::toolchain;
 use crate::work::Found;
 
@@ -140,6 +141,9 @@ impl Ran {
 
 /// Searches under a suite: its control, architecture and limits.
 pub fn tune(layout: &Layout, suite: &SuitePlan, options: &Options) -> Result<Tuning> {
+    if options.budget == 0 || options.elites == 0 || options.patience == 0 {
+        bail!("--budget, --elites and --patience must be at least 1");
+    }
     let (begun, started) = (Instant::now(), jiff::Timestamp::now());
     let base = &suite.suite;
     // A suite's variants begin with its control.
@@ -171,7 +175,7 @@ pub fn tune(layout: &Layout, suite: &SuitePlan, options: &Options) -> Result<Tun
     let mut environment = environment::collect(&source, Some(&toolchain), started);
     (environment.device, environment.device_state) = device.map_or((None, None), |(d, s)| (Some(d), Some(s)));
     run.write_json("ENV.json", &environment)?;
-    let scratch = tempfile::Builder::new().prefix("sdpa-tune-").tempdir_in(&layout.target)?;
+    let scratch = Scratch::new(&layout.target, "sdpa-tune-")?;
     let parts = Parts {
         layout,
         base,
@@ -198,12 +202,12 @@ pub fn tune(layout: &Layout, suite: &SuitePlan, options: &Options) -> Result<Tun
 
 /// Searches, meets the finalists again, and keeps what they were built as.
 fn search(parts: Parts, run: &RunDir, options: &Options) -> Result<Tuned> {
-    let session = Session::new(parts);
+    let session = Session::new(parts)?;
     let mut journal = Journal::open(&run.path.join(JOURNAL_FILE))?;
     let base = parts.base;
     let finals = session.building(|| {
         session.search(&mut journal, options)?;
-        let finals = match run.read_if_there(FINALS_FILE)? {
+        let finals = match run.read_written(FINALS_FILE)? {
             Some(finals) => finals,
             None => session.finals(&mut journal)?,
         };
@@ -243,7 +247,9 @@ fn begin(
 ) -> Result<(RunDir, Plan, Space)> {
     if let Some(path) = &options.resume {
         let run = RunDir::open_unfinished(path)?;
-        let plan: Plan = run.read_json(PLAN_FILE)?;
+        let Some(plan) = run.read_written::<Plan>(PLAN_FILE)? else {
+            bail!("`{}` cannot be resumed without its {PLAN_FILE}; start a new search", path.display());
+        };
         let space = space_of(plan.dimensions.clone(), control)?;
         return Ok((run, plan, space));
     }
@@ -284,9 +290,6 @@ fn plan_of(base: &Suite, control: &Variant, options: &Options) -> Result<(Plan, 
     let shape = options.shape.clone().or(gated).or(base.time_shapes.first().cloned());
     let shape = shape.context("the suite times no shape: name one with --shape")?;
     base.shape(&shape)?;
-    if options.budget == 0 || options.elites == 0 || options.patience == 0 {
-        bail!("--budget, --elites and --patience must be at least 1");
-    }
     let own = base.candidates.iter().map(|c| c.variant.clone());
     let named: Vec<String> = own.chain(registry::names().map(str::to_owned)).collect();
     let mut starts: Vec<Toggles> = Vec::new();

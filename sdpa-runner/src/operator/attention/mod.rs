@@ -7,7 +7,9 @@ mod images;
 mod inputs;
 mod launches;
 mod peers;
+mod proportion;
 mod reference;
+mod sampling;
 
 use std::collections::BTreeMap;
 use std::path::Path;

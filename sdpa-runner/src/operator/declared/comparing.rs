@@ -259,5 +259,7 @@ fn total(outputs: &[Tensor], found: &[Found], of: Vec<OutputErrors>, control: Op
         outputs: of,
         figures: BTreeMap::new(),
         sampled_rows: None,
+        proportion: None,
+        whole: None,
     }
 }

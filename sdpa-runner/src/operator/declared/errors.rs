@@ -44,6 +44,7 @@ fn none(tensor: &Tensor, gaps_intact: bool) -> OutputErrors {
         mean: 0.0,
         relative: 0.0,
         relative_rms: 0.0,
+        slope: None,
         row_relative: 0.0,
         reference_amax: 0.0,
         gaps_intact,
@@ -88,6 +89,7 @@ struct Sums {
     relative: f64,
     squares: f64,
     reference_squares: f64,
+    along: f64,
     row_relative: f64,
     amax: f64,
 }
@@ -113,6 +115,7 @@ impl Sums {
         self.relative = self.relative.max(ratio(error, wanted.abs()));
         self.squares += error * error;
         self.reference_squares += wanted * wanted;
+        self.along += (value - wanted) * wanted;
         self.amax = self.amax.max(wanted.abs());
         *row = [row[0].max(error), row[1].max(wanted.abs())];
     }
@@ -153,6 +156,7 @@ fn of_floats(tensor: &Tensor, elements: &[u8], truth: &Truth, gaps_intact: bool)
         mean: (sums.sum / sums.counted.max(1) as f64).min(f64::MAX),
         relative: sums.relative,
         relative_rms: if squares < f64::MAX { squares.sqrt() } else { f64::MAX },
+        slope: Some(if sums.along.is_finite() { ratio(sums.along.abs(), sums.reference_squares) } else { f64::MAX }),
         row_relative: sums.row_relative,
         reference_amax: sums.amax,
         ..none(tensor, gaps_intact)
@@ -201,6 +205,7 @@ mod tests {
         assert_eq!((errors.elements, errors.wrong, &errors.worst_at[..]), (4, 0, &[1, 1][..]));
         assert_eq!((errors.max, errors.mean, errors.relative), (2.0, 0.625, 0.25));
         assert_eq!(errors.relative_rms, (4.25_f64 / 121.0).sqrt());
+        assert_eq!(errors.slope, Some(19.0 / 121.0));
         assert_eq!((errors.row_relative, errors.reference_amax), (0.25, 10.0));
         let scalar = floats(Dtype::F64, &[], &[3.0], &[2.0]);
         assert_eq!((scalar.max, scalar.row_relative, scalar.worst_at.len()), (1.0, 0.5, 0));

@@ -1,19 +1,25 @@
-//! `report`, `verify`, `compare`: what finished runs say. Nothing here measures; `verify` judges again from the samples.
+//! `report`, `verify`, `compare`: what finished runs say, and whether they hold. Nothing here measures; `verify` derives again
+//! whatever is derived, from the raw samples on.
+
+mod builds;
+mod derived;
+mod facts;
+mod verify;
 
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use kbench::decision::decide;
 use kbench::gate::{Gate, State};
-use kbench::judge::judge;
-use kbench::legacy::says_the_same;
 use kbench::report::{Differences, Format, RunView, differences, headline, html, markdown_file, render, two_runs};
 use kbench::tune::render as render_search;
 use serde_json::json;
 
 use crate::run_dir::RunDir;
-use crate::runs::{earlier_runs, is_search, with_view};
+use crate::runs::{is_search, recorded_earlier, with_view};
 use crate::tune;
+pub use derived::{Derived, derive};
+pub use facts::{FACTS, Fact};
+pub use verify::{Verified, verify, verify_against};
 
 /// How a report is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -28,7 +34,7 @@ pub enum ReportFormat {
     Json,
 }
 
-/// The report of a whole run.
+/// The report of a whole run that is as it was sealed.
 pub fn report(run: &RunDir, format: ReportFormat) -> Result<String> {
     if is_search(run) {
         let tuned = tune::result(run)?;
@@ -39,7 +45,7 @@ pub fn report(run: &RunDir, format: ReportFormat) -> Result<String> {
             ReportFormat::Json => Ok(serde_json::to_string_pretty(&json!({"run": run.name(), "result": tuned}))?),
         };
     }
-    let earlier = || earlier_runs(run, &run.suite()?.name);
+    run.is_as_sealed()?;
     match format {
         ReportFormat::Table => with_view(run, |view| format!("{}\n{}", render(view, Format::Table), headline(view))),
         ReportFormat::Md => with_view(run, markdown_file),
@@ -48,7 +54,7 @@ pub fn report(run: &RunDir, format: ReportFormat) -> Result<String> {
             let report = json!({"run": run.name(), "environment": environment, "gates": gates, "decision": decision});
             Ok(serde_json::to_string_pretty(&report)?)
         }
-        ReportFormat::Html => earlier().and_then(|earlier| with_view(run, |view| html(view, &earlier))),
+        ReportFormat::Html => recorded_earlier(run).and_then(|earlier| with_view(run, |view| html(view, &earlier))),
     }
 }
 
@@ -62,10 +68,10 @@ pub struct Comparison {
     pub regressions: Vec<String>,
 }
 
-/// Two whole runs, judged as they were recorded.
+/// Two whole runs as they were sealed, judged as they were recorded.
 pub fn compare(a: &Path, b: &Path) -> Result<Comparison> {
-    with_view(&RunDir::open(a)?, |a| {
-        with_view(&RunDir::open(b)?, |b| Comparison {
+    with_view(&RunDir::open_sealed(a)?, |a| {
+        with_view(&RunDir::open_sealed(b)?, |b| Comparison {
             differences: differences(a, b),
             text: two_runs(a, b, Format::Table),
             regressions: regressions(a, b),
@@ -80,49 +86,4 @@ fn regressions(a: &RunView, b: &RunView) -> Vec<String> {
     };
     let worse = b.gates.iter().filter(|gate| gate.state == State::Fail && passed(gate));
     worse.map(|g| format!("{}: {} is {}, wanted {}", g.variant, g.figure, g.measured, g.threshold)).collect()
-}
-
-/// Everything about a run that does not hold: changed files, and gates or a decision that the evidence does not give.
-pub fn verify(path: &Path) -> Result<Vec<String>> {
-    let run = RunDir::open(path)?;
-    let mut faults = run.differences()?;
-    if tune::is_in(&run) {
-        faults.extend(tune::verify(&run)?);
-    }
-    if is_search(&run) {
-        return Ok(faults);
-    }
-    let (suite, evidence) = (run.suite()?, run.evidence()?);
-    faults.extend(tune::foreign_winner(&run, &suite)?);
-    let kernels = evidence.profile.iter().flat_map(|profile| &profile.kernels);
-    faults.extend(crate::profile::faults(&run, kernels));
-    let (_, recorded_gates, recorded_decision) = run.judgement()?;
-    let gates = judge(&suite, &evidence);
-    if gates.len() != recorded_gates.len() {
-        faults.push(format!("{} gates are recorded, the evidence gives {}", recorded_gates.len(), gates.len()));
-    }
-    let is_old = run.is_old()?;
-    let differs = |again: &Gate, recorded: &Gate| match is_old {
-        true => !says_the_same(again, recorded),
-        false => again != recorded,
-    };
-    for (again, recorded) in gates.iter().zip(&recorded_gates).filter(|(again, recorded)| differs(again, recorded)) {
-        faults.push(format!(
-            "gate `{}` of {}: recorded {} {}, the evidence gives {} {}",
-            recorded.figure,
-            recorded.variant,
-            recorded.state.word(),
-            recorded.measured,
-            again.state.word(),
-            again.measured
-        ));
-    }
-    let decision = decide(&suite, &gates, &evidence.checks, &evidence.samples);
-    if decision != recorded_decision {
-        faults.push(format!(
-            "the decision is recorded as `{}`, the evidence gives `{}`",
-            recorded_decision.headline, decision.headline
-        ));
-    }
-    Ok(faults)
 }
