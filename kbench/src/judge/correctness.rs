@@ -1,10 +1,11 @@
 //! Gates on checked cases. The plan (`problems`) is the denominator: a case that is missing fails, it is never skipped.
 
 use crate::deferral::Deferral;
-use crate::evidence::{Builds, CheckedCase, Checks, EMULATOR, Errors, LaunchOutcome, OutputErrors};
-use crate::gate::{Draft, Gate, GateId, Limit, Reading, State, Unit};
+use crate::evidence::{Builds, CheckedCase, Checks, EMULATOR, Errors, OutputErrors};
+use crate::gate::{Draft, Gate, GateId, Limit, Reading, Unit};
 use crate::operator::{Distribution, Operator, Problem, Shape};
 
+use super::launches::{failed, findings_gate, launch_gate, may_reorder, rule_gate};
 use super::{declared, proportion};
 use crate::suite::{CorrectnessLimits, Suite};
 
@@ -165,17 +166,6 @@ fn judge_variant(suite: &Suite, builds: &Builds, checks: &Checks, variant: &str)
     gates
 }
 
-/// Whether a launch gave no output, and that is the kernel's fault as far as is known.
-fn failed(case: &CheckedCase) -> bool {
-    case.launch.failure.is_some() && case.launch.deferred.is_none()
-}
-
-/// Whether another launch may leave other bytes of a right output: floats are added atomically, or a checker judges.
-pub(super) fn may_reorder(suite: &Suite, builds: &Builds, variant: &str) -> bool {
-    builds.records.iter().any(|b| b.variant == variant && b.adds_floats_atomically)
-        || suite.declared().is_some_and(|operator| operator.check.is_some())
-}
-
 /// A GPU hides races, uninitialised values and reads outside. Older runs of a gate file did not look for them.
 fn no_memory_checks(draft: &Draft) -> Gate {
     let deferral = Deferral::new(
@@ -197,60 +187,6 @@ fn not_emulated(draft: &Draft, suite: &Suite) -> Gate {
     draft.deferred("every shape of the suite", Deferral::new(why, "run on a machine with an NVIDIA GPU"))
 }
 
-/// The finding that is named: an uninitialised value is often what a race left behind, so that a race comes first.
-pub(super) fn first_finding<'a>(cases: &[&'a CheckedCase]) -> Option<(&'a CheckedCase, &'a str)> {
-    let of = |case: &'a CheckedCase| case.launch.findings.iter().map(move |finding| (case, finding.as_str()));
-    let all = || cases.iter().copied().flat_map(of);
-    all().find(|(_, finding)| finding.contains(" race ")).or_else(|| all().next())
-}
-
-/// Races, bytes in flight, uninitialised values, bounds, barriers: what a GPU hides.
-fn findings_gate(draft: Draft, cases: &[&CheckedCase]) -> Gate {
-    const RULE: &str = "no error, no warning";
-    let draft = draft.limited(Limit::at_most(0.0), Unit::One);
-    let count = cases.iter().map(|c| c.launch.findings.len()).sum::<usize>();
-    match first_finding(cases) {
-        None => draft.holds("", Reading::said(0.0, "nothing found"), RULE, true),
-        Some((case, finding)) => {
-            let first = finding.lines().next().unwrap_or_default();
-            let words = format!("{first} (+{} more, see check.json)", count - 1);
-            draft.holds(&case.launch.problem.id(), Reading::said(count as f64, words), RULE, false)
-        }
-    }
-}
-
-fn launch_gate(
-    draft: &Draft,
-    planned: &[Problem],
-    missing: &[&Problem],
-    failures: &[&CheckedCase],
-    deferred: &[&CheckedCase],
-    compared: &str,
-) -> Gate {
-    let why = |problem: &Problem| deferred.iter().find(|c| c.launch.problem == *problem)?.launch.deferred.clone();
-    let threshold = format!("{} cases", planned.len());
-    // One case that is missing without a reason fails, however many have one.
-    let reasons: Vec<Option<Deferral>> = missing.iter().map(|problem| why(problem)).collect();
-    if let (true, Some(Some(first)), true) = (failures.is_empty(), reasons.first(), reasons.iter().all(Option::is_some))
-    {
-        let place = missing[0].id();
-        let deferral = Deferral::new(format!("{} of {}: {}", missing.len(), planned.len(), first.why), &first.remedy);
-        return draft.with_state(&place, "", &threshold, State::Deferred(deferral));
-    }
-    let measured = format!("{} of {}{compared}", planned.len() - missing.len(), planned.len());
-    let (place, measured) = match (failures.first(), missing.first()) {
-        (Some(case), _) => {
-            let why = case.launch.failure.as_deref().unwrap_or_default();
-            (case.launch.problem.id(), format!("{measured}: {why}"))
-        }
-        (None, Some(problem)) => (problem.id(), measured),
-        (None, None) => (String::new(), measured),
-    };
-    let draft = draft.limited(Limit::at_least(planned.len() as f64), Unit::One);
-    let reading = Reading::said((planned.len() - missing.len()) as f64, measured);
-    draft.holds(&place, reading, &threshold, missing.is_empty() && failures.is_empty())
-}
-
 fn finite_gate(draft: Draft, cases: &[&CheckedCase]) -> Gate {
     const RULE: &str = "no NaN, no Inf";
     let draft = draft.limited(Limit::at_most(0.0), Unit::One);
@@ -265,45 +201,6 @@ fn finite_gate(draft: Draft, cases: &[&CheckedCase]) -> Gate {
             let count = (errors.nan + errors.inf) as f64;
             draft.holds(&case.launch.problem.id(), Reading::said(count, words), RULE, false)
         }
-    }
-}
-
-/// Sums of floats that are added atomically differ in their last bits from launch to launch. Only the first launch is compared
-/// with a reference, so whether the second one's difference is no more than that stays open.
-pub(super) fn reordered() -> Deferral {
-    Deferral::new(
-        "another launch gave other bytes, as atomic additions of floats and free orders may, and only the first was judged",
-        "add in a fixed order, or run it again where it does not",
-    )
-}
-
-/// The rule that a launch broke, in words; whether a second one left the same bytes is not asked where that may differ.
-pub(super) fn broken_rule(launch: &LaunchOutcome, may_reorder: bool) -> Option<&'static str> {
-    let rules = [
-        (launch.inputs_unchanged, "an input was written"),
-        (launch.guards_intact, "a guard band around the output was written"),
-        (
-            launch.repeat_equal || may_reorder,
-            "a second launch gave other bytes: a race, or memory that nothing initialised",
-        ),
-    ];
-    rules.into_iter().find(|(kept, _)| !kept).map(|(_, what)| what)
-}
-
-fn rule_gate(draft: &Draft, cases: &[&CheckedCase], adds_floats: bool) -> Gate {
-    const RULES: &str = "inputs and guard bands untouched, repeat is bitwise equal";
-    let only_repeats = |case: &&&CheckedCase| {
-        let launch = &case.launch;
-        launch.inputs_unchanged && launch.guards_intact && !launch.repeat_equal
-    };
-    let broken_otherwise = cases.iter().any(|case| !case.launch.inputs_unchanged || !case.launch.guards_intact);
-    if adds_floats && !broken_otherwise && cases.iter().any(|case| only_repeats(&case)) {
-        return draft.deferred(RULES, reordered());
-    }
-    let broken = cases.iter().find_map(|case| broken_rule(&case.launch, false).map(|what| (case, what)));
-    match broken {
-        None => draft.holds("", "kept", RULES, true),
-        Some((case, what)) => draft.holds(&case.launch.problem.id(), what, RULES, false),
     }
 }
 
@@ -444,6 +341,7 @@ pub fn correctness_pattern(suite: &Suite, checks: &Checks, variant: &str) -> Str
 mod tests {
     use super::*;
     use crate::evidence::Floor;
+    use crate::gate::State;
     use crate::judge::testing;
     use crate::operator::attention::RAGGED_MASKED;
 

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::correctness::{broken_rule, first_finding};
+use super::launches::{broken_rule, first_finding, may_reorder};
 use super::left_out;
 use crate::deferral::Deferral;
 use crate::evidence::{Builds, CheckedCase, Checks, EMULATOR};
@@ -79,7 +79,7 @@ fn found(
         let words = format!("{first}{replay} (+{} more, see memory.json)", count - 1);
         return Some((case.launch.problem.id(), count, words));
     }
-    let unordered = super::correctness::may_reorder(suite, builds, variant);
+    let unordered = may_reorder(suite, builds, variant);
     let broken = cases.iter().filter(|case| case.launch.deferred.is_none()).find_map(|case| {
         let launch = &case.launch;
         let rule = || broken_rule(launch, unordered).map(str::to_owned);

@@ -6,6 +6,7 @@ mod consistency;
 mod correctness;
 mod declared;
 mod hints;
+mod launches;
 mod memory;
 mod pairs;
 mod peers;

@@ -71,7 +71,7 @@ fn outputs_gate(variant: &str, own: &[&Block], adds_floats: bool) -> Gate {
         wrong.map(|b| format!("{} {} round {}", b.subject, Setting::of(b).place(), b.round)).unwrap_or_default();
     const RULE: &str = "every timed launch gives the verified output";
     if wrong.is_some() && adds_floats {
-        return draft.deferred(RULE, super::correctness::reordered());
+        return draft.deferred(RULE, super::launches::reordered());
     }
     let measured = if wrong.is_none() { "all equal" } else { "a timed launch left another output" };
     draft.holds(&place, measured, RULE, wrong.is_none())
