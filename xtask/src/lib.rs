@@ -18,6 +18,7 @@ pub mod files;
 pub mod foreign;
 pub mod golden;
 pub mod inspect;
+pub mod interrupt;
 pub mod layout;
 pub mod ncu;
 pub mod peers;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use kbench::decision::{Decision, decide};
 use kbench::evidence::{Checks, Environment, Peers, Samples};
 use kbench::judge::{Evidence, judge};
-use kbench::report::{Format, RunView, headline, html, markdown_file, render};
+use kbench::report::{RunView, html, markdown_file};
 
 use crate::basis::Basis;
 use crate::build::{BuildSet, build_all, disassemble};
@@ -15,6 +15,7 @@ use crate::ceilings;
 use crate::console::Step;
 use crate::declared;
 use crate::environment::{self, SourceState};
+use crate::interrupt;
 use crate::layout::Layout;
 use crate::plan::{DeviceChoice, Plan};
 use crate::profile::profile;
@@ -45,8 +46,6 @@ pub struct Options {
 pub struct Outcome {
     pub run: RunDir,
     pub decision: Decision,
-    /// The report as a terminal shows it.
-    pub report: String,
     /// Whether cases ran on a GPU and were timed.
     pub complete: bool,
 }
@@ -54,6 +53,8 @@ pub struct Outcome {
 pub fn validate(layout: &Layout, plan: &Plan, options: &Options) -> Result<Outcome> {
     let (source, started) = (SourceState::of(layout), jiff::Timestamp::now());
     let run = open_run(layout, plan, options, &source)?;
+    let (kept, resumed) = (run.clone(), options.resume.is_some());
+    let _said = interrupt::words(move || interrupted(&kept, resumed));
     let outcome = validate_in(layout, plan, options, (source, started), run.clone());
     // A file that asks for what cannot be leaves nothing behind; what was measured stays.
     if outcome.is_err() && options.resume.is_none() && run.finished_checks()?.is_none() {
@@ -63,6 +64,24 @@ pub fn validate(layout: &Layout, plan: &Plan, options: &Options) -> Result<Outco
         Some(file) => outcome.with_context(|| format!("gate file `{}`", file.display())),
         None => outcome,
     }
+}
+
+/// What an interrupted run leaves, and how to go on with it.
+fn interrupted(run: &RunDir, resumed: bool) -> String {
+    let checked = run.finished_checks().ok().flatten().is_some();
+    if !checked && !resumed {
+        return match run.discard() {
+            Ok(()) => "nothing was measured yet, and no run is left behind; what was compiled is in the cache".to_owned(),
+            Err(error) => format!("nothing was measured yet; {error:#}"),
+        };
+    }
+    let timed = run.finished_evidence().ok().flatten().is_some();
+    let kept = match (checked, timed) {
+        (_, true) => "builds, checks and times are kept",
+        (true, false) => "builds and checks are kept, times are not",
+        (false, false) => "builds are kept, checks and times are not",
+    };
+    format!("{kept}\ngo on with: cargo xtask validate --resume {}", run.shown())
 }
 
 fn validate_in(
@@ -90,6 +109,7 @@ fn validate_in(
     Basis::of_validation(&plan.suite, &source, uuid, &builds)?.hold(&run)?;
     run.write_json("ENV.json", &environment)?;
     let scratch = tempfile::Builder::new().prefix("sdpa-work-").tempdir_in(&layout.target)?;
+    let _room = interrupt::folder(scratch.path());
     let executor = executor(plan, &found, options.device);
     let work = Work { plan, builds: &builds, runner: &runner, found: &found, executor, scratch: scratch.path() };
     let mut evidence = Evidence { builds: run.read_json("builds.json")?, ..Evidence::default() };
@@ -178,8 +198,7 @@ fn conclude(plan: &Plan, run: RunDir, environment: &Environment, evidence: &Evid
     let view = RunView { name: &name, suite: &plan.suite, evidence, gates: &gates, decision: &decision, environment };
     run.write("REPORT.md", &markdown_file(&view))?;
     run.write("report.html", &html(&view, &earlier_runs(&run, &plan.suite.name)?))?;
-    let report = format!("{}\n{}", render(&view, Format::Table), headline(&view));
     run.seal()?;
     let complete = evidence.checks.deferred.is_none() && evidence.samples.deferred.is_none();
-    Ok(Outcome { run, decision, report, complete })
+    Ok(Outcome { run, decision, complete })
 }

@@ -104,6 +104,8 @@ impl Dist {
         let mut command = Command::new(self.path("xtask"));
         command.args(arguments).current_dir(self.dir.path()).env("CUDA_HOME", &self.cuda_home);
         command.env("PATH", &self.search_path);
+        // One line for each gate, whatever it says.
+        command.env("COLUMNS", "400");
         command.env_remove("CARGO_TARGET_DIR").stdin(Stdio::null());
         command
     }

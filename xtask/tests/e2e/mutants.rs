@@ -475,7 +475,7 @@ fn validate(dist: &Dist, variant: &str) -> (Ran, Builds) {
     let control = if variant == "stage0" { "stage1" } else { "stage0" };
     dist.write("mutant.toml", &SUITE.replace("CONTROL", control).replace("VARIANT", variant));
     let before = dist.runs().len();
-    let ran = dist.run(&["validate", "--suite", "mutant.toml", "--device", "emulator", "--peers", "none"]);
+    let ran = dist.run(&["validate", "--suite", "mutant.toml", "--device", "emulator", "--peers", "none", "--full"]);
     let run = dist.runs().into_iter().nth(before).expect("a run directory");
     let builds = std::fs::read(Path::new(&run).join("builds.json")).expect("builds.json");
     (ran, serde_json::from_slice(&builds).expect("builds"))

@@ -1,0 +1,91 @@
+//! Made evidence of the suites that come with the project, for tests of what is printed of them: a verdict of each kind,
+//! with times like those that an H200 gave. Leaves to others: what must be true of the print.
+
+use super::testing::with_view_of;
+use super::*;
+use crate::evidence::{Block, Cache, Errors, LaunchOutcome, PeerBackend};
+use crate::judge::testing;
+use crate::suite::Suite;
+
+/// The suites: the ladder's last step, the flagship, and an operator from a gate file.
+pub fn suites() -> [(&'static str, Suite); 3] {
+    let parse = |text| Suite::parse(text).unwrap();
+    [
+        ("stage5", parse(include_str!("../../suites/stage5.toml"))),
+        ("flagship", parse(include_str!("../../suites/flagship.toml"))),
+        ("softmax", parse(include_str!("../../../examples/softmax/gate.toml"))),
+    ]
+}
+
+/// What a suite would be judged on: everything ran, one candidate of several is wrong, some are slow somewhere.
+pub fn with_made<T>(name: &str, suite: &Suite, look: impl FnOnce(&RunView) -> T) -> T {
+    let mut evidence = testing::evidence();
+    evidence.builds.records = suite.variant_names().map(|variant| build(suite, variant)).collect();
+    let problems = crate::judge::problems(suite);
+    let like = evidence.checks.cases[0].clone();
+    let case = |variant: &str, problem: &crate::operator::Problem| {
+        let launch = LaunchOutcome { problem: problem.clone(), ..like.launch.clone() };
+        let wrong = name == "softmax" && variant == "unrolled" && problem.shape.name == "ragged";
+        let errors = Errors { nan: if wrong { 3 } else { 0 }, worst_at: vec![0, 76], ..like.errors.clone().unwrap() };
+        CheckedCase { variant: variant.to_owned(), launch, errors: Some(errors) }
+    };
+    evidence.checks.cases = suite.variant_names().flat_map(|v| problems.iter().map(move |p| case(v, p))).collect();
+    let peers: &[&str] = if name == "softmax" { &[] } else { &["torch/default", "torch/flash", "cudnn/fp8"] };
+    evidence.samples.blocks.clear();
+    for (number, shape) in suite.time_shapes.iter().enumerate() {
+        for round in 0..16 {
+            for subject in subjects(suite, peers) {
+                for mode in Mode::ALL {
+                    let us = microseconds(name, number, &subject);
+                    let block = testing::block(subject.clone(), round, mode, us);
+                    evidence.samples.blocks.push(Block { shape: shape.clone(), cache: Cache::Hot, ..block });
+                }
+            }
+        }
+        evidence.peers.backends.extend(peers.iter().map(|peer| PeerBackend {
+            shape: shape.clone(),
+            subject: (*peer).to_owned(),
+            kernels: vec![format!("a_long_mangled_name_of_the_kernel_that_{peer}_ran_on_this_shape")],
+            resolved: None,
+            unavailable: None,
+            errors: like.errors.clone(),
+        }));
+    }
+    with_view_of(suite, &evidence, look)
+}
+
+fn build(suite: &Suite, variant: &str) -> crate::evidence::BuildRecord {
+    let mut record = testing::build(variant);
+    record.arch = suite.arch.clone();
+    record.entries[0].resources.registers = if variant == "persistent" { 124 } else { 93 };
+    record
+}
+
+fn subjects(suite: &Suite, peers: &[&str]) -> Vec<Subject> {
+    let again = Subject::again(&suite.control);
+    let quantised = suite.peers.iter().flat_map(|_| suite.candidates.iter().map(|c| Subject::from_originals(&c.variant)));
+    let plain = suite.variant_names().chain(peers.iter().copied()).map(Subject::plain);
+    plain.chain([again]).chain(quantised).collect()
+}
+
+/// By the shape's number and the subject.
+fn microseconds(name: &str, shape: usize, subject: &Subject) -> f64 {
+    let control = [4.077, 14.01, 157.8][shape % 3] * f64::from(1 + shape as u32 / 3);
+    let over = match subject.who.as_str() {
+        "ws-p1" => [1.21, 0.9295, 0.91],
+        "ws-p2" => [1.182, 0.8872, 0.8377],
+        "ws-persistent" => [1.25, 0.9426, 0.9],
+        "persistent" => [0.95, 0.7216, 0.7],
+        "fast-exp" => [1.02, 0.8113, 0.8],
+        "stage0" => [4.1, 4.05, 4.2],
+        "stage1" => [3.5, 3.463, 3.6],
+        "hopper" => [0.775, 0.274, 0.1126],
+        "online" => [0.396; 3],
+        "torch/default" => [1.35, 0.6399, 0.31],
+        "torch/flash" => [1.244, 0.8968, 0.5],
+        "cudnn/fp8" => [1.5, 0.65, 0.24],
+        _ => [1.0; 3],
+    };
+    let quantising = if subject.arm == crate::subject::Arm::FromOriginals { 2.0 } else { 0.0 };
+    control * over[if name == "softmax" { 0 } else { shape % 3 }] + quantising
+}

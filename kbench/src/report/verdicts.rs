@@ -1,0 +1,68 @@
+//! The decision in words, a line a candidate: what decided, and every timed shape on which it is slower than the control.
+//! Leaves to others: the decision itself (`decision`), and where the words go.
+
+use super::RunView;
+use crate::decision::CandidateDecision;
+use crate::evidence::Mode;
+use crate::gate::{Gate, State, significant};
+use crate::judge::Comparison;
+
+/// A verdict as it is printed: who got which, and why.
+pub(super) struct Words {
+    /// `VALID NEGATIVE ws-p1:`
+    pub(super) head: String,
+    /// The reason, and where it is slower.
+    pub(super) why: String,
+}
+
+/// One for each candidate, or for the variant on which the comparison rests, where that is broken. With `gates_above`, the
+/// figures of gates that do not pass are not said again.
+pub(super) fn words(view: &RunView, comparisons: &[Comparison], gates_above: bool) -> Vec<Words> {
+    let one = |decision: &CandidateDecision| {
+        let gates = view.gates.iter().filter(|g| gates_above && g.variant == decision.variant);
+        let because = gates.filter(|g| g.state != State::Pass).fold(decision.because.clone(), without_figures);
+        let slower = slower(view, comparisons, &decision.variant);
+        let named = slower.is_empty() || slower.iter().all(|at| because.contains(at.as_str()));
+        let slower = if named { String::new() } else { format!("; slower on {}", slower.join(", ")) };
+        Words { head: format!("{} {}:", decision.verdict.word(), decision.variant), why: because + &slower }
+    };
+    let broken = view.decision.broken.iter().map(one);
+    broken.chain(view.decision.candidates.iter().map(one)).collect()
+}
+
+/// A reason without what the line of a gate says of it.
+fn without_figures(because: String, gate: &Gate) -> String {
+    let failed = format!("{} {} ({}, wanted {})", gate.figure, gate.measured, gate.place, gate.threshold);
+    let open = format!("{} {}", gate.figure, gate.state);
+    because.replace(&failed, &gate.figure).replace(&open, &format!("{} is {}", gate.figure, gate.state.word()))
+}
+
+/// Timed shapes on which the whole interval of a variant's ratio lies above 1, with the ratio.
+pub(super) fn slower(view: &RunView, comparisons: &[Comparison], variant: &str) -> Vec<String> {
+    let is_candidate = view.suite.candidates.iter().any(|c| c.variant == variant);
+    let own = comparisons.iter().filter(|c| is_candidate && c.mode == Mode::Kernel && c.subject.is_plain(variant));
+    own.filter_map(|c| {
+        let ratio = c.over_control.filter(|ratio| ratio.low > 1.0)?;
+        Some(format!("{} ({}x the time)", c.shape, significant(ratio.estimate)))
+    })
+    .collect()
+}
+
+/// All verdicts in one line: the only one in full, or how many of each.
+pub(super) fn summary(view: &RunView) -> String {
+    match view.decision.named() {
+        [only] => only.line(),
+        several => {
+            let mut counts: Vec<(&str, usize)> = Vec::new();
+            for decision in several {
+                let word = decision.verdict.word();
+                match counts.iter_mut().find(|(of, _)| *of == word) {
+                    Some((_, count)) => *count += 1,
+                    None => counts.push((word, 1)),
+                }
+            }
+            let counts: Vec<String> = counts.iter().map(|(word, count)| format!("{count} {word}")).collect();
+            format!("{} of {} candidates", counts.join(", "), several.len())
+        }
+    }
+}
