@@ -60,9 +60,7 @@ fn title(view: &RunView, comparisons: &[Comparison], width: usize) -> Vec<String
         format!("kernel time in us, and over {}'s in the same rounds with its 95% interval", suite.control)
     };
     let text = format!("{} on {device}: {timed}", suite.name);
-    let mut lines = vec![String::new()];
-    lines.extend(hanging("", &text, width));
-    lines
+    hanging("", &text, width)
 }
 
 /// The table: the control and the candidates, and for each timed shape what came of it.
@@ -125,7 +123,7 @@ fn ratio(ratio: Interval) -> String {
     let side = f64::max(ratio.high - ratio.estimate, ratio.estimate - ratio.low);
     // What rounding the estimate moves it by is part of what is said.
     let shown = (ratio.estimate * 1000.0).round() / 1000.0;
-    let side = ((side + (shown - ratio.estimate).abs()) * 1000.0 - 1e-6).ceil() / 1000.0;
+    let side = ((side + (shown - ratio.estimate).abs()) * 1000.0 - 1e-6).ceil().max(0.0) / 1000.0;
     format!("{shown:.3}±{side:.3}")
 }
 
@@ -170,16 +168,24 @@ fn beside(view: &RunView, comparisons: &[Comparison]) -> Vec<String> {
     if view.suite.peers.is_some() {
         texts.extend(view.suite.candidates.iter().filter_map(|c| among_peers(view, comparisons, &c.variant)));
     }
-    let aspirations = &view.decision.aspirations;
-    if let Some(first) = aspirations.first() {
-        let each = aspirations.iter().map(|a| {
-            let met = if a.met { ", met" } else { "" };
-            format!("{} {}x{met}", a.variant, significant(a.speedup.estimate))
-        });
-        let wanted = significant(first.wanted);
-        texts.push(format!("aspiration, {wanted}x {}: {}", first.against, each.collect::<Vec<_>>().join(", ")));
-    }
+    texts.extend(aspiration(view));
     texts
+}
+
+/// Who meets the suite's aspiration, which is part of no verdict, and how far from it the candidates are.
+fn aspiration(view: &RunView) -> Option<String> {
+    let all = &view.decision.aspirations;
+    let first = all.first()?;
+    let met: Vec<&str> = all.iter().filter(|a| a.met).map(|a| a.variant.as_str()).collect();
+    let met = if met.is_empty() { "not met".to_owned() } else { format!("met by {}", met.join(", ")) };
+    let speeds = || all.iter().map(|a| a.speedup.estimate);
+    let [least, most] =
+        [speeds().fold(f64::INFINITY, f64::min), speeds().fold(f64::NEG_INFINITY, f64::max)].map(significant);
+    Some(format!(
+        "aspiration of {}x the speed of {}: {met} ({least}x to {most}x)",
+        significant(first.wanted),
+        first.against
+    ))
 }
 
 /// On how many timed shapes a variant is faster than the fastest peer, and by how much.
@@ -240,7 +246,7 @@ mod tests {
                 let wide = screen.lines().map(|line| line.chars().count()).max();
                 assert!(wide <= Some(width), "{name} at {width}:\n{screen}");
                 // Above it are eight steps.
-                assert!(width < 100 || screen.lines().count() <= 22, "{name}:\n{screen}");
+                assert!(width < 100 || screen.lines().count() <= 21, "{name}:\n{screen}");
                 let file = folder.join(format!("{name}-{width}.txt"));
                 if std::env::var_os(REWRITE).is_some() {
                     std::fs::write(&file, &screen).unwrap();

@@ -67,18 +67,12 @@ fn variants<'a>(view: &RunView<'a>) -> Vec<&'a str> {
 /// A message for the merge, with its figures filled in; only where there is something to merge.
 fn merge_message(view: &RunView) -> String {
     let merged = view.decision.candidates.iter().filter(|c| c.verdict == Verdict::Merge);
-    let lines: Vec<String> = merged
-        .map(|c| {
-            format!(
-                "Accept {} over {}: {}\n\nMeasured in {}.",
-                c.variant,
-                view.suite.control,
-                c.because,
-                provenance(view)
-            )
-        })
-        .collect();
-    if lines.is_empty() { String::new() } else { format!("## Merge message\n\n{}\n\n", lines.join("\n\n")) }
+    let control = &view.suite.control;
+    let lines: Vec<String> = merged.map(|c| format!("Accept {} over {control}: {}", c.variant, c.because)).collect();
+    if lines.is_empty() {
+        return String::new();
+    }
+    format!("## Merge message\n\n{}\n\nMeasured in {}.\n\n", lines.join("\n"), provenance(view))
 }
 
 /// A table. What is in a cell stays in it.

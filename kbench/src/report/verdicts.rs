@@ -4,7 +4,7 @@
 use super::RunView;
 use crate::decision::CandidateDecision;
 use crate::evidence::Mode;
-use crate::gate::{Gate, State, significant};
+use crate::gate::{Gate, State};
 use crate::judge::Comparison;
 
 /// A verdict as it is printed: who got which, and why.
@@ -37,13 +37,13 @@ fn without_figures(because: String, gate: &Gate) -> String {
     because.replace(&failed, &gate.figure).replace(&open, &format!("{} is {}", gate.figure, gate.state.word()))
 }
 
-/// Timed shapes on which the whole interval of a variant's ratio lies above 1, with the ratio.
+/// Timed shapes on which the whole interval of a variant's ratio lies above 1, with how much more time it takes.
 pub(super) fn slower(view: &RunView, comparisons: &[Comparison], variant: &str) -> Vec<String> {
     let is_candidate = view.suite.candidates.iter().any(|c| c.variant == variant);
     let own = comparisons.iter().filter(|c| is_candidate && c.mode == Mode::Kernel && c.subject.is_plain(variant));
     own.filter_map(|c| {
         let ratio = c.over_control.filter(|ratio| ratio.low > 1.0)?;
-        Some(format!("{} ({}x the time)", c.shape, significant(ratio.estimate)))
+        Some(format!("{} (+{:.1}%)", c.shape, 100.0 * (ratio.estimate - 1.0)))
     })
     .collect()
 }

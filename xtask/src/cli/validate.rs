@@ -136,6 +136,12 @@ pub fn run(args: &ValidateArgs) -> Result<Exit> {
     Ok(outcome.decision.exit(args.allow_deferred))
 }
 
+/// Where a run is, from here.
+fn near(run: &RunDir) -> String {
+    let here = std::env::current_dir().ok();
+    here.and_then(|here| Some(run.path.strip_prefix(here).ok()?.display().to_string())).unwrap_or_else(|| run.shown())
+}
+
 /// Every plan is read before the first suite runs, so that what is wrong with the last one is said now.
 fn run_all(layout: &Layout, args: &ValidateArgs) -> Result<Exit> {
     let changes = args.measuring.changes(args.smoke);
@@ -166,11 +172,11 @@ fn summary((name, run, decision): &(String, String, Decision)) -> String {
 }
 
 fn show(outcome: &Outcome, args: &MeasuringArgs) -> Result<()> {
-    let run = outcome.run.shown();
+    let run = near(&outcome.run);
     let screen = Screen { width: console::width(), full: args.full };
     let text = inspect::report(&outcome.run, ReportFormat::Table, screen)?;
-    let more = if args.full { "" } else { " (REPORT.md and report.html there have the rest; so has --full)" };
-    print(args.json, &json!({"run": run, "decision": outcome.decision}), || format!("{text}\nevidence: {run}{more}"))
+    let more = if args.full { "" } else { " (REPORT.md, report.html; --full prints all)" };
+    print(args.json, &json!({"run": outcome.run.shown(), "decision": outcome.decision}), || format!("{text}\nevidence: {run}{more}"))
 }
 
 #[derive(Args)]
