@@ -51,6 +51,7 @@ gates! {
     SharedMemory = "shared-memory", Resources, "shared memory", "static and dynamic shared memory of a CTA";
     FitsTheChip = "fits-the-chip", Resources, "fits the chip", "shared memory is no more than the chip has";
     Spills = "spills", Resources, "spills", "bytes that are spilled to local memory and read back";
+    Stack = "stack", Resources, "stack", "local memory of a thread: arrays indexed at run time, spills and calls";
     WgmmaPipelining = "wgmma-pipelining", Resources, "wgmma pipelining",
         "the assembler left the overlap in asynchronous matrix products";
     MachineCode = "machine-code", Resources, "machine code", "it is made of the instructions that the suite requires";

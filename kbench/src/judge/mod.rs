@@ -99,7 +99,12 @@ pub(crate) mod testing {
             time_shapes: vec!["mission".into()],
             large: None,
             replays: None,
-            resources: ResourceLimits { max_registers: Some(120), max_shared_kib: Some(48), max_spill_bytes: Some(0) },
+            resources: ResourceLimits {
+                max_registers: Some(120),
+                max_shared_kib: Some(48),
+                max_spill_bytes: Some(0),
+                ..ResourceLimits::default()
+            },
             correctness: Default::default(),
             max_difference_from_control: None,
             emulation: None,

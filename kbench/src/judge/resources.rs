@@ -221,6 +221,10 @@ fn resource_gates(suite: &Suite, record: &BuildRecord) -> Vec<Gate> {
             let spills = f64::from(entry.resources.spill_store_bytes) + f64::from(entry.resources.spill_load_bytes);
             gates.push(draft(GateId::Spills).at_most(&place, spills, f64::from(limit), Unit::Bytes));
         }
+        if let Some(limit) = limits.max_stack_bytes {
+            let stack = entry.resources.cumulative_stack_bytes.unwrap_or(entry.resources.stack_frame_bytes);
+            gates.push(draft(GateId::Stack).at_most(&place, f64::from(stack), f64::from(limit), Unit::Bytes));
+        }
     }
     gates
 }
@@ -271,6 +275,22 @@ mod tests {
             assert_eq!(failed.len(), 1, "{figure}: {failed:?}");
             assert_eq!((failed[0].0.as_str(), failed[0].1.as_str()), ("new", *figure));
         }
+    }
+
+    #[test]
+    fn a_stack_is_limited_where_the_suite_says_so() {
+        let mut suite = testing::suite();
+        suite.resources.max_stack_bytes = Some(64);
+        let mut builds = testing::evidence().builds;
+        let stacks = |builds: &Builds| -> Vec<(String, State)> {
+            let gates = judge_builds(&suite, builds).into_iter();
+            gates.filter(|g| g.id == GateId::Stack).map(|g| (g.variant, g.state)).collect()
+        };
+        let all_pass = stacks(&builds);
+        assert!(all_pass.len() == 4 && all_pass.iter().all(|(_, state)| *state == State::Pass), "{all_pass:?}");
+        builds.records[1].entries[1].resources.cumulative_stack_bytes = Some(65);
+        assert_eq!(stacks(&builds)[3], ("new".to_owned(), State::Fail));
+        assert!(stacks(&builds)[..3].iter().all(|(_, state)| *state == State::Pass));
     }
 
     #[test]

@@ -76,6 +76,9 @@ pub struct ResourceLimits {
     /// Bytes of spill stores plus spill loads; gates every entry function.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_spill_bytes: Option<u32>,
+    /// Stack of a thread in bytes, calls included; gates every entry function.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_stack_bytes: Option<u32>,
 }
 
 /// Limits on errors against float64 attention; see DESIGN section 5 for why each is what it is.

@@ -153,6 +153,10 @@ fn bits(t: &mut Table) {
     for mode in ["l.wrap", "l.clamp", "r.wrap", "r.clamp"] {
         t.plain(&format!("shf.{mode}.b32"), "wws", 'w');
     }
+    for form in ["clamp.u32", "clamp.s32", "wrap.u32", "wrap.s32"] {
+        t.plain(&format!("szext.{form}"), "ws", 'w');
+        t.unanswered("added since the last recording");
+    }
     for lut in ["0x01", "0x80", "0x96", "0xCA", "0xE8", "0xEA"] {
         t.text(&format!("lop3.b32 {lut}"), &format!("lop3.b32 %d, %a, %b, %c, {lut};"), "www", 'w');
     }

@@ -392,6 +392,12 @@ alu_table! {
     Mul24: W (a a W, b b W) x => int::mul24(a, b, x & 1 != 0, x & 2 != 0);
     // x: 1 wraps position and width, 0 clamps them.
     Bmsk: W (a a W, b b W) x => int::bmsk(a, b, x != 0);
+    // x: bit 0 wraps the width instead of clamping it, bit 1 signed.
+    Szext: W (a a W, b b W) x => {
+        let width = if x & 1 != 0 { b & 31 } else { b.min(32) };
+        let high = a.unbounded_shl(32 - width);
+        if x & 2 != 0 { (high as i32).unbounded_shr(32 - width) as u32 } else { high.unbounded_shr(32 - width) }
+    };
     Dp4a: W (a a W, b b W, c c W) x => int::dp4a(a, b, c, x & 1 != 0, x & 2 != 0);
     // Selection and comparison; x holds the accepted comparison classes.
     SelW: W (a a W, b b W, c c P) _x => if c { a } else { b };

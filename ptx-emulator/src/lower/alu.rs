@@ -25,6 +25,13 @@ impl Lower<'_> {
             "sad" => self.sad(inst, mods)?,
             "mul24" | "mad24" => self.multiply24(inst, mods)?,
             "bmsk" => self.bit_mask(inst, mods)?,
+            "szext" => {
+                let wrap = mods.pick(|word| ["clamp", "wrap"].iter().position(|mode| *mode == word));
+                let (Some(wrap), Some(ty @ (Ty::U32 | Ty::S32))) = (wrap, mods.ty()) else {
+                    return Err("`.clamp` or `.wrap` and a type of 32 bits are expected".into());
+                };
+                self.uniform(inst, AluOp::Szext, ty, 2, wrap as u16 | u16::from(ty.signed()) << 1)?;
+            }
             "bfe" | "bfi" | "bfind" | "brev" | "clz" | "popc" => self.bit_field(inst, mods)?,
             "setp" => self.setp(inst, mods)?,
             "set" => self.set(inst, mods)?,
