@@ -86,7 +86,9 @@ fn python() -> Finding {
     const WHAT: &str = "Python";
     match Shell::new().and_then(|shell| cmd!(shell, "python3 --version").ignore_stderr().read()) {
         Ok(version) => here(WHAT, format!("{version}; a pinned numpy is installed when a gate file needs one")),
-        Err(_) => missing(WHAT, "no `python3`", "gate files (their references) and peers: DEFERRED; install python3 with pip"),
+        Err(_) => {
+            missing(WHAT, "no `python3`", "gate files (their references) and peers: DEFERRED; install python3 with pip")
+        }
     }
 }
 
@@ -138,7 +140,8 @@ fn disassembler(layout: &Layout) -> Finding {
 }
 
 /// Correctness is not in it: the emulator checks that.
-const WITHOUT_GPU: &str = "every gate on time, on peers and on the profile, and `seen on a GPU`: DEFERRED, so nothing MERGEs";
+const WITHOUT_GPU: &str =
+    "every gate on time, on peers and on the profile, and `seen on a GPU`: DEFERRED, so nothing MERGEs";
 
 fn device(layout: &Layout) -> Result<Vec<Finding>> {
     let logs = tempfile::tempdir()?;
@@ -281,9 +284,11 @@ fn next(missing: &[&Finding]) -> String {
         return "stop what keeps the GPU busy, then cargo xtask validate --stage5".to_owned();
     }
     match lacks("GPU") {
-        Some(_) => "cargo xtask validate --stage5 checks all but speed here; for a verdict, cargo xtask dist and run the \
+        Some(_) => {
+            "cargo xtask validate --stage5 checks all but speed here; for a verdict, cargo xtask dist and run the \
                     folder on a machine with an NVIDIA GPU"
-            .to_owned(),
+                .to_owned()
+        }
         None => "cargo xtask validate --stage5".to_owned(),
     }
 }
@@ -302,7 +307,9 @@ mod tests {
         ];
         let text = render(&findings);
         let at = |words: &str| text.find(words).unwrap_or_else(|| panic!("`{words}`: {text}"));
-        assert!([at("MISSING GPU"), at("MISSING ncu"), at("ok      CUDA"), at("ok      Python"), at("next:")].is_sorted());
+        assert!(
+            [at("MISSING GPU"), at("MISSING ncu"), at("ok      CUDA"), at("ok      Python"), at("next:")].is_sorted()
+        );
         assert!(text.ends_with("run the folder on a machine with an NVIDIA GPU"), "{text}");
         assert!(render(&findings[..1]).ends_with("next: cargo xtask validate --stage5"));
         let installs = missing("CUDA compiler", "none yet", "nothing: `build` installs pinned wheels");

@@ -8,8 +8,8 @@ use kbench::gate::Gate;
 use kbench::judge::judge;
 use kbench::legacy::says_the_same;
 use kbench::report::{
-    Differences, Format, Regressions, RunView, annotations, brief, differences, html, junit, markdown_file, regressions,
-    render, two_runs, verdict,
+    Differences, Format, Regressions, RunView, annotations, brief, differences, html, junit, markdown_file,
+    regressions, render, two_runs, verdict,
 };
 use kbench::tune::render as render_search;
 use serde_json::json;

@@ -141,7 +141,7 @@ fn gpu(runner: &Runner) -> Result<Result<Device, Deferral>> {
 }
 
 fn builds(layout: &Layout, variants: &[Variant], arch: &str) -> Result<Vec<Built>> {
-    let toolchain = toolchain::find_or_install(&layout.target, &|line| eprintln!("{line}"))?;
+    let toolchain = toolchain::find_or_install(&layout.target, &crate::console::line)?;
     let builds = build_all(layout, &toolchain, variants, &[arch.to_owned()])?;
     match builds.failures.first() {
         Some(failure) => anyhow::bail!("`{}` does not compile: {}", failure.variant, failure.error),

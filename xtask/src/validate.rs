@@ -71,7 +71,9 @@ fn interrupted(run: &RunDir, resumed: bool) -> String {
     let checked = run.finished_checks().ok().flatten().is_some();
     if !checked && !resumed {
         return match run.discard() {
-            Ok(()) => "nothing was measured yet, and no run is left behind; what was compiled is in the cache".to_owned(),
+            Ok(()) => {
+                "nothing was measured yet, and no run is left behind; what was compiled is in the cache".to_owned()
+            }
             Err(error) => format!("nothing was measured yet; {error:#}"),
         };
     }
@@ -201,4 +203,24 @@ fn conclude(plan: &Plan, run: RunDir, environment: &Environment, evidence: &Evid
     run.seal()?;
     let complete = evidence.checks.deferred.is_none() && evidence.samples.deferred.is_none();
     Ok(Outcome { run, decision, complete })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interrupted_run_says_what_is_kept_and_one_without_a_measurement_leaves_nothing() {
+        let parent = tempfile::tempdir().unwrap();
+        let run = |name| RunDir::create(parent.path(), "abc1234", name).unwrap();
+        let bare = run("bare");
+        assert!(interrupted(&bare, false).starts_with("nothing was measured yet, and no run is left behind"));
+        assert!(!bare.path.exists());
+        let resumed = run("resumed");
+        let said = interrupted(&resumed, true);
+        assert!(said.starts_with("builds are kept") && said.contains("validate --resume ") && resumed.path.exists());
+        let checked = run("checked");
+        checked.write_json("check.json", &Checks::default()).unwrap();
+        assert!(interrupted(&checked, false).starts_with("builds and checks are kept, times are not\ngo on with:"));
+    }
 }

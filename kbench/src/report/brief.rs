@@ -10,8 +10,10 @@ use crate::operator::Distribution;
 use crate::stats::{Interval, paired_ratio};
 use crate::subject::Subject;
 
-/// Lines of the gates that do not pass; the rest are counted.
-const MOST_GATE_LINES: usize = 10;
+/// Lines of a screen: eight steps stand above it and the place of the evidence below, and that makes thirty. Where the table
+/// takes most of them, gates that do not pass get [`LEAST_GATE_LINES`] all the same; the rest are counted.
+const MOST_SCREEN_LINES: usize = 21;
+const LEAST_GATE_LINES: usize = 4;
 /// Lines of one group of them, and of one verdict.
 const MOST_LINES: usize = 3;
 
@@ -22,8 +24,11 @@ pub fn brief(view: &RunView, width: usize) -> String {
     lines.extend(columns(&rows(view, &comparisons), width));
     lines.extend(beside(view, &comparisons).iter().flat_map(|text| hanging("", text, width)));
     lines.extend([String::new(), super::counts(view)]);
-    lines.extend(open_gates(view, width));
-    lines.extend(decision(view, &comparisons, width).into_iter().flat_map(|said| cut(said, MOST_LINES, width)));
+    let decided = decision(view, &comparisons, width).into_iter().flat_map(|said| cut(said, MOST_LINES, width));
+    let decided: Vec<String> = decided.collect();
+    let room = MOST_SCREEN_LINES.saturating_sub(lines.len() + decided.len()).max(LEAST_GATE_LINES);
+    lines.extend(open_gates(view, width, room));
+    lines.extend(decided);
     lines.join("\n")
 }
 
@@ -57,7 +62,7 @@ fn title(view: &RunView, comparisons: &[Comparison], width: usize) -> Vec<String
     let timed = if comparisons.is_empty() {
         "not timed".to_owned()
     } else {
-        format!("kernel time in us, and over {}'s in the same rounds with its 95% interval", suite.control)
+        format!("kernel us, and ratio to {}'s (same rounds, 95% interval)", suite.control)
     };
     let text = format!("{} on {device}: {timed}", suite.name);
     hanging("", &text, width)
@@ -102,13 +107,17 @@ fn timed(view: &RunView, comparisons: &[Comparison], variants: &[&str], shape: &
     let cells: Vec<[String; 3]> = variants.iter().map(cell).collect();
     let wide = |at: usize| cells.iter().map(|cell| cell[at].chars().count()).max().unwrap_or(0);
     let [time, ratio] = [wide(0), wide(1)];
-    let joined = cells.iter().map(|[us, over, mark]| format!("{us:>time$} {over:>ratio$} {mark}").trim_end().to_owned());
+    let joined =
+        cells.iter().map(|[us, over, mark]| format!("{us:>time$} {over:>ratio$} {mark}").trim_end().to_owned());
     joined.map(|cell| if cell.is_empty() { "-".to_owned() } else { cell }).collect()
 }
 
 /// The state of the gates on time of a variant on a shape, the worst of them; a dot where the suite has none there.
 fn mark(gates: &[Gate], variant: &str, shape: &str) -> char {
-    let own = gates.iter().filter(|g| g.variant == variant && g.shape.as_deref() == Some(shape));
+    // Gates of older runs name their shape in words alone.
+    let is_on = |g: &&Gate| g.shape.as_deref() == Some(shape) || (g.shape.is_none() && g.figure == g.id.figure(shape));
+    let asked_of_shapes = |g: &&Gate| g.id.template().contains("{}");
+    let own = gates.iter().filter(|g| g.variant == variant).filter(asked_of_shapes).filter(is_on);
     let rank = |gate: &Gate| match gate.state {
         State::Fail => 3,
         State::Inconclusive { .. } => 2,
@@ -144,7 +153,7 @@ fn two_digits(text: &str) -> String {
 }
 
 /// Registers, shared memory in KiB and spilled bytes of the entries that are gated, the largest of each; behind a slash the
-/// registers of the build that ran, where that is another.
+/// registers of the build that ran, where it has others.
 fn resources(view: &RunView, variant: &str) -> [String; 3] {
     let entries = |arch: &str| {
         let build = view.evidence.builds.get(variant, arch);
@@ -154,7 +163,8 @@ fn resources(view: &RunView, variant: &str) -> [String; 3] {
     let Some(gated) = entries(&view.suite.arch) else { return ["-", "-", ""].map(str::to_owned) };
     let timed = view.evidence.samples.device.as_ref().map(|d| d.arch()).filter(|arch| *arch != view.suite.arch);
     let registers = |of: &[&crate::evidence::EntryBuild]| of.iter().map(|e| e.resources.registers).max().unwrap_or(0);
-    let ran = timed.and_then(|arch| entries(&arch)).map_or(String::new(), |of| format!("/{}", registers(&of)));
+    let ran = timed.and_then(|arch| entries(&arch)).map(|of| registers(&of)).filter(|ran| *ran != registers(&gated));
+    let ran = ran.map_or(String::new(), |ran| format!("/{ran}"));
     let bytes = gated.iter().map(|e| e.resources.static_smem_bytes + e.launch.dynamic_smem_bytes).max().unwrap_or(0);
     let spilled: u64 =
         gated.iter().map(|e| u64::from(e.resources.spill_store_bytes) + u64::from(e.resources.spill_load_bytes)).sum();
@@ -202,21 +212,24 @@ fn among_peers(view: &RunView, comparisons: &[Comparison], variant: &str) -> Opt
     let most = found.iter().map(|f| f.2.estimate).fold(f64::NEG_INFINITY, f64::max);
     let faster = found.iter().filter(|f| f.2.low > 1.0).count();
     Some(format!(
-        "{variant} is faster than the best peer on {faster} of {} shapes, {} to {}x its speed (closest: {peer} on {closest})",
+        "{variant} beats the best peer on {faster} of {} shapes, {:.2}x to {most:.2}x its speed (least: {peer} on {closest})",
         found.len(),
-        significant(least.estimate),
-        significant(most)
+        least.estimate
     ))
 }
 
 /// Every gate that does not pass, alike ones together; those for which there is no room are counted.
-fn open_gates(view: &RunView, width: usize) -> Vec<String> {
+fn open_gates(view: &RunView, width: usize, room: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let groups = open::groups(view.gates);
+    // Many groups get a line or two each before one of them gets three.
+    let most = (room / groups.len().max(1)).clamp(1, MOST_LINES);
     let mut left = 0;
-    for group in &groups {
-        let said = cut(hanging(&format!("{} ", group.head()), &group.words(), width), MOST_LINES, width);
-        if left == 0 && lines.len() + said.len() <= MOST_GATE_LINES {
+    for (number, group) in groups.iter().enumerate() {
+        let said = cut(hanging(&format!("{} ", group.head()), &group.words(), width), most, width);
+        // The line that counts the rest needs room too, where there is a rest.
+        let counted = usize::from(number + 1 < groups.len());
+        if left == 0 && lines.len() + said.len() + counted <= room {
             lines.extend(said);
         } else {
             left += group.gates.len();

@@ -35,7 +35,9 @@ pub(super) fn section(view: &RunView, comparisons: &[Comparison]) -> String {
     let groups: Vec<Group> = view.suite.time_shapes.iter().map(|shape| group(view, comparisons, shape)).collect();
     let drawn: Vec<f64> = groups
         .iter()
-        .flat_map(|g| g.candidates.iter().filter_map(|c| c.1).flat_map(|i| [i.low, i.high]).chain(g.gates.iter().copied()))
+        .flat_map(|g| {
+            g.candidates.iter().filter_map(|c| c.1).flat_map(|i| [i.low, i.high]).chain(g.gates.iter().copied())
+        })
         .collect();
     if groups.iter().all(|g| g.candidates.iter().all(|c| c.1.is_none())) {
         return String::new();

@@ -59,7 +59,13 @@ impl Group<'_> {
     fn waiting(&self, why: &str) -> String {
         if let [gate] = self.gates.as_slice() {
             let measured = if gate.measured.is_empty() { String::new() } else { format!(" is {}", gate.measured) };
-            return format!("{}: {}{measured}, wanted {}{}: {why}", gate.variant, gate.figure, gate.threshold, at(gate));
+            return format!(
+                "{}: {}{measured}, wanted {}{}: {why}",
+                gate.variant,
+                gate.figure,
+                gate.threshold,
+                at(gate)
+            );
         }
         let figures = once(self.gates.iter().map(|gate| gate.figure.as_str()));
         format!("{why}: {} ({})", figures.join(", "), self.variants().join(", "))

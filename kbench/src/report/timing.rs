@@ -186,7 +186,7 @@ fn distributions(rows: &[Row]) -> String {
     if let Some(scale) = Scale::over(&all, (LEFT, RIGHT)) {
         let axis = if scale.is_log() { "logarithmic axis" } else { "linear axis, not from zero" };
         let caption = format!(
-            "Time of one launch in us, kernel mode, {axis}. A mark is the median of one block (of at most 32), the box its quartiles \
+            "Time of one launch in us, kernel mode, {axis}. A mark is the median of one block (of at most 20), the box its quartiles \
              over rounds, the stroke the p50 of all samples (the figure at the right)."
         );
         let title = format!("us per launch ({axis})");
@@ -284,7 +284,7 @@ fn strip(svg: &mut Svg, row: &Row, scale: &Scale, y: f64, points: &[Point], midd
 
 /// As many of the usual marks as a page has room for; those that lie apart are drawn in any case, and figures are of all.
 fn thinned(marks: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    const MOST: usize = 32;
+    const MOST: usize = 20;
     marks.iter().copied().step_by(marks.len().div_ceil(MOST).max(1)).collect()
 }
 
@@ -306,7 +306,7 @@ fn ratios(view: &RunView, rows: &[Row], shape: &str) -> String {
     let control = &view.suite.control;
     let mut text = format!(
         "<h4>Ratio to the control, round by round</h4>\n<p class=\"soft\">A mark is time over the time of {} in the \
-         same round, of at most 32 rounds; below 1 is faster. The band is the 95% interval of the median. Each panel has its own axis; a \
+         same round, of at most 20 rounds; below 1 is faster. The band is the 95% interval of the median. Each panel has its own axis; a \
          slope is drift that pairing did not remove. Peers and earlier variants are in the tables and the plot above.</p>\n\
          <div class=\"panels\">\n",
         escape(control)

@@ -315,7 +315,10 @@ mod tests {
         b.samples =
             crate::evidence::Samples { deferred: Some(Deferral::new("no GPU", "get one")), ..Default::default() };
         let found = between(&a, &b);
-        assert!(found.failed.is_empty() && found.open.iter().any(|gate| gate.contains("DEFERRED (no GPU")), "{found:?}");
+        assert!(
+            found.failed.is_empty() && found.open.iter().any(|gate| gate.contains("DEFERRED (no GPU")),
+            "{found:?}"
+        );
     }
 
     #[test]

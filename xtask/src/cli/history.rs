@@ -5,6 +5,9 @@ use kbench::gate::significant;
 use super::print::table;
 use crate::runs::{CameTo, Median, Past};
 
+/// Shapes of a run whose times are shown.
+const MOST_SHAPES: usize = 3;
+
 /// Under a header, oldest first.
 pub fn render(past: &[Past]) -> String {
     if past.is_empty() {
@@ -50,7 +53,9 @@ fn times(medians: &[Median]) -> String {
     if lines.is_empty() {
         return "not timed".to_owned();
     }
-    lines.iter().map(|(shape, times)| format!("{shape}: {}", times.join(", "))).collect::<Vec<_>>().join("\n")
+    let shown = lines.iter().take(MOST_SHAPES).map(|(shape, times)| format!("{shape}: {}", times.join(", ")));
+    let more = lines.len().checked_sub(MOST_SHAPES).filter(|more| *more > 0);
+    shown.chain(more.map(|more| format!("{more} more shapes (--json)"))).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -65,7 +70,8 @@ mod tests {
             verdict,
             because: "a long reason that stands in the report".repeat(5),
         };
-        let median = |shape: &str, variant: &str, p50_us| Median { shape: shape.into(), variant: variant.into(), p50_us };
+        let median =
+            |shape: &str, variant: &str, p50_us| Median { shape: shape.into(), variant: variant.into(), p50_us };
         let judged = CameTo::Judged {
             started: "2026-11-21T23:55:30Z".into(),
             commit: Some("18f63d071fb2".into()),
@@ -79,7 +85,10 @@ mod tests {
         let runs = [
             ("20261121T235530Z-18f63d0-stage5", judged),
             ("20261122T000000Z-18f63d0-stage5", CameTo::Interrupted),
-            ("20261122T000001Z-18f63d0-stage5", CameTo::Unreadable { why: "samples.json is not what it should be".into() }),
+            (
+                "20261122T000001Z-18f63d0-stage5",
+                CameTo::Unreadable { why: "samples.json is not what it should be".into() },
+            ),
         ];
         let past = runs.map(|(run, came_to)| Past { run: run.into(), came_to });
         let text = render(&past);

@@ -30,7 +30,10 @@ pub fn raw(text: &str) -> Result<()> {
 /// Rows under a header, with long cells on several lines.
 pub fn table(header: &[String], rows: &[Vec<String>]) -> String {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(console::columns());
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(console::columns());
     table.set_header(header.iter().map(|name| name.to_uppercase()));
     table.add_rows(rows);
     // Every cell is padded on both sides, the first one too.

@@ -176,7 +176,9 @@ fn show(outcome: &Outcome, args: &MeasuringArgs) -> Result<()> {
     let screen = Screen { width: console::width(), full: args.full };
     let text = inspect::report(&outcome.run, ReportFormat::Table, screen)?;
     let more = if args.full { "" } else { " (REPORT.md, report.html; --full prints all)" };
-    print(args.json, &json!({"run": outcome.run.shown(), "decision": outcome.decision}), || format!("{text}\nevidence: {run}{more}"))
+    print(args.json, &json!({"run": outcome.run.shown(), "decision": outcome.decision}), || {
+        format!("{text}\nevidence: {run}{more}")
+    })
 }
 
 #[derive(Args)]

@@ -158,7 +158,7 @@ pub fn tune(layout: &Layout, suite: &SuitePlan, options: &Options) -> Result<Tun
         Ok(found) => found,
         Err(why) => return Ok(Tuning::Deferred(why)),
     };
-    let found = here.map_or_else(|| toolchain::find_or_install(&layout.target, &|line| eprintln!("{line}")), Ok);
+    let found = here.map_or_else(|| toolchain::find_or_install(&layout.target, &crate::console::line), Ok);
     let toolchain = match found {
         Ok(toolchain) => toolchain,
         Err(error) => return Ok(Tuning::Deferred(error.deferral())),

@@ -251,6 +251,36 @@ fn an_interrupted_run_is_not_whole_and_can_be_resumed() {
 }
 
 #[test]
+fn ctrl_c_ends_everything_that_was_started_and_says_what_is_left() {
+    // The first launch never ends, and what it started does not listen to anybody.
+    let dist = Dist::new(&format!("{CLAIMS_A_GPU}\nsleep 300 < /dev/null & echo $! > child; wait"));
+    let child = dist.start(&["validate", "--stage2", "--peers", "none"]);
+    let deadline = Instant::now() + Duration::from_secs(300);
+    let started = || std::fs::read_to_string(dist.path("child")).ok()?.trim().parse::<i32>().ok();
+    while started().is_none() {
+        assert!(Instant::now() < deadline, "the first launch never began");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let pid = |raw| rustix::process::Pid::from_raw(raw).unwrap();
+    rustix::process::kill_process(pid(child.id() as i32), rustix::process::Signal::INT).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(130), "{said}");
+    assert!(said.contains("interrupted: nothing was measured yet, and no run is left behind"), "{said}");
+    assert!(dist.runs().is_empty(), "{:?}", dist.runs());
+    let left = std::fs::read_dir(dist.path("target")).unwrap().flatten().map(|e| e.file_name());
+    assert!(!left.into_iter().any(|name| name.to_string_lossy().starts_with("sdpa-work-")));
+    let (raw, alive) = (started().unwrap(), |raw: i32| {
+        std::fs::read_to_string(format!("/proc/{raw}/stat")).is_ok_and(|stat| !stat.contains(") Z"))
+    });
+    let gone = (0..100).any(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        !alive(raw)
+    });
+    assert!(gone, "what the runner had started is still there");
+}
+
+#[test]
 fn all_suites_run_in_order_and_end_in_one_summary() {
     let dist = Dist::new(NO_GPU);
     let ran = dist.run(&["validate", "--all", "--smoke", "--peers", "none"]).expect(3);

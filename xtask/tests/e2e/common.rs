@@ -115,6 +115,11 @@ impl Dist {
         Ran::of(self.command(arguments).output().unwrap())
     }
 
+    /// The same as a terminal of so many columns would show it.
+    pub fn run_at(&self, columns: &str, arguments: &[&str]) -> Ran {
+        Ran::of(self.command(arguments).env("COLUMNS", columns).output().unwrap())
+    }
+
     /// The same with a folder of stand-ins first on PATH.
     pub fn run_with(&self, bin: &Path, arguments: &[&str]) -> Ran {
         let path = std::env::var_os("PATH").unwrap_or_default();
@@ -131,9 +136,9 @@ impl Dist {
         Ran::of(self.command(arguments).env("PATH", path).output().unwrap())
     }
 
-    /// Starts `xtask` and leaves it running.
+    /// Starts `xtask` and leaves it running; what it says on standard error can be read.
     pub fn start(&self, arguments: &[&str]) -> Child {
-        self.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        self.command(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     /// The run directories, oldest first.
