@@ -1,13 +1,17 @@
 //! What the gates of each candidate add up to, and the exit status of a run. Pure; reads gates and, for the wording of
 //! a correctness failure, the checked cases.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
-use crate::evidence::{Checks, Mode, Samples};
+use crate::evidence::{Cache, Checks, Mode, Samples};
 use crate::exit::Exit;
 use crate::gate::{Gate, GateId, Kind, State, significant};
-use crate::judge::{correctness_pattern, paired_blocks};
-use crate::stats::{Interval, paired_ratio};
+use crate::judge::{Timed, correctness_pattern, ratio, settings_of};
+use crate::operator::Distribution;
+use crate::setting::Setting;
+use crate::stats::Interval;
 use crate::subject::Subject;
 use crate::suite::Suite;
 
@@ -49,12 +53,50 @@ pub struct CandidateDecision {
     pub verdict: Verdict,
     /// What to fix, or which gate decided, in one line.
     pub because: String,
+    /// Where it is slower than the control, whatever the suite asks: the 95% interval of the ratio lies above 1. Not
+    /// told of runs of one sitting.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slower: Vec<Slower>,
+}
+
+/// A setting in which a candidate is slower than the control.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Slower {
+    /// Shape.
+    pub shape: String,
+    /// What the inputs were drawn like.
+    #[serde(default, skip_serializing_if = "Distribution::is_normal")]
+    pub distribution: Distribution,
+    /// Timer.
+    pub mode: Mode,
+    /// How the L2 was.
+    #[serde(default, skip_serializing_if = "Cache::is_hot")]
+    pub cache: Cache,
+    /// Its time over the control's.
+    pub over_control: Interval,
+}
+
+impl Slower {
+    /// Where and how it was timed.
+    pub fn setting(&self) -> Setting<'_> {
+        Setting { shape: &self.shape, distribution: self.distribution, cache: self.cache, mode: self.mode }
+    }
 }
 
 impl CandidateDecision {
-    /// Verdict, variant and reason in one line.
+    /// Verdict, variant, reason and where it is slower than the control, in one line.
     pub fn line(&self) -> String {
-        format!("{} {}: {}", self.verdict.word(), self.variant, self.because)
+        let slower = self.slower_words().map(|words| format!("; slower than the control on {words}"));
+        format!("{} {}: {}{}", self.verdict.word(), self.variant, self.because, slower.unwrap_or_default())
+    }
+
+    /// Every shape and distribution on which it is slower, once: by the kernel's time where that is, else by another.
+    pub fn slower_words(&self) -> Option<String> {
+        let mut told = BTreeSet::new();
+        let first = self.slower.iter().filter(|s| told.insert((s.shape.as_str(), s.distribution)));
+        let words: Vec<String> =
+            first.map(|s| format!("{} ({}x)", s.setting().name(), significant(s.over_control.estimate))).collect();
+        (!words.is_empty()).then(|| words.join(", "))
     }
 }
 
@@ -156,6 +198,10 @@ pub fn decide(suite: &Suite, gates: &[Gate], checks: &Checks, samples: &Samples)
         suite.variant_names().filter(|v| !suite.candidates.iter().any(|c| c.variant == *v)).collect();
     let mut candidates: Vec<CandidateDecision> =
         suite.candidates.iter().map(|c| decide_one(suite, gates, checks, &c.variant)).collect();
+    if !suite.timing.is_of_one_sitting() {
+        let timed = Timed::of(suite, samples.blocks.iter());
+        candidates.iter_mut().for_each(|candidate| candidate.slower = slower(suite, &timed, &candidate.variant));
+    }
     let mut broken = others.iter().map(|v| decide_one(suite, gates, checks, v)).find(|d| d.verdict == Verdict::Fix);
     if let Some(other) = &mut broken {
         other.because.push_str(" (not a candidate, but the comparison rests on it)");
@@ -175,11 +221,23 @@ pub fn decide(suite: &Suite, gates: &[Gate], checks: &Checks, samples: &Samples)
     Decision { headline, aspirations, candidates, broken, counts: Counts::of(gates) }
 }
 
+/// Settings in the order of the suite's shapes, the kernel's own time before that of calls and of a cold L2.
+fn slower(suite: &Suite, timed: &Timed, variant: &str) -> Vec<Slower> {
+    let of = [variant, &suite.control].map(Subject::plain);
+    let in_setting = |setting: Setting| {
+        let over_control = timed.reported(&setting, [&of[0], &of[1]]).filter(|ratio| ratio.low > 1.0)?;
+        let Setting { shape, distribution, cache, mode } = setting;
+        Some(Slower { shape: shape.to_owned(), distribution, mode, cache, over_control })
+    };
+    suite.time_shapes.iter().flat_map(|shape| settings_of(suite, shape)).filter_map(in_setting).collect()
+}
+
 fn decide_one(suite: &Suite, gates: &[Gate], checks: &Checks, variant: &str) -> CandidateDecision {
     let own: Vec<&Gate> = gates.iter().filter(|g| g.variant == variant).collect();
     let failing = |kind: Kind| own.iter().find(|g| g.kind == kind && g.state == State::Fail);
     let line = |g: &Gate| format!("{} {} ({}, wanted {})", g.figure, g.measured, g.place, g.threshold);
-    let decided = |verdict, because| CandidateDecision { variant: variant.to_owned(), verdict, because };
+    let decided =
+        |verdict, because| CandidateDecision { variant: variant.to_owned(), verdict, because, slower: vec![] };
     if let Some(gate) = failing(Kind::Build) {
         return decided(Verdict::Fix, format!("build: {}", gate.measured));
     }
@@ -190,7 +248,8 @@ fn decide_one(suite: &Suite, gates: &[Gate], checks: &Checks, variant: &str) -> 
         let hint = if variant.starts_with("ws-") { "; try fewer producer warps first" } else { "" };
         return decided(Verdict::Fix, format!("resources: {}{hint}", line(gate)));
     }
-    if let Some(gate) = failing(Kind::Correctness).filter(|g| g.id == GateId::TimedEverywhere) {
+    let of_timing = [GateId::TimedEverywhere, GateId::ConsistentBlocks];
+    if let Some(gate) = failing(Kind::Correctness).filter(|g| of_timing.contains(&g.id)) {
         return decided(Verdict::Fix, format!("timing: {}", line(gate)));
     }
     if let Some(gate) = failing(Kind::Correctness) {
@@ -226,8 +285,8 @@ fn aspirations(suite: &Suite, candidates: &[CandidateDecision], samples: &Sample
     let Some(wanted) = &suite.aspiration else { return Vec::new() };
     let result = |candidate: &CandidateDecision| {
         let [peer, own] = [&wanted.peer, &candidate.variant].map(Subject::plain);
-        let pairs = paired_blocks(&samples.blocks, &wanted.shape, Mode::Kernel, &peer, &own);
-        let speedup = paired_ratio(&pairs)?;
+        let setting = Setting::hot(&wanted.shape, Distribution::Normal, Mode::Kernel);
+        let speedup = ratio(&samples.blocks, &setting, [&peer, &own])?;
         Some(AspirationResult {
             variant: candidate.variant.clone(),
             against: format!("{} on {}", wanted.peer, wanted.shape),
@@ -303,6 +362,35 @@ mod tests {
     }
 
     #[test]
+    fn every_shape_on_which_it_is_slower_is_named_whatever_the_verdict() {
+        let (mut suite, mut evidence) = (testing::suite(), testing::evidence());
+        suite.time_shapes.push("wide".into());
+        let once = evidence.samples.blocks.clone();
+        for mut block in once {
+            block.shape = "wide".into();
+            if block.subject.is_plain("new") {
+                // By the timer of calls alone, and the kernel's own time the same.
+                block.us.fill(if block.mode == Mode::Call { 104.0 } else { 100.0 });
+            }
+            evidence.samples.blocks.push(block);
+        }
+        let of = |suite: &Suite| {
+            let gates = judge(suite, &evidence);
+            decide(suite, &gates, &evidence.checks, &evidence.samples)
+        };
+        let decision = of(&suite);
+        assert!(
+            decision.headline.ends_with("; slower than the control on wide, call time (1.040x)"),
+            "{}",
+            decision.headline
+        );
+        let [slower] = decision.candidates[0].slower.as_slice() else { panic!("{decision:#?}") };
+        assert_eq!((slower.shape.as_str(), slower.mode), ("wide", Mode::Call));
+        suite.timing.sittings = 1;
+        assert_eq!(of(&suite).candidates[0].slower, [], "recorded runs of one sitting are told as they were");
+    }
+
+    #[test]
     fn part_of_a_suite_never_merges() {
         let (mut suite, evidence) = (testing::suite(), testing::evidence());
         suite.narrowed.push(Deferral::new("only small was run", "run without --smoke"));
@@ -329,7 +417,12 @@ mod tests {
     fn deferral_can_be_allowed_but_failure_and_emptiness_cannot() {
         let of = |verdict, counts| Decision {
             headline: String::new(),
-            candidates: vec![CandidateDecision { variant: "new".into(), verdict, because: String::new() }],
+            candidates: vec![CandidateDecision {
+                variant: "new".into(),
+                verdict,
+                because: String::new(),
+                slower: vec![],
+            }],
             broken: None,
             aspirations: vec![],
             counts,

@@ -8,6 +8,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::deferral::Deferral;
+use crate::evidence::{Cache, Mode};
+use crate::operator::Distribution;
+use crate::setting::Setting;
 
 pub use id::GateId;
 
@@ -175,6 +178,15 @@ pub struct Gate {
     /// The shape that it is asked of, where it is asked once for each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shape: Option<String>,
+    /// On time: what inputs were drawn like.
+    #[serde(default, skip_serializing_if = "Distribution::is_normal")]
+    pub distribution: Distribution,
+    /// On time: by which timer.
+    #[serde(default, skip_serializing_if = "Mode::is_kernel")]
+    pub mode: Mode,
+    /// On time: how the L2 was.
+    #[serde(default, skip_serializing_if = "Cache::is_hot")]
+    pub cache: Cache,
     /// Which figure, in words.
     pub figure: String,
     /// The shape, case or entry that decided, in words; empty where there is none.
@@ -245,6 +257,7 @@ pub struct Draft<'a> {
     id: GateId,
     of: &'a str,
     shape: Option<&'a str>,
+    setting: Option<Setting<'a>>,
     limit: Option<Limit>,
     unit: Unit,
 }
@@ -252,12 +265,17 @@ pub struct Draft<'a> {
 impl<'a> Draft<'a> {
     /// A gate of a variant.
     pub fn new(variant: &'a str, id: GateId) -> Draft<'a> {
-        Draft { variant, id, of: "", shape: None, limit: None, unit: Unit::One }
+        Draft { variant, id, of: "", shape: None, setting: None, limit: None, unit: Unit::One }
     }
 
     /// Of a shape.
     pub fn on(self, shape: &'a str) -> Draft<'a> {
         Draft { of: shape, shape: Some(shape), ..self }
+    }
+
+    /// Of what was timed in a setting.
+    pub fn timed(self, setting: Setting<'a>) -> Draft<'a> {
+        Draft { shape: Some(setting.shape), setting: Some(setting), ..self }
     }
 
     /// Of a peer.
@@ -278,6 +296,7 @@ impl<'a> Draft<'a> {
     /// A gate whose state was worked out by the caller.
     pub fn with_state(&self, place: &str, reading: impl Into<Reading>, threshold: &str, state: State) -> Gate {
         let reading = reading.into();
+        let setting = self.setting.as_ref();
         // JSON has no word for what is not finite; the words of the gate have.
         let interval = reading.interval.filter(|ends| ends.iter().all(|end| end.is_finite()));
         Gate {
@@ -285,7 +304,10 @@ impl<'a> Draft<'a> {
             kind: self.id.kind(),
             id: self.id,
             shape: self.shape.map(str::to_owned),
-            figure: self.id.figure(self.of),
+            distribution: setting.map(|s| s.distribution).unwrap_or_default(),
+            mode: setting.map(|s| s.mode).unwrap_or_default(),
+            cache: setting.map(|s| s.cache).unwrap_or_default(),
+            figure: self.id.figure(&setting.map_or_else(|| self.of.to_owned(), Setting::name)),
             place: place.to_owned(),
             value: reading.value.filter(|value| value.is_finite()),
             interval,

@@ -262,10 +262,15 @@ pub struct BenchJob {
     pub work_dir: PathBuf,
     /// Seed of the order of blocks.
     pub order_seed: u64,
-    /// Draws memory that is taken before modules and buffers, and the order of the modules, so that they lie elsewhere
-    /// than in another job of the process: kernels of ten microseconds differ by half a percent with it. 0 draws none.
+    /// Draws, for each sitting, memory that is taken before modules and buffers, the order of the modules and that of the
+    /// outputs, so that they lie elsewhere than in another sitting: kernels of ten microseconds differ by half a percent with
+    /// it. 0 draws none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub placement: u64,
+    /// Whether it is a search's, whose result is validated: nothing is timed with a cold L2, and where there are fewer
+    /// different inputs than launches of a block, two launches have the same. A kernel could then copy the first one's answer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_search: bool,
 }
 
 fn is_zero(placement: &u64) -> bool {
@@ -305,6 +310,15 @@ pub enum Event {
         shape: String,
         /// Variant or peer.
         subject: Subject,
+    },
+    /// The device failed for good while a subject was on it: nothing else is launched, and the job ends.
+    Fault {
+        /// Shape.
+        shape: String,
+        /// Variant.
+        subject: Subject,
+        /// What the driver says.
+        why: String,
     },
     /// One launch ended.
     Launched {

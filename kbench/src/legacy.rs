@@ -52,7 +52,7 @@ pub fn suite(text: &str) -> Result<Suite, BadKey> {
             *text = toml::Value::Table(toml::Table::from_iter(deferral));
         }
     }
-    Suite::parse(&table.to_string())
+    Suite::parse_recorded(&table.to_string())
 }
 
 /// Whether a gate says what an upgraded one recorded, which has no numbers.

@@ -20,6 +20,8 @@ pub mod profile;
 pub mod report;
 pub mod resources;
 pub mod selftest;
+pub mod setting;
+pub mod simulation;
 pub mod stats;
 pub mod subject;
 pub mod suite;

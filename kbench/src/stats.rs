@@ -107,6 +107,9 @@ impl Interval {
 /// Rounds below which no interval is given: a bootstrap of fewer says nothing about its tails.
 pub const MIN_ROUNDS: usize = 8;
 
+/// Sittings below which no suite may ask for a verdict: their smallest and largest hold the median in 99.2% of runs.
+pub const MIN_SITTINGS: u32 = 8;
+
 /// The median of paired ratios with its 95% interval, for reports.
 pub fn paired_ratio(pairs: &[(f64, f64)]) -> Option<Interval> {
     paired_ratio_at(pairs, 0.95)
@@ -140,6 +143,41 @@ pub fn paired_ratio_at(pairs: &[(f64, f64)], level: f64) -> Option<Interval> {
         low: quantile_of_sorted(&medians, (1.0 - level) / 2.0),
         high: quantile_of_sorted(&medians, (1.0 + level) / 2.0),
     })
+}
+
+/// The median of independent values with the interval between two of them, counted from either end, that misses the true
+/// median in at most `error` of cases, whatever the distribution is: below the true median lies a binomial number of values.
+/// `None` where even the smallest and the largest miss it more often, or a value is not finite.
+pub fn median_interval(values: &[f64], error: f64) -> Option<Interval> {
+    let mut sorted = values.to_vec();
+    if sorted.is_empty() || sorted.iter().any(|x| !x.is_finite()) {
+        return None;
+    }
+    sorted.sort_by(f64::total_cmp);
+    let count = sorted.len();
+    let left_out = count_outside(count, error)?;
+    Some(Interval {
+        estimate: quantile_of_sorted(&sorted, 0.5),
+        low: sorted[left_out],
+        high: sorted[count - 1 - left_out],
+    })
+}
+
+/// How many of `count` values may be left out at each end.
+fn count_outside(count: usize, error: f64) -> Option<usize> {
+    let mut chance = 0.5f64.powi(i32::try_from(count).ok()?);
+    let (mut missed, mut left_out) = (2.0 * chance, None);
+    // Beyond the middle there is nothing left.
+    for below in 0..count.div_ceil(2) {
+        // Not the other way round: where the chance is too small for a number, or no number, nothing is left out.
+        if !(missed <= error && chance > 0.0) {
+            break;
+        }
+        left_out = Some(below);
+        chance *= (count - below) as f64 / (below + 1) as f64;
+        missed += 2.0 * chance;
+    }
+    left_out
 }
 
 /// A uniform index below `bound` by widening multiplication; the bias is below bound / 2^32.
@@ -195,6 +233,44 @@ mod tests {
                 (common * ratio * (1.0 + noise * centred()), common * (1.0 + noise * centred()))
             })
             .collect()
+    }
+
+    #[test]
+    fn the_order_statistics_of_a_median_are_those_of_tables() {
+        // Count, error, values left out at each end: the tables of the sign test.
+        for (count, error, left_out) in
+            [(5, 0.05, None), (6, 0.05, Some(0)), (8, 0.05, Some(0)), (9, 0.05, Some(1)), (16, 0.05, Some(3))]
+        {
+            assert_eq!(count_outside(count, error), left_out, "{count} at {error}");
+        }
+        assert_eq!(count_outside(100, 0.05), Some(39));
+        assert_eq!([count_outside(2000, 0.05), count_outside(16, f64::NAN), count_outside(0, 0.05)], [None; 3]);
+        let values: Vec<f64> = (0..9).map(f64::from).collect();
+        assert_eq!(median_interval(&values, 0.05), Some(Interval { estimate: 4.0, low: 1.0, high: 7.0 }));
+        assert_eq!(median_interval(&[1.0, f64::NAN, 2.0, 3.0, 4.0, 5.0, 6.0], 0.05), None);
+    }
+
+    #[test]
+    fn the_interval_of_a_median_covers_whatever_the_distribution_is() {
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let mut uniform = move || (f64::from(rng.next_u32()) + 0.5) / 2f64.powi(32);
+        type Quantile = fn(f64) -> f64;
+        // Each with its median at 0: skewed, without a mean, two lumps.
+        let shapes: [Quantile; 3] = [
+            |u| -u.ln() - 2f64.ln(),
+            |u| (std::f64::consts::PI * (u - 0.5)).tan(),
+            |u| if u < 0.5 { u - 1.0 } else { u },
+        ];
+        for (count, error) in [(16, 0.05), (16, 0.001), (48, 0.01)] {
+            for shape in shapes {
+                let missed = (0..4000).filter(|_| {
+                    let values: Vec<f64> = (0..count).map(|_| shape(uniform())).collect();
+                    !median_interval(&values, error).unwrap().contains(0.0)
+                });
+                let missed = missed.count() as f64 / 4000.0;
+                assert!(missed <= error + 0.007, "{count} values at {error}: {missed}");
+            }
+        }
     }
 
     #[test]

@@ -81,6 +81,17 @@ impl Gpu {
         unsafe { result::launch_kernel(function, (ctas, 1, 1), (threads, 1, 1), 0, self.stream, parameters) }
     }
 
+    /// Whether the device still takes work: an error of a kernel stays in its context, and every call then fails.
+    pub fn is_alive(&self) -> bool {
+        self.synchronize().is_ok()
+    }
+
+    /// Lets lines of the L2 go that a kernel asked to keep: the next one's are as good as they.
+    pub fn forget_persisting(&self) -> Result<(), DriverError> {
+        // SAFETY: the context is current on this thread.
+        unsafe { sys::cuCtxResetPersistingL2Cache() }.result()
+    }
+
     /// Waits for everything on the stream.
     pub fn synchronize(&self) -> Result<(), DriverError> {
         // SAFETY: the stream lives as long as self.

@@ -45,11 +45,22 @@ pub enum Fill {
     ZeroOnce,
 }
 
+/// How inputs of several problems of one shape and distribution make another problem that is as good as they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mixing {
+    /// Tensors that go together; each group may come from another problem. What is in none of them goes together too.
+    pub groups: Vec<Vec<String>>,
+    /// A tensor with four-byte words of several groups, and the group of each word, beginning anew after the last.
+    pub woven: Option<(String, Vec<usize>)>,
+}
+
 /// Everything of one variant on one problem.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// All memory, each name once.
     pub tensors: Vec<Tensor>,
+    /// What may come from another problem.
+    pub mixing: Mixing,
     /// What makes the tensors that are made.
     pub making: Vec<Step>,
     /// What is judged.
@@ -106,6 +117,14 @@ impl Setup {
     /// Bytes of all results, one after the other.
     pub fn output_bytes(&self) -> usize {
         self.tensors.iter().filter(|t| t.role.is_output()).map(|t| t.role.len()).sum()
+    }
+
+    /// What is there before a launch and is no scratch, by name.
+    pub fn given(&self) -> impl Iterator<Item = (&str, &Arc<Vec<u8>>)> {
+        self.tensors.iter().filter_map(|tensor| match &tensor.role {
+            Role::Input(bytes) | Role::Made(bytes) | Role::InPlace(bytes) => Some((tensor.name.as_str(), bytes)),
+            Role::Output(..) | Role::Scratch(..) => None,
+        })
     }
 
     /// Kernel launches of the judged steps.

@@ -52,6 +52,13 @@ pub struct Written<M: Machine> {
     memory: BTreeMap<String, M::Memory>,
 }
 
+impl<M: Machine> Written<M> {
+    /// The memory of a tensor that is written.
+    pub fn get(&self, name: &str) -> Option<&M::Memory> {
+        self.memory.get(name)
+    }
+}
+
 impl<M: Machine> Workload<M> {
     /// Places what is read; what the operator's own kernels make is poison until they do.
     pub fn place(machine: &M, setup: Arc<Setup>) -> Result<Workload<M>> {
@@ -72,6 +79,16 @@ impl<M: Machine> Workload<M> {
         let tensors = self.setup.tensors.iter().filter(|t| t.role.is_written());
         let place = |t: &crate::setup::Tensor| Ok((t.name.clone(), machine.place(&t.name, &content(&t.role))?));
         Ok(Written { memory: tensors.map(place).collect::<Result<_>>()? })
+    }
+
+    /// As the first launch found it: what is zeroed once, too.
+    pub fn begin_anew(&self, machine: &M, written: &Written<M>) -> Result<()> {
+        for tensor in self.setup.tensors.iter().filter(|t| t.role.stays()) {
+            if let Some(memory) = written.get(&tensor.name) {
+                machine.refill(memory, &content(&tensor.role))?;
+            }
+        }
+        self.refill(machine, written)
     }
 
     /// As a launch must find it, again.
@@ -130,6 +147,11 @@ impl<M: Machine> Workload<M> {
             }
         }
         Ok(())
+    }
+
+    /// The memory of a tensor that is read.
+    pub fn read(&self, name: &str) -> Option<&M::Memory> {
+        self.read.get(name)
     }
 
     /// All results, one after the other. Finish first.

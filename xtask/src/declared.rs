@@ -180,7 +180,7 @@ impl Work<'_> {
             let steps = variant.steps(self.operator, &shape.axes, self.facts, seed);
             steps.map_err(|error| on_shape(error, shape))
         };
-        let each = self.suite.seeds.iter().map(|seed| Ok((*seed, of_seed(*seed)?))).collect::<Result<Vec<_>, _>>()?;
+        let each = self.suite.all_seeds().map(|seed| Ok((seed, of_seed(seed)?))).collect::<Result<Vec<_>, _>>()?;
         let (_, first) = &each[0];
         if each.iter().all(|(_, steps)| steps == first) {
             return Ok(vec![(shape.name.clone(), first.clone())]);

@@ -1,5 +1,6 @@
 //! The pipeline: orchestration, no arithmetic. What a figure means is kbench's, what touches a device is the runner's.
 
+pub mod aa;
 pub mod basis;
 pub mod bounded;
 pub mod build;
@@ -8,6 +9,7 @@ pub mod cli;
 pub mod compiler;
 pub mod console;
 pub mod cubin;
+pub mod culprit;
 pub mod declared;
 pub mod disassembly;
 pub mod dist;
@@ -30,7 +32,9 @@ pub mod runner;
 pub mod runs;
 pub mod sanitize;
 pub mod selftest;
+pub mod simulate;
 pub mod steps;
+pub mod timing;
 pub mod toolchain;
 pub mod tune;
 pub mod validate;

@@ -1,6 +1,7 @@
 //! From the command line to a plan: the suite as it will be used and the variants it names, with everything that can
 //! be wrong said before any work starts.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -66,7 +67,14 @@ impl Plan {
     pub fn read(layout: &Layout, name: &str, changes: &Changes) -> Result<Plan> {
         let path = suite_file(layout, name)?;
         let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
-        let suite = Suite::parse(&text).with_context(|| format!("{} file `{}`", kind_of(name), path.display()))?;
+        let mut suite = Suite::parse(&text).with_context(|| format!("{} file `{}`", kind_of(name), path.display()))?;
+        ensure!(
+            suite.fresh_seed.is_none(),
+            "{} file `{}`: fresh_seed: is drawn by each run; remove it",
+            kind_of(name),
+            path.display()
+        );
+        suite.narrowed.extend(under_another_name(layout, &suite, &path)?);
         let plan = Plan::of(suite, path.parent().unwrap_or(Path::new(".")), changes);
         let plan = plan.with_context(|| format!("{} file `{}`", kind_of(name), path.display()))?;
         let file = plan.suite.declared().is_some().then_some(path);
@@ -86,6 +94,17 @@ impl Plan {
         }
         let variants = suite.variant_names().map(|name| resolve(&suite, name)).collect::<Result<_>>()?;
         Ok(Plan { suite, variants, task: Task::default(), file: None, python: None, no_python: None })
+    }
+
+    /// Draws one more seed from the system's entropy. Not larger than every format that it passes through can hold.
+    pub fn draw_fresh_seed(&mut self) -> Result<()> {
+        let mut bytes = [0; 8];
+        let entropy = "/dev/urandom";
+        let read = std::fs::File::open(entropy).and_then(|mut file| file.read_exact(&mut bytes));
+        read.with_context(|| format!("failed to draw a fresh seed from `{entropy}`"))?;
+        let seed = u64::from_le_bytes(bytes) >> 16;
+        self.suite.fresh_seed = Some(seed).filter(|seed| !self.suite.seeds.contains(seed));
+        Ok(())
     }
 
     /// A suite without gates on time: candidates beside a control, on the usual timed shapes or on all that were asked for.
@@ -138,6 +157,26 @@ fn gate_file_task(suite: &Suite, folder: &Path) -> Result<Task> {
         ensure!(folder.join(file).is_file(), "{key}: there is no `{file}` in `{}`", folder.display());
     }
     Ok(Task { operator: suite.operator.clone(), folder, ..Task::default() })
+}
+
+/// Any file may say that it is the project's suite of a name, with limits of its own; only what that suite asks may be
+/// reported under its name.
+fn under_another_name(layout: &Layout, suite: &Suite, path: &Path) -> Result<Option<Deferral>> {
+    let shipped = layout.suites().join(format!("{}.toml", suite.name));
+    let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    let is_in_place = path.parent().is_some_and(|folder| folder == layout.suites());
+    if is_in_place {
+        ensure!(suite.name == name, "name: is `{}` in a file of another name; call it `{name}`", suite.name);
+        return Ok(None);
+    }
+    if !shipped.is_file() {
+        return Ok(None);
+    }
+    let text = std::fs::read_to_string(&shipped).with_context(|| format!("failed to read `{}`", shipped.display()))?;
+    // By what it asks, not by its bytes: comments and order are nobody's concern.
+    let is_it = Suite::parse(&text).is_ok_and(|shipped| shipped == *suite);
+    let why = || format!("the file calls itself {} and asks other things than the suite of that name", suite.name);
+    Ok((!is_it).then(|| Deferral::new(why(), "give it a name of its own")))
 }
 
 /// What a file is called: those that come with the project are suites, everybody else's are gate files.
@@ -194,7 +233,7 @@ fn apply(suite: &mut Suite, changes: &Changes) {
     if changes.smoke {
         suite.timing.launches = SMOKE_LAUNCHES;
     }
-    if let Some(seeds) = changes.seeds.as_ref().filter(|seeds| **seeds != suite.seeds) {
+    if let Some(seeds) = &changes.seeds {
         suite.narrowed.push(Deferral::new(format!("only seeds {seeds:?} were run"), "run without --seeds"));
         suite.seeds.clone_from(seeds);
     }
@@ -263,6 +302,27 @@ mod tests {
         let changes = Changes { shapes: Some(asked.clone()), ..Changes::default() };
         let plan = Plan::comparison("stage0", &["stage1".to_owned()], &changes).unwrap();
         assert_eq!((plan.suite.time_shapes, plan.suite.check_shapes), (asked.clone(), asked));
+    }
+
+    #[test]
+    fn a_fresh_seed_is_another_each_time_and_no_file_may_name_it() {
+        let mut plan = Plan::read(&layout(), "stage5", &Changes::default()).unwrap();
+        let mut drawn = std::collections::BTreeSet::new();
+        for _ in 0..8 {
+            plan.draw_fresh_seed().unwrap();
+            plan.suite.validate().unwrap();
+            let seeds = plan.suite.seeds_on("mission");
+            assert_eq!(seeds[..3], [0, 1, 2]);
+            drawn.insert(seeds[3]);
+        }
+        assert_eq!(drawn.len(), 8);
+        let read = kbench::suite::Suite::parse(&toml::to_string(&plan.suite).unwrap()).unwrap();
+        assert_eq!(read.fresh_seed, plan.suite.fresh_seed, "a resumed run keeps it");
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("t.toml");
+        std::fs::write(&file, toml::to_string(&plan.suite).unwrap()).unwrap();
+        let error = Plan::read(&layout(), file.to_str().unwrap(), &Changes::default()).unwrap_err();
+        assert!(format!("{error:#}").contains("fresh_seed: is drawn by each run"), "{error:#}");
     }
 
     #[test]

@@ -137,7 +137,7 @@ impl RunDir {
     pub fn suite(&self) -> Result<Suite> {
         let path = self.path.join("suite.toml");
         let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
-        let suite = if self.is_old()? { legacy::suite(&text) } else { Suite::parse(&text) };
+        let suite = if self.is_old()? { legacy::suite(&text) } else { Suite::parse_recorded(&text) };
         suite.with_context(|| format!("`{}`", path.display()))
     }
 

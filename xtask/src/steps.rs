@@ -1,30 +1,17 @@
-//! The steps of a validation that measure: outputs against float64, and times. Leaves to others: how a variant is launched
-//! (`work`), and what the figures are worth (kbench).
+//! The step of a validation that checks: outputs against float64. Leaves to others: how a variant is launched (`work`), timing
+//! (`timing`), and what the figures are worth (kbench).
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, bail};
-use kbench::deferral::Deferral;
-use kbench::evidence::{CheckedCase, Checks, EMULATOR, Peers, Samples, TimingFailure};
+use anyhow::{Result, bail};
+use kbench::evidence::{CheckedCase, Checks, EMULATOR};
 use kbench::job::{BenchJob, Event, Executor, GenerateJob, Job};
 use kbench::judge::{emulated_problems, problems};
-use kbench::operator::{Distribution, Problem};
-use kbench::subject::Subject;
+use kbench::operator::Problem;
 
 use crate::console::Step;
-use crate::layout::Layout;
-use crate::peers::{self, PeerChoice};
 use crate::runner::End;
-use crate::work::{BENCH_SILENCE, ErrorsByCase, REFERENCE_SILENCE, Work, errors_of, launch_all, verified_outputs};
-
-/// What the command line says of timing.
-#[derive(Clone, Debug)]
-pub struct Timing {
-    /// Whether variants are timed at all.
-    pub wanted: bool,
-    /// Which peers are timed beside them.
-    pub peers: PeerChoice,
-}
+use crate::work::{ErrorsByCase, REFERENCE_SILENCE, Work, errors_of, launch_all};
 
 /// Runs every variant on every problem, then compares all outputs with float64 attention in another process.
 pub fn check(work: &Work) -> Result<Checks> {
@@ -48,16 +35,7 @@ pub fn check(work: &Work) -> Result<Checks> {
     let faults = launches.values().flatten().filter(|o| o.failure.is_some()).count();
     step.end(&format!("{} variants on {} problems, {faults} faults", modules.len(), problems.len()));
     let subjects = modules.iter().map(|m| m.variant.as_str()).collect::<Vec<_>>();
-    let (mut errors, broke_off) = compare_outputs(work, "errors", &subjects, &problems)?;
-    if let Some(why) = broke_off {
-        // A reference that cannot be had is the gate file's fault, and nobody is judged without it.
-        if work.plan.suite.declared().is_some() {
-            bail!("{why}");
-        }
-        // Ours, not a kernel's: no case is judged on part of the comparison.
-        let deferral = Deferral::because(format!("comparing with float64 broke off: {why}"));
-        return Ok(Checks { deferred: Some(deferral), ..Checks::default() });
-    }
+    let mut errors = compare_outputs(work, "errors", &subjects, &problems)?;
     let mut cases = Vec::new();
     for (variant, outcomes) in launches {
         for launch in outcomes {
@@ -91,99 +69,19 @@ fn generate(work: &Work, problems: &[Problem]) -> Result<()> {
     Ok(())
 }
 
-/// Errors of every output that is there, and why the comparison broke off, if it did.
-fn compare_outputs(
-    work: &Work,
-    name: &str,
-    subjects: &[&str],
-    problems: &[Problem],
-) -> Result<(ErrorsByCase, Option<String>)> {
+/// Errors of every output that is there. A comparison that breaks off is nobody's error: where a gate file declares the
+/// operator its reference cannot be had, else we failed ourselves; and no case is judged on a part.
+pub fn compare_outputs(work: &Work, name: &str, subjects: &[&str], problems: &[Problem]) -> Result<ErrorsByCase> {
     let step = Step::begin(name, problems.len() as u64);
-    let compared = errors_of(work, name, subjects, problems, |done, total, what| step.at(done, total, what))?;
-    step.end(&format!("{} outputs against float64", compared.0.len()));
-    Ok(compared)
-}
-
-/// Times everything whose outputs were verified, with peers in the same rounds.
-pub fn bench(work: &Work, layout: &Layout, timing: &Timing, checks: &Checks) -> Result<(Samples, Peers)> {
-    let suite = &work.plan.suite;
-    let commands = peers::commands(layout, suite, &timing.peers);
-    let wanted = !commands.is_empty();
-    let missing = peers::left_out(suite, &timing.peers);
-    let not_asked = || Deferral::new("time was not asked for", "run a suite with validate");
-    if let Some(why) = work.why_nothing_is_timed().or_else(|| (!timing.wanted).then(not_asked)) {
-        let peers = Peers { wanted, deferred: wanted.then(|| why.clone()), missing, ..Peers::default() };
-        return Ok((Samples { deferred: Some(why), ..Samples::default() }, peers));
-    }
-    let job = BenchJob {
-        suite: suite.clone(),
-        task: work.task(),
-        modules: work.modules(),
-        verified: verified_outputs(checks),
-        peers: commands,
-        work_dir: work.scratch.to_owned(),
-        order_seed: jiff::Timestamp::now().as_nanosecond() as u64,
-        placement: 0,
-    };
-    let step = Step::begin("time", 0);
-    let mut timed = None;
-    let mut last = None;
-    let end = work.runner.run("bench", &Job::Bench(Box::new(job)), BENCH_SILENCE, |event| match event {
-        Event::Progress { done, total, what } => {
-            step.at(done, total, &what);
+    let (errors, broke_off) =
+        errors_of(work, name, subjects, problems, |done, total, what| step.at(done, total, what))?;
+    if let Some(why) = broke_off {
+        step.end("broke off");
+        match work.plan.suite.declared() {
+            Some(_) => bail!("{why}"),
+            None => bail!("comparing with float64 broke off: {why}"),
         }
-        Event::Timing { shape, subject } => last = Some((shape, subject)),
-        Event::Timed { samples, peers } => timed = Some((*samples, *peers)),
-        _ => {}
-    })?;
-    let Some((samples, mut peers)) = timed else {
-        let why = match end {
-            End::Done => "the runner ended without samples".to_owned(),
-            End::Error(why) | End::Lost { why, .. } => why,
-        };
-        step.end(&format!("broke off: {why}"));
-        let deferral = || Deferral::new("timing broke off", "see the log");
-        let peers = Peers { wanted, deferred: wanted.then(deferral), missing, ..Peers::default() };
-        return Ok((broken_off(work, last, &why), peers));
-    };
-    step.end(&format!("{} blocks, {} subjects not timed", samples.blocks.len(), samples.failures.len()));
-    peers.wanted = wanted;
-    peers.missing.extend(missing);
-    add_peer_errors(work, &mut peers)?;
-    Ok((samples, peers))
-}
-
-/// Nothing that was measured before the end is kept: an interval over part of the rounds would look like any other. Who
-/// was running has failed; the others wait for a run without it.
-fn broken_off(work: &Work, running: Option<(String, Subject)>, why: &str) -> Samples {
-    let who = running.as_ref().map_or("nobody".to_owned(), |(_, subject)| subject.to_string());
-    Samples {
-        device: work.found.device.as_ref().map(|(device, _)| device.clone()),
-        deferred: Some(Deferral::new(
-            format!("timing broke off while `{who}` was running"),
-            format!("mend or leave out `{who}` and run again"),
-        )),
-        failures: running
-            .map(|(shape, subject)| TimingFailure { shape, subject, why: why.to_owned() })
-            .into_iter()
-            .collect(),
-        ..Samples::default()
     }
-}
-
-fn add_peer_errors(work: &Work, peers: &mut Peers) -> Result<()> {
-    let suite = &work.plan.suite;
-    let subjects: std::collections::BTreeSet<&str> =
-        peers.backends.iter().filter(|b| b.unavailable.is_none()).map(|b| b.subject.as_str()).collect();
-    if subjects.is_empty() {
-        return Ok(());
-    }
-    let problem = |shape| Problem { shape, seed: suite.seeds[0], distribution: Distribution::Normal };
-    let problems: Vec<Problem> = suite.time().into_iter().map(problem).collect();
-    let (mut errors, _) = compare_outputs(work, "peers", &subjects.into_iter().collect::<Vec<_>>(), &problems)?;
-    for backend in &mut peers.backends {
-        let problem = problems.iter().find(|p| p.shape.name == backend.shape).context("a peer ran on a timed shape")?;
-        backend.errors = errors.remove(&(backend.subject.clone(), problem.id()));
-    }
-    Ok(())
+    step.end(&format!("{} outputs against float64", errors.len()));
+    Ok(errors)
 }

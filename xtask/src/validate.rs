@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use kbench::decision::{Decision, decide};
 use kbench::evidence::{Checks, Environment, Peers, Samples};
+use kbench::job::Executor;
 use kbench::judge::{Evidence, judge};
 use kbench::report::{RunView, html, markdown_file};
 
@@ -22,7 +23,8 @@ use crate::profile::profile;
 use crate::run_dir::RunDir;
 use crate::runner::Runner;
 use crate::runs::earlier_runs;
-use crate::steps::{Timing, bench, check};
+use crate::steps::check;
+use crate::timing::{Timing, bench};
 use crate::toolchain::{self, Toolchain};
 use crate::work::{Found, Work, executor, probe};
 
@@ -34,6 +36,8 @@ pub struct Options {
     pub out: Option<PathBuf>,
     /// An interrupted run to continue.
     pub resume: Option<PathBuf>,
+    /// Whether a run on a GPU checks and times one more seed, which it draws itself.
+    pub fresh_seed: bool,
     /// Whether variants are timed, and beside whom.
     pub timing: Timing,
     /// Whether Nsight Compute profiles control and candidates.
@@ -99,7 +103,13 @@ fn validate_in(
     if let (DeviceChoice::Gpu, Some(why)) = (options.device, &found.why_not) {
         bail!("--device gpu: {why}");
     }
-    let plan = &declared::on_this_machine(layout, plan, &found);
+    let mut plan = declared::on_this_machine(layout, plan, &found);
+    let executor = executor(&plan, &found, options.device);
+    // A resumed run has the seed that it began with.
+    if options.fresh_seed && options.resume.is_none() && executor == Some(Executor::Gpu) {
+        plan.draw_fresh_seed()?;
+    }
+    let plan = &plan;
     run.write("suite.toml", &toml::to_string(&plan.suite)?)?;
     let (toolchain, builds) = build(layout, plan, &found, &run)?;
     run.keep_operator(&plan.task, &builds.files)?;
@@ -112,7 +122,6 @@ fn validate_in(
     run.write_json("ENV.json", &environment)?;
     let scratch = tempfile::Builder::new().prefix("sdpa-work-").tempdir_in(&layout.target)?;
     let _room = interrupt::folder(scratch.path());
-    let executor = executor(plan, &found, options.device);
     let work = Work { plan, builds: &builds, runner: &runner, found: &found, executor, scratch: scratch.path() };
     let mut evidence = Evidence { builds: run.read_json("builds.json")?, ..Evidence::default() };
     (evidence.checks, evidence.samples, evidence.peers) = match run.finished_evidence()? {

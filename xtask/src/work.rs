@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use kbench::deferral::Deferral;
 use kbench::evidence::{Checks, Device, Errors, GpuState, LaunchOutcome, Operands};
 use kbench::job::{BenchJob, ErrorsJob, Event, Executor, Job, LaunchJob, Module, Task};
@@ -46,9 +46,13 @@ pub fn probe(runner: &Runner) -> Result<Found> {
         Event::NoDevice(deferral) => found.why_not = Some(deferral),
         _ => {}
     })?;
-    if let End::Error(why) | End::Lost { why, .. } = end {
-        found.device = None;
-        found.why_not = Some(Deferral::new(format!("the device could not be asked: {why}"), "check `nvidia-smi`"));
+    match end {
+        End::Done => {}
+        End::Error(why) => {
+            found.device = None;
+            found.why_not = Some(Deferral::new(format!("the device could not be asked: {why}"), "check `nvidia-smi`"));
+        }
+        End::Lost { why, .. } => bail!("the runner was lost while it opened the device: {why}"),
     }
     Ok(found)
 }

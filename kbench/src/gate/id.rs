@@ -95,6 +95,8 @@ gates! {
     PeerErrorMax = "peer-error-max", Correctness, "end-to-end max against {}", "largest error is no worse than a peer's";
     TimedEverywhere = "timed-everywhere", Correctness, "timed on every shape", "it was timed on every shape that is timed";
     TimedOutputs = "timed-outputs", Correctness, "timed outputs", "every timed launch gives the verified output";
+    ConsistentBlocks = "consistent-blocks", Correctness, "consistent blocks",
+        "what was timed is what the suite asks for, each block once";
     WholeSuite = "whole-suite", Correctness, "whole suite", "nothing of the suite was left out";
     LatencyReduction = "latency-reduction", Performance, "latency reduction on {}",
         "less time than the control, or than whom the suite names";

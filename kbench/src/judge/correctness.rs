@@ -3,7 +3,7 @@
 use crate::deferral::Deferral;
 use crate::evidence::{Builds, CheckedCase, Checks, EMULATOR, Errors, OutputErrors};
 use crate::gate::{Draft, Gate, GateId, Limit, Reading, Unit};
-use crate::operator::{Distribution, Operator, Problem};
+use crate::operator::{Distribution, Operator, Problem, Shape};
 
 use super::declared;
 use crate::suite::{CorrectnessLimits, Suite};
@@ -11,13 +11,10 @@ use crate::suite::{CorrectnessLimits, Suite};
 /// The value of the `p_format` toggle that means e4m3.
 const P_FORMAT_E4M3: u32 = 1;
 
-/// Every problem that each variant of the suite must solve: the gated shapes with every seed on normal inputs, and the
-/// stress shapes with every other distribution on the first seed.
+/// Every problem that each variant of the suite must solve: the gated shapes with every seed on normal inputs, the stress
+/// shapes with every other distribution on the first seed, and whatever is timed besides.
 pub fn problems(suite: &Suite) -> Vec<Problem> {
-    let gated = suite.check().into_iter().flat_map(|shape| {
-        let seeds = suite.seeds_on(&shape.name).iter();
-        seeds.map(move |&seed| Problem { shape: shape.clone(), seed, distribution: Distribution::Normal })
-    });
+    let gated = suite.check().into_iter().flat_map(|shape| on_every_seed(suite, shape, Distribution::Normal));
     let stress = suite.stress().into_iter().flat_map(|shape| {
         suite.operator.stress().into_iter().map(move |distribution| Problem {
             shape: shape.clone(),
@@ -25,13 +22,38 @@ pub fn problems(suite: &Suite) -> Vec<Problem> {
             distribution,
         })
     });
-    gated.chain(stress).collect()
+    let mut problems: Vec<Problem> = gated.chain(stress).collect();
+    for problem in suite.time().into_iter().flat_map(|shape| timed_problems(suite, &shape)) {
+        if !problems.contains(&problem) {
+            problems.push(problem);
+        }
+    }
+    problems
 }
 
-/// The problems that the emulator solves: those on the shapes that the suite allows it.
+/// What the timed launches of a shape read: every seed in every timed distribution.
+pub fn timed_problems(suite: &Suite, shape: &Shape) -> Vec<Problem> {
+    suite
+        .time_distributions
+        .iter()
+        .flat_map(|distribution| on_every_seed(suite, shape.clone(), *distribution))
+        .collect()
+}
+
+fn on_every_seed(suite: &Suite, shape: Shape, distribution: Distribution) -> impl Iterator<Item = Problem> {
+    let seeds = suite.seeds_on(&shape.name).into_iter();
+    seeds.map(move |seed| Problem { shape: shape.clone(), seed, distribution })
+}
+
+/// The problems that the emulator solves: those on the shapes that the suite allows it. What is timed on a GPU has a case
+/// here in each distribution, with the first seed.
 pub fn emulated_problems(suite: &Suite) -> Vec<Problem> {
     let allowed = suite.emulation.as_ref().map(|e| e.shapes.as_slice()).unwrap_or_default();
-    problems(suite).into_iter().filter(|p| allowed.contains(&p.shape.name)).collect()
+    let is_told = |p: &Problem| match p.distribution {
+        Distribution::Normal => Some(p.seed) != suite.fresh_seed,
+        _ => p.seed == suite.seeds[0],
+    };
+    problems(suite).into_iter().filter(|p| allowed.contains(&p.shape.name) && is_told(p)).collect()
 }
 
 /// Correctness gates of every variant that was built.
@@ -364,6 +386,26 @@ mod tests {
     #[test]
     fn the_plan_counts_seeds_and_distributions() {
         assert_eq!(problems(&testing::suite()).len(), 3 * 2 + 8);
+    }
+
+    #[test]
+    fn what_is_timed_is_checked_with_every_seed_and_nothing_twice() {
+        let mut suite = testing::suite();
+        let before = problems(&suite).len();
+        suite.time_shapes = vec!["mission".into(), "small".into()];
+        suite.time_distributions = vec![Distribution::Normal, Distribution::Outliers];
+        suite.fresh_seed = Some(77);
+        let all = problems(&suite);
+        for shape in suite.time() {
+            let timed = timed_problems(&suite, &shape);
+            assert_eq!(timed.len(), 2 * 3);
+            assert!(timed.iter().all(|problem| all.iter().filter(|p| *p == problem).count() == 1));
+        }
+        // A fresh seed on three shapes; on `mission` outliers, on `small` both, of which stress had one.
+        assert_eq!(all.len(), before + 3 + 3 + 3 + 2);
+        suite.emulation = Some(crate::suite::Emulation { shapes: suite.check_shapes.clone(), max_ctas: 8 });
+        let emulated = emulated_problems(&suite);
+        assert!(emulated.iter().all(|p| p.seed != 77) && emulated.len() == 3 * 2 + 1, "{emulated:?}");
     }
 
     #[test]

@@ -1,17 +1,22 @@
 //! From evidence to gates. Every gate is a pure function of the suite and of files in the run directory, so that a run
 //! can be judged again without a GPU. Leaves to others: what the gates add up to (`decision`).
 
+mod blocks;
 mod correctness;
 mod declared;
+mod pairs;
 mod peers;
 mod performance;
 mod profile;
 mod resources;
+mod settled;
 mod timing;
 
-pub use correctness::{correctness_pattern, emulated_problems, judge_checks, problems};
+pub use correctness::{correctness_pattern, emulated_problems, judge_checks, problems, timed_problems};
+pub use pairs::{Timed, paired_rounds, ratio};
 pub use peers::judge_peer_errors;
-pub use performance::{Comparison, compare, judge_samples, needs_more_rounds, paired_blocks, paired_rounds};
+pub(crate) use performance::settings_of;
+pub use performance::{Comparison, compare, compare_everywhere, judge_samples, needs_more_rounds, open_distributions};
 pub use profile::judge_profile;
 pub use resources::{chip_shared_bytes, judge_builds};
 
@@ -93,10 +98,12 @@ pub(crate) mod testing {
             variants: Default::default(),
             arch: "sm_89".into(),
             seeds: vec![0, 1],
+            fresh_seed: None,
             shapes: Default::default(),
             check_shapes: vec!["mission".into(), RAGGED_MASKED.into(), "wide".into()],
             stress_shapes: vec!["small".into()],
             time_shapes: vec!["mission".into()],
+            time_distributions: vec![Distribution::Normal],
             large: None,
             replays: None,
             resources: ResourceLimits {
@@ -120,7 +127,7 @@ pub(crate) mod testing {
             profile: vec![],
             peers: None,
             aspiration: None,
-            timing: Timing::default(),
+            timing: Timing { sittings: 16, rounds: 16, max_rounds: 48, ..Timing::default() },
             narrowed: vec![],
             machine_code: None,
         }
@@ -214,7 +221,7 @@ pub(crate) mod testing {
         }
     }
 
-    /// One block of constant samples; blocks of different rounds and subjects scatter by up to 0.3%.
+    /// One block of constant samples, in a sitting of its own; blocks of different rounds and subjects scatter by up to 0.3%.
     pub fn block(subject: impl Into<Subject>, round: u32, mode: Mode, us: f64) -> Block {
         let subject = subject.into();
         let letters: u32 = subject.to_string().bytes().map(u32::from).sum();
@@ -222,7 +229,7 @@ pub(crate) mod testing {
         Block {
             shape: "mission".into(),
             distribution: Distribution::Normal,
-            sitting: 0,
+            sitting: round,
             cache: Cache::Hot,
             subject,
             mode,
@@ -249,14 +256,16 @@ pub(crate) mod testing {
             deferred: None,
             cache_mode: "hot-l2".into(),
             input_sets: 4,
+            seed: 0,
             blocks,
             failures: vec![],
         }
     }
 
-    pub fn evidence() -> Evidence {
+    /// Every case of `old` and `new` on the problems of a suite, all well.
+    pub fn checks(suite: &Suite) -> Checks {
         let cases = |variant: &'static str| {
-            super::problems(&suite()).into_iter().map(move |problem| CheckedCase {
+            super::problems(suite).into_iter().map(move |problem| CheckedCase {
                 variant: variant.to_owned(),
                 launch: LaunchOutcome {
                     problem,
@@ -274,13 +283,17 @@ pub(crate) mod testing {
                 errors: Some(errors()),
             })
         };
+        Checks {
+            device: Some("gpu: NVIDIA L4".into()),
+            deferred: None,
+            cases: cases("old").chain(cases("new")).collect(),
+        }
+    }
+
+    pub fn evidence() -> Evidence {
         Evidence {
             builds: Builds { records: vec![build("old"), build("new")], failures: vec![], ..Builds::default() },
-            checks: Checks {
-                device: Some("gpu: NVIDIA L4".into()),
-                deferred: None,
-                cases: cases("old").chain(cases("new")).collect(),
-            },
+            checks: checks(&suite()),
             samples: samples(100.0, 80.0),
             peers: Peers::default(),
             profile: None,

@@ -1,30 +1,35 @@
 //! Gates against somebody else's kernels: a candidate must be faster than each of them on every timed shape, by pairs of
 //! blocks of one round like every other ratio. A shape on which no peer was timed says nothing and is deferred.
 
-use super::performance::{distance, gate_level, not_timed, paired_blocks, settled_ratio, side_of};
+use super::settled::{Bench, Margin, distance, side_of};
 use crate::deferral::Deferral;
-use crate::evidence::{Checks, Errors, Mode, Peers, Samples};
+use crate::evidence::{Checks, Errors, Mode, Peers};
 use crate::gate::{Draft, Gate, GateId, Limit, Reading, State, Unit, significant};
 use crate::operator::{Distribution, Problem, Shape};
-use crate::stats::{Interval, MIN_ROUNDS, paired_ratio_at};
+use crate::setting::Setting;
+use crate::stats::Interval;
 use crate::subject::Subject;
 use crate::suite::{PeerLimit, Suite};
 
-/// The gates of a candidate, on one shape or on all.
-pub(super) fn peer_gates(suite: &Suite, samples: &Samples, variant: &str, shape: Option<&str>) -> Vec<Gate> {
-    let Some(limit) = &suite.peers else { return Vec::new() };
+/// The gates of a candidate in every timed distribution, on one shape or on all.
+pub(super) fn peer_gates(bench: &Bench, variant: &str, shape: Option<&str>) -> Vec<Gate> {
+    let Some(limit) = &bench.suite.peers else { return Vec::new() };
     let asked = |s: &&String| shape.is_none_or(|shape| shape == *s);
-    let alone = suite.time_shapes.iter().filter(asked).map(|s| {
-        let against =
-            Against { id: GateId::FasterThanPeers, subject: Subject::plain(variant), peers: peers_on(samples, s) };
-        gate(suite, samples, variant, limit, s, &against)
-    });
-    let from_originals = limit.from_originals.iter().filter(asked).map(|s| {
-        let baseline = peers_on(samples, s).into_iter().filter(|peer| *peer == limit.baseline).collect();
-        let against = Against { id: GateId::FromOriginals, subject: Subject::from_originals(variant), peers: baseline };
-        gate(suite, samples, variant, limit, s, &against)
-    });
-    alone.chain(from_originals).collect()
+    let mut gates = Vec::new();
+    for distribution in bench.suite.time_distributions.iter().copied() {
+        let setting = |shape| Setting::hot(shape, distribution, Mode::Kernel);
+        gates.extend(bench.suite.time_shapes.iter().filter(asked).map(|s| {
+            let peers = peers_in(bench, &setting(s));
+            let against = Against { id: GateId::FasterThanPeers, subject: Subject::plain(variant), peers };
+            gate(bench, variant, limit, setting(s), &against)
+        }));
+        gates.extend(limit.from_originals.iter().filter(asked).map(|s| {
+            let peers = peers_in(bench, &setting(s)).into_iter().filter(|peer| *peer == limit.baseline).collect();
+            let against = Against { id: GateId::FromOriginals, subject: Subject::from_originals(variant), peers };
+            gate(bench, variant, limit, setting(s), &against)
+        }));
+    }
+    gates
 }
 
 /// End-to-end errors of every candidate against those of the peer that the suite names, on the same inputs: the mean on
@@ -118,29 +123,28 @@ struct Against<'a> {
     peers: Vec<&'a str>,
 }
 
-/// Peers that were timed on a shape.
-fn peers_on<'a>(samples: &'a Samples, shape: &str) -> Vec<&'a str> {
-    let blocks = samples.blocks.iter().filter(|b| b.shape == shape && b.subject.is_peer());
-    blocks.map(|b| b.subject.who.as_str()).collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+/// Peers that were timed in a setting.
+fn peers_in<'a>(bench: &Bench<'a>, setting: &Setting) -> Vec<&'a str> {
+    bench.timed.subjects(setting).into_iter().filter(|s| s.is_peer()).map(|s| s.who.as_str()).collect()
 }
 
-fn gate(suite: &Suite, samples: &Samples, variant: &str, limit: &PeerLimit, shape: &str, against: &Against) -> Gate {
+fn gate(bench: &Bench, variant: &str, limit: &PeerLimit, setting: Setting, against: &Against) -> Gate {
     let most = Limit::at_most(limit.max_ratio);
-    let draft = Draft::new(variant, against.id).on(shape).limited(most, Unit::One);
+    let draft = Draft::new(variant, against.id).timed(setting).limited(most, Unit::One);
     let threshold = format!("time / peer {}", most.text(Unit::One));
-    if let Some(deferred) = not_timed(suite, samples, &draft, &threshold, shape) {
+    if let Some(deferred) = bench.not_timed(&draft, &threshold, &setting) {
         return deferred;
     }
     if against.peers.is_empty() {
         let deferral = Deferral::new("no peer was timed", "run with --peers auto where PyTorch is installed");
         return draft.deferred(&threshold, deferral);
     }
-    let open = |why| draft.with_state("kernel time", "", &threshold, State::Inconclusive { why });
+    let open = |why| draft.with_state(&setting.timer(), "", &threshold, State::Inconclusive { why });
     let mut closest: Option<(&str, Interval)> = None;
     for peer in &against.peers {
-        let pairs = paired_blocks(&samples.blocks, shape, Mode::Kernel, &against.subject, &Subject::plain(*peer));
-        let Some(ratio) = paired_ratio_at(&pairs, gate_level(suite, shape)) else {
-            return open(format!("{} usable rounds against {peer}, {MIN_ROUNDS} needed", pairs.len()));
+        let ratio = match bench.ratio(&setting, [&against.subject, &Subject::plain(*peer)], variant) {
+            Ok(ratio) => ratio,
+            Err(few) => return open(few.against(peer)),
         };
         // A peer that is surely faster outranks one that perhaps is.
         let rank = |r: &Interval| (r.low > limit.max_ratio, r.high);
@@ -149,18 +153,20 @@ fn gate(suite: &Suite, samples: &Samples, variant: &str, limit: &PeerLimit, shap
         }
     }
     let Some((peer, ratio)) = closest else { return open("no peer".to_owned()) };
-    let margin = distance(ratio, limit.max_ratio);
-    if let Err(why) = settled_ratio(suite, samples, [variant, &suite.control], shape, margin) {
+    let margin = |_| Margin::Left(distance(ratio, limit.max_ratio));
+    let of = [variant, &bench.suite.control].map(Subject::plain);
+    if let Err(why) = bench.settled(&setting, [&of[0], &of[1]], variant, margin) {
         return open(why);
     }
     let reading = Reading::of(ratio.estimate, Some([ratio.low, ratio.high]), Unit::One)
         .and(&format!(" of {peer}, the closest of {}", against.peers.len()));
-    draft.with_state("kernel time", reading, &threshold, side_of(ratio, limit.max_ratio))
+    draft.with_state(&setting.timer(), reading, &threshold, side_of(ratio, limit.max_ratio))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evidence::Samples;
     use crate::judge::testing;
 
     fn suite() -> Suite {
@@ -186,7 +192,8 @@ mod tests {
     }
 
     fn states(samples: &Samples) -> [String; 2] {
-        let gates = peer_gates(&suite(), samples, "new", None);
+        let suite = suite();
+        let gates = peer_gates(&Bench::of(&suite, samples), "new", None);
         assert_eq!(gates.len(), 2);
         [0, 1].map(|i| gates[i].state.word().to_owned())
     }
@@ -196,7 +203,8 @@ mod tests {
         assert_eq!(states(&samples(120.0, 90.0, 85.0)), ["PASS", "PASS"]);
         assert_eq!(states(&samples(70.0, 90.0, 85.0)), ["FAIL", "PASS"]);
         assert_eq!(states(&samples(120.0, 90.0, 95.0)), ["PASS", "FAIL"]);
-        let gates = peer_gates(&suite(), &samples(120.0, 90.0, 85.0), "new", None);
+        let (suite, samples) = (suite(), samples(120.0, 90.0, 85.0));
+        let gates = peer_gates(&Bench::of(&suite, &samples), "new", None);
         assert!(gates[0].measured.contains("of torch/default, the closest of 2"), "{}", gates[0].measured);
     }
 
@@ -205,8 +213,9 @@ mod tests {
         assert_eq!(states(&testing::samples(100.0, 80.0)), ["DEFERRED", "DEFERRED"]);
         let nowhere = Samples { deferred: Some(Deferral::new("no GPU", "run on one")), ..Samples::default() };
         assert_eq!(states(&nowhere), ["DEFERRED", "DEFERRED"]);
-        assert!(peer_gates(&testing::suite(), &samples(1.0, 1.0, 1.0), "new", None).is_empty());
-        assert!(peer_gates(&suite(), &samples(1.0, 1.0, 1.0), "new", Some("long")).is_empty());
+        let (unasked, asked, samples) = (testing::suite(), suite(), samples(1.0, 1.0, 1.0));
+        assert!(peer_gates(&Bench::of(&unasked, &samples), "new", None).is_empty());
+        assert!(peer_gates(&Bench::of(&asked, &samples), "new", Some("long")).is_empty());
     }
 
     fn peers(mean: f64, max: f64) -> Peers {

@@ -1,9 +1,14 @@
 //! Gates on the timing itself: every variant was timed everywhere, left the verified output behind, and took no less than
 //! the chip allows; and somebody else's kernels ran beside ours. They say whether the samples can be believed.
 
+use std::collections::BTreeSet;
+
+use super::blocks::block_gates;
+use super::performance::settings_of;
 use crate::deferral::Deferral;
 use crate::evidence::{Block, Builds, Mode, Peers, Samples};
 use crate::gate::{Draft, Gate, GateId, Limit, Reading, Unit, significant};
+use crate::setting::Setting;
 use crate::stats::median;
 use crate::suite::Suite;
 
@@ -17,6 +22,7 @@ pub fn judge_timing(suite: &Suite, builds: &Builds, samples: &Samples, peers: &P
         .filter(built)
         .flat_map(|variant| variant_gates(suite, builds, samples, variant))
         .collect();
+    gates.extend(block_gates(suite, samples, suite.variant_names().filter(built)));
     gates.extend(peer_gate(suite, samples, peers));
     gates.extend(missing_peer_gates(peers));
     gates
@@ -40,22 +46,29 @@ fn variant_gates(suite: &Suite, builds: &Builds, samples: &Samples, variant: &st
 /// A variant that faults, hangs or gives another output while it is timed is broken, whatever the checks said before.
 fn timed_everywhere(suite: &Suite, samples: &Samples, variant: &str) -> Gate {
     let draft = Draft::new(variant, GateId::TimedEverywhere);
-    let threshold = format!("{} shapes, both timers", suite.time_shapes.len());
+    let distributions = match suite.time_distributions.len() {
+        0 | 1 => String::new(),
+        many => format!(", {many} distributions"),
+    };
+    let threshold = format!("{} shapes{distributions}, both timers", suite.time_shapes.len());
     if let Some(failure) = samples.failures.iter().find(|f| f.subject.who == variant) {
         return draft.holds(&failure.shape, failure.why.as_str(), &threshold, false);
     }
-    let has = |shape: &str, mode| {
-        samples.blocks.iter().any(|b| b.subject.is_plain(variant) && b.shape == shape && b.mode == mode)
-    };
-    let missing = suite.time_shapes.iter().find(|shape| Mode::ALL.into_iter().any(|mode| !has(shape, mode)));
+    let own = samples.blocks.iter().filter(|b| b.subject.is_plain(variant));
+    let timed: BTreeSet<Setting> = own.map(Setting::of).collect();
+    let settings = suite.time_shapes.iter().flat_map(|shape| settings_of(suite, shape));
+    // A cold L2 is looked at where it was timed.
+    let missing = settings.filter(|setting| setting.cache.is_hot()).find(|setting| !timed.contains(setting));
     let measured = if missing.is_none() { "yes" } else { "no samples" };
-    draft.holds(missing.map_or("", String::as_str), measured, &threshold, missing.is_none())
+    let place = missing.as_ref().map(Setting::place).unwrap_or_default();
+    draft.holds(&place, measured, &threshold, missing.is_none())
 }
 
 fn outputs_gate(variant: &str, own: &[&Block], adds_floats: bool) -> Gate {
     let draft = Draft::new(variant, GateId::TimedOutputs);
     let wrong = own.iter().find(|b| !b.outputs_verified);
-    let place = wrong.map(|b| format!("{} {} round {}", b.subject, b.shape, b.round)).unwrap_or_default();
+    let place =
+        wrong.map(|b| format!("{} {} round {}", b.subject, Setting::of(b).place(), b.round)).unwrap_or_default();
     const RULE: &str = "every timed launch gives the verified output";
     if wrong.is_some() && adds_floats {
         return draft.deferred(RULE, super::correctness::reordered());

@@ -155,6 +155,19 @@ impl Operator {
         }
     }
 
+    /// What is timed where a gate file does not say: normal inputs, and such as make a difference to a kernel that was
+    /// written for those. What the file draws by a distribution of its own, or generates, comes in no other.
+    pub(crate) fn usually_timed(&self) -> Vec<Distribution> {
+        match self {
+            Operator::Declared(declared)
+                if declared.generate.is_none() && self.stress().contains(&Distribution::Outliers) =>
+            {
+                vec![Distribution::Normal, Distribution::Outliers]
+            }
+            Operator::Attention | Operator::Declared(_) => vec![Distribution::Normal],
+        }
+    }
+
     /// What a shape costs at least, where that is known.
     pub fn cost(&self, shape: &Shape) -> Option<Cost> {
         match self {
@@ -288,10 +301,14 @@ pub enum Distribution {
     /// Rows of Q and K are unit vectors with a sign, which numbers them modulo 2D; V is normal. Row i of the output is the
     /// mean of those rows of V with the number of i: one that stands in another's place shows as what it is.
     Permutation,
+    /// Like a trained model's activations: a few columns of Q and K are several times larger than the others, and the first
+    /// key, whose value is small, draws most of the weight. Timed, because kernels that test for a narrow range of scores
+    /// leave their fast form; no stress of correctness.
+    Trained,
 }
 
 impl Distribution {
-    /// Those of attention, the gated one first.
+    /// Those of attention that correctness is checked on, the gated one first.
     pub const ALL: [Distribution; 9] = [
         Distribution::Normal,
         Distribution::Outliers,
@@ -322,6 +339,7 @@ impl Distribution {
             Distribution::ConstantValues => "constant-values",
             Distribution::ZeroQueries => "zero-queries",
             Distribution::Permutation => "permutation",
+            Distribution::Trained => "trained",
         }
     }
 

@@ -5,9 +5,9 @@ use super::layout::{columns, cut, hanging};
 use super::{RunView, open, shortened, verdicts, worst};
 use crate::evidence::{CheckedCase, Mode};
 use crate::gate::{Gate, State, significant};
-use crate::judge::{Comparison, compare, paired_blocks};
+use crate::judge::{Comparison, compare, ratio as paired_ratio};
 use crate::operator::Distribution;
-use crate::stats::{Interval, paired_ratio};
+use crate::stats::Interval;
 use crate::subject::Subject;
 
 /// Lines of a screen: eight steps stand above it and the place of the evidence below, and that makes thirty. Where the table
@@ -204,8 +204,8 @@ fn among_peers(view: &RunView, comparisons: &[Comparison], variant: &str) -> Opt
     let best = |shape: String| {
         let peers = comparisons.iter().filter(|c| c.mode == Mode::Kernel && c.shape == shape && c.subject.is_peer());
         let best = peers.min_by(|a, b| a.time_us.p50.total_cmp(&b.time_us.p50))?;
-        let pairs = paired_blocks(&view.evidence.samples.blocks, &shape, Mode::Kernel, &best.subject, &own);
-        Some((shape, best.subject.to_string(), paired_ratio(&pairs)?))
+        let speedup = paired_ratio(&view.evidence.samples.blocks, &best.setting(), [&best.subject, &own])?;
+        Some((shape, best.subject.to_string(), speedup))
     };
     let found: Vec<(String, String, Interval)> = view.suite.time_shapes.iter().cloned().filter_map(best).collect();
     let (closest, peer, least) = found.iter().min_by(|a, b| a.2.estimate.total_cmp(&b.2.estimate))?;

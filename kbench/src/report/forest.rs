@@ -7,6 +7,7 @@ use super::timing::{figure, gate_bound};
 use crate::evidence::Mode;
 use crate::gate::significant;
 use crate::judge::Comparison;
+use crate::operator::Distribution;
 use crate::stats::Interval;
 
 const WIDTH: f64 = 900.0;
@@ -18,7 +19,8 @@ const ROW: f64 = 20.0;
 /// What is drawn of one timed shape.
 struct Group<'a> {
     shape: &'a str,
-    candidates: Vec<(&'a str, Option<Interval>)>,
+    /// In each distribution that was timed.
+    candidates: Vec<(String, Option<Interval>)>,
     peers: Vec<(String, f64)>,
     /// The ratio that the gates of this shape allow, each once.
     gates: Vec<f64>,
@@ -57,23 +59,33 @@ pub(super) fn section(view: &RunView, comparisons: &[Comparison]) -> String {
         y += ROW * group.rows() as f64;
     }
     let caption = format!(
-        "A dot is the median ratio of a candidate to {control} over rounds, its line the 95% interval; squares are peers in \
-         the same rounds, and an arrow is one beyond the axis. The dashed line is the gate of that shape; where there is none, \
+        "A dot is the ratio of a candidate to {control}, its line the 95% interval, in each distribution of inputs that was \
+         timed; squares are peers in the same rounds of the first, and an arrow is one beyond the axis. The dashed line is the gate of that shape; where there is none, \
          the suite asks nothing of its time."
     );
     figure("wide", &svg.finish(), &caption)
 }
 
 fn group<'a>(view: &RunView<'a>, comparisons: &[Comparison], shape: &'a str) -> Group<'a> {
-    let here = || comparisons.iter().filter(|c| c.shape == shape && c.mode == Mode::Kernel);
+    let here = || comparisons.iter().filter(|c| c.shape == shape && c.mode == Mode::Kernel && c.cache.is_hot());
     let candidates = view.suite.candidates.iter().map(|c| c.variant.as_str());
-    let ratio = |variant: &str| here().find(|c| c.subject.is_plain(variant)).and_then(|c| c.over_control);
+    let distributions = &view.suite.time_distributions;
+    let ratio = |variant: &str, distribution: Distribution| {
+        let found = here().find(|c| c.subject.is_plain(variant) && c.distribution == distribution);
+        found.and_then(|c| c.over_control)
+    };
+    let named = |variant: &str, distribution: Distribution| match distribution {
+        Distribution::Normal => variant.to_owned(),
+        other => format!("{variant}, {}", other.name()),
+    };
     let mut gates: Vec<f64> = candidates.clone().filter_map(|variant| gate_bound(view, variant, shape)).collect();
     gates.dedup();
-    let peers = here().filter(|c| c.subject.is_peer());
+    let usual = distributions.first().copied().unwrap_or_default();
+    let peers = here().filter(|c| c.subject.is_peer() && c.distribution == usual);
+    let each = |variant: &'a str| distributions.iter().map(move |d| (variant, *d));
     Group {
         shape,
-        candidates: candidates.map(|variant| (variant, ratio(variant))).collect(),
+        candidates: candidates.flat_map(each).map(|(v, d)| (named(v, d), ratio(v, d))).collect(),
         peers: peers.filter_map(|c| Some((c.subject.to_string(), c.over_control?.estimate))).collect(),
         gates,
     }
@@ -124,15 +136,16 @@ fn interval(svg: &mut Svg, variant: &str, ratio: Interval, scale: &Scale, y: f64
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judge::compare;
+    use crate::judge::compare_everywhere;
     use crate::report::made::{suites, with_made};
     use crate::report::testing::with_view;
 
     #[test]
     fn every_candidate_is_drawn_on_every_timed_shape_beside_gate_and_peers() {
         for (name, suite) in suites() {
-            let text = with_made(name, &suite, |view| section(view, &compare(view.suite, &view.evidence.samples)));
-            let dots = suite.candidates.len() * suite.time_shapes.len();
+            let text =
+                with_made(name, &suite, |view| section(view, &compare_everywhere(view.suite, &view.evidence.samples)));
+            let dots = suite.candidates.len() * suite.time_shapes.len() * suite.time_distributions.len();
             assert_eq!(text.matches("class=\"mark candidate\"").count(), dots, "{name}: {text}");
             let gated = suite.time_shapes.iter().filter(|s| suite.performance.iter().any(|l| &&l.shape == s)).count();
             assert_eq!(text.matches("class=\"gate\"").count(), gated, "{name}: {text}");
@@ -145,7 +158,7 @@ mod tests {
     fn without_a_ratio_nothing_is_drawn() {
         let mut evidence = crate::judge::testing::evidence();
         evidence.samples.blocks.retain(|b| b.subject.is_plain("old"));
-        let drawn = with_view(&evidence, |view| section(view, &compare(view.suite, &view.evidence.samples)));
+        let drawn = with_view(&evidence, |view| section(view, &compare_everywhere(view.suite, &view.evidence.samples)));
         assert_eq!(drawn, "");
     }
 }

@@ -3,7 +3,7 @@
 
 use super::testing::with_view_of;
 use super::*;
-use crate::evidence::{Block, Cache, Device, Errors, LaunchOutcome, PeerBackend, Replays};
+use crate::evidence::{Block, Device, Errors, LaunchOutcome, PeerBackend, Replays};
 use crate::judge::testing;
 use crate::suite::Suite;
 
@@ -37,13 +37,13 @@ pub fn with_made<T>(name: &str, suite: &Suite, look: impl FnOnce(&RunView) -> T)
     let peers: &[&str] = if name == "softmax" { &[] } else { &["torch/default", "torch/flash", "cudnn/fp8"] };
     evidence.samples.blocks.clear();
     for (number, shape) in suite.time_shapes.iter().enumerate() {
-        for round in 0..16 {
-            for subject in subjects(suite, peers) {
-                for mode in Mode::ALL {
-                    let us = microseconds(name, number, &subject);
-                    let block = testing::block(subject.clone(), round, mode, us);
-                    evidence.samples.blocks.push(Block { shape: shape.clone(), cache: Cache::Hot, ..block });
-                }
+        let rounds = suite.rounds_on(shape).max(16);
+        let settings = suite.time_distributions.iter().flat_map(|d| Mode::ALL.map(|mode| (*d, mode)));
+        for (distribution, mode) in settings {
+            for (round, subject) in (0..rounds).flat_map(|r| subjects(suite, peers).into_iter().map(move |s| (r, s))) {
+                let us = microseconds(name, number, &subject);
+                let block = Block { shape: shape.clone(), distribution, ..testing::block(subject, round, mode, us) };
+                evidence.samples.blocks.push(block);
             }
         }
         evidence.peers.backends.extend(peers.iter().map(|peer| PeerBackend {

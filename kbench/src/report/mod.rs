@@ -37,9 +37,9 @@ use comfy_table::{ContentArrangement, Table, presets};
 use crate::decision::Decision;
 use crate::evidence::{CheckedCase, Environment, Mode};
 use crate::gate::{Gate, significant};
-use crate::judge::{Comparison, Evidence, compare, paired_blocks};
+use crate::judge::{Comparison, Evidence, compare, ratio};
 use crate::operator::Distribution;
-use crate::stats::paired_ratio;
+use crate::setting::Setting;
 use crate::subject::Subject;
 use crate::suite::Suite;
 
@@ -364,8 +364,8 @@ fn ladder(view: &RunView) -> String {
     for shape in &view.suite.time_shapes {
         for pair in steps.windows(2) {
             let [of, than] = [pair[1], pair[0]].map(Subject::plain);
-            let pairs = paired_blocks(&view.evidence.samples.blocks, shape, Mode::Kernel, &of, &than);
-            if let Some(ratio) = paired_ratio(&pairs) {
+            let setting = Setting::hot(shape, Distribution::Normal, Mode::Kernel);
+            if let Some(ratio) = ratio(&view.evidence.samples.blocks, &setting, [&of, &than]) {
                 let [at, low, high, speed] =
                     [ratio.estimate, ratio.low, ratio.high, 1.0 / ratio.estimate].map(significant);
                 let settled = if ratio.contains(1.0) {

@@ -10,7 +10,7 @@ use crate::decision::{CandidateDecision, Verdict};
 use crate::deferral::Deferral;
 use crate::evidence::Environment;
 use crate::gate::{Gate, State, significant};
-use crate::judge::{Comparison, compare};
+use crate::judge::{Comparison, compare, compare_everywhere};
 
 const STYLE: &str = include_str!("report.css");
 
@@ -23,7 +23,7 @@ pub fn html(view: &RunView, history: &[HistoryPoint]) -> String {
         escape(view.name)
     );
     let mut sections = vec![
-        ("overview", "Overview", super::forest::section(view, &comparisons)),
+        ("overview", "Overview", super::forest::section(view, &compare_everywhere(view.suite, &view.evidence.samples))),
         ("gates", "Gates", gates(view)),
         ("summary", "Summary", tables(view, &comparisons)),
         ("time", "Time", times(view, &comparisons)),
@@ -256,7 +256,7 @@ fn times(view: &RunView, comparisons: &[Comparison]) -> String {
         let caches = if samples.cache_mode.is_empty() { "not recorded" } else { &samples.cache_mode };
         let _ = writeln!(
             html,
-            "<p>Caches: {}; launches rotate over {} input sets. Control is {}.</p>\n{}",
+            "<p>Caches: {}; launches draw on {} input sets. Control is {}.</p>\n{}",
             escape(caches),
             samples.input_sets,
             escape(&view.suite.control),

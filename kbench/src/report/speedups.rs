@@ -4,8 +4,9 @@
 use super::{Format, RunView, provenance, strings, table};
 use crate::evidence::Mode;
 use crate::gate::{State, significant};
-use crate::judge::{compare, paired_blocks};
-use crate::stats::paired_ratio;
+use crate::judge::{compare, ratio};
+use crate::operator::Distribution;
+use crate::setting::Setting;
 use crate::subject::Subject;
 
 /// The peers that a speedup is given over.
@@ -42,7 +43,11 @@ pub fn speedups(view: &RunView, format: Format) -> String {
 fn control_against_itself(view: &RunView, shape: &str) -> String {
     let control = &view.suite.control;
     let (again, itself) = (Subject::again(control), Subject::plain(control));
-    match paired_ratio(&paired_blocks(&view.evidence.samples.blocks, shape, Mode::Kernel, &again, &itself)) {
+    match ratio(
+        &view.evidence.samples.blocks,
+        &Setting::hot(shape, Distribution::Normal, Mode::Kernel),
+        [&again, &itself],
+    ) {
         Some(ratio) => {
             let [at, low, high] = [ratio.estimate, ratio.low, ratio.high].map(significant);
             format!("{control} against itself {at} [{low}, {high}]")
@@ -63,9 +68,8 @@ fn rows(view: &RunView, shape: &str) -> Vec<Vec<String>> {
     for time in timed.iter().filter(|c| c.shape == shape && c.mode == Mode::Kernel) {
         let subject = &time.subject;
         let speedup = |than: &str| {
-            let pairs =
-                paired_blocks(&view.evidence.samples.blocks, shape, Mode::Kernel, &Subject::plain(than), subject);
-            match paired_ratio(&pairs) {
+            let setting = time.setting();
+            match ratio(&view.evidence.samples.blocks, &setting, [&Subject::plain(than), subject]) {
                 _ if subject.is_plain(than) => "1".to_owned(),
                 Some(ratio) => {
                     let [at, low, high] = [ratio.estimate, ratio.low, ratio.high].map(significant);

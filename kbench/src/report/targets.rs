@@ -4,8 +4,7 @@
 use super::{Comparison, RunView, strings};
 use crate::evidence::Mode;
 use crate::gate::significant;
-use crate::judge::paired_blocks;
-use crate::stats::paired_ratio;
+use crate::judge::ratio;
 use crate::subject::Subject;
 
 /// One row for each limit and candidate; only the header where nothing is limited on this device, or nothing was timed.
@@ -28,7 +27,7 @@ pub(super) fn rows(view: &RunView, comparisons: &[Comparison]) -> Vec<Vec<String
             let variant = candidate.variant.as_str();
             let ratio = best.and_then(|best| {
                 let blocks = &view.evidence.samples.blocks;
-                paired_ratio(&paired_blocks(blocks, shape, Mode::Kernel, &Subject::plain(variant), &best.subject))
+                ratio(blocks, &best.setting(), [&Subject::plain(variant), &best.subject])
             });
             let ratio = ratio.map(|r| [r.estimate, r.low, r.high].map(significant));
             rows.push(vec![

@@ -7,9 +7,10 @@ use super::svg::{Anchor, Mark, Scale, Svg, escape, extent};
 use super::{RunView, roofline};
 use crate::evidence::{Block, Mode};
 use crate::gate::significant;
-use crate::judge::{Comparison, paired_rounds};
-use crate::operator::Shape;
-use crate::stats::{Interval, MIN_ROUNDS, median, paired_ratio, quantile};
+use crate::judge::{Comparison, paired_rounds, ratio};
+use crate::operator::{Distribution, Shape};
+use crate::setting::Setting;
+use crate::stats::{Interval, median, quantile};
 use crate::subject::{Arm, Subject};
 use crate::suite::{PerformanceLimit, Suite};
 
@@ -139,7 +140,8 @@ fn rows<'a>(view: &RunView<'a>, comparisons: &[Comparison], shape: &str) -> Vec<
 
 fn row<'a>(view: &RunView<'a>, comparisons: &[Comparison], shape: &str, subject: &'a Subject) -> Row<'a> {
     let samples = &view.evidence.samples;
-    let here = |b: &&Block| b.shape == shape && b.subject == *subject && b.mode == Mode::Kernel;
+    let here =
+        |b: &&Block| Setting::of(b) == Setting::hot(shape, Distribution::Normal, Mode::Kernel) && b.subject == *subject;
     let all: Vec<&Block> = samples.blocks.iter().filter(here).collect();
     let point = |b: &&Block| Some(Point { round: b.round, value: median(&b.us)?, kept: b.rejected().is_none() });
     let blocks = all.iter().filter_map(point).collect();
@@ -326,7 +328,8 @@ fn ratio_panel(view: &RunView, row: &Row, shape: &str) -> String {
     let control = &view.suite.control;
     let itself = Subject::plain(control);
     let rounds = paired_rounds(&view.evidence.samples.blocks, shape, Mode::Kernel, row.subject, &itself);
-    let interval = paired_ratio(&rounds.values().copied().collect::<Vec<_>>());
+    let setting = Setting::hot(shape, Distribution::Normal, Mode::Kernel);
+    let interval = ratio(&view.evidence.samples.blocks, &setting, [row.subject, &itself]);
     let points: Vec<(u32, f64)> =
         rounds.iter().map(|(round, (a, b))| (*round, a / b)).filter(|p| p.1.is_finite()).collect();
     let name = if row.role == Role::Again { format!("A/A: {control} again") } else { row.subject.to_string() };
@@ -335,7 +338,7 @@ fn ratio_panel(view: &RunView, row: &Row, shape: &str) -> String {
     };
     let figures = match interval {
         Some(i) => format!("{} [{}, {}]", significant(i.estimate), significant(i.low), significant(i.high)),
-        None => format!("no interval: {} usable rounds, {MIN_ROUNDS} needed", points.len()),
+        None => format!("no interval: {} usable rounds are too few", points.len()),
     };
     let notes: Vec<String> =
         [gate_note(view, row, shape, (low, high)), beyond_note(&points, (low, high))].into_iter().flatten().collect();
@@ -480,13 +483,13 @@ mod tests {
     #[test]
     fn a_dropped_block_is_crossed_and_out_of_the_ratios() {
         let mut evidence = testing::evidence();
-        let thrown = |b: &&mut Block| b.subject.is_plain("new") && b.round < 10;
+        let thrown = |b: &&mut Block| b.subject.is_plain("new") && b.round < 12;
         for block in evidence.samples.blocks.iter_mut().filter(thrown) {
             block.after.throttle.push("thermal".into());
         }
         let text = drawn(&evidence);
-        assert_eq!(text.matches("mark dropped hollow").count(), 10);
-        assert!(text.contains("no interval: 6 usable rounds, 8 needed"), "{text}");
+        assert_eq!(text.matches("mark dropped hollow").count(), 12);
+        assert!(text.contains("no interval: 4 usable rounds are too few"), "{text}");
         for block in evidence.samples.blocks.iter_mut().filter(|b| b.subject.is_plain("new")) {
             block.after.throttle.push("thermal".into());
         }

@@ -1,11 +1,14 @@
 //! The decision in words, a line a candidate: what decided, and every timed shape on which it is slower than the control.
 //! Leaves to others: the decision itself (`decision`), and where the words go.
 
+use std::collections::BTreeSet;
+
 use super::RunView;
 use crate::decision::CandidateDecision;
 use crate::evidence::Mode;
 use crate::gate::{Gate, State};
 use crate::judge::Comparison;
+use crate::stats::Interval;
 
 /// A verdict as it is printed: who got which, and why.
 pub(super) struct Words {
@@ -21,9 +24,8 @@ pub(super) fn words(view: &RunView, comparisons: &[Comparison], gates_above: boo
     let one = |decision: &CandidateDecision| {
         let gates = view.gates.iter().filter(|g| gates_above && g.variant == decision.variant);
         let because = gates.filter(|g| g.state != State::Pass).fold(decision.because.clone(), without_figures);
-        let slower = slower(view, comparisons, &decision.variant);
-        let named = slower.is_empty() || slower.iter().all(|at| because.contains(at.as_str()));
-        let slower = if named { String::new() } else { format!("; slower on {}", slower.join(", ")) };
+        let slower = slower(view, comparisons, decision);
+        let slower = if slower.is_empty() { String::new() } else { format!("; slower on {}", slower.join(", ")) };
         Words { head: format!("{} {}:", decision.verdict.word(), decision.variant), why: because + &slower }
     };
     let broken = view.decision.broken.iter().map(one);
@@ -37,15 +39,19 @@ fn without_figures(because: String, gate: &Gate) -> String {
     because.replace(&failed, &gate.figure).replace(&open, &format!("{} is {}", gate.figure, gate.state.word()))
 }
 
-/// Timed shapes on which the whole interval of a variant's ratio lies above 1, with how much more time it takes.
-pub(super) fn slower(view: &RunView, comparisons: &[Comparison], variant: &str) -> Vec<String> {
-    let is_candidate = view.suite.candidates.iter().any(|c| c.variant == variant);
-    let own = comparisons.iter().filter(|c| is_candidate && c.mode == Mode::Kernel && c.subject.is_plain(variant));
-    own.filter_map(|c| {
-        let ratio = c.over_control.filter(|ratio| ratio.low > 1.0)?;
-        Some(format!("{} (+{:.1}%)", c.shape, 100.0 * (ratio.estimate - 1.0)))
-    })
-    .collect()
+/// Where a candidate is slower than the control, each shape and distribution once, and how much more time it takes there. Runs
+/// of one sitting have no list of it: there the whole interval of the kernel's time lies above 1.
+fn slower(view: &RunView, comparisons: &[Comparison], decision: &CandidateDecision) -> Vec<String> {
+    let words = |name: String, ratio: Interval| format!("{name} (+{:.1}%)", 100.0 * (ratio.estimate - 1.0));
+    if !view.suite.timing.is_of_one_sitting() {
+        let mut told = BTreeSet::new();
+        let first = decision.slower.iter().filter(|s| told.insert((&s.shape, s.distribution)));
+        return first.map(|s| words(s.setting().name(), s.over_control)).collect();
+    }
+    let is_candidate = view.suite.candidates.iter().any(|c| c.variant == decision.variant);
+    let own =
+        comparisons.iter().filter(|c| is_candidate && c.mode == Mode::Kernel && c.subject.is_plain(&decision.variant));
+    own.filter_map(|c| Some(words(c.shape.clone(), c.over_control.filter(|ratio| ratio.low > 1.0)?))).collect()
 }
 
 /// All verdicts in one line: the only one in full, or how many of each.

@@ -190,7 +190,7 @@ pub struct LargeShapes {
     pub shapes: Vec<String>,
     /// Query rows that the float64 reference is computed for, spread over all heads.
     pub reference_rows: u32,
-    /// Instead of [`Timing::rounds`].
+    /// Instead of [`Timing::rounds`]; a sitting has at least one.
     pub rounds: u32,
 }
 
@@ -251,11 +251,24 @@ pub struct MachineCode {
     pub forbid: Vec<String>,
 }
 
-/// How samples are taken.
+/// How samples are taken. A sitting loads every module and places every buffer anew, elsewhere than the others, and then
+/// takes a few rounds of every distribution that is timed; where kernels lie is part of the noise, so the unit of every
+/// interval is the sitting. What the runner keeps, and the judge takes for granted:
+///
+/// - a round times every subject once (the control twice, the second time as [`crate::subject::Arm::Again`]) in random
+///   order, with each timer; no ratio leaves its round;
+/// - on one shape, in one distribution and state of the L2, rounds are numbered on through the sittings: a number is one
+///   round of one sitting;
+/// - [`Suite::rounds_of_sitting`] rounds a sitting, [`Timing::sittings`] sittings before the first verdict, and as many
+///   again while `judge::open_distributions` names a distribution of the shape, at most [`Suite::looks`] times in all;
+/// - a cold block ([`crate::evidence::Cache::Cold`]) of each subject, the control's second one too, in one round a sitting,
+///   by the timer of calls.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timing {
-    /// Rounds before the first verdict; each round times every subject once, in random order.
+    /// Sittings that the first rounds are spread over; a recorded run that does not say was measured in one.
+    pub sittings: u32,
+    /// Rounds before the first verdict, of all sittings together; each round times every subject once, in random order.
     pub rounds: u32,
     /// Rounds after which an inconclusive gate stays so.
     pub max_rounds: u32,
@@ -267,7 +280,14 @@ pub struct Timing {
 
 impl Default for Timing {
     fn default() -> Self {
-        Timing { rounds: 16, max_rounds: 64, launches: 20, warmup: 3 }
+        Timing { sittings: 16, rounds: 32, max_rounds: 96, launches: 20, warmup: 3 }
+    }
+}
+
+impl Timing {
+    /// Whether placement is not in the noise: so it was measured before there were sittings, and is judged as it was then.
+    pub fn is_of_one_sitting(&self) -> bool {
+        self.sittings <= 1
     }
 }
 

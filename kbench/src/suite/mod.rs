@@ -13,6 +13,7 @@ use crate::format::GATE_FILE;
 use crate::key::{BadKey, from_toml};
 use crate::operator::{Distribution, NoShape, Operator, Problem, Shape};
 use crate::ordered::Ordered;
+use crate::stats::MIN_SITTINGS;
 use crate::variant::VariantTable;
 pub use limits::*;
 pub use shapes::Shapes;
@@ -52,6 +53,10 @@ pub struct Suite {
     /// Seeds of the inputs.
     #[serde(default = "usual_seeds")]
     pub seeds: Vec<u64>,
+    /// One more, which nobody knew when the kernels were written: a run on a GPU draws it from the system's entropy, checks and
+    /// times on it like on the others, and keeps it when it is resumed. No file may name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fresh_seed: Option<u64>,
     /// Shapes by name, besides those that the operator knows.
     #[serde(default, skip_serializing_if = "Shapes::is_empty")]
     pub shapes: Shapes,
@@ -64,6 +69,10 @@ pub struct Suite {
     /// Shapes that are timed.
     #[serde(default)]
     pub time_shapes: Vec<String>,
+    /// What the inputs of timed launches are drawn like; every gate on time holds in each. Where a gate file says nothing:
+    /// normal and outliers, or normal alone where it says itself how its inputs come about.
+    #[serde(default = "usual_distributions")]
+    pub time_distributions: Vec<Distribution>,
     /// Of these shapes, the large ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub large: Option<LargeShapes>,
@@ -120,6 +129,7 @@ pub struct Suite {
 struct Head {
     #[serde(default = "this_format")]
     format: u32,
+    time_distributions: Option<Vec<Distribution>>,
 }
 
 fn this_format() -> u32 {
@@ -134,11 +144,30 @@ fn usual_seeds() -> Vec<u64> {
     vec![0, 1, 2]
 }
 
+fn usual_distributions() -> Vec<Distribution> {
+    vec![Distribution::Normal]
+}
+
 impl Suite {
     /// Parses the text of a suite file, fills in what follows from the rest, and validates it.
     pub fn parse(text: &str) -> Result<Suite, BadKey> {
+        let mut suite = Suite::read(text)?;
+        if suite.timing.sittings < MIN_SITTINGS {
+            return BadKey::refuse(
+                "timing.sittings",
+                format!("must be at least {MIN_SITTINGS}: fewer give no interval"),
+            );
+        }
+        let Head { time_distributions, .. } = from_toml(text)?;
+        if time_distributions.is_none() {
+            suite.time_distributions = suite.operator.usually_timed();
+        }
+        Ok(suite)
+    }
+
+    fn read(text: &str) -> Result<Suite, BadKey> {
         // Before anything else: a newer format may have keys that this one refuses.
-        let Head { format } = from_toml(text)?;
+        let Head { format, .. } = from_toml(text)?;
         if !is_this_format(&format) {
             let why = format!("is {format}, and this program reads format {GATE_FILE}; use the program that it is for");
             return BadKey::refuse("format", why);
@@ -146,6 +175,18 @@ impl Suite {
         let mut suite: Suite = from_toml(text)?;
         suite.complete();
         suite.validate()?;
+        Ok(suite)
+    }
+
+    /// The suite of a recorded run. One that does not say how many sittings it was measured in was measured in one, and one
+    /// that does not say which distributions were timed timed normal inputs alone.
+    pub fn parse_recorded(text: &str) -> Result<Suite, BadKey> {
+        let of_timing = |table: toml::Table| Some(table.get("timing")?.as_table()?.contains_key("sittings"));
+        if text.parse().ok().and_then(of_timing).unwrap_or(false) {
+            return Suite::read(text);
+        }
+        let mut suite = Suite::read(text)?;
+        suite.timing.sittings = 1;
         Ok(suite)
     }
 
@@ -179,14 +220,31 @@ impl Suite {
         self.large.as_ref().filter(|large| large.shapes.iter().any(|s| s == shape))
     }
 
-    /// The seeds that a shape is run with.
-    pub fn seeds_on(&self, shape: &str) -> &[u64] {
-        if self.large(shape).is_some() { &self.seeds[..1] } else { &self.seeds }
+    /// The seeds that a shape is run with, the fresh one last.
+    pub fn seeds_on(&self, shape: &str) -> Vec<u64> {
+        let fixed = if self.large(shape).is_some() { &self.seeds[..1] } else { &self.seeds };
+        fixed.iter().copied().chain(self.fresh_seed).collect()
     }
 
-    /// Rounds before the first verdict on a shape.
+    /// Every seed that some shape is run with.
+    pub fn all_seeds(&self) -> impl Iterator<Item = u64> + '_ {
+        self.seeds.iter().copied().chain(self.fresh_seed)
+    }
+
+    /// Rounds before the first verdict on a shape, where they are not fewer than sittings.
     pub fn rounds_on(&self, shape: &str) -> u32 {
         self.large(shape).map_or(self.timing.rounds, |large| large.rounds)
+    }
+
+    /// Rounds of each sitting on a shape.
+    pub fn rounds_of_sitting(&self, shape: &str) -> u32 {
+        self.rounds_on(shape).div_ceil(self.timing.sittings.max(1)).max(1)
+    }
+
+    /// How often gates on a shape are looked at, at most: after the first rounds, and each time that as many were added.
+    pub fn looks(&self, shape: &str) -> u32 {
+        let rounds = if self.timing.is_of_one_sitting() { self.rounds_on(shape) } else { self.timing.rounds };
+        self.timing.max_rounds.div_ceil(rounds.max(1)).max(1)
     }
 
     /// How often the output on a problem must repeat.

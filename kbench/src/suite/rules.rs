@@ -15,6 +15,11 @@ use crate::variant::{DeviceFacts, VariantTable, resolve};
 /// What a launch is tried with before a device is known.
 const ANY_DEVICE: DeviceFacts = DeviceFacts { sms: 108, max_shared: 166_912, max_active: Some(1) };
 
+/// The most that a run is asked to repeat: a day of anything.
+const MOST_ROUNDS: u32 = 1024;
+const MOST_LAUNCHES: u32 = 10_000;
+const MOST_REPLAYS: u32 = 1_000_000;
+
 fn refuse(key: &str, why: &str) -> Result<(), BadKey> {
     BadKey::refuse(key, why)
 }
@@ -32,6 +37,7 @@ impl Suite {
         self.check_profile()?;
         self.check_timed()?;
         self.check_machine_code()?;
+        self.check_numbers()?;
         self.check_timing()
     }
 
@@ -107,8 +113,8 @@ impl Suite {
         if self.seeds.is_empty() {
             return refuse("seeds", "give at least one seed");
         }
-        let unique: BTreeSet<u64> = self.seeds.iter().copied().collect();
-        if unique.len() != self.seeds.len() {
+        let unique: BTreeSet<u64> = self.all_seeds().collect();
+        if unique.len() != self.all_seeds().count() {
             return refuse("seeds", "a seed is named twice: it would count as two cases");
         }
         if self.check_shapes.is_empty() {
@@ -120,6 +126,10 @@ impl Suite {
             ("time_shapes", &self.time_shapes),
         ] {
             self.shapes_of(key, names)?;
+        }
+        let timed: BTreeSet<_> = self.time_distributions.iter().collect();
+        if timed.is_empty() || timed.len() != self.time_distributions.len() {
+            return refuse("time_distributions", "give at least one, and none twice");
         }
         if let Some(emulation) = &self.emulation {
             self.shapes_of("emulation.shapes", &emulation.shapes)?;
@@ -259,10 +269,51 @@ impl Suite {
         }
     }
 
+    /// A limit that is no number, or below zero, limits nothing or everything.
+    fn check_numbers(&self) -> Result<(), BadKey> {
+        let limits = &self.correctness;
+        let mut numbers = vec![
+            ("correctness.kernel_max_f16", limits.kernel_max_f16),
+            ("correctness.kernel_max_e4m3", limits.kernel_max_e4m3),
+            ("correctness.exact_max", limits.exact_max),
+            ("correctness.end_to_end_mean", limits.end_to_end_mean),
+            ("correctness.bad_element", limits.bad_element),
+            ("correctness.bad_share", limits.bad_share),
+            ("correctness.floor_allowance", limits.floor_allowance),
+        ];
+        let optional = [
+            ("correctness.kernel_mean", limits.kernel_mean),
+            ("correctness.stress_max", limits.stress_max),
+            ("max_difference_from_control", self.max_difference_from_control),
+            ("regressions.max_slowdown", self.regressions.map(|r| r.max_slowdown)),
+            ("aspiration.min_speedup", self.aspiration.as_ref().map(|a| a.min_speedup)),
+        ];
+        numbers.extend(optional.into_iter().filter_map(|(key, number)| Some((key, number?))));
+        let own = self.candidates.iter().filter_map(|c| c.max_difference_from_control);
+        numbers.extend(own.map(|number| ("candidates.max_difference_from_control", number)));
+        numbers.extend(self.absolute.iter().map(|limit| ("absolute.max_p50_us", limit.max_p50_us)));
+        match numbers.iter().find(|(_, number)| !(number.is_finite() && *number >= 0.0)) {
+            Some((key, number)) => refuse(key, &format!("is {number}: give a finite number that is not below zero")),
+            None => Ok(()),
+        }
+    }
+
     fn check_timing(&self) -> Result<(), BadKey> {
         let timing = &self.timing;
         if timing.launches == 0 || timing.rounds == 0 {
             return refuse("timing", "launches (--iters) and rounds must be at least 1");
+        }
+        let counts = [
+            ("timing.sittings", timing.sittings, MOST_ROUNDS),
+            ("timing.rounds", timing.rounds, MOST_ROUNDS),
+            ("timing.max_rounds", timing.max_rounds, MOST_ROUNDS),
+            ("large.rounds", self.large.as_ref().map_or(0, |large| large.rounds), MOST_ROUNDS),
+            ("timing.launches", timing.launches, MOST_LAUNCHES),
+            ("timing.warmup", timing.warmup, MOST_LAUNCHES),
+            ("replays.count", self.replays.as_ref().map_or(0, |replays| replays.count), MOST_REPLAYS),
+        ];
+        if let Some((key, count, most)) = counts.into_iter().find(|(_, count, most)| count > most) {
+            return refuse(key, &format!("is {count}: a run could not end; give at most {most}"));
         }
         if let Some(shape) = self.time_shapes.iter().find(|s| !self.check_shapes.contains(s)) {
             let why = format!("`{shape}` is timed but not in check_shapes: nothing is timed unchecked");

@@ -29,6 +29,78 @@ fn a_good_file_parses_and_survives_a_round_trip() {
 }
 
 #[test]
+fn a_recorded_suite_that_says_no_sittings_was_measured_in_one() {
+    assert_eq!(Suite::parse(GOOD).unwrap().timing.sittings, 16);
+    assert!(Suite::parse_recorded(GOOD).unwrap().timing.is_of_one_sitting());
+    let recorded = toml::to_string(&Suite::parse(GOOD).unwrap()).unwrap();
+    assert_eq!(Suite::parse_recorded(&recorded).unwrap().timing.sittings, 16);
+    let of_old = GOOD.to_owned() + "[timing]\nrounds = 16\nmax_rounds = 64\n";
+    let timing = Suite::parse_recorded(&of_old).unwrap().timing;
+    assert_eq!((timing.sittings, timing.rounds, timing.max_rounds), (1, 16, 64));
+}
+
+const DECLARED: &str = r#"
+name = "t"
+control = "old"
+candidates = ["new"]
+[operator]
+axes = ["n"]
+reference = "t.py"
+inputs.x = { shape = ["n"], dtype = "f16" }
+outputs.y = { shape = ["n"], dtype = "f16" }
+[shapes]
+a = { n = 64 }
+[variants.old]
+source = "t.cu"
+entry = "f"
+params = ["x", "y"]
+grid = [1]
+block = [32]
+[variants.new]
+base = "old"
+entry = "g"
+"#;
+
+#[test]
+fn a_gate_file_times_outliers_too_where_it_does_not_draw_its_own_and_a_recorded_run_what_it_timed() {
+    let timed = |text: &str| Suite::parse(text).unwrap().time_distributions;
+    let both = vec![Distribution::Normal, Distribution::Outliers];
+    assert_eq!(timed(DECLARED), both);
+    let said = DECLARED.replace("[operator]", "time_distributions = [\"normal\"]\n[operator]");
+    assert_eq!(timed(&said), [Distribution::Normal]);
+    let drawn = DECLARED.replace("inputs.x = { ", "inputs.x = { distribution = \"uniform\", ");
+    assert_eq!(timed(&drawn), [Distribution::Normal]);
+    let generated = DECLARED.replace("reference", "generate = \"t.py\"\nreference");
+    assert_eq!(timed(&generated), [Distribution::Normal]);
+    assert_eq!(timed(GOOD), [Distribution::Normal]);
+    for text in [DECLARED, &said] {
+        let written = toml::to_string(&Suite::parse(text).unwrap()).unwrap();
+        assert_eq!(Suite::parse_recorded(&written).unwrap().time_distributions, timed(text), "as it was used");
+    }
+    assert_eq!(Suite::parse_recorded(DECLARED).unwrap().time_distributions, [Distribution::Normal], "as before");
+}
+
+#[test]
+fn a_fresh_seed_is_one_more_on_every_shape() {
+    let mut suite = Suite::parse(GOOD).unwrap();
+    suite.fresh_seed = Some(77);
+    suite.large = Some(LargeShapes { shapes: vec!["mission".into()], reference_rows: 8, rounds: 8 });
+    assert_eq!([suite.seeds_on("tiny"), suite.seeds_on("mission")], [[0, 77], [0, 77]]);
+    suite.fresh_seed = Some(0);
+    assert!(suite.validate().unwrap_err().to_string().contains("named twice"));
+}
+
+#[test]
+fn sittings_share_the_rounds_and_a_large_shape_has_one_each() {
+    let mut suite = Suite::parse(GOOD).unwrap();
+    assert_eq!((suite.rounds_of_sitting("mission"), suite.looks("mission")), (2, 3));
+    suite.large = Some(LargeShapes { shapes: vec!["mission".into()], reference_rows: 8, rounds: 8 });
+    assert_eq!((suite.rounds_of_sitting("mission"), suite.looks("mission")), (1, 3));
+    suite.timing = Timing { sittings: 1, rounds: 16, max_rounds: 64, ..suite.timing };
+    assert_eq!((suite.rounds_of_sitting("mission"), suite.looks("mission")), (8, 8));
+}
+
+#[test]
 fn every_wrong_file_is_refused_in_one_line_that_names_the_key() {
     let cases = [
         ("name = \"t\"", "format = 2\nelegance = 1\nname = \"t\"", "format: is 2, and this program reads format 1"),
@@ -65,6 +137,22 @@ fn every_wrong_file_is_refused_in_one_line_that_names_the_key() {
             "profile.candidate: `x` is no candidate",
         ),
         ("[resources]", "[machine_code]\nrequire = [\"QMMA.16832\"]\n[resources]", "`QMMA.16832` is no mnemonic"),
+        (
+            "[resources]",
+            "[timing]\nmax_rounds = 4000000000\n[resources]",
+            "timing.max_rounds: is 4000000000: a run could",
+        ),
+        ("[resources]", "[timing]\nlaunches = 20000\n[resources]", "timing.launches: is 20000"),
+        ("[resources]", "[timing]\nsittings = 4\n[resources]", "timing.sittings: must be at least 8"),
+        ("[resources]", "[correctness]\nkernel_max_f16 = inf\n[resources]", "correctness.kernel_max_f16: is inf"),
+        ("[resources]", "[correctness]\nbad_share = nan\n[resources]", "correctness.bad_share: is NaN"),
+        ("[resources]", "[regressions]\nmax_slowdown = -0.5\n[resources]", "regressions.max_slowdown: is -0.5"),
+        ("seeds = [0]", "seeds = [0]\ntime_distributions = []", "time_distributions: give at least one"),
+        (
+            "seeds = [0]",
+            "seeds = [0]\ntime_distributions = [\"normal\", \"normal\"]",
+            "time_distributions: give at least one, and none twice",
+        ),
         ("name = ", "name ", "line 2"),
     ];
     for (from, to, expected) in cases {

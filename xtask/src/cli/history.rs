@@ -69,6 +69,7 @@ mod tests {
             variant: variant.to_owned(),
             verdict,
             because: "a long reason that stands in the report".repeat(5),
+            slower: Vec::new(),
         };
         let median =
             |shape: &str, variant: &str, p50_us| Median { shape: shape.into(), variant: variant.into(), p50_us };

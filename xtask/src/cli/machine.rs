@@ -6,6 +6,8 @@ use anyhow::{Result, bail};
 use clap::Args;
 use kbench::deferral::Deferral;
 use kbench::exit::Exit;
+use kbench::selftest::kill_matrix;
+use kbench::simulation::{missed_bars, table};
 use kernel_spec::schedule::Schedule;
 use serde_json::json;
 
@@ -14,6 +16,7 @@ use super::print::print;
 use crate::layout::Layout;
 use crate::plan::DeviceChoice;
 use crate::sanitize::{Sanitizing, State};
+use crate::simulate::{simulate, write_matrix, write_statistics};
 
 /// Says why something could not begin.
 pub fn deferred(json: bool, why: &Deferral) -> Result<Exit> {
@@ -80,15 +83,57 @@ pub struct SelfTestArgs {
     /// Print every trial, not only those that came out wrong.
     #[arg(long)]
     table: bool,
-    /// Print the trials as JSON.
+    /// Print which check catches which lie, and put it into docs/kill-matrix.md.
     #[arg(long)]
+    matrix: bool,
+    /// That, and the judge's statistics by simulation, into docs/statistics.md: minutes in a release build.
+    #[arg(long)]
+    full: bool,
+    /// Instead: validate one kernel under two names so many times on this GPU, and print how often that was believed.
+    #[arg(long, value_name = "N", conflicts_with_all = ["table", "matrix", "full"])]
+    gpu_aa: Option<u32>,
+    /// Print the trials as JSON.
+    #[arg(long, conflicts_with_all = ["matrix", "full"])]
     json: bool,
 }
 
 pub fn self_test(args: &SelfTestArgs) -> Result<Exit> {
+    if let Some(count) = args.gpu_aa {
+        let all = crate::aa::gpu_aa(&Layout::find()?, count, &|again| eprintln!("{}", again.line()))?;
+        print(args.json, &all, || crate::aa::sum(&all))?;
+        return Ok(Exit::fix_if(all.iter().any(crate::aa::Again::is_wrong)));
+    }
     let trials = crate::selftest::self_test()?;
     print(args.json, &trials, || crate::selftest::render(&trials, args.table))?;
-    Ok(Exit::fix_if(trials.iter().any(|trial| !trial.right)))
+    let mut is_wrong = trials.iter().any(|trial| !trial.right);
+    if args.matrix || args.full {
+        is_wrong |= matrix()?;
+    }
+    if args.full {
+        is_wrong |= simulated()?;
+    }
+    Ok(Exit::fix_if(is_wrong))
+}
+
+/// Whether a check could be left out and no lie would show it.
+fn matrix() -> Result<bool> {
+    let matrix = kill_matrix();
+    let path = write_matrix(&Layout::find()?, &matrix)?;
+    println!("{} lies against every check: {}", matrix.lies(), path.display());
+    for check in &matrix.idle {
+        println!("WRONG no lie needs `{}`: tell one that only this check catches", check.name());
+    }
+    Ok(!matrix.idle.is_empty())
+}
+
+/// Whether the statistics miss what must hold of them.
+fn simulated() -> Result<bool> {
+    let tallies = simulate();
+    let path = write_statistics(&Layout::find()?, &tallies)?;
+    println!("{}\nwritten to {}", table(&tallies), path.display());
+    let missed = missed_bars(&tallies);
+    missed.iter().for_each(|bar| println!("WRONG {bar}"));
+    Ok(!missed.is_empty())
 }
 
 #[derive(Args)]

@@ -20,7 +20,7 @@ use crate::plan::{Changes, DeviceChoice, Plan, suites};
 use crate::profile::Profiled;
 use crate::run_dir::RunDir;
 use crate::runs::{speedups_of, with_view};
-use crate::steps::Timing;
+use crate::timing::Timing;
 use crate::validate::{Options, Outcome, validate};
 use crate::winner::{with_winner, with_winner_of};
 
@@ -65,7 +65,7 @@ struct MeasuringArgs {
     /// Run only these shapes; part of a suite can never MERGE.
     #[arg(long, value_delimiter = ',', value_name = "SHAPE,...")]
     shapes: Option<Vec<String>>,
-    /// Run only these seeds; part of a suite can never MERGE.
+    /// Run these seeds and no fresh one, to see again what one showed; such a run can never MERGE.
     #[arg(long, value_delimiter = ',', value_name = "SEED,...")]
     seeds: Option<Vec<u64>>,
     /// Launches of a timed block.
@@ -105,6 +105,7 @@ impl MeasuringArgs {
             device: self.device,
             out: self.out.clone(),
             resume: None,
+            fresh_seed: self.seeds.is_none(),
             timing: Timing { wanted: true, peers: self.peers.clone() },
             ncu: false,
             attachments: Vec::new(),
@@ -252,6 +253,7 @@ pub fn ncu(args: &NcuArgs) -> Result<Exit> {
         device: DeviceChoice::Auto,
         out: args.out.clone(),
         resume: None,
+        fresh_seed: false,
         timing: Timing { wanted: false, peers: PeerChoice::none() },
         ncu: true,
         attachments: Vec::new(),

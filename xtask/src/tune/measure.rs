@@ -242,6 +242,7 @@ fn time(bench: &Bench, batch: &Batch, checks: &Checks, watches: &mut [Watch]) ->
                 work_dir: scratch.to_owned(),
                 order_seed: seed,
                 placement: seed | 1 << 63,
+                is_search: true,
             };
             let samples = rounds(gpu, job)?;
             // Who failed in one sitting is not asked for another.

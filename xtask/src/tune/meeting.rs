@@ -1,6 +1,7 @@
 //! The suite under which configurations meet: what they are checked on, and how they are timed.
 
 use kbench::job::Executor;
+use kbench::operator::Distribution;
 use kbench::operator::attention::RAGGED_MASKED;
 use kbench::ordered::Ordered;
 use kbench::suite::{Candidate, Suite, Timing, VariantPatch};
@@ -39,7 +40,8 @@ impl Occasion {
     /// and the search's figures and the finals' would differ by more than luck.
     fn timing(self, base: Timing) -> Timing {
         let rounds = self.sittings() * self.rounds();
-        Timing { rounds, max_rounds: rounds, ..base }
+        // A job of the runner takes one.
+        Timing { sittings: 1, rounds, max_rounds: rounds, ..base }
     }
 }
 
@@ -69,6 +71,8 @@ pub fn meeting(
         time_shapes: vec![plan.shape.clone()],
         performance: Vec::new(),
         absolute: Vec::new(),
+        regressions: None,
+        time_distributions: vec![Distribution::Normal],
         peers: None,
         profile: Vec::new(),
         aspiration: None,

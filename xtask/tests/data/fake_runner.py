@@ -1,5 +1,8 @@
 """A stand-in for sdpa-runner: no GPU, no kernels, only the protocol. Times are a function of the toggles, so that a test
-knows who must win. Environment: FAKE_DIR, a folder with `gpus` (how many there are) where `timed.log` is written."""
+knows who must win. Environment: FAKE_DIR, a folder with `gpus` (how many there are) where `timed.log` is written. There a test
+says what goes wrong: `kills`, who takes the process along while timed; `faults`, who faults where it is launched;
+`breaks`, as `CULPRIT SHOWN WHERE`, in whose turn the device fails while the culprit takes part, and whether the culprit then
+faults `alone` too; `ends`, at which job the process ends without a word."""
 import json
 import os
 import pathlib
@@ -46,13 +49,24 @@ def outcome(problem):
                 guards_intact=True)
 
 
+def breaks():
+    """Who breaks the device while timed, in whose turn, and whether alone too."""
+    return (folder / "breaks").read_text().split() if (folder / "breaks").exists() else [None, None, None]
+
+
 def bench():
     suite, blocks = job["suite"], []
     names = [m["variant"] for m in job["modules"]]
     with open(folder / "timed.log", "a") as log:
         log.write("".join(f"{gpu} {len(suite['seeds'])} {job['placement']} {name}\n" for name in names))
     for module in job["modules"]:
-        say("timing", shape=suite["time_shapes"][0], subject=dict(who=module["variant"]))
+        subject = dict(who=module["variant"])
+        say("timing", shape=suite["time_shapes"][0], subject=subject)
+        culprit, shown, _ = breaks()
+        if culprit in names and module["variant"] == shown:
+            say("fault", shape=suite["time_shapes"][0], subject=subject, why="illegal memory access")
+            say("error", why="the device failed")
+            sys.exit(1)
         if (folder / "kills").exists() and module["variant"] == (folder / "kills").read_text().strip():
             os.kill(os.getpid(), 9)
         time.sleep(0.002)
@@ -60,18 +74,23 @@ def bench():
         arms = [dict(who=module["variant"])]
         if module["variant"] == suite["control"]:
             arms.append(dict(who=module["variant"], arm="again"))
-        for shape in suite["time_shapes"]:
-            for arm in arms:
-                for number in range(suite["timing"]["rounds"]):
-                    for mode in ["kernel", "call"]:
-                        jitter = 1 + 0.001 * (zlib.crc32(f"{arm} {job['placement']} {number}".encode()) % 5 - 2)
-                        blocks.append(dict(shape=shape, subject=arm, mode=mode, round=number, slot=0, us=[us * jitter],
-                                           before=STATE, after=STATE, outputs_verified=True))
+        each = suite["timing"]["rounds"] // suite["timing"]["sittings"]
+        places = [(shape, drawn) for shape in suite["time_shapes"] for drawn in suite["time_distributions"]]
+        for (shape, drawn), arm in [(place, arm) for place in places for arm in arms]:
+            for number in range(suite["timing"]["rounds"]):
+                kinds = [("kernel", "hot"), ("call", "hot")] + ([("call", "cold")] if number % each == 0 else [])
+                for mode, cache in kinds:
+                    jitter = 1 + 0.001 * (zlib.crc32(f"{arm} {job['placement']} {number}".encode()) % 5 - 2)
+                    blocks.append(dict(shape=shape, distribution=drawn, sitting=number // each, cache=cache, subject=arm,
+                                       mode=mode, round=number, slot=0, us=[us * jitter], before=STATE, after=STATE,
+                                       outputs_verified=True))
     samples = dict(device=DEVICE, deferred=None, cache_mode="hot-l2", input_sets=1, blocks=blocks, failures=[])
     say("timed", samples=samples, peers=dict(wanted=False, deferred=None, versions={}, backends=[]))
 
 
 def run():
+    if (folder / "ends").exists() and job["job"] == (folder / "ends").read_text().strip():
+        sys.exit(0)
     if job["job"] == "probe":
         say("device", device=DEVICE, state=STATE, others=[])
     elif job["job"] == "devices":
@@ -84,8 +103,11 @@ def run():
             say("launched", outcome={**outcome(job["problems"][0]), "failure": "an illegal address", "output_sha256": None})
             say("done")
             return
+        culprit, _, where = breaks()
+        was_timed = (folder / "timed.log").exists()
         for problem in job["problems"]:
-            say("launched", outcome=outcome(problem))
+            failing = was_timed and where == "alone" and job["module"]["variant"] == culprit
+            say("launched", outcome={**outcome(problem), "failure": "an illegal address" if failing else None})
     elif job["job"] == "profile":
         say("launched", outcome=outcome(job["problem"]))
     elif job["job"] == "launch-batch":

@@ -77,6 +77,17 @@ impl Dist {
         dist
     }
 
+    /// With a runner that claims a GPU and answers for its kernels; see there what a test can make go wrong.
+    pub fn timing() -> Dist {
+        let dist = Dist::new(NO_GPU);
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/fake_runner.py");
+        std::fs::copy(script, dist.path("fake_runner.py")).unwrap();
+        let folder = dist.path("").display().to_string();
+        dist.runner(&format!("exec env FAKE_DIR='{folder}' python3 '{folder}/fake_runner.py'"));
+        dist.write("gpus", "1");
+        dist
+    }
+
     /// Replaces the runner.
     pub fn runner(&self, body: &str) {
         self.write("sdpa-runner", &format!("#!/bin/sh\n{body}\n"));

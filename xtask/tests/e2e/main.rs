@@ -3,6 +3,7 @@
 mod cli;
 mod command_line;
 mod common;
+mod culprit;
 mod gate_file;
 mod golden;
 mod hopper;

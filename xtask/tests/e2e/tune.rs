@@ -31,13 +31,7 @@ struct Fake {
 
 impl Fake {
     fn new() -> Fake {
-        let dist = Dist::new(NO_GPU);
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/fake_runner.py");
-        std::fs::copy(script, dist.path("fake_runner.py")).unwrap();
-        let folder = dist.path("").display().to_string();
-        dist.runner(&format!("exec env FAKE_DIR='{folder}' python3 '{folder}/fake_runner.py'"));
-        dist.write("gpus", "1");
-        Fake { dist }
+        Fake { dist: Dist::timing() }
     }
 
     fn tune(&self, out: &str, more: &[&str]) -> Ran {

@@ -121,11 +121,26 @@ fn draw(problem: &Problem, tensor: &str, key: [u8; 32], head: u64, size: usize) 
                 // Q is positive and K grows along the sequence: scores rise with the key.
                 (Distribution::MaximumLast, "q") => value.abs(),
                 (Distribution::MaximumLast, "k") => 0.25 * value + row / rows,
+                (Distribution::Trained, _) => trained(tensor, [i / head_dim, i % head_dim], head_dim, value),
                 _ => value,
             };
             f16::from_f32(value as f32)
         })
         .collect()
+}
+
+/// What a trained model makes of a normal number. Every query has 8 in column 0 and the first key 1.5 sqrt(D), so that with
+/// 1/sqrt(D) its score is 12 higher than it were, against about ln(16 S) for the sum over all the other keys; its value is
+/// small. One column of Q is six times, two of K are ten times larger than the rest.
+fn trained(tensor: &str, [row, column]: [usize; 2], head_dim: usize, value: f64) -> f64 {
+    match (tensor, row, column) {
+        ("q", _, 0) => value + 8.0,
+        ("q", _, 1) => 6.0 * value,
+        ("k", 0, 0) => 1.5 * (head_dim as f64).sqrt(),
+        ("k", _, 2 | 3) => 10.0 * value,
+        ("v", 0, _) => 0.1 * value,
+        _ => value,
+    }
 }
 
 /// Element of row `row`: +-32 where the column is the row modulo D, the sign by the row modulo 2D. With 1/sqrt(D) the
@@ -258,6 +273,26 @@ mod tests {
             assert_eq!(drawn.of(&problem).k.codes, Inputs::of(&problem).k.codes, "{shape} {seed}");
         }
         assert_eq!(drawn.kept.len(), 3);
+    }
+
+    #[test]
+    fn the_first_key_draws_most_of_the_weight_of_trained_inputs_and_columns_stand_out() {
+        for (shape, head_dim) in [("mission-b1", 64), ("1x2x512x128", 128)] {
+            let inputs = Inputs::of(&problem(shape, 0, Distribution::Trained));
+            let (q, k) = (inputs.q.exact(), inputs.k.exact());
+            let score = |row: usize, key: usize| {
+                let dot: f64 = (0..head_dim).map(|d| q[row * head_dim + d] * k[key * head_dim + d]).sum();
+                dot / (head_dim as f64).sqrt()
+            };
+            let weight = |row: usize| {
+                let of = |key: usize| (score(row, key) - score(row, 0)).exp();
+                1.0 / (0..512).map(of).sum::<f64>()
+            };
+            let mean = (0..64).map(weight).sum::<f64>() / 64.0;
+            assert!((0.5..0.98).contains(&mean), "{shape}: {mean}");
+            let largest = |column: usize| (1..512).map(|row| k[row * head_dim + column].abs()).fold(0.0, f64::max);
+            assert!(largest(2) > 5.0 * largest(5), "{shape}");
+        }
     }
 
     #[test]

@@ -14,6 +14,20 @@ pub const WORKSPACE: &str = "workspace";
 /// What the Hopper family's quantiser makes.
 pub const MADE: [&str; 4] = ["image of q", "image of k", "image of v", "scales"];
 
+/// The image that is made of an operand.
+pub fn image_of(operand: &str) -> String {
+    format!("image of {operand}")
+}
+
+/// The tensor that holds the scales of all operands, and whose each of a head's words is; the last is nobody's.
+pub fn woven_scales() -> (String, Vec<usize>) {
+    let of_word = (0..hopper::SCALES_PER_HEAD).map(|word| if word < SCALED.len() { word } else { 0 });
+    (MADE[3].to_owned(), of_word.collect())
+}
+
+/// Operands that have scales, in the order of a head's words.
+const SCALED: [&str; 3] = ["q", "k", "v"];
+
 fn tensor(name: &str) -> Argument {
     Argument::Tensor(name.to_owned())
 }
@@ -79,7 +93,7 @@ pub fn from_images(record: &LaunchRecord, sizes: &Sizes, sm_count: u32, pdl: boo
 pub fn quantise(record: &LaunchRecord, sizes: &Sizes) -> Step {
     let params =
         QuantiseParams { sources: [0; 3], images: [0; 3], scales: 0, seq_q: sizes.seq_q, seq_kv: sizes.seq_kv };
-    let pointers = ["q", "k", "v"].into_iter().chain(MADE).map(tensor);
+    let pointers = SCALED.into_iter().chain(MADE).map(tensor);
     let fields = pointers.chain(words(&params.to_bytes(), 7)).collect();
     let geometry = of_hopper(sizes).quantise_geometry(record.threads);
     Step::Launch(launch(&record.entry, &geometry, record.dynamic_smem_bytes, fields))
@@ -121,6 +135,12 @@ mod tests {
     fn bytes(launch: &Launch, names: &[&str]) -> Vec<u8> {
         let address = |name: &str| 1 + names.iter().position(|n| *n == name).expect("a known tensor") as u64;
         params::bytes(&launch.params, address).unwrap()
+    }
+
+    #[test]
+    fn every_image_is_of_an_operand() {
+        assert_eq!(SCALED.map(image_of), [MADE[0], MADE[1], MADE[2]]);
+        assert_eq!(woven_scales(), ("scales".to_owned(), vec![0, 1, 2, 0]));
     }
 
     #[test]

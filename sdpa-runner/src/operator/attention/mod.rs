@@ -23,7 +23,7 @@ use sdpa_kernel::sample::Sample;
 use serde_json::Value;
 
 use super::{Executor, Operator};
-use crate::setup::{Fill, NAN, Part, Role, Setup, Tensor};
+use crate::setup::{Fill, Mixing, NAN, Part, Role, Setup, Tensor};
 use inputs::{Drawn, Inputs};
 
 /// Sets up attention, and remembers what it drew.
@@ -85,6 +85,11 @@ impl Operator for Attention {
     }
 }
 
+/// Q, K and V are drawn apart from each other, so each may come from another seed, with its scales.
+fn mixing(of_operand: impl Fn(&str) -> Vec<String>, woven: Option<(String, Vec<usize>)>) -> Mixing {
+    Mixing { groups: ["q", "k", "v"].map(of_operand).to_vec(), woven }
+}
+
 fn input(name: &str, bytes: Arc<Vec<u8>>) -> Tensor {
     Tensor { name: name.to_owned(), role: Role::Input(bytes) }
 }
@@ -108,6 +113,7 @@ fn row_major(module: &Module, record: &LaunchRecord, sizes: &Sizes, inputs: &Inp
     let sample = executor.max_ctas.and_then(|limit| Sample::of(scheduler, [width, heads], limit));
     Setup {
         tensors: codes.chain(scales).chain([output(sizes)]).chain(workspace).collect(),
+        mixing: mixing(|name| vec![name.to_owned(), format!("{name}_scale")], None),
         making: Vec::new(),
         steps: vec![kernel_spec::launch::Step::Launch(launch)],
         from_originals: Vec::new(),
@@ -149,6 +155,7 @@ fn from_images(
     let attend = |pdl| launches::from_images(record, sizes, executor.sm_count, pdl);
     Setup {
         tensors: made.chain(originals).chain([output(sizes)]).collect(),
+        mixing: mixing(|name| vec![name.to_owned(), launches::image_of(name)], Some(launches::woven_scales())),
         steps: vec![attend(false)],
         from_originals: making.iter().cloned().chain([attend(true)]).collect(),
         making,

@@ -23,7 +23,7 @@ use kernel_spec::launch::{Argument, Step};
 use serde_json::Value;
 
 use super::{Executor, NoSetup, Operator};
-use crate::setup::{Fill, Role, Setup, Tensor};
+use crate::setup::{Fill, Mixing, Role, Setup, Tensor};
 pub use comparing::Comparing;
 pub use generating::run as generate;
 use inputs::Drawn;
@@ -39,6 +39,19 @@ impl Drawing {
     /// Of a task.
     pub fn of(task: &Task, operator: &Declared) -> Drawing {
         Drawing { task: task.clone(), operator: operator.clone(), drawn: Drawn::default() }
+    }
+}
+
+impl Drawing {
+    /// Floats are drawn apart from each other, so each may come from another seed; what counts or points goes together, and
+    /// what `generate` makes is one whole.
+    fn mixing(&self, inputs: &[inputs::Input], overwritten: &BTreeMap<&str, &str>) -> Mixing {
+        if self.operator.generate.is_some() {
+            return Mixing::default();
+        }
+        let floats = inputs.iter().map(|input| &input.tensor).filter(|tensor| tensor.dtype.is_float());
+        let apart = floats.filter(|tensor| !overwritten.contains_key(tensor.name.as_str()));
+        Mixing { groups: apart.map(|tensor| vec![tensor.name.clone()]).collect(), woven: None }
     }
 }
 
@@ -88,6 +101,7 @@ impl Operator for Drawing {
         };
         Ok(Setup {
             tensors,
+            mixing: self.mixing(&inputs, &overwritten),
             making: Vec::new(),
             steps: planned.steps.iter().cloned().map(|step| renamed(step, &memory)).collect(),
             from_originals: Vec::new(),
