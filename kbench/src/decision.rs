@@ -254,7 +254,7 @@ fn decide_one(suite: &Suite, gates: &[Gate], checks: &Checks, variant: &str) -> 
     }
     if let Some(gate) = failing(Kind::Correctness) {
         // A finding says by itself what is wrong and where.
-        if gate.id == GateId::EmulatorChecks {
+        if matches!(gate.id, GateId::EmulatorChecks | GateId::MemoryChecks) {
             return decided(Verdict::Fix, format!("correctness: {}", line(gate)));
         }
         let pattern = correctness_pattern(suite, checks, variant);

@@ -1,6 +1,8 @@
 //! The run schema: what builders, runners and peers report, and what judging reads. Plain data; every file of a run
 //! directory other than logs and binaries is one of these. Leaves to others: how any of it was obtained.
 
+mod builds;
+mod errors;
 mod timed;
 
 use std::collections::BTreeMap;
@@ -8,177 +10,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::deferral::Deferral;
-use crate::operator::{Cost, Problem, Shape, Unit};
-use crate::resources::EntryResources;
+use crate::operator::{Cost, Problem, Unit};
+
+pub use builds::{BuildFailure, BuildRecord, Builds, EntryBuild, LaunchRecord, Operands};
+pub use errors::{Errors, OutputErrors, Proportion, WholeOutput};
 pub use timed::{Block, Cache, GpuState, Mode, PeerBackend, Peers, Samples, TimingFailure};
-
-/// What an entry function takes, and so what its errors are measured against.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Operands {
-    /// e4m3 as the tensors lie, with the largest magnitude of a head at 448.
-    #[default]
-    RowMajor,
-    /// Shared-memory images from the project's own quantiser, with scale targets of 16 for Q and K.
-    HopperImages,
-    /// The FP16 originals: the quantiser itself.
-    Originals,
-}
-
-impl Operands {
-    /// Whether it is the usual form, which records leave out.
-    pub fn is_row_major(&self) -> bool {
-        *self == Operands::RowMajor
-    }
-}
-
-/// How to launch one entry function; everything that the host needs to know of a kernel.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LaunchRecord {
-    /// Entry function in the module.
-    pub entry: String,
-    /// The symbol that says what the entry was compiled with.
-    pub config_symbol: String,
-    /// Sizes of a shape that it is for, by axis; any size of the others.
-    pub serves: BTreeMap<String, i64>,
-    /// What it takes.
-    #[serde(default, skip_serializing_if = "Operands::is_row_major")]
-    pub operands: Operands,
-    /// Query rows per CTA: the grid is `[ceil(seq_q / tile_q), batch * heads, 1]` for row-major operands.
-    pub tile_q: u32,
-    /// CTA size.
-    pub threads: u32,
-    /// Dynamic shared memory in bytes.
-    pub dynamic_smem_bytes: u32,
-    /// Zeroed device memory that the kernel wants, in bytes.
-    pub workspace_bytes: u32,
-}
-
-impl LaunchRecord {
-    /// Whether it is for a shape.
-    pub fn serves(&self, shape: &Shape) -> bool {
-        self.serves.iter().all(|(axis, size)| shape.axes.get(axis) == Some(size))
-    }
-}
-
-/// One entry function of a build.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EntryBuild {
-    /// What ptxas said.
-    pub resources: EntryResources,
-    /// What the module said of itself.
-    pub launch: LaunchRecord,
-    /// SHA-256 of the entry's machine code, hex.
-    pub code_sha256: String,
-    /// Whether limits on registers and shared memory gate it; every entry is gated on spills and on fitting the chip.
-    pub gated: bool,
-}
-
-/// One variant built for one architecture, or the reason why it could not be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BuildRecord {
-    /// Variant.
-    pub variant: String,
-    /// Target, e.g. `sm_89`.
-    pub arch: String,
-    /// The content key: a hash over sources, flags and tools.
-    pub key: String,
-    /// The toggles it was asked for.
-    pub toggles: BTreeMap<String, u32>,
-    /// nvcc's version.
-    pub nvcc: String,
-    /// ptxas' version.
-    pub ptxas: String,
-    /// SHA-256 of what is launched with it on every shape, hex; empty where the variant's family decides that.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub plan_sha256: String,
-    /// Whether it adds floats atomically, so that the order of sums, and the last bits, may differ between launches.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub adds_floats_atomically: bool,
-    /// SHA-256 of the PTX, hex.
-    pub ptx_sha256: String,
-    /// SHA-256 of the cubin, hex.
-    pub cubin_sha256: String,
-    /// Device memory of the module's own variables, in bytes: what a kernel could remember between launches.
-    pub global_bytes: u32,
-    /// Entry functions, in the family's order.
-    pub entries: Vec<EntryBuild>,
-    /// Advisories and warnings that ptxas printed.
-    pub warnings: Vec<String>,
-    /// Toggles that the module contradicts, one sentence each.
-    pub toggle_mismatches: Vec<String>,
-    /// Machine instructions by entry function and mnemonic; absent where nothing disassembled them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub instructions: Option<BTreeMap<String, BTreeMap<String, u32>>>,
-}
-
-impl BuildRecord {
-    /// What its attention entries take.
-    pub fn operands(&self) -> Operands {
-        self.entries.iter().map(|e| e.launch.operands).find(|o| *o != Operands::Originals).unwrap_or_default()
-    }
-
-    /// The first entry for a shape.
-    pub fn entry(&self, shape: &Shape) -> Option<&EntryBuild> {
-        self.entries.iter().find(|e| e.launch.serves(shape))
-    }
-
-    /// The entry of this name; the first for the shape where none is named.
-    pub fn entry_named(&self, name: Option<&str>, shape: &Shape) -> Option<&EntryBuild> {
-        match name {
-            Some(name) => self.entries.iter().find(|e| e.launch.entry == name),
-            None => self.entry(shape),
-        }
-    }
-
-    /// Spill bytes over all entries.
-    pub fn spill_bytes(&self) -> u64 {
-        let spill = |e: &EntryBuild| u64::from(e.resources.spill_store_bytes) + u64::from(e.resources.spill_load_bytes);
-        self.entries.iter().map(spill).sum()
-    }
-}
-
-/// A variant that could not be built.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BuildFailure {
-    /// Variant.
-    pub variant: String,
-    /// Target.
-    pub arch: String,
-    /// The compiler's first error, with file and line.
-    pub error: String,
-}
-
-/// Everything the build step produced; `builds.json`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Builds {
-    /// What was built, for the suite's architecture and, when there is a GPU, for the device's.
-    pub records: Vec<BuildRecord>,
-    /// What was not.
-    pub failures: Vec<BuildFailure>,
-    /// Why nothing could be built.
-    pub deferred: Option<Deferral>,
-    /// Why nothing could be disassembled.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub not_disassembled: Option<Deferral>,
-}
-
-impl Builds {
-    /// The build of a variant for an architecture.
-    pub fn get(&self, variant: &str, arch: &str) -> Option<&BuildRecord> {
-        self.records.iter().find(|b| b.variant == variant && b.arch == arch)
-    }
-
-    /// Every build of a variant for an architecture.
-    pub fn all(&self, variant: &str, arch: &str) -> impl Iterator<Item = &BuildRecord> {
-        self.records.iter().filter(move |b| b.variant == variant && b.arch == arch)
-    }
-
-    /// Why a variant was not built for an architecture.
-    pub fn failure(&self, variant: &str, arch: &str) -> Option<&BuildFailure> {
-        self.failures.iter().find(|f| f.variant == variant && f.arch == arch)
-    }
-}
 
 /// The device that cases ran on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -320,86 +156,6 @@ impl LaunchOutcome {
     }
 }
 
-/// Errors of one output against float64 attention. Maxima are over finite elements; NaN and Inf are counted apart.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Errors {
-    /// Output elements.
-    pub elements: u64,
-    /// NaN in the output.
-    pub nan: u64,
-    /// Infinities in the output.
-    pub inf: u64,
-    /// Kernel error: against float64 on the dequantised inputs.
-    pub kernel_max: f64,
-    /// Mean kernel error.
-    pub kernel_mean: f64,
-    /// Where in the output the worst kernel error is, or the first element that is not finite.
-    pub worst_at: Vec<u32>,
-    /// Quantisation floor: float64 on dequantised inputs against float64 on the originals.
-    pub floor_max: f64,
-    /// Largest end-to-end error: against float64 on the FP16 originals.
-    pub end_to_end_max: f64,
-    /// Mean end-to-end error.
-    pub end_to_end_mean: f64,
-    /// Share of elements whose end-to-end error exceeds the suite's `bad_element`.
-    pub bad_share: f64,
-    /// Largest magnitude of the float64 result on the dequantised inputs.
-    pub reference_amax: f64,
-    /// Largest difference from the control's output, when that exists.
-    pub from_control_max: Option<f64>,
-    /// Errors by output, where a gate file declares the operator; the figures above are then the worst over all outputs.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub outputs: Vec<OutputErrors>,
-    /// What a checker says of the outputs, by figure, where there is one instead of a reference.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub figures: BTreeMap<String, f64>,
-    /// The rows that were compared, as head (batch times heads, flattened) and row; absent when all were.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sampled_rows: Option<Vec<[u32; 2]>>,
-}
-
-/// Errors of one output of a declared operator against its reference. Infinity equal to the reference's is right and has
-/// no error; NaN, and an infinity where the reference has none, count as not finite. Maxima are over the other elements.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct OutputErrors {
-    /// Its name.
-    pub output: String,
-    /// Elements.
-    pub elements: u64,
-    /// Elements that are not the reference's: by bits for integers and bools; NaN or a wrong infinity for floats.
-    pub wrong: u64,
-    /// Place of the worst element, or of the first that is wrong.
-    pub worst_at: Vec<u32>,
-    /// Largest |error|.
-    pub max: f64,
-    /// Mean |error|.
-    pub mean: f64,
-    /// Largest |error| / |reference|; where the reference is 0, an error counts as `f64::MAX`.
-    pub relative: f64,
-    /// Root mean square of the errors over that of the reference.
-    pub relative_rms: f64,
-    /// Largest |error| of a row over the largest |reference| of that row; a row is the last axis.
-    pub row_relative: f64,
-    /// Largest |reference|.
-    pub reference_amax: f64,
-    /// Whether gaps between strided elements still hold what they held.
-    pub gaps_intact: bool,
-}
-
-impl OutputErrors {
-    /// A figure by the name that limits have.
-    pub fn figure(&self, name: &str) -> f64 {
-        match name {
-            "max" => self.max,
-            "mean" => self.mean,
-            "relative" => self.relative,
-            "relative_rms" => self.relative_rms,
-            "row_relative" => self.row_relative,
-            _ => f64::NAN,
-        }
-    }
-}
-
 /// One case: how the launch ended and what its output was worth.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CheckedCase {
@@ -421,10 +177,16 @@ pub struct Checks {
     pub device: Option<String>,
     /// Why nothing ran.
     pub deferred: Option<Deferral>,
+    /// Whether what a GPU hides was looked for apart: `memory.json` says what came of it. Older runs did not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub memory_apart: bool,
+    /// What the rows of large shapes were drawn by, taken from the system after everything was built: nobody who wrote a
+    /// kernel knew which they would be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row_seed: Option<u64>,
     /// All cases.
     pub cases: Vec<CheckedCase>,
 }
-
 /// `ENV.json`: where and with what a run was made. A figure that could not be had is absent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Environment {

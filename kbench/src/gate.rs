@@ -346,7 +346,7 @@ pub fn significant(value: f64) -> String {
         return format!("{value}");
     }
     let magnitude = value.abs().log10().floor() as i32;
-    if magnitude < -5 {
+    if !(-5..9).contains(&magnitude) {
         return format!("{value:.2e}");
     }
     format!("{value:.*}", (3 - magnitude).max(0) as usize)
@@ -378,6 +378,7 @@ mod tests {
             (41.234_5, "41.23"),
             (1234.56, "1235"),
             (2.0e-9, "2.00e-9"),
+            (f64::MAX, "1.80e308"),
         ];
         for (value, text) in cases {
             assert_eq!(significant(value), text);

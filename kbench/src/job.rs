@@ -217,6 +217,13 @@ pub struct LaunchJob {
     /// with every check, and one seeded without.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub schedules: Vec<Schedule>,
+    /// Threads of the host that the emulator may take, and then only what nobody else wants of them; 0 takes all.
+    #[serde(default, skip_serializing_if = "is_unlimited")]
+    pub threads: u32,
+}
+
+fn is_unlimited(threads: &u32) -> bool {
+    *threads == 0
 }
 
 /// See [`Job::Errors`].
@@ -237,6 +244,9 @@ pub struct ErrorsJob {
     /// How many rows are compared of each of these problems, by id; all of the others.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sampled: BTreeMap<String, u32>,
+    /// What those rows are drawn by.
+    #[serde(default)]
+    pub row_seed: u64,
     /// An element is bad when its end-to-end error exceeds this.
     pub bad_element: f64,
     /// Only the references are computed, which a comparer then has: there are no outputs yet.
@@ -410,6 +420,7 @@ mod tests {
             operands: BTreeMap::from([("stage0".into(), Operands::HopperImages)]),
             control: "stage0".into(),
             sampled: BTreeMap::from([(problem.id(), 64)]),
+            row_seed: u64::MAX,
             bad_element: 0.06,
             ahead: false,
         });

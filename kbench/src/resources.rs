@@ -22,6 +22,17 @@ pub struct ModuleResources {
     pub messages: Vec<AssemblerMessage>,
 }
 
+impl ModuleResources {
+    /// The bank in which the compiler keeps addresses that it needs itself.
+    const BANK_OF_ADDRESSES: u32 = 4;
+
+    /// Constant memory of the module's own variables, in bytes.
+    pub fn constant_variables(&self) -> u32 {
+        let own = self.constant_bytes.iter().filter(|(bank, _)| **bank != Self::BANK_OF_ADDRESSES);
+        own.map(|(_, bytes)| *bytes).fold(0, u32::saturating_add)
+    }
+}
+
 /// What one entry function (one kernel) occupies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

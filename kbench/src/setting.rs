@@ -5,7 +5,7 @@ use crate::evidence::{Block, Cache, Mode};
 use crate::operator::Distribution;
 
 /// How blocks were taken that may be compared: within one of these they differ by subject and round alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Setting<'a> {
     /// Shape.
     pub shape: &'a str,

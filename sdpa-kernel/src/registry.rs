@@ -126,6 +126,15 @@ impl Family {
         }
     }
 
+    /// The least architecture that has what its kernels are made of, and what that is; where it has one architecture alone,
+    /// that one.
+    pub fn least_arch(self) -> (&'static str, &'static str) {
+        match self {
+            Family::Ladder => ("sm_89", "conversions of e4m3"),
+            Family::Hopper => (hopper::ARCH, "wgmma"),
+        }
+    }
+
     /// Its entry functions.
     pub fn entry_points(self) -> Vec<EntryPoint> {
         let ladder = |head_dim: u32| EntryPoint {

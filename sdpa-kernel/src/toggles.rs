@@ -141,9 +141,10 @@ toggle! {
     Stages "stages" = 1 "Tiles of K and V in flight or resident; 1 is no pipelining", word 9, search("st", Micro, [2, 3])
 }
 toggle! {
-    Exp "exp" "What computes exponentials", word 14, search("ex", Micro, [0, 1]) {
+    Exp "exp" "What computes exponentials", word 14, search("ex", Micro, [0, 2]) {
         Mufu = 0 "the MUFU unit",
-        Polynomial = 1 "a polynomial on the FMA units",
+        Rough = 1 "a polynomial on the FMA units that is not 1 at 0, for comparing with what GPUs answered",
+        Polynomial = 2 "a polynomial on the FMA units",
     }
 }
 toggle! {

@@ -12,6 +12,11 @@ pub enum Family {
     Hopper,
 }
 
+impl Family {
+    /// All of them.
+    pub const ALL: [Family; 2] = [Family::Ladder, Family::Hopper];
+}
+
 /// What an entry function takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operands {

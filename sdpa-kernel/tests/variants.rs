@@ -16,7 +16,7 @@ stage4: ladder/sdpa_ladder.cu exp=0 loader=2 math=1 p_format=0 producer_warps=0 
 ws-p1: ladder/sdpa_ladder.cu exp=0 loader=1 math=1 p_format=0 producer_warps=1 scheduler=0 softmax=0 stages=2 swizzle=0 threads=288 tile_k=32 tile_q=64
 ws-p2: ladder/sdpa_ladder.cu exp=0 loader=1 math=1 p_format=0 producer_warps=2 scheduler=0 softmax=0 stages=2 swizzle=0 threads=320 tile_k=32 tile_q=64
 xor-swizzle: ladder/sdpa_ladder.cu exp=0 loader=2 math=1 p_format=0 producer_warps=0 scheduler=0 softmax=2 stages=3 swizzle=1 threads=128 tile_k=32 tile_q=64
-fast-exp: ladder/sdpa_ladder.cu exp=1 loader=1 math=1 p_format=0 producer_warps=0 scheduler=0 softmax=2 stages=2 swizzle=0 threads=128 tile_k=32 tile_q=64
+fast-exp: ladder/sdpa_ladder.cu exp=2 loader=1 math=1 p_format=0 producer_warps=0 scheduler=0 softmax=2 stages=2 swizzle=0 threads=128 tile_k=32 tile_q=64
 persistent: ladder/sdpa_ladder.cu exp=0 loader=2 math=1 p_format=0 producer_warps=0 scheduler=1 softmax=2 stages=3 swizzle=0 threads=128 tile_k=32 tile_q=64
 ws-persistent: ladder/sdpa_ladder.cu exp=0 loader=1 math=1 p_format=0 producer_warps=2 scheduler=1 softmax=0 stages=2 swizzle=0 threads=320 tile_k=32 tile_q=64
 v1: ladder/sdpa_ladder.cu exp=0 loader=0 math=0 p_format=0 producer_warps=0 scheduler=0 softmax=0 stages=1 swizzle=0 threads=128 tile_k=64 tile_q=32

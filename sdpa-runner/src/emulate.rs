@@ -20,8 +20,8 @@ use kernel_spec::launch::{Argument, Step};
 use kernel_spec::params;
 use kernel_spec::schedule::Schedule as Order;
 use ptx_emulator::{
-    BlockFilter, Buffer, Checks, Finding, Kernel, Launch, Memory, MmaModel, Module, ParseError, Schedule, Severity,
-    Site, run as execute,
+    BlockFilter, Buffer, Checks, Finding, Kernel, Launch, Limits, Memory, MmaModel, Module, ParseError, Schedule,
+    Severity, Site, run as execute,
 };
 use serde::Serialize;
 
@@ -36,6 +36,8 @@ use crate::workload::{Content, Machine, Workload};
 const MAX_PLACES: usize = 3;
 /// Replays the second schedule; any value would do.
 const SCHEDULE_SEED: u64 = 1;
+/// What is added to the niceness of a process that runs beside others: it gets what they leave.
+const LAST_IN_LINE: i32 = 19;
 pub fn run(job: &LaunchJob) -> Result<()> {
     run_all(std::slice::from_ref(job), |_, outcome| emit(&Event::Launched { outcome }))
 }
@@ -49,6 +51,10 @@ fn run_all(jobs: &[LaunchJob], tell: impl Fn(&str, LaunchOutcome)) -> Result<()>
     let first = jobs.first().context("a batch has at least one job")?;
     let problems = &first.problems;
     ensure!(jobs.iter().all(|job| job.problems == *problems), "the jobs of a batch have the same problems");
+    if first.threads > 0 {
+        // Where that is forbidden it is merely less polite.
+        let _ = rustix::process::nice(LAST_IN_LINE);
+    }
     for job in jobs {
         std::fs::create_dir_all(&job.out_dir)
             .with_context(|| format!("failed to create `{}`", job.out_dir.display()))?;
@@ -125,6 +131,8 @@ struct Emulated<'m> {
     base: Launch,
     /// Whether it gives up what is too long.
     bounded: bool,
+    /// Threads of the host; 0 takes all.
+    threads: usize,
     findings: RefCell<Vec<Finding>>,
 }
 
@@ -176,7 +184,7 @@ impl Machine for Emulated<'_> {
                     block: step.block,
                     dynamic_shared_bytes: step.shared_bytes,
                     params: params::bytes(&step.params, address)?,
-                    limits: limits::of(step, self.bounded),
+                    limits: Limits { threads: self.threads, ..limits::of(step, self.bounded) },
                     ..self.base.clone()
                 };
                 let outcome = execute(&self.kernels[&step.entry], &self.memory.borrow(), &launch)?;
@@ -228,7 +236,8 @@ fn attempt(
         base.mma_model = MmaModel::Sm90;
     }
     let (memory, findings) = (RefCell::new(Memory::new(module)), RefCell::default());
-    let machine = Emulated { kernels, memory, base, bounded: setup.bounded, findings };
+    let threads = job.threads as usize;
+    let machine = Emulated { kernels, memory, base, bounded: setup.bounded, threads, findings };
     let workload = Workload::place(&machine, setup.clone())?;
     let mut written = workload.written(&machine)?;
     workload.launch(&machine, &written)?;

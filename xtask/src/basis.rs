@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
+use kbench::evidence::{BuildRecord, Environment};
 use kbench::suite::Suite;
 use serde::{Deserialize, Serialize};
 
-use crate::build::{BuildSet, Built};
+use crate::build::BuildSet;
 use crate::cubin::sha256_hex;
 use crate::environment::SourceState;
 use crate::run_dir::RunDir;
 
-const FILE: &str = "basis.json";
+pub const FILE: &str = "basis.json";
 
 /// What a run rests on.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,18 +43,12 @@ impl Basis {
         source: &SourceState,
         device_uuid: Option<String>,
         builds: &BuildSet,
+        files: BTreeMap<String, String>,
     ) -> Result<Basis> {
-        let cubin = |b: &Built| {
-            (
-                format!("{} {}", b.record.variant, b.record.arch),
-                format!("{} {}", b.record.ptx_sha256, b.record.cubin_sha256),
-            )
-        };
-        let cubins = builds.built.iter().map(cubin).collect();
         Ok(Basis {
             device: device_uuid,
-            cubins: Some(cubins),
-            files: builds.files.clone(),
+            cubins: Some(cubins(&builds.evidence().records)),
+            files,
             ..Basis::of(suite, source)?
         })
     }
@@ -88,6 +83,10 @@ impl Basis {
         let (kernels, what) = if self.plan.is_some() { ("compilers", "search") } else { ("kernels", "run") };
         match run.read_if_there::<Basis>(FILE)? {
             None => run.write_json(FILE, self),
+            Some(_) if run.read_written::<Basis>(FILE)?.is_none() => bail!(
+                "`{}` cannot be resumed: {FILE}, which says what it rests on, is not what was written; start a new {what}",
+                run.path.display()
+            ),
             Some(earlier) if earlier == *self => Ok(()),
             Some(_) => bail!(
                 "`{}` cannot be resumed: suite, sources, {kernels} or device are not those it began with; start a new \
@@ -96,4 +95,38 @@ impl Basis {
             ),
         }
     }
+
+    /// What of a whole validation is not what it rests on, a sentence for each fact: its suite, its sources, its device,
+    /// its kernels, and the files that a gate file names.
+    pub fn contradictions(
+        &self,
+        suite: &Suite,
+        environment: &Environment,
+        records: &[BuildRecord],
+    ) -> Result<Vec<String>> {
+        let SourceState { commit, dirty, diff_sha256, rustc, .. } = &self.source;
+        let uuid = environment.device.as_ref().map(|device| &device.uuid);
+        let facts = [
+            ("suite.toml is not the suite", Basis::of(suite, &self.source)?.suite == self.suite),
+            ("ENV.json has another commit than", *commit == environment.commit),
+            ("ENV.json says otherwise whether sources were changed than", *dirty == environment.dirty),
+            ("ENV.json has another hash of changes than", *diff_sha256 == environment.diff_sha256),
+            ("ENV.json has another rustc than", *rustc == environment.rustc),
+            ("ENV.json has another device than", self.device.as_ref() == uuid),
+            ("builds.json has other kernels than", self.cubins.as_ref().is_none_or(|own| *own == cubins(records))),
+        ];
+        let differs = facts.into_iter().filter(|(_, same)| !same);
+        Ok(differs.map(|(what, _)| format!("{what} {FILE}, which says what the run rests on")).collect())
+    }
+
+    /// What a gate file names, by path, with SHA-256.
+    pub fn files(&self) -> &BTreeMap<String, String> {
+        &self.files
+    }
+}
+
+/// PTX and cubin of builds, by variant and architecture.
+fn cubins(records: &[BuildRecord]) -> BTreeMap<String, String> {
+    let cubin = |b: &BuildRecord| (format!("{} {}", b.variant, b.arch), format!("{} {}", b.ptx_sha256, b.cubin_sha256));
+    records.iter().map(cubin).collect()
 }

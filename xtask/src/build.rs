@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use kbench::deferral::Deferral;
-use kbench::evidence::{BuildFailure, BuildRecord, Builds, LaunchRecord, Operands};
+use kbench::evidence::{BuildFailure, BuildRecord, Builds, EntryBuild, LaunchRecord, Operands};
 use kbench::job::{Files, Module, Planned};
 use rayon::prelude::*;
 use sdpa_kernel::abi::Config;
-use sdpa_kernel::registry::{EntryPoint, Operands as Takes, Variant};
+use sdpa_kernel::registry::{EntryPoint, Family, Operands as Takes, Variant};
 
 use crate::compiler::{self, Key, Product};
 use crate::console::Step;
@@ -18,6 +18,7 @@ use crate::cubin::Cubin;
 use crate::disassembly;
 use crate::files::{all_files, write_whole};
 use crate::layout::Layout;
+use crate::ptx_text;
 use crate::toolchain::Toolchain;
 
 /// The folder of the headers that every family may include.
@@ -99,8 +100,25 @@ pub fn target<'a>(variant: &Variant, arch: &'a str) -> &'a str {
 
 /// Whether a variant has code for a device of this architecture.
 pub fn runs_on(variant: &Variant, device_arch: &str) -> bool {
-    let own = variant.family.arch();
-    own.is_none_or(|own| own == device_arch || own.strip_suffix('a') == Some(device_arch))
+    match variant.family.arch() {
+        Some(own) => own == device_arch || own.strip_suffix('a') == Some(device_arch),
+        None => unclaimed(variant, device_arch).is_none(),
+    }
+}
+
+/// Why a variant is not built for an architecture that it does not claim, if so.
+pub fn unclaimed(variant: &Variant, arch: &str) -> Option<Deferral> {
+    let (least, what) = variant.family.least_arch();
+    if number(arch)? >= number(least)? {
+        return None;
+    }
+    let why = format!("`{}` claims {least} and newer, and {arch} has no {what}", variant.name);
+    Some(Deferral::new(why, format!("build for {least}, or run on a device of it")))
+}
+
+/// The number of an architecture, such as 90 of `sm_90a`.
+fn number(arch: &str) -> Option<u32> {
+    arch.strip_prefix("sm_")?.trim_end_matches(|c: char| c.is_ascii_lowercase()).parse().ok()
 }
 
 /// Builds every variant for every architecture that it can be built for, in parallel. A variant that does not compile is a failure in the
@@ -167,14 +185,19 @@ pub fn build_one(
     arch: &str,
     flags: &[&str],
 ) -> Result<Result<Built, BuildFailure>> {
+    let fail =
+        |error: String| BuildFailure { variant: variant.name.clone(), arch: arch.to_owned(), error, unclaimed: None };
+    if let Some(why) = unclaimed(variant, arch) {
+        return Ok(Err(BuildFailure { unclaimed: Some(why.clone()), ..fail(why.to_string()) }));
+    }
     let mut arguments = nvcc_arguments(variant, arch)?;
     arguments.extend(flags.iter().map(|flag| (*flag).to_owned()));
     let key = content_key(&layout.cuda(), toolchain, variant, arch, &arguments)?;
     let dir = layout.build_cache().join(&key);
-    if let Some(record) = cached_record(&dir, variant) {
+    let cached = || cached_record(toolchain, variant, arch, &key, &dir);
+    if let Some(record) = cached() {
         return Ok(Ok(Built { record, dir, cached: true }));
     }
-    let fail = |error: String| BuildFailure { variant: variant.name.clone(), arch: arch.to_owned(), error };
     let refusal = layout.build_cache().join(format!("{key}.{REFUSED}"));
     if let Ok(error) = std::fs::read_to_string(&refusal) {
         return Ok(Err(fail(error)));
@@ -191,7 +214,7 @@ pub fn build_one(
         Err(error) => return Ok(Err(fail(format!("{error:#}")))),
     };
     write_whole(&work.path().join("build.json"), serde_json::to_string_pretty(&record)?.as_bytes())?;
-    compiler::keep(&work, &dir, || cached_record(&dir, variant).is_some())?;
+    compiler::keep(&work, &dir, || cached().is_some())?;
     Ok(Ok(Built { record, dir, cached: false }))
 }
 
@@ -224,15 +247,15 @@ fn content_key(
     Ok(key.finish())
 }
 
-/// The record of a finished build, if its files are still the ones it was written for.
-fn cached_record(dir: &Path, variant: &Variant) -> Option<BuildRecord> {
-    let mut record: BuildRecord = serde_json::from_slice(&std::fs::read(dir.join("build.json")).ok()?).ok()?;
-    if !compiler::intact(dir, &record.ptx_sha256, &record.cubin_sha256) {
-        return None;
-    }
+/// The record of a finished build, if its files are still the ones it was written for, and say again what it says: a record
+/// is not believed where ptxas' log and the cubin can be asked.
+fn cached_record(toolchain: &Toolchain, variant: &Variant, arch: &str, key: &str, dir: &Path) -> Option<BuildRecord> {
+    let mut kept: BuildRecord = serde_json::from_slice(&std::fs::read(dir.join("build.json")).ok()?).ok()?;
     // Two names may share one build; the name is not part of what was compiled.
-    record.variant.clone_from(&variant.name);
-    Some(record)
+    kept.variant.clone_from(&variant.name);
+    let again = describe(toolchain, variant, arch, key, dir).ok()?;
+    let is_one = Product::read(dir).and_then(|product| product.contradictions()).is_ok_and(|found| found.is_empty());
+    (again == kept && is_one).then_some(kept)
 }
 
 /// Runs both compilers; the inner error is the first thing they complain about.
@@ -253,17 +276,8 @@ fn compile(
 
 fn describe(toolchain: &Toolchain, variant: &Variant, arch: &str, key: &str, work: &Path) -> Result<BuildRecord> {
     let product = Product::read(work)?;
-    let cubin = Cubin::parse(&product.image)?;
-    let mut mismatches = Vec::new();
-    let mut entries = Vec::new();
-    for point in variant.family.entry_points() {
-        let symbol = &point.config_symbol;
-        let config = Config::parse(&cubin.symbol(symbol)?).with_context(|| format!("`{symbol}`"))?;
-        let asked = point.asked(&variant.toggles);
-        mismatches.extend(config.mismatches(&asked).into_iter().map(|m| format!("{symbol}: {m}")));
-        let gated = point.is_gated();
-        entries.push(product.entry(&cubin, launch_record(&config, point)?, gated)?);
-    }
+    let (entries, toggle_mismatches, constant_bytes) =
+        entries_of(&product, variant.family.entry_points(), &variant.toggles)?;
     Ok(BuildRecord {
         variant: variant.name.clone(),
         arch: arch.to_owned(),
@@ -276,10 +290,60 @@ fn describe(toolchain: &Toolchain, variant: &Variant, arch: &str, key: &str, wor
         ptx_sha256: product.ptx_sha256(),
         cubin_sha256: product.cubin_sha256(),
         global_bytes: product.resources.global_bytes,
+        constant_bytes,
         entries,
         warnings: product.warnings(),
-        toggle_mismatches: mismatches,
+        toggle_mismatches,
+        cache_hints: ptx_text::cache_hints(&product.ptx),
+        copies_in_bulk: ptx_text::copies_in_bulk(&product.ptx),
         instructions: None,
+    })
+}
+
+/// What the module says of its entries, which of these toggles it contradicts, and how many bytes besides are constant.
+fn entries_of(
+    product: &Product,
+    points: Vec<EntryPoint>,
+    toggles: &BTreeMap<String, u32>,
+) -> Result<(Vec<EntryBuild>, Vec<String>, u32)> {
+    let cubin = Cubin::parse(&product.image)?;
+    let mut mismatches = Vec::new();
+    let mut entries = Vec::new();
+    // What the module says of itself is all that may be constant.
+    let mut said = 0;
+    for point in points {
+        let symbol = &point.config_symbol;
+        let bytes = cubin.symbol(symbol)?;
+        let config = Config::parse(&bytes).with_context(|| format!("`{symbol}`"))?;
+        said += bytes.len() as u32;
+        let asked = point.asked(toggles);
+        mismatches.extend(config.mismatches(&asked).into_iter().map(|m| format!("{symbol}: {m}")));
+        let gated = point.is_gated();
+        entries.push(product.entry(&cubin, launch_record(&config, point)?, gated)?);
+    }
+    Ok((entries, mismatches, product.resources.constant_variables().saturating_sub(said)))
+}
+
+/// A record as its own files would have it: what only the compilation knew is left as it is.
+pub fn described_again(record: &BuildRecord, product: &Product) -> Result<BuildRecord> {
+    let named = |points: &Vec<EntryPoint>| {
+        points.iter().any(|point| record.entries.iter().any(|entry| entry.launch.entry == point.name))
+    };
+    let points = Family::ALL.into_iter().map(Family::entry_points).find(named);
+    let points = points.context("no family of kernels has the entries of the build")?;
+    let (entries, toggle_mismatches, constant_bytes) = entries_of(product, points, &record.toggles)?;
+    Ok(BuildRecord {
+        ptx_sha256: product.ptx_sha256(),
+        cubin_sha256: product.cubin_sha256(),
+        global_bytes: product.resources.global_bytes,
+        constant_bytes,
+        entries,
+        warnings: product.warnings(),
+        toggle_mismatches,
+        cache_hints: ptx_text::cache_hints(&product.ptx),
+        copies_in_bulk: ptx_text::copies_in_bulk(&product.ptx),
+        adds_floats_atomically: false,
+        ..record.clone()
     })
 }
 

@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use kbench::evidence::{EntryBuild, LaunchRecord};
-use kbench::resources::{AssemblerMessage, ModuleResources, Severity};
+use kbench::resources::{AssemblerMessage, EntryResources, ModuleResources, Severity};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::bounded::{self, End, Limits, Program};
 use crate::cubin::{Cubin, hex, sha256_hex};
+use crate::files::UNFINISHED;
 use crate::ptxas;
+use crate::scratch::sweep;
 use crate::toolchain::Toolchain;
 
 /// The standard of C++ unless somebody wants another.
@@ -138,7 +140,18 @@ impl Product {
         };
         let log = String::from_utf8(read("ptxas.txt")?).context("the log of ptxas is not text")?;
         let ptx = String::from_utf8(read("kernel.ptx")?).context("the PTX is not text")?;
-        Ok(Product { resources: ptxas::parse(&log)?, ptx, image: read("kernel.cubin")? })
+        Product::of(log, ptx, read("kernel.cubin")?)
+    }
+
+    /// Of the log of ptxas, the PTX and the cubin.
+    pub fn of(log: String, ptx: String, image: Vec<u8>) -> Result<Product> {
+        Ok(Product { resources: ptxas::parse(&log)?, ptx, image })
+    }
+
+    /// The version of nvcc, where it says in the PTX that it wrote it.
+    pub fn nvcc(&self) -> Option<&str> {
+        let line = self.ptx.lines().take(20).find(|line| line.starts_with("// Cuda compilation tools, release"))?;
+        line.rsplit_once(", V").map(|(_, version)| version.trim())
     }
 
     /// SHA-256 of the PTX, hex.
@@ -161,6 +174,23 @@ impl Product {
         Ok(EntryBuild { resources: resources.clone(), code_sha256, gated, launch })
     }
 
+    /// Entries of which the log of ptxas says otherwise than the cubin: one of the two is not of this build.
+    pub fn contradictions(&self) -> Result<Vec<String>> {
+        let cubin = Cubin::parse(&self.image)?;
+        let of = |entry: &EntryResources| {
+            let name = &entry.entry;
+            let figures = [
+                ("registers", entry.registers, cubin.registers(name)),
+                ("bytes of stack frame", entry.stack_frame_bytes, cubin.stack_frame_bytes(name)),
+            ];
+            let differ =
+                figures.into_iter().filter_map(|(what, said, own)| Some((what, said, own.filter(|o| *o != said)?)));
+            let word = |(what, said, own)| format!("`{name}` has {said} {what} in ptxas.txt and {own} in kernel.cubin");
+            differ.map(word).collect::<Vec<_>>()
+        };
+        Ok(self.resources.entries.iter().flat_map(of).collect())
+    }
+
     /// Advisories and warnings that ptxas printed.
     pub fn warnings(&self) -> Vec<String> {
         let message = |m: &AssemblerMessage| match &m.code {
@@ -178,10 +208,14 @@ pub fn intact(dir: &Path, ptx_sha256: &str, cubin_sha256: &str) -> bool {
     same("kernel.ptx", ptx_sha256) && same("kernel.cubin", cubin_sha256) && dir.join("ptxas.txt").is_file()
 }
 
+/// What the name of a build's folder begins with that is not whole yet.
+const UNFINISHED_BUILD: &str = "building-";
+
 /// A folder in a cache for a build that is not finished.
 pub fn workplace(cache: &Path) -> Result<TempDir> {
     std::fs::create_dir_all(cache).with_context(|| format!("failed to create `{}`", cache.display()))?;
-    Ok(tempfile::Builder::new().prefix("building-").tempdir_in(cache)?)
+    [UNFINISHED_BUILD, UNFINISHED].iter().for_each(|prefix| sweep(cache, prefix));
+    Ok(tempfile::Builder::new().prefix(UNFINISHED_BUILD).tempdir_in(cache)?)
 }
 
 /// Moves a finished build into its place.

@@ -6,6 +6,14 @@ use object::read::elf::ElfFile64;
 use object::{Object, ObjectSection, ObjectSymbol};
 use sha2::{Digest, Sha256};
 
+/// The section of what holds for functions of the whole module.
+const INFO: &str = ".nv.info";
+/// The form of an attribute that has a length.
+const SIZED: u8 = 4;
+/// `EIATTR_FRAME_SIZE` and `EIATTR_REGCOUNT`, as `cuobjdump -elf` calls them.
+const FRAME: u8 = 0x11;
+const REGISTERS: u8 = 0x2f;
+
 pub struct Cubin<'data> {
     elf: ElfFile64<'data>,
 }
@@ -30,6 +38,35 @@ impl<'data> Cubin<'data> {
             Some((entry, section.size() as usize))
         };
         Ok(self.elf.sections().filter_map(named).collect())
+    }
+
+    /// An attribute of an entry function that is a number, from the section `.nv.info`; `None` where the cubin has none.
+    fn attribute(&self, code: u8, entry: &str) -> Option<u32> {
+        let symbol = self.elf.symbols().find(|s| s.name() == Ok(entry))?.index().0 as u32;
+        let mut info = self.elf.section_by_name(INFO)?.data().ok()?;
+        // A form, a code, and either two bytes or the length of what follows.
+        while let [form, found, low, high, rest @ ..] = info {
+            let length = if *form == SIZED { usize::from(u16::from_le_bytes([*low, *high])) } else { 0 };
+            let (value, after) = rest.split_at_checked(length)?;
+            if *found == code
+                && let Ok(value) = <[u8; 8]>::try_from(value)
+                && value[..4] == symbol.to_le_bytes()
+            {
+                return Some(u32::from_le_bytes([value[4], value[5], value[6], value[7]]));
+            }
+            info = after;
+        }
+        None
+    }
+
+    /// Registers of a thread of an entry function, where the cubin says.
+    pub fn registers(&self, entry: &str) -> Option<u32> {
+        self.attribute(REGISTERS, entry)
+    }
+
+    /// Bytes of an entry function's stack frame, in which spilled registers lie too, where the cubin says.
+    pub fn stack_frame_bytes(&self, entry: &str) -> Option<u32> {
+        self.attribute(FRAME, entry)
     }
 
     /// The initial bytes of a symbol in constant or global memory.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use kbench::deferral::Deferral;
 use kbench::evidence::{BuildFailure, Device};
 use kbench::job::{Files, Planned, Scratch};
 use kbench::key::BadKey;
@@ -125,7 +126,7 @@ impl Work<'_> {
             let product = match self.compile(name, &variant, &build, launches.filter_map(launch_of))? {
                 Ok(product) => product,
                 Err(failure) => {
-                    set.failures.push(failure);
+                    set.failures.push(self.claimed(failure));
                     return Ok(());
                 }
             };
@@ -153,6 +154,15 @@ impl Work<'_> {
         }
         set.planned.insert((name.to_owned(), self.arch.to_owned()), planned);
         Ok(())
+    }
+
+    /// A gate file claims the architecture that it is for: of another one, which the device here has, a failure to compile
+    /// says nothing.
+    fn claimed(&self, failure: BuildFailure) -> BuildFailure {
+        let (own, BuildFailure { variant, arch, error, .. }) = (&self.suite.arch, &failure);
+        let why = || format!("`{variant}` does not compile for {arch}, and the gate file is for {own}: {error}");
+        let unclaimed = (arch != own).then(|| Deferral::new(why(), format!("run on a device of {own}")));
+        BuildFailure { unclaimed, ..failure }
     }
 
     /// The variant with what its plan answers for a shape, where it has one.

@@ -12,12 +12,9 @@ use regex::Regex;
 use xshell::{Shell, cmd};
 
 use crate::cubin::Cubin;
-use crate::files::write_whole;
 
 /// Bytes of an instruction since Volta.
 const INSTRUCTION_BYTES: usize = 16;
-/// The counts of a build, beside its cubin.
-const FILE: &str = "sass.json";
 
 /// Instructions by entry function and mnemonic, without modifiers: `QGMMA`, not `QGMMA.64x128x32.F32.E4M3.E4M3`.
 pub type Counts = BTreeMap<String, BTreeMap<String, u32>>;
@@ -27,16 +24,10 @@ static INSTRUCTION: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?(?<mnemonic>[A-Z][A-Z0-9_]*)").expect("a fixed pattern")
 });
 
-/// Counts what is in the folder of a build, or reads what was counted before.
+/// Counts what is in the folder of a build; each time, since a gate rests on it and only the cubin can say it.
 pub fn counts(disassembler: &Path, build: &Path) -> Result<Counts> {
-    let (kept, cubin) = (build.join(FILE), build.join("kernel.cubin"));
+    let cubin = build.join("kernel.cubin");
     let image = std::fs::read(&cubin).with_context(|| format!("failed to read `{}`", cubin.display()))?;
-    if let Ok(text) = std::fs::read(&kept)
-        && let Ok(counts) = serde_json::from_slice(&text)
-        && check(&counts, &image).is_ok()
-    {
-        return Ok(counts);
-    }
     let output = Shell::new().and_then(|shell| cmd!(shell, "{disassembler} -c {cubin}").ignore_status().output());
     let output = output.with_context(|| format!("failed to start `{}`", disassembler.display()))?;
     if !output.status.success() {
@@ -45,7 +36,6 @@ pub fn counts(disassembler: &Path, build: &Path) -> Result<Counts> {
     }
     let counts = parse(&String::from_utf8_lossy(&output.stdout));
     check(&counts, &image)?;
-    write_whole(&kept, serde_json::to_string(&counts)?.as_bytes())?;
     Ok(counts)
 }
 
@@ -64,7 +54,7 @@ fn parse(listing: &str) -> Counts {
 }
 
 /// Every code section must have been listed whole.
-fn check(counts: &Counts, cubin: &[u8]) -> Result<()> {
+pub fn check(counts: &Counts, cubin: &[u8]) -> Result<()> {
     let sections = Cubin::parse(cubin)?.code_bytes()?;
     ensure!(!sections.is_empty(), "the cubin has no code");
     for (entry, bytes) in sections {

@@ -10,7 +10,10 @@ use crate::files::write_whole;
 use crate::layout::{DIST_FILE, Layout};
 
 /// Folders that travel as they are.
-const FOLDERS: [&str; 4] = ["sdpa-kernel/cuda", "kbench/suites", "kbench/peers", "examples"];
+pub const FOLDERS: [&str; 4] = ["sdpa-kernel/cuda", "kbench/suites", "kbench/peers", "examples"];
+
+/// Files beside them.
+pub const FILES: [&str; 3] = ["xtask", "sdpa-runner", DIST_FILE];
 
 /// Builds the folder anew and returns where it is.
 pub fn dist(layout: &Layout, out: Option<&Path>) -> Result<PathBuf> {

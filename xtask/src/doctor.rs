@@ -44,11 +44,13 @@ pub fn examine(layout: &Layout) -> Result<Vec<Finding>> {
     findings.extend(device(layout)?);
     findings.push(python());
     findings.push(disassembler(layout));
-    findings.push(program(
-        "compute-sanitizer",
-        &["--version"],
-        "nothing: `sanitize` runs the emulator's checks; compute-sanitizer comes with the CUDA toolkit",
-    ));
+    let lack =
+        "`sanitize` on a GPU, and memory checks of what the emulator cannot run: DEFERRED; install the CUDA toolkit";
+    let sanitizer = toolchain::sanitizer(&layout.target).unwrap_or_else(|| "compute-sanitizer".into());
+    findings.push(Finding {
+        what: "compute-sanitizer".to_owned(),
+        ..program(&sanitizer.display().to_string(), &["--version"], lack)
+    });
     findings.push(profiler());
     findings.extend(PEERS.iter().map(|script| peer(layout, script)));
     Ok(findings)

@@ -5,11 +5,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+/// What the name of a file begins with that is not whole yet.
+pub const UNFINISHED: &str = ".writing-";
+
 /// Writes a file so that no reader ever sees half of it.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let dir = path.parent().context("a file has a folder")?;
     let write = || -> std::io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(dir)?;
+        let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(dir)?;
         file.write_all(bytes)?;
         file.persist(path)?;
         Ok(())

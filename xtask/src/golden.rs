@@ -220,6 +220,7 @@ pub fn launch(
 ) -> Result<()> {
     for (problems, max_ctas) in problems().into_iter().zip([None, Some(SAMPLED_CTAS)]) {
         let job = |(i, built): (usize, &Built)| LaunchJob {
+            threads: 0,
             task: Task::default(),
             module: with_image(built.module(), images.get(i)),
             problems: problems.clone(),

@@ -1,7 +1,6 @@
 //! From the command line to a plan: the suite as it will be used and the variants it names, with everything that can
 //! be wrong said before any work starts.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -10,6 +9,7 @@ use kbench::job::Task;
 use kbench::suite::{Candidate, ProfileLimit, Suite};
 use sdpa_kernel::registry::{self, Variant};
 
+use crate::entropy;
 use crate::layout::Layout;
 use crate::peers::{PeerChoice, left_out, unknown};
 use crate::toolchain::python::Python;
@@ -66,6 +66,8 @@ impl Plan {
     /// Reads the suite `name` and applies changes.
     pub fn read(layout: &Layout, name: &str, changes: &Changes) -> Result<Plan> {
         let path = suite_file(layout, name)?;
+        let meta = std::fs::metadata(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
+        ensure!(meta.is_file(), "`{}` is not a file: name a gate file, or a suite", path.display());
         let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
         let mut suite = Suite::parse(&text).with_context(|| format!("{} file `{}`", kind_of(name), path.display()))?;
         ensure!(
@@ -83,6 +85,7 @@ impl Plan {
 
     /// Applies changes to a suite and finds its variants; the files that a gate file names lie in `folder`.
     pub fn of(mut suite: Suite, folder: &Path, changes: &Changes) -> Result<Plan> {
+        suite.settle();
         apply(&mut suite, changes);
         suite.validate()?;
         if let Some(name) = unknown(&suite) {
@@ -98,11 +101,7 @@ impl Plan {
 
     /// Draws one more seed from the system's entropy. Not larger than every format that it passes through can hold.
     pub fn draw_fresh_seed(&mut self) -> Result<()> {
-        let mut bytes = [0; 8];
-        let entropy = "/dev/urandom";
-        let read = std::fs::File::open(entropy).and_then(|mut file| file.read_exact(&mut bytes));
-        read.with_context(|| format!("failed to draw a fresh seed from `{entropy}`"))?;
-        let seed = u64::from_le_bytes(bytes) >> 16;
+        let seed = entropy::seed()? >> 16;
         self.suite.fresh_seed = Some(seed).filter(|seed| !self.suite.seeds.contains(seed));
         Ok(())
     }
@@ -222,6 +221,7 @@ fn apply(suite: &mut Suite, changes: &Changes) {
         suite.narrowed.push(Deferral::new(why, format!("run without {option}")));
         suite.time_shapes.retain(|s| shapes.contains(s));
         suite.stress_shapes.retain(|s| shapes.contains(s));
+        suite.odd.iter_mut().for_each(|odd| odd.shapes.clear());
         if let Some(replays) = &mut suite.replays {
             replays.shapes.retain(|s| shapes.contains(s));
         }

@@ -23,7 +23,7 @@ use crate::work::Work;
 
 /// Profiles what was verified, where there is a GPU; a finished profile of an interrupted run is kept.
 pub fn profile(work: &Work, run: &RunDir, checks: &Checks) -> Result<Profile> {
-    let finished: Option<Profile> = run.read_if_there("profile.json")?;
+    let finished: Option<Profile> = run.read_written("profile.json")?;
     if let Some(finished) = finished.filter(|profile| profile.deferred.is_none()) {
         return Ok(finished);
     }
@@ -151,9 +151,9 @@ pub fn faults<'k>(run: &RunDir, kernels: impl Iterator<Item = &'k KernelProfile>
         let recorded = kernel.reading.as_ref()?;
         let name = format!("profile of {} on {}", kernel.variant, kernel.problem.id());
         let Some(csv) = &kernel.csv else { return Some(format!("{name}: no CSV is named for its figures")) };
-        let text = match std::fs::read_to_string(run.path.join(csv)) {
+        let text = match run.raw_text(csv) {
             Ok(text) => text,
-            Err(error) => return Some(format!("{name}: `{csv}` cannot be read: {error}")),
+            Err(error) => return Some(format!("{name}: `{csv}` cannot be read: {error:#}")),
         };
         match read(&text) {
             Err(error) => Some(format!("{name}: `{csv}`: {error}")),

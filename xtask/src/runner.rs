@@ -162,11 +162,14 @@ enum Heard {
     Nothing,
 }
 
-/// Builds the runner with optimisation: its reference is float64 arithmetic over millions of elements.
+/// Builds the runner as this program was built, so that what both are made of is compiled once: together, since cargo
+/// compiles a crate anew for every set of features.
 fn build(layout: &Layout) -> Result<PathBuf> {
     let step = crate::console::Step::begin("runner", 0);
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let arguments = ["build", "--quiet", "--release", "--locked", "--package", "sdpa-runner"];
+    let profile = if own_profile() == "release" { "release" } else { "dev" };
+    let packages = ["--package", "xtask", "--package", "sdpa-runner"];
+    let arguments = ["build", "--quiet", "--locked", "--profile", profile].into_iter().chain(packages);
     let output = duct::cmd(&cargo, arguments).dir(&layout.root).stderr_capture().stdout_null().unchecked().run();
     let output = output.with_context(|| format!("failed to start `{}`", cargo.display()))?;
     if !output.status.success() {
@@ -174,7 +177,13 @@ fn build(layout: &Layout) -> Result<PathBuf> {
         bail!("failed to build sdpa-runner: cargo's own words are above");
     }
     step.end("ready");
-    Ok(layout.target.join("release/sdpa-runner"))
+    Ok(layout.target.join(own_profile()).join("sdpa-runner"))
+}
+
+/// The folder under `target` of the profile that this program was built with; that of development where that is unknown.
+fn own_profile() -> &'static str {
+    let program = std::env::current_exe().unwrap_or_default();
+    if program.components().any(|part| part.as_os_str() == "release") { "release" } else { "debug" }
 }
 
 /// A running runner; stopped, with all its children, when dropped.

@@ -11,9 +11,12 @@ use serde::Serialize;
 use crate::run_dir::RunDir;
 use crate::tune;
 
+/// The file that keeps what the page of a run shows of those before it.
+pub const EARLIER: &str = "history.json";
+
 /// Whether a run is a search and nothing else: `tune` writes no gates.
 pub fn is_search(run: &RunDir) -> bool {
-    tune::is_in(run) && !run.path.join("gates.json").exists()
+    tune::is_in(run) && !run.has("gates.json")
 }
 
 /// Shows a whole run to whoever looks at it.
@@ -53,6 +56,11 @@ pub struct Past {
 pub enum CameTo {
     /// It has no manifest.
     Interrupted,
+    /// Its files are not those that were sealed.
+    Edited {
+        /// The first difference.
+        first: String,
+    },
     /// Its files are not those of today.
     Unreadable {
         /// What is wrong with them.
@@ -95,7 +103,7 @@ pub struct Median {
 /// What every run under a folder came to, oldest first.
 pub fn history(runs: &Path) -> Result<Vec<Past>> {
     let past = |path: PathBuf| {
-        let run = RunDir { path };
+        let run = RunDir::at(path);
         let came_to = came_to(&run).unwrap_or_else(|error| CameTo::Unreadable { why: format!("{error:#}") });
         Past { run: run.name(), came_to }
     };
@@ -105,6 +113,10 @@ pub fn history(runs: &Path) -> Result<Vec<Past>> {
 fn came_to(run: &RunDir) -> Result<CameTo> {
     if !run.is_whole() {
         return Ok(CameTo::Interrupted);
+    }
+    let (_, differences) = run.differences()?;
+    if let Some(first) = differences.into_iter().next() {
+        return Ok(CameTo::Edited { first });
     }
     if is_search(run) {
         let tuned = tune::result(run)?;
@@ -141,6 +153,14 @@ fn past_run(run: &RunDir) -> Result<PastRun> {
     with_view(run, PastRun::of)
 }
 
+/// The runs before a whole one as its page shows them: those that were there when it was sealed, where it says so.
+pub fn recorded_earlier(run: &RunDir) -> Result<Vec<HistoryPoint>> {
+    match run.read_if_there(EARLIER)? {
+        Some(earlier) => Ok(earlier),
+        None => earlier_runs(run, &run.suite()?.name),
+    }
+}
+
 /// Whole runs of a suite beside `run` that began before it, oldest first. One that cannot be read is in the list with
 /// its reason: it may be damaged, or older than today's files.
 pub fn earlier_runs(run: &RunDir, suite: &str) -> Result<Vec<HistoryPoint>> {
@@ -148,7 +168,7 @@ pub fn earlier_runs(run: &RunDir, suite: &str) -> Result<Vec<HistoryPoint>> {
     let path = std::path::absolute(&run.path)?;
     let folder = path.parent().context("a run directory lies in a folder")?;
     let earlier = run_paths(folder)?.into_iter().filter(|other| *other < path);
-    Ok(earlier.filter_map(|other| history_point(&RunDir { path: other }, suite)).collect())
+    Ok(earlier.filter_map(|other| history_point(&RunDir::at(other), suite)).collect())
 }
 
 fn history_point(run: &RunDir, suite: &str) -> Option<HistoryPoint> {
@@ -158,5 +178,6 @@ fn history_point(run: &RunDir, suite: &str) -> Option<HistoryPoint> {
     }
     // The reason goes into a file that is handed on, so it names the run and not where it lies.
     let reason = |error| format!("{error:#}").replace(&run.path.display().to_string(), &run.name());
-    Some(HistoryPoint { run: run.name(), outcome: past_run(run).map_err(reason) })
+    let outcome = run.is_as_sealed().and_then(|()| past_run(run)).map_err(reason);
+    Some(HistoryPoint { run: run.name(), outcome })
 }

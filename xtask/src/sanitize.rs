@@ -4,31 +4,33 @@
 mod emulated;
 mod report;
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use kbench::deferral::Deferral;
-use kbench::evidence::{Device, Operands};
-use kbench::job::{Event, Executor, Job, LaunchJob, Task};
+use kbench::evidence::Device;
+use kbench::job::{Event, Executor, Job, LaunchJob, Module, Task};
+use kbench::memory::{Sanitized, State, TOOLS, for_tools, is_for_emulator};
 use kbench::operator::attention::{EDGES, RAGGED_MASKED};
 use kbench::operator::{Distribution, Problem};
+use kbench::suite::Suite;
 use kernel_spec::schedule::Schedule;
 use sdpa_kernel::registry::Variant;
-use serde::Serialize;
-use xshell::{Shell, cmd};
+use tempfile::TempDir;
 
-use crate::build::{Built, build_all, runs_on};
+use self::report::Report;
+use crate::build::{BuildSet, Built, build_all, runs_on};
 use crate::console::Step;
+use crate::declared;
 use crate::layout::Layout;
-use crate::plan::DeviceChoice;
+use crate::plan::{DeviceChoice, Plan};
 use crate::runner::{End, Runner};
+use crate::steps::generate;
 use crate::toolchain;
+use crate::work::{Found, Work, probe};
 
-/// The tools. compute-sanitizer's racecheck sees shared memory only, its initcheck global memory only; the emulator's
-/// checks of the same names see both.
-const TOOLS: [&str; 4] = ["memcheck", "racecheck", "synccheck", "initcheck"];
 /// The exit status that compute-sanitizer is told to use for findings.
 const FINDINGS_STATUS: &str = "99";
 /// The instrumented kernel is slow.
@@ -47,62 +49,76 @@ pub struct Options {
     pub schedules: Vec<Schedule>,
 }
 
-/// One tool on one variant.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Sanitized {
-    pub variant: String,
-    pub tool: String,
-    pub device: String,
-    /// `clean`, or what was found, or why nothing was run.
-    pub result: String,
-    pub state: State,
-    /// What was found, each problem once.
-    pub findings: Vec<Finding>,
-}
-
-/// How one tool ended on one variant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum State {
-    /// Nothing was found, and every launch gave an output.
-    Clean,
-    /// Something was found, or a launch was lost.
-    Found,
-    /// It could not be run here.
-    Deferred,
-}
-
-/// One problem, from either device.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// What went wrong, in a few words.
-    pub what: String,
-    /// Each access that takes part, the earlier first.
-    pub sites: Vec<Site>,
-    pub hits: u64,
-    /// What replays it, on the emulator.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub replay: Option<String>,
-}
-
-/// An access that takes part in a finding.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Site {
-    /// `read`, `write`, …
-    pub role: String,
-    /// `file:line` of the CUDA source, innermost first; empty without line information.
-    pub source: Vec<String>,
-}
-
 /// What `sanitize` came to.
 pub enum Sanitizing {
     Ran(Vec<Sanitized>),
     Deferred(Deferral),
 }
 
+/// Whose launches are looked at.
+pub enum Whose {
+    /// Variants of the registry, or of a suite.
+    Variants(Vec<Variant>),
+    /// Every variant of a gate file.
+    GateFile(Box<Plan>),
+}
+
+/// Launches to look at, built for an architecture.
+struct Prepared {
+    task: Task,
+    /// Each variant, and whether it copies in bulk.
+    modules: Vec<(Module, bool)>,
+    problems: Vec<Problem>,
+    /// Where inputs and outputs lie.
+    scratch: TempDir,
+}
+
+impl Prepared {
+    fn job(&self, module: &Module, executor: Executor) -> LaunchJob {
+        LaunchJob {
+            task: self.task.clone(),
+            module: module.clone(),
+            problems: self.problems.clone(),
+            out_dir: self.scratch.path().to_owned(),
+            executor,
+            replays: BTreeMap::new(),
+            max_ctas: None,
+            schedules: Vec::new(),
+            threads: 0,
+        }
+    }
+}
+
 /// Runs every tool on every variant.
-pub fn sanitize(layout: &Layout, variants: &[Variant], logs: &Path, options: &Options) -> Result<Sanitizing> {
+pub fn sanitize(layout: &Layout, whose: &Whose, logs: &Path, options: &Options) -> Result<Sanitizing> {
     let runner = Runner::locate(layout, logs)?;
+    let found = match options.device {
+        DeviceChoice::Emulator => {
+            Found { device: None, why_not: Some(Deferral::because("the emulator was asked for")) }
+        }
+        DeviceChoice::Gpu | DeviceChoice::Auto => probe(&runner)?,
+    };
+    let here = match &found.device {
+        Some((device, _)) => tool(layout).map(|program| (device.clone(), program)),
+        None => Err(found.why_not.clone().unwrap_or_else(|| Deferral::because("no device"))),
+    };
+    match (here, options.device) {
+        (Ok((device, program)), _) => on_gpu(layout, whose, &runner, &found, options, (&device, &program)),
+        (Err(why), DeviceChoice::Gpu) => Ok(Sanitizing::Deferred(why)),
+        (Err(_), _) => on_emulator(layout, whose, &runner, &found, options),
+    }
+}
+
+/// The tool, or why there is none.
+pub fn tool(layout: &Layout) -> Result<PathBuf, Deferral> {
+    toolchain::sanitizer(&layout.target).ok_or_else(|| {
+        let why = "compute-sanitizer is neither in CUDA_HOME nor on PATH nor under /usr/local";
+        Deferral::new(why, "install the CUDA toolkit")
+    })
+}
+
+/// Small shapes and ragged ones, or those that were asked for.
+fn usual_problems(options: &Options) -> Result<Vec<Problem>> {
     let names: Vec<&str> = match options.shapes.as_slice() {
         [] => EDGES.to_vec(),
         names => names.iter().map(String::as_str).collect(),
@@ -114,122 +130,147 @@ pub fn sanitize(layout: &Layout, variants: &[Variant], logs: &Path, options: &Op
         let shape = RAGGED_MASKED.parse()?;
         problems.push(Problem { shape, seed: 0, distribution: Distribution::Large });
     }
-    let found = match options.device {
-        DeviceChoice::Emulator => Err(Deferral::because("the emulator was asked for")),
-        DeviceChoice::Gpu | DeviceChoice::Auto => gpu(&runner)?,
-    };
-    match (found, options.device) {
-        (Ok(device), _) => on_gpu(layout, variants, &runner, &device, &problems),
-        (Err(why), DeviceChoice::Gpu) => Ok(Sanitizing::Deferred(why)),
-        (Err(_), _) => on_emulator(layout, variants, &runner, &problems, &options.schedules),
-    }
+    Ok(problems)
 }
 
-/// A GPU with the tool, or why there is none.
-fn gpu(runner: &Runner) -> Result<Result<Device, Deferral>> {
-    let mut found = Err(Deferral::because("no device"));
-    runner.run("probe", &Job::Probe, SILENCE, |event| match event {
-        Event::Device { device, .. } => found = Ok(device),
-        Event::NoDevice(deferral) => found = Err(deferral),
-        _ => {}
-    })?;
-    let tool = |shell: Shell| cmd!(shell, "compute-sanitizer --version").ignore_stderr().read();
-    if found.is_ok() && Shell::new().and_then(tool).is_err() {
-        return Ok(Err(Deferral::new("compute-sanitizer is not on PATH", "install the CUDA toolkit")));
+/// What a gate file's variants are looked at on: the shapes that were asked for, else those that it leaves to the emulator,
+/// or, on a GPU, the smallest of all.
+fn problems_of(suite: &Suite, options: &Options, executor: Executor) -> Result<Vec<Problem>> {
+    let all = kbench::memory::problems(suite);
+    if let Some(unknown) = options.shapes.iter().find(|name| !all.iter().any(|p| p.shape.name == **name)) {
+        let known: BTreeSet<&str> = all.iter().map(|p| p.shape.name.as_str()).collect();
+        bail!("unknown shape `{unknown}`: use one of {}", known.into_iter().collect::<Vec<_>>().join(", "));
     }
-    Ok(found)
+    Ok(match (options.shapes.is_empty(), executor) {
+        (false, _) => all.into_iter().filter(|p| options.shapes.contains(&p.shape.name)).collect(),
+        (true, Executor::Gpu) => for_tools(suite, &all),
+        (true, _) => all.into_iter().filter(|problem| is_for_emulator(suite, problem)).collect(),
+    })
 }
 
-fn builds(layout: &Layout, variants: &[Variant], arch: &str) -> Result<Vec<Built>> {
+/// Builds for an architecture. A gate file's may be one of its own.
+fn prepare(
+    layout: &Layout,
+    whose: &Whose,
+    (runner, found): (&Runner, &Found),
+    options: &Options,
+    (executor, arch): (Executor, &str),
+) -> Result<Result<Prepared, Deferral>> {
+    let scratch = tempfile::Builder::new().prefix("sdpa-sanitize-").tempdir()?;
     let toolchain = toolchain::find_or_install(&layout.target, &crate::console::line)?;
-    let builds = build_all(layout, &toolchain, variants, &[arch.to_owned()])?;
-    match builds.failures.first() {
-        Some(failure) => anyhow::bail!("`{}` does not compile: {}", failure.variant, failure.error),
-        None => Ok(builds.built),
+    let plan = match whose {
+        Whose::Variants(variants) => {
+            let problems = usual_problems(options)?;
+            let variants: Vec<Variant> = match executor {
+                Executor::Gpu => variants.iter().filter(|v| runs_on(v, arch)).cloned().collect(),
+                _ => variants.clone(),
+            };
+            if variants.is_empty() {
+                let why = format!("no variant that was asked for runs on {arch}");
+                return Ok(Err(Deferral::new(why, "run on another GPU")));
+            }
+            let builds = whole(build_all(layout, &toolchain, &variants, &[arch.to_owned()])?)?;
+            let module = |built: &Built| (built.module(), built.record.copies_in_bulk);
+            let modules = builds.built.iter().map(module).collect();
+            return Ok(Ok(Prepared { task: Task::default(), modules, problems, scratch }));
+        }
+        Whose::GateFile(plan) => declared::on_this_machine(layout, plan, found),
+    };
+    if let Some(why) = &plan.no_python {
+        return Ok(Err(why.clone()));
     }
+    let device = found.device.as_ref().map(|(device, _)| device);
+    let arch = device.map_or_else(|| plan.suite.arch.clone(), |device| device.arch());
+    let builds = whole(declared::build_all(layout, &toolchain, &plan, std::slice::from_ref(&arch), device)?)?;
+    let problems = problems_of(&plan.suite, options, executor)?;
+    let scratch_path = scratch.path().to_owned();
+    let work = Work { plan: &plan, builds: &builds, runner, found, executor: Some(executor), scratch: &scratch_path };
+    generate(&work)?;
+    let in_bulk = |module: &Module| {
+        builds.built.iter().any(|built| built.record.variant == module.variant && built.record.copies_in_bulk)
+    };
+    let names = plan.suite.variant_names();
+    let modules =
+        names.filter_map(|name| builds.planned_module(name, &arch)).map(|m| (m.clone(), in_bulk(&m))).collect();
+    Ok(Ok(Prepared { task: work.task(), modules, problems, scratch }))
 }
 
-fn launch_job(built: &Built, problems: &[Problem], out_dir: &Path, executor: Executor) -> LaunchJob {
-    LaunchJob {
-        task: Task::default(),
-        module: built.module(),
-        problems: problems.to_vec(),
-        out_dir: out_dir.to_owned(),
-        executor,
-        replays: BTreeMap::new(),
-        max_ctas: None,
-        schedules: Vec::new(),
+/// Builds of which none failed.
+fn whole(builds: BuildSet) -> Result<BuildSet> {
+    match builds.failures.first() {
+        Some(failure) => bail!("`{}` does not compile: {}", failure.variant, failure.error),
+        None => Ok(builds),
     }
 }
 
 fn on_emulator(
     layout: &Layout,
-    variants: &[Variant],
+    whose: &Whose,
     runner: &Runner,
-    problems: &[Problem],
-    schedules: &[Schedule],
+    found: &Found,
+    options: &Options,
 ) -> Result<Sanitizing> {
-    let builds = builds(layout, variants, EMULATED_ARCH)?;
-    let step = Step::begin("sanitize", builds.len() as u64);
+    // What the emulator executes is that of no device.
+    let nobody = Found { device: None, why_not: found.why_not.clone() };
+    let target = (Executor::Emulator, EMULATED_ARCH);
+    let prepared = match prepare(layout, whose, (runner, &nobody), options, target)? {
+        Ok(prepared) => prepared,
+        Err(why) => return Ok(Sanitizing::Deferred(why)),
+    };
+    let step = Step::begin("sanitize", prepared.modules.len() as u64);
     let mut results = Vec::new();
-    for built in &builds {
-        let scratch = tempfile::tempdir()?;
-        step.advance(&built.record.variant);
-        if built.record.entries.iter().any(|e| e.launch.operands != Operands::RowMajor) {
-            results.extend(TOOLS.map(|tool| Sanitized {
-                variant: built.record.variant.clone(),
-                tool: tool.to_owned(),
-                device: "emulator".to_owned(),
-                result: "not run: the emulator executes neither wgmma nor bulk copies; run on a Hopper GPU".to_owned(),
-                state: State::Deferred,
-                findings: Vec::new(),
-            }));
-            continue;
-        }
-        let job = launch_job(built, problems, scratch.path(), Executor::Emulator);
-        results.extend(emulated::run(runner, job, schedules)?);
+    for (module, _) in &prepared.modules {
+        step.advance(&module.variant);
+        results.extend(emulated::run(runner, prepared.job(module, Executor::Emulator), &options.schedules)?);
     }
-    step.end(&format!("{} variants on the emulator", builds.len()));
+    step.end(&format!("{} variants on the emulator", prepared.modules.len()));
     Ok(Sanitizing::Ran(results))
 }
 
 fn on_gpu(
     layout: &Layout,
-    variants: &[Variant],
+    whose: &Whose,
     runner: &Runner,
-    device: &Device,
-    problems: &[Problem],
+    found: &Found,
+    options: &Options,
+    (device, program): (&Device, &Path),
 ) -> Result<Sanitizing> {
-    let variants: Vec<Variant> = variants.iter().filter(|v| runs_on(v, &device.arch())).cloned().collect();
-    if variants.is_empty() {
-        let why = format!("no variant that was asked for runs on {}", device.arch());
-        return Ok(Sanitizing::Deferred(Deferral::new(why, "run on another GPU")));
-    }
-    let builds = builds(layout, &variants, &device.arch())?;
-    let step = Step::begin("sanitize", (builds.len() * TOOLS.len()) as u64);
-    let scratch = tempfile::tempdir()?;
+    let target = (Executor::Gpu, device.arch());
+    let prepared = match prepare(layout, whose, (runner, found), options, (target.0, &target.1))? {
+        Ok(prepared) => prepared,
+        Err(why) => return Ok(Sanitizing::Deferred(why)),
+    };
+    let step = Step::begin("sanitize", (prepared.modules.len() * TOOLS.len()) as u64);
     let mut results = Vec::new();
-    for built in &builds {
+    for (module, in_bulk) in &prepared.modules {
         for tool in TOOLS {
-            step.advance(&format!("{tool} {}", built.record.variant));
-            let job = launch_job(built, problems, scratch.path(), Executor::Gpu);
-            results.push(run_tool(runner, tool, job, &device.name)?);
+            step.advance(&format!("{tool} {}", module.variant));
+            let job = prepared.job(module, Executor::Gpu);
+            results.push(run_tool(runner, program, tool, job, &device.name, *in_bulk)?);
         }
     }
     step.end(&format!("{} runs", results.len()));
     Ok(Sanitizing::Ran(results))
 }
 
-fn run_tool(runner: &Runner, tool: &str, job: LaunchJob, device: &str) -> Result<Sanitized> {
-    let (variant, planned) = (job.module.variant.clone(), job.problems.len());
+/// Runs a launch job under a tool.
+pub fn run_tool(
+    runner: &Runner,
+    program: &Path,
+    tool: &str,
+    job: LaunchJob,
+    device: &str,
+    in_bulk: bool,
+) -> Result<Sanitized> {
+    let (variant, problems) = (job.module.variant.clone(), job.problems.iter().map(Problem::id).collect::<Vec<_>>());
+    let planned = problems.len();
     let name = format!("{tool}-{variant}");
     let path = runner.logs.join(format!("{name}.report.txt"));
-    let mut command: Vec<String> =
-        ["compute-sanitizer", "--tool", tool, "--error-exitcode", FINDINGS_STATUS, "--log-file"]
-            .map(str::to_owned)
-            .to_vec();
-    command.push(path.display().to_string());
-    command.extend(runner.command.clone());
+    // A report of an earlier run is none of this one.
+    let _ = std::fs::remove_file(&path);
+    let shown = path.display().to_string();
+    let own = ["--tool", tool, "--error-exitcode", FINDINGS_STATUS, "--log-file", &shown].map(str::to_owned);
+    let command = std::iter::once(program.display().to_string()).chain(own).chain(runner.command.clone()).collect();
     let wrapped = Runner { command, ..runner.clone() };
     let mut good = 0;
     let mut failure = None;
@@ -240,25 +281,42 @@ fn run_tool(runner: &Runner, tool: &str, job: LaunchJob, device: &str) -> Result
         }
     })?;
     let report = report::parse(&std::fs::read_to_string(&path).unwrap_or_default());
+    let (state, result) = ended(tool, &report, (good, planned), failure, end, in_bulk);
+    let result = if state == State::Clean { result } else { format!("{result}; see `{}`", path.display()) };
+    let (tool, device) = (tool.to_owned(), device.to_owned());
+    Ok(Sanitized { variant, tool, device, result, state, problems, findings: report.findings })
+}
+
+/// What a tool's report is worth. Only an access of the kernel's is a finding: a tool that breaks off, a driver that it does
+/// not know and a launch that did not fit beside it say nothing of a kernel, and nor does racecheck of bulk copies.
+fn ended(
+    tool: &str,
+    report: &Report,
+    (good, planned): (usize, usize),
+    failure: Option<String>,
+    end: End,
+    in_bulk: bool,
+) -> (State, String) {
     // The tool must have said that it found nothing: no report is no evidence.
     let nothing = report.summary.as_deref().is_some_and(|s| s.contains(" 0 errors") || s.contains(" 0 hazards"));
-    let clean = nothing && report.findings.is_empty() && good == planned && matches!(end, End::Done);
-    let result = match (clean, report.summary, end) {
-        (true, ..) => format!("clean on {planned} launches"),
+    if nothing && report.findings.is_empty() && good == planned && end == End::Done {
+        return (State::Clean, format!("clean on {planned} launches"));
+    }
+    let of_kernel = report.findings.iter().filter(|finding| !finding.sites.is_empty()).count();
+    if of_kernel > 0 && tool == "racecheck" && in_bulk {
+        let why = "which it also reports of right code that copies in bulk: no thread makes such a write, and it does not \
+                   see what orders it";
+        return (State::Deferred, format!("{of_kernel} hazards, {why}"));
+    }
+    let result = match (&report.summary, failure, end) {
+        (Some(summary), _, _) if of_kernel > 0 => summary.clone(),
         // A kernel that faults gives its other tools nothing to look at.
-        (false, Some(_), _) if nothing && failure.is_some() => format!("no result: {}", failure.unwrap_or_default()),
-        (false, Some(summary), _) => format!("{summary}; see `{}`", path.display()),
-        (false, None, End::Error(why) | End::Lost { why, .. }) => why,
-        (false, None, End::Done) => format!("no report; see `{}`", path.display()),
+        (_, Some(failure), _) => format!("no result: {failure}"),
+        (Some(summary), None, _) => format!("nothing about the kernel: {summary}"),
+        (None, None, End::Error(why) | End::Lost { why, .. }) => why,
+        (None, None, End::Done) => "no report".to_owned(),
     };
-    Ok(Sanitized {
-        variant,
-        tool: tool.to_owned(),
-        device: device.to_owned(),
-        result,
-        state: if clean { State::Clean } else { State::Found },
-        findings: report.findings,
-    })
+    (if of_kernel > 0 { State::Found } else { State::Deferred }, result)
 }
 
 /// One line a tool and variant, and below it what was found.
@@ -276,4 +334,37 @@ pub fn render(results: &[Sanitized]) -> String {
         }
     }
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(tool: &str, text: &str, good: usize, in_bulk: bool) -> (State, String) {
+        let failure = (good < 2).then(|| "an illegal address".to_owned());
+        ended(tool, &report::parse(text), (good, 2), failure, End::Done, in_bulk)
+    }
+
+    const CLEAN: &str = "========= COMPUTE-SANITIZER\n========= ERROR SUMMARY: 0 errors\n";
+    const RACE: &str = include_str!("../tests/data/planted/race.racecheck.txt");
+    const OUTSIDE: &str = include_str!("../tests/data/planted/out-of-bounds.memcheck.txt");
+
+    #[test]
+    fn only_what_the_kernel_does_is_a_finding() {
+        assert_eq!(state("memcheck", CLEAN, 2, false), (State::Clean, "clean on 2 launches".to_owned()));
+        assert_eq!(state("memcheck", CLEAN, 1, false), (State::Deferred, "no result: an illegal address".to_owned()));
+        assert_eq!(state("memcheck", "", 2, false), (State::Deferred, "no report".to_owned()));
+        assert_eq!(state("memcheck", OUTSIDE, 0, false).0, State::Found);
+        assert_eq!(state("racecheck", RACE, 2, false).0, State::Found);
+        let broken = "========= COMPUTE-SANITIZER\n========= Internal Sanitizer Error: no device\n========= ERROR SUMMARY: 1 error\n";
+        assert_eq!(state("memcheck", broken, 2, false).0, State::Deferred);
+    }
+
+    #[test]
+    fn hazards_of_a_kernel_that_copies_in_bulk_neither_fix_nor_pass() {
+        let (state, result) = state("racecheck", RACE, 2, true);
+        assert_eq!(state, State::Deferred);
+        assert!(result.contains("copies in bulk"), "{result}");
+        assert_eq!(self::state("memcheck", OUTSIDE, 0, true).0, State::Found, "the other tools are not excused");
+    }
 }

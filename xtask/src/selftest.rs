@@ -4,14 +4,12 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use kbench::decision::decide;
 use kbench::evidence::Environment;
-use kbench::judge::judge;
 use kbench::selftest::{Trial, honest, trials};
 use serde_json::Value;
 
-use crate::inspect::verify;
-use crate::run_dir::RunDir;
+use crate::inspect::{derive, verify};
+use crate::run_dir::{MEMORY, RunDir};
 
 /// An edit of a sealed run. Where it seals again, the hashes agree with the files and only judging again can tell.
 struct Forgery {
@@ -21,12 +19,15 @@ struct Forgery {
     forge: fn(&RunDir) -> Result<()>,
 }
 
-const FORGERIES: [Forgery; 6] = [
+/// The commit of the run that is forged.
+const COMMIT: &str = "0000000";
+
+const FORGERIES: [Forgery; 12] = [
     Forgery { name: "a faster sample", expected: "samples.json was changed", forge: faster_samples },
     Forgery {
         name: "faster samples, sealed again",
         expected: "the evidence gives",
-        forge: |run| faster_samples(run).and_then(|()| run.seal()),
+        forge: |run| faster_samples(run).and_then(|()| seal(run)),
     },
     Forgery {
         name: "a gate turned to PASS, sealed again",
@@ -37,7 +38,7 @@ const FORGERIES: [Forgery; 6] = [
                 failing["state"] = "PASS".into();
                 Some(())
             })?;
-            run.seal()
+            seal(run)
         },
     },
     Forgery {
@@ -48,8 +49,13 @@ const FORGERIES: [Forgery; 6] = [
                 decision["headline"] = "MERGE new: latency reduction on mission 99.0%".into();
                 Some(())
             })?;
-            run.seal()
+            seal(run)
         },
+    },
+    Forgery {
+        name: "memory checks that were not made, sealed again",
+        expected: "recorded PASS",
+        forge: |run| std::fs::remove_file(run.path.join(MEMORY)).map_err(Into::into).and_then(|()| seal(run)),
     },
     Forgery {
         name: "a log that is gone",
@@ -57,11 +63,68 @@ const FORGERIES: [Forgery; 6] = [
         forge: |run| Ok(std::fs::remove_file(run.logs().join("bench.txt"))?),
     },
     Forgery {
+        name: "a report that says MERGE, sealed again",
+        expected: "REPORT.md is not what the evidence gives",
+        forge: |run| {
+            let report = run.raw_text("REPORT.md")?;
+            run.write("REPORT.md", &report.replacen("VALID NEGATIVE", "MERGE", 1))?;
+            seal(run)
+        },
+    },
+    Forgery {
+        name: "a page of another candidate, sealed again",
+        expected: "report.html is not what the evidence gives",
+        forge: |run| {
+            let page = run.raw_text("report.html")?;
+            run.write("report.html", &page.replacen("new", "newer", 1))?;
+            seal(run)
+        },
+    },
+    Forgery {
+        name: "another device, with everything derived anew",
+        expected: "samples.json is of NVIDIA B200",
+        forge: |run| {
+            edit(run, "samples.json", |samples| {
+                samples["device"]["name"] = "NVIDIA B200".into();
+                Some(())
+            })?;
+            let (suite, evidence) = (run.suite()?, run.evidence()?);
+            derive(run, &suite, &evidence, &run.read_json("ENV.json")?, &[])?;
+            seal(run)
+        },
+    },
+    Forgery {
+        name: "a smaller kernel error, with everything derived anew",
+        expected: "contradict each other",
+        forge: |run| {
+            edit(run, "check.json", |checks| {
+                checks["cases"][0]["errors"]["floor_max"] = 0.01.into();
+                Some(())
+            })?;
+            let (suite, evidence) = (run.suite()?, run.evidence()?);
+            derive(run, &suite, &evidence, &run.read_json("ENV.json")?, &[])?;
+            seal(run)
+        },
+    },
+    Forgery {
+        name: "a link in a file's place",
+        expected: "samples.json is a symbolic link, not a file",
+        forge: |run| {
+            std::fs::remove_file(run.path.join("samples.json"))?;
+            Ok(std::os::unix::fs::symlink("/dev/zero", run.path.join("samples.json"))?)
+        },
+    },
+    Forgery {
         name: "a file that was slipped in",
         expected: "late.json was added",
         forge: |run| run.write("late.json", "{}"),
     },
 ];
+
+/// As somebody seals who has no root to be held to.
+fn seal(run: &RunDir) -> Result<()> {
+    run.seal().map(|_| ())
+}
 
 fn faster_samples(run: &RunDir) -> Result<()> {
     edit(run, "samples.json", |samples| {
@@ -82,19 +145,26 @@ fn edit(run: &RunDir, file: &str, change: impl FnOnce(&mut Value) -> Option<()>)
 /// A sealed run of honest evidence with a candidate that is right and not faster.
 fn sealed_run(parent: &Path) -> Result<RunDir> {
     let (suite, evidence) = honest();
-    let run = RunDir::create(parent, "0000000", &suite.name)?;
+    let run = RunDir::create(parent, COMMIT, &suite.name)?;
     run.write("suite.toml", &toml::to_string(&suite)?)?;
     run.write_json("builds.json", &evidence.builds)?;
     run.write_json("check.json", &evidence.checks)?;
     run.write_json("samples.json", &evidence.samples)?;
     run.write_json("peers.json", &evidence.peers)?;
-    run.write_json("ENV.json", &Environment::default())?;
-    let gates = judge(&suite, &evidence);
-    run.write_json("gates.json", &gates)?;
-    run.write_json("decision.json", &decide(&suite, &gates, &evidence.checks, &evidence.samples))?;
+    run.write_json(MEMORY, &evidence.memory)?;
+    let compilers = evidence.builds.records.first().map(|build| (build.nvcc.clone(), build.ptxas.clone())).unzip();
+    let environment = Environment {
+        commit: Some(COMMIT.to_owned()),
+        device: evidence.samples.device.clone(),
+        nvcc: compilers.0,
+        ptxas: compilers.1,
+        ..Environment::default()
+    };
+    run.write_json("ENV.json", &environment)?;
+    derive(&run, &suite, &evidence, &environment, &[])?;
     run.write("logs/bench.txt", "a log\n")?;
     run.seal()?;
-    Ok(run)
+    Ok(RunDir::at(run.path))
 }
 
 /// Everything: the judge's trials, then the forgeries.

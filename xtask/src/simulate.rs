@@ -23,8 +23,7 @@ const CHUNK: u64 = 250;
 fn runs_of(cell: &Cell) -> u64 {
     match cell.scope {
         Scope::Gate => 10_000,
-        Scope::Suite => 1_000,
-        Scope::EveryShape => 500,
+        Scope::Suite | Scope::EveryShape => 1_000,
     }
 }
 

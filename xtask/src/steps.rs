@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
-use kbench::evidence::{CheckedCase, Checks, EMULATOR};
+use kbench::deferral::Deferral;
+use kbench::evidence::{CheckedCase, Checks, EMULATOR, LaunchOutcome};
 use kbench::job::{BenchJob, Event, Executor, GenerateJob, Job};
 use kbench::judge::{emulated_problems, problems};
 use kbench::operator::Problem;
 
 use crate::console::Step;
+use crate::entropy;
 use crate::runner::End;
 use crate::work::{ErrorsByCase, REFERENCE_SILENCE, Work, errors_of, launch_all};
 
@@ -20,8 +22,12 @@ pub fn check(work: &Work) -> Result<Checks> {
     }
     let emulated = work.executor == Some(Executor::Emulator);
     let problems = if emulated { emulated_problems(&work.plan.suite) } else { problems(&work.plan.suite) };
-    let modules = work.modules();
-    generate(work, &problems)?;
+    let (modules, suite) = (work.modules(), &work.plan.suite);
+    let by_check = suite.declared().is_some_and(|operator| operator.check.is_some());
+    if by_check && !modules.iter().any(|module| module.variant == suite.control) {
+        let why = format!("the control `{}`, on which `check` is tried first, was not built", suite.control);
+        return Ok(Checks { deferred: Some(Deferral::new(why, "see its build gate")), ..Checks::default() });
+    }
     let step = Step::begin(if emulated { "emulate" } else { "launch" }, (problems.len() * modules.len()) as u64);
     let mut launches = BTreeMap::new();
     for (i, module) in modules.iter().enumerate() {
@@ -32,10 +38,19 @@ pub fn check(work: &Work) -> Result<Checks> {
         let outcomes = launch_all(work, module, &problems, &out_dir, Vec::new(), &report)?;
         launches.insert(module.variant.clone(), outcomes);
     }
-    let faults = launches.values().flatten().filter(|o| o.failure.is_some()).count();
+    let faults = launches.values().flatten().filter(|o| o.failure.is_some() && o.deferred.is_none()).count();
     step.end(&format!("{} variants on {} problems, {faults} faults", modules.len(), problems.len()));
     let subjects = modules.iter().map(|m| m.variant.as_str()).collect::<Vec<_>>();
-    let mut errors = compare_outputs(work, "errors", &subjects, &problems)?;
+    // Drawn when everything is built and has run.
+    let row_seed = entropy::seed()?;
+    let nothing_to_try_on = by_check && without_output(&launches[&suite.control]);
+    let mut errors = match nothing_to_try_on {
+        false => compare_outputs(work, "errors", &subjects, &problems, row_seed)?,
+        true => {
+            wait_for_the_control(&mut launches, &suite.control);
+            Default::default()
+        }
+    };
     let mut cases = Vec::new();
     for (variant, outcomes) in launches {
         for launch in outcomes {
@@ -47,23 +62,42 @@ pub fn check(work: &Work) -> Result<Checks> {
         _ if emulated => Some(EMULATOR.to_owned()),
         device => device.as_ref().map(|(device, _)| format!("gpu: {}", device.name)),
     };
-    Ok(Checks { device, deferred: None, cases })
+    let row_seed = work.plan.suite.large.as_ref().map(|_| row_seed);
+    Ok(Checks { device, deferred: None, memory_apart: false, row_seed, cases })
+}
+
+fn without_output(outcomes: &[LaunchOutcome]) -> bool {
+    outcomes.iter().all(|outcome| outcome.failure.is_some())
+}
+
+/// A checker is tried on the control's output before it judges any: without one, nobody's output is judged.
+fn wait_for_the_control(launches: &mut BTreeMap<String, Vec<LaunchOutcome>>, control: &str) {
+    let why = format!("the control `{control}`, on which `check` is tried first, left no output");
+    for outcome in launches.values_mut().flatten().filter(|outcome| outcome.failure.is_none()) {
+        *outcome = LaunchOutcome::deferred(&outcome.problem, Deferral::new(why.as_str(), "mend the control"));
+    }
 }
 
 /// Has the gate file's `generate` make the inputs that are not drawn.
-fn generate(work: &Work, problems: &[Problem]) -> Result<()> {
+pub fn generate(work: &Work) -> Result<()> {
+    let suite = &work.plan.suite;
+    let problems = if work.executor == Some(Executor::Emulator) { emulated_problems(suite) } else { problems(suite) };
+    if work.why_nothing_is_checked().is_some() {
+        return Ok(());
+    }
     if work.plan.suite.declared().is_none_or(|operator| operator.generate.is_none()) {
         return Ok(());
     }
     let step = Step::begin("generate", problems.len() as u64);
-    let job = GenerateJob { task: work.task(), problems: problems.to_vec() };
+    let (task, count) = (work.task(), problems.len());
+    let job = GenerateJob { task, problems };
     let end = work.runner.run("generate", &Job::Generate(job), REFERENCE_SILENCE, |event| {
         if let Event::Progress { done, total, what } = event {
             step.at(done, total, &what);
         }
     })?;
     match end {
-        End::Done => step.end(&format!("inputs of {} problems", problems.len())),
+        End::Done => step.end(&format!("inputs of {count} problems")),
         End::Error(why) | End::Lost { why, .. } => bail!("{why}"),
     }
     Ok(())
@@ -71,10 +105,16 @@ fn generate(work: &Work, problems: &[Problem]) -> Result<()> {
 
 /// Errors of every output that is there. A comparison that breaks off is nobody's error: where a gate file declares the
 /// operator its reference cannot be had, else we failed ourselves; and no case is judged on a part.
-pub fn compare_outputs(work: &Work, name: &str, subjects: &[&str], problems: &[Problem]) -> Result<ErrorsByCase> {
+pub fn compare_outputs(
+    work: &Work,
+    name: &str,
+    subjects: &[&str],
+    problems: &[Problem],
+    row_seed: u64,
+) -> Result<ErrorsByCase> {
     let step = Step::begin(name, problems.len() as u64);
     let (errors, broke_off) =
-        errors_of(work, name, subjects, problems, |done, total, what| step.at(done, total, what))?;
+        errors_of(work, name, subjects, problems, row_seed, |done, total, what| step.at(done, total, what))?;
     if let Some(why) = broke_off {
         step.end("broke off");
         match work.plan.suite.declared() {

@@ -14,6 +14,7 @@ use kbench::subject::Subject;
 
 use crate::console::Step;
 use crate::culprit::{Blame, Shown, blame};
+use crate::entropy;
 use crate::layout::Layout;
 use crate::peers::{self, PeerChoice};
 use crate::runner::End;
@@ -45,7 +46,7 @@ pub fn bench(work: &Work, layout: &Layout, timing: &Timing, checks: &Checks) -> 
         eprintln!("{:>10} {why}", "inputs");
     }
     // Of the clock, and never 0.
-    let seed = jiff::Timestamp::now().as_nanosecond() as u64 | 1;
+    let seed = entropy::seed()? | 1;
     let job = BenchJob {
         suite: suite.clone(),
         task: work.task(),
@@ -69,7 +70,7 @@ pub fn bench(work: &Work, layout: &Layout, timing: &Timing, checks: &Checks) -> 
     step.end(&format!("{} blocks, {} subjects not timed", samples.blocks.len(), samples.failures.len()));
     peers.wanted = wanted;
     peers.missing.extend(missing);
-    add_peer_errors(work, &mut peers)?;
+    add_peer_errors(work, &mut peers, checks)?;
     Ok((samples, peers))
 }
 
@@ -164,7 +165,8 @@ fn none_left(work: &Work, failures: Vec<TimingFailure>) -> Samples {
     }
 }
 
-fn add_peer_errors(work: &Work, peers: &mut Peers) -> Result<()> {
+/// Peers are compared on the rows that the candidates were, so that their errors can be.
+fn add_peer_errors(work: &Work, peers: &mut Peers, checks: &Checks) -> Result<()> {
     let suite = &work.plan.suite;
     let subjects: BTreeSet<&str> =
         peers.backends.iter().filter(|b| b.unavailable.is_none()).map(|b| b.subject.as_str()).collect();
@@ -173,7 +175,8 @@ fn add_peer_errors(work: &Work, peers: &mut Peers) -> Result<()> {
     }
     let problem = |shape| Problem { shape, seed: suite.seeds[0], distribution: Distribution::Normal };
     let problems: Vec<Problem> = suite.time().into_iter().map(problem).collect();
-    let mut errors = compare_outputs(work, "peers", &subjects.into_iter().collect::<Vec<_>>(), &problems)?;
+    let (subjects, row_seed) = (subjects.into_iter().collect::<Vec<_>>(), checks.row_seed.unwrap_or_default());
+    let mut errors = compare_outputs(work, "peers", &subjects, &problems, row_seed)?;
     for backend in &mut peers.backends {
         let problem = problems.iter().find(|p| p.shape.name == backend.shape).context("a peer ran on a timed shape")?;
         backend.errors = errors.remove(&(backend.subject.clone(), problem.id()));

@@ -239,6 +239,11 @@ pub fn probe_disassembler(target: &Path, toolchain: &Toolchain) -> Result<PathBu
     search.disassembler(toolchain).or_else(wheel).ok_or_else(|| wheels::installer(&search.pythons))
 }
 
+/// The compute-sanitizer of `CUDA_HOME`, on `PATH`, or of a `cuda*` directory under `/usr/local`.
+pub fn sanitizer(target: &Path) -> Option<PathBuf> {
+    Search::from_env(target).sanitizer()
+}
+
 /// Reports what is here, and what is wrong with the rest, without installing anything.
 pub fn probe(target: &Path) -> Probe {
     Search::from_env(target).probe()
@@ -295,6 +300,17 @@ impl Search {
         let beside = toolchain.ptxas.with_file_name("nvdisasm");
         let on_path = self.path.iter().map(|dir| dir.join("nvdisasm"));
         std::iter::once(beside).chain(on_path).find(|program| program.is_file()).map(absolute)
+    }
+
+    /// A compute-sanitizer, which comes with the toolkit; a machine may have it without an nvcc.
+    pub fn sanitizer(&self) -> Option<PathBuf> {
+        let home = self.cuda_home.iter().map(|home| home.join("bin"));
+        let entries = fs::read_dir(&self.system).into_iter().flatten().flatten();
+        let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("cuda"));
+        let mut system: Vec<PathBuf> = named.map(|entry| entry.path()).collect();
+        system.sort_by_key(|dir| std::cmp::Reverse(release_in_name(dir)));
+        let folders = home.chain(self.path.iter().cloned()).chain(system.into_iter().map(|dir| dir.join("bin")));
+        folders.map(|folder| folder.join("compute-sanitizer")).find(|program| program.is_file()).map(absolute)
     }
 
     fn cuda_dir(&self) -> PathBuf {

@@ -2,13 +2,14 @@
 //! evidence before the next begins; what cannot be done here is deferred with its reason and remedy.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, bail};
-use kbench::decision::{Decision, decide};
+use anyhow::{Context, Result, anyhow, bail};
+use kbench::decision::Decision;
 use kbench::evidence::{Checks, Environment, Peers, Samples};
 use kbench::job::Executor;
-use kbench::judge::{Evidence, judge};
-use kbench::report::{RunView, html, markdown_file};
+use kbench::judge::Evidence;
+use kbench::memory::Memory;
 
 use crate::basis::Basis;
 use crate::build::{BuildSet, build_all, disassemble};
@@ -16,14 +17,17 @@ use crate::ceilings;
 use crate::console::Step;
 use crate::declared;
 use crate::environment::{self, SourceState};
+use crate::inspect::{Derived, derive};
 use crate::interrupt;
 use crate::layout::Layout;
+use crate::memory;
 use crate::plan::{DeviceChoice, Plan};
 use crate::profile::profile;
-use crate::run_dir::RunDir;
+use crate::run_dir::{MEMORY, RunDir};
 use crate::runner::Runner;
 use crate::runs::earlier_runs;
-use crate::steps::check;
+use crate::scratch::Scratch;
+use crate::steps::{check, generate};
 use crate::timing::{Timing, bench};
 use crate::toolchain::{self, Toolchain};
 use crate::work::{Found, Work, executor, probe};
@@ -50,6 +54,8 @@ pub struct Options {
 pub struct Outcome {
     pub run: RunDir,
     pub decision: Decision,
+    /// The root of its evidence: what `verify --root` holds the run to.
+    pub root: String,
     /// Whether cases ran on a GPU and were timed.
     pub complete: bool,
 }
@@ -112,22 +118,19 @@ fn validate_in(
     let plan = &plan;
     run.write("suite.toml", &toml::to_string(&plan.suite)?)?;
     let (toolchain, builds) = build(layout, plan, &found, &run)?;
-    run.keep_operator(&plan.task, &builds.files)?;
+    let files = run.keep_operator(&plan.task, &builds.files)?;
     let mut environment = environment::collect(&source, toolchain.as_ref(), started);
     if let Some((device, state)) = &found.device {
         (environment.device, environment.device_state) = (Some(device.clone()), Some(state.clone()));
     }
     let uuid = found.device.as_ref().map(|(device, _)| device.uuid.clone());
-    Basis::of_validation(&plan.suite, &source, uuid, &builds)?.hold(&run)?;
+    Basis::of_validation(&plan.suite, &source, uuid, &builds, files)?.hold(&run)?;
     run.write_json("ENV.json", &environment)?;
-    let scratch = tempfile::Builder::new().prefix("sdpa-work-").tempdir_in(&layout.target)?;
+    let scratch = Scratch::new(&layout.target, "sdpa-work-")?;
     let _room = interrupt::folder(scratch.path());
     let work = Work { plan, builds: &builds, runner: &runner, found: &found, executor, scratch: scratch.path() };
     let mut evidence = Evidence { builds: run.read_json("builds.json")?, ..Evidence::default() };
-    (evidence.checks, evidence.samples, evidence.peers) = match run.finished_evidence()? {
-        Some(measured) => measured,
-        None => measure(&work, layout, options, &run)?,
-    };
+    (evidence.checks, evidence.samples, evidence.peers, evidence.memory) = measure(&work, layout, options, &run)?;
     if options.ncu {
         evidence.profile = Some(profile(&work, &run, &evidence.checks)?);
         run.write_json("profile.json", &evidence.profile)?;
@@ -187,10 +190,37 @@ fn build(layout: &Layout, plan: &Plan, found: &Found, run: &RunDir) -> Result<(O
     Ok((Some(toolchain), builds))
 }
 
-fn measure(work: &Work, layout: &Layout, options: &Options, run: &RunDir) -> Result<(Checks, Samples, Peers)> {
+/// Cases, times and memory checks: the emulator works beside the GPU, and the sanitizer once nobody is timed any more.
+fn measure(
+    work: &Work,
+    layout: &Layout,
+    options: &Options,
+    run: &RunDir,
+) -> Result<(Checks, Samples, Peers, Option<Memory>)> {
+    let measured = run.finished_evidence()?;
+    let kept: Option<Memory> = run.read_if_there(MEMORY)?;
+    let due = memory::is_due(work) && kept.is_none();
+    if measured.is_none() || due {
+        generate(work)?;
+    }
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let beside = due.then(|| scope.spawn(|| memory::emulate(work, &stop)));
+        let measured = measured.map_or_else(|| check_and_time(work, layout, options, run), Ok);
+        stop.store(measured.is_err(), Ordering::Relaxed);
+        let (checks, samples, peers) = measured?;
+        let Some(beside) = beside else { return Ok((checks, samples, peers, kept)) };
+        let emulated = beside.join().map_err(|_| anyhow!("the thread of the memory checks panicked"))??;
+        let memory = memory::conclude(work, layout, emulated)?;
+        run.write_json(MEMORY, &memory)?;
+        Ok((checks, samples, peers, Some(memory)))
+    })
+}
+
+fn check_and_time(work: &Work, layout: &Layout, options: &Options, run: &RunDir) -> Result<(Checks, Samples, Peers)> {
     let checks = match run.finished_checks()? {
         Some(checks) => checks,
-        None => check(work)?,
+        None => Checks { memory_apart: memory::is_due(work), ..check(work)? },
     };
     run.write_json("check.json", &checks)?;
     let (samples, peers) = bench(work, layout, &options.timing, &checks)?;
@@ -201,17 +231,11 @@ fn measure(work: &Work, layout: &Layout, options: &Options, run: &RunDir) -> Res
 
 /// Judges, decides, reports, and seals the run.
 fn conclude(plan: &Plan, run: RunDir, environment: &Environment, evidence: &Evidence) -> Result<Outcome> {
-    let gates = judge(&plan.suite, evidence);
-    let decision = decide(&plan.suite, &gates, &evidence.checks, &evidence.samples);
-    run.write_json("gates.json", &gates)?;
-    run.write_json("decision.json", &decision)?;
-    let name = run.name();
-    let view = RunView { name: &name, suite: &plan.suite, evidence, gates: &gates, decision: &decision, environment };
-    run.write("REPORT.md", &markdown_file(&view))?;
-    run.write("report.html", &html(&view, &earlier_runs(&run, &plan.suite.name)?))?;
-    run.seal()?;
+    let earlier = earlier_runs(&run, &plan.suite.name)?;
+    let Derived { decision } = derive(&run, &plan.suite, evidence, environment, &earlier)?;
+    let root = run.seal()?;
     let complete = evidence.checks.deferred.is_none() && evidence.samples.deferred.is_none();
-    Ok(Outcome { run, decision, complete })
+    Ok(Outcome { run, decision, root, complete })
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use kbench::operator::Problem;
 use kbench::suite::Suite;
 use sdpa_kernel::registry::Variant;
 
-use crate::build::{BuildSet, runs_on, target};
+use crate::build::{self, BuildSet, runs_on, target};
 use crate::plan::{DeviceChoice, Plan};
 use crate::runner::{End, Runner};
 
@@ -116,7 +116,13 @@ impl Work<'_> {
         if self.builds.built.is_empty() {
             return Some(Deferral::new("nothing was built", "see the build gates"));
         }
-        if let Some(why) = self.arch().and_then(|arch| not_for_this_device(&self.plan.variants, &arch)) {
+        // Where one variant claims not to run here, there is nothing to compare the others with.
+        let unclaimed = |arch: &str| {
+            let mut here = self.builds.failures.iter().filter(|failure| failure.arch == arch);
+            here.find_map(|failure| failure.unclaimed.clone())
+        };
+        let why = |arch: String| not_for_this_device(&self.plan.variants, &arch).or_else(|| unclaimed(&arch));
+        if let Some(why) = self.arch().and_then(why) {
             return Some(why);
         }
         if let Some(why) = &self.plan.no_python {
@@ -147,8 +153,13 @@ impl Work<'_> {
 /// Why a device of this architecture can run no case: a variant is made for another.
 fn not_for_this_device(variants: &[Variant], arch: &str) -> Option<Deferral> {
     let variant = variants.iter().find(|v| !runs_on(v, arch))?;
-    let (name, own) = (&variant.name, variant.family.arch().unwrap_or_default());
-    Some(Deferral::new(format!("`{name}` is compiled for {own} and this device is {arch}"), "run on a Hopper GPU"))
+    let name = &variant.name;
+    Some(match variant.family.arch() {
+        Some(own) => {
+            Deferral::new(format!("`{name}` is compiled for {own} and this device is {arch}"), "run on a Hopper GPU")
+        }
+        None => build::unclaimed(variant, arch)?,
+    })
 }
 
 /// A fault ends its process; the problems that are left get a new one, until the variant has faulted often enough. The
@@ -163,7 +174,8 @@ pub fn launch_all(
 ) -> Result<Vec<LaunchOutcome>> {
     while outcomes.len() < problems.len() {
         let left = &problems[outcomes.len()..];
-        let faults = outcomes.iter().filter(|o| o.failure.is_some()).count();
+        // What the executor could not run is no fault.
+        let faults = outcomes.iter().filter(|o| o.failure.is_some() && o.deferred.is_none()).count();
         if faults >= MAX_FAULTS {
             outcomes.push(LaunchOutcome::failed(&left[0], &format!("not run: the kernel had faulted {faults} times")));
             continue;
@@ -214,6 +226,7 @@ pub fn launch_job(work: &Work, module: &Module, problems: &[Problem], out_dir: &
         replays: replays(&work.plan.suite, module, problems),
         max_ctas: work.plan.suite.emulation.as_ref().map(|e| e.max_ctas),
         schedules: Vec::new(),
+        threads: 0,
     })
 }
 
@@ -239,26 +252,35 @@ pub fn verified_outputs(checks: &Checks) -> BTreeMap<String, BTreeMap<String, St
 pub type ErrorsByCase = BTreeMap<(String, String), Errors>;
 
 /// The job that compares whatever the subjects left on the problems; see [`errors_job`].
-pub fn errors_job_of(work: &Work, subjects: &[&str], problems: &[Problem], most_rows: Option<u32>) -> ErrorsJob {
+pub fn errors_job_of(work: &Work, subjects: &[&str], problems: &[Problem], rows: Rows) -> ErrorsJob {
     let outputs = subjects.iter().map(|s| ((*s).to_owned(), BenchJob::output_dir(work.scratch, s)));
     let operands = work.builds.built.iter().map(|b| (b.record.variant.clone(), b.record.operands()));
-    errors_job(&work.task(), &work.plan.suite, operands.collect(), outputs.collect(), problems, most_rows)
+    errors_job(&work.task(), &work.plan.suite, operands.collect(), outputs.collect(), problems, rows)
 }
 
-/// A job for these outputs of kernels that were given these operands. Of a problem with more than `most_rows` query rows, and
-/// of one that the suite calls large, that many are compared.
+/// Which rows of large problems are compared.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows {
+    /// Of a problem with more query rows than this, so many are compared, where there is a limit besides the suite's.
+    pub most: Option<u32>,
+    /// What they are drawn by.
+    pub seed: u64,
+}
+
+/// A job for these outputs of kernels that were given these operands. Of a problem with more than `most` query rows, and of
+/// one that the suite calls large, that many are compared.
 pub fn errors_job(
     task: &Task,
     suite: &Suite,
     operands: BTreeMap<String, Operands>,
     outputs: BTreeMap<String, PathBuf>,
     problems: &[Problem],
-    most_rows: Option<u32>,
+    Rows { most, seed }: Rows,
 ) -> ErrorsJob {
     let rows = |p: &Problem| {
         let of_suite = suite.large(&p.shape.name).map(|large| large.reference_rows);
         let all = suite.operator.rows(&p.shape)?;
-        of_suite.into_iter().chain(most_rows.filter(|most| (*most as usize) < all)).min()
+        of_suite.into_iter().chain(most.filter(|most| (*most as usize) < all)).min()
     };
     ErrorsJob {
         task: task.clone(),
@@ -267,6 +289,7 @@ pub fn errors_job(
         operands,
         control: suite.control.clone(),
         sampled: problems.iter().filter_map(|p| Some((p.id(), rows(p)?))).collect(),
+        row_seed: seed,
         bad_element: suite.correctness.bad_element,
         ahead: false,
     }
@@ -279,9 +302,10 @@ pub fn errors_of(
     name: &str,
     subjects: &[&str],
     problems: &[Problem],
+    row_seed: u64,
     mut report: impl FnMut(u64, u64, &str),
 ) -> Result<(ErrorsByCase, Option<String>)> {
-    let job = errors_job_of(work, subjects, problems, None);
+    let job = errors_job_of(work, subjects, problems, Rows { most: None, seed: row_seed });
     let mut errors = BTreeMap::new();
     let end = work.runner.run(name, &Job::Errors(job), REFERENCE_SILENCE, |event| match event {
         Event::Progress { done, total, what } => report(done, total, &what),
@@ -308,6 +332,8 @@ mod tests {
         assert_eq!(why, "`hopper` is compiled for sm_90a and this device is sm_89; run on a Hopper GPU");
         assert_eq!(not_for_this_device(&variants, "sm_90"), None);
         assert_eq!(not_for_this_device(&variants[..1], "sm_89"), None);
+        let why = not_for_this_device(&variants[..1], "sm_80").unwrap().to_string();
+        assert!(why.contains("`stage2`") && why.contains("sm_80") && why.contains("sm_89"), "{why}");
         // Not a later chip either: sm_90a code runs on nothing else.
         assert!(not_for_this_device(&variants, "sm_100").is_some());
     }

@@ -42,6 +42,8 @@ macro_rules! gates {
 
 gates! {
     Compiles = "compiles", Build, "compiles", "the compilers accept it";
+    ConsistentEvidence = "consistent-evidence", Identity, "consistent evidence",
+        "what is recorded does not contradict itself, and a run can have it";
     ToggleEcho = "toggle-echo", Identity, "toggle echo", "the module says that it was compiled with what was asked for";
     OwnMachineCode = "own-machine-code", Identity, "own machine code", "no entry function is the control's";
     NoMemoryBetweenLaunches = "no-memory-between-launches", Identity, "no memory between launches",
@@ -79,11 +81,19 @@ gates! {
         "largest error on inputs whose output is nearly exact, relative to it";
     StressErrorMean = "stress-error-mean", Correctness, "kernel error mean, other distributions",
         "mean error on unusual inputs";
+    Slope = "slope", Correctness, "gain or loss", "the output is the result and no multiple of it";
+    RowError = "row-error", Correctness, "relative error of a row",
+        "root mean square of a row's errors over that of the row, within what the format of P explains";
+    MeanOverControl = "mean-over-control", Correctness, "mean error over the control's",
+        "with P in the control's format, mean error is not many times the control's";
+    WholeOutput = "whole-output", Correctness, "whole output beside the control's",
+        "where only some rows are compared with float64, every element is near the control's";
     DifferenceFromControl = "difference-from-control", Correctness, "difference from control",
         "largest difference from the control's output";
     OutputWrong = "output-wrong", Correctness, "elements of {} unlike the reference's",
         "integers and bools are the reference's, floats are finite where it is";
     OutputError = "output-error", Correctness, "{} error", "an error that the gate file limits";
+    OutputSlope = "output-slope", Correctness, "{} gain or loss", "the output is the reference and no multiple of it";
     OutputBound = "output-bound", Correctness, "{} error over the output's magnitude",
         "the largest error, where nothing is declared, within what type and sums explain";
     ErrorOverControl = "error-over-control", Correctness, "{} error over the control's",
@@ -101,6 +111,8 @@ gates! {
     LatencyReduction = "latency-reduction", Performance, "latency reduction on {}",
         "less time than the control, or than whom the suite names";
     Slowdown = "slowdown", Performance, "slowdown on {}", "no more time than the suite's regressions allow";
+    CacheHints = "cache-hints", Performance, "cache hints",
+        "what it asks to stay in the L2 does not help where the L2 is cold";
     P50 = "p50", Performance, "p50 on {}", "median time on the device that the suite names";
     FasterThanPeers = "faster-than-peers", Performance, "faster than every peer on {}", "less time than every peer";
     FromOriginals = "from-originals", Performance, "from FP16, quantising, on {}",

@@ -2,7 +2,7 @@
 //! numbers that a clock can give. Everything that is judged afterwards may take that for granted. Leaves to others: what
 //! the times say (`performance`), and whether outputs were right while they were taken (`timing`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{HashMap, HashSet};
 
 use crate::evidence::{Block, Mode, Samples};
 use crate::gate::{Draft, Gate, GateId};
@@ -39,8 +39,8 @@ pub(super) fn block_gates<'a>(suite: &Suite, samples: &Samples, variants: impl I
 /// Everything about the blocks that no run of the suite leaves, each with its block.
 pub fn faults(suite: &Suite, samples: &Samples) -> Vec<String> {
     let mut faults: Vec<String> = samples.blocks.iter().filter_map(|block| fault_of(suite, block)).collect();
-    let mut seen = BTreeSet::new();
-    let mut sitting_of = BTreeMap::new();
+    let mut seen = HashSet::new();
+    let mut sitting_of = HashMap::new();
     for block in &samples.blocks {
         let round = (Setting::of(block), block.round);
         if !seen.insert((round, &block.subject)) {

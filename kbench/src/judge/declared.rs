@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::evidence::{CheckedCase, OutputErrors};
 use crate::gate::{Draft, Gate, GateId, Unit};
-use crate::operator::declared::{Declared, ErrorLimits, Limits, TIMES_CONTROL};
+use crate::operator::declared::{Declared, ErrorLimits, Limits, TIMES_CONTROL, USUAL_SLOPE};
 use crate::suite::Suite;
 
 /// The figures by which a candidate is held to the control where nothing is declared.
@@ -13,6 +13,9 @@ const AGAINST_CONTROL: [&str; 2] = ["max", "relative_rms"];
 
 /// What part of the bound for everybody is put down to the order of sums, whoever's it is.
 const ROUNDING_SHARE: f64 = 4.0;
+
+/// How far a mean may be from what it is of endlessly many, in standard deviations.
+const DEVIATIONS: f64 = 4.0;
 
 /// The worst value of one figure over cases: the one that is furthest beyond its limit, or closest to it.
 struct Worst<'a> {
@@ -87,6 +90,19 @@ fn output_gates(
             gates.push(draft(variant, GateId::OutputError, &format!("{output} {name}"), &worst));
         }
     }
+    // Runs of before did not measure it.
+    let is_measured = cases.iter().filter_map(|case| errors_of(case, output)).any(|errors| errors.slope.is_some());
+    let slope = |case: &CheckedCase| match limits(case)? {
+        Limits::Exact => None,
+        Limits::Declared(limits) if limits.slope.is_some() => None,
+        Limits::Declared(_) | Limits::Default { .. } => {
+            let errors = errors_of(case, output)?;
+            Some((figure(errors, "slope"), USUAL_SLOPE + chance(operator, case, errors)))
+        }
+    };
+    if let Some(worst) = worst(cases, slope).filter(|_| is_measured) {
+        gates.push(draft(variant, GateId::OutputSlope, output, &worst));
+    }
     let bounded = |case: &CheckedCase| match limits(case)? {
         Limits::Default { bound, .. } => Some((relative_to_amax(errors_of(case, output)?), bound)),
         Limits::Exact | Limits::Declared(_) => None,
@@ -109,6 +125,16 @@ fn output_gates(
         }
     }
     gates
+}
+
+/// What part chance may have in a slope: errors of one row may go together, those of many rows cancel. So a reference that is
+/// near zero, beside its errors, is held to nothing.
+fn chance(operator: &Declared, case: &CheckedCase, errors: &OutputErrors) -> f64 {
+    let tensors = operator.tensors(&case.launch.problem.shape.axes).unwrap_or_default();
+    let shape = tensors.iter().find(|tensor| tensor.name == errors.output).map(|tensor| &tensor.layout.shape);
+    let row = shape.and_then(|shape| shape.last().filter(|_| shape.len() > 1)).copied().unwrap_or(1);
+    let rows = (errors.elements / row.max(1)).max(1);
+    DEVIATIONS * figure(errors, "relative_rms") / (rows as f64).sqrt()
 }
 
 fn errors_of<'a>(case: &'a CheckedCase, output: &str) -> Option<&'a OutputErrors> {
@@ -199,6 +225,7 @@ b = { n = 77 }
             mean: max / 10.0,
             relative: max,
             relative_rms: max / 5.0,
+            slope: Some(max / 100.0),
             row_relative: max,
             reference_amax: 1.0,
             gaps_intact: true,
@@ -226,7 +253,7 @@ b = { n = 77 }
         let cases = |max| [case("a", 1e-5), case("b", max)];
         assert_eq!(failed(&operator, &cases(4e-4), &[]), [""; 0]);
         assert_eq!(failed(&operator, &cases(6e-4), &[]), ["y mean error at b.seed0.normal"]);
-        assert_eq!(failed(&operator, &cases(f64::NAN), &[]).len(), 2);
+        assert_eq!(failed(&operator, &cases(f64::NAN), &[]).len(), 3);
         let mut wrong = cases(1e-5);
         wrong[0].errors.as_mut().unwrap().outputs[1].wrong = 1;
         assert_eq!(failed(&operator, &wrong, &[]), ["elements of i unlike the reference's at a.seed0.normal"]);
@@ -256,6 +283,24 @@ b = { n = 77 }
         let bound = failed(&operator(""), &spoilt(), &[case("a", 1e-4)]);
         assert!(bound.iter().any(|line| line.starts_with("y error over the output's magnitude")), "{bound:?}");
         assert!(bound.iter().any(|line| line.starts_with("y max error over the control's")), "{bound:?}");
+    }
+
+    #[test]
+    fn a_gain_that_every_limit_lets_pass_fails_and_chance_does_not() {
+        let gains = |errors: &str, slope: Option<f64>, rms: f64| {
+            let mut case = case("a", 1e-5);
+            let output = &mut case.errors.as_mut().unwrap().outputs[0];
+            (output.slope, output.relative_rms) = (slope, rms);
+            failed(&operator(errors), &[case], &[])
+        };
+        let declared = ", errors = { max = 1e-3 }";
+        assert_eq!(gains(declared, Some(0.006), 1e-4), ["y gain or loss at a.seed0.normal"]);
+        assert_eq!(gains(declared, Some(f64::NAN), 1e-4), ["y gain or loss at a.seed0.normal"]);
+        assert_eq!(gains(declared, Some(0.02), 0.05), [""; 0], "64 elements that are off by 5 %");
+        assert_eq!(gains(declared, None, 1e-4), [""; 0], "a run of before");
+        assert_eq!(gains(", errors = { max = 1e-3, slope = 0.1 }", Some(0.02), 1e-4), [""; 0]);
+        assert_eq!(gains(", errors = { slope = 0.01 }", Some(0.02), 1e-4), ["y slope error at a.seed0.normal"]);
+        assert_eq!(gains("", Some(0.03), 1e-4), ["y gain or loss at a.seed0.normal"]);
     }
 
     #[test]

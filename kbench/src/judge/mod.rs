@@ -2,16 +2,21 @@
 //! can be judged again without a GPU. Leaves to others: what the gates add up to (`decision`).
 
 mod blocks;
+mod consistency;
 mod correctness;
 mod declared;
+mod hints;
+mod memory;
 mod pairs;
 mod peers;
 mod performance;
 mod profile;
+mod proportion;
 mod resources;
 mod settled;
 mod timing;
 
+pub use consistency::{edited_errors, judge_consistency};
 pub use correctness::{correctness_pattern, emulated_problems, judge_checks, problems, timed_problems};
 pub use pairs::{Timed, paired_rounds, ratio};
 pub use peers::judge_peer_errors;
@@ -21,8 +26,10 @@ pub use profile::judge_profile;
 pub use resources::{chip_shared_bytes, judge_builds};
 
 use crate::ceilings::Ceilings;
+use crate::deferral::Deferral;
 use crate::evidence::{Builds, Checks, Peers, Samples};
 use crate::gate::{Draft, Gate, GateId};
+use crate::memory::Memory;
 use crate::profile::Profile;
 use crate::suite::Suite;
 
@@ -39,16 +46,21 @@ pub struct Evidence {
     pub peers: Peers,
     /// `profile.json`, where a profile was asked for.
     pub profile: Option<Profile>,
+    /// `memory.json`, where a run on a GPU looked for what that hides.
+    pub memory: Option<Memory>,
     /// `ceilings.json`: drawn, and read by no gate.
     pub ceilings: Option<Ceilings>,
 }
 
 /// All gates of a run, in the order of the decision tree.
 pub fn judge(suite: &Suite, evidence: &Evidence) -> Vec<Gate> {
-    let mut gates = judge_builds(suite, &evidence.builds);
+    let mut gates = judge_consistency(suite, evidence);
+    gates.extend(judge_builds(suite, &evidence.builds));
     gates.extend(judge_checks(suite, &evidence.builds, &evidence.checks));
+    gates.extend(memory::judge_memory(suite, &evidence.builds, &evidence.checks, evidence.memory.as_ref()));
     gates.extend(judge_peer_errors(suite, &evidence.checks, &evidence.peers));
     gates.extend(judge_samples(suite, &evidence.builds, &evidence.samples, &evidence.peers));
+    gates.extend(hints::judge_hints(suite, &evidence.builds, &evidence.samples));
     gates.extend(judge_profile(suite, evidence));
     gates.extend(narrowed_gates(suite));
     gates.sort_by_key(|gate| gate.kind);
@@ -65,8 +77,14 @@ fn narrowed_gates(suite: &Suite) -> impl Iterator<Item = Gate> + '_ {
     })
 }
 
-/// Why a candidate is left out, if the suite's condition on another candidate says so.
-pub(crate) fn left_out(suite: &Suite, builds: &Builds, variant: &str) -> Option<String> {
+/// Why nothing but its builds is judged of a variant: it was not tried, or does not claim to run here.
+pub(crate) fn left_out(suite: &Suite, builds: &Builds, variant: &str) -> Option<Deferral> {
+    let unclaimed = || builds.unclaimed(variant)?.unclaimed.clone();
+    not_tried(suite, builds, variant).map(Deferral::because).or_else(unclaimed)
+}
+
+/// Why a candidate is not tried, if the suite's condition on another candidate says so.
+fn not_tried(suite: &Suite, builds: &Builds, variant: &str) -> Option<String> {
     let candidate = suite.candidates.iter().find(|c| c.variant == variant)?;
     let other = candidate.unless_spills.as_deref()?;
     let spills = builds.get(other, &suite.arch)?.spill_bytes();
@@ -80,8 +98,9 @@ pub(crate) mod testing {
 
     use super::Evidence;
     use crate::evidence::*;
+    use crate::memory::Memory;
     use crate::operator::attention::RAGGED_MASKED;
-    use crate::operator::{Distribution, Operator};
+    use crate::operator::{Distribution, Operator, Problem};
     use crate::resources::EntryResources;
     use crate::subject::Subject;
     use crate::suite::{Candidate, PerformanceLimit, ResourceLimits, Suite, Timing};
@@ -102,6 +121,8 @@ pub(crate) mod testing {
             shapes: Default::default(),
             check_shapes: vec!["mission".into(), RAGGED_MASKED.into(), "wide".into()],
             stress_shapes: vec!["small".into()],
+            distributions: vec![],
+            odd: None,
             time_shapes: vec!["mission".into()],
             time_distributions: vec![Distribution::Normal],
             large: None,
@@ -130,6 +151,7 @@ pub(crate) mod testing {
             timing: Timing { sittings: 16, rounds: 16, max_rounds: 48, ..Timing::default() },
             narrowed: vec![],
             machine_code: None,
+            fleet: None,
         }
     }
 
@@ -178,9 +200,12 @@ pub(crate) mod testing {
             ptx_sha256: String::new(),
             cubin_sha256: String::new(),
             global_bytes: 0,
+            constant_bytes: 0,
             entries: vec![entry(64, variant), entry(128, variant)],
             warnings: vec![],
             toggle_mismatches: vec![],
+            cache_hints: BTreeMap::new(),
+            copies_in_bulk: false,
             instructions: None,
         }
     }
@@ -202,6 +227,8 @@ pub(crate) mod testing {
             outputs: Vec::new(),
             figures: BTreeMap::new(),
             sampled_rows: None,
+            proportion: Some(Proportion { rows: 16, slope: 0.0001, row_rms: 0.0005, magnitude: 0.05 }),
+            whole: None,
         }
     }
 
@@ -262,31 +289,44 @@ pub(crate) mod testing {
         }
     }
 
+    /// A case that is right in every way.
+    fn case(variant: &str, problem: Problem) -> CheckedCase {
+        CheckedCase {
+            variant: variant.to_owned(),
+            launch: LaunchOutcome {
+                problem,
+                failure: None,
+                output_sha256: Some("00".into()),
+                repeat_equal: true,
+                inputs_unchanged: true,
+                guards_intact: true,
+                sampled_ctas: None,
+                findings: vec![],
+                entry: None,
+                replays: None,
+                deferred: None,
+            },
+            errors: Some(errors()),
+        }
+    }
+
     /// Every case of `old` and `new` on the problems of a suite, all well.
     pub fn checks(suite: &Suite) -> Checks {
-        let cases = |variant: &'static str| {
-            super::problems(suite).into_iter().map(move |problem| CheckedCase {
-                variant: variant.to_owned(),
-                launch: LaunchOutcome {
-                    problem,
-                    failure: None,
-                    output_sha256: Some("00".into()),
-                    repeat_equal: true,
-                    inputs_unchanged: true,
-                    guards_intact: true,
-                    sampled_ctas: None,
-                    findings: vec![],
-                    entry: None,
-                    replays: None,
-                    deferred: None,
-                },
-                errors: Some(errors()),
-            })
+        // Every element of a shape is compared.
+        let compared = |mut case: CheckedCase| {
+            let outputs = Operator::Attention.outputs(&case.launch.problem.shape).unwrap_or_default();
+            if let Some(errors) = &mut case.errors {
+                errors.elements = outputs.iter().map(|(_, extents)| extents.iter().product::<u64>()).sum();
+            }
+            case
         };
+        let cases = |variant: &'static str| super::problems(suite).into_iter().map(move |p| case(variant, p));
         Checks {
             device: Some("gpu: NVIDIA L4".into()),
             deferred: None,
-            cases: cases("old").chain(cases("new")).collect(),
+            memory_apart: true,
+            row_seed: None,
+            cases: cases("old").chain(cases("new")).map(compared).collect(),
         }
     }
 
@@ -297,7 +337,16 @@ pub(crate) mod testing {
             samples: samples(100.0, 80.0),
             peers: Peers::default(),
             profile: None,
+            memory: Some(memory(&suite())),
             ceilings: None,
         }
+    }
+
+    /// Every variant looked at on everything that the suite wants, and nothing found.
+    pub fn memory(suite: &Suite) -> Memory {
+        let variants = suite.variant_names();
+        let emulated = variants.flat_map(|v| crate::memory::problems(suite).into_iter().map(move |p| case(v, p)));
+        let emulated = emulated.map(|case| CheckedCase { errors: None, ..case }).collect();
+        Memory { emulated, ..Memory::default() }
     }
 }

@@ -23,13 +23,19 @@ pub fn judge_builds(suite: &Suite, builds: &Builds) -> Vec<Gate> {
 fn judge_variant(suite: &Suite, builds: &Builds, variant: &str) -> Vec<Gate> {
     let draft = |id| Draft::new(variant, id);
     let compiles = draft(GateId::Compiles);
-    if let Some(why) = super::left_out(suite, builds, variant) {
+    if let Some(why) = super::not_tried(suite, builds, variant) {
         return vec![compiles.deferred("built", Deferral::because(why))];
     }
     if let Some(deferral) = &builds.deferred {
         return vec![compiles.deferred("no error", deferral.clone())];
     }
-    let failed = builds.failures.iter().find(|f| f.variant == variant);
+    let unclaimed = builds.unclaimed(variant).and_then(|f| Some((&f.arch, f.unclaimed.clone()?)));
+    if let Some((arch, why)) = &unclaimed
+        && **arch == suite.arch
+    {
+        return vec![compiles.deferred("no error", why.clone())];
+    }
+    let failed = builds.failures.iter().find(|f| f.variant == variant && f.unclaimed.is_none());
     if let Some(failure) = failed {
         return vec![compiles.holds(&failure.arch, failure.error.as_str(), "no error", false)];
     }
@@ -37,6 +43,7 @@ fn judge_variant(suite: &Suite, builds: &Builds, variant: &str) -> Vec<Gate> {
         return vec![compiles.holds(&suite.arch, "no build record", "no error", false)];
     };
     let mut gates = vec![compiles.holds(&suite.arch, "yes", "no error", true)];
+    gates.extend(unclaimed.map(|(_, why)| compiles.deferred("no error for the device", why)));
     // A kernel of a gate file says nothing of itself, so there is no echo to ask for.
     if suite.operator.is_attention() {
         gates.push(toggle_echo(&draft(GateId::ToggleEcho), builds, variant));
@@ -172,13 +179,18 @@ fn distinct_work(draft: &Draft, suite: &Suite, builds: &Builds, variant: &str) -
 /// Scratch that a kernel may ask for: counters of a scheduler, not room to keep results in.
 const MAX_WORKSPACE_BYTES: u32 = 4096;
 
+/// Bytes of a module's variables. What is declared constant lies in device memory too, and its address can be had.
+fn variables(build: &BuildRecord) -> u32 {
+    build.global_bytes + build.constant_bytes
+}
+
 /// A kernel with memory of its own could do the work once and remember it.
 fn stateless(draft: &Draft, builds: &Builds, variant: &str) -> Gate {
     let own = builds.records.iter().filter(|b| b.variant == variant);
-    let state =
-        |b: &BuildRecord| b.global_bytes + b.entries.iter().map(|e| e.launch.workspace_bytes).max().unwrap_or(0);
-    let worst = own.map(|b| (state(b), b.global_bytes, b.arch.as_str())).max().unwrap_or_default();
-    let (bytes, global, arch) = worst;
+    let state = |b: &BuildRecord| variables(b) + b.entries.iter().map(|e| e.launch.workspace_bytes).max().unwrap_or(0);
+    // Variables first: none are allowed, however much workspace another build has.
+    let worst = own.map(|b| (variables(b), state(b), b.arch.as_str())).max().unwrap_or_default();
+    let (global, bytes, arch) = worst;
     let holds = global == 0 && bytes <= MAX_WORKSPACE_BYTES;
     let rule = format!("no device variables, at most {MAX_WORKSPACE_BYTES} bytes of workspace");
     draft.holds(arch, format!("{global} bytes of variables, {} of workspace", bytes - global), &rule, holds)
@@ -262,6 +274,7 @@ mod tests {
             ("fits the chip", |b| b.records[1].entries[1].launch.dynamic_smem_bytes = 101_376),
             ("wgmma pipelining", |b| b.records[1].warnings.push("C7510 serialized".into())),
             ("no memory between launches", |b| b.records[1].global_bytes = 4),
+            ("no memory between launches", |b| b.records[1].constant_bytes = 4),
             ("no memory between launches", |b| b.records[1].entries[0].launch.workspace_bytes = 1 << 20),
             ("toggle echo", |b| b.records[1].toggle_mismatches.push("stages: asked 3, compiled 2".into())),
             ("own machine code", |b| b.records[1].entries[0].code_sha256 = "old64".into()),
@@ -357,7 +370,12 @@ mod tests {
         let mut builds = testing::evidence().builds;
         builds.records.pop();
         let error = "sdpa_ladder.cu(12): error: expected a `;`".to_owned();
-        builds.failures.push(BuildFailure { variant: "new".into(), arch: "sm_89".into(), error: error.clone() });
+        builds.failures.push(BuildFailure {
+            variant: "new".into(),
+            arch: "sm_89".into(),
+            error: error.clone(),
+            unclaimed: None,
+        });
         assert_eq!(failed(&builds), [("new".to_owned(), "compiles".to_owned(), error)]);
         assert_eq!(judge_builds(&testing::suite(), &builds).iter().filter(|g| g.variant == "new").count(), 1);
     }

@@ -13,12 +13,28 @@ use super::{Cost, Distribution, Problem, Shape, Unit};
 const AXES: [&str; 5] = ["B", "H", "S_q", "S_kv", "D"];
 /// The axis that is 1 where row i sees only keys up to its own.
 const CAUSAL: &str = "causal";
+/// The axis of a softmax scale other than 1/sqrt(D), in millionths; without it the scale is that.
+const SCALE: &str = "scale_millionths";
+/// What stands before such a scale in a name, where it is written out: `1x1x17x67x64-scale0.05`.
+const SCALED: &str = "-scale";
 /// What a name ends in where that axis is 1.
 pub const MASKED: &str = "-causal";
 /// A small shape with a tail and a mask.
 pub const RAGGED_MASKED: &str = "ragged-causal";
 /// Small shapes with every kind of edge, for whoever names none.
 pub const EDGES: [&str; 4] = ["small", "ragged", "small-causal", RAGGED_MASKED];
+/// Small shapes of what the shapes with names have not: one query row, more than 16 heads, fewer keys than a tile has, one to
+/// four keys more or fewer than whole tiles, more than 64 tiles of 64 keys, rows that see no key, another softmax scale.
+pub const ODD: [&str; 8] = [
+    "1x17x1x33x64",
+    "1x1x33x31x64",
+    "1x1x40x2x64-causal",
+    "1x1x3x61x128",
+    "1x1x5x30x64",
+    "1x1x2x60x64-causal",
+    "1x1x17x67x64-scale0.05",
+    "1x1x16x4164x64",
+];
 
 /// The sizes of one attention call. Tensors are `[batch, heads, seq, head_dim]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +51,8 @@ pub struct Sizes {
     pub head_dim: u32,
     /// Whether row i sees only keys j <= i + `causal_offset`.
     pub causal: bool,
+    /// The softmax scale in millionths, where it is not 1/sqrt(D).
+    pub scale_millionths: Option<u32>,
 }
 
 /// name, batch, heads, seq_q, seq_kv, head_dim of every shape that has a name; each also exists with `-causal`.
@@ -76,7 +94,8 @@ pub fn all_named() -> Vec<Shape> {
 
 /// Every named shape and one more with D = 128 that is small; next to each is its causal twin, which has the same inputs.
 pub fn recorded() -> Vec<Shape> {
-    let d128 = Sizes { batch: 1, heads: 2, seq_q: 96, seq_kv: 96, head_dim: 128, causal: false };
+    let d128 =
+        Sizes { batch: 1, heads: 2, seq_q: 96, seq_kv: 96, head_dim: 128, causal: false, scale_millionths: None };
     let plain = NAMED.iter().filter_map(|row| row.0.parse().ok()).chain([d128.named("d128")]);
     let twins = plain.flat_map(|shape: Shape| {
         let causal = Sizes { causal: true, ..Sizes::of(&shape) }.named(&format!("{}{MASKED}", shape.name));
@@ -88,16 +107,24 @@ pub fn recorded() -> Vec<Shape> {
 impl Sizes {
     /// Those of a shape. An axis that it lacks counts as 0: a shape of another operator has no elements here.
     pub fn of(shape: &Shape) -> Sizes {
-        let size = |axis: &str| shape.axes.get(axis).and_then(|size| u32::try_from(*size).ok()).unwrap_or(0);
+        let given = |axis: &str| shape.axes.get(axis).and_then(|size| u32::try_from(*size).ok());
+        let size = |axis: &str| given(axis).unwrap_or(0);
         let [batch, heads, seq_q, seq_kv, head_dim] = AXES.map(size);
-        Sizes { batch, heads, seq_q, seq_kv, head_dim, causal: size(CAUSAL) == 1 }
+        let (causal, scale_millionths) = (size(CAUSAL) == 1, given(SCALE));
+        Sizes { batch, heads, seq_q, seq_kv, head_dim, causal, scale_millionths }
     }
 
     /// The shape of these sizes.
     pub fn named(&self, name: &str) -> Shape {
         let sizes = [self.batch, self.heads, self.seq_q, self.seq_kv, self.head_dim];
-        let axes = AXES.into_iter().zip(sizes).chain([(CAUSAL, u32::from(self.causal))]);
+        let scale = self.scale_millionths.map(|scale| (SCALE, scale));
+        let axes = AXES.into_iter().zip(sizes).chain([(CAUSAL, u32::from(self.causal))]).chain(scale);
         Shape { name: name.to_owned(), axes: axes.map(|(axis, size)| (axis.to_owned(), i64::from(size))).collect() }
+    }
+
+    /// Extents of the output, outermost first.
+    pub fn output(&self) -> [u64; 4] {
+        [self.batch, self.heads, self.seq_q, self.head_dim].map(u64::from)
     }
 
     /// Batch times heads: how many independent attention problems there are.
@@ -156,7 +183,8 @@ impl Sizes {
         let seq =
             if self.seq_q == self.seq_kv { self.seq_q.to_string() } else { format!("{}/{}", self.seq_q, self.seq_kv) };
         let causal = if self.causal { ", causal" } else { "" };
-        format!("B {}, H {}, S {seq}, D {}{causal}", self.batch, self.heads, self.head_dim)
+        let scale = self.scale_millionths.map_or(String::new(), |_| format!(", scale {}", self.softmax_scale()));
+        format!("B {}, H {}, S {seq}, D {}{causal}{scale}", self.batch, self.heads, self.head_dim)
     }
 
     /// `2 x 8 x 512 x 64 causal`.
@@ -165,25 +193,30 @@ impl Sizes {
         format!("{} x {} x {} x {}{causal}", self.batch, self.heads, self.seq_q, self.head_dim)
     }
 
-    /// The softmax scale used everywhere: 1/sqrt(D), in the precision the kernels receive it.
+    /// The softmax scale in the precision in which kernels receive it: 1/sqrt(D), if the shape does not say another.
     pub fn softmax_scale(&self) -> f32 {
-        1.0 / (self.head_dim as f32).sqrt()
+        let usual = || 1.0 / (self.head_dim as f32).sqrt();
+        self.scale_millionths.map_or_else(usual, |scale| (f64::from(scale) / 1e6) as f32)
     }
 }
 
 impl FromStr for Shape {
     type Err = UnknownShape;
 
-    /// A name such as `mission-causal`, or sizes such as `2x8x1000x64-causal`.
+    /// A name such as `mission-causal`, or sizes such as `2x8x1000x64-causal` or `2x8x1000x64-scale0.05`.
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         let unknown = || UnknownShape { name: name.to_owned() };
         let (base, causal) = match name.strip_suffix(MASKED) {
             Some(base) => (base, true),
             None => (name, false),
         };
+        let (base, scale_millionths) = match base.split_once(SCALED) {
+            Some((base, scale)) => (base, Some(millionths(scale).ok_or_else(unknown)?)),
+            None => (base, None),
+        };
         let known = NAMED.iter().find(|row| row.0 == base).map(|row| [row.1, row.2, row.3, row.4, row.5]);
         let [batch, heads, seq_q, seq_kv, head_dim] = known.or_else(|| written(base)).ok_or_else(unknown)?;
-        Ok(Sizes { batch, heads, seq_q, seq_kv, head_dim, causal }.named(name))
+        Ok(Sizes { batch, heads, seq_q, seq_kv, head_dim, causal, scale_millionths }.named(name))
     }
 }
 
@@ -209,13 +242,27 @@ pub(super) fn check(shape: &Shape) -> Result<(), BadKey> {
             None => return BadKey::refuse(key, format!("gives no {axis}: give B, H, S (or S_q and S_kv) and D")),
         }
     }
-    if let Some(other) = shape.axes.keys().find(|axis| *axis != CAUSAL && !AXES.contains(&axis.as_str())) {
-        return BadKey::refuse(key, format!("`{other}` is no axis of attention: use B, H, S, S_q, S_kv, D, {CAUSAL}"));
+    let known = |axis: &str| [CAUSAL, SCALE].contains(&axis) || AXES.contains(&axis);
+    if let Some(other) = shape.axes.keys().find(|axis| !known(axis)) {
+        let axes = format!("B, H, S, S_q, S_kv, D, {CAUSAL}, {SCALE}");
+        return BadKey::refuse(key, format!("`{other}` is no axis of attention: use {axes}"));
+    }
+    if shape.axes.get(SCALE).is_some_and(|scale| !(1..=MOST_SCALE).contains(scale)) {
+        return BadKey::refuse(key, format!("{SCALE} is from 1 to {MOST_SCALE}"));
     }
     match shape.axes.get(CAUSAL) {
         Some(0 | 1) => Ok(()),
         _ => BadKey::refuse(key, format!("{CAUSAL} is 0 or 1")),
     }
+}
+
+/// The largest softmax scale, in millionths: 1000.
+const MOST_SCALE: i64 = 1_000_000_000;
+
+/// A scale as it is written, such as `0.05`, in millionths.
+fn millionths(scale: &str) -> Option<u32> {
+    let scale = (scale.parse::<f64>().ok()? * 1e6).round();
+    (1.0..=MOST_SCALE as f64).contains(&scale).then_some(scale as u32)
 }
 
 /// `BxHxSxD`, or `BxHxS_qxS_kvxD`.
@@ -303,9 +350,29 @@ mod tests {
     fn sizes_may_be_written_out() {
         assert_eq!(sizes("2x8x1000x64-causal"), Sizes { causal: true, seq_q: 1000, seq_kv: 1000, ..sizes("mission") });
         assert_eq!(sizes("1x3x45x173x64"), sizes("cross"));
+        let scaled = sizes("1x1x17x67x64-scale0.05-causal");
+        assert_eq!((scaled.softmax_scale(), scaled.causal, sizes("tiny").softmax_scale()), (0.05, true, 0.125));
+        assert_eq!(scaled.by_name(), "B 1, H 1, S 17/67, D 64, causal, scale 0.05");
+        let axes = sizes("tiny").named("tiny").axes;
+        assert!(!axes.contains_key(SCALE), "shapes of older runs are those of today");
+        for wrong in ["1x1x8x64-scale", "1x1x8x64-scale0", "1x1x8x64-scaleNaN", "1x1x8x64-scale-1", "tiny-scale1e9"] {
+            assert!(wrong.parse::<Shape>().is_err(), "{wrong}");
+        }
         for wrong in ["2x8x1000", "2x8x0x64", "2x8x-1x64", "axbxcxd", "", "2x8x1000x64x5x6"] {
             assert!(wrong.parse::<Shape>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn odd_shapes_are_small_and_have_what_the_others_lack() {
+        let all: Vec<Sizes> = ODD.into_iter().map(sizes).collect();
+        let any = |has: fn(&Sizes) -> bool| all.iter().any(has);
+        let remainders: Vec<u32> = all.iter().map(|s| s.seq_kv % 32).collect();
+        assert!([1, 2, 3, 4, 28, 29, 30, 31].iter().all(|n| remainders.contains(n)), "{remainders:?}");
+        assert!(any(|s| s.seq_kv < 32) && any(|s| s.seq_q == 1) && any(|s| s.batch_heads() > 16));
+        assert!(any(|s| s.seq_kv > 64 * 64) && any(|s| s.scale_millionths.is_some()));
+        assert!(any(|s| s.causal && s.visible_keys(0) == 0) && any(|s| s.head_dim == 128));
+        assert!(all.iter().all(|s| s.scores() < 100_000), "seconds on the emulator");
     }
 
     #[test]

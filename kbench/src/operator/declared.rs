@@ -18,7 +18,7 @@ use crate::key::BadKey;
 use crate::names::{Axes, Definition, Names};
 use crate::ordered::Ordered;
 pub use draw::{Distribution, Draw};
-pub use limits::{ErrorLimits, Limits, TIMES_CONTROL};
+pub use limits::{ErrorLimits, Limits, TIMES_CONTROL, USUAL_SLOPE};
 pub use tensor::{Layout, Role, Tensor};
 
 /// The table `[operator]`.

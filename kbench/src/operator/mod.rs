@@ -11,7 +11,7 @@ use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::key::BadKey;
-use declared::Declared;
+use declared::{Declared, Role};
 
 /// A value for every axis of an operator.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -146,13 +146,22 @@ impl Operator {
     /// Distributions besides the usual one that correctness is checked on.
     pub fn stress(&self) -> Vec<Distribution> {
         match self {
-            Operator::Attention => Distribution::ALL.into_iter().filter(|d| *d != Distribution::Normal).collect(),
+            Operator::Attention => Distribution::ALL.into_iter().filter(|d| !d.is_normal()).collect(),
             // Nothing is replaced that the file draws by a distribution of its own.
             Operator::Declared(declared) => {
                 let free = declared.inputs.iter().any(|(_, i)| i.dtype.is_float() && i.distribution.is_none());
                 if free { vec![Distribution::Outliers, Distribution::Negative] } else { Vec::new() }
             }
         }
+    }
+
+    /// Those that were checked by runs which did not record them.
+    pub fn stress_before_it_was_recorded(&self) -> Vec<Distribution> {
+        let mut distributions = self.stress();
+        if self.is_attention() {
+            distributions.truncate(Distribution::BEFORE_THEY_WERE_RECORDED - 1);
+        }
+        distributions
     }
 
     /// What is timed where a gate file does not say: normal inputs, and such as make a difference to a kernel that was
@@ -228,6 +237,25 @@ impl Operator {
         }
     }
 
+    /// Names and extents of the outputs; attention's one output has no name. `None` where the shape has none, which a suite
+    /// refuses.
+    pub fn outputs(&self, shape: &Shape) -> Option<Vec<(String, Vec<u64>)>> {
+        match self {
+            Operator::Attention => Some(vec![(String::new(), attention::Sizes::of(shape).output().to_vec())]),
+            Operator::Declared(declared) => {
+                let tensors = declared.tensors(&shape.axes).ok()?;
+                let outputs = tensors.into_iter().filter(|tensor| matches!(tensor.role, Role::Output { .. }));
+                Some(outputs.map(|tensor| (tensor.name, tensor.layout.shape)).collect())
+            }
+        }
+    }
+
+    /// Elements of one of the rows that a comparison may sample from; `None` where it never does.
+    pub fn row_elements(&self, shape: &Shape) -> Option<u64> {
+        self.rows(shape)?;
+        self.outputs(shape)?.first()?.1.last().copied()
+    }
+
     /// Rows that a comparison may sample from; `None` where it never does.
     pub fn rows(&self, shape: &Shape) -> Option<usize> {
         match self {
@@ -292,7 +320,8 @@ pub enum Distribution {
     Constant,
     /// Every element is zero: amax is 0.
     Zeros,
-    /// Normal, and scores rise with the key index, so that the running maximum moves in every tile.
+    /// Normal, and scores rise by thirty nats from the first key to the last, however many there are, so that the running
+    /// maximum moves in every tile.
     MaximumLast,
     /// V is constant, Q and K are normal: the output is that constant, whatever the probabilities are.
     ConstantValues,
@@ -301,6 +330,13 @@ pub enum Distribution {
     /// Rows of Q and K are unit vectors with a sign, which numbers them modulo 2D; V is normal. Row i of the output is the
     /// mean of those rows of V with the number of i: one that stands in another's place shows as what it is.
     Permutation,
+    /// Q is positive and K at most -1, so that every score is below zero: a key that is none, whose score is zero, outweighs
+    /// all others, and so does a maximum that starts there.
+    NegativeScores,
+    /// The same with constants: every score is one number, far below zero, and every row the mean of the keys it may see.
+    OppositeConstants,
+    /// Normal, V so large that sums come close to what FP16 holds.
+    LargeValues,
     /// Like a trained model's activations: a few columns of Q and K are several times larger than the others, and the first
     /// key, whose value is small, draws most of the weight. Timed, because kernels that test for a narrow range of scores
     /// leave their fast form; no stress of correctness.
@@ -308,8 +344,11 @@ pub enum Distribution {
 }
 
 impl Distribution {
+    /// How many of [`Distribution::ALL`] there were when suites began to record which they were checked with.
+    const BEFORE_THEY_WERE_RECORDED: usize = 9;
+
     /// Those of attention that correctness is checked on, the gated one first.
-    pub const ALL: [Distribution; 9] = [
+    pub const ALL: [Distribution; 12] = [
         Distribution::Normal,
         Distribution::Outliers,
         Distribution::Large,
@@ -319,6 +358,9 @@ impl Distribution {
         Distribution::ConstantValues,
         Distribution::ZeroQueries,
         Distribution::Permutation,
+        Distribution::NegativeScores,
+        Distribution::OppositeConstants,
+        Distribution::LargeValues,
     ];
 
     /// Whether it is the usual one, which records leave out.
@@ -339,6 +381,9 @@ impl Distribution {
             Distribution::ConstantValues => "constant-values",
             Distribution::ZeroQueries => "zero-queries",
             Distribution::Permutation => "permutation",
+            Distribution::NegativeScores => "negative-scores",
+            Distribution::OppositeConstants => "opposite-constants",
+            Distribution::LargeValues => "large-values",
             Distribution::Trained => "trained",
         }
     }
@@ -346,8 +391,19 @@ impl Distribution {
     /// Whether the output is a plain mean of rows of V, so that no rounding of a probability shows in it and what is left
     /// of an error is a value in the wrong place.
     pub fn is_exact(self) -> bool {
-        use Distribution::{Constant, ConstantValues, Permutation, ZeroQueries, Zeros};
-        matches!(self, Constant | Zeros | ConstantValues | ZeroQueries | Permutation)
+        use Distribution::{Constant, ConstantValues, OppositeConstants, Permutation, ZeroQueries, Zeros};
+        matches!(self, Constant | Zeros | ConstantValues | ZeroQueries | Permutation | OppositeConstants)
+    }
+
+    /// Whether probabilities are those of the usual one: then the format of P says how far a row may be off in proportion.
+    /// The others magnify what scores lose.
+    pub fn has_usual_scores(self) -> bool {
+        matches!(self, Distribution::Normal | Distribution::LargeValues)
+    }
+
+    /// Whether outputs are so large that only their relative error says anything.
+    pub fn is_large(self) -> bool {
+        self == Distribution::LargeValues
     }
 }
 

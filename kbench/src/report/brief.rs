@@ -10,9 +10,9 @@ use crate::operator::Distribution;
 use crate::stats::Interval;
 use crate::subject::Subject;
 
-/// Lines of a screen: eight steps stand above it and the place of the evidence below, and that makes thirty. Where the table
+/// Lines of a screen: eight steps stand above it, the place of the evidence and its root below, and that makes thirty. Where the table
 /// takes most of them, gates that do not pass get [`LEAST_GATE_LINES`] all the same; the rest are counted.
-const MOST_SCREEN_LINES: usize = 21;
+const MOST_SCREEN_LINES: usize = 20;
 const LEAST_GATE_LINES: usize = 4;
 /// Lines of one group of them, and of one verdict.
 const MOST_LINES: usize = 3;
@@ -222,11 +222,14 @@ fn among_peers(view: &RunView, comparisons: &[Comparison], variant: &str) -> Opt
 fn open_gates(view: &RunView, width: usize, room: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let groups = open::groups(view.gates);
-    // Many groups get a line or two each before one of them gets three.
-    let most = (room / groups.len().max(1)).clamp(1, MOST_LINES);
+    let all: Vec<Vec<String>> =
+        groups.iter().map(|group| hanging(&format!("{} ", group.head()), &group.words(), width)).collect();
+    // Where they do not fit, each gets a line or two before one of them gets three.
+    let fits = all.iter().map(|said| said.len().min(MOST_LINES)).sum::<usize>() <= room;
+    let most = if fits { MOST_LINES } else { (room / groups.len().max(1)).clamp(1, MOST_LINES) };
     let mut left = 0;
-    for (number, group) in groups.iter().enumerate() {
-        let said = cut(hanging(&format!("{} ", group.head()), &group.words(), width), most, width);
+    for (number, (group, said)) in groups.iter().zip(all).enumerate() {
+        let said = cut(said, most, width);
         // The line that counts the rest needs room too, where there is a rest.
         let counted = usize::from(number + 1 < groups.len());
         if left == 0 && lines.len() + said.len() + counted <= room {
@@ -259,7 +262,7 @@ mod tests {
                 let wide = screen.lines().map(|line| line.chars().count()).max();
                 assert!(wide <= Some(width), "{name} at {width}:\n{screen}");
                 // Above it are eight steps.
-                assert!(width < 100 || screen.lines().count() <= 21, "{name}:\n{screen}");
+                assert!(width < 100 || screen.lines().count() <= 20, "{name}:\n{screen}");
                 let file = folder.join(format!("{name}-{width}.txt"));
                 if std::env::var_os(REWRITE).is_some() {
                     std::fs::write(&file, &screen).unwrap();

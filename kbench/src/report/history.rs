@@ -1,6 +1,8 @@
 //! Earlier runs of a suite: what a run came to, in a table and, for runs on the same device, as lines. Times of
 //! different devices are never joined. Leaves to others: finding the runs.
 
+use serde::{Deserialize, Serialize};
+
 use super::page::{Cell, table};
 use super::svg::{Anchor, Scale, Svg, escape};
 use super::timing::{Role, panel};
@@ -13,7 +15,7 @@ use crate::subject::Subject;
 use crate::suite::Suite;
 
 /// One whole run, as history shows it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HistoryPoint {
     /// Name of its directory.
     pub run: String,
@@ -22,7 +24,7 @@ pub struct HistoryPoint {
 }
 
 /// What a run came to.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PastRun {
     /// When it began, RFC 3339, UTC.
     pub started: String,
@@ -43,7 +45,7 @@ pub struct PastRun {
 }
 
 /// A variant's p50 on a shape, in kernel mode.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PastMedian {
     /// Shape.
     pub shape: String,

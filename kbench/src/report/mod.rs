@@ -4,6 +4,7 @@
 mod brief;
 mod ci;
 mod clocks;
+mod fleet;
 mod forest;
 mod history;
 mod layout;
@@ -21,6 +22,7 @@ mod verdicts;
 
 pub use brief::{brief, brief_times, verdict};
 pub use ci::{annotations, junit};
+pub use fleet::{FleetView, fleet_html, fleet_text};
 pub use history::{HistoryPoint, PastMedian, PastRun};
 pub use layout::hanging;
 pub use markdown::{markdown_file, markdown_summary};
@@ -42,6 +44,9 @@ use crate::operator::Distribution;
 use crate::setting::Setting;
 use crate::subject::Subject;
 use crate::suite::Suite;
+
+/// Which revision of the reports this program writes, by their sources.
+pub const REVISION: &str = env!("KBENCH_REPORTS");
 
 /// Everything a report is made of.
 pub struct RunView<'a> {

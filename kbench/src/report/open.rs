@@ -1,7 +1,9 @@
 //! The gates that do not pass, grouped where they are alike: those that wait for one thing, and those that miss one
 //! threshold. Leaves to others: how a group is printed.
 
+use crate::evidence::Mode;
 use crate::gate::{Gate, State};
+use crate::setting::Setting;
 
 /// Gates that do not pass, for one reason.
 pub(super) struct Group<'a> {
@@ -78,13 +80,24 @@ impl Group<'_> {
             return format!("{}: {} is {measured}, wanted {wanted}{}", first.variant, first.figure, at(first));
         }
         let same = self.gates.iter().all(|gate| gate.figure == first.figure);
-        let entry = |gate: &&Gate| {
-            let figure = if same { String::new() } else { format!(" {}", gate.figure) };
-            format!("{}{figure} {}{}", gate.variant, gate.measured, at(gate))
+        // What all of them say is said once, before the variants; a variant's own once, before its figures.
+        let one_place = self.gates.iter().all(|gate| gate.place == first.place);
+        let entry = |gate: &&&Gate| {
+            let on = match &gate.shape {
+                Some(shape) if !same => format!(" on {}", Setting::hot(shape, gate.distribution, Mode::Kernel).place()),
+                None if !same => format!(" {}", gate.figure),
+                _ => String::new(),
+            };
+            format!("{}{on}{}", gate.measured, if one_place { String::new() } else { at(gate) })
         };
-        let entries: Vec<String> = self.gates.iter().map(entry).collect();
-        let figure = if same { first.figure.as_str() } else { first.id.name() };
-        format!("{figure}, wanted {}: {}", first.threshold, entries.join("; "))
+        let of = |variant: &&str| {
+            let own: Vec<&&Gate> = self.gates.iter().filter(|gate| gate.variant == *variant).collect();
+            format!("{variant} {}", own.iter().map(entry).collect::<Vec<_>>().join(", "))
+        };
+        let entries: Vec<String> = self.variants().iter().map(of).collect();
+        let figure = if same { first.figure.clone() } else { first.id.name().replace('-', " ") };
+        let place = if one_place { at(first) } else { String::new() };
+        format!("{figure}{place}, wanted {}: {}", first.threshold, entries.join("; "))
     }
 }
 
@@ -125,7 +138,7 @@ mod tests {
         assert_eq!(
             said,
             [
-                "FAIL 2x registers, wanted <= 120: b 130 (sm_89); c 140 (sm_89)",
+                "FAIL 2x registers (sm_89), wanted <= 120: b 130; c 140",
                 "FAIL a: spills is 8 bytes, wanted <= 0 bytes",
                 "DEFERRED 3x no GPU; get one: seen on a GPU, timed on every shape (a, b)",
             ]

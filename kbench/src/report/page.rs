@@ -12,7 +12,7 @@ use crate::evidence::Environment;
 use crate::gate::{Gate, State, significant};
 use crate::judge::{Comparison, compare, compare_everywhere};
 
-const STYLE: &str = include_str!("report.css");
+pub(super) const STYLE: &str = include_str!("report.css");
 
 /// The file: the same view and history give the same bytes. `history` holds earlier whole runs, oldest first.
 pub fn html(view: &RunView, history: &[HistoryPoint]) -> String {

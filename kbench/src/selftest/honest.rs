@@ -1,9 +1,9 @@
 //! Honest states of affairs, and the verdict that each deserves: a judge that refuses everybody catches every lie.
 
-use super::{Honest, beside_a_rival, everywhere, made_of, one_case, own_build, slow_where};
+use super::{Honest, beside_a_rival, everywhere, hint, made_of, one_case, own_build, slow_where};
 use crate::decision::Verdict;
 use crate::deferral::Deferral;
-use crate::evidence::Samples;
+use crate::evidence::{BuildFailure, Checks, Samples};
 use crate::judge::testing;
 use crate::subject::Subject;
 use crate::suite::MachineCode;
@@ -60,7 +60,7 @@ pub(super) const HONEST: &[Honest] = &[
         verdict: Verdict::Merge,
         set: |s, e| {
             everywhere(s, e);
-            slow_where(e, 1.01 / 0.8, |b| b.shape == "wide");
+            slow_where(e, 1.01 / 0.8, |b| b.shape == "small");
         },
     },
     Honest {
@@ -83,6 +83,26 @@ pub(super) const HONEST: &[Honest] = &[
             let held = e.samples.blocks.iter_mut().filter(|b| b.round < 2);
             held.for_each(|b| b.before.throttle.push("thermal slowdown".into()));
         },
+    },
+    Honest {
+        name: "right, on a chip that the control does not claim",
+        verdict: Verdict::Defer,
+        set: |_, e| {
+            let why = Deferral::new("`old` claims sm_89 and newer", "run on a newer GPU");
+            e.builds.failures.push(BuildFailure {
+                variant: "old".into(),
+                arch: "sm_80".into(),
+                error: why.to_string(),
+                unclaimed: Some(why.clone()),
+            });
+            e.checks = Checks { deferred: Some(why.clone()), ..Checks::default() };
+            e.samples = Samples { deferred: Some(why), ..Samples::default() };
+        },
+    },
+    Honest {
+        name: "right, with a hint that data may leave the L2",
+        verdict: Verdict::Merge,
+        set: |_, e| hint(e, "ld L2::evict_first"),
     },
     Honest { name: "right, and faster than a rival", verdict: Verdict::Merge, set: beside_a_rival },
     Honest {

@@ -145,11 +145,19 @@ fn case_of(evidence: &mut Evidence, distribution: Distribution, change: fn(&mut 
     }
 }
 
+/// The same on usual inputs, with limits in proportion to the output.
+fn in_proportion(suite: &mut Suite, evidence: &mut Evidence, change: fn(&mut Errors)) {
+    suite.correctness.proportion = Some(Default::default());
+    case_of(evidence, Distribution::Normal, change);
+}
+
 /// Two shapes and two distributions are timed, hot and cold, and nothing may be slower than the control by 5%.
 fn everywhere(suite: &mut Suite, evidence: &mut Evidence) {
-    suite.time_shapes.push("wide".into());
+    suite.time_shapes.push("small".into());
     suite.time_distributions.push(Distribution::Outliers);
     suite.regressions = Some(Regressions { max_slowdown: 0.05 });
+    // What is timed was checked.
+    evidence.checks = testing::checks(suite);
     let once = std::mem::take(&mut evidence.samples.blocks);
     for shape in &suite.time_shapes {
         for distribution in suite.time_distributions.iter().copied() {
@@ -198,6 +206,13 @@ fn own_entries(evidence: &mut Evidence) -> impl Iterator<Item = &mut crate::evid
 
 fn own_build(evidence: &mut Evidence) -> Option<&mut crate::evidence::BuildRecord> {
     evidence.builds.records.iter_mut().find(|b| b.variant == CANDIDATE)
+}
+
+/// As if the candidate's PTX had this hint.
+fn hint(evidence: &mut Evidence, hint: &str) {
+    if let Some(build) = own_build(evidence) {
+        build.cache_hints.insert(hint.to_owned(), 1);
+    }
 }
 
 /// As if nvdisasm had listed one kind of product in every entry.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use kernel_spec::expr::Value;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::operator::Distribution;
 use crate::ordered::Ordered;
 
 /// A candidate of a suite. In a file, its name alone will do.
@@ -107,6 +108,44 @@ pub struct CorrectnessLimits {
     pub bad_share: f64,
     /// End-to-end maximum may exceed the quantisation floor by this much.
     pub floor_allowance: f64,
+    /// Limits that do not depend on how large an output is; where absent, as in runs before they were, nothing is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proportion: Option<ProportionLimits>,
+}
+
+/// Limits on kernel errors in proportion to the output. What the format of P explains is taken as it is: a rounding errs by a
+/// part of its value that is drawn anew for each, so a row's errors are that part of the row, and a gain averages out.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProportionLimits {
+    /// Largest gain or loss of a kernel that keeps P in FP16, besides what few rows leave to chance.
+    pub slope_f16: f64,
+    /// The same of a kernel that rounds P to e4m3.
+    pub slope_e4m3: f64,
+    /// Largest root mean square of a row's errors over that of the row, with P in FP16: four times the 2^-11 by which P and
+    /// the output are each off at most.
+    pub row_f16: f64,
+    /// The same with P in e4m3, which is off by 2^-4 at most.
+    pub row_e4m3: f64,
+    /// A mean error may be this many times the control's, where both have P in one format.
+    pub times_control: f64,
+    /// Largest difference from the control's output where only some rows are compared with float64, in any eight columns,
+    /// over the root mean square of the row: a block that was not written is as far as the row is large, and two ways of
+    /// quantising the same inputs are a tenth of it apart.
+    pub block: f64,
+}
+
+impl Default for ProportionLimits {
+    fn default() -> Self {
+        ProportionLimits {
+            slope_f16: 0.002,
+            slope_e4m3: 0.005,
+            row_f16: 0.002,
+            row_e4m3: 0.0625,
+            times_control: 4.0,
+            block: 0.5,
+        }
+    }
 }
 
 impl Default for CorrectnessLimits {
@@ -121,6 +160,7 @@ impl Default for CorrectnessLimits {
             bad_element: 0.06,
             bad_share: 0.01,
             floor_allowance: 0.02,
+            proportion: None,
         }
     }
 }
@@ -194,6 +234,18 @@ pub struct LargeShapes {
     pub rounds: u32,
 }
 
+/// Shapes that are checked with the first seed alone, on some distributions. What quantising costs there is not asked: rows of
+/// few keys carry it whole, whatever the kernel is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OddShapes {
+    /// Which.
+    pub shapes: Vec<String>,
+    /// What inputs are drawn like.
+    #[serde(default)]
+    pub distributions: Vec<Distribution>,
+}
+
 /// How often a candidate's output must repeat, bit for bit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -251,8 +303,8 @@ pub struct MachineCode {
     pub forbid: Vec<String>,
 }
 
-/// How samples are taken. A sitting loads every module and places every buffer anew, elsewhere than the others, and then
-/// takes a few rounds of every distribution that is timed; where kernels lie is part of the noise, so the unit of every
+/// How samples are taken. A sitting is of one shape and one timed distribution: it loads every module and places every buffer
+/// anew, elsewhere than the others, and then takes a few rounds; where kernels lie is part of the noise, so the unit of every
 /// interval is the sitting. What the runner keeps, and the judge takes for granted:
 ///
 /// - a round times every subject once (the control twice, the second time as [`crate::subject::Arm::Again`]) in random
@@ -260,7 +312,7 @@ pub struct MachineCode {
 /// - on one shape, in one distribution and state of the L2, rounds are numbered on through the sittings: a number is one
 ///   round of one sitting;
 /// - [`Suite::rounds_of_sitting`] rounds a sitting, [`Timing::sittings`] sittings before the first verdict, and as many
-///   again while `judge::open_distributions` names a distribution of the shape, at most [`Suite::looks`] times in all;
+///   again while `judge::open_distributions` names the distribution, at most [`Suite::looks`] times in all;
 /// - a cold block ([`crate::evidence::Cache::Cold`]) of each subject, the control's second one too, in one round a sitting,
 ///   by the timer of calls.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -308,6 +360,17 @@ pub struct Search {
     /// Whole settings.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub configs: Vec<Ordered<Value>>,
+}
+
+/// What runs on several kinds of device must come to together. A kind that is not named is required.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FleetRule {
+    /// Kinds that must say MERGE.
+    pub require: Vec<String>,
+    /// Kinds whose verdict may be missing or left open; what they find still counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub may_defer: Vec<String>,
 }
 
 /// How much slower a candidate may be anywhere.

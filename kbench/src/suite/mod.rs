@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::deferral::Deferral;
 use crate::format::GATE_FILE;
 use crate::key::{BadKey, from_toml};
-use crate::operator::{Distribution, NoShape, Operator, Problem, Shape};
+use crate::operator::{Distribution, NoShape, Operator, Problem, Shape, attention};
 use crate::ordered::Ordered;
 use crate::stats::MIN_SITTINGS;
 use crate::variant::VariantTable;
@@ -66,6 +66,13 @@ pub struct Suite {
     /// Shapes that every other input distribution is checked on, with the first seed.
     #[serde(default)]
     pub stress_shapes: Vec<String>,
+    /// Those distributions; where absent, what the operator has. A suite that is used says which, so that its run is judged by
+    /// the same in years to come.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub distributions: Vec<Distribution>,
+    /// Shapes that nobody would time and kernels go wrong on; where absent, attention's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub odd: Option<OddShapes>,
     /// Shapes that are timed.
     #[serde(default)]
     pub time_shapes: Vec<String>,
@@ -119,6 +126,9 @@ pub struct Suite {
     /// How samples are taken.
     #[serde(default)]
     pub timing: Timing,
+    /// What runs on several kinds of device must come to together; no run by itself heeds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<FleetRule>,
     /// What the command line left out of the suite. A run of part of a suite can never end in MERGE.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub narrowed: Vec<Deferral>,
@@ -213,6 +223,46 @@ impl Suite {
         if self.emulation.is_none() {
             self.emulation = Some(Emulation { shapes: self.check_shapes.clone(), max_ctas: u32::MAX });
         }
+    }
+
+    /// Says what is asked today wherever the file leaves it open. A recorded suite stays as it is: what it leaves open was not
+    /// asked in its day.
+    pub fn settle(&mut self) {
+        if !self.operator.is_attention() {
+            return;
+        }
+        if self.distributions.is_empty() {
+            self.distributions = self.operator.stress();
+        }
+        self.correctness.proportion.get_or_insert_default();
+        if self.odd.is_none() {
+            let distributions = vec![Distribution::Normal, Distribution::MaximumLast, Distribution::OppositeConstants];
+            let asked = [&self.check_shapes, &self.stress_shapes];
+            let left = attention::ODD.into_iter().filter(|odd| !asked.iter().any(|of| of.iter().any(|s| s == odd)));
+            let odd = OddShapes { shapes: left.map(str::to_owned).collect(), distributions };
+            if let Some(emulation) = &mut self.emulation {
+                emulation.shapes.extend(odd.shapes.clone());
+            }
+            self.odd = Some(odd);
+        }
+    }
+
+    /// Distributions of the stress shapes.
+    pub fn stress_distributions(&self) -> Vec<Distribution> {
+        match self.distributions.as_slice() {
+            [] => self.operator.stress_before_it_was_recorded(),
+            distributions => distributions.to_vec(),
+        }
+    }
+
+    /// The shapes of `odd`.
+    pub fn odd(&self) -> Vec<Shape> {
+        self.odd.as_ref().and_then(|odd| self.shapes_of("odd.shapes", &odd.shapes).ok()).unwrap_or_default()
+    }
+
+    /// Whether a shape is one of those.
+    pub fn is_odd(&self, shape: &str) -> bool {
+        self.odd.as_ref().is_some_and(|odd| odd.shapes.iter().any(|s| s == shape))
     }
 
     /// The rules for a shape, if it is a large one.

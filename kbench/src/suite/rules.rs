@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use super::Suite;
 use crate::key::BadKey;
 use crate::names::Namespace;
-use crate::operator::Operator;
 use crate::operator::declared::Declared;
+use crate::operator::{Distribution, Operator};
 use crate::stats::MIN_ROUNDS;
 use crate::subject::is_peer;
 use crate::variant::{DeviceFacts, VariantTable, resolve};
@@ -38,6 +38,7 @@ impl Suite {
         self.check_timed()?;
         self.check_machine_code()?;
         self.check_numbers()?;
+        self.check_fleet()?;
         self.check_timing()
     }
 
@@ -126,6 +127,26 @@ impl Suite {
             ("time_shapes", &self.time_shapes),
         ] {
             self.shapes_of(key, names)?;
+            if let Some(name) = names.iter().enumerate().find_map(|(i, name)| names[..i].contains(name).then_some(name))
+            {
+                return refuse(key, &format!("`{name}` is named twice: it would count as two"));
+            }
+        }
+        if let Some(odd) = &self.odd {
+            self.shapes_of("odd.shapes", &odd.shapes)?;
+            let usual = [&self.check_shapes, &self.stress_shapes].into_iter().flatten();
+            if let Some(shape) = usual.into_iter().find(|shape| odd.shapes.contains(shape)) {
+                return refuse("odd.shapes", &format!("`{shape}` is in check_shapes or stress_shapes too"));
+            }
+            if !self.operator.is_attention() || (odd.distributions.is_empty() && !odd.shapes.is_empty()) {
+                return refuse("odd", "are shapes of attention, each on the distributions that it names");
+            }
+        }
+        if !self.operator.is_attention() && !self.distributions.is_empty() {
+            return refuse("distributions", "are those of attention: an operator's inputs say their own");
+        }
+        if self.distributions.contains(&Distribution::Normal) {
+            return refuse("distributions", "are those besides the usual one: leave out normal");
         }
         let timed: BTreeSet<_> = self.time_distributions.iter().collect();
         if timed.is_empty() || timed.len() != self.time_distributions.len() {
@@ -196,6 +217,19 @@ impl Suite {
             return refuse("replays.count", "must be at least 1");
         }
         Ok(())
+    }
+
+    /// The rule of a fleet: some kind must have measured it, and none may be in both lists.
+    fn check_fleet(&self) -> Result<(), BadKey> {
+        let Some(rule) = &self.fleet else { return Ok(()) };
+        if rule.require.is_empty() {
+            return refuse("fleet.require", "name at least one kind of device, as in require = [\"l4\"]");
+        }
+        let mut seen = BTreeSet::new();
+        match rule.require.iter().chain(&rule.may_defer).find(|kind| !seen.insert(*kind)) {
+            Some(kind) => refuse("fleet", &format!("`{kind}` is named twice; a kind is required or may defer")),
+            None => Ok(()),
+        }
     }
 
     fn is_candidate(&self, name: &str) -> bool {
@@ -289,6 +323,16 @@ impl Suite {
             ("aspiration.min_speedup", self.aspiration.as_ref().map(|a| a.min_speedup)),
         ];
         numbers.extend(optional.into_iter().filter_map(|(key, number)| Some((key, number?))));
+        if let Some(limits) = &limits.proportion {
+            numbers.extend([
+                ("correctness.proportion.slope_f16", limits.slope_f16),
+                ("correctness.proportion.slope_e4m3", limits.slope_e4m3),
+                ("correctness.proportion.row_f16", limits.row_f16),
+                ("correctness.proportion.row_e4m3", limits.row_e4m3),
+                ("correctness.proportion.times_control", limits.times_control),
+                ("correctness.proportion.block", limits.block),
+            ]);
+        }
         let own = self.candidates.iter().filter_map(|c| c.max_difference_from_control);
         numbers.extend(own.map(|number| ("candidates.max_difference_from_control", number)));
         numbers.extend(self.absolute.iter().map(|limit| ("absolute.max_p50_us", limit.max_p50_us)));

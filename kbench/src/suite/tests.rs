@@ -162,3 +162,41 @@ fn every_wrong_file_is_refused_in_one_line_that_names_the_key() {
         assert!(!error.contains('\n'), "{error}");
     }
 }
+
+#[test]
+fn a_suite_that_is_used_says_what_is_asked_and_a_recorded_one_is_left_as_it_was() {
+    let emulating = format!("{GOOD}[emulation]\nshapes = [\"tiny\"]\nmax_ctas = 8\n");
+    let recorded = Suite::parse(&emulating).unwrap();
+    assert_eq!((recorded.stress_distributions().len(), recorded.odd().len()), (8, 0), "those of before");
+    assert!(!recorded.stress_distributions().contains(&Distribution::OppositeConstants));
+    let mut used = recorded.clone();
+    used.settle();
+    assert_eq!(used.stress_distributions().len(), Distribution::ALL.len() - 1);
+    assert_eq!(used.correctness.proportion, Some(ProportionLimits::default()));
+    let odd: Vec<String> = used.odd().into_iter().map(|shape| shape.name).collect();
+    assert_eq!(odd, attention::ODD);
+    assert!(odd.iter().all(|shape| used.is_odd(shape) && used.emulation.as_ref().unwrap().shapes.contains(shape)));
+    let mut again = Suite::parse(&toml::to_string(&used).unwrap()).unwrap();
+    again.settle();
+    assert_eq!(again, used, "what it says stays, however often it is read");
+}
+
+#[test]
+fn a_suite_may_ask_for_less_where_it_says_so_and_for_nothing_twice() {
+    let with = |lines: &str| Suite::parse(&GOOD.replacen("seeds = [0]", &format!("seeds = [0]\n{lines}"), 1));
+    let mut none = with("odd = { shapes = [] }\ndistributions = [\"outliers\"]").unwrap();
+    none.settle();
+    assert_eq!((none.odd().len(), none.stress_distributions()), (0, vec![Distribution::Outliers]));
+    let mut named = Suite::parse(&GOOD.replace("[\"tiny\", ", "[\"1x1x5x30x64\", ")).unwrap();
+    named.settle();
+    assert_eq!((named.validate(), named.odd().len()), (Ok(()), attention::ODD.len() - 1));
+    for (lines, expected) in [
+        ("odd = { shapes = [\"tiny\"], distributions = [\"normal\"] }", "odd.shapes: `tiny` is in check_shapes"),
+        ("odd = { shapes = [\"small\"] }", "odd: are shapes of attention, each on the distributions"),
+        ("odd = { shapes = [\"smal\"], distributions = [\"normal\"] }", "odd.shapes: unknown shape `smal`"),
+        ("distributions = [\"normal\"]", "distributions: are those besides the usual one"),
+    ] {
+        let error = with(lines).unwrap_err().to_string();
+        assert!(error.contains(expected), "{lines}: {error}");
+    }
+}

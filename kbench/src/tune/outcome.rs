@@ -437,6 +437,7 @@ mod tests {
         };
         finals.samples.blocks.retain(|b| !b.subject.is_plain("new"));
         finals.checks.cases.retain(|c| c.variant != "new");
+        finals.checks.memory_apart = false;
         for (name, us) in times {
             finals.builds.records.push(testing::build(name));
             let like = template.checks.cases.iter().filter(|c| c.variant == "new");

@@ -38,7 +38,7 @@ enum Loader : uint32_t { kLoaderDirect = 0, kLoaderCpAsync = 1, kLoaderRaw = 2 }
 enum Math : uint32_t { kMathScalar = 0, kMathTensor = 1, kMathTensorFp8 = 2 };
 enum SoftmaxPlace : uint32_t { kSoftmaxShared = 0, kSoftmaxSharedAlias = 1, kSoftmaxRegisters = 2, kSoftmaxWarp = 3 };
 enum Scheduler : uint32_t { kSchedulerOneTile = 0, kSchedulerPersistent = 1 };
-enum Exp : uint32_t { kExpMufu = 0, kExpPolynomial = 1 };
+enum Exp : uint32_t { kExpMufu = 0, kExpRough = 1, kExpPolynomial = 2 };
 enum PFormat : uint32_t { kPFormatF16 = 0, kPFormatE4m3 = 1 };
 
 }  // namespace sdpa

@@ -18,6 +18,8 @@ use kbench::subject::Subject;
 use kernel_spec::launch::Step;
 use rand_chacha::ChaCha8Rng;
 
+use super::Ground;
+use super::hold::Hold;
 use super::mixes::{Mix, mixes};
 use crate::cuda::{Buffer, Event, Graph, OnGpu};
 use crate::digest::Digester;
@@ -96,6 +98,9 @@ impl Stamp<'_> {
     }
 }
 
+/// Says of the outputs of a set, as they lie on the device, what the digests of the verified ones are.
+type Verified<'a> = dyn FnMut(usize, &[&Buffer]) -> Result<Vec<u64>> + 'a;
+
 /// How a contestant is made.
 pub(super) struct Entry<'a> {
     pub(super) subject: Subject,
@@ -116,7 +121,7 @@ impl<'m> Contestant<'m> {
         entry: Entry,
         digester: &Digester,
         rng: &mut ChaCha8Rng,
-        verified: &mut dyn FnMut(usize, &[&Buffer]) -> Result<Vec<u64>>,
+        verified: &mut Verified,
     ) -> Result<Contestant<'m>> {
         let sets: Vec<_> =
             entry.setups.iter().map(|setup| Workload::place(&on, setup.clone())).collect::<Result<_>>()?;
@@ -156,7 +161,7 @@ impl<'m> Contestant<'m> {
         Ok(contestant)
     }
 
-    fn add_slot(&mut self, mix: &Mix) -> Result<()> {
+    fn add_slot(&mut self, mix: &[usize]) -> Result<()> {
         let woven = match &self.sets[0].setup.mixing.woven {
             None => None,
             Some((name, words)) => {
@@ -166,7 +171,7 @@ impl<'m> Contestant<'m> {
             }
         };
         let written = self.sets[*mix.last().unwrap_or(&0)].written(&self.on)?;
-        self.slots.push(Slot { mix: mix.clone(), woven, written, wanted: Vec::new() });
+        self.slots.push(Slot { mix: mix.to_vec(), woven, written, wanted: Vec::new() });
         self.events.push((Event::new()?, Event::new()?));
         Ok(())
     }
@@ -194,11 +199,7 @@ impl<'m> Contestant<'m> {
 
     /// What every launch must give: the verified outputs where all inputs are of one set, else what the kernel gives now,
     /// when no answer lies anywhere. Then everything is forgotten.
-    fn verify(
-        &mut self,
-        digester: &Digester,
-        verified: &mut dyn FnMut(usize, &[&Buffer]) -> Result<Vec<u64>>,
-    ) -> Result<()> {
+    fn verify(&mut self, digester: &Digester, verified: &mut Verified) -> Result<()> {
         // Images stay: they were compared when they were made.
         for slot in &self.slots {
             self.rest(slot).begin_anew(&self.on, &slot.written)?;
@@ -219,7 +220,7 @@ impl<'m> Contestant<'m> {
         }
         self.slots.iter_mut().zip(wanted).for_each(|(slot, wanted)| slot.wanted = wanted);
         self.start_afresh()?;
-        Ok(self.on.finish()?)
+        self.on.finish()
     }
 
     /// Digests of the outputs of the first launches.
@@ -240,15 +241,15 @@ impl<'m> Contestant<'m> {
 
     /// Warms up, poisons everything again, times, compares every output with the right one, and poisons it. `flush` is
     /// written before each launch of a cold block. Also answers whether all outputs were right.
-    pub(super) fn block(&self, digester: &Digester, mode: Mode, flush: Option<&Buffer>) -> Result<(Vec<f64>, bool)> {
+    pub(super) fn block(&self, ground: &Ground, mode: Mode, flush: Option<&Buffer>) -> Result<(Vec<f64>, bool)> {
         self.on.gpu.forget_persisting()?;
         let us = match (flush, mode) {
             (Some(flush), _) => self.time_cold(flush)?,
-            (None, Mode::Call) => self.time_calls()?,
+            (None, Mode::Call) => self.time_calls(&ground.hold)?,
             (None, Mode::Kernel) => self.time_graph()?,
         };
         let launches = if flush.is_some() { us.len() } else { self.slots.len() };
-        let found = self.found(digester, launches)?;
+        let found = self.found(&ground.digester, launches)?;
         let is_right = found.iter().zip(&self.slots).all(|(found, slot)| *found == slot.wanted);
         self.start_afresh()?;
         Ok((us, is_right))
@@ -275,9 +276,12 @@ impl<'m> Contestant<'m> {
         self.slots.iter().try_for_each(|slot| self.rest(slot).begin_anew(&self.on, &slot.written))
     }
 
-    fn time_calls(&self) -> Result<Vec<f64>> {
+    fn time_calls(&self, hold: &Hold) -> Result<Vec<f64>> {
         (0..self.warmup).try_for_each(|i| self.launch(i))?;
         self.start_afresh()?;
+        let setup = &self.sets[0].setup;
+        let steps = if self.from_originals { &setup.from_originals } else { &setup.steps };
+        hold.until_queued(self.on.gpu, self.events.len() * (steps.len() + 2))?;
         for (i, (start, end)) in self.events.iter().enumerate() {
             start.record(self.on.gpu)?;
             self.launch(i)?;
@@ -370,7 +374,7 @@ fn given<'s>(setup: &'s Setup, name: &str) -> Result<&'s [u8]> {
 }
 
 /// Words of which each comes from the set that its group comes from.
-fn weave(words: &[usize], mix: &Mix, parts: &[&[u8]]) -> Vec<u8> {
+fn weave(words: &[usize], mix: &[usize], parts: &[&[u8]]) -> Vec<u8> {
     let of_word = |(word, group): (usize, &usize)| {
         let bytes = parts[mix[*group]].get(4 * word..4 * word + 4).unwrap_or_default();
         bytes.iter().copied()
@@ -416,7 +420,7 @@ mod tests {
     #[test]
     fn woven_words_come_from_the_sets_of_their_groups() {
         let [a, b] = [1u8, 2].map(|set| (0..4).flat_map(|word| [set, word, 0, 0]).collect::<Vec<u8>>());
-        let woven = weave(&[0, 1], &vec![1, 0], &[&a, &b]);
+        let woven = weave(&[0, 1], &[1, 0], &[&a, &b]);
         let sets: Vec<u8> = woven.chunks_exact(4).map(|word| word[0]).collect();
         let places: Vec<u8> = woven.chunks_exact(4).map(|word| word[1]).collect();
         assert_eq!((sets, places), (vec![2, 1, 2, 1], vec![0, 1, 2, 3]));

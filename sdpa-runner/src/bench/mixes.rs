@@ -20,7 +20,7 @@ const MOST_LOOKED_AT: usize = 1 << 16;
 pub fn mixes(groups: usize, sets: usize, most: usize, rng: &mut ChaCha8Rng) -> Vec<Mix> {
     let pure = (0..sets).map(|set| vec![set; groups]);
     let count = (0..groups).fold(1usize, |count, _| count.saturating_mul(sets)).min(MOST_LOOKED_AT);
-    let digits = |number: usize| (0..groups).map(move |group| number / sets.pow(group as u32).max(1) % sets);
+    let digits = |number: usize| (0..groups).map(move |group| number / sets.saturating_pow(group as u32).max(1) % sets);
     let all = shuffled(rng, count).into_iter().map(|number| digits(number).collect::<Mix>());
     let mut seen = BTreeSet::new();
     pure.chain(all).filter(|mix| seen.insert(mix.clone())).take(most).collect()

@@ -3,7 +3,9 @@
 //! inconclusive. A device that fails ends the job, and the pipeline is told who was on it.
 
 mod contestant;
+mod hold;
 mod mixes;
+mod originals;
 mod place;
 mod rivals;
 mod sitting;
@@ -25,6 +27,8 @@ use crate::events::emit;
 use crate::nvml::Monitor;
 use crate::operator::{self, Operator};
 use crate::peers::Peer;
+use hold::Hold;
+use originals::Originals;
 use rivals::{Rivals, start_peers};
 use sitting::{Field, Sitting};
 
@@ -112,6 +116,8 @@ struct Ground<'a> {
     gpu: &'a Gpu,
     monitor: Option<&'a Monitor>,
     digester: Digester,
+    hold: Hold,
+    originals: Originals,
     /// Written before each launch of a cold block.
     flush: Buffer,
 }
@@ -143,7 +149,8 @@ fn measure(bench: &Bench, job: &BenchJob, operator: &mut dyn Operator) -> Result
     let ours = monitor.map(Monitor::compute_processes).unwrap_or_default();
     let bytes = if job.is_search { 0 } else { FLUSH_TIMES * gpu.device.l2_bytes + FLUSH_MORE };
     let flush = Buffer::filled(bytes as usize, 0)?;
-    let ground = Ground { job, gpu, monitor, digester: Digester::new(gpu)?, flush };
+    let (digester, hold, originals) = (Digester::new(gpu)?, Hold::new()?, Originals::new(gpu)?);
+    let ground = Ground { job, gpu, monitor, digester, hold, originals, flush };
     let mut order = ChaCha8Rng::seed_from_u64(job.order_seed);
     let mut taken = Taken { samples, peers, running };
     let mut places = 0;
@@ -187,7 +194,7 @@ fn sittings(
             *places += 1;
         }
     }
-    Ok(())
+    ground.originals.forget()
 }
 
 /// Whether `pid name` is this process or a peer of it.

@@ -214,7 +214,7 @@ impl Sitting {
                         Turn::Variant { index, .. } => {
                             field.about_to_time(&subject);
                             let flush = (!cache.is_hot()).then_some(&ground.flush);
-                            let block = contestants[*index].block(&ground.digester, mode, flush);
+                            let block = contestants[*index].block(ground, mode, flush);
                             field.turn(ground.gpu, taken, &subject, block)?
                         }
                         Turn::Peer { index, subject: peer } => {
@@ -278,7 +278,7 @@ impl Field {
         subject: &Subject,
         rng: &mut ChaCha8Rng,
     ) -> Result<Contestant<'m>> {
-        let Ground { job, gpu, digester, .. } = ground;
+        let Ground { job, gpu, digester, originals, .. } = ground;
         let Planned { setups, digests, .. } = &mut self.planned[at];
         let hashes = &job.verified[&subject.who];
         let problems = &self.problems;
@@ -305,7 +305,8 @@ impl Field {
             warmup: timing.warmup,
             reuse_inputs: job.is_search,
         };
-        let placed = Contestant::place(OnGpu::new(gpu, module), entry, digester, rng, &mut verified);
+        let placed =
+            Contestant::place(OnGpu::new(gpu, module).with_copies(originals), entry, digester, rng, &mut verified);
         placed.map_err(|error| if error.is::<cudarc::driver::DriverError>() { error } else { anyhow!("{error:#}") })
     }
 }

@@ -29,6 +29,11 @@ pub struct Executor {
 #[error("{0}")]
 pub struct NoSetup(pub String);
 
+/// The emulator does not do what a kernel is made of; the words go on from "the emulator".
+#[derive(Debug, thiserror::Error)]
+#[error("the emulator {0}")]
+pub struct NotEmulated(pub &'static str);
+
 /// Draws inputs and sets up launches. It may keep what it drew.
 pub trait Operator {
     /// Refuses a module that says of itself what it was not asked for: `read` gives the bytes of an exported symbol.

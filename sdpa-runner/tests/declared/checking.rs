@@ -101,6 +101,11 @@ fn a_checker_that_accepts_what_is_wrong_is_refused_by_name() {
             ),
             "accepts one destroyed element of `v`",
         ),
+        (body("return {'bad': 1}"), "rejects the control's own output, on small.seed0.normal: `bad` is 1, at most 0"),
+        (
+            body("return {'bad': float('nan')}"),
+            "`bad` is no finite number, at most 0 is allowed: the checker or the control",
+        ),
         (body("return {'bad': 0, 'more': 1}"), "returns `more`, which has no limit in operator.errors"),
         (body("return {}"), "returns no `bad`, which operator.errors limits"),
         (body("return 1"), "returns int: return a dict of figures"),
@@ -121,11 +126,14 @@ fn nan_passes_no_limit() {
     let Some(gate) = Gate::with_python(operator()) else { return };
     gate.write("c.py", &GOOD.replace("else 1}", "else float('nan')}"));
     leave_right_answers(&gate, "control");
+    let values = bytes(Dtype::F32, &[0.0, 0.0, 0.0, f64::NAN, 0.0, f64::NAN]);
     for problem in problems() {
-        gate.leave("wrong", &problem, &[0; 3 * 2 * 8]);
+        gate.leave("wrong", &problem, &[&[0; 3 * 2 * 4][..], &values].concat());
     }
     let errors = gate.errors(&["control", "wrong"], &problems()).unwrap();
-    assert_eq!(errors[&("wrong".to_owned(), problems()[0].id())].figures["bad"], f64::MAX);
+    let wrong = &errors[&("wrong".to_owned(), problems()[0].id())];
+    assert_eq!((wrong.figures["bad"], wrong.nan, wrong.inf), (f64::MAX, 2, 0));
+    assert_eq!(wrong.worst_at, [1, 1], "the first NaN has a place although no reference says what should be there");
 }
 
 #[test]

@@ -79,6 +79,7 @@ impl Gate {
             planned,
         };
         Job::Launch(LaunchJob {
+            threads: 0,
             task: self.task.clone(),
             module,
             problems: problems.to_vec(),
@@ -99,6 +100,7 @@ impl Gate {
             operands: BTreeMap::new(),
             control: subjects[0].to_owned(),
             sampled: BTreeMap::new(),
+            row_seed: 0,
             bad_element: 0.06,
             ahead: false,
         });

@@ -64,7 +64,8 @@ pub fn build(args: &BuildArgs) -> Result<Exit> {
     }
     let evidence = set.evidence();
     print(args.json, &evidence, || render(&set))?;
-    Ok(Exit::fix_if(!evidence.failures.is_empty()))
+    let ends = evidence.failures.iter().map(|f| if f.unclaimed.is_some() { Exit::Deferred } else { Exit::Fix });
+    Ok(Exit::of_all(ends))
 }
 
 /// A row an entry function, then what is wrong.

@@ -26,6 +26,7 @@ fn cells(came_to: &CameTo) -> [String; 3] {
     let on = |device: &Option<String>| device.clone().unwrap_or_else(|| "no GPU".to_owned());
     match came_to {
         CameTo::Interrupted => ["-".into(), "interrupted; continue it with --resume".into(), "-".into()],
+        CameTo::Edited { first } => ["-".into(), format!("not as it was sealed: {first}; see verify"), "-".into()],
         CameTo::Unreadable { why } => ["-".into(), format!("unreadable: {why}"), "-".into()],
         CameTo::Searched { device, winner, p50_us } => {
             let winner = winner.as_ref().map_or("no winner".to_owned(), |name| format!("winner {name}"));

@@ -6,16 +6,18 @@ use anyhow::{Result, bail};
 use clap::Args;
 use kbench::deferral::Deferral;
 use kbench::exit::Exit;
+use kbench::memory::State;
 use kbench::selftest::kill_matrix;
 use kbench::simulation::{missed_bars, table};
 use kernel_spec::schedule::Schedule;
+use sdpa_kernel::registry;
 use serde_json::json;
 
 use super::build::registered;
 use super::print::print;
 use crate::layout::Layout;
-use crate::plan::DeviceChoice;
-use crate::sanitize::{Sanitizing, State};
+use crate::plan::{Changes, DeviceChoice, Plan, suite_names};
+use crate::sanitize::{Sanitizing, Whose};
 use crate::simulate::{simulate, write_matrix, write_statistics};
 
 /// Says why something could not begin.
@@ -39,8 +41,8 @@ pub fn doctor(args: &DoctorArgs) -> Result<Exit> {
 
 #[derive(Args)]
 pub struct SanitizeArgs {
-    /// Variants; all of the registry when none is named.
-    #[arg(value_name = "VARIANT")]
+    /// Variants, or one gate file or suite; all variants of the registry when none is named.
+    #[arg(value_name = "VARIANT | GATE.toml | SUITE")]
     variants: Vec<String>,
     /// What executes them: compute-sanitizer's tools on a GPU, or the emulator's checks.
     #[arg(long, value_enum, default_value = "auto")]
@@ -64,7 +66,7 @@ pub fn sanitize(args: &SanitizeArgs) -> Result<Exit> {
         schedules: args.schedules.clone(),
     };
     let logs = layout.target.join("sanitize");
-    match crate::sanitize::sanitize(&layout, &registered(&args.variants)?, &logs, &options)? {
+    match crate::sanitize::sanitize(&layout, &whose(&layout, &args.variants)?, &logs, &options)? {
         Sanitizing::Deferred(why) => deferred(args.json, &why),
         Sanitizing::Ran(results) if results.is_empty() => bail!("nothing was run"),
         Sanitizing::Ran(results) => {
@@ -76,6 +78,20 @@ pub fn sanitize(args: &SanitizeArgs) -> Result<Exit> {
             })))
         }
     }
+}
+
+/// A name that is no variant's may be a suite's or a gate file's, which stands alone.
+fn whose(layout: &Layout, names: &[String]) -> Result<Whose> {
+    let [name] = names else { return Ok(Whose::Variants(registered(names)?)) };
+    let is_suite = name.ends_with(".toml") || suite_names(layout).contains(name);
+    if !is_suite || registry::find(name).is_ok() {
+        return Ok(Whose::Variants(registered(names)?));
+    }
+    let plan = Plan::read(layout, name, &Changes::default())?;
+    Ok(match plan.suite.declared() {
+        Some(_) => Whose::GateFile(Box::new(plan)),
+        None => Whose::Variants(plan.variants),
+    })
 }
 
 #[derive(Args)]

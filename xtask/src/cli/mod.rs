@@ -3,6 +3,7 @@
 
 mod build;
 mod errors;
+mod fleet;
 mod history;
 mod list;
 mod machine;
@@ -66,6 +67,8 @@ enum Command {
     Ceilings(machine::CeilingsArgs),
     /// Ask a GPU what the emulator must answer, and keep that as test data.
     Golden(machine::GoldenArgs),
+    /// Run gate files on many GPUs through Slurm, and make one verdict of their runs.
+    Fleet(fleet::FleetArgs),
     /// Make a folder that runs on a machine without Rust.
     Dist(build::DistArgs),
 }
@@ -89,6 +92,7 @@ impl Command {
             Command::History(args) => runs::history(args),
             Command::Ceilings(args) => machine::ceilings(args),
             Command::Golden(args) => machine::golden(args),
+            Command::Fleet(args) => fleet::fleet(args),
             Command::Dist(args) => build::dist(args),
         }
     }

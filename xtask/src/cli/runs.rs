@@ -15,6 +15,7 @@ use crate::inspect::{self, Comparison, ReportFormat, Screen};
 use crate::layout::Layout;
 use crate::run_dir::RunDir;
 use crate::runs;
+use crate::signature;
 
 /// A part of a report that can be printed by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -45,7 +46,7 @@ pub struct ReportArgs {
 const STEP_SUMMARY: &str = "GITHUB_STEP_SUMMARY";
 
 pub fn report(args: &ReportArgs) -> Result<Exit> {
-    let run = RunDir::open(&args.run)?;
+    let run = RunDir::open_sealed(&args.run)?;
     let format = if args.json { ReportFormat::Json } else { args.format };
     if args.section == Some(Section::Speedups) {
         let times = runs::speedups_of(&run)?;
@@ -71,19 +72,48 @@ pub fn report(args: &ReportArgs) -> Result<Exit> {
 pub struct VerifyArgs {
     /// The run directory.
     run: PathBuf,
+    /// The root that the run must have, as `validate` printed it: finds every edit, whatever was computed anew.
+    #[arg(long, value_name = "HASH", value_parser = root)]
+    root: Option<String>,
+    /// A file of allowed signers, as ssh-keygen reads it: the run must be signed by the one named with --signer.
+    #[arg(long, value_name = "FILE", requires = "signer")]
+    signers: Option<PathBuf>,
+    /// Who must have signed it.
+    #[arg(long, value_name = "NAME", requires = "signers")]
+    signer: Option<String>,
     /// Print what does not hold as JSON.
     #[arg(long)]
     json: bool,
 }
 
+/// SHA-256 in hexadecimal digits.
+fn root(text: &str) -> Result<String, String> {
+    let is_hash = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_hash.then(|| text.to_ascii_lowercase()).ok_or_else(|| "a root has 64 hexadecimal digits".to_owned())
+}
+
 pub fn verify(args: &VerifyArgs) -> Result<Exit> {
-    const HOLDS: &str = "every file is as it was sealed, and the evidence gives the recorded gates and decision";
-    let faults = inspect::verify(&args.run)?;
-    print(args.json, &json!({"faults": faults}), || match faults.as_slice() {
-        [] => HOLDS.to_owned(),
-        faults => faults.join("\n"),
+    let mut found = inspect::verify_against(&args.run, args.root.as_deref())?;
+    if let (Some(signers), Some(signer)) = (&args.signers, &args.signer) {
+        match signature::examine(&RunDir::open(&args.run)?, signers, signer) {
+            Ok(fault) => found.faults.extend(fault),
+            Err(deferral) => found.open.push(deferral),
+        }
+    }
+    print(args.json, &found, || {
+        let holds = "every file is as it was sealed, and the evidence gives the recorded gates, decision and reports";
+        let mut lines: Vec<String> = found.faults.clone();
+        lines.extend(found.open.iter().map(|deferral| format!("not compared: {deferral}")));
+        if lines.is_empty() {
+            lines.push(holds.to_owned());
+        }
+        lines.push(match &args.root {
+            Some(_) if found.faults.is_empty() => format!("root {}, as it must be", found.root),
+            _ => format!("root {}", found.root),
+        });
+        lines.join("\n")
     })?;
-    Ok(Exit::fix_if(!faults.is_empty()))
+    Ok(found.exit())
 }
 
 #[derive(Args)]

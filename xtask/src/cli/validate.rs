@@ -20,6 +20,7 @@ use crate::plan::{Changes, DeviceChoice, Plan, suites};
 use crate::profile::Profiled;
 use crate::run_dir::RunDir;
 use crate::runs::{speedups_of, with_view};
+use crate::signature;
 use crate::timing::Timing;
 use crate::validate::{Options, Outcome, validate};
 use crate::winner::{with_winner, with_winner_of};
@@ -51,6 +52,9 @@ pub struct ValidateArgs {
     /// Continue an interrupted run under its own suite.
     #[arg(long, value_name = "RUN", conflicts_with_all = [GROUP, "out", "shapes", "seeds", "iters", "warmup", "smoke"])]
     resume: Option<PathBuf>,
+    /// Sign the sealed run with this private key of SSH; it is signed by nobody without.
+    #[arg(long, value_name = "KEY", conflicts_with = "all")]
+    sign: Option<PathBuf>,
     #[command(flatten)]
     measuring: MeasuringArgs,
     #[command(flatten)]
@@ -134,6 +138,11 @@ pub fn run(args: &ValidateArgs) -> Result<Exit> {
     };
     let outcome = validate(&layout, &plan, &options)?;
     show(&outcome, &args.measuring)?;
+    if let Some(key) = &args.sign
+        && let Err(why) = signature::sign(&outcome.run, key)?
+    {
+        console::line(&format!("not signed: {why}"));
+    }
     Ok(outcome.decision.exit(args.allow_deferred))
 }
 
@@ -173,12 +182,12 @@ fn summary((name, run, decision): &(String, String, Decision)) -> String {
 }
 
 fn show(outcome: &Outcome, args: &MeasuringArgs) -> Result<()> {
-    let run = near(&outcome.run);
+    let (run, root) = (near(&outcome.run), &outcome.root);
     let screen = Screen { width: console::width(), full: args.full };
     let text = inspect::report(&outcome.run, ReportFormat::Table, screen)?;
     let more = if args.full { "" } else { " (REPORT.md, report.html; --full prints all)" };
-    print(args.json, &json!({"run": outcome.run.shown(), "decision": outcome.decision}), || {
-        format!("{text}\nevidence: {run}{more}")
+    print(args.json, &json!({"run": outcome.run.shown(), "root": root, "decision": outcome.decision}), || {
+        format!("{text}\nevidence: {run}{more}\nroot {root}")
     })
 }
 

@@ -19,6 +19,7 @@ use crate::compiler::{self, Key, Product};
 use crate::cubin::{Cubin, sha256_hex};
 use crate::files::write_whole;
 use crate::layout::Layout;
+use crate::ptx_text;
 use crate::toolchain::Toolchain;
 
 /// Changes when the meaning of a cached build does.
@@ -103,7 +104,9 @@ pub fn compile_within(
     arch: &str,
     limits: Limits,
 ) -> Result<Result<Compiled, BuildFailure>> {
-    let fail = |error: String| Ok(Err(BuildFailure { variant: variant.to_owned(), arch: arch.to_owned(), error }));
+    let fail = |error: String| {
+        Ok(Err(BuildFailure { variant: variant.to_owned(), arch: arch.to_owned(), error, unclaimed: None }))
+    };
     let job = Job::of(toolchain, variant, source, arch, limits)?;
     let files = match job.files()? {
         Ok(files) => files,
@@ -134,10 +137,13 @@ pub fn compile_within(
         adds_floats_atomically: atomics::adds_floats(&product.ptx, symbols.values().map(String::as_str)),
         ptx_sha256: kept.ptx_sha256,
         cubin_sha256: kept.cubin_sha256,
-        global_bytes: product.resources.global_bytes.saturating_sub(tables_of_the_library(&product.ptx)),
+        global_bytes: variables(&product),
+        constant_bytes: product.resources.constant_variables(),
         entries: entry_builds(&product, source.entries, &symbols)?,
         warnings: product.warnings(),
         toggle_mismatches: Vec::new(),
+        cache_hints: ptx_text::cache_hints(&product.ptx),
+        copies_in_bulk: ptx_text::copies_in_bulk(&product.ptx),
         instructions: None,
     };
     Ok(Ok(Compiled { record, dir, symbols, entries, files, cached }))
@@ -161,9 +167,38 @@ pub fn inspect(
     Ok(Ok(ptx::entries(&text).context("failed to read the PTX that nvcc made")?))
 }
 
+/// A record as its own files would have it: what only the compilation and the gate file knew is left as it is.
+pub fn described_again(record: &BuildRecord, product: &Product) -> Result<BuildRecord> {
+    let cubin = Cubin::parse(&product.image)?;
+    let entry = |entry: &EntryBuild| product.entry(&cubin, entry.launch.clone(), entry.gated);
+    let entries = record.entries.iter().map(entry).collect::<Result<Vec<_>>>()?;
+    Ok(BuildRecord {
+        adds_floats_atomically: atomics::adds_floats(
+            &product.ptx,
+            record.entries.iter().map(|e| e.launch.entry.as_str()),
+        ),
+        ptx_sha256: product.ptx_sha256(),
+        cubin_sha256: product.cubin_sha256(),
+        global_bytes: variables(product),
+        constant_bytes: product.resources.constant_variables(),
+        cache_hints: ptx_text::cache_hints(&product.ptx),
+        copies_in_bulk: ptx_text::copies_in_bulk(&product.ptx),
+        entries,
+        warnings: product.warnings(),
+        toggle_mismatches: Vec::new(),
+        ..record.clone()
+    })
+}
+
+/// Bytes of the module's own variables.
+fn variables(product: &Product) -> u32 {
+    product.resources.global_bytes.saturating_sub(tables_of_the_library(&product.ptx))
+}
+
 fn kept(dir: &Path) -> Option<Kept> {
     let kept: Kept = serde_json::from_slice(&std::fs::read(dir.join("build.json")).ok()?).ok()?;
-    compiler::intact(dir, &kept.ptx_sha256, &kept.cubin_sha256).then_some(kept)
+    let is_one = || Product::read(dir).and_then(|p| p.contradictions()).is_ok_and(|found| found.is_empty());
+    (compiler::intact(dir, &kept.ptx_sha256, &kept.cubin_sha256) && is_one()).then_some(kept)
 }
 
 /// One record an entry function, with the largest of what its names ask for.

@@ -2,10 +2,12 @@
 
 use anyhow::{Context, Result};
 use kbench::job::{Event, Job, LaunchJob, findings_file};
+use kbench::memory::{Finding, Sanitized, Site, State, TOOLS};
+use kbench::operator::Problem;
 use kernel_spec::schedule::Schedule;
 use serde::Deserialize;
 
-use super::{Finding, SILENCE, Sanitized, Site, State, TOOLS};
+use super::SILENCE;
 use crate::runner::{End, Runner};
 
 /// The largest skew between warps, and four orders that a seed replays.
@@ -34,29 +36,44 @@ struct WrittenSite {
 pub(super) fn run(runner: &Runner, mut job: LaunchJob, schedules: &[Schedule]) -> Result<Vec<Sanitized>> {
     job.schedules = if schedules.is_empty() { SCHEDULES.to_vec() } else { schedules.to_vec() };
     let (variant, planned) = (job.module.variant.clone(), job.problems.len() * job.schedules.len());
-    let mut good = 0;
-    let mut failure = None;
+    let mut good: Vec<Problem> = Vec::new();
+    let (mut failure, mut deferred) = (None, Vec::new());
     let end = runner.run(&format!("emulated-{variant}"), &Job::Launch(job.clone()), SILENCE, |event| {
         if let Event::Launched { outcome } = event {
-            good += usize::from(outcome.failure.is_none());
-            failure = failure.take().or(outcome.failure);
+            match (outcome.failure, outcome.deferred) {
+                (None, _) => good.push(outcome.problem),
+                (Some(_), Some(why)) => deferred.push(why.to_string()),
+                (why, None) => failure = failure.take().or(why),
+            }
         }
     })?;
     let lost = match end {
-        End::Done if good == job.problems.len() => None,
+        End::Done if good.len() + deferred.len() == job.problems.len() => None,
         End::Done => Some(failure.unwrap_or_else(|| "a launch gave no outcome".to_owned())),
         End::Error(why) | End::Lost { why, .. } => Some(why),
     };
     let mut written: Vec<Written> = Vec::new();
-    for problem in job.problems.iter().take(good) {
+    for problem in &good {
         let path = job.out_dir.join(findings_file(problem));
         let bytes = std::fs::read(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
         written.extend(serde_json::from_slice::<Vec<Written>>(&bytes)?);
     }
-    Ok(TOOLS.map(|tool| row(&variant, tool, planned, &written, lost.as_deref())).to_vec())
+    let problems: Vec<String> = good.iter().map(Problem::id).collect();
+    let ends = Ends { planned, lost: lost.as_deref(), deferred: deferred.first().map(String::as_str) };
+    let row = |tool| Sanitized { problems: problems.clone(), ..row(&variant, tool, &written, &ends) };
+    Ok(TOOLS.map(row).to_vec())
 }
 
-fn row(variant: &str, tool: &str, planned: usize, written: &[Written], lost: Option<&str>) -> Sanitized {
+/// How the launches ended.
+struct Ends<'a> {
+    planned: usize,
+    /// Why one has no outcome, or a bad one.
+    lost: Option<&'a str>,
+    /// Why the emulator did not run one.
+    deferred: Option<&'a str>,
+}
+
+fn row(variant: &str, tool: &str, written: &[Written], ends: &Ends) -> Sanitized {
     // One rule broken at the same places is one finding, whichever bytes it was seen on first.
     let mut findings: Vec<(&Written, Finding)> = Vec::new();
     for one in written.iter().filter(|w| tool_of(&w.kind) == tool) {
@@ -73,13 +90,15 @@ fn row(variant: &str, tool: &str, planned: usize, written: &[Written], lost: Opt
         }
     }
     let findings: Vec<Finding> = findings.into_iter().map(|(_, finding)| finding).collect();
-    let (state, result) = match (findings.len(), lost) {
-        (0, None) => (State::Clean, format!("clean on {planned} launches")),
-        (0, Some(why)) => (State::Found, why.to_owned()),
-        (n, _) => (State::Found, format!("{n} found")),
+    let (state, result) = match (findings.len(), ends.lost, ends.deferred) {
+        (0, None, None) => (State::Clean, format!("clean on {} launches", ends.planned)),
+        (0, None, Some(why)) => (State::Deferred, format!("not run: {why}")),
+        (0, Some(why), _) => (State::Found, why.to_owned()),
+        (n, ..) => (State::Found, format!("{n} found")),
     };
     let device = "emulator".to_owned();
-    Sanitized { variant: variant.to_owned(), tool: tool.to_owned(), device, result, state, findings }
+    let (variant, tool) = (variant.to_owned(), tool.to_owned());
+    Sanitized { variant, tool, device, result, state, problems: Vec::new(), findings }
 }
 
 /// Which of compute-sanitizer's tools would look for it.
@@ -103,6 +122,8 @@ fn tool_of(kind: &str) -> &'static str {
 mod tests {
     use super::*;
 
+    const ENDS: Ends = Ends { planned: 20, lost: None, deferred: None };
+
     fn written(kind: &str) -> Written {
         let site = |role: &str, line: &str| WrittenSite {
             role: role.to_owned(),
@@ -121,7 +142,7 @@ mod tests {
     #[test]
     fn a_finding_goes_to_one_tool_and_says_where_and_how_to_replay() {
         let all = [written("race-read-after-write"), written("race-read-after-write")];
-        let rows = TOOLS.map(|tool| row("x", tool, 20, &all, None));
+        let rows = TOOLS.map(|tool| row("x", tool, &all, &ENDS));
         let found: Vec<&str> = rows.iter().filter(|r| r.state == State::Found).map(|r| r.tool.as_str()).collect();
         assert_eq!(found, ["racecheck"]);
         let finding = &rows[1].findings[0];
@@ -132,8 +153,10 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_launch_is_never_clean() {
-        let rows = TOOLS.map(|tool| row("x", tool, 20, &[], Some("it was killed")));
+    fn a_lost_launch_is_never_clean_and_one_that_was_not_run_is_deferred() {
+        let rows = TOOLS.map(|tool| row("x", tool, &[], &Ends { lost: Some("it was killed"), ..ENDS }));
         assert!(rows.iter().all(|r| r.state == State::Found && r.result == "it was killed"));
+        let rows = TOOLS.map(|tool| row("x", tool, &[], &Ends { deferred: Some("too long"), ..ENDS }));
+        assert!(rows.iter().all(|r| r.state == State::Deferred && r.result == "not run: too long"));
     }
 }

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use super::{Finding, Site};
+use kbench::memory::{Finding, Site};
 
 /// What a report says.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use kbench::suite::Suite;
 
 use super::meeting::{Occasion, REFERENCE_ROWS};
 use crate::runner::{End, Resident, Runner};
-use crate::work::{ErrorsByCase, REFERENCE_SILENCE, Work, errors_job, errors_job_of};
+use crate::work::{ErrorsByCase, REFERENCE_SILENCE, Rows, Work, errors_job, errors_job_of};
 
 /// A process, and the problems whose references it has.
 struct Comparer {
@@ -21,16 +21,18 @@ struct Comparer {
 
 pub struct Comparers {
     runner: Runner,
+    /// What the rows of large problems are drawn by, the same for all configurations.
+    row_seed: u64,
     search: Comparer,
     finals: Comparer,
 }
 
 impl Comparers {
     /// Problems of the search, and all of the finals.
-    pub fn new(runner: Runner, search: Vec<Problem>, mut finals: Vec<Problem>) -> Comparers {
+    pub fn new(runner: Runner, row_seed: u64, search: Vec<Problem>, mut finals: Vec<Problem>) -> Comparers {
         finals.retain(|problem| !search.contains(problem));
         let comparer = |log, problems| Comparer { process: Mutex::new(Resident::of(Job::Comparer, log)), problems };
-        Comparers { runner, search: comparer("errors", search), finals: comparer("errors-finals", finals) }
+        Comparers { runner, row_seed, search: comparer("errors", search), finals: comparer("errors-finals", finals) }
     }
 
     /// Has the references of one part computed, and returns when they are there. What goes wrong here goes wrong again
@@ -38,7 +40,8 @@ impl Comparers {
     pub fn prepare(&self, suite: &Suite, occasion: Occasion) {
         let comparer = if occasion == Occasion::Search { &self.search } else { &self.finals };
         let (operands, outputs) = (BTreeMap::new(), BTreeMap::new());
-        let job = errors_job(&Task::default(), suite, operands, outputs, &comparer.problems, Some(REFERENCE_ROWS));
+        let rows = Rows { most: Some(REFERENCE_ROWS), seed: self.row_seed };
+        let job = errors_job(&Task::default(), suite, operands, outputs, &comparer.problems, rows);
         let job = ErrorsJob { ahead: true, ..job };
         let _ = self.run(comparer, &Job::Errors(job), |_| {});
     }
@@ -47,13 +50,14 @@ impl Comparers {
     pub fn compare(&self, work: &Work, subjects: &[&str], problems: &[Problem]) -> Result<ErrorsByCase> {
         let (first, rest): (Vec<_>, Vec<_>) = problems.iter().cloned().partition(|p| self.search.problems.contains(p));
         // The emulator computes a part of the rows already.
-        let most_rows = (work.executor == Some(Executor::Gpu)).then_some(REFERENCE_ROWS);
+        let most = (work.executor == Some(Executor::Gpu)).then_some(REFERENCE_ROWS);
+        let rows = Rows { most, seed: self.row_seed };
         let part = |comparer: &Comparer, problems: &[Problem]| -> Result<ErrorsByCase> {
             let mut errors = ErrorsByCase::new();
             if problems.is_empty() {
                 return Ok(errors);
             }
-            let job = Job::Errors(errors_job_of(work, subjects, problems, most_rows));
+            let job = Job::Errors(errors_job_of(work, subjects, problems, rows));
             let end = self.run(comparer, &job, |event| {
                 if let Event::Compared { subject, problem, errors: found } = event {
                     errors.insert((subject, problem.id()), found);

@@ -182,7 +182,7 @@ fn check(bench: &Bench, batch: &Batch, watches: &mut [Watch]) -> Result<Option<C
         _ if bench.executor == Executor::Emulator => Some(EMULATOR.to_owned()),
         device => device.as_ref().map(|(device, _)| format!("gpu: {}", device.name)),
     };
-    Ok(Some(Checks { device, deferred: None, cases }))
+    Ok(Some(Checks { device, cases, ..Checks::default() }))
 }
 
 /// Problems that a GPU takes at once, the largest first, so that none waits long for another in the end. Problems with

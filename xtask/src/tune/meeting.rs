@@ -68,6 +68,7 @@ pub fn meeting(
         seeds: if is_final { base.seeds.clone() } else { base.seeds[..1].to_vec() },
         check_shapes: shapes,
         stress_shapes: if is_final { base.stress_shapes.clone() } else { Vec::new() },
+        odd: base.odd.clone().filter(|_| is_final),
         time_shapes: vec![plan.shape.clone()],
         performance: Vec::new(),
         absolute: Vec::new(),

@@ -35,6 +35,7 @@ use crate::layout::Layout;
 use crate::plan::{DeviceChoice, Plan as SuitePlan};
 use crate::run_dir::RunDir;
 use crate::runner::Runner;
+use crate::scratch::Scratch;
 use crate::toolchain;
 use crate::work::Found;
 
@@ -142,6 +143,9 @@ impl Ran {
 
 /// Searches under a suite: its control, architecture and limits.
 pub fn tune(layout: &Layout, suite: &SuitePlan, options: &Options) -> Result<Tuning> {
+    if options.budget == 0 || options.elites == 0 || options.patience == 0 {
+        bail!("--budget, --elites and --patience must be at least 1");
+    }
     let (begun, started) = (Instant::now(), jiff::Timestamp::now());
     let base = &suite.suite;
     // A suite's variants begin with its control.
@@ -177,7 +181,7 @@ pub fn tune(layout: &Layout, suite: &SuitePlan, options: &Options) -> Result<Tun
     let _said = interrupt::words(move || {
         format!("every configuration that was measured is kept\ngo on with: cargo xtask tune --resume {shown}")
     });
-    let scratch = tempfile::Builder::new().prefix("sdpa-tune-").tempdir_in(&layout.target)?;
+    let scratch = Scratch::new(&layout.target, "sdpa-tune-")?;
     let _room = interrupt::folder(scratch.path());
     let parts = Parts {
         layout,
@@ -205,12 +209,12 @@ pub fn tune(layout: &Layout, suite: &SuitePlan, options: &Options) -> Result<Tun
 
 /// Searches, meets the finalists again, and keeps what they were built as.
 fn search(parts: Parts, run: &RunDir, options: &Options) -> Result<Tuned> {
-    let session = Session::new(parts);
+    let session = Session::new(parts)?;
     let mut journal = Journal::open(&run.path.join(JOURNAL_FILE))?;
     let base = parts.base;
     let finals = session.building(|| {
         session.search(&mut journal, options)?;
-        let finals = match run.read_if_there(FINALS_FILE)? {
+        let finals = match run.read_written(FINALS_FILE)? {
             Some(finals) => finals,
             None => session.finals(&mut journal)?,
         };
@@ -250,7 +254,9 @@ fn begin(
 ) -> Result<(RunDir, Plan, Space)> {
     if let Some(path) = &options.resume {
         let run = RunDir::open_unfinished(path)?;
-        let plan: Plan = run.read_json(PLAN_FILE)?;
+        let Some(plan) = run.read_written::<Plan>(PLAN_FILE)? else {
+            bail!("`{}` cannot be resumed without its {PLAN_FILE}; start a new search", path.display());
+        };
         let space = space_of(plan.dimensions.clone(), control)?;
         return Ok((run, plan, space));
     }
@@ -291,9 +297,6 @@ fn plan_of(base: &Suite, control: &Variant, options: &Options) -> Result<(Plan, 
     let shape = options.shape.clone().or(gated).or(base.time_shapes.first().cloned());
     let shape = shape.context("the suite times no shape: name one with --shape")?;
     base.shape(&shape)?;
-    if options.budget == 0 || options.elites == 0 || options.patience == 0 {
-        bail!("--budget, --elites and --patience must be at least 1");
-    }
     let own = base.candidates.iter().map(|c| c.variant.clone());
     let named: Vec<String> = own.chain(registry::names().map(str::to_owned)).collect();
     let mut starts: Vec<Toggles> = Vec::new();

@@ -19,7 +19,7 @@ pub const WINNER: &str = "tuned";
 
 /// Whether a run holds a search.
 pub fn is_in(run: &RunDir) -> bool {
-    run.path.join(RESULT_FILE).is_file()
+    run.has(RESULT_FILE)
 }
 
 /// The recorded result of a run that holds a search.

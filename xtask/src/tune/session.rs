@@ -29,6 +29,7 @@ use super::profiling::Profiler;
 use super::proposer::Proposer;
 use crate::build::{BuildSet, Built};
 use crate::console::Step;
+use crate::entropy;
 use crate::layout::Layout;
 use crate::plan::Plan as SuitePlan;
 use crate::runner::Runner;
@@ -126,7 +127,7 @@ pub(super) struct Driver<'a, 'j> {
 
 impl<'a> Session<'a> {
     /// Nothing is running yet.
-    pub fn new(parts: Parts<'a>) -> Session<'a> {
+    pub fn new(parts: Parts<'a>) -> Result<Session<'a>> {
         let Parts { layout, base, plan, toolchain, gpus, .. } = parts;
         let device = gpus.first().and_then(|gpu| gpu.found.device.as_ref()).map(|(device, _)| device.arch());
         let arches: Vec<String> = std::iter::once(base.arch.clone()).chain(device).collect();
@@ -137,8 +138,9 @@ impl<'a> Session<'a> {
         };
         let builder = Builder::new(layout, toolchain, &arches, Box::new(worth));
         let problems = |occasion| problems_of(parts.executor, &meeting(base, plan, &[], occasion, parts.executor));
-        let comparers = Comparers::new(parts.runner.clone(), problems(Occasion::Search), problems(Occasion::Finals));
-        Session { parts, builder, profiler: Profiler::default(), comparers }
+        let (search, finals) = (problems(Occasion::Search), problems(Occasion::Finals));
+        let comparers = Comparers::new(parts.runner.clone(), entropy::seed()?, search, finals);
+        Ok(Session { parts, builder, profiler: Profiler::default(), comparers })
     }
 
     /// Searches, and sweeps where that is asked for; every result is in the journal when this returns.

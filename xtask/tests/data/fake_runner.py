@@ -14,7 +14,9 @@ folder = pathlib.Path(os.environ["FAKE_DIR"])
 job = None
 gpu = int(os.environ.get("CUDA_VISIBLE_DEVICES") or 0)
 STATE = dict(sm_clock_mhz=None, temperature_c=None, power_w=None, throttle=[], power_capped=False)
-DEVICE = dict(name="NVIDIA TEST", uuid=f"GPU-{gpu}", capability=[8, 9], sm_count=58, max_sm_clock_mhz=2040, memory_bytes=1,
+capability = folder / "capability"
+CAPABILITY = json.loads(capability.read_text()) if capability.exists() else [8, 9]
+DEVICE = dict(name="NVIDIA TEST", uuid=f"GPU-{gpu}", capability=CAPABILITY, sm_count=58, max_sm_clock_mhz=2040, memory_bytes=1,
               l2_bytes=1, max_shared_bytes=101376, cuda_driver="13.0", nvml=None)
 
 
@@ -37,16 +39,36 @@ def microseconds(toggles):
 
 
 def errors(subject, problem):
+    sizes = problem["shape"]["axes"]
     wide = folder / "wrong-at-128"
-    too_wide = wide.exists() and wide.read_text().strip() == subject and problem["shape"]["axes"]["D"] == 128
-    return dict(elements=1, nan=0, inf=0, kernel_max=1.0 if too_wide or wrong(subject) else 0.001, kernel_mean=0.0001,
-                worst_at=[0, 0, 0, 0], floor_max=0.05, end_to_end_max=0.05, end_to_end_mean=0.003, bad_share=0.0,
-                reference_amax=1.0, from_control_max=0.0)
+    too_wide = wide.exists() and wide.read_text().strip() == subject and sizes["D"] == 128
+    rows, more = sizes["B"] * sizes["H"] * sizes["S_q"], {}
+    wanted = job.get("sampled", {}).get(f"{problem['shape']['name']}.seed{problem['seed']}.{problem['distribution']}")
+    if wanted:
+        rows, more = wanted, dict(sampled_rows=[[0, row] for row in range(wanted)])
+    return dict(elements=rows * sizes["D"], nan=0, inf=0, kernel_max=1.0 if too_wide or wrong(subject) else 0.001,
+                kernel_mean=0.01 if too_wide or wrong(subject) else 0.0001, worst_at=[0, 0, 0, 0], floor_max=0.05,
+                end_to_end_max=0.05, end_to_end_mean=0.003, bad_share=0.0, reference_amax=1.0, from_control_max=0.0,
+                proportion=dict(rows=1, slope=0.0, row_rms=0.0, magnitude=1.0), **more)
 
 
 def outcome(problem):
     return dict(problem=problem, failure=None, output_sha256="00", repeat_equal=True, inputs_unchanged=True,
                 guards_intact=True)
+
+
+def emulated(variant, problem):
+    """What the emulator would say: nothing, a finding, or that it does not run this variant."""
+    def is_named(file):
+        return (folder / file).exists() and (folder / file).read_text().strip() == variant
+
+    if is_named("not-emulated"):
+        why = dict(why="the emulator cannot execute it: line 7", remedy="run on a machine with an NVIDIA GPU")
+        return {**outcome(problem), "failure": why["why"], "output_sha256": None, "deferred": why}
+    if is_named("finding"):
+        finding = "ERROR race (write then read, two warps), write a.cuh:1, read b.cuh:2\n  replay: --schedule greedy"
+        return {**outcome(problem), "findings": [finding]}
+    return outcome(problem)
 
 
 def breaks():
@@ -55,10 +77,13 @@ def breaks():
 
 
 def bench():
-    suite, blocks = job["suite"], []
+    suite, blocks, placement = job["suite"], [], job.get("placement", 0)
     names = [m["variant"] for m in job["modules"]]
     with open(folder / "timed.log", "a") as log:
-        log.write("".join(f"{gpu} {len(suite['seeds'])} {job['placement']} {name}\n" for name in names))
+        log.write("".join(f"{gpu} {len(suite['seeds'])} {placement} {name}\n" for name in names))
+    if (folder / "hangs").exists():
+        sys.stdin.read()
+        sys.exit(1)
     for module in job["modules"]:
         subject = dict(who=module["variant"])
         say("timing", shape=suite["time_shapes"][0], subject=subject)
@@ -80,7 +105,7 @@ def bench():
             for number in range(suite["timing"]["rounds"]):
                 kinds = [("kernel", "hot"), ("call", "hot")] + ([("call", "cold")] if number % each == 0 else [])
                 for mode, cache in kinds:
-                    jitter = 1 + 0.001 * (zlib.crc32(f"{arm} {job['placement']} {number}".encode()) % 5 - 2)
+                    jitter = 1 + 0.001 * (zlib.crc32(f"{arm} {placement} {number}".encode()) % 5 - 2)
                     blocks.append(dict(shape=shape, distribution=drawn, sitting=number // each, cache=cache, subject=arm,
                                        mode=mode, round=number, slot=0, us=[us * jitter], before=STATE, after=STATE,
                                        outputs_verified=True))
@@ -96,6 +121,9 @@ def run():
     elif job["job"] == "devices":
         for number in range(int((folder / "gpus").read_text())):
             say("device", device={**DEVICE, "uuid": f"GPU-{number}"}, state=STATE, others=[])
+    elif job["job"] == "launch" and job["executor"] == "emulator":
+        for problem in job["problems"]:
+            say("launched", outcome=emulated(job["module"]["variant"], problem))
     elif job["job"] == "launch":
         with open(folder / "alone.log", "a") as log:
             log.write(job["module"]["variant"] + "\n")

@@ -120,6 +120,135 @@ fn whatever_is_wrong_with_the_arguments_is_one_line() {
     }
 }
 
+/// Command lines that ask for what cannot be, and what is said of them.
+const WRONG: &[(&str, &str)] = &[
+    ("", "Usage"),
+    ("nothing", "unrecognized subcommand 'nothing'"),
+    ("--smoke", "unexpected argument '--smoke'"),
+    ("validate --iters", "a value is required for '--iters <N>'"),
+    ("validate --iters x", "invalid value 'x' for '--iters <N>'"),
+    ("validate --iters -1", "unexpected argument '-1'"),
+    ("validate --iters 0", "--iters"),
+    ("validate --iters 99999999999", "--iters"),
+    ("validate --warmup x", "invalid value 'x' for '--warmup <N>'"),
+    ("validate --seeds x", "invalid value 'x' for '--seeds"),
+    ("validate --seeds 0,,1", "--seeds"),
+    ("validate --seeds 0,0", "a seed is named twice"),
+    ("validate --seeds -1", "unexpected argument '-1'"),
+    ("validate --shapes", "a value is required for '--shapes"),
+    ("validate --shapes huge", "unknown shape `huge`: use one of tiny, small"),
+    ("validate --shapes mission,huge", "unknown shape `huge`: use one of tiny, small"),
+    ("validate --shapes mission,mission", "`mission` is named twice"),
+    ("validate --shapes 0x1x1x1", "0x1x1x1"),
+    ("validate --shapes 2x8", "unknown shape `2x8`"),
+    ("validate --device", "a value is required for '--device"),
+    ("validate --device cuda", "invalid value 'cuda' for '--device"),
+    ("validate --peers", "a value is required for '--peers"),
+    ("validate --peers triton", "unknown peer `triton`"),
+    ("validate --out", "a value is required for '--out <DIR>'"),
+    ("validate --out /proc/nowhere", "cannot write to `/proc/nowhere`"),
+    ("validate --out good.toml", "cannot write to `good.toml`"),
+    ("validate --stage99", "unexpected argument '--stage99'"),
+    ("validate stage99", "unknown suite `stage99`: use one of"),
+    ("validate stage5 stage4", "unexpected argument 'stage4'"),
+    ("validate --suite", "a value is required for '--suite <SUITE>'"),
+    ("validate --suite stage5 --stage4", "cannot be used with"),
+    ("validate --all stage5", "cannot be used with"),
+    ("validate --all --resume x", "cannot be used with"),
+    ("validate --resume x --smoke", "cannot be used with"),
+    ("validate --resume x --tune", "cannot be used with"),
+    ("validate --resume nowhere", "`nowhere` is not a run directory"),
+    ("validate --resume good.toml", "`good.toml` is not a run directory"),
+    ("validate --tuned nowhere", "`nowhere` is not a run directory"),
+    ("validate nowhere.toml", "failed to read `nowhere.toml`"),
+    ("validate folder.toml", "`folder.toml` is not a file"),
+    ("validate pipe.toml", "`pipe.toml` is not a file"),
+    ("validate binary.toml", "binary.toml"),
+    ("validate empty.toml", "missing field `name`"),
+    ("validate syntax.toml", "line 2: extra `=`"),
+    ("validate type.toml", "invalid type: integer `3`, expected a string"),
+    ("validate field.toml", "unknown field `abut`"),
+    ("validate twice.toml", "duplicate key"),
+    ("validate control.toml", "unknown variant `stage77`"),
+    ("validate --stage2 --smok", "a similar argument exists: '--smoke'"),
+    ("bench", "required arguments were not provided: <VARIANT>..."),
+    ("bench stage77", "unknown variant `stage77`"),
+    ("bench stage1 --against stage77", "unknown variant `stage77`"),
+    ("bench stage2 --against stage2", "stage2"),
+    ("build stage77", "unknown variant `stage77`"),
+    ("build --arch avx2", "unknown architecture `avx2`"),
+    ("build stage1 --export", "a value is required for '--export <DIR>'"),
+    ("ncu stage2", "name a variant other than the control `stage2`"),
+    ("ncu stage77", "unknown variant `stage77`"),
+    ("ncu stage1 --shape huge", "unknown shape `huge`"),
+    ("sanitize stage77", "unknown variant `stage77`"),
+    ("sanitize --device tpu", "invalid value 'tpu'"),
+    ("tune --budget 0", "--budget, --elites and --patience must be at least 1"),
+    ("tune --budget x", "invalid value 'x' for '--budget <N>'"),
+    ("tune --set stages", "--set"),
+    ("tune --resume nowhere", "`nowhere` is not a run directory"),
+    ("report", "required arguments were not provided: <RUN>"),
+    ("report nowhere", "`nowhere` is not a run directory"),
+    ("report nowhere --format pdf", "invalid value 'pdf'"),
+    ("report nowhere --section nothing", "invalid value 'nothing'"),
+    ("verify", "required arguments were not provided: <RUN>"),
+    ("verify nowhere", "`nowhere` is not a run directory"),
+    ("verify nowhere --root 12", "a root has 64 hexadecimal digits"),
+    ("verify nowhere --signers x", "required arguments were not provided: --signer <NAME>"),
+    ("compare nowhere", "required arguments were not provided: <RUN_B>"),
+    ("compare nowhere nowhere", "`nowhere` is not a run directory"),
+    ("history --runs", "a value is required for '--runs <DIR>'"),
+    ("history somewhere", "unexpected argument 'somewhere'"),
+    ("list nothing", "invalid value 'nothing'"),
+    ("init", "required arguments were not provided: <KERNEL>"),
+    ("init nowhere.cu", "nowhere.cu"),
+    ("init good.toml", "is there already"),
+    ("doctor more", "unexpected argument 'more'"),
+    ("self-test more", "unexpected argument 'more'"),
+];
+
+#[test]
+fn what_cannot_be_is_one_line_said_once_and_leaves_nothing_behind() {
+    let dist = Dist::new(NO_GPU);
+    let good = std::fs::read_to_string(dist.path("kbench/suites/stage2.toml")).unwrap();
+    dist.write("good.toml", &good);
+    dist.write("empty.toml", "");
+    dist.write("syntax.toml", "name = \"x\"\ncontrol = = 3\n");
+    dist.write("type.toml", &good.replace("name = \"stage2\"", "name = 3"));
+    dist.write("field.toml", &good.replace("about", "abut"));
+    dist.write("twice.toml", &format!("name = \"x\"\n{good}"));
+    dist.write("control.toml", &good.replace("control = \"stage1\"", "control = \"stage77\""));
+    std::fs::write(dist.path("binary.toml"), b"name = \"\xff\"").unwrap();
+    std::fs::create_dir(dist.path("folder.toml")).unwrap();
+    assert!(Command::new("mkfifo").arg(dist.path("pipe.toml")).status().unwrap().success());
+    let there = || {
+        let all = crate::common::files(&dist.path(""));
+        all.into_iter().filter(|file| !file.starts_with("target/")).collect::<Vec<_>>()
+    };
+    let mut before = there();
+    let mut wrong = Vec::new();
+    for (line, message) in WRONG {
+        let ran = dist.run(&line.split_whitespace().collect::<Vec<_>>());
+        let mut said: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+        // Without any word there is help, which is more than a line.
+        if line.is_empty() {
+            said = vec!["error: Usage"];
+        }
+        let is_last = line.is_empty() || ran.stderr.lines().last() == said.last().copied();
+        let is_once = said.len() == 1 && is_last && said[0].matches(message).count() == 1;
+        if ran.status != 2 || !ran.stdout.is_empty() || !is_once {
+            wrong.push(format!("`{line}`: status {}, {}{}", ran.status, ran.stdout, ran.stderr));
+        }
+        let after = there();
+        if after != before {
+            let left = after.iter().find(|file| !before.contains(file));
+            wrong.push(format!("`{line}` leaves {left:?} behind"));
+            before = after;
+        }
+    }
+    assert!(WRONG.len() >= 60 && wrong.is_empty(), "{} of {}:\n{}", wrong.len(), WRONG.len(), wrong.join("\n"));
+}
+
 #[test]
 fn every_suite_is_an_option_and_none_takes_another_option_away() {
     let dist = Dist::new(NO_GPU);

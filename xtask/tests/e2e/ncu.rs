@@ -15,8 +15,9 @@ python3 - "$job" <<'PY'
 import json, sys
 job = json.loads(sys.argv[1])
 say = lambda event, **rest: print(json.dumps({"event": event, **rest}), flush=True)
-errors = dict(elements=1, nan=0, inf=0, kernel_max=0.001, kernel_mean=0.0001, worst_at=[0,0,0,0], floor_max=0.05,
-              end_to_end_max=0.05, end_to_end_mean=0.003, bad_share=0.0, reference_amax=1.0, from_control_max=0.0)
+errors = dict(nan=0, inf=0, kernel_max=0.001, kernel_mean=0.0001, worst_at=[0,0,0,0], floor_max=0.05,
+              end_to_end_max=0.05, end_to_end_mean=0.003, bad_share=0.0, reference_amax=1.0, from_control_max=0.0,
+              proportion=dict(rows=1, slope=0.0, row_rms=0.0, magnitude=1.0))
 problems = [job["problem"]] if job["job"] == "profile" else job["problems"]
 for problem in problems:
     if job["job"] in ("launch", "profile"):
@@ -24,7 +25,9 @@ for problem in problems:
                                      inputs_unchanged=True, guards_intact=True))
     else:
         for subject in job["outputs"]:
-            say("compared", subject=subject, problem=problem, errors=errors)
+            sizes = problem["shape"]["axes"]
+            elements = sizes["B"] * sizes["H"] * sizes["S_q"] * sizes["D"]
+            say("compared", subject=subject, problem=problem, errors=dict(errors, elements=elements))
 say("done")
 PY"#;
 

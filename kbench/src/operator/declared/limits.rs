@@ -12,6 +12,10 @@ use crate::names::Names;
 /// Where nothing is declared, a candidate's errors may be this many times the control's.
 pub const TIMES_CONTROL: f64 = 1.5;
 
+/// Where nothing is declared, an output may be this much larger or smaller than its reference, all of it: errors that are
+/// roundings cancel in that, whatever the type, and a factor that is wrong does not.
+pub const USUAL_SLOPE: f64 = 0.005;
+
 /// How many times the root of its length a sum may lose, in units of its type.
 const TIMES_ROOT: f64 = 8.0;
 
@@ -37,6 +41,9 @@ pub struct ErrorLimits {
     /// Largest |error| of a row over the largest |reference| of that row; a row is the last axis.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub row_relative: Option<f64>,
+    /// Largest gain or loss of all of it; where absent, [`USUAL_SLOPE`] besides what chance explains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slope: Option<f64>,
 }
 
 /// What one output's errors are held to.
@@ -67,6 +74,7 @@ impl ErrorLimits {
             ("relative", self.relative),
             ("relative_rms", self.relative_rms),
             ("row_relative", self.row_relative),
+            ("slope", self.slope),
         ];
         all.into_iter().filter_map(|(name, value)| Some((name, value?)))
     }
@@ -79,8 +87,9 @@ impl ErrorLimits {
             "relative" => &mut self.relative,
             "relative_rms" => &mut self.relative_rms,
             "row_relative" => &mut self.row_relative,
+            "slope" => &mut self.slope,
             _ => {
-                let known = "max, mean, relative, relative_rms, row_relative";
+                let known = "max, mean, relative, relative_rms, row_relative, slope";
                 return Err(format!("unknown error `{name}`: with a reference there are {known}"));
             }
         };

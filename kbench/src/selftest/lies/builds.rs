@@ -98,6 +98,7 @@ pub(in super::super) const LIES: &[Lie] = &[
                 variant: CANDIDATE.into(),
                 arch: "sm_89".into(),
                 error: "ptxas: Entry function uses too much shared data".into(),
+                unclaimed: None,
             });
         },
     },

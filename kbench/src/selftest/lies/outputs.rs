@@ -1,8 +1,8 @@
 //! Lies about outputs: errors, memory, cases that were left out.
 
-use super::super::{CANDIDATE, Lie, ask_for_replays, case_of, one_case, own_cases};
+use super::super::{CANDIDATE, Lie, ask_for_replays, case_of, in_proportion, one_case, own_cases};
 use crate::deferral::Deferral;
-use crate::evidence::Checks;
+use crate::evidence::{Checks, WholeOutput};
 use crate::gate::GateId;
 use crate::operator::Distribution;
 
@@ -124,6 +124,31 @@ pub(in super::super) const LIES: &[Lie] = &[
         },
     },
     Lie {
+        name: "three percent more of everything, on a shape whose outputs are small",
+        gate: GateId::Slope,
+        tell: |s, e| in_proportion(s, e, |errors| errors.proportion.iter_mut().for_each(|p| p.slope = 0.03)),
+    },
+    Lie {
+        name: "a bias of a fifth of a small output",
+        gate: GateId::RowError,
+        tell: |s, e| in_proportion(s, e, |errors| errors.proportion.iter_mut().for_each(|p| p.row_rms = 0.2)),
+    },
+    Lie {
+        name: "ten times the control's error, far below every absolute limit",
+        gate: GateId::MeanOverControl,
+        tell: |s, e| in_proportion(s, e, |errors| errors.kernel_mean *= 10.0),
+    },
+    Lie {
+        name: "a tile that was not written, where no row of it met float64",
+        gate: GateId::WholeOutput,
+        tell: |s, e| {
+            in_proportion(s, e, |errors| {
+                errors.sampled_rows = Some(vec![[0, 0]]);
+                errors.whole = Some(WholeOutput { elements: 4096, block_rms: 1.0, worst_at: vec![] });
+            });
+        },
+    },
+    Lie {
         name: "an error of two hundredths on usual inputs, in one case",
         gate: GateId::KernelErrorMax,
         tell: |_, e| case_of(e, Distribution::Normal, |errors| errors.kernel_max = 0.02),
@@ -143,6 +168,11 @@ pub(in super::super) const LIES: &[Lie] = &[
             (s.correctness.kernel_mean, s.correctness.stress_max) = (Some(0.003), Some(0.06));
             case_of(e, Distribution::Outliers, |errors| (errors.kernel_mean, errors.kernel_max) = (0.004, 0.009));
         },
+    },
+    Lie {
+        name: "an infinity where an outlier is, and nowhere else",
+        gate: GateId::FiniteOutput,
+        tell: |_, e| case_of(e, Distribution::Outliers, |errors| errors.inf = 1),
     },
     Lie {
         name: "far from the originals on average",

@@ -107,20 +107,20 @@ pub(in super::super) const LIES: &[Lie] = &[
             everywhere(s, e);
             e.samples
                 .blocks
-                .retain(|b| !b.subject.is_plain(CANDIDATE) || b.distribution.is_normal() || b.mode.is_kernel());
+                .retain(|b| !b.subject.is_plain(CANDIDATE) || b.distribution.is_normal() || b.mode == Mode::Kernel);
         },
     },
     Lie {
         name: "no call times, where no gate asks for them",
         gate: GateId::TimedEverywhere,
-        tell: |_, e| e.samples.blocks.retain(|b| !b.subject.is_plain(CANDIDATE) || b.mode.is_kernel()),
+        tell: |_, e| e.samples.blocks.retain(|b| !b.subject.is_plain(CANDIDATE) || b.mode == Mode::Kernel),
     },
     Lie {
         name: "half again as slow on another shape",
         gate: GateId::Slowdown,
         tell: |s, e| {
             everywhere(s, e);
-            slow_where(e, 1.9, |b| b.shape == "wide");
+            slow_where(e, 1.9, |b| b.shape == "small");
         },
     },
     Lie {
@@ -168,7 +168,7 @@ pub(in super::super) const LIES: &[Lie] = &[
         name: "rounds beyond those that the suite has, until it was lucky",
         gate: GateId::ConsistentBlocks,
         tell: |_, e| {
-            let more: Vec<_> = e.samples.blocks.iter().cloned().collect();
+            let more = e.samples.blocks.to_vec();
             e.samples.blocks.extend(more.into_iter().map(|b| crate::evidence::Block {
                 round: b.round + 64,
                 sitting: b.sitting + 64,

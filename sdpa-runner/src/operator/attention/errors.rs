@@ -5,18 +5,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use half::f16;
-use kbench::evidence::{Errors, Operands};
+use kbench::evidence::{Errors, Operands, Proportion, WholeOutput};
 use kbench::job::{ErrorsJob, Event, output_file, rows_file};
 use kbench::operator::Problem;
 use kbench::operator::attention::{Rows, Sizes};
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 
-use super::images;
 use super::inputs::{Drawn, Inputs};
 use super::reference::attention;
+use super::sampling::{only, row_count, sampled_rows};
+use super::{images, proportion};
 use crate::events::{emit, progress};
 
 /// What compares, and the references that it keeps from one job to the next.
@@ -110,7 +108,7 @@ fn rows_of(job: &ErrorsJob, problem: &Problem) -> Vec<bool> {
 }
 
 fn sample_of(job: &ErrorsJob, problem: &Problem) -> Option<Vec<[u32; 2]>> {
-    job.sampled.get(&problem.id()).map(|rows| sampled_rows(problem, *rows))
+    job.sampled.get(&problem.id()).map(|rows| sampled_rows(problem, *rows, job.row_seed))
 }
 
 /// The outputs of a problem.
@@ -145,17 +143,22 @@ impl Case<'_> {
     fn errors(&self, reference: &Reference, job: &ErrorsJob) -> Vec<(String, Errors)> {
         let control = self.outputs.iter().find(|(subject, _)| *subject == job.control).map(|(_, output)| output);
         let errors = |(subject, output): &(String, Output)| {
-            let errors = reference.errors(&Sizes::of(&self.problem.shape), output, control, job.bad_element);
-            (subject.clone(), Errors { sampled_rows: self.sample.clone(), ..errors })
+            let sizes = &Sizes::of(&self.problem.shape);
+            let errors = reference.errors(sizes, output, control, job.bad_element);
+            let whole = control.filter(|_| self.sample.is_some()).map(|control| output.beside(control, sizes));
+            (subject.clone(), Errors { sampled_rows: self.sample.clone(), whole, ..errors })
         };
         self.outputs.par_iter().map(errors).collect()
     }
 }
 
-/// An output, and which of its rows were computed.
+/// An output, and which of its rows are compared with float64.
 #[derive(Clone)]
 struct Output {
     values: Vec<f16>,
+    /// Those that the kernel was launched for.
+    ran: Vec<bool>,
+    /// Those of them that are of the sample.
     computed: Vec<bool>,
     /// What the kernel was given.
     operands: Operands,
@@ -169,17 +172,24 @@ impl Output {
         let wanted = shape.q_len() * 2;
         ensure!(bytes.len() == wanted, "`{}` has {} bytes, {wanted} expected", path.display(), bytes.len());
         let values = bytes.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b)).collect();
-        let computed = match read_if_there(&dir.join(rows_file(problem)))? {
+        let ran = match read_if_there(&dir.join(rows_file(problem)))? {
             None => vec![true; row_count(shape)],
             Some(text) => flags(shape, &serde_json::from_slice::<Vec<Rows>>(&text)?)?,
         };
-        Ok(Some(Output { values, computed, operands }))
+        Ok(Some(Output { values, computed: ran.clone(), ran, operands }))
     }
 
     /// Values of the computed rows, with their places.
     fn computed_values(&self, head_dim: usize) -> impl Iterator<Item = (usize, &f16)> {
         let rows = self.values.chunks_exact(head_dim).zip(&self.computed).enumerate().filter(|(_, (_, is))| **is);
         rows.flat_map(move |(row, (values, _))| values.iter().enumerate().map(move |(i, x)| (row * head_dim + i, x)))
+    }
+
+    /// All of it beside the control's.
+    fn beside(&self, control: &Output, shape: &Sizes) -> WholeOutput {
+        let both: Vec<bool> = self.ran.iter().zip(&control.ran).map(|(ours, theirs)| *ours && *theirs).collect();
+        let place = |at| coordinate(shape, at).to_vec();
+        proportion::beside(&self.values, &control.values, &both, shape.head_dim as usize, place)
     }
 
     /// Leaves every other row out.
@@ -190,44 +200,12 @@ impl Output {
     }
 }
 
-/// One flag per head and row: whether it is of the sample.
-fn only(shape: &Sizes, sample: &[[u32; 2]]) -> Vec<bool> {
-    let mut flags = vec![false; row_count(shape)];
-    for [head, row] in sample {
-        flags[*head as usize * shape.seq_q as usize + *row as usize] = true;
-    }
-    flags
-}
-
-/// Rows of a large problem that are compared, as head and row: of every head as many, drawn from a stream that the
-/// problem names, and the first and last row of the first and last head.
-fn sampled_rows(problem: &Problem, rows: u32) -> Vec<[u32; 2]> {
-    let shape = &Sizes::of(&problem.shape);
-    let heads = shape.batch_heads() as u32;
-    let name = format!("sdpa-sample/1 {}", problem.id());
-    let mut stream = ChaCha8Rng::from_seed(Sha256::digest(name.as_bytes()).into());
-    let ends = [0, heads - 1].into_iter().flat_map(|head| [[head, 0], [head, shape.seq_q - 1]]);
-    let mut sample: BTreeSet<[u32; 2]> = ends.collect();
-    for head in 0..heads {
-        for _ in 0..rows.div_ceil(heads) {
-            // The high word of a product: every row as likely as the others, to one part in 2^32.
-            let row = (u64::from(stream.next_u32()) * u64::from(shape.seq_q)) >> 32;
-            sample.insert([head, row as u32]);
-        }
-    }
-    sample.into_iter().collect()
-}
-
 fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("failed to read `{}`", path.display())),
     }
-}
-
-fn row_count(shape: &Sizes) -> usize {
-    shape.batch_heads() * shape.seq_q as usize
 }
 
 /// One flag per head and row.
@@ -290,6 +268,8 @@ impl Reference {
             outputs: Vec::new(),
             figures: BTreeMap::new(),
             sampled_rows: None,
+            proportion: Some(self.proportion(shape, output)),
+            whole: None,
         };
         let mut worst = 0;
         let mut bad = 0u64;
@@ -328,6 +308,17 @@ impl Reference {
     }
 }
 
+impl Reference {
+    /// Kernel errors row by row.
+    fn proportion(&self, shape: &Sizes, output: &Output) -> Proportion {
+        let head_dim = shape.head_dim as usize;
+        let rows = output.values.chunks_exact(head_dim).zip(self.dequantised[&output.operands].chunks_exact(head_dim));
+        let mut sums = proportion::Sums::default();
+        rows.zip(&output.computed).filter(|(_, is)| **is).for_each(|((row, wanted), _)| sums.add(row, wanted));
+        sums.proportion()
+    }
+}
+
 /// The largest difference; the largest number there is where exactly one side is finite (JSON has no infinity).
 fn max_difference(shape: &Sizes, a: &Output, b: &Output) -> f64 {
     let head_dim = shape.head_dim as usize;
@@ -360,7 +351,8 @@ mod tests {
     }
 
     fn whole(problem: &Problem, values: Vec<f16>) -> Output {
-        Output { values, computed: vec![true; row_count(&Sizes::of(&problem.shape))], operands: Operands::RowMajor }
+        let all = vec![true; row_count(&Sizes::of(&problem.shape))];
+        Output { values, ran: all.clone(), computed: all, operands: Operands::RowMajor }
     }
 
     fn reference(problem: &Problem) -> Reference {
@@ -385,19 +377,6 @@ mod tests {
         assert_eq!(reference.errors(&Sizes::of(&problem.shape), &output, None, 0.06).nan, 1);
         assert!(flags(&Sizes::of(&problem.shape), &[Rows { head: 2, first: 70, count: 8 }]).is_err());
         assert!(flags(&Sizes::of(&problem.shape), &[]).is_err());
-    }
-
-    #[test]
-    fn a_sample_is_the_same_every_time_and_covers_every_head() {
-        let problem = problem();
-        let sample = sampled_rows(&problem, 24);
-        assert_eq!(sample, sampled_rows(&problem, 24));
-        assert_ne!(sample, sampled_rows(&Problem { seed: 1, ..problem.clone() }, 24));
-        for head in 0..3 {
-            assert!(sample.iter().filter(|[h, _]| *h == head).count() >= 6, "{sample:?}");
-        }
-        assert!([[0, 0], [0, 76], [2, 0], [2, 76]].iter().all(|end| sample.contains(end)));
-        assert!(sample.iter().all(|[head, row]| *head < 3 && *row < 77));
     }
 
     #[test]
@@ -453,6 +432,7 @@ mod tests {
             operands: BTreeMap::new(),
             control: "a".into(),
             sampled: BTreeMap::from([(problem.id(), 24)]),
+            row_seed: 3,
             bad_element: 0.06,
             ahead: true,
         };
@@ -478,6 +458,27 @@ mod tests {
         forgetful.reference(&problem, forms_of(&job), rows_of(&job, &problem));
         forgetful.reference(&Problem { seed: 1, ..problem.clone() }, forms_of(&job), rows);
         assert_eq!(forgetful.kept.len(), 1, "one that keeps none has the last alone");
+    }
+
+    #[test]
+    fn two_right_kernels_of_other_operands_are_far_nearer_to_each_other_than_their_limit() {
+        let problem = Problem { shape: "1x2x48x2048x64".parse().unwrap(), seed: 0, distribution: Distribution::Normal };
+        let sizes = Sizes::of(&problem.shape);
+        let forms = BTreeSet::from([Operands::RowMajor, Operands::HopperImages]);
+        let rows = vec![true; row_count(&sizes)];
+        let reference = Reference::of(&sizes, &Inputs::of(&problem), forms, rows.clone());
+        let exact = |form| whole(&problem, reference.dequantised[&form].iter().map(|x| f16::from_f64(*x)).collect());
+        let (ours, theirs) = (exact(Operands::HopperImages), exact(Operands::RowMajor));
+        let beside = ours.beside(&theirs, &sizes);
+        let limit = kbench::suite::ProportionLimits::default().block;
+        assert!(beside.block_rms > 0.05 && beside.block_rms < 0.6 * limit, "{beside:?}");
+        assert_eq!(beside.elements, 2 * 48 * 64);
+        let mut missing = ours.clone();
+        missing.values[64 * 90..64 * 91].fill(f16::ZERO);
+        let found = missing.beside(&theirs, &sizes);
+        assert!(found.block_rms >= 1.0 && found.worst_at[..3] == [0, 1, 42], "{found:?}");
+        missing.ran[90] = false;
+        assert_eq!(missing.beside(&theirs, &sizes).block_rms, beside.block_rms);
     }
 
     #[test]

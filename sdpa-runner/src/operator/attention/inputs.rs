@@ -103,6 +103,8 @@ fn draw(problem: &Problem, tensor: &str, key: [u8; 32], head: u64, size: usize) 
     rng.set_stream(head);
     let head_dim = Sizes::of(&problem.shape).head_dim as usize;
     let rows = (size / head_dim) as f64;
+    // The mean of |N| is 0.8: so much a key more, and the score of the last is so many nats above that of the first.
+    let rise = RISE_NATS / (0.8 * head_dim as f64 * f64::from(Sizes::of(&problem.shape).softmax_scale()));
     (0..size)
         .map(|i| {
             let value = match problem.distribution {
@@ -120,7 +122,12 @@ fn draw(problem: &Problem, tensor: &str, key: [u8; 32], head: u64, size: usize) 
                 (Distribution::Negative, _) => -value.abs() - 1.0 / 64.0,
                 // Q is positive and K grows along the sequence: scores rise with the key.
                 (Distribution::MaximumLast, "q") => value.abs(),
-                (Distribution::MaximumLast, "k") => 0.25 * value + row / rows,
+                (Distribution::MaximumLast, "k") => 0.25 * value + rise * row / rows,
+                (Distribution::NegativeScores, "q") => value.abs(),
+                (Distribution::NegativeScores, "k") => -value.abs() - 1.0,
+                (Distribution::OppositeConstants, "q") => 2.0,
+                (Distribution::OppositeConstants, "k") => -2.0,
+                (Distribution::LargeValues, "v") => 8192.0 * value,
                 (Distribution::Trained, _) => trained(tensor, [i / head_dim, i % head_dim], head_dim, value),
                 _ => value,
             };
@@ -129,6 +136,9 @@ fn draw(problem: &Problem, tensor: &str, key: [u8; 32], head: u64, size: usize) 
         .collect()
 }
 
+/// How far scores rise over a whole sequence of [`Distribution::MaximumLast`]: a maximum that stops short of it by half leaves
+/// probabilities of e^15, which no half holds in units of 2^-8.
+const RISE_NATS: f64 = 30.0;
 /// What a trained model makes of a normal number. Every query has 8 in column 0 and the first key 1.5 sqrt(D), so that with
 /// 1/sqrt(D) its score is 12 higher than it were, against about ln(16 S) for the sum over all the other keys; its value is
 /// small. One column of Q is six times, two of K are ten times larger than the rest.
@@ -301,5 +311,35 @@ mod tests {
         let (q, k) = (inputs.q.exact(), inputs.k.exact());
         let score = |key: usize| (0..64).map(|d| q[d] * k[key * 64 + d]).sum::<f64>();
         assert!(score(127) > score(0) && score(127) > score(64));
+    }
+
+    #[test]
+    fn the_maximum_rises_by_as_much_however_long_the_sequence_is_and_whatever_the_scale() {
+        for shape in ["1x1x4x128x64", "1x1x4x2048x64", "1x1x4x512x128", "1x1x4x512x64-scale0.05"] {
+            let problem = problem(shape, 0, Distribution::MaximumLast);
+            let (inputs, sizes) = (Inputs::of(&problem), Sizes::of(&problem.shape));
+            let (q, k, d) = (inputs.q.dequantised(), inputs.k.dequantised(), sizes.head_dim as usize);
+            let score = |row: usize, key: usize| -> f64 {
+                let dot: f64 = (0..d).map(|i| q[row * d + i] * k[key * d + i]).sum();
+                dot * f64::from(sizes.softmax_scale())
+            };
+            let rise: f64 = (0..4).map(|row| score(row, sizes.seq_kv as usize - 1) - score(row, 0)).sum::<f64>() / 4.0;
+            assert!((24.0..36.0).contains(&rise), "{shape}: {rise}");
+        }
+    }
+
+    #[test]
+    fn no_score_reaches_zero_where_all_are_negative() {
+        for distribution in [Distribution::NegativeScores, Distribution::OppositeConstants] {
+            let inputs = Inputs::of(&problem("ragged", 0, distribution));
+            let (q, k) = (inputs.q.dequantised(), inputs.k.dequantised());
+            let scores = (0..77).flat_map(|row| (0..77).map(move |key| (row, key)));
+            let largest =
+                scores.map(|(row, key)| (0..64).map(|d| q[row * 64 + d] * k[key * 64 + d]).sum::<f64>() / 8.0);
+            assert!(largest.fold(f64::NEG_INFINITY, f64::max) < -5.0, "{}", distribution.name());
+        }
+        let large = Inputs::of(&problem("ragged", 0, Distribution::LargeValues));
+        let amax = large.v.exact().into_iter().fold(0.0, |max: f64, x| max.max(x.abs()));
+        assert!((16_384.0..60_000.0).contains(&amax), "{amax}");
     }
 }

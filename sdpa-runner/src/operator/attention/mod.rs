@@ -7,13 +7,15 @@ mod images;
 mod inputs;
 mod launches;
 mod peers;
+mod proportion;
 mod reference;
+mod sampling;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use kbench::evidence::{LaunchRecord, Operands};
 use kbench::job::Module;
 use kbench::operator::Problem;
@@ -22,7 +24,7 @@ use sdpa_kernel::abi::Config;
 use sdpa_kernel::sample::Sample;
 use serde_json::Value;
 
-use super::{Executor, Operator};
+use super::{Executor, NotEmulated, Operator};
 use crate::setup::{Fill, Mixing, NAN, Part, Role, Setup, Tensor};
 use inputs::{Drawn, Inputs};
 
@@ -69,7 +71,7 @@ impl Operator for Attention {
         let inputs = self.drawn.of(problem);
         match record.operands {
             Operands::RowMajor => Ok(row_major(module, record, &sizes, inputs, executor)),
-            _ if executor.emulated => bail!("the emulator executes neither wgmma nor bulk copies"),
+            _ if executor.emulated => Err(NotEmulated("executes neither wgmma nor bulk copies").into()),
             _ => {
                 let quantiser = records.iter().find(|r| r.operands == Operands::Originals);
                 let quantiser = quantiser

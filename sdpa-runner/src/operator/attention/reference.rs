@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     fn shape(seq_q: u32, seq_kv: u32, causal: bool) -> Sizes {
-        Sizes { batch: 1, heads: 2, seq_q, seq_kv, head_dim: 64, causal }
+        Sizes { batch: 1, heads: 2, seq_q, seq_kv, head_dim: 64, causal, scale_millionths: None }
     }
 
     fn all(shape: &Sizes) -> Vec<bool> {

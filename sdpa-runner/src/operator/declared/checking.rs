@@ -1,6 +1,7 @@
 //! The user's checker, and what is asked of it first: that it rejects outputs that are wrong for certain.
 //! Leaves to others: the process that it runs in, and its figures' limits beyond these tests.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use anyhow::{Result, anyhow};
@@ -83,7 +84,7 @@ impl Checker {
         }
     }
 
-    /// Refuses a checker that accepts what is wrong for certain: poison, zeroes, the output of another seed, and one
+    /// Refuses a checker that rejects the control's own output, and so would reject everything, or that accepts what is wrong for certain: poison, zeroes, the output of another seed, and one
     /// destroyed element of each output.
     pub fn judge(
         &mut self,
@@ -94,7 +95,16 @@ impl Checker {
         other_seed: Option<&[Found]>,
     ) -> Result<()> {
         let own: Vec<&[u8]> = control.iter().map(|found| &found.elements[..]).collect();
-        self.figures(problem, inputs, outputs, &own, true)?;
+        let figures = self.figures(problem, inputs, outputs, &own, true)?;
+        if let Some((figure, value, limit)) = self.over(&figures) {
+            let told = if value == f64::MAX { "no finite number".to_owned() } else { format!("{value}") };
+            return Err(Refused::because(format!(
+                "{} rejects the control's own output, on {}: `{figure}` is {told}, at most {limit} is allowed: the checker or \
+                 the control is wrong",
+                self.host.name,
+                problem.id()
+            )));
+        }
         let filled = |pattern: &dyn Fn(&Tensor) -> [u8; 4]| -> Vec<Vec<u8>> {
             let fill = |(output, own): (&Tensor, &&[u8])| pattern(output).into_iter().cycle().take(own.len()).collect();
             outputs.iter().zip(&own).map(fill).collect()
@@ -119,7 +129,7 @@ impl Checker {
                 continue;
             }
             let figures = self.figures(problem, inputs, outputs, &elements, false)?;
-            if self.accepts(&figures) {
+            if self.over(&figures).is_none() {
                 let line =
                     format!("{} accepts {what}, on {}: no figure is over its limit", self.host.name, problem.id());
                 return Err(Refused::because(line));
@@ -128,8 +138,11 @@ impl Checker {
         Ok(())
     }
 
-    fn accepts(&self, figures: &BTreeMap<String, f64>) -> bool {
-        self.operator.errors.iter().all(|(figure, limit)| figures.get(figure).is_some_and(|value| value <= limit))
+    /// The first figure that is over its limit, with its value and the limit.
+    fn over(&self, figures: &BTreeMap<String, f64>) -> Option<(String, f64, f64)> {
+        let value = |figure: &str| figures.get(figure).copied().unwrap_or(f64::NAN);
+        let mut each = self.operator.errors.iter().map(|(figure, limit)| (figure.to_owned(), value(figure), *limit));
+        each.find(|(_, value, limit)| !matches!(value.partial_cmp(limit), Some(Ordering::Less | Ordering::Equal)))
     }
 }
 

@@ -181,7 +181,8 @@ impl Comparing {
                 for (subject, found) in &found {
                     let elements: Vec<&[u8]> = found.iter().map(|found| &found.elements[..]).collect();
                     let figures = checker.figures(problem, &inputs, &outputs, &elements, *subject == job.control)?;
-                    let of = outputs.iter().zip(found).map(|(t, found)| errors::none(t, found.intact)).collect();
+                    let of = outputs.iter().zip(found);
+                    let of = of.map(|(t, found)| errors::unjudged(t, &found.elements, found.intact)).collect();
                     compared.push((subject.clone(), Errors { figures, ..total(&outputs, found, of, control) }));
                 }
                 Ok(compared)
@@ -258,5 +259,7 @@ fn total(outputs: &[Tensor], found: &[Found], of: Vec<OutputErrors>, control: Op
         outputs: of,
         figures: BTreeMap::new(),
         sampled_rows: None,
+        proportion: None,
+        whole: None,
     }
 }

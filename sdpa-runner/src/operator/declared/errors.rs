@@ -34,7 +34,7 @@ pub fn of(tensor: &Tensor, elements: &[u8], truth: &Truth, gaps_intact: bool) ->
 }
 
 /// An output of which nothing but its gaps is known.
-pub fn none(tensor: &Tensor, gaps_intact: bool) -> OutputErrors {
+fn none(tensor: &Tensor, gaps_intact: bool) -> OutputErrors {
     OutputErrors {
         output: tensor.name.clone(),
         elements: tensor.layout.elements,
@@ -44,9 +44,22 @@ pub fn none(tensor: &Tensor, gaps_intact: bool) -> OutputErrors {
         mean: 0.0,
         relative: 0.0,
         relative_rms: 0.0,
+        slope: None,
         row_relative: 0.0,
         reference_amax: 0.0,
         gaps_intact,
+    }
+}
+
+/// An output that a checker judges: of its errors only NaN is known, and where the first is.
+pub fn unjudged(tensor: &Tensor, elements: &[u8], gaps_intact: bool) -> OutputErrors {
+    let values = elements.chunks_exact(tensor.dtype.bytes()).map(|element| tensor.dtype.decode(element));
+    let is_nan = |(_, value): &(u64, f64)| tensor.dtype.is_float() && value.is_nan();
+    let nans: Vec<u64> = (0..).zip(values).filter(is_nan).map(|(i, _)| i).collect();
+    OutputErrors {
+        wrong: nans.len() as u64,
+        worst_at: coordinate(&tensor.layout.shape, nans.first().copied().unwrap_or(0)),
+        ..none(tensor, gaps_intact)
     }
 }
 
@@ -76,6 +89,7 @@ struct Sums {
     relative: f64,
     squares: f64,
     reference_squares: f64,
+    along: f64,
     row_relative: f64,
     amax: f64,
 }
@@ -101,6 +115,7 @@ impl Sums {
         self.relative = self.relative.max(ratio(error, wanted.abs()));
         self.squares += error * error;
         self.reference_squares += wanted * wanted;
+        self.along += (value - wanted) * wanted;
         self.amax = self.amax.max(wanted.abs());
         *row = [row[0].max(error), row[1].max(wanted.abs())];
     }
@@ -141,6 +156,7 @@ fn of_floats(tensor: &Tensor, elements: &[u8], truth: &Truth, gaps_intact: bool)
         mean: (sums.sum / sums.counted.max(1) as f64).min(f64::MAX),
         relative: sums.relative,
         relative_rms: if squares < f64::MAX { squares.sqrt() } else { f64::MAX },
+        slope: Some(if sums.along.is_finite() { ratio(sums.along.abs(), sums.reference_squares) } else { f64::MAX }),
         row_relative: sums.row_relative,
         reference_amax: sums.amax,
         ..none(tensor, gaps_intact)
@@ -189,6 +205,7 @@ mod tests {
         assert_eq!((errors.elements, errors.wrong, &errors.worst_at[..]), (4, 0, &[1, 1][..]));
         assert_eq!((errors.max, errors.mean, errors.relative), (2.0, 0.625, 0.25));
         assert_eq!(errors.relative_rms, (4.25_f64 / 121.0).sqrt());
+        assert_eq!(errors.slope, Some(19.0 / 121.0));
         assert_eq!((errors.row_relative, errors.reference_amax), (0.25, 10.0));
         let scalar = floats(Dtype::F64, &[], &[3.0], &[2.0]);
         assert_eq!((scalar.max, scalar.row_relative, scalar.worst_at.len()), (1.0, 0.5, 0));

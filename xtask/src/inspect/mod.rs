@@ -1,12 +1,14 @@
-//! `report`, `verify`, `compare`: what finished runs say. Nothing here measures; `verify` judges again from the samples.
+//! `report`, `verify`, `compare`: what finished runs say, and whether they hold. Nothing here measures; `verify` derives again
+//! whatever is derived, from the raw samples on.
+
+mod builds;
+mod derived;
+mod facts;
+mod verify;
 
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use kbench::decision::decide;
-use kbench::gate::Gate;
-use kbench::judge::judge;
-use kbench::legacy::says_the_same;
 use kbench::report::{
     Differences, Format, Regressions, RunView, annotations, brief, differences, html, junit, markdown_file,
     regressions, render, two_runs, verdict,
@@ -15,8 +17,11 @@ use kbench::tune::render as render_search;
 use serde_json::json;
 
 use crate::run_dir::RunDir;
-use crate::runs::{earlier_runs, is_search, with_view};
+use crate::runs::{is_search, recorded_earlier, with_view};
 use crate::tune;
+pub use derived::{Derived, derive};
+pub use facts::{FACTS, Fact};
+pub use verify::{Verified, verify, verify_against};
 
 /// How a report is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -44,7 +49,7 @@ pub struct Screen {
     pub full: bool,
 }
 
-/// The report of a whole run.
+/// The report of a whole run that is as it was sealed.
 pub fn report(run: &RunDir, format: ReportFormat, screen: Screen) -> Result<String> {
     if is_search(run) {
         let tuned = tune::result(run)?;
@@ -57,7 +62,7 @@ pub fn report(run: &RunDir, format: ReportFormat, screen: Screen) -> Result<Stri
             ReportFormat::Json => Ok(serde_json::to_string_pretty(&json!({"run": run.name(), "result": tuned}))?),
         };
     }
-    let earlier = || earlier_runs(run, &run.suite()?.name);
+    run.is_as_sealed()?;
     match format {
         ReportFormat::Table => with_view(run, |view| on_screen(view, screen)),
         ReportFormat::Md => with_view(run, markdown_file),
@@ -68,7 +73,7 @@ pub fn report(run: &RunDir, format: ReportFormat, screen: Screen) -> Result<Stri
             let report = json!({"run": run.name(), "environment": environment, "gates": gates, "decision": decision});
             Ok(serde_json::to_string_pretty(&report)?)
         }
-        ReportFormat::Html => earlier().and_then(|earlier| with_view(run, |view| html(view, &earlier))),
+        ReportFormat::Html => recorded_earlier(run).and_then(|earlier| with_view(run, |view| html(view, &earlier))),
     }
 }
 
@@ -99,59 +104,14 @@ pub struct Comparison {
     pub regressions: Regressions,
 }
 
-/// Two whole runs, judged as they were recorded.
+/// Two whole runs as they were sealed, judged as they were recorded.
 pub fn compare(a: &Path, b: &Path, width: usize) -> Result<Comparison> {
     let narrow = Format::Narrow(columns(width));
-    with_view(&RunDir::open(a)?, |a| {
-        with_view(&RunDir::open(b)?, |b| Comparison {
+    with_view(&RunDir::open_sealed(a)?, |a| {
+        with_view(&RunDir::open_sealed(b)?, |b| Comparison {
             differences: differences(a, b),
             text: two_runs(a, b, narrow),
             regressions: regressions(a, b),
         })
     })?
-}
-
-/// Everything about a run that does not hold: changed files, and gates or a decision that the evidence does not give.
-pub fn verify(path: &Path) -> Result<Vec<String>> {
-    let run = RunDir::open(path)?;
-    let mut faults = run.differences()?;
-    if tune::is_in(&run) {
-        faults.extend(tune::verify(&run)?);
-    }
-    if is_search(&run) {
-        return Ok(faults);
-    }
-    let (suite, evidence) = (run.suite()?, run.evidence()?);
-    faults.extend(tune::foreign_winner(&run, &suite)?);
-    let kernels = evidence.profile.iter().flat_map(|profile| &profile.kernels);
-    faults.extend(crate::profile::faults(&run, kernels));
-    let (_, recorded_gates, recorded_decision) = run.judgement()?;
-    let gates = judge(&suite, &evidence);
-    if gates.len() != recorded_gates.len() {
-        faults.push(format!("{} gates are recorded, the evidence gives {}", recorded_gates.len(), gates.len()));
-    }
-    let is_old = run.is_old()?;
-    let differs = |again: &Gate, recorded: &Gate| match is_old {
-        true => !says_the_same(again, recorded),
-        false => again != recorded,
-    };
-    for (again, recorded) in gates.iter().zip(&recorded_gates).filter(|(again, recorded)| differs(again, recorded)) {
-        faults.push(format!(
-            "gate `{}` of {}: recorded {} {}, the evidence gives {} {}",
-            recorded.figure,
-            recorded.variant,
-            recorded.state.word(),
-            recorded.measured,
-            again.state.word(),
-            again.measured
-        ));
-    }
-    let decision = decide(&suite, &gates, &evidence.checks, &evidence.samples);
-    if decision != recorded_decision {
-        faults.push(format!(
-            "the decision is recorded as `{}`, the evidence gives `{}`",
-            recorded_decision.headline, decision.headline
-        ));
-    }
-    Ok(faults)
 }

@@ -1,12 +1,17 @@
 //! A run directory: files that appear whole, and a manifest of hashes that is written last. A directory without a
 //! manifest was interrupted and is never taken for a whole run.
 
+mod manifest;
+mod unfinished;
+
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use kbench::decision::Decision;
-use kbench::evidence::{Checks, Environment, Peers, Samples};
+use kbench::evidence::{BuildRecord, Checks, Environment, Peers, Samples};
 use kbench::format::RunFile;
 use kbench::gate::Gate;
 use kbench::job::Task;
@@ -20,28 +25,44 @@ use serde::de::DeserializeOwned;
 use crate::build::Built;
 use crate::cubin::sha256_hex;
 use crate::files::write_whole;
+use manifest::Listing;
+pub use manifest::{MANIFEST, REPORT, SIGNATURE};
 
-/// The file that makes a run whole.
-const MANIFEST: &str = "manifest.json";
-/// The file that says in which format the others are.
-const FORMAT: &str = "run.json";
+/// The file that says in which format the others are, and what the run is called.
+pub const FORMAT: &str = "run.json";
 
 #[derive(Clone, Debug)]
 pub struct RunDir {
     pub path: PathBuf,
+    /// Held while it is made.
+    lock: Option<Arc<File>>,
+    /// Folders that were made for it to lie in, innermost first.
+    made: Vec<PathBuf>,
 }
 
+/// What was looked for that a GPU hides.
+pub const MEMORY: &str = "memory.json";
+
 impl RunDir {
+    /// Whatever is there.
+    pub fn at(path: PathBuf) -> RunDir {
+        RunDir { path, lock: None, made: Vec::new() }
+    }
+
     /// Makes a new one under `parent`: `<UTC>-<short sha>-<suite>`, with a number where that is taken.
     pub fn create(parent: &Path, short_commit: &str, suite: &str) -> Result<RunDir> {
+        let missing = parent.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists());
+        let made: Vec<PathBuf> = missing.map(Path::to_owned).collect();
         std::fs::create_dir_all(parent).with_context(|| cannot_write(parent))?;
         let name = format!("{}-{short_commit}-{suite}", jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ"));
         for number in 1.. {
             let path = parent.join(if number == 1 { name.clone() } else { format!("{name}-{number}") });
             match std::fs::create_dir(&path) {
                 Ok(()) => {
-                    let run = RunDir { path };
-                    run.write_json(FORMAT, &RunFile::now())?;
+                    let mut run = RunDir::at(path);
+                    run.made = made;
+                    run.lock = Some(Arc::new(unfinished::lock(&run.path)?));
+                    run.write_json(FORMAT, &RunFile::of(&run.folder_name()))?;
                     return Ok(run);
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
@@ -54,32 +75,56 @@ impl RunDir {
     /// An existing one, whole or not, in today's format or the one before.
     pub fn open(path: &Path) -> Result<RunDir> {
         ensure!(path.join("suite.toml").is_file(), "`{}` is not a run directory: it has no suite.toml", path.display());
-        let run = RunDir { path: path.to_owned() };
+        let run = RunDir::at(path.to_owned());
         run.is_old()?;
         Ok(run)
     }
 
-    /// One that was interrupted, to go on with.
-    pub fn open_unfinished(path: &Path) -> Result<RunDir> {
+    /// One that is whole and as it was sealed: what it says may be shown to somebody.
+    pub fn open_sealed(path: &Path) -> Result<RunDir> {
         let run = RunDir::open(path)?;
-        ensure!(!run.is_whole(), "`{}` is whole: there is nothing to resume; see `cargo xtask report`", path.display());
+        run.is_as_sealed()?;
+        Ok(run)
+    }
+
+    /// One that was interrupted, to go on with; nobody else does meanwhile.
+    pub fn open_unfinished(path: &Path) -> Result<RunDir> {
+        let whole = || format!("`{}` is whole: there is nothing to resume; see `cargo xtask report`", path.display());
+        let mut run = RunDir::open(path)?;
+        ensure!(!run.is_whole(), whole());
         ensure!(!run.is_old()?, "`{}` was begun by an older program; start a new run", path.display());
+        run.lock = Some(Arc::new(unfinished::lock(path)?));
+        // Whoever had it may have sealed it just now, and has removed the file that was locked.
+        if run.is_whole() {
+            unfinished::clear(path)?;
+            bail!(whole());
+        }
+        unfinished::sweep(path)?;
         Ok(run)
     }
 
     /// Whether its files are in the format before today's.
     pub fn is_old(&self) -> Result<bool> {
-        let path = self.path.join(FORMAT);
-        let head = match std::fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text)
-                .with_context(|| format!("`{}` is not what it should be", path.display()))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => RunFile::before(),
-            Err(error) => return Err(error).with_context(|| format!("failed to read `{}`", path.display())),
-        };
-        head.is_old().with_context(|| format!("`{}`", self.path.display()))
+        self.head()?.is_old().with_context(|| format!("`{}`", self.path.display()))
     }
 
+    /// What the run says of itself.
+    pub fn head(&self) -> Result<RunFile> {
+        let path = self.path.join(FORMAT);
+        if !self.has(FORMAT) {
+            return Ok(RunFile::before());
+        }
+        let text = self.bytes(FORMAT)?;
+        serde_json::from_slice(&text).with_context(|| format!("`{}` is not what it should be", path.display()))
+    }
+
+    /// What it was called when it began, wherever it lies now.
     pub fn name(&self) -> String {
+        let named = self.head().map(|head| head.name).unwrap_or_default();
+        if named.is_empty() { self.folder_name() } else { named }
+    }
+
+    fn folder_name(&self) -> String {
         self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
@@ -97,10 +142,29 @@ impl RunDir {
         self.path.join(MANIFEST).is_file()
     }
 
+    /// Whether something lies there under this name.
+    pub fn has(&self, file: &str) -> bool {
+        self.path.join(file).symlink_metadata().is_ok()
+    }
+
+    /// The bytes of a file in it.
+    pub fn bytes(&self, file: &str) -> Result<Vec<u8>> {
+        manifest::read(&manifest::inside(&self.path, file)?)
+    }
+
+    /// The text of a file in it as it lies there.
+    pub fn raw_text(&self, file: &str) -> Result<String> {
+        String::from_utf8(self.bytes(file)?).with_context(|| format!("`{}` is no text", self.path.join(file).display()))
+    }
+
     pub fn write(&self, file: &str, text: &str) -> Result<()> {
         let path = self.path.join(file);
         std::fs::create_dir_all(path.parent().context("a file has a folder")?)?;
-        write_whole(&path, text.as_bytes())
+        write_whole(&path, text.as_bytes())?;
+        match self.lock {
+            Some(_) => unfinished::note(&self.path, file, text.as_bytes()),
+            None => Ok(()),
+        }
     }
 
     pub fn write_json(&self, file: &str, value: &impl Serialize) -> Result<()> {
@@ -116,7 +180,7 @@ impl RunDir {
     /// The text of a file of JSON or JSON lines, in today's format.
     pub fn text(&self, file: &str) -> Result<String> {
         let path = self.path.join(file);
-        let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
+        let text = self.raw_text(file)?;
         if !self.is_old()? {
             return Ok(text);
         }
@@ -130,13 +194,22 @@ impl RunDir {
 
     /// Reads JSON if the file is there.
     pub fn read_if_there<T: DeserializeOwned>(&self, file: &str) -> Result<Option<T>> {
-        if self.path.join(file).is_file() { self.read_json(file).map(Some) } else { Ok(None) }
+        if self.has(file) { self.read_json(file).map(Some) } else { Ok(None) }
+    }
+
+    /// The same of an interrupted run, where it is what was written. Anything else in its place is as good as nothing.
+    pub fn read_written<T: DeserializeOwned>(&self, file: &str) -> Result<Option<T>> {
+        if self.has(file) && !unfinished::is_as_written(&self.path, file) {
+            eprintln!("`{}` is not what was written: it is made again", self.path.join(file).display());
+            return Ok(None);
+        }
+        self.read_if_there(file)
     }
 
     /// The suite as used.
     pub fn suite(&self) -> Result<Suite> {
         let path = self.path.join("suite.toml");
-        let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
+        let text = self.raw_text("suite.toml")?;
         let suite = if self.is_old()? { legacy::suite(&text) } else { Suite::parse_recorded(&text) };
         suite.with_context(|| format!("`{}`", path.display()))
     }
@@ -145,8 +218,8 @@ impl RunDir {
     /// deferred is tried again.
     pub fn finished_evidence(&self) -> Result<Option<(Checks, Samples, Peers)>> {
         let checks = self.finished_checks()?;
-        let samples = self.read_if_there("samples.json")?.filter(|s: &Samples| s.deferred.is_none());
-        let peers = self.read_if_there("peers.json")?;
+        let samples = self.read_written("samples.json")?.filter(|s: &Samples| s.deferred.is_none());
+        let peers = self.read_written("peers.json")?;
         Ok(match (checks, samples, peers) {
             (Some(checks), Some(samples), Some(peers)) => Some((checks, samples, peers)),
             _ => None,
@@ -155,7 +228,7 @@ impl RunDir {
 
     /// Finished checks of an interrupted run.
     pub fn finished_checks(&self) -> Result<Option<Checks>> {
-        Ok(self.read_if_there("check.json")?.filter(|c: &Checks| c.deferred.is_none()))
+        Ok(self.read_written("check.json")?.filter(|c: &Checks| c.deferred.is_none()))
     }
 
     /// All evidence of a whole run.
@@ -166,6 +239,7 @@ impl RunDir {
             samples: self.read_json("samples.json")?,
             peers: self.read_json("peers.json")?,
             profile: self.read_if_there("profile.json")?,
+            memory: self.read_if_there(MEMORY)?,
             ceilings: self.read_if_there("ceilings.json")?,
         })
     }
@@ -178,15 +252,10 @@ impl RunDir {
     /// Copies what was built: `builds/<variant>[-<arch>]/{kernel.ptx, kernel.cubin, ptxas.txt, build.json}`.
     pub fn keep_build(&self, built: &Built, suite_arch: &str) -> Result<()> {
         let record = &built.record;
-        let folder = if record.arch == suite_arch {
-            record.variant.clone()
-        } else {
-            format!("{}-{}", record.variant, record.arch)
-        };
-        let mut target = self.path.join("builds").join(folder);
+        let mut target = self.path.join(build_folder(record, suite_arch));
         // A variant of a gate file may have several builds: the first has the name, the others their keys behind it.
         if std::fs::read(target.join("kernel.ptx")).is_ok_and(|ptx| sha256_hex(&ptx) != record.ptx_sha256) {
-            target.as_mut_os_string().push(format!("-{}", record.key));
+            target = self.path.join(other_build_folder(record, suite_arch));
         }
         std::fs::create_dir_all(&target).with_context(|| cannot_write(&target))?;
         for file in ["kernel.ptx", "kernel.cubin", "ptxas.txt"] {
@@ -203,8 +272,10 @@ impl RunDir {
     }
 
     /// Copies the files that a gate file names: its scripts, and the sources that were compiled, whose hashes are known.
-    pub fn keep_operator(&self, task: &Task, sources: &BTreeMap<String, String>) -> Result<()> {
-        let Operator::Declared(declared) = &task.operator else { return Ok(()) };
+    /// All of them with their hashes, by name.
+    pub fn keep_operator(&self, task: &Task, sources: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
+        let mut hashes = sources.clone();
+        let Operator::Declared(declared) = &task.operator else { return Ok(hashes) };
         let scripts = [&declared.reference, &declared.check, &declared.generate];
         let names = scripts.into_iter().flatten().chain(sources.keys());
         for name in names {
@@ -213,18 +284,20 @@ impl RunDir {
             if let Some(wanted) = sources.get(name).filter(|wanted| **wanted != sha256_hex(&bytes)) {
                 bail!("`{}` was changed while it was compiled (SHA-256 {wanted}); run again", from.display());
             }
-            // An include from outside lies beside the others, under the name of its path.
-            let kept: PathBuf = Path::new(name).components().filter(|c| matches!(c, Component::Normal(_))).collect();
-            let to = self.operator_folder().join(kept);
+            let to = self.operator_folder().join(kept_as(name));
             std::fs::create_dir_all(to.parent().context("a file has a folder")?).with_context(|| cannot_write(&to))?;
             write_whole(&to, &bytes)?;
+            hashes.insert(name.clone(), sha256_hex(&bytes));
         }
-        Ok(())
+        Ok(hashes)
     }
 
-    /// Removes it: nothing was measured.
+    /// Removes it, and the folders that were made for it: nothing was measured.
     pub fn discard(&self) -> Result<()> {
-        std::fs::remove_dir_all(&self.path).with_context(|| format!("failed to remove `{}`", self.path.display()))
+        std::fs::remove_dir_all(&self.path).with_context(|| format!("failed to remove `{}`", self.path.display()))?;
+        // One in which somebody put something meanwhile stays.
+        self.made.iter().for_each(|folder| drop(std::fs::remove_dir(folder)));
+        Ok(())
     }
 
     /// Copies a file of another run under the name that it has there; in today's format, whatever that of the other is.
@@ -239,49 +312,107 @@ impl RunDir {
         write_whole(&to, &bytes)
     }
 
-    /// Hashes every file and writes the manifest: from now on the run is whole.
-    pub fn seal(&self) -> Result<()> {
-        self.write_json(MANIFEST, &self.hashes()?)
-    }
-
-    fn hashes(&self) -> Result<BTreeMap<String, String>> {
-        let mut hashes = BTreeMap::new();
-        let mut folders = vec![self.path.clone()];
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(&folder)? {
-                let path = entry?.path();
-                let name = path.strip_prefix(&self.path)?.to_string_lossy().into_owned();
-                if path.is_dir() {
-                    folders.push(path);
-                } else if name != MANIFEST {
-                    hashes.insert(name, sha256_hex(&std::fs::read(&path)?));
-                }
-            }
+    /// Hashes every file and writes the manifest: from now on the run is whole. The root is what nobody can make an edited
+    /// run have again.
+    pub fn seal(&self) -> Result<String> {
+        unfinished::clear(&self.path)?;
+        let unsealed = self.report()?.map(|(report, _)| report);
+        if let Some(report) = &unsealed {
+            write_whole(&self.path.join(REPORT), report.as_bytes())?;
         }
-        Ok(hashes)
+        let mut listing = Listing::of(&self.path)?;
+        // Made just before a file that was never written, or by somebody else.
+        while !listing.empty.is_empty() {
+            for folder in &listing.empty {
+                std::fs::remove_dir(folder).with_context(|| format!("failed to remove `{}`", folder.display()))?;
+            }
+            listing = Listing::of(&self.path)?;
+        }
+        if let Some(refused) = listing.refused.first() {
+            bail!("`{}` cannot be sealed: {refused}; remove it and run again", self.path.display());
+        }
+        let root = listing.root()?;
+        if let Some(report) = &unsealed {
+            write_whole(&self.path.join(REPORT), manifest::with_root(report, &root).as_bytes())?;
+        }
+        write_whole(&self.path.join(MANIFEST), listing.manifest()?.as_bytes())?;
+        Ok(root)
     }
 
-    /// Every difference between the files and the manifest, one sentence each.
-    pub fn differences(&self) -> Result<Vec<String>> {
+    /// REPORT.md without the root, and the root that it states; `None` where there is no such file.
+    pub fn report(&self) -> Result<Option<(String, Option<String>)>> {
+        if !self.has(REPORT) {
+            return Ok(None);
+        }
+        let (report, root) = manifest::without_root(self.raw_text(REPORT)?.into_bytes());
+        Ok(Some((String::from_utf8(report)?, root)))
+    }
+
+    /// The root of the files as they are, and every difference between them and the manifest, one sentence each.
+    pub fn differences(&self) -> Result<(String, Vec<String>)> {
         ensure!(
             self.is_whole(),
             "`{}` has no manifest: the run was interrupted; continue it with --resume",
             self.path.display()
         );
-        let recorded: BTreeMap<String, String> = self.read_json(MANIFEST)?;
-        let found = self.hashes()?;
-        let mut differences = Vec::new();
+        let listing = Listing::of(&self.path)?;
+        let mut differences = listing.refused.clone();
+        let shown = |folder: &PathBuf| folder.strip_prefix(&self.path).unwrap_or(folder).display().to_string();
+        differences.extend(listing.empty.iter().map(|folder| format!("{} is an empty folder", shown(folder))));
+        let root = listing.root()?;
+        let text = self.raw_text(MANIFEST).unwrap_or_default();
+        let Ok(recorded) = serde_json::from_str::<BTreeMap<String, String>>(&text) else {
+            differences.push(format!("{MANIFEST} is not a manifest"));
+            return Ok((root, differences));
+        };
         for (file, hash) in &recorded {
-            match found.get(file) {
+            match listing.hashes.get(file) {
                 None => differences.push(format!("{file} is missing")),
                 Some(other) if other != hash => differences.push(format!("{file} was changed")),
                 Some(_) => {}
             }
         }
-        let added = found.keys().filter(|file| !recorded.contains_key(*file));
+        let added = listing.hashes.keys().filter(|file| !recorded.contains_key(*file));
         differences.extend(added.map(|file| format!("{file} was added")));
-        Ok(differences)
+        if differences.is_empty() && text != listing.manifest()? {
+            differences.push(format!("{MANIFEST} was changed"));
+        }
+        if let Some((_, Some(stated))) = self.report().unwrap_or_default().filter(|(_, s)| s.as_ref() != Some(&root)) {
+            differences.push(format!("{REPORT} states the root {stated}, and its files have {root}"));
+        }
+        Ok((root, differences))
     }
+
+    /// An error that names the first difference, if there is one.
+    pub fn is_as_sealed(&self) -> Result<()> {
+        let (_, differences) = self.differences()?;
+        match differences.as_slice() {
+            [] => Ok(()),
+            [one] => bail!("`{}` is not as it was sealed: {one}; see `verify`", self.path.display()),
+            [first, rest @ ..] => {
+                let more = rest.len();
+                bail!("`{}` is not as it was sealed: {first}, and {more} more; see `verify`", self.path.display())
+            }
+        }
+    }
+}
+
+/// The folder of a variant's build in a run.
+pub fn build_folder(record: &BuildRecord, suite_arch: &str) -> String {
+    match record.arch == suite_arch {
+        true => format!("builds/{}", record.variant),
+        false => format!("builds/{}-{}", record.variant, record.arch),
+    }
+}
+
+/// The folder of another build of the same variant for the same architecture.
+pub fn other_build_folder(record: &BuildRecord, suite_arch: &str) -> String {
+    format!("{}-{}", build_folder(record, suite_arch), record.key)
+}
+
+/// Where a file of the operator is kept: an include from outside lies beside the others, under the name of its path.
+pub fn kept_as(name: &str) -> PathBuf {
+    Path::new(name).components().filter(|c| matches!(c, Component::Normal(_))).collect()
 }
 
 fn cannot_write(path: &Path) -> String {
@@ -301,11 +432,14 @@ mod tests {
         run.write("logs/b.txt", "b").unwrap();
         assert!(!run.is_whole() && run.differences().is_err());
         run.seal().unwrap();
-        assert_eq!(run.differences().unwrap(), [""; 0]);
+        assert_eq!(run.differences().unwrap().1, [""; 0]);
         std::fs::write(run.path.join("a.txt"), "x").unwrap();
         std::fs::remove_file(run.path.join("logs/b.txt")).unwrap();
         std::fs::write(run.path.join("c.txt"), "c").unwrap();
-        assert_eq!(run.differences().unwrap(), ["a.txt was changed", "logs/b.txt is missing", "c.txt was added"]);
+        assert_eq!(
+            run.differences().unwrap().1,
+            ["logs is an empty folder", "a.txt was changed", "logs/b.txt is missing", "c.txt was added"]
+        );
     }
 
     #[test]
@@ -313,7 +447,11 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let run = RunDir::create(parent.path(), "abc1234", "t").unwrap();
         run.write("suite.toml", "").unwrap();
-        assert!(RunDir::open_unfinished(&run.path).is_ok());
+        let taken = RunDir::open_unfinished(&run.path).unwrap_err().to_string();
+        let own = format!("is being worked on by process {} on ", std::process::id());
+        assert!(taken.contains(&own), "{taken}");
+        let run = RunDir::at(std::mem::take(&mut { run }.path));
+        assert!(RunDir::open_unfinished(&run.path).is_ok(), "whoever had it has let it go");
         run.write(FORMAT, "{\"format\": 3}").unwrap();
         let error = format!("{:#}", RunDir::open(&run.path).unwrap_err());
         assert!(error.contains("it has format 3, and this program reads format 2") && !error.contains('\n'), "{error}");

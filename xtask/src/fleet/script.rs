@@ -1,0 +1,201 @@
+//! The job of a kind: one array task for each gate file and repeat. The script says by markers in the shared folder how far it
+//! came, because a scheduler forgets; and a task that is queued again goes on with the run that it began.
+//! Leaves to others: what Slurm is asked for.
+
+use std::path::Path;
+
+use super::config::Request;
+use super::{EMULATOR, Fleet};
+
+/// A word for a shell, whatever is in it.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+fn shown(path: &Path) -> String {
+    quoted(&path.display().to_string())
+}
+
+/// The script of a kind.
+pub fn script(fleet: &Fleet, request: &Request) -> String {
+    let kind = &request.kind;
+    let tasks = fleet.record.gates.len() * fleet.record.repeats as usize;
+    let mut text = format!(
+        "#!/bin/bash\n#SBATCH --job-name={}\n#SBATCH --array=0-{}\n#SBATCH --output=\"{}/logs/{kind}-%a.txt\"\n\
+         #SBATCH --open-mode=append\n#SBATCH --requeue\n",
+        fleet.job_name(kind),
+        tasks - 1,
+        fleet.path.display()
+    );
+    for option in &request.options {
+        text.push_str(&format!("#SBATCH {option}\n"));
+    }
+    let gates = fleet.record.gates.iter().map(|gate| match &gate.suite {
+        Some(suite) => quoted(suite),
+        None => shown(&fleet.shared().join(&gate.file)),
+    });
+    let device = if request.device == EMULATOR { "emulator" } else { "gpu" };
+    text.push_str(&format!(
+        "\nfleet={}\ndist={}\ngates=({})\nrepeats={}\ndevice={device}\ntask=$fleet/tasks/{kind}-$SLURM_ARRAY_TASK_ID\n{MARKERS}\n",
+        shown(&fleet.path),
+        shown(&fleet.shared().join(&fleet.record.dist)),
+        gates.collect::<Vec<_>>().join(" "),
+        fleet.record.repeats
+    ));
+    // In this very shell, because most setups set variables.
+    for line in &request.setup {
+        text.push_str(&format!("{{\n{line}\n}} || exit\n"));
+    }
+    text + WORK
+}
+
+/// From the start to the setup. Whatever ends the script, its last act is the end marker.
+const MARKERS: &str = r#"attempt=${SLURM_RESTART_COUNT:-0}
+step=setup
+# That of whoever submits is of another machine; the setup may name one for compilers and caches on the node.
+unset CARGO_TARGET_DIR
+signal=
+child=
+
+# A marker appears whole; a shared folder that is away is waited for.
+mark() {
+    for _ in $(seq 60); do
+        mkdir -p "$task/runs" && printf '%s\n' "$2" >"$task/.$1" && mv "$task/.$1" "$task/$1" && return
+        sleep 5
+    done
+}
+
+ended() {
+    status=$?
+    trap - EXIT
+    trap '' TERM
+    if [ -n "$child" ]; then
+        kill -KILL "$child" 2>/dev/null
+        wait "$child" 2>/dev/null
+    fi
+    if [ -n "$signal" ]; then
+        mark "end-$attempt.json" "{\"step\":\"$step\",\"signal\":\"$signal\"}"
+    else
+        mark "end-$attempt.json" "{\"step\":\"$step\",\"status\":$status}"
+    fi
+    exit "$status"
+}
+trap ended EXIT
+trap 'signal=TERM; exit 143' TERM
+
+echo "== try $attempt on $SLURMD_NODENAME"
+mark "begin-$attempt.json" "{\"attempt\":$attempt,\"node\":\"$SLURMD_NODENAME\",\"at\":\"$(date -u +%FT%TZ)\"}"
+"#;
+
+/// From the setup to the end.
+const WORK: &str = r#"
+step=validate
+
+# In the background, so that a signal is heard at once. The signal is for this script alone: a runner that dies of it before
+# the pipeline does would be recorded as a kernel that failed. The pipeline is killed outright, and its runner goes with it.
+work() {
+    (trap '' TERM && exec "$dist/xtask" "$@") &
+    child=$!
+    wait "$child"
+    status=$?
+    child=
+    return "$status"
+}
+
+aside() {
+    mkdir -p "$task/abandoned" && mv "$1" "$task/abandoned/"
+}
+
+# Which run is whole, and which can be gone on with; what is neither is put aside.
+look() {
+    whole=
+    open=
+    for run in "$task"/runs/*/; do
+        [ -d "$run" ] || continue
+        if [ -f "$run/manifest.json" ]; then
+            whole=$run
+        elif [ -f "$run/suite.toml" ] && [ -z "$open" ]; then
+            open=$run
+        else
+            aside "$run"
+        fi
+    done
+}
+
+fresh() {
+    work validate "${gates[SLURM_ARRAY_TASK_ID / repeats]}" --device "$device" --out "$task/runs"
+    status=$?
+    [ "$status" = 2 ] || return "$status"
+    # The shared folder may have been away for a moment: what is there is gone on with, once.
+    look
+    [ -z "$open" ] || { work validate --resume "$open" --device "$device"; status=$?; }
+    return "$status"
+}
+
+look
+if [ -n "$whole" ]; then
+    work verify "$whole"
+elif [ -n "$open" ]; then
+    work validate --resume "$open" --device "$device"
+    status=$?
+    # Another card than the one that it began on, for one: its parts do not go together.
+    if [ "$status" = 2 ]; then
+        aside "$open"
+        fresh
+    else
+        exit "$status"
+    fi
+else
+    fresh
+fi
+exit
+"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::{FORMAT, Gate, Record};
+
+    #[test]
+    fn a_script_is_shell_whatever_the_names_are() {
+        let gate = |name: &str, file: &str| Gate {
+            name: name.into(),
+            file: file.into(),
+            suite: None,
+            files: Default::default(),
+        };
+        let record = Record {
+            format: FORMAT,
+            begun: String::new(),
+            source: Default::default(),
+            dist: "dist/0123".into(),
+            kinds: Vec::new(),
+            gates: vec![gate("a", "gates/1/it's a gate.toml"), gate("b", "gates/2/$(x).toml")],
+            repeats: 3,
+        };
+        let fleet = Fleet { path: "/shared/fleets/f".into(), record };
+        let request = Request {
+            kind: "l4".into(),
+            device: "NVIDIA L4".into(),
+            options: vec!["--gres=gpu:l4:1".into()],
+            setup: vec!["module load cuda".into()],
+        };
+        let text = script(&fleet, &request);
+        for wanted in [
+            "#SBATCH --job-name=gate-f-l4\n",
+            "#SBATCH --array=0-5\n",
+            "#SBATCH --gres=gpu:l4:1\n",
+            "#SBATCH --requeue\n",
+            "dist='/shared/dist/0123'\n",
+            r"gates=('/shared/gates/1/it'\''s a gate.toml' '/shared/gates/2/$(x).toml')",
+            "device=gpu\n",
+            "{\nmodule load cuda\n} || exit\n",
+        ] {
+            assert!(text.contains(wanted), "{wanted} is not in {text}");
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &text).unwrap();
+        let checked = duct::cmd!("bash", "-n", file.path()).stderr_to_stdout().unchecked().read().unwrap();
+        assert_eq!(checked, "");
+    }
+}
