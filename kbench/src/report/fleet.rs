@@ -211,7 +211,8 @@ mod tests {
             usual_on: Some("mission".into()),
             ratio: interval(estimate),
         };
-        let candidate = CandidateDecision { variant: "new".into(), verdict: Verdict::Merge, because: "20%".into() };
+        let candidate =
+            CandidateDecision { variant: "new".into(), verdict: Verdict::Merge, because: "20%".into(), slower: vec![] };
         let decision = Decision {
             headline: String::new(),
             candidates: vec![candidate],
