@@ -198,7 +198,7 @@ fn measure(
     run: &RunDir,
 ) -> Result<(Checks, Samples, Peers, Option<Memory>)> {
     let measured = run.finished_evidence()?;
-    let kept: Option<Memory> = run.read_if_there(MEMORY)?;
+    let kept: Option<Memory> = run.read_written(MEMORY)?;
     let due = memory::is_due(work) && kept.is_none();
     if measured.is_none() || due {
         generate(work)?;
