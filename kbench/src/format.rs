@@ -7,6 +7,9 @@ pub const RUN: u32 = 2;
 /// Of a gate file, which a suite is.
 pub const GATE_FILE: u32 = 1;
 
+/// Which revision of the reports this program writes, by the sources that write them.
+pub const REPORTS: &str = env!("KBENCH_REPORTS");
+
 /// `run.json`, the first file of a run: in which format the others are, and what the run is. A run without it is of
 /// format 1.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,7 +19,7 @@ pub struct RunFile {
     /// What the run was called when it began, wherever it lies now; empty where nothing recorded it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
-    /// What wrote the reports, by [`crate::report::REVISION`]: the same writes the same reports of the same evidence. Empty
+    /// What wrote the reports, by [`REPORTS`]: the same writes the same reports of the same evidence. Empty
     /// where nothing recorded it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reports: String,
@@ -25,7 +28,7 @@ pub struct RunFile {
 impl RunFile {
     /// Of a run of this name that is made now.
     pub fn of(name: &str) -> RunFile {
-        RunFile { format: RUN, name: name.to_owned(), reports: crate::report::REVISION.to_owned() }
+        RunFile { format: RUN, name: name.to_owned(), reports: REPORTS.to_owned() }
     }
 
     /// Of a run that has none.

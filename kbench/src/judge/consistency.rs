@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::correctness::{emulated_problems, problems};
+use super::correctness::problems;
 use super::{Evidence, left_out};
 use crate::evidence::{BuildRecord, CheckedCase, EMULATOR, Errors, LaunchOutcome, OutputErrors};
 use crate::gate::{Draft, Gate, GateId};
@@ -47,7 +47,7 @@ fn of_the_run(suite: &Suite, evidence: &Evidence) -> Vec<String> {
     ];
     faults.extend(states.iter().filter(|(holds, _)| *holds).map(|(_, what)| (*what).to_owned()));
     if let (Some(device), false) = (&samples.device, samples.blocks.is_empty())
-        && checks.device.as_ref().is_some_and(|checked| *checked != format!("gpu: {}", device.name))
+        && checks.device.as_ref().is_some_and(|ran| ran != EMULATOR && *ran != format!("gpu: {}", device.name))
     {
         let checked = checks.device.as_deref().unwrap_or_default();
         faults.push(format!("times of {}, and cases of {checked}", device.name));
@@ -74,9 +74,6 @@ fn of_builds(suite: &Suite, evidence: &Evidence, variant: &str) -> Vec<String> {
     let builds = &evidence.builds;
     let own: Vec<&BuildRecord> = builds.records.iter().filter(|build| build.variant == variant).collect();
     let mut faults = Vec::new();
-    if let (Some(build), Some(failure)) = (own.first(), builds.failures.iter().find(|f| f.variant == variant)) {
-        faults.push(format!("a build for {} although it does not compile for {}", build.arch, failure.arch));
-    }
     // Of a gate file's variant there is a build for each set of values that reaches the compiler.
     let id =
         |b: &BuildRecord| (b.arch.clone(), if suite.operator.is_attention() { String::new() } else { b.key.clone() });
@@ -138,7 +135,7 @@ fn of_cases(suite: &Suite, evidence: &Evidence, variant: &str) -> Vec<String> {
         return Vec::new();
     }
     let is_emulated = checks.device.as_deref() == Some(EMULATOR);
-    let planned = if is_emulated { emulated_problems(suite) } else { problems(suite) };
+    let planned = problems(suite);
     let mut seen: BTreeMap<&Problem, ()> = BTreeMap::new();
     let mut faults = Vec::new();
     for case in checks.cases.iter().filter(|case| case.variant == variant) {

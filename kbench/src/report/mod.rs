@@ -45,9 +45,6 @@ use crate::setting::Setting;
 use crate::subject::Subject;
 use crate::suite::Suite;
 
-/// Which revision of the reports this program writes, by their sources.
-pub const REVISION: &str = env!("KBENCH_REPORTS");
-
 /// Everything a report is made of.
 pub struct RunView<'a> {
     /// Name of the run directory.

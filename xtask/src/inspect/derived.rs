@@ -5,11 +5,11 @@ use anyhow::Result;
 use kbench::decision::{Decision, decide};
 use kbench::deferral::Deferral;
 use kbench::evidence::Environment;
-use kbench::format::RunFile;
+use kbench::format::{REPORTS, RunFile};
 use kbench::gate::Gate;
 use kbench::judge::{Evidence, judge};
 use kbench::legacy::says_the_same;
-use kbench::report::{HistoryPoint, REVISION, RunView, html, markdown_file};
+use kbench::report::{HistoryPoint, RunView, html, markdown_file};
 use kbench::suite::Suite;
 
 use super::verify::Verified;
@@ -97,7 +97,7 @@ fn other_gates(gates: &[Gate], recorded: &[Gate], is_old: bool) -> Vec<String> {
 fn reports(run: &RunDir, view: &RunView, found: &mut Verified) -> Result<()> {
     let head = run.head()?;
     let (markdown, page) = (run.report()?.map(|(text, _)| text), run.has(PAGE));
-    if head.reports != REVISION {
+    if head.reports != REPORTS {
         if markdown.is_some() || page {
             found.open.push(Deferral::new(
                 "REPORT.md and report.html were written by another revision of this program and are not compared",

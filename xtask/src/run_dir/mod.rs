@@ -377,7 +377,11 @@ impl RunDir {
         if differences.is_empty() && text != listing.manifest()? {
             differences.push(format!("{MANIFEST} was changed"));
         }
-        if let Some((_, Some(stated))) = self.report().unwrap_or_default().filter(|(_, s)| s.as_ref() != Some(&root)) {
+        // What was edited has another root, which says nothing more.
+        if differences.is_empty()
+            && let Some((_, Some(stated))) =
+                self.report().unwrap_or_default().filter(|(_, s)| s.as_ref() != Some(&root))
+        {
             differences.push(format!("{REPORT} states the root {stated}, and its files have {root}"));
         }
         Ok((root, differences))
