@@ -318,7 +318,7 @@ mod tests {
     }
 
     fn measured(verdict: Verdict) -> Outcome {
-        let candidate = CandidateDecision { variant: "new".into(), verdict, because: "so".into() };
+        let candidate = CandidateDecision { variant: "new".into(), verdict, because: "so".into(), slower: Vec::new() };
         let counts = match verdict {
             Verdict::Merge => Counts { pass: 9, ..Counts::default() },
             Verdict::Defer => Counts { deferred: 9, ..Counts::default() },
@@ -404,8 +404,12 @@ mod tests {
         outcomes.push(task("a100", 3, open()));
         assert_eq!(verdict(&suite(None), &outcomes).0, Verdict::Defer);
         let Outcome::Measured(run) = &mut outcomes[0].outcome else { panic!() };
-        run.decision.broken =
-            Some(CandidateDecision { variant: "old".into(), verdict: Verdict::Fix, because: "NaN".into() });
+        run.decision.broken = Some(CandidateDecision {
+            variant: "old".into(),
+            verdict: Verdict::Fix,
+            because: "NaN".into(),
+            slower: Vec::new(),
+        });
         let (verdict, exit, because) = verdict(&suite(None), &outcomes);
         assert_eq!((verdict, exit, because.as_str()), (Verdict::Fix, 1, "on l4: FIX old: NaN"));
     }

@@ -259,7 +259,10 @@ fn sampled(suite: &Suite, shape: &Shape, errors: &Errors, rows: &[[u32; 2]]) -> 
     let compared = errors.elements / width.max(1);
     // They are drawn, so that a few of them may be the same one.
     let wanted = u64::from(large.reference_rows).min(all as u64) / 2;
-    if !errors.elements.is_multiple_of(width.max(1)) || compared < wanted.max(rows.len() as u64) || compared > all as u64 {
+    if !errors.elements.is_multiple_of(width.max(1))
+        || compared < wanted.max(rows.len() as u64)
+        || compared > all as u64
+    {
         let count = errors.elements;
         faults.push(format!("{count} elements were compared: not the rows that the suite wants of this shape"));
     }

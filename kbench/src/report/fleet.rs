@@ -206,7 +206,12 @@ mod tests {
     fn measured(kind: &str, repeat: u32, node: &str, estimate: f64) -> RunOutcome {
         let interval = |estimate| Interval { estimate, low: estimate - 0.01, high: estimate + 0.01 };
         let ratio = ShapeRatio { variant: "new".into(), shape: "mission".into(), ratio: interval(estimate) };
-        let candidate = CandidateDecision { variant: "new".into(), verdict: Verdict::Merge, because: "20%".into() };
+        let candidate = CandidateDecision {
+            variant: "new".into(),
+            verdict: Verdict::Merge,
+            because: "20%".into(),
+            slower: Vec::new(),
+        };
         let decision = Decision {
             headline: String::new(),
             candidates: vec![candidate],
