@@ -77,7 +77,8 @@ pub struct Slower {
 }
 
 impl Slower {
-    fn setting(&self) -> Setting<'_> {
+    /// Where and how it was timed.
+    pub fn setting(&self) -> Setting<'_> {
         Setting { shape: &self.shape, distribution: self.distribution, cache: self.cache, mode: self.mode }
     }
 }

@@ -13,7 +13,7 @@ use crate::deferral::Deferral;
 use crate::operator::{Cost, Problem, Unit};
 
 pub use builds::{BuildFailure, BuildRecord, Builds, EntryBuild, LaunchRecord, Operands};
-pub use errors::{Errors, OutputErrors, Proportion, WholeOutput};
+pub use errors::{Errors, Floor, OutputErrors, Proportion, WholeOutput};
 pub use timed::{Block, Cache, GpuState, Mode, PeerBackend, Peers, Samples, TimingFailure};
 
 /// The device that cases ran on.

@@ -1,21 +1,21 @@
-//! The order in which an emulator runs the warps of a CTA, and its text form. A race that one order hides shows in
-//! another. Leaves to others: running them.
+//! The order in which an emulator runs the warps of a CTA and lets CTAs act on what they share, and its text form. A race
+//! that one order hides shows in another, and the text replays it. Leaves to others: running them.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Order in which an emulator runs the warps of a CTA.
+/// Order in which an emulator runs the warps of a CTA, and CTAs beside each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Schedule {
-    /// Each warp in turn for a short while.
+    /// Each warp, and each CTA, in turn for a short while.
     RoundRobin,
     /// Each warp as far as it can go, lowest first: the largest skew.
     Greedy,
-    /// As greedy, highest warp first.
+    /// As greedy, highest warp and CTA first.
     Reverse,
-    /// Random switches; the seed replays them.
+    /// Random switches between warps and between CTAs; the seed replays them.
     Seeded(u64),
 }
 

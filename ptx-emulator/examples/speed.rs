@@ -1,7 +1,8 @@
 //! Prints how fast the emulator runs two flash-attention kernels at (2, 8, 512, 64) and a plain product of matrices,
 //! whose loads are not contiguous, and where the time goes, with checks off and on.
 //!
-//! `cargo run --release -p ptx-emulator --example speed [threads]`
+//! `cargo run --release -p ptx-emulator --example speed [threads]`, or `speed threads CASE off|on` for one run, to count
+//! its cycles from outside.
 
 use ptx_emulator::{Checks, Launch, Memory, Module, Outcome, Params, run};
 
@@ -28,6 +29,14 @@ const CASES: [Case; 2] = [
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let threads = std::env::args().nth(1).map_or(Ok(0), |n| n.parse())?;
+    if let (Some(name), Some(checks)) = (std::env::args().nth(2), std::env::args().nth(3)) {
+        let checks = if checks == "on" { Checks::all() } else { Checks::none() };
+        let case = CASES.iter().find(|case| case.name == name);
+        let outcome =
+            case.map_or_else(|| product(checks, threads, false), |case| execute(case, checks, threads, false))?;
+        print(&name, "one run", &outcome, threads);
+        return Ok(());
+    }
     println!("shape (2, 8, 512, 64), threads {threads} (0 is all)");
     for case in &CASES {
         for (label, checks) in [("checks off", Checks::none()), ("checks on", Checks::all())] {

@@ -4,16 +4,17 @@ use serde::Serialize;
 
 use crate::report::{Finding, Severity};
 
-/// Order in which the warps of a block run.
+/// Order in which the warps of a block run, and in which blocks act on what they share. One schedule has one outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Schedule {
-    /// Each warp in turn for a short while.
+    /// Each warp in turn for a short while; so each block.
     RoundRobin,
-    /// Each warp as far as it can go, lowest first: the largest skew between warps.
+    /// Each warp as far as it can go, lowest first: the largest skew between warps. Blocks go further than in turn.
     Greedy,
-    /// As greedy, highest warp first.
+    /// As greedy, highest warp first, and of those that are live the highest block.
     Reverse,
-    /// Random switches after memory and synchronisation instructions; the seed replays the run.
+    /// Random switches after memory and synchronisation instructions, and rounds of random length in random order for
+    /// blocks; the seed replays the run.
     Seeded(u64),
 }
 
@@ -70,7 +71,7 @@ pub struct Limits {
     pub resident_blocks: usize,
     /// Shared memory of a block in bytes, static and dynamic.
     pub shared_bytes: usize,
-    /// Threads of the host; 0 takes all. One thread makes cross-block order reproducible.
+    /// Threads of the host; 0 takes all. What a launch computes and finds does not depend on it.
     pub threads: usize,
 }
 
@@ -107,7 +108,7 @@ pub struct Launch {
     pub dynamic_shared_bytes: u32,
     /// Parameter block, laid out as [`crate::Kernel::parameters`] says; see [`Params`].
     pub params: Vec<u8>,
-    /// Order of the warps.
+    /// Order of the warps and blocks.
     pub schedule: Schedule,
     /// Optional checks.
     pub checks: Checks,

@@ -42,11 +42,11 @@
 //! # What a clean run does not prove
 //!
 //! - Another schedule may show what this one did not: run several ([`Schedule`]).
-//! - A `bar.warp.sync` of some lanes orders the whole warp here. Global memory remembers one writer
-//!   and one reader per word. Ordering between blocks is by block, not by thread; what atomics and fences order
-//!   within a block is by lane for the lanes of one warp, by warp for others.
-//! - Blocks run as the host's threads take them, under every [`Schedule`]: what only another order of blocks shows may
-//!   be missed. A strong load that may find memory before its first strong store is found in any order.
+//! - A `bar.warp.sync` of some lanes orders the whole warp here. Ordering between blocks is by block, not by thread; what
+//!   atomics and fences order within a block is by lane for the lanes of one warp, by warp for others.
+//! - Global memory remembers the last writer and two readers per word, of two blocks if two have read: of several races on
+//!   one word, some may go unnamed.
+//! - Without the check for races, what several blocks write unordered is left to the host's threads.
 //! - What is undefined is known by the bit in registers and local memory, by the byte in shared and global memory.
 //! - Approximate functions are within 1 ulp of the truth, not bit-equal to the hardware's. Every other
 //!   instruction form in [`conformance`] was compared with an H100 and agrees in every bit, but for the
@@ -54,6 +54,14 @@
 //!   that were not compared with silicon here.
 //! - `wmma.load` and `wmma.store` have no lane of their own per byte: a plain access by the same warp
 //!   without `bar.warp.sync` between is a WARNING.
+//!
+//! # Blocks
+//!
+//! A [`Schedule`] has one outcome, whatever the host's threads: outputs, findings and their texts. Blocks run at the same
+//! time, but what orders them (strong accesses to global memory, their end, a wait) happens in turns, by rounds of a block's own
+//! instructions. Where a race between blocks shows, its outcome was luck: what was written is put back, and one thread
+//! runs the blocks in turns. Reads of memory that nobody has written are not recorded; where somebody does later, the
+//! launch begins anew, too, and records them.
 //!
 //! # Adding an instruction
 //!

@@ -71,6 +71,23 @@ impl Buffer {
     }
 }
 
+/// Bytes of a [`Piece`].
+pub(crate) const PIECE_BYTES: u64 = 1 << 16;
+
+/// What a part of an allocation held: its words, and which of their bytes were defined.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    words: Vec<u32>,
+    defined: Vec<u32>,
+}
+
+/// The words of a piece, when one of them is for so many bytes.
+fn piece_of(words: &[AtomicU32], at: u64, bytes: u64) -> &[AtomicU32] {
+    let start = (at * PIECE_BYTES / bytes) as usize;
+    let end = words.len().min(start + (PIECE_BYTES / bytes) as usize);
+    words.get(start..end).unwrap_or_default()
+}
+
 /// One mapped range.
 #[derive(Debug)]
 pub(crate) struct Allocation {
@@ -167,6 +184,20 @@ impl Allocation {
         let old = self.load(offset, 8);
         self.store(offset, 8, f(old));
         old
+    }
+
+    /// What a piece holds now.
+    pub(crate) fn piece(&self, at: u64) -> Piece {
+        let copy = |words: &[AtomicU32]| words.iter().map(|word| word.load(Relaxed)).collect();
+        Piece { words: copy(piece_of(&self.words, at, 4)), defined: copy(piece_of(&self.defined, at, 32)) }
+    }
+
+    /// Makes a piece hold again what it held.
+    pub(crate) fn put_back(&self, at: u64, piece: &Piece) {
+        let set =
+            |words: &[AtomicU32], old: &[u32]| words.iter().zip(old).for_each(|(word, old)| word.store(*old, Relaxed));
+        set(piece_of(&self.words, at, 4), &piece.words);
+        set(piece_of(&self.defined, at, 32), &piece.defined);
     }
 
     /// Marks bytes as defined.

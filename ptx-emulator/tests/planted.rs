@@ -6,6 +6,8 @@
 
 #[path = "planted/async_copies.rs"]
 mod async_copies;
+#[path = "planted/blocks.rs"]
+mod blocks;
 #[path = "planted/bounds.rs"]
 mod bounds;
 #[path = "planted/orders.rs"]
@@ -69,8 +71,9 @@ fn program(body: &str, fixed: bool) -> String {
     )
 }
 
-/// 16 blocks of 64 threads over two buffers of 1024 words, the first of them filled.
-fn execute(source: &str, schedule: Schedule) -> Outcome {
+/// 16 blocks of 64 threads over two buffers of 1024 words, the first of them filled; with what is in the second and on
+/// the shelf in the end.
+fn execute(source: &str, schedule: Schedule, threads: usize) -> (Outcome, Vec<Vec<u8>>) {
     let module = Module::parse(source).unwrap_or_else(|e| panic!("{e}\n{source}"));
     let kernel = module.entry("k").unwrap_or_else(|e| panic!("{e}\n{source}"));
     let mut memory = Memory::new(&module);
@@ -79,23 +82,25 @@ fn execute(source: &str, schedule: Schedule) -> Outcome {
     let out = memory.alloc("out", 4096).expect("fits");
     let mut launch = Launch::new([16, 1, 1], [64, 1, 1], Params::new().pointer(input).pointer(out).finish());
     launch.schedule = schedule;
-    launch.limits.threads = 1;
+    launch.limits.threads = threads;
     launch.limits.warp_instructions = 20_000;
     launch.limits.idle_turns = 50;
-    run(&kernel, &memory, &launch).expect("valid launch")
+    let outcome = run(&kernel, &memory, &launch).expect("valid launch");
+    let left = [Some(out), memory.symbol("shelf")].into_iter().flatten();
+    (outcome, left.map(|buffer| memory.read(buffer).expect("own buffer")).collect())
 }
 
 /// Every bug is found on at least one schedule, every twin is clean on all.
 pub fn examine(bugs: &[Bug]) {
     for (name, kind, body) in bugs {
         assert_ne!(program(body, false), program(body, true), "{name} has no bug");
-        let found = SCHEDULES.map(|schedule| execute(&program(body, false), schedule));
+        let found = SCHEDULES.map(|schedule| execute(&program(body, false), schedule, 1).0);
         let kinds: Vec<Vec<Kind>> =
             found.iter().map(|outcome| outcome.findings.iter().map(|f| f.kind).collect()).collect();
         assert!(kinds.iter().flatten().any(|k| k == kind), "{name}: {kinds:?}");
         assert!(found.iter().any(|outcome| !outcome.is_clean()), "{name}: INFO only");
         for schedule in SCHEDULES {
-            let outcome = execute(&program(body, true), schedule);
+            let outcome = execute(&program(body, true), schedule, 1).0;
             assert!(outcome.is_clean(), "the twin of {name}, {schedule:?}: {:#?}", outcome.findings);
         }
     }
@@ -103,6 +108,6 @@ pub fn examine(bugs: &[Bug]) {
 
 #[test]
 fn there_are_at_least_forty() {
-    let all = [bounds::BUGS, orders::BUGS, warps::BUGS, async_copies::BUGS];
+    let all = [blocks::BUGS, bounds::BUGS, orders::BUGS, warps::BUGS, async_copies::BUGS];
     assert!(all.iter().map(|bugs| bugs.len()).sum::<usize>() >= 40);
 }

@@ -25,6 +25,7 @@ use ptx_emulator::{
 };
 use serde::Serialize;
 
+use crate::demangle::demangled;
 use crate::events::{emit, progress};
 use crate::launch::sha256_hex;
 use crate::operator::{self, NoSetup, Operator};
@@ -292,7 +293,7 @@ fn solve(job: &LaunchJob, module: &Module, operator: &mut dyn Operator, problem:
     let part = setup.part.as_ref();
     write_output(&job.out_dir.join(output_file(problem)), &first.output, part, setup.output_bytes())?;
     let found = found(&attempts);
-    std::fs::write(job.out_dir.join(findings_file(problem)), serde_json::to_string_pretty(&found)?)?;
+    std::fs::write(job.out_dir.join(findings_file(problem)), demangled(&serde_json::to_string_pretty(&found)?))?;
     if let Some(part) = part {
         std::fs::write(job.out_dir.join(rows_file(problem)), serde_json::to_string(&part.rows)?)?;
     }
@@ -304,7 +305,7 @@ fn solve(job: &LaunchJob, module: &Module, operator: &mut dyn Operator, problem:
         inputs_unchanged: attempts.iter().all(|(_, attempt)| attempt.inputs_unchanged),
         guards_intact: attempts.iter().all(|(_, attempt)| attempt.guards_intact),
         sampled_ctas: part.map(|part| (part.blocks.len() as u32, part.of)),
-        findings: found.iter().map(Found::told).collect(),
+        findings: found.iter().map(|found| demangled(&found.told())).collect(),
         entry: setup.entry.clone(),
         replays: None,
         deferred: None,

@@ -5,6 +5,7 @@ mod bench;
 mod ceilings;
 mod conformance;
 mod cuda;
+mod demangle;
 mod digest;
 mod emulate;
 mod events;

@@ -8,7 +8,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use crate::interrupt;
 
 /// What a program may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,13 +76,9 @@ pub fn run(program: &Program<'_>, limits: Limits) -> io::Result<End> {
         expression = expression.env(name, value);
     }
     let handle = expression.start()?;
-    let groups: Vec<Pid> = handle.pids().into_iter().filter_map(|pid| Pid::from_raw(pid as i32)).collect();
-    let kill = || {
-        for group in &groups {
-            // An error says that nothing of it is left.
-            let _ = kill_process_group(*group, Signal::KILL);
-        }
-    };
+    let groups = handle.pids();
+    let _duties: Vec<interrupt::Duty> = groups.iter().map(|pid| interrupt::group(*pid)).collect();
+    let kill = || groups.iter().for_each(|group| interrupt::kill(*group));
     let ended = handle.wait_timeout(limits.time)?.map(|output| output.status);
     kill();
     let Some(status) = ended else {
@@ -129,7 +125,7 @@ mod tests {
         assert_eq!(shell(&script, Limits { time: Duration::from_millis(300), ..AMPLE }), End::TimedOut);
         assert!(start.elapsed() < Duration::from_secs(20));
         let pid: i32 = std::fs::read_to_string(pid).unwrap().trim().parse().unwrap();
-        let gone = || rustix::process::test_kill_process(Pid::from_raw(pid).unwrap()).is_err();
+        let gone = || rustix::process::test_kill_process(rustix::process::Pid::from_raw(pid).unwrap()).is_err();
         let zombie = || std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z"));
         assert!((0..100).any(|_| gone() || zombie() || {
             std::thread::sleep(Duration::from_millis(20));

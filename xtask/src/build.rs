@@ -369,35 +369,6 @@ fn launch_record(config: &Config, point: EntryPoint) -> Result<LaunchRecord> {
     })
 }
 
-/// What was built, one line an entry function, and what was not.
-pub fn render(set: &BuildSet) -> String {
-    let entries = set.built.iter().flat_map(|built| {
-        built.record.entries.iter().map(move |e| {
-            let (r, l) = (&e.resources, &e.launch);
-            format!(
-                "{:8} {:6} {:18} {:3} registers, {} + {} bytes shared, {} bytes spilled, {} threads{}",
-                built.record.variant,
-                built.record.arch,
-                l.entry,
-                r.registers,
-                r.static_smem_bytes,
-                l.dynamic_smem_bytes,
-                r.spill_store_bytes + r.spill_load_bytes,
-                l.threads,
-                if built.cached { " (cached)" } else { "" },
-            )
-        })
-    });
-    let mismatches = set.built.iter().flat_map(|b| {
-        b.record.toggle_mismatches.iter().map(move |m| format!("{}: toggle echo: {m}", b.record.variant))
-    });
-    let failures = set.failures.iter().map(|f| match &f.unclaimed {
-        Some(why) => format!("{} {}: DEFERRED ({why})", f.variant, f.arch),
-        None => format!("{} {}: {}", f.variant, f.arch, f.error),
-    });
-    entries.chain(mismatches).chain(failures).collect::<Vec<_>>().join("\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -55,7 +55,7 @@ pub fn measure(layout: &Layout) -> Result<Measuring> {
             End::Error(why) | End::Lost { why, .. } => Deferral::new(why, "check `nvidia-smi`"),
         }));
     };
-    let toolchain = toolchain::find_or_install(&layout.target, &|line| eprintln!("{line}"))?;
+    let toolchain = toolchain::find_or_install(&layout.target, &crate::console::line)?;
     let image = folder.join("ceilings.cubin");
     compile(layout, &toolchain, &target(&device), &image)?;
     let step = Step::begin("ceilings", 0);
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn the_source_compiles_for_both_generations() {
         let layout = Layout::find().expect("the tests run in a checkout");
-        let tools = toolchain::find_or_install(&layout.target, &|line| eprintln!("{line}")).expect("a CUDA compiler");
+        let tools = toolchain::find_or_install(&layout.target, &crate::console::line).expect("a CUDA compiler");
         let scratch = tempfile::tempdir().unwrap();
         for (arch, present, absent) in
             [("sm_89", "ceiling_mma_e4m3", "ceiling_wgmma_e4m3"), ("sm_90a", "ceiling_wgmma_e4m3", "ceiling_mma_e4m3")]

@@ -67,8 +67,7 @@ pub fn check(counts: &Counts, cubin: &[u8]) -> Result<()> {
 
 /// The disassembler of a toolchain, or why there is none.
 pub fn find(target: &Path, toolchain: &crate::toolchain::Toolchain) -> Result<PathBuf, Deferral> {
-    let progress = |line: &str| eprintln!("{line}");
-    crate::toolchain::disassembler(target, toolchain, &progress).map_err(|error| {
+    crate::toolchain::disassembler(target, toolchain, &crate::console::line).map_err(|error| {
         let Deferral { why, remedy } = error.deferral();
         let why =
             format!("no nvdisasm beside ptxas or on PATH, and its pinned wheel was not installed ({why}, {remedy})");

@@ -1,16 +1,19 @@
-//! `doctor`: what is here, what is missing, and what each lack defers. Installs nothing.
+//! `doctor`: what is missing, in the order in which one would get it, what each lack defers, what is here, and what to run
+//! next. Installs nothing.
 
 use std::time::Duration;
 
 use anyhow::Result;
 use kbench::deferral::Deferral;
 use kbench::job::{Event, Job};
+use kbench::suite::Suite;
 use serde::Serialize;
 use serde_json::{Value, json};
 use xshell::{Shell, cmd};
 
 use crate::layout::Layout;
 use crate::ncu;
+use crate::plan::suite_names;
 use crate::runner::{End, Runner};
 use crate::toolchain;
 
@@ -34,11 +37,13 @@ fn missing(what: &str, detail: &str, lack: &str) -> Finding {
     Finding { what: what.to_owned(), here: false, detail: detail.to_owned(), lack: lack.to_owned() }
 }
 
+/// Everything, in the order of what it is worth: without the first nothing runs, and the last is a luxury.
 pub fn examine(layout: &Layout) -> Result<Vec<Finding>> {
     let mut findings = compilers(layout);
-    findings.push(disassembler(layout));
+    findings.push(emulator(layout));
     findings.extend(device(layout)?);
-    findings.push(profiler());
+    findings.push(python());
+    findings.push(disassembler(layout));
     let lack =
         "`sanitize` on a GPU, and memory checks of what the emulator cannot run: DEFERRED; install the CUDA toolkit";
     let sanitizer = toolchain::sanitizer(&layout.target).unwrap_or_else(|| "compute-sanitizer".into());
@@ -46,8 +51,47 @@ pub fn examine(layout: &Layout) -> Result<Vec<Finding>> {
         what: "compute-sanitizer".to_owned(),
         ..program(&sanitizer.display().to_string(), &["--version"], lack)
     });
+    findings.push(profiler());
     findings.extend(PEERS.iter().map(|script| peer(layout, script)));
     Ok(findings)
+}
+
+/// What checks correctness where there is no GPU, and what it does not.
+fn emulator(layout: &Layout) -> Finding {
+    let (emulated, others) = suites(layout);
+    let others = if others.is_empty() {
+        String::new()
+    } else {
+        format!("; of {} it runs no kernel, they are DEFERRED without a GPU", others.join(", "))
+    };
+    here(
+        "emulator",
+        format!(
+            "runs PTX on the CPU: errors, races, bounds, uninitialised values of the shapes that a suite allows ({}), and \
+             `sanitize`; never time{others}",
+            emulated.join(", ")
+        ),
+    )
+}
+
+/// Names of the suites that allow emulation, and of the others.
+fn suites(layout: &Layout) -> (Vec<String>, Vec<String>) {
+    let emulates = |name: &String| {
+        let text = std::fs::read_to_string(layout.suites().join(format!("{name}.toml"))).unwrap_or_default();
+        Suite::parse(&text).is_ok_and(|suite| suite.emulation.is_some())
+    };
+    suite_names(layout).into_iter().partition(emulates)
+}
+
+/// What a gate file's reference, checker and generator run on.
+fn python() -> Finding {
+    const WHAT: &str = "Python";
+    match Shell::new().and_then(|shell| cmd!(shell, "python3 --version").ignore_stderr().read()) {
+        Ok(version) => here(WHAT, format!("{version}; a pinned numpy is installed when a gate file needs one")),
+        Err(_) => {
+            missing(WHAT, "no `python3`", "gate files (their references) and peers: DEFERRED; install python3 with pip")
+        }
+    }
 }
 
 fn compilers(layout: &Layout) -> Vec<Finding> {
@@ -97,6 +141,10 @@ fn disassembler(layout: &Layout) -> Finding {
     }
 }
 
+/// Correctness is not in it: the emulator checks that.
+const WITHOUT_GPU: &str =
+    "every gate on time, on peers and on the profile, and `seen on a GPU`: DEFERRED, so nothing MERGEs";
+
 fn device(layout: &Layout) -> Result<Vec<Finding>> {
     let logs = tempfile::tempdir()?;
     let runner = Runner::locate(layout, logs.path())?;
@@ -126,12 +174,12 @@ fn device(layout: &Layout) -> Result<Vec<Finding>> {
             }
         }
         Event::NoDevice(Deferral { why, remedy }) => {
-            findings.push(missing("GPU", &why, &format!("correctness and performance gates: DEFERRED; {remedy}")));
+            findings.push(missing("GPU", &why, &format!("{WITHOUT_GPU}; {remedy}")));
         }
         _ => {}
     })?;
     if let End::Error(why) | End::Lost { why, .. } = end {
-        findings.push(missing("GPU", &why, "correctness and performance gates: DEFERRED; check `nvidia-smi`"));
+        findings.push(missing("GPU", &why, &format!("{WITHOUT_GPU}; check `nvidia-smi`")));
     }
     Ok(findings)
 }
@@ -174,7 +222,7 @@ const PEERS: [PeerScript; 3] = [
         what: "PyTorch",
         script: "torch_sdpa.py",
         versions: &[("", "torch"), ("cuDNN ", "cudnn"), ("Python ", "python")],
-        lack: "peers: DEFERRED",
+        lack: "gates on peers and ratios to PyTorch: DEFERRED",
         remedy: "install PyTorch with CUDA, or pass --peers none",
     },
     PeerScript {
@@ -215,12 +263,60 @@ fn peer(layout: &Layout, peer: &PeerScript) -> Finding {
     }
 }
 
-/// The findings as lines.
+/// What is missing, then what is here, and last what to do next.
 pub fn render(findings: &[Finding]) -> String {
-    let line = |f: &Finding| {
-        let mark = if f.here { "ok     " } else { "MISSING" };
-        let lack = if f.lack.is_empty() { String::new() } else { format!("\n          {}", f.lack) };
-        format!("{mark} {:18} {}{lack}", f.what, f.detail)
-    };
-    findings.iter().map(line).collect::<Vec<_>>().join("\n")
+    let (here, missing): (Vec<&Finding>, Vec<&Finding>) = findings.iter().partition(|f| f.here);
+    let mut lines = Vec::new();
+    for f in &missing {
+        lines.push(format!("MISSING {:18} {}", f.what, f.detail));
+        lines.push(format!("        defers: {}", f.lack));
+    }
+    lines.extend(here.iter().map(|f| format!("ok      {:18} {}", f.what, f.detail)));
+    lines.push(format!("\nnext: {}", next(&missing)));
+    lines.join("\n")
+}
+
+/// What is best done now. Some lacks mend themselves: then what is lacking is said to defer nothing.
+fn next(missing: &[&Finding]) -> String {
+    let lacks = |what: &str| missing.iter().find(|f| f.what == what && !f.lack.starts_with("nothing"));
+    if let Some(f) = lacks("CUDA compiler").filter(|f| !f.lack.starts_with("passed over")) {
+        return format!("get a CUDA compiler ({}): without one nothing is built", f.detail);
+    }
+    if lacks("an idle GPU").is_some() {
+        return "stop what keeps the GPU busy, then cargo xtask validate --stage5".to_owned();
+    }
+    match lacks("GPU") {
+        Some(_) => {
+            "cargo xtask validate --stage5 checks all but speed here; for a verdict, cargo xtask dist and run the \
+                    folder on a machine with an NVIDIA GPU"
+                .to_owned()
+        }
+        None => "cargo xtask validate --stage5".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_stands_first_in_its_order_and_the_last_line_says_what_to_do() {
+        let findings = [
+            here("CUDA compiler", "nvcc 13.0.88".into()),
+            missing("GPU", "no CUDA driver library", "every gate on time: DEFERRED; run elsewhere"),
+            here("Python", "3.11".into()),
+            missing("ncu", "not found", "profile gates: DEFERRED"),
+        ];
+        let text = render(&findings);
+        let at = |words: &str| text.find(words).unwrap_or_else(|| panic!("`{words}`: {text}"));
+        assert!(
+            [at("MISSING GPU"), at("MISSING ncu"), at("ok      CUDA"), at("ok      Python"), at("next:")].is_sorted()
+        );
+        assert!(text.ends_with("run the folder on a machine with an NVIDIA GPU"), "{text}");
+        assert!(render(&findings[..1]).ends_with("next: cargo xtask validate --stage5"));
+        let installs = missing("CUDA compiler", "none yet", "nothing: `build` installs pinned wheels");
+        assert!(render(&[installs]).ends_with("next: cargo xtask validate --stage5"));
+        let none = missing("CUDA compiler", "no pip", "builds, and with them everything: DEFERRED");
+        assert!(render(&[none, findings[1].clone()]).contains("next: get a CUDA compiler (no pip)"));
+    }
 }

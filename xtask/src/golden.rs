@@ -257,7 +257,7 @@ pub fn golden(layout: &Layout, raw: &Path, out: &Path, record_only: bool) -> Res
     if let Some(Err(why)) = device {
         return Ok(Outcome::Deferred(why));
     }
-    let toolchain = toolchain::find_or_install(&layout.target, &|line| eprintln!("{line}"))?;
+    let toolchain = toolchain::find_or_install(&layout.target, &crate::console::line)?;
     if let Some(Ok(device)) = device {
         record(layout, &toolchain, &runner, &device, raw)?;
     }

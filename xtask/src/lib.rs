@@ -22,6 +22,7 @@ pub mod fleet;
 pub mod foreign;
 pub mod golden;
 pub mod inspect;
+pub mod interrupt;
 pub mod layout;
 pub mod memory;
 pub mod ncu;

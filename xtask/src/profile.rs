@@ -132,7 +132,8 @@ impl Profiled {
         let gates: Vec<Gate> = gates.into_iter().filter(|gate| gate.kind == Kind::Profile).collect();
         let of = |kernel: &KernelProfile| Some((kernel.variant.clone(), diagnose(kernel.reading.as_ref()?)));
         let diagnoses = profile.kernels.iter().filter_map(of).collect();
-        let mut text = profile_section(Some(&profile), true, Format::Table);
+        let narrow = Format::Narrow(crate::console::columns());
+        let mut text = profile_section(Some(&profile), true, narrow);
         for gate in &gates {
             let measured = if gate.measured.is_empty() { String::new() } else { format!("{}, ", gate.measured) };
             text.push_str(&format!(

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use kbench::job::{Event, Job};
 
+use crate::interrupt;
 use crate::layout::Layout;
 
 /// How long a process may stay after its last word, or after it closed its output without one.
@@ -188,6 +189,8 @@ fn own_profile() -> &'static str {
 /// A running runner; stopped, with all its children, when dropped.
 struct Child {
     handle: duct::Handle,
+    /// It goes with the program, however that ends.
+    _duties: Vec<interrupt::Duty>,
     jobs: Sender<String>,
     events: Receiver<Result<Event, String>>,
 }
@@ -215,7 +218,8 @@ impl Child {
         let handle = expression.start().with_context(|| format!("failed to start `{program}`"))?;
         // The expression holds our copies of the child's ends; they must close for the child's exit to be seen.
         drop(expression);
-        Ok(Child { handle, jobs: write_jobs(stdin), events: read_events(stdout) })
+        let _duties = handle.pids().into_iter().map(interrupt::group).collect();
+        Ok(Child { handle, _duties, jobs: write_jobs(stdin), events: read_events(stdout) })
     }
 
     /// Listens until the talk about a job ends.
@@ -273,10 +277,8 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         for pid in self.handle.pids() {
-            if let Some(pid) = rustix::process::Pid::from_raw(pid as i32) {
-                // The group holds the runner and the peers it started.
-                let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
-            }
+            // The group holds the runner and the peers it started.
+            interrupt::kill(pid);
         }
         let _ = self.handle.wait();
     }

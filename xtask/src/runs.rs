@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use kbench::gate::significant;
+use kbench::decision::CandidateDecision;
 use kbench::report::{Format, HistoryPoint, PastMedian, PastRun, RunView, speedups};
 use serde::Serialize;
 
@@ -74,9 +74,19 @@ pub enum CameTo {
         p50_us: Option<f64>,
     },
     Judged {
+        /// When it began, RFC 3339, UTC.
+        started: String,
+        commit: Option<String>,
         device: Option<String>,
         /// In one line.
         decision: String,
+        /// The verdict on each candidate.
+        candidates: Vec<CandidateDecision>,
+        /// A variant that is no candidate and must be fixed first.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        broken: Option<CandidateDecision>,
+        /// Whether only a part of the suite was run.
+        narrowed: bool,
         /// Of every variant, by shape.
         medians: Vec<Median>,
     },
@@ -116,35 +126,16 @@ fn came_to(run: &RunDir) -> Result<CameTo> {
     let past = past_run(run)?;
     let median = |m: PastMedian| Median { variant: m.variant, shape: m.shape, p50_us: m.p50_us };
     let medians = past.medians.into_iter().map(median).collect();
-    Ok(CameTo::Judged { device: past.device, decision: past.decision.headline, medians })
-}
-
-/// One line for each run, under a line that names the columns.
-pub fn render_history(past: &[Past]) -> String {
-    if past.is_empty() {
-        return "no runs yet".to_owned();
-    }
-    let lines = past.iter().map(|Past { run, came_to }| format!("{run}  {}", in_words(came_to)));
-    let header = "run (when, commit, suite)  device  decision  kernel times, p50".to_owned();
-    std::iter::once(header).chain(lines).collect::<Vec<_>>().join("\n")
-}
-
-fn in_words(came_to: &CameTo) -> String {
-    let on = |device: &Option<String>| device.clone().unwrap_or_else(|| "no GPU".to_owned());
-    match came_to {
-        CameTo::Interrupted => "interrupted; continue it with --resume".to_owned(),
-        CameTo::Edited { first } => format!("not as it was sealed: {first}; see `verify`"),
-        CameTo::Unreadable { why } => format!("unreadable: {why}"),
-        CameTo::Searched { device, winner: Some(name), p50_us: Some(p50) } => {
-            format!("{}  winner {name} {} us", on(device), significant(*p50))
-        }
-        CameTo::Searched { device, .. } => format!("{}  no winner", on(device)),
-        CameTo::Judged { device, decision, medians } => {
-            let time = |m: &Median| format!("{} {} {} us", m.variant, m.shape, significant(m.p50_us));
-            let times: Vec<String> = medians.iter().map(time).collect();
-            format!("{}  {decision}  {}", on(device), times.join(", "))
-        }
-    }
+    Ok(CameTo::Judged {
+        started: past.started,
+        commit: past.commit,
+        device: past.device,
+        decision: past.decision.headline,
+        candidates: past.decision.candidates,
+        broken: past.decision.broken,
+        narrowed: past.narrowed,
+        medians,
+    })
 }
 
 /// Run directories under a folder, oldest first: their names begin with the time.

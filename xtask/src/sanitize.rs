@@ -157,7 +157,7 @@ fn prepare(
     (executor, arch): (Executor, &str),
 ) -> Result<Result<Prepared, Deferral>> {
     let scratch = tempfile::Builder::new().prefix("sdpa-sanitize-").tempdir()?;
-    let toolchain = toolchain::find_or_install(&layout.target, &|line| eprintln!("{line}"))?;
+    let toolchain = toolchain::find_or_install(&layout.target, &crate::console::line)?;
     let plan = match whose {
         Whose::Variants(variants) => {
             let problems = usual_problems(options)?;

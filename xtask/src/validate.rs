@@ -18,6 +18,7 @@ use crate::console::Step;
 use crate::declared;
 use crate::environment::{self, SourceState};
 use crate::inspect::{Derived, derive};
+use crate::interrupt;
 use crate::layout::Layout;
 use crate::memory;
 use crate::plan::{DeviceChoice, Plan};
@@ -53,8 +54,6 @@ pub struct Options {
 pub struct Outcome {
     pub run: RunDir,
     pub decision: Decision,
-    /// The report as a terminal shows it.
-    pub report: String,
     /// The root of its evidence: what `verify --root` holds the run to.
     pub root: String,
     /// Whether cases ran on a GPU and were timed.
@@ -64,6 +63,8 @@ pub struct Outcome {
 pub fn validate(layout: &Layout, plan: &Plan, options: &Options) -> Result<Outcome> {
     let (source, started) = (SourceState::of(layout), jiff::Timestamp::now());
     let run = open_run(layout, plan, options, &source)?;
+    let (kept, resumed) = (run.clone(), options.resume.is_some());
+    let _said = interrupt::words(move || interrupted(&kept, resumed));
     let outcome = validate_in(layout, plan, options, (source, started), run.clone());
     // A file that asks for what cannot be leaves nothing behind; what was measured stays.
     if outcome.is_err() && options.resume.is_none() && run.finished_checks()?.is_none() {
@@ -73,6 +74,26 @@ pub fn validate(layout: &Layout, plan: &Plan, options: &Options) -> Result<Outco
         Some(file) => outcome.with_context(|| format!("gate file `{}`", file.display())),
         None => outcome,
     }
+}
+
+/// What an interrupted run leaves, and how to go on with it.
+fn interrupted(run: &RunDir, resumed: bool) -> String {
+    let checked = run.finished_checks().ok().flatten().is_some();
+    if !checked && !resumed {
+        return match run.discard() {
+            Ok(()) => {
+                "nothing was measured yet, and no run is left behind; what was compiled is in the cache".to_owned()
+            }
+            Err(error) => format!("nothing was measured yet; {error:#}"),
+        };
+    }
+    let timed = run.finished_evidence().ok().flatten().is_some();
+    let kept = match (checked, timed) {
+        (_, true) => "builds, checks and times are kept",
+        (true, false) => "builds and checks are kept, times are not",
+        (false, false) => "builds are kept, checks and times are not",
+    };
+    format!("{kept}\ngo on with: cargo xtask validate --resume {}", run.shown())
 }
 
 fn validate_in(
@@ -106,6 +127,7 @@ fn validate_in(
     Basis::of_validation(&plan.suite, &source, uuid, &builds, files)?.hold(&run)?;
     run.write_json("ENV.json", &environment)?;
     let scratch = Scratch::new(&layout.target, "sdpa-work-")?;
+    let _room = interrupt::folder(scratch.path());
     let work = Work { plan, builds: &builds, runner: &runner, found: &found, executor, scratch: scratch.path() };
     let mut evidence = Evidence { builds: run.read_json("builds.json")?, ..Evidence::default() };
     (evidence.checks, evidence.samples, evidence.peers, evidence.memory) = measure(&work, layout, options, &run)?;
@@ -210,8 +232,28 @@ fn check_and_time(work: &Work, layout: &Layout, options: &Options, run: &RunDir)
 /// Judges, decides, reports, and seals the run.
 fn conclude(plan: &Plan, run: RunDir, environment: &Environment, evidence: &Evidence) -> Result<Outcome> {
     let earlier = earlier_runs(&run, &plan.suite.name)?;
-    let Derived { decision, table } = derive(&run, &plan.suite, evidence, environment, &earlier)?;
+    let Derived { decision } = derive(&run, &plan.suite, evidence, environment, &earlier)?;
     let root = run.seal()?;
     let complete = evidence.checks.deferred.is_none() && evidence.samples.deferred.is_none();
-    Ok(Outcome { run, decision, report: table, root, complete })
+    Ok(Outcome { run, decision, root, complete })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interrupted_run_says_what_is_kept_and_one_without_a_measurement_leaves_nothing() {
+        let parent = tempfile::tempdir().unwrap();
+        let run = |name| RunDir::create(parent.path(), "abc1234", name).unwrap();
+        let bare = run("bare");
+        assert!(interrupted(&bare, false).starts_with("nothing was measured yet, and no run is left behind"));
+        assert!(!bare.path.exists());
+        let resumed = run("resumed");
+        let said = interrupted(&resumed, true);
+        assert!(said.starts_with("builds are kept") && said.contains("validate --resume ") && resumed.path.exists());
+        let checked = run("checked");
+        checked.write_json("check.json", &Checks::default()).unwrap();
+        assert!(interrupted(&checked, false).starts_with("builds and checks are kept, times are not\ngo on with:"));
+    }
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use kbench::decision::Verdict;
 use kbench::gate::{GateId, State};
 use kbench::judge::judge;
-use xtask::inspect::{ReportFormat, report, verify};
+use xtask::inspect::{ReportFormat, Screen, report, verify};
 use xtask::run_dir::RunDir;
 
 /// Unpacks the run and seals it as it is.
@@ -50,8 +50,20 @@ fn its_evidence_gives_the_gates_and_the_decision_that_it_recorded() {
 fn its_report_is_written_and_a_forged_gate_is_found() {
     let parent = tempfile::tempdir().unwrap();
     let path = recorded(parent.path());
-    let text = report(&RunDir::open(&path).unwrap(), ReportFormat::Table).unwrap();
-    assert!(text.contains("flagship: DEFER hopper: end-to-end mean against cudnn/fp8 DEFERRED"), "{text}");
+    let run = RunDir::open(&path).unwrap();
+    for (width, most) in [(80, usize::MAX), (100, 20)] {
+        let text = report(&run, ReportFormat::Table, Screen { width, full: false }).unwrap();
+        assert!(text.contains("DEFER hopper: end-to-end mean against cudnn/fp8 is DEFERRED"), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= width), "{text}");
+        assert!(text.lines().count() <= most, "above it are eight steps: {text}");
+    }
+    let wide = Screen { width: 100, full: true };
+    let whole = report(&run, ReportFormat::Table, wide).unwrap();
+    assert!(whole.contains("┆ kernel error max") && whole.contains("DEFER hopper"), "{whole}");
+    let of = |format| report(&run, format, wide).unwrap().len();
+    assert!(of(ReportFormat::Md) <= 60_000 && of(ReportFormat::Html) < 500_000);
+    let junit = report(&run, ReportFormat::Junit, wide).unwrap();
+    assert_eq!((junit.matches("<testcase ").count(), junit.matches("<skipped ").count()), (95, 4));
     let gates = path.join("gates.json");
     let recorded = std::fs::read_to_string(&gates).unwrap();
     let forged = recorded.replacen("\"DEFERRED\"", "\"PASS\"", 1);

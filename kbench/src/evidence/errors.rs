@@ -43,9 +43,21 @@ pub struct Errors {
     /// The kernel error in proportion to the output, where that was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proportion: Option<Proportion>,
+    /// What quantising alone costs in the mean, where that was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor: Option<Floor>,
     /// All of the output beside the control's, where only some rows were compared with float64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub whole: Option<WholeOutput>,
+}
+
+/// What quantising the inputs costs whatever the kernel is: float64 on the dequantised inputs against float64 on the originals.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Floor {
+    /// Mean |difference|.
+    pub mean: f64,
+    /// Share of elements whose difference exceeds the suite's `bad_element`.
+    pub bad_share: f64,
 }
 
 /// Kernel error in proportion to the output: an output grows smaller the more keys there are, a limit in absolute terms

@@ -2,13 +2,15 @@
 //! of them. Verdicts are put together, times never are: a ratio is of one run on one card.
 //! Leaves to others: whether a run holds (it comes here verified, or with the reason why it is refused).
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::spread::Spread;
 use crate::decision::{Decision, Verdict};
 use crate::evidence::{Mode, Samples};
 use crate::exit::Exit;
-use crate::judge::compare;
+use crate::judge::{compare, compare_everywhere};
 use crate::stats::Interval;
 use crate::suite::Suite;
 
@@ -32,13 +34,15 @@ pub struct Task {
     pub repeat: u32,
 }
 
-/// A candidate's kernel time over the control's, paired within one run.
+/// A candidate's time over the control's, paired within one run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ShapeRatio {
     /// Candidate.
     pub variant: String,
-    /// Shape.
-    pub shape: String,
+    /// Shape, and what else is not usual: `mission, outliers, call time`.
+    pub place: String,
+    /// The shape, where the ratio may stand for the candidate: kernel time in the first distribution, with a hot L2.
+    pub usual_on: Option<String>,
     /// Time over the control's.
     pub ratio: Interval,
 }
@@ -112,7 +116,7 @@ pub struct Cell {
     pub runs: (usize, usize),
     /// The ratio on the shape that is gated first: the middle of the runs' estimates, and the ends of all their intervals.
     pub ratio: Option<ShapeRatio>,
-    /// The shape on which it is slowest beside the control, where it is slower.
+    /// Where it is slowest beside the control, if it is slower anywhere: any shape, distribution, timer and state of the L2.
     pub regression: Option<ShapeRatio>,
     /// How the first ratio scatters between runs.
     pub spread: Option<Spread>,
@@ -144,21 +148,25 @@ pub struct GateMatrix {
     pub rows: Vec<Row>,
 }
 
-/// The ratios of a run's candidates on every shape that it timed.
+/// The ratios of a run's candidates on every shape, in every distribution and state of the L2, by both timers.
 pub fn ratios(suite: &Suite, samples: &Samples) -> Vec<ShapeRatio> {
-    let kernel = compare(suite, samples).into_iter().filter(|c| c.mode == Mode::Kernel);
-    let of_candidate = kernel.filter_map(|c| {
+    let decides: Vec<String> =
+        compare(suite, samples).iter().filter(|c| c.mode == Mode::Kernel).map(|c| c.setting().name()).collect();
+    let of_candidate = compare_everywhere(suite, samples).into_iter().filter_map(|c| {
         let candidate = suite.candidates.iter().find(|candidate| c.subject.is_plain(&candidate.variant))?;
-        Some(ShapeRatio { variant: candidate.variant.clone(), shape: c.shape, ratio: c.over_control? })
+        let (place, ratio) = (c.setting().name(), c.over_control?);
+        let usual_on = decides.contains(&place).then_some(c.shape);
+        Some(ShapeRatio { variant: candidate.variant.clone(), place, usual_on, ratio })
     });
     of_candidate.collect()
 }
 
-/// Whether a run was of this gate file. Where the file leaves the architecture to the device, the run has filled it in; what
-/// a run left out it says itself, and cannot merge.
+/// Whether a run was of this gate file, settled as it is before it is used. Where the file leaves the architecture to the
+/// device, the run has filled it in; the fresh seed is each run's own; what a run left out it says itself, and cannot merge.
 pub fn same_gate(planned: &Suite, used: &Suite) -> bool {
     let arch = if planned.arch.is_empty() { used.arch.clone() } else { planned.arch.clone() };
-    Suite { arch, narrowed: used.narrowed.clone(), ..planned.clone() } == *used
+    let own = (used.narrowed.clone(), used.fresh_seed);
+    Suite { arch, narrowed: own.0, fresh_seed: own.1, ..planned.clone() } == *used
 }
 
 /// The matrix of one gate file; `outcomes` are those of its tasks.
@@ -215,10 +223,15 @@ fn cell(suite: &Suite, candidate: &str, outcomes: &[&Outcome]) -> Cell {
     let own = |m: &Measured| m.ratios.iter().filter(|r| r.variant == candidate).cloned().collect::<Vec<_>>();
     let ratios: Vec<(String, ShapeRatio)> =
         measured.iter().flat_map(|m| own(m).into_iter().map(|r| (m.node.clone(), r))).collect();
-    let on = |shape: &str| ratios.iter().filter(|(_, r)| r.shape == shape).collect::<Vec<_>>();
-    let first = first_shape(suite, candidate).map(on).unwrap_or_default();
+    let first = first_shape(suite, candidate);
+    let first: Vec<&(String, ShapeRatio)> =
+        ratios.iter().filter(|(_, r)| first.is_some() && r.usual_on.as_deref() == first).collect();
     let by_node: Vec<(String, f64)> = first.iter().map(|(node, r)| (node.clone(), r.ratio.estimate)).collect();
-    let combined = suite.time_shapes.iter().filter_map(|shape| combine(&on(shape)));
+    let mut by_place: BTreeMap<&str, Vec<&(String, ShapeRatio)>> = BTreeMap::new();
+    for of_run in &ratios {
+        by_place.entry(&of_run.1.place).or_default().push(of_run);
+    }
+    let combined = by_place.values().filter_map(|ratios| combine(ratios));
     let slowest = combined.max_by(|a, b| a.ratio.estimate.total_cmp(&b.ratio.estimate));
     Cell {
         verdict,
@@ -318,7 +331,7 @@ mod tests {
     }
 
     fn measured(verdict: Verdict) -> Outcome {
-        let candidate = CandidateDecision { variant: "new".into(), verdict, because: "so".into(), slower: Vec::new() };
+        let candidate = CandidateDecision { variant: "new".into(), verdict, because: "so".into(), slower: vec![] };
         let counts = match verdict {
             Verdict::Merge => Counts { pass: 9, ..Counts::default() },
             Verdict::Defer => Counts { deferred: 9, ..Counts::default() },
@@ -408,7 +421,7 @@ mod tests {
             variant: "old".into(),
             verdict: Verdict::Fix,
             because: "NaN".into(),
-            slower: Vec::new(),
+            slower: vec![],
         });
         let (verdict, exit, because) = verdict(&suite(None), &outcomes);
         assert_eq!((verdict, exit, because.as_str()), (Verdict::Fix, 1, "on l4: FIX old: NaN"));
@@ -428,7 +441,7 @@ mod tests {
         let refs: Vec<&Outcome> = outcomes.iter().collect();
         let made = cell(&suite, "new", &refs);
         let ratio = made.ratio.unwrap();
-        assert_eq!((ratio.shape.as_str(), made.runs), ("mission", (3, 3)));
+        assert_eq!((ratio.place.as_str(), made.runs), ("mission", (3, 3)));
         assert!(ratio.ratio.low < 0.80 && ratio.ratio.high > 0.84 && (0.81..0.82).contains(&ratio.ratio.estimate));
         let spread = made.spread.unwrap();
         assert_eq!((spread.runs, spread.nodes), (3, 2));
@@ -436,13 +449,13 @@ mod tests {
         assert!(made.regression.is_none());
         let slower = [run("n1", 103.0)];
         let slower = cell(&suite, "new", &[&slower[0]]).regression.unwrap();
-        assert!(slower.shape == "mission" && slower.ratio.estimate > 1.02);
+        assert!(slower.place.starts_with("mission") && slower.ratio.estimate > 1.02);
     }
 
     #[test]
     fn a_run_of_another_gate_file_is_known() {
         let planned = Suite { arch: String::new(), ..suite(None) };
-        let used = Suite { arch: "sm_90".into(), ..planned.clone() };
+        let used = Suite { arch: "sm_90".into(), fresh_seed: Some(77), ..planned.clone() };
         assert!(same_gate(&planned, &used));
         let mut laxer = used.clone();
         laxer.performance[0].min_latency_reduction = 0.0;

@@ -193,6 +193,8 @@ fn of_errors(suite: &Suite, shape: &Shape, errors: &Errors) -> Vec<String> {
         ("kernel error max", errors.kernel_max),
         ("kernel error mean", errors.kernel_mean),
         ("floor max", errors.floor_max),
+        ("floor mean", errors.floor.map_or(0.0, |floor| floor.mean)),
+        ("floor's share of bad elements", errors.floor.map_or(0.0, |floor| floor.bad_share)),
         ("end-to-end max", errors.end_to_end_max),
         ("end-to-end mean", errors.end_to_end_mean),
         ("share of bad elements", errors.bad_share),
@@ -204,6 +206,12 @@ fn of_errors(suite: &Suite, shape: &Shape, errors: &Errors) -> Vec<String> {
         faults.push(format!("share of bad elements is {}", errors.bad_share));
     }
     // Figures are over finite elements, and of none of them where there is none.
+    if let Some(floor) = &errors.floor {
+        faults.extend(mean_and_max("floor", floor.mean, errors.floor_max, errors.elements));
+        if floor.bad_share * suite.correctness.bad_element > floor.mean * (1.0 + ROUNDING) {
+            faults.push(format!("floor: a mean of {} leaves no share of {} bad elements", floor.mean, floor.bad_share));
+        }
+    }
     if not_finite == 0 {
         faults.extend(mean_and_max("kernel error", errors.kernel_mean, errors.kernel_max, errors.elements));
         faults.extend(mean_and_max("end-to-end error", errors.end_to_end_mean, errors.end_to_end_max, errors.elements));

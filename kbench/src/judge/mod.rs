@@ -228,6 +228,7 @@ pub(crate) mod testing {
             outputs: Vec::new(),
             figures: BTreeMap::new(),
             sampled_rows: None,
+            floor: None,
             proportion: Some(Proportion { rows: 16, slope: 0.0001, row_rms: 0.0005, magnitude: 0.05 }),
             whole: None,
         }

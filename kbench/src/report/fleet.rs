@@ -173,7 +173,7 @@ fn in_words(cell: &Cell) -> String {
 
 fn ratio(of: &ShapeRatio) -> String {
     let [at, low, high] = [of.ratio.estimate, of.ratio.low, of.ratio.high].map(significant);
-    format!("{at} [{low}, {high}] on {}", of.shape)
+    format!("{at} [{low}, {high}] on {}", of.place)
 }
 
 fn spread_rows(matrix: &GateMatrix) -> Vec<Vec<String>> {
@@ -188,7 +188,7 @@ fn spread_rows(matrix: &GateMatrix) -> Vec<Vec<String>> {
         let cells = matrix.columns.iter().zip(&row.cells);
         let spreads = cells.filter_map(|(column, cell)| {
             let (first, spread) = (cell.ratio.as_ref()?, cell.spread.as_ref()?);
-            Some(line(&row.candidate, &column.kind.name, &first.shape, spread))
+            Some(line(&row.candidate, &column.kind.name, &first.place, spread))
         });
         spreads.collect::<Vec<_>>()
     };
@@ -205,13 +205,14 @@ mod tests {
 
     fn measured(kind: &str, repeat: u32, node: &str, estimate: f64) -> RunOutcome {
         let interval = |estimate| Interval { estimate, low: estimate - 0.01, high: estimate + 0.01 };
-        let ratio = ShapeRatio { variant: "new".into(), shape: "mission".into(), ratio: interval(estimate) };
-        let candidate = CandidateDecision {
+        let ratio = ShapeRatio {
             variant: "new".into(),
-            verdict: Verdict::Merge,
-            because: "20%".into(),
-            slower: Vec::new(),
+            place: "mission".into(),
+            usual_on: Some("mission".into()),
+            ratio: interval(estimate),
         };
+        let candidate =
+            CandidateDecision { variant: "new".into(), verdict: Verdict::Merge, because: "20%".into(), slower: vec![] };
         let decision = Decision {
             headline: String::new(),
             candidates: vec![candidate],

@@ -1,9 +1,15 @@
 //! Reports: what a person reads of a run, as text tables, Markdown, or a page with plots (`page`). Every figure comes
 //! from the evidence; nothing is computed here that a gate does not also use. Leaves to others: where the text goes.
 
+mod brief;
+mod ci;
 mod clocks;
 mod fleet;
+mod forest;
 mod history;
+mod layout;
+mod markdown;
+mod open;
 mod page;
 mod profile;
 mod roofline;
@@ -12,13 +18,18 @@ mod svg;
 mod targets;
 mod timing;
 mod two_runs;
+mod verdicts;
 
+pub use brief::{brief, brief_times, verdict};
+pub use ci::{annotations, junit};
 pub use fleet::{FleetView, fleet_html, fleet_text};
 pub use history::{HistoryPoint, PastMedian, PastRun};
+pub use layout::hanging;
+pub use markdown::{markdown_file, markdown_summary};
 pub use page::html;
 pub use profile::section as profile_section;
 pub use speedups::speedups;
-pub use two_runs::{CodePair, Differences, GatePair, RatioPair, differences, two_runs};
+pub use two_runs::{CodePair, Differences, GatePair, RatioPair, Regressions, differences, regressions, two_runs};
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -56,8 +67,10 @@ pub struct RunView<'a> {
 /// How tables are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// For a terminal or a log.
+    /// Rows in their own width, which can be searched and compared.
     Table,
+    /// The same with long cells on several lines, for a terminal of so many columns.
+    Narrow(u16),
     /// Markdown.
     Markdown,
 }
@@ -69,41 +82,43 @@ struct Row<'a> {
     call: Option<&'a Comparison>,
 }
 
-/// The whole report.
+/// Everything that is known of a run, in tables.
 pub fn render(view: &RunView, format: Format) -> String {
     let mut text = String::new();
-    let comparisons = compare(view.suite, &view.evidence.samples);
-    let mut section = |title: &str, body: String| {
-        if !body.is_empty() {
-            let heading = if format == Format::Markdown { format!("## {title}") } else { title.to_owned() };
-            let _ = writeln!(text, "{heading}\n\n{}\n", body.trim_end());
-        }
-    };
-    section("Targets", table(format, targets::rows(view, &comparisons)));
-    section("Summary", table(format, summary(view, &comparisons)));
-    section("Other input distributions", table(format, stress(view)));
-    section("Peers", table(format, peers(view, &comparisons)));
-    section("Times", table(format, times(&comparisons)));
-    section("Steps of the ladder", ladder(view));
-    section("Profile", profile::section(view.evidence.profile.as_ref(), !view.suite.profile.is_empty(), format));
-    section("Gates", table(format, gates(view.gates)));
-    section("Decision", decision(view));
+    for (title, body) in sections(view, format) {
+        let heading = if format == Format::Markdown { format!("## {title}") } else { title.to_owned() };
+        let _ = writeln!(text, "{heading}\n\n{}\n", body.trim_end());
+    }
     text
 }
 
-/// The three lines that open REPORT.md.
+/// The tables with their titles, what decides first; those that are empty are left out.
+fn sections(view: &RunView, format: Format) -> Vec<(&'static str, String)> {
+    let comparisons = compare(view.suite, &view.evidence.samples);
+    let mut sections = vec![
+        ("Targets", table(format, targets::rows(view, &comparisons))),
+        ("Summary", table(format, summary(view, &comparisons))),
+        ("Gates", table(format, gates(view.gates))),
+        ("Peers", table(format, peers(view, &comparisons))),
+        ("Steps of the ladder", ladder(view)),
+        ("Profile", profile::section(view.evidence.profile.as_ref(), !view.suite.profile.is_empty(), format)),
+        ("Other input distributions", table(format, stress(view))),
+        ("Times", table(format, times(&comparisons))),
+    ];
+    sections.retain(|(_, body)| !body.is_empty());
+    sections
+}
+
+/// The three lines that open REPORT.md: the decision, the gates by state, and where it was measured.
 pub fn headline(view: &RunView) -> String {
+    format!("{}: {}\n{}\n{}", view.suite.name, verdicts::summary(view), counts(view), provenance(view))
+}
+
+/// How many gates are in each state.
+fn counts(view: &RunView) -> String {
     let counts = &view.decision.counts;
-    format!(
-        "{}: {}\n{} gates PASS, {} FAIL, {} DEFERRED, {} INCONCLUSIVE\n{}",
-        view.suite.name,
-        view.decision.headline,
-        counts.pass,
-        counts.fail,
-        counts.deferred,
-        counts.inconclusive,
-        provenance(view),
-    )
+    let [pass, fail, deferred, inconclusive] = [counts.pass, counts.fail, counts.deferred, counts.inconclusive];
+    format!("{pass} gates PASS, {fail} FAIL, {deferred} DEFERRED, {inconclusive} INCONCLUSIVE")
 }
 
 fn provenance(view: &RunView) -> String {
@@ -115,36 +130,21 @@ fn provenance(view: &RunView) -> String {
     format!("{} at {commit}{dirty}, {device}, nvcc {nvcc}, {}", view.name, environment.started)
 }
 
-/// REPORT.md.
-pub fn markdown_file(view: &RunView) -> String {
-    format!("{}\n\n{}{}", headline(view).replace('\n', "  \n"), render(view, Format::Markdown), merge_message(view))
-}
-
-/// A message for the merge, with its figures filled in; only where there is something to merge.
-fn merge_message(view: &RunView) -> String {
-    let merged = view.decision.candidates.iter().filter(|c| c.verdict == crate::decision::Verdict::Merge);
-    let lines: Vec<String> = merged
-        .map(|c| {
-            format!(
-                "Accept {} over {}: {}\n\nMeasured in {}.",
-                c.variant,
-                view.suite.control,
-                c.because,
-                provenance(view)
-            )
-        })
-        .collect();
-    if lines.is_empty() { String::new() } else { format!("## Merge message\n\n{}\n", lines.join("\n\n")) }
-}
-
 fn table(format: Format, rows: Vec<Vec<String>>) -> String {
+    if rows.len() < 2 {
+        return String::new();
+    }
+    if format == Format::Markdown {
+        return markdown::table(&rows);
+    }
     let mut rows = rows.into_iter();
-    let (Some(header), true) = (rows.next(), rows.len() > 0) else { return String::new() };
     let mut table = Table::new();
-    table.load_style(if format == Format::Markdown { presets::ASCII_MARKDOWN } else { presets::UTF8_FULL_CONDENSED });
-    // Rows keep their own width: a table that is wrapped to a terminal cannot be searched or compared.
-    table.set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(header);
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    match format {
+        Format::Narrow(width) => table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width),
+        Format::Table | Format::Markdown => table.set_content_arrangement(ContentArrangement::Disabled),
+    };
+    table.set_header(rows.next().unwrap_or_default());
     table.add_rows(rows);
     table.to_string()
 }
@@ -406,13 +406,8 @@ fn gates(gates: &[Gate]) -> Vec<Vec<String>> {
     rows
 }
 
-fn decision(view: &RunView) -> String {
-    let mut text = format!("{}\n", view.decision.headline);
-    for aspiration in &view.decision.aspirations {
-        let _ = writeln!(text, "aspiration: {}", aspiration.line());
-    }
-    text
-}
+#[cfg(test)]
+mod made;
 
 #[cfg(test)]
 mod testing {

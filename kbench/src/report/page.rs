@@ -1,4 +1,4 @@
-//! report.html: one file that needs neither network nor scripts. Assembles headline, gates, tables, plots, history and
+//! report.html: one file that needs neither network nor scripts. Assembles headline, overview, gates, tables, plots, history and
 //! environment from the same figures as the text report. Leaves to others: the drawings (`timing`, `clocks`, `history`).
 
 use std::fmt::Write;
@@ -10,7 +10,7 @@ use crate::decision::{CandidateDecision, Verdict};
 use crate::deferral::Deferral;
 use crate::evidence::Environment;
 use crate::gate::{Gate, State, significant};
-use crate::judge::{Comparison, compare};
+use crate::judge::{Comparison, compare, compare_everywhere};
 
 pub(super) const STYLE: &str = include_str!("report.css");
 
@@ -22,7 +22,8 @@ pub fn html(view: &RunView, history: &[HistoryPoint]) -> String {
          content=\"width=device-width, initial-scale=1\">\n<title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n",
         escape(view.name)
     );
-    let sections = [
+    let mut sections = vec![
+        ("overview", "Overview", super::forest::section(view, &compare_everywhere(view.suite, &view.evidence.samples))),
         ("gates", "Gates", gates(view)),
         ("summary", "Summary", tables(view, &comparisons)),
         ("time", "Time", times(view, &comparisons)),
@@ -32,7 +33,8 @@ pub fn html(view: &RunView, history: &[HistoryPoint]) -> String {
         ("environment", "Environment", table("Environment", &environment(view.environment))),
         ("reading", "How to read this", READING.to_owned()),
     ];
-    let _ = writeln!(page, "<header>\n{}</header>\n<nav aria-label=\"Sections\">", opening(view));
+    sections.retain(|(.., body)| !body.is_empty());
+    let _ = writeln!(page, "<header>\n{}</header>\n<nav aria-label=\"Sections\">", opening(view, &comparisons));
     for (id, title, _) in &sections {
         let _ = writeln!(page, "<a href=\"#{id}\">{title}</a>");
     }
@@ -53,10 +55,11 @@ a dash in a table is not a zero.</li>\n\
 <li>Anyone can check this page: `cargo xtask verify` judges again from the raw samples in the run directory.</li>\n</ol>\n";
 
 /// The three lines of the headline, with the words of states in colour.
-fn opening(view: &RunView) -> String {
+fn opening(view: &RunView, comparisons: &[Comparison]) -> String {
     let mut html = format!("<h1>{}\n", escape(&view.suite.name));
-    for decision in view.decision.named() {
-        html.push_str(&verdict_line(decision));
+    let words = super::verdicts::words(view, comparisons, false);
+    for (decision, words) in view.decision.broken.iter().chain(&view.decision.candidates).zip(&words) {
+        html.push_str(&verdict_line(decision, &words.why));
     }
     let counts = &view.decision.counts;
     let counts = [
@@ -73,7 +76,7 @@ fn opening(view: &RunView) -> String {
     html
 }
 
-fn verdict_line(decision: &CandidateDecision) -> String {
+fn verdict_line(decision: &CandidateDecision, why: &str) -> String {
     let (class, sign) = match decision.verdict {
         Verdict::Merge => ("good", '✓'),
         Verdict::Fix => ("bad", '✗'),
@@ -81,7 +84,7 @@ fn verdict_line(decision: &CandidateDecision) -> String {
         Verdict::Defer => ("none", '…'),
     };
     let word = decision.verdict.word();
-    let rest = escape(&format!(" {}: {}", decision.variant, decision.because));
+    let rest = escape(&format!(" {}: {why}", decision.variant));
     format!("<span class=\"verdict {class}\"><span class=\"state\">{sign} {word}</span><span>{rest}</span></span>\n")
 }
 
@@ -267,7 +270,7 @@ fn times(view: &RunView, comparisons: &[Comparison]) -> String {
     for shape in view.suite.time() {
         let _ = writeln!(
             html,
-            "<h3>{}: {}</h3>\n{}",
+            "<details class=\"shape\"><summary>{}: {}</summary>\n{}</details>",
             escape(&shape.name),
             escape(&view.suite.operator.sizes_by_name(&shape)),
             timing::section(view, comparisons, &shape)
@@ -434,6 +437,17 @@ mod tests {
         for tag in ["svg", "table", "figure", "section", "details", "div", "p"] {
             let opened = text.matches(&format!("<{tag}>")).count() + text.matches(&format!("<{tag} ")).count();
             assert_eq!(opened, text.matches(&format!("</{tag}>")).count(), "{tag}");
+        }
+    }
+
+    #[test]
+    fn the_pages_of_the_shipped_suites_open_with_the_overview_fold_their_shapes_and_stay_small() {
+        for (name, suite) in crate::report::made::suites() {
+            let text = crate::report::made::with_made(name, &suite, |view| html(view, &[]));
+            assert!(text.len() < 500_000, "{name}: {} bytes", text.len());
+            let at = |words: &str| text.find(words).unwrap_or_else(|| panic!("`{words}` is not in the page of {name}"));
+            assert!(at("id=\"overview\"") < at("id=\"gates\"") && at("<svg") < at("id=\"gates\""), "{name}");
+            assert_eq!(text.matches("<details class=\"shape\">").count(), suite.time_shapes.len(), "{name}");
         }
     }
 

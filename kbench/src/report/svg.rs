@@ -137,6 +137,29 @@ pub(super) enum Mark {
     Down,
 }
 
+impl Mark {
+    /// Its outline around a place.
+    fn path(self, (x, y): (f64, f64)) -> String {
+        let outline = match self {
+            Mark::Dot | Mark::Ring => "m-3,0a3,3 0 1,0 6,0a3,3 0 1,0 -6,0z",
+            Mark::Diamond | Mark::HollowDiamond => "m-4.2,0l4.2,-4.2l4.2,4.2l-4.2,4.2z",
+            Mark::Square => "m-2.8,-2.8h5.6v5.6h-5.6z",
+            Mark::Cross => "m-3.5,-3.5l7,7m-7,0l7,-7",
+            Mark::Left => "m-4,0l7,-4v8z",
+            Mark::Right => "m4,0l-7,-4v8z",
+            Mark::Up => "m0,-4l-4,7h8z",
+            Mark::Down => "m0,4l-4,-7h8z",
+        };
+        format!("M{},{}{outline}", round(x), round(y))
+    }
+
+    /// With the class of its role.
+    fn class(self, role: &str) -> String {
+        let hollow = if matches!(self, Mark::Ring | Mark::HollowDiamond | Mark::Cross) { " hollow" } else { "" };
+        format!("mark {role}{hollow}")
+    }
+}
+
 /// Where text is anchored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Anchor {
@@ -197,24 +220,17 @@ impl Svg {
     }
 
     /// A mark; `title` is shown where a pointer rests on it.
-    pub(super) fn mark(&mut self, mark: Mark, class: &str, (x, y): (f64, f64), title: &str) {
-        let (x, y) = (round(x), round(y));
-        let path = match mark {
-            Mark::Dot | Mark::Ring => "m-3,0a3,3 0 1,0 6,0a3,3 0 1,0 -6,0z",
-            Mark::Diamond | Mark::HollowDiamond => "m-4.2,0l4.2,-4.2l4.2,4.2l-4.2,4.2z",
-            Mark::Square => "m-2.8,-2.8h5.6v5.6h-5.6z",
-            Mark::Cross => "m-3.5,-3.5l7,7m-7,0l7,-7",
-            Mark::Left => "m-4,0l7,-4v8z",
-            Mark::Right => "m4,0l-7,-4v8z",
-            Mark::Up => "m0,-4l-4,7h8z",
-            Mark::Down => "m0,4l-4,-7h8z",
-        };
-        let stroked = if matches!(mark, Mark::Ring | Mark::HollowDiamond | Mark::Cross) { " hollow" } else { "" };
-        let title = escape(title);
-        let _ = write!(
-            self.body,
-            r#"<path class="mark {class}{stroked}" d="M{x},{y}{path}"><title>{title}</title></path>"#
-        );
+    pub(super) fn mark(&mut self, mark: Mark, class: &str, at: (f64, f64), title: &str) {
+        let (path, title) = (mark.path(at), escape(title));
+        let class = mark.class(class);
+        let _ = write!(self.body, r#"<path class="{class}" d="{path}"><title>{title}</title></path>"#);
+    }
+
+    /// Many marks of one kind, in one element and without titles.
+    pub(super) fn marks(&mut self, mark: Mark, class: &str, places: &[(f64, f64)]) {
+        let paths: String = places.iter().map(|at| mark.path(*at)).collect();
+        let class = mark.class(class);
+        let _ = write!(self.body, r#"<path class="{class}" d="{paths}"/>"#);
     }
 
     /// A horizontal axis below a plot area: grid lines, labels, and what it shows.

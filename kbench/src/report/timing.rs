@@ -188,7 +188,7 @@ fn distributions(rows: &[Row]) -> String {
     if let Some(scale) = Scale::over(&all, (LEFT, RIGHT)) {
         let axis = if scale.is_log() { "logarithmic axis" } else { "linear axis, not from zero" };
         let caption = format!(
-            "Time of one launch in us, kernel mode, {axis}. A mark is the median of one block, the box its quartiles \
+            "Time of one launch in us, kernel mode, {axis}. A mark is the median of one block (of at most 20), the box its quartiles \
              over rounds, the stroke the p50 of all samples (the figure at the right)."
         );
         let title = format!("us per launch ({axis})");
@@ -265,6 +265,7 @@ fn strip(svg: &mut Svg, row: &Row, scale: &Scale, y: f64, points: &[Point], midd
     if let (Some(low), Some(high)) = (quantile(&kept, 0.25), quantile(&kept, 0.75)) {
         svg.rect(&format!("box {class}"), (scale.at(low), y - 7.0), (scale.at(high), y + 7.0));
     }
+    let mut usual = Vec::new();
     for Point { round, value, kept } in points {
         // Rounds are spread over the height of the strip, so that equal times do not hide each other.
         let height = y + f64::from(round * 5 % 9) - 4.0;
@@ -272,14 +273,21 @@ fn strip(svg: &mut Svg, row: &Row, scale: &Scale, y: f64, points: &[Point], midd
         let at = (scale.at(*value), height);
         match kept {
             false => svg.mark(Mark::Cross, "dropped", at, &format!("{title}, dropped: the clock was held down")),
-            true if scale.holds(*value) => svg.mark(row.role.mark(), class, at, &title),
+            true if scale.holds(*value) => usual.push(at),
             true => svg.mark(if *value < 0.0 { Mark::Left } else { Mark::Right }, class, at, &title),
         }
     }
+    svg.marks(row.role.mark(), class, &thinned(&usual));
     if let (Some(middle), false) = (middle, kept.is_empty()) {
         let x = scale.at(middle);
         svg.line(&format!("middle {class}"), (x, y - 9.0), (x, y + 9.0));
     }
+}
+
+/// As many of the usual marks as a page has room for; those that lie apart are drawn in any case, and figures are of all.
+fn thinned(marks: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    const MOST: usize = 20;
+    marks.iter().copied().step_by(marks.len().div_ceil(MOST).max(1)).collect()
 }
 
 /// A drawing in its own scroll box, with its caption.
@@ -300,11 +308,12 @@ fn ratios(view: &RunView, rows: &[Row], shape: &str) -> String {
     let control = &view.suite.control;
     let mut text = format!(
         "<h4>Ratio to the control, round by round</h4>\n<p class=\"soft\">A mark is time over the time of {} in the \
-         same round; below 1 is faster. The band is the 95% interval of the median. Each panel has its own axis; a \
-         slope is drift that pairing did not remove.</p>\n<div class=\"panels\">\n",
+         same round, of at most 20 rounds; below 1 is faster. The band is the 95% interval of the median. Each panel has its own axis; a \
+         slope is drift that pairing did not remove. Peers and earlier variants are in the tables and the plot above.</p>\n\
+         <div class=\"panels\">\n",
         escape(control)
     );
-    let mut drawn: Vec<&Row> = rows.iter().filter(|r| r.role != Role::Control).collect();
+    let mut drawn: Vec<&Row> = rows.iter().filter(|r| matches!(r.role, Role::Again | Role::Candidate)).collect();
     drawn.sort_by_key(|r| r.role);
     for row in &drawn {
         text.push_str(&ratio_panel(view, row, shape));
@@ -343,14 +352,12 @@ fn ratio_panel(view: &RunView, row: &Row, shape: &str) -> String {
     ratio_lines(view, row, shape, &mut svg, &y, (left, right), interval);
     let last = rounds.keys().copied().max().unwrap_or(0);
     let x = Scale::linear((-0.6, f64::from(last.max(1)) + 0.6), (left, right));
-    for (round, ratio) in &points {
-        let title = format!("round {round}: {}", significant(*ratio));
-        let mark = match ratio {
-            ratio if *ratio > high => Mark::Up,
-            ratio if *ratio < low => Mark::Down,
-            _ => row.role.mark(),
-        };
-        svg.mark(mark, row.role.class(), (x.at(f64::from(*round)), y.at(*ratio)), &title);
+    let place = |(round, ratio): &(u32, f64)| (x.at(f64::from(*round)), y.at(*ratio));
+    let (usual, beyond): (Vec<(u32, f64)>, Vec<_>) = points.iter().partition(|p| low <= p.1 && p.1 <= high);
+    svg.marks(row.role.mark(), row.role.class(), &thinned(&usual.iter().map(place).collect::<Vec<_>>()));
+    for point in &beyond {
+        let mark = if point.1 > high { Mark::Up } else { Mark::Down };
+        svg.mark(mark, row.role.class(), place(point), &format!("round {}: {}", point.0, significant(point.1)));
     }
     for round in [0, last] {
         svg.text("tick", Anchor::Middle, (x.at(f64::from(round)), bottom + 11.0), &round.to_string());
@@ -387,7 +394,7 @@ fn ratio_lines(
         svg.rect(&format!("box {class}"), (left, y.at(i.low)), (right, y.at(i.high)));
         svg.line(&format!("middle {class}"), (left, y.at(i.estimate)), (right, y.at(i.estimate)));
     }
-    let gate = gate_bound(view, row, shape);
+    let gate = bound_of(view, row, shape);
     for (class, value) in [("unity", Some(1.0)), ("gate", gate)] {
         if let Some(value) = value.filter(|v| y.holds(*v)) {
             svg.line(class, (left, y.at(value)), (right, y.at(value)));
@@ -396,17 +403,19 @@ fn ratio_lines(
 }
 
 /// The ratio that the interval of a candidate must not exceed on a gated shape.
-fn gate_bound(view: &RunView, row: &Row, shape: &str) -> Option<f64> {
-    if row.role != Role::Candidate {
-        return None;
-    }
-    let drawn = |l: &&PerformanceLimit| l.shape == shape && l.against.is_none() && l.holds_for(&row.subject.who);
+pub(super) fn gate_bound(view: &RunView, candidate: &str, shape: &str) -> Option<f64> {
+    let drawn = |l: &&PerformanceLimit| l.shape == shape && l.against.is_none() && l.holds_for(candidate);
     let limit = view.suite.performance.iter().find(drawn)?;
     Some(1.0 - limit.min_latency_reduction)
 }
 
+/// The bound of a row, which only a candidate has.
+fn bound_of(view: &RunView, row: &Row, shape: &str) -> Option<f64> {
+    (row.role == Role::Candidate).then(|| gate_bound(view, &row.subject.who, shape))?
+}
+
 fn gate_note(view: &RunView, row: &Row, shape: &str, (low, high): (f64, f64)) -> Option<String> {
-    let bound = gate_bound(view, row, shape)?;
+    let bound = bound_of(view, row, shape)?;
     let place = match bound {
         bound if bound < low => "below this axis",
         bound if bound > high => "above this axis",

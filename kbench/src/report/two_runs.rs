@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{Format, RunView, headline, strings, table};
 use crate::deferral::Deferral;
 use crate::evidence::Mode;
-use crate::gate::{Gate, significant};
+use crate::gate::{Gate, State, significant};
 use crate::judge::compare;
 use crate::stats::Interval;
 
@@ -104,26 +104,55 @@ fn circumstances(a: &RunView, b: &RunView) -> Vec<String> {
     lines
 }
 
-fn gates(a: &RunView, b: &RunView) -> Vec<GatePair> {
-    // One figure can be gated more than once (for each entry function, say); within a figure the order is the judge's.
-    let keyed = |view: &RunView| -> BTreeMap<(String, String, usize), Gate> {
-        let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-        let mut gates = BTreeMap::new();
-        for gate in view.gates {
-            let nth = counts.entry((&gate.variant, &gate.figure)).or_default();
-            *nth += 1;
-            gates.insert((gate.variant.clone(), gate.figure.clone(), *nth), gate.clone());
+/// What passes in A and not in B.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Regressions {
+    /// Gates that fail in B.
+    pub failed: Vec<String>,
+    /// Gates that B did not measure, did not settle, or does not have.
+    pub open: Vec<String>,
+}
+
+/// Gates that pass in A and not in B.
+pub fn regressions(a: &RunView, b: &RunView) -> Regressions {
+    let (in_a, in_b) = (keyed(a), keyed(b));
+    let mut found = Regressions::default();
+    for (key, _) in in_a.iter().filter(|(_, gate)| gate.state == State::Pass) {
+        let (variant, figure, _) = key;
+        match in_b.get(key) {
+            Some(gate) if gate.state == State::Pass => {}
+            Some(gate) if gate.state == State::Fail => {
+                found.failed.push(format!("{variant}: {figure} is {}, wanted {}", gate.measured, gate.threshold));
+            }
+            Some(gate) => found.open.push(format!("{variant}: {figure}: {}", gate.state)),
+            None => found.open.push(format!("{variant}: {figure}: no such gate")),
         }
-        gates
-    };
+    }
+    found
+}
+
+/// Gates by variant and figure. One figure can be gated more than once (for each entry function, say); within a figure the
+/// order is the judge's.
+fn keyed<'a>(view: &RunView<'a>) -> BTreeMap<(&'a str, &'a str, usize), &'a Gate> {
+    let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    let mut gates = BTreeMap::new();
+    for gate in view.gates {
+        let nth = counts.entry((&gate.variant, &gate.figure)).or_default();
+        *nth += 1;
+        gates.insert((gate.variant.as_str(), gate.figure.as_str(), *nth), gate);
+    }
+    gates
+}
+
+fn gates(a: &RunView, b: &RunView) -> Vec<GatePair> {
     let (in_a, in_b) = (keyed(a), keyed(b));
     let keys: std::collections::BTreeSet<_> = in_a.keys().chain(in_b.keys()).collect();
-    let show = |gate: Option<&Gate>| gate.map(|g| format!("{} {}", g.state.word(), g.measured).trim_end().to_owned());
+    let show = |gate: Option<&&Gate>| gate.map(|g| format!("{} {}", g.state.word(), g.measured).trim_end().to_owned());
     keys.into_iter()
         .filter(|key| in_a.get(*key).map(|g| g.state.word()) != in_b.get(*key).map(|g| g.state.word()))
         .map(|key| GatePair {
-            variant: key.0.clone(),
-            figure: key.1.clone(),
+            variant: key.0.to_owned(),
+            figure: key.1.to_owned(),
             a: show(in_a.get(key)),
             b: show(in_b.get(key)),
         })
@@ -270,6 +299,26 @@ mod tests {
         let moved: Vec<&str> = found.ratios.iter().filter(|r| r.moved).map(|r| r.subject.as_str()).collect();
         assert_eq!(moved, ["new"]);
         assert!(text.contains("new (moved)") && text.contains("No code is the same"), "{text}");
+    }
+
+    #[test]
+    fn what_passed_and_fails_or_is_open_or_gone_is_a_regression_and_nothing_else_is() {
+        let (a, mut b) = (testing::evidence(), testing::evidence());
+        let between = |a: &Evidence, b: &Evidence| with_view(a, |a| with_view(b, |b| regressions(a, b)));
+        assert_eq!(between(&a, &b), Regressions::default());
+        // The second entry of two: the first one's gate still passes.
+        b.builds.records[1].entries[1].resources.spill_store_bytes = 8;
+        let found = between(&a, &b);
+        assert!(found.open.is_empty() && found.failed == ["new: spills is 8 bytes, wanted <= 0 bytes"], "{found:?}");
+        assert_eq!(between(&b, &a), Regressions::default(), "what is mended is no regression");
+        b.builds = a.builds.clone();
+        b.samples =
+            crate::evidence::Samples { deferred: Some(Deferral::new("no GPU", "get one")), ..Default::default() };
+        let found = between(&a, &b);
+        assert!(
+            found.failed.is_empty() && found.open.iter().any(|gate| gate.contains("DEFERRED (no GPU")),
+            "{found:?}"
+        );
     }
 
     #[test]

@@ -158,6 +158,7 @@ fn everywhere(suite: &mut Suite, evidence: &mut Evidence) {
     suite.regressions = Some(Regressions { max_slowdown: 0.05 });
     // What is timed was checked.
     evidence.checks = testing::checks(suite);
+    evidence.memory = Some(testing::memory(suite));
     let once = std::mem::take(&mut evidence.samples.blocks);
     for shape in &suite.time_shapes {
         for distribution in suite.time_distributions.iter().copied() {

@@ -14,8 +14,8 @@ use crate::stats::Interval;
 /// Rejections of one reason are shown once, with how many there are; all of them are in `elite.json`.
 const SHOWN_NAMES: usize = 3;
 
-/// The result in words and tables.
-pub fn render(tuned: &Tuned, markdown: bool) -> String {
+/// The result in words and tables: in Markdown, or with long cells on several lines where there are only so many columns.
+pub fn render(tuned: &Tuned, columns: Option<u16>) -> String {
     let plan = &tuned.plan;
     let (valid, control, shape) = (plan.valid, &plan.control, &plan.shape);
     let device = tuned.device.as_deref().unwrap_or("no GPU");
@@ -31,10 +31,10 @@ pub fn render(tuned: &Tuned, markdown: bool) -> String {
     let times = tuned.seconds.iter().map(|(phase, s)| format!("{} until {s:.1} s", phase_word(*phase)));
     parts.push(std::iter::once(words.to_owned()).chain(times).collect::<Vec<_>>().join(", "));
     if !tuned.finalists.is_empty() {
-        parts.push(table(markdown, finalist_rows(tuned)));
+        parts.push(table(columns, finalist_rows(tuned)));
     }
     if !tuned.rejected.is_empty() {
-        parts.push(table(markdown, rejection_rows(tuned)));
+        parts.push(table(columns, rejection_rows(tuned)));
     }
     let profile = |(name, insight): (&String, &ProfileInsight)| {
         let toggles = insight.toggles.join(", ");
@@ -55,7 +55,7 @@ pub fn render(tuned: &Tuned, markdown: bool) -> String {
         ));
     }
     if !tuned.spent.is_empty() {
-        parts.push(table(markdown, spent_rows(tuned)));
+        parts.push(table(columns, spent_rows(tuned)));
     }
     let mut sittings: BTreeMap<&str, usize> = BTreeMap::new();
     for sitting in &tuned.rounds {
@@ -175,13 +175,18 @@ fn rejection_rows(tuned: &Tuned) -> Vec<Vec<String>> {
     std::iter::once(header).chain(groups.iter().map(row)).collect()
 }
 
-fn table(markdown: bool, rows: Vec<Vec<String>>) -> String {
+fn table(columns: Option<u16>, rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_style(if markdown { presets::ASCII_MARKDOWN } else { presets::UTF8_FULL_CONDENSED });
-    table.set_content_arrangement(ContentArrangement::Disabled);
+    match columns {
+        None => table.load_style(presets::ASCII_MARKDOWN).set_content_arrangement(ContentArrangement::Disabled),
+        Some(width) => {
+            table.load_style(presets::UTF8_FULL_CONDENSED).set_width(width);
+            table.set_content_arrangement(ContentArrangement::Dynamic)
+        }
+    };
     let mut rows = rows.into_iter();
     table.set_header(rows.next().unwrap_or_default());
     table.add_rows(rows);
     let text = table.to_string();
-    if markdown { format!("\n{text}\n") } else { text }
+    if columns.is_none() { format!("\n{text}\n") } else { text }
 }

@@ -18,7 +18,7 @@ const VOLATILE: u64 = 1 << 58;
 const VALID: u64 = 1 << 62;
 
 /// Warps of a block at most.
-const MAX_WARPS: usize = 32;
+pub(crate) const MAX_WARPS: usize = 32;
 
 /// The largest [`Epoch::age`] of an access at time `t` or before.
 fn oldest(t: u32) -> u64 {
@@ -27,6 +27,107 @@ fn oldest(t: u32) -> u64 {
 
 /// Largest clock value of a warp; a run that needs more is refused.
 pub(crate) const MAX_CLOCK: u32 = (1 << T_BITS) - 1;
+
+/// Bits that two accesses of one lane have in common.
+const SAME_LANE: u64 = 31 << LANE_AT | 31 << WARP_AT | MULTI | COLLECTIVE;
+
+/// Epochs of many accesses at once, as the plain numbers that they are: shadows keep those, and compare and write them
+/// by the row. To be inlined where an instruction set was chosen.
+pub(crate) mod row {
+    use super::{COLLECTIVE, Epoch, IN_FLIGHT, LANE_AT, MAX_WARPS, MULTI, SAME_LANE, WARP_AT};
+    use crate::machine::regs::{LANES, each_lane};
+
+    const AGE: u64 = IN_FLIGHT | ((1 << LANE_AT) - 1);
+
+    /// Whether an access is ordered before one of `lane`, itself an epoch: it is past, or of that very lane.
+    #[inline(always)]
+    fn is_before(old: u64, limit: u64, lane: u64) -> bool {
+        (old & AGE <= limit) | ((old ^ lane) & SAME_LANE | old & IN_FLIGHT == 0)
+    }
+
+    #[inline(always)]
+    fn limit_of(old: u64, past: &[u64; MAX_WARPS]) -> u64 {
+        past[(old >> WARP_AT) as usize % MAX_WARPS]
+    }
+
+    /// `me` as an access of the lane `i` lanes behind its own.
+    #[inline(always)]
+    fn lane_of(me: u64, i: usize) -> u64 {
+        me + ((i as u64) << LANE_AT)
+    }
+
+    /// Whether all accesses are past, by the ages that are past of each warp.
+    #[inline(always)]
+    pub(crate) fn are_past(cells: &[u64], past: &[u64; MAX_WARPS]) -> bool {
+        cells.iter().fold(true, |all, &old| all & (old & AGE <= limit_of(old, past)))
+    }
+
+    /// Whether all accesses are past or of the lane itself that accesses the cell now: `per_lane` cells belong to the
+    /// lane of `me`, the next to the next.
+    #[inline(always)]
+    pub(crate) fn are_before(cells: &[u64], past: &[u64; MAX_WARPS], me: Epoch, per_lane: usize) -> bool {
+        let mut all = true;
+        for (i, cells) in cells.chunks(per_lane.max(1)).enumerate() {
+            let lane = lane_of(me.0, i);
+            for &old in cells {
+                all &= is_before(old, limit_of(old, past), lane);
+            }
+        }
+        all
+    }
+
+    /// Whether all reads are past, or made by the whole warp of `me` as its access is: fragments read by a warp are in
+    /// registers before it can store others.
+    #[inline(always)]
+    pub(crate) fn are_past_reads(cells: &[u64], past: &[u64; MAX_WARPS], me: Epoch) -> bool {
+        let whole = |old: u64| (old ^ me.0) & (31 << WARP_AT | COLLECTIVE) == 0;
+        cells.iter().fold(true, |all, &old| all & ((old & AGE <= limit_of(old, past)) | whole(old)))
+    }
+
+    /// The lanes whose cell, `1 << shift` bytes around their place and `skip` more, is past or their own.
+    #[inline(always)]
+    pub(crate) fn lanes_before(
+        cells: &[u64],
+        (at, skip, shift): (&[u32; LANES], u32, u32),
+        lanes: u32,
+        past: &[u64; MAX_WARPS],
+        me: Epoch,
+    ) -> u32 {
+        let mut old = [0; LANES];
+        each_lane(lanes, |l| old[l] = cells[((at[l] + skip) >> shift) as usize]);
+        let before = |(l, &old): (usize, &u64)| u32::from(is_before(old, limit_of(old, past), lane_of(me.0, l))) << l;
+        old.iter().enumerate().map(before).fold(0, |all, lane| all | lane)
+    }
+
+    /// Whether a cell is of another lane of the same instruction.
+    #[inline(always)]
+    pub(crate) fn is_of_twin(old: u64, mine: Epoch) -> bool {
+        (old ^ mine.0) & !(31 << LANE_AT | MULTI) == 0 && (old ^ mine.0) >> LANE_AT & 31 != 0
+    }
+
+    /// Makes every cell the access of its lane.
+    #[inline(always)]
+    pub(crate) fn write(cells: &mut [u64], me: Epoch, per_lane: usize) {
+        if per_lane >= cells.len() {
+            return cells.fill(me.0);
+        }
+        for (i, cells) in cells.chunks_mut(per_lane.max(1)).enumerate() {
+            cells.fill(lane_of(me.0, i));
+        }
+    }
+
+    /// As [`write`], for the reads of one warp: where another of its lanes read, and that is not past, the cell is of
+    /// several lanes.
+    #[inline(always)]
+    pub(crate) fn read(cells: &mut [u64], limit: u64, me: Epoch, per_lane: usize) {
+        for (i, cells) in cells.chunks_mut(per_lane.max(1)).enumerate() {
+            let lane = lane_of(me.0, i);
+            for old in cells {
+                *old = lane | if is_before(*old, limit, lane) { 0 } else { MULTI };
+            }
+        }
+    }
+}
 
 impl Epoch {
     /// An access of a lane; the lane can be replaced with [`Epoch::with_lane`].
@@ -72,7 +173,7 @@ impl Epoch {
 
     /// Orders the accesses of one warp by time; beyond all times while the access is in flight.
     #[inline(always)]
-    fn age(self) -> u64 {
+    pub(crate) fn age(self) -> u64 {
         self.0 & (IN_FLIGHT | ((1 << LANE_AT) - 1))
     }
 
@@ -100,7 +201,7 @@ impl Epoch {
     }
 
     #[inline(always)]
-    fn is_strong(self) -> bool {
+    pub(crate) fn is_strong(self) -> bool {
         self.0 & STRONG != 0
     }
 
@@ -239,6 +340,18 @@ pub(crate) struct View<'a> {
 }
 
 impl View<'_> {
+    /// The largest [`Epoch::age`] that is past, of each warp.
+    #[inline(always)]
+    pub(crate) fn past(&self) -> &[u64; MAX_WARPS] {
+        self.past
+    }
+
+    /// Whether atomics and fences may order lanes of the warp with each other.
+    #[inline(always)]
+    pub(crate) fn has_lane_order(&self) -> bool {
+        self.lanes.is_some()
+    }
+
     /// Whether `earlier` is complete and ordered before every lane, or is nobody: the usual case,
     /// in which an access needs no further look.
     #[inline(always)]

@@ -1,64 +1,76 @@
 //! Shadow of global memory: races between blocks and within one.
 //!
-//! Blocks are ordered by scalar clocks that atomics with fences carry from one to another. One
-//! writer and one reader are kept per word with the bytes they touched, so races may be missed
-//! but none are invented.
+//! Blocks are ordered by scalar clocks that atomics with fences carry from one to another. Kept of each word are its
+//! last write and two reads, of two blocks where two have read it: no race is invented, and where several blocks read
+//! what another writes unordered, one of them is found, whoever came first. Words of which halves or bytes are
+//! written are told apart into those.
+//!
+//! Reads of an allocation that nobody has written are not recorded at first: most are of inputs. Whoever writes to such
+//! an allocation later is told so, and the launch begins anew.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::clock::{Epoch, Relation, View};
 use super::shadow::Clash;
 use crate::memory::Memory;
 
-/// Words per lock.
-const CHUNK_WORDS: u64 = 256;
+/// Bytes per lock.
+const CHUNK_BYTES: u64 = 1024;
 
-/// One access to a word; small, since every word has two.
+/// One access to a cell.
 #[derive(Clone, Copy, Debug, Default)]
 struct Mark {
     epoch: Epoch,
     block: u32,
-    /// Clock of the block at the access, then a bit per byte of the word, then [`MORE`].
-    rest: u32,
+    /// Clock of the block at the access.
+    time: u32,
 }
 
-const TIME_BITS: u32 = 27;
-const LAST_TIME: u32 = (1 << TIME_BITS) - 1;
-/// Readers of other blocks were forgotten.
-const MORE: u32 = 1 << 31;
+/// Cells of neighbouring bytes.
+#[derive(Debug, Default)]
+struct Chunk {
+    /// Bytes of a cell, as a power of two: words, or less where less was accessed.
+    shift: u32,
+    /// Empty until something is recorded here.
+    writes: Vec<Mark>,
+    /// Empty until a read is.
+    reads: Vec<[Mark; 2]>,
+}
 
-impl Mark {
-    fn new(epoch: Epoch, clock: &BlockClock, bytes: u32) -> Mark {
-        Mark { epoch, block: clock.block, rest: clock.time.min(LAST_TIME) | bytes << TIME_BITS }
+/// Doubles each cell until there are as many as wanted.
+fn split<T: Copy>(cells: &mut Vec<T>, factor: usize) {
+    *cells = cells.iter().flat_map(|cell| std::iter::repeat_n(*cell, factor)).collect();
+}
+
+impl Chunk {
+    /// Makes cells of at most `1 << shift` bytes.
+    fn refine(&mut self, shift: u32) {
+        if self.writes.is_empty() {
+            self.shift = shift;
+            self.writes = vec![Mark::default(); (CHUNK_BYTES >> shift) as usize];
+        } else if self.shift > shift {
+            let factor = 1 << (self.shift - shift);
+            split(&mut self.writes, factor);
+            split(&mut self.reads, factor);
+            self.shift = shift;
+        }
     }
 
-    fn time(self) -> u32 {
-        self.rest & LAST_TIME
-    }
-
-    fn bytes(self) -> u32 {
-        self.rest >> TIME_BITS & 0xf
-    }
-
-    fn more(self) -> bool {
-        self.rest & MORE != 0
+    /// The cells of some bytes of the chunk.
+    fn range(&self, from: u64, to: u64) -> std::ops::Range<usize> {
+        (from >> self.shift) as usize..((to - 1) >> self.shift) as usize + 1
     }
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Cell {
-    write: Mark,
-    read: Mark,
-}
-
-type Cells = Option<Box<[Cell]>>;
-type Chunk = Mutex<Cells>;
-
-/// The chunk that an instruction works on, kept from lane to lane.
+/// What an instruction keeps from lane to lane: the chunk that it works on, and what is known of the block that it last
+/// asked for.
 #[derive(Default)]
-pub(crate) struct Held<'a>(Option<(usize, u64, MutexGuard<'a, Cells>)>);
+pub(crate) struct Held<'a> {
+    chunk: Option<(usize, u64, MutexGuard<'a, Chunk>)>,
+    known: Option<(u32, u32)>,
+}
 
 /// One access of one lane inside one allocation.
 #[derive(Clone, Copy)]
@@ -107,6 +119,11 @@ impl BlockClock {
         join(&mut self.seen, &pending);
         self.fenced = Some(self.snapshot());
     }
+
+    /// Whether the time of another block is ordered before this one now.
+    fn knows(&self, block: u32, time: u32) -> bool {
+        self.seen.get(&block).is_some_and(|&seen| seen >= time)
+    }
 }
 
 /// A conflict in global memory.
@@ -119,27 +136,58 @@ pub(crate) struct GlobalConflict {
     pub(crate) other_block: Option<u32>,
 }
 
+/// Whether reads of one allocation are recorded.
+#[derive(Debug)]
+struct Use {
+    always: bool,
+    /// Something was read that was not recorded.
+    read: AtomicBool,
+    written: AtomicBool,
+}
+
 /// Shadow of all allocations, shared by the threads that run blocks.
 #[derive(Debug)]
 pub(crate) struct GlobalShadow {
-    chunks: Vec<Vec<Chunk>>,
-    /// Whether an allocation was written to.
-    written: Vec<AtomicBool>,
+    chunks: Vec<Vec<Mutex<Chunk>>>,
+    uses: Vec<Use>,
     sync: Mutex<HashMap<u64, HashMap<u32, u32>>>,
     /// Block and time of the first strong store to an address that held nothing defined.
     first: Mutex<HashMap<u64, (u32, u32)>>,
 }
 
 impl GlobalShadow {
-    pub(crate) fn new(memory: &Memory) -> GlobalShadow {
+    /// The shadow of a launch that records all reads of the allocations that `recorded` names.
+    pub(crate) fn new(memory: &Memory, recorded: &[bool]) -> GlobalShadow {
         let chunks = (0..memory.count())
-            .map(|i| {
-                let count = memory.at(i).bytes.div_ceil(4 * CHUNK_WORDS);
-                (0..count).map(|_| Mutex::new(None)).collect()
-            })
+            .map(|i| (0..memory.at(i).bytes.div_ceil(CHUNK_BYTES)).map(|_| Mutex::default()).collect())
             .collect();
-        let written = (0..memory.count()).map(|_| AtomicBool::new(false)).collect();
-        GlobalShadow { chunks, written, sync: Mutex::default(), first: Mutex::default() }
+        let unused = |&always| Use { always, read: AtomicBool::new(false), written: AtomicBool::new(false) };
+        let uses = recorded.iter().map(unused).collect();
+        GlobalShadow { chunks, uses, sync: Mutex::default(), first: Mutex::default() }
+    }
+
+    /// Whether a weak read of an allocation need not be recorded, since nobody has written there.
+    #[inline]
+    pub(crate) fn passes_read(&self, allocation: usize) -> bool {
+        let Use { always, read, written } = &self.uses[allocation];
+        if *always || written.load(SeqCst) {
+            return false;
+        }
+        if read.load(SeqCst) {
+            return true;
+        }
+        // Of a reader and a writer at the same time, one sees the other.
+        read.store(true, SeqCst);
+        !written.load(SeqCst)
+    }
+
+    /// Notes that an allocation is going to be written; whether it is too late, because it was read unrecorded.
+    pub(crate) fn begin_write(&self, allocation: usize) -> bool {
+        let Use { always, read, written } = &self.uses[allocation];
+        if !written.load(SeqCst) {
+            written.store(true, SeqCst);
+        }
+        !always && read.load(SeqCst)
     }
 
     /// Records an access; returns the first conflict.
@@ -152,65 +200,66 @@ impl GlobalShadow {
     ) -> Option<GlobalConflict> {
         let GlobalAccess { allocation, offset, size, write, me } = access;
         let (mut at, end) = (offset, offset + u64::from(size));
-        if write && !self.written[allocation].load(Relaxed) {
-            self.written[allocation].store(true, Relaxed);
-        }
+        let shift = (offset | u64::from(size) | 4).trailing_zeros();
+        let mark = Mark { epoch: me, block: clock.block, time: clock.time };
         let mut found = None;
         while at < end {
-            let index = at / 4 / CHUNK_WORDS;
-            let chunk_end = end.min((index + 1) * 4 * CHUNK_WORDS);
-            let cells = self.chunk(held, allocation, index);
-            while at < chunk_end {
-                let word = at / 4;
-                let next = (word * 4 + 4).min(chunk_end);
-                let bytes = (1u32 << (next - word * 4)) - (1u32 << (at - word * 4));
-                let mark = Mark::new(me, clock, bytes);
-                found = found.or(touch(&mut cells[(word % CHUNK_WORDS) as usize], mark, write, clock, view));
-                at = next;
+            let index = at / CHUNK_BYTES;
+            let next = end.min((index + 1) * CHUNK_BYTES);
+            self.hold(held, allocation, index);
+            let Held { chunk, known } = &mut *held;
+            let Some((.., chunk)) = chunk else { break };
+            let mut judge = Judge { mark, clock, view, known };
+            chunk.refine(shift);
+            let range = chunk.range(at % CHUNK_BYTES, next - index * CHUNK_BYTES);
+            let Chunk { writes, reads, .. } = &mut **chunk;
+            if !write && reads.is_empty() {
+                reads.resize(writes.len(), Default::default());
             }
+            for cell in range {
+                let conflict = judge.touch(&mut writes[cell], reads.get_mut(cell), write);
+                found = found.or(conflict);
+            }
+            at = next;
         }
         found
     }
 
-    /// The cells of a chunk, locked unless it is the one that is held; never two at a time.
-    fn chunk<'a, 'h>(&'a self, held: &'h mut Held<'a>, allocation: usize, index: u64) -> &'h mut [Cell] {
-        if held.0.as_ref().is_none_or(|(a, i, _)| (*a, *i) != (allocation, index)) {
-            held.0 = None;
+    /// Locks a chunk unless it is the one that is held; never two at a time.
+    fn hold<'a>(&'a self, held: &mut Held<'a>, allocation: usize, index: u64) {
+        if held.chunk.as_ref().is_some_and(|(a, i, _)| (*a, *i) == (allocation, index)) {
+            return;
         }
-        let (.., cells) = held.0.get_or_insert_with(|| {
-            let lock = &self.chunks[allocation][index as usize];
-            (allocation, index, lock.lock().unwrap_or_else(PoisonError::into_inner))
-        });
-        cells.get_or_insert_with(|| vec![Cell::default(); CHUNK_WORDS as usize].into())
+        held.chunk = None;
+        let chunk = self.chunks[allocation][index as usize].lock().unwrap_or_else(PoisonError::into_inner);
+        held.chunk = Some((allocation, index, chunk));
     }
 
     /// Whether anything of the allocation was written in this launch.
     pub(crate) fn is_any_written(&self, allocation: usize) -> bool {
-        self.written[allocation].load(Relaxed)
+        self.uses[allocation].written.load(SeqCst)
     }
 
-    /// Whether some byte of the word was written in this launch.
-    pub(crate) fn written(&self, allocation: usize, offset: u64) -> bool {
-        let word = offset / 4;
-        let chunk = &self.chunks[allocation][(word / CHUNK_WORDS) as usize];
-        let cells = chunk.lock().unwrap_or_else(PoisonError::into_inner);
-        cells.as_ref().is_some_and(|c| c[(word % CHUNK_WORDS) as usize].write.epoch.exists())
+    /// Whether some of the bytes were written in this launch.
+    pub(crate) fn written(&self, allocation: usize, offset: u64, size: u32) -> bool {
+        let chunk = &self.chunks[allocation][(offset / CHUNK_BYTES) as usize];
+        let chunk = chunk.lock().unwrap_or_else(PoisonError::into_inner);
+        let from = offset % CHUNK_BYTES;
+        let cells = chunk.range(from, CHUNK_BYTES.min(from + u64::from(size)));
+        chunk.writes.get(cells).is_some_and(|cells| cells.iter().any(|write| write.epoch.exists()))
     }
 
-    /// Notes a strong store to an address that holds nothing defined yet; before the store can be seen.
+    /// Notes a strong store to an address that holds nothing defined yet.
     pub(crate) fn note_first(&self, address: u64, clock: &BlockClock) {
         let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
         first.entry(address).or_insert((clock.block, clock.time));
     }
 
-    /// The block of the first strong store to an address, if nothing that `clock` knows orders it before. What the block
-    /// has learnt from strong loads counts as ordered before the fence, too.
+    /// The block of the first strong store to an address, if nothing that `clock` knows orders it before.
     pub(crate) fn unordered_first(&self, address: u64, clock: &BlockClock) -> Option<u32> {
         let first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
         let &(block, time) = first.get(&address)?;
-        let knows = |of: &HashMap<u32, u32>| of.get(&block).is_some_and(|&seen| seen >= time);
-        let ordered = block == clock.block || knows(&clock.seen) || knows(&clock.pending);
-        (!ordered).then_some(block)
+        (block != clock.block && !clock.knows(block, time)).then_some(block)
     }
 
     /// Ordering effect of a strong access at an address.
@@ -236,35 +285,105 @@ impl GlobalShadow {
     }
 }
 
-fn touch(cell: &mut Cell, mark: Mark, write: bool, clock: &BlockClock, view: &View<'_>) -> Option<GlobalConflict> {
-    let judge = |old: Mark, clash: Clash| {
-        let apart = old.bytes() & mark.bytes() == 0;
-        if !old.epoch.exists() || apart || old.epoch.may_meet(mark.epoch) {
+/// An access beside those that were before it.
+struct Judge<'a> {
+    mark: Mark,
+    clock: &'a BlockClock,
+    view: &'a View<'a>,
+    known: &'a mut Option<(u32, u32)>,
+}
+
+impl Judge<'_> {
+    /// How an earlier access stands to this one.
+    #[inline]
+    fn relation(&mut self, old: Mark) -> Relation {
+        if old.block == self.mark.block {
+            if self.view.is_past(old.epoch) {
+                return Relation::Ordered;
+            }
+            return self.view.relation(old.epoch, self.mark.epoch.lane());
+        }
+        let seen = match *self.known {
+            Some((block, seen)) if block == old.block => seen,
+            _ => {
+                let seen = self.clock.seen.get(&old.block).copied().unwrap_or(0);
+                *self.known = Some((old.block, seen));
+                seen
+            }
+        };
+        if old.time <= seen { Relation::Ordered } else { Relation::OtherWarp }
+    }
+
+    #[inline]
+    fn judge(&mut self, old: Mark, clash: Clash) -> Option<GlobalConflict> {
+        if !old.epoch.exists() || old.epoch.may_meet(self.mark.epoch) {
             return None;
         }
-        if old.block != mark.block {
-            let seen = clock.seen.get(&old.block).copied().unwrap_or(0);
-            let ordered = old.time() <= seen || old.more() && !clock.seen.is_empty();
-            let conflict = GlobalConflict {
-                clash,
-                earlier: old.epoch,
-                relation: Relation::OtherWarp,
-                other_block: Some(old.block),
-            };
-            return (!ordered).then_some(conflict);
-        }
-        let relation = view.relation(old.epoch, mark.epoch.lane());
-        let conflict = GlobalConflict { clash, earlier: old.epoch, relation, other_block: None };
+        let relation = self.relation(old);
+        let other_block = (old.block != self.mark.block).then_some(old.block);
+        let conflict = GlobalConflict { clash, earlier: old.epoch, relation, other_block };
         (relation != Relation::Ordered).then_some(conflict)
-    };
-    if write {
-        let conflict = judge(cell.write, Clash::WriteWrite).or(judge(cell.read, Clash::WriteAfterRead));
-        *cell = Cell { write: mark, read: Mark::default() };
-        return conflict;
     }
-    let conflict = judge(cell.write, Clash::ReadAfterWrite);
-    let old = cell.read;
-    let lost = old.epoch.exists() && (old.more() || old.block != mark.block);
-    cell.read = Mark { rest: mark.rest | if lost { MORE } else { 0 }, ..mark };
-    conflict
+
+    /// Checks and updates a cell.
+    #[inline]
+    fn touch(&mut self, last: &mut Mark, reads: Option<&mut [Mark; 2]>, write: bool) -> Option<GlobalConflict> {
+        if !write {
+            let conflict = self.judge(*last, Clash::ReadAfterWrite);
+            if let Some(reads) = reads {
+                self.note_read(reads);
+            }
+            return conflict;
+        }
+        let mut conflict = self.judge(*last, Clash::WriteWrite);
+        if let Some(reads) = reads.filter(|reads| reads[0].epoch.exists()) {
+            for read in *reads {
+                conflict = conflict.or(self.judge(read, Clash::WriteAfterRead));
+            }
+            *reads = Default::default();
+        }
+        *last = self.mark;
+        conflict
+    }
+
+    /// Whether this read says all that an earlier one says of what a later write may clash with.
+    fn stands_for(&mut self, old: Mark) -> bool {
+        let (own, me) = (old.epoch, self.mark.epoch);
+        let weaker = me.is_strong() && !own.is_strong();
+        let twin = old.block == self.mark.block && own.warp() == me.warp();
+        !own.exists() || !weaker && (twin || self.relation(old) == Relation::Ordered)
+    }
+
+    /// Keeps a read beside those that it does not stand for. Of three, one is forgotten: of two of one block, or a strong
+    /// one, or the oldest. So there are two blocks if two have read.
+    fn note_read(&mut self, reads: &mut [Mark; 2]) {
+        let mut mark = self.mark;
+        let [older, newer] = *reads;
+        if !older.epoch.exists() {
+            reads[0] = mark;
+            return;
+        }
+        let covered = [older, newer].map(|old| self.stands_for(old));
+        for old in [older, newer] {
+            let twin = old.epoch.exists() && old.block == mark.block && old.epoch.warp() == mark.epoch.warp();
+            if twin && self.relation(old) != Relation::Ordered {
+                mark.epoch = mark.epoch.several();
+            }
+        }
+        *reads = match covered {
+            [true, true] => [mark, Mark::default()],
+            [true, false] => [newer, mark],
+            [false, true] => [older, mark],
+            [false, false] => {
+                let all = [older, newer, mark];
+                let alone = |i: usize| (0..3).all(|j| j == i || all[j].block != all[i].block);
+                let worth = |i: &usize| (alone(*i), !all[*i].epoch.is_strong(), *i);
+                match (0..3).min_by_key(worth) {
+                    Some(0) => [newer, mark],
+                    Some(1) => [older, mark],
+                    _ => [older, newer],
+                }
+            }
+        };
+    }
 }

@@ -8,9 +8,10 @@ use kbench::exit::Exit;
 use sdpa_kernel::registry::{self, Variant};
 use serde_json::json;
 
-use super::print::{print, say};
+use super::print::{print, say, table};
 use super::suite::Choice;
-use crate::build::{build_all, render};
+use crate::build::{BuildSet, build_all};
+use crate::console;
 use crate::export::export;
 use crate::layout::Layout;
 use crate::plan::{Changes, Plan};
@@ -54,17 +55,49 @@ pub fn build(args: &BuildArgs) -> Result<Exit> {
         ([], Some(suite)) => Plan::read(&layout, suite, &Changes::default())?.variants,
         (names, _) => registered(names)?,
     };
-    let toolchain = toolchain::find_or_install(&layout.target, &|line| eprintln!("{line}"))?;
+    let toolchain = toolchain::find_or_install(&layout.target, &console::line)?;
     let set = build_all(&layout, &toolchain, &variants, std::slice::from_ref(&args.arch))?;
     if let Some(folder) = &args.export {
         for record in export(&set, folder)? {
-            eprintln!("exported {}", record.display());
+            console::line(&format!("exported {}", record.display()));
         }
     }
     let evidence = set.evidence();
     print(args.json, &evidence, || render(&set))?;
     let ends = evidence.failures.iter().map(|f| if f.unclaimed.is_some() { Exit::Deferred } else { Exit::Fix });
     Ok(Exit::of_all(ends))
+}
+
+/// A row an entry function, then what is wrong.
+fn render(set: &BuildSet) -> String {
+    let header = ["variant", "arch", "entry", "registers", "shared bytes", "spilled bytes", "threads", "from"]
+        .map(str::to_owned);
+    let rows: Vec<Vec<String>> = set
+        .built
+        .iter()
+        .flat_map(|built| built.record.entries.iter().map(move |entry| (built, entry)))
+        .map(|(built, entry)| {
+            let (r, l) = (&entry.resources, &entry.launch);
+            vec![
+                built.record.variant.clone(),
+                built.record.arch.clone(),
+                l.entry.clone(),
+                r.registers.to_string(),
+                format!("{} + {}", r.static_smem_bytes, l.dynamic_smem_bytes),
+                (r.spill_store_bytes + r.spill_load_bytes).to_string(),
+                l.threads.to_string(),
+                if built.cached { "cache" } else { "compiler" }.to_owned(),
+            ]
+        })
+        .collect();
+    let built = if rows.is_empty() { String::new() } else { table(&header, &rows) };
+    let mismatches = set.built.iter().flat_map(|b| {
+        b.record.toggle_mismatches.iter().map(move |m| format!("{}: toggle echo: {m}", b.record.variant))
+    });
+    let failures = set.failures.iter().map(|f| format!("{} {}: {}", f.variant, f.arch, f.error));
+    let lines: Vec<String> =
+        std::iter::once(built).filter(|text| !text.is_empty()).chain(mismatches).chain(failures).collect();
+    lines.join("\n")
 }
 
 /// The variants of these names, or all where there is none.

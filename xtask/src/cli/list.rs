@@ -2,7 +2,6 @@
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use comfy_table::{ContentArrangement, Table, presets};
 use kbench::exit::Exit;
 use kbench::gate::GateId;
 use kbench::operator::attention::all_named;
@@ -11,12 +10,9 @@ use sdpa_kernel::registry::{self, VARIANTS};
 use sdpa_kernel::toggles::TOGGLES;
 use serde_json::{Map, Value, json};
 
-use super::print::print;
+use super::print::{print, table};
 use crate::layout::Layout;
 use crate::plan::suites;
-
-/// Columns of a terminal that every table fits.
-const WIDTH: u16 = 100;
 
 /// What can be listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -76,13 +72,7 @@ struct List {
 
 impl List {
     fn render(&self) -> String {
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
-        table.set_header(self.header.iter().map(|name| name.to_uppercase()));
-        table.add_rows(&self.rows);
-        // Every cell is padded on both sides, the first one too.
-        let lines = table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned());
-        lines.collect::<Vec<_>>().join("\n")
+        table(&self.header, &self.rows)
     }
 }
 
@@ -190,7 +180,7 @@ mod tests {
         for what in What::ALL {
             let list = what.list().unwrap();
             let text = list.render();
-            assert!(text.lines().all(|line| line.chars().count() <= usize::from(WIDTH)), "{text}");
+            assert!(text.lines().all(|line| line.chars().count() <= crate::console::width()), "{text}");
             assert_eq!(list.json.len(), list.rows.len());
             for item in &list.json {
                 let name = item["name"].as_str().unwrap();

@@ -4,6 +4,7 @@
 mod build;
 mod errors;
 mod fleet;
+mod history;
 mod list;
 mod machine;
 mod print;
@@ -30,7 +31,7 @@ struct Cli {
 
 /// What every subcommand's exit status says; see `kbench::exit`.
 const STATUS: &str = "Exit status: 0 good; 1 something must be fixed; 2 wrong usage or environment; 3 something was not \
-                      measured or settled; 4 a valid negative: right, and not faster.";
+                      measured or settled; 4 a valid negative: right, and not faster; 130 interrupted.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -99,12 +100,14 @@ impl Command {
 
 /// The whole program. Whatever goes wrong is one line, said here and nowhere else.
 pub fn main() -> ExitCode {
+    // Without it Ctrl-C ends the program all the same, only with fewer words.
+    let _ = crate::interrupt::listen();
     let exit = arguments().and_then(parse::<Cli>).and_then(|asked| match asked {
         Ok(cli) => cli.command.run(),
         Err(exit) => Ok(exit),
     });
     let exit = exit.unwrap_or_else(|error| {
-        eprintln!("error: {}", one_line(&error));
+        crate::console::error(&one_line(&error));
         Exit::Environment
     });
     exit.into()

@@ -1,5 +1,6 @@
 //! `report`, `verify`, `compare`, `history`: reading finished runs, anywhere.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -7,8 +8,10 @@ use clap::{Args, ValueEnum};
 use kbench::exit::Exit;
 use serde_json::json;
 
-use super::print::{print, say};
-use crate::inspect::{self, Comparison, ReportFormat};
+use super::history;
+use super::print::{print, raw, say};
+use crate::console;
+use crate::inspect::{self, Comparison, ReportFormat, Screen};
 use crate::layout::Layout;
 use crate::run_dir::RunDir;
 use crate::runs;
@@ -31,21 +34,37 @@ pub struct ReportArgs {
     /// Print this section alone.
     #[arg(long, value_enum, conflicts_with_all = ["format", "json"])]
     section: Option<Section>,
+    /// Every table and every gate, in their own width.
+    #[arg(long, conflicts_with_all = ["section", "json"])]
+    full: bool,
     /// Short for --format json.
     #[arg(long, conflicts_with = "format")]
     json: bool,
 }
 
+/// The variable that names the file of a job's summary.
+const STEP_SUMMARY: &str = "GITHUB_STEP_SUMMARY";
+
 pub fn report(args: &ReportArgs) -> Result<Exit> {
     let run = RunDir::open_sealed(&args.run)?;
     let format = if args.json { ReportFormat::Json } else { args.format };
-    say(&match args.section {
-        Some(Section::Speedups) => {
-            let times = runs::speedups_of(&run)?;
-            times.with_context(|| format!("`{}` has no times; run it on a GPU", run.path.display()))?
+    if args.section == Some(Section::Speedups) {
+        let times = runs::speedups_of(&run)?;
+        raw(&times.with_context(|| format!("`{}` has no times; run it on a GPU", run.path.display()))?)?;
+        return Ok(Exit::Good);
+    }
+    let screen = Screen { width: console::width(), full: args.full };
+    match (format, std::env::var_os(STEP_SUMMARY).filter(|path| !path.is_empty())) {
+        (ReportFormat::Github, Some(path)) if !runs::is_search(&run) => {
+            let (annotations, summary) = inspect::github(&run)?;
+            let file = std::fs::File::options().create(true).append(true).open(&path);
+            let written = file.and_then(|mut file| writeln!(file, "{summary}"));
+            written.with_context(|| format!("failed to write `{}`, which {STEP_SUMMARY} names", path.display()))?;
+            raw(&annotations)?;
         }
-        None => inspect::report(&run, format)?,
-    })?;
+        (ReportFormat::Table, _) => say(&inspect::report(&run, format, screen)?)?,
+        _ => raw(&inspect::report(&run, format, screen)?)?,
+    }
     Ok(Exit::Good)
 }
 
@@ -103,7 +122,7 @@ pub struct CompareArgs {
     run_a: PathBuf,
     /// The run that is compared with it.
     run_b: PathBuf,
-    /// Exit 1 when a gate that passes in the first run fails in the second.
+    /// Exit 1 when a gate that passes in the first run fails in the second, 3 when it is open or missing there.
     #[arg(long)]
     fail_on_regression: bool,
     /// Print the differences as JSON.
@@ -112,13 +131,16 @@ pub struct CompareArgs {
 }
 
 pub fn compare(args: &CompareArgs) -> Result<Exit> {
-    let Comparison { differences, text, regressions } = inspect::compare(&args.run_a, &args.run_b)?;
+    let Comparison { differences, text, regressions } = inspect::compare(&args.run_a, &args.run_b, console::width())?;
     print(args.json, &json!({"differences": differences, "regressions": regressions}), || text)?;
     if !args.fail_on_regression {
         return Ok(Exit::Good);
     }
-    regressions.iter().for_each(|gate| eprintln!("regression: {gate}"));
-    Ok(Exit::fix_if(!regressions.is_empty()))
+    for gate in regressions.failed.iter().chain(&regressions.open) {
+        console::line(&format!("regression: {gate}"));
+    }
+    let failed = regressions.failed.iter().map(|_| Exit::Fix);
+    Ok(Exit::of_all(failed.chain(regressions.open.iter().map(|_| Exit::Deferred))))
 }
 
 #[derive(Args)]
@@ -137,6 +159,6 @@ pub fn history(args: &HistoryArgs) -> Result<Exit> {
         None => Layout::find().context("name the folder of runs with --runs")?.runs(),
     };
     let past = runs::history(&folder)?;
-    print(args.json, &past, || runs::render_history(&past))?;
+    print(args.json, &past, || history::render(&past))?;
     Ok(Exit::Good)
 }

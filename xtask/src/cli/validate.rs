@@ -7,16 +7,19 @@ use clap::Args;
 use kbench::decision::Decision;
 use kbench::exit::Exit;
 use kbench::gate::{Gate, State};
+use kbench::report::brief_times;
 use serde_json::json;
 
 use super::print::print;
 use super::suite::{Choice, GROUP};
+use crate::console;
+use crate::inspect::{self, ReportFormat, Screen};
 use crate::layout::Layout;
 use crate::peers::PeerChoice;
 use crate::plan::{Changes, DeviceChoice, Plan, suites};
 use crate::profile::Profiled;
 use crate::run_dir::RunDir;
-use crate::runs::speedups_of;
+use crate::runs::{speedups_of, with_view};
 use crate::signature;
 use crate::timing::Timing;
 use crate::validate::{Options, Outcome, validate};
@@ -81,6 +84,9 @@ struct MeasuringArgs {
     /// The folder that the run directory goes to.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Print every table and every gate, in their own width.
+    #[arg(long, conflicts_with = "json")]
+    full: bool,
     /// Print the decision as JSON instead of the report.
     #[arg(long)]
     json: bool,
@@ -131,13 +137,19 @@ pub fn run(args: &ValidateArgs) -> Result<Exit> {
         None => plan,
     };
     let outcome = validate(&layout, &plan, &options)?;
-    show(&outcome, args.measuring.json)?;
+    show(&outcome, &args.measuring)?;
     if let Some(key) = &args.sign
         && let Err(why) = signature::sign(&outcome.run, key)?
     {
-        eprintln!("not signed: {why}");
+        console::line(&format!("not signed: {why}"));
     }
     Ok(outcome.decision.exit(args.allow_deferred))
+}
+
+/// Where a run is, from here.
+fn near(run: &RunDir) -> String {
+    let here = std::env::current_dir().ok();
+    here.and_then(|here| Some(run.path.strip_prefix(here).ok()?.display().to_string())).unwrap_or_else(|| run.shown())
 }
 
 /// Every plan is read before the first suite runs, so that what is wrong with the last one is said now.
@@ -147,7 +159,7 @@ fn run_all(layout: &Layout, args: &ValidateArgs) -> Result<Exit> {
     let options = Options { ncu: args.ncu, ..args.measuring.options() };
     let mut decided = Vec::new();
     for plan in plans.collect::<Result<Vec<_>>>()? {
-        eprintln!("suite {}: {}", plan.suite.name, plan.suite.about);
+        console::line(&format!("suite {}: {}", plan.suite.name, plan.suite.about));
         let outcome = validate(layout, &plan, &options)?;
         decided.push((plan.suite.name, outcome.run.shown(), outcome.decision));
     }
@@ -158,16 +170,24 @@ fn run_all(layout: &Layout, args: &ValidateArgs) -> Result<Exit> {
 
 fn summary((name, run, decision): &(String, String, Decision)) -> String {
     let c = &decision.counts;
+    let verdicts = decision.named().iter().map(|one| format!("  {}\n", one.line()));
     format!(
-        "{name}: {}\n  {} PASS, {} FAIL, {} DEFERRED, {} INCONCLUSIVE; {run}",
-        decision.headline, c.pass, c.fail, c.deferred, c.inconclusive
+        "{name}: {} PASS, {} FAIL, {} DEFERRED, {} INCONCLUSIVE; {run}\n{}",
+        c.pass,
+        c.fail,
+        c.deferred,
+        c.inconclusive,
+        verdicts.collect::<String>().trim_end()
     )
 }
 
-fn show(outcome: &Outcome, json: bool) -> Result<()> {
-    let run = outcome.run.shown();
-    print(json, &json!({"run": run, "root": outcome.root, "decision": outcome.decision}), || {
-        format!("{}\nevidence: {run}\nroot {}", outcome.report, outcome.root)
+fn show(outcome: &Outcome, args: &MeasuringArgs) -> Result<()> {
+    let (run, root) = (near(&outcome.run), &outcome.root);
+    let screen = Screen { width: console::width(), full: args.full };
+    let text = inspect::report(&outcome.run, ReportFormat::Table, screen)?;
+    let more = if args.full { "" } else { " (REPORT.md, report.html; --full prints all)" };
+    print(args.json, &json!({"run": outcome.run.shown(), "root": root, "decision": outcome.decision}), || {
+        format!("{text}\nevidence: {run}{more}\nroot {root}")
     })
 }
 
@@ -186,7 +206,7 @@ pub struct BenchArgs {
 pub fn bench(args: &BenchArgs) -> Result<Exit> {
     let plan = Plan::comparison(&args.against, &args.variants, &args.measuring.changes(false))?;
     let outcome = validate(&Layout::find()?, &plan, &args.measuring.options())?;
-    show_comparison(&outcome, args.measuring.json)?;
+    show_comparison(&outcome, &args.measuring)?;
     Ok(match outcome.decision.counts.fail {
         0 if outcome.complete => Exit::Good,
         0 => Exit::Deferred,
@@ -195,11 +215,12 @@ pub fn bench(args: &BenchArgs) -> Result<Exit> {
 }
 
 /// A comparison has no verdict to lead with: its times, and what is wrong with them. Without times, the whole report.
-fn show_comparison(outcome: &Outcome, json: bool) -> Result<()> {
-    let Some(times) = speedups_of(&outcome.run)? else { return show(outcome, json) };
+fn show_comparison(outcome: &Outcome, args: &MeasuringArgs) -> Result<()> {
+    let Some(speedups) = speedups_of(&outcome.run)? else { return show(outcome, args) };
+    let times = if args.full { speedups } else { with_view(&outcome.run, |view| brief_times(view, console::width()))? };
     let (_, gates, decision) = outcome.run.judgement()?;
     let run = outcome.run.shown();
-    print(json, &json!({"run": run, "decision": decision}), || {
+    print(args.json, &json!({"run": run, "decision": decision}), || {
         let open = gates.iter().filter(|g| matches!(g.state, State::Fail | State::Inconclusive { .. }));
         let line = |g: &Gate| format!("{}: {} {} ({}) {}\n", g.variant, g.figure, g.measured, g.threshold, g.state);
         let lines: String = open.map(line).collect();

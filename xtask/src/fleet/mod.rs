@@ -32,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::environment::SourceState;
 use crate::files::write_whole;
+use crate::plan::{Changes, Plan};
 
 pub use collect::{Report, report};
 pub use config::Config;
@@ -174,8 +175,30 @@ impl Fleet {
             let path = self.shared().join(&gate.file);
             let text =
                 std::fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
-            Ok((gate, Suite::parse(&text).with_context(|| format!("gate file `{}`", path.display()))?))
+            let suite = Suite::parse(&text).with_context(|| format!("gate file `{}`", path.display()))?;
+            // Settled as a run settles it.
+            let plan = Plan::of(suite, path.parent().unwrap_or(Path::new(".")), &Changes::default())?;
+            Ok((gate, plan.suite))
         };
         shared::patiently(&self.path, || self.record.gates.iter().map(read).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kbench::fleet::same_gate;
+
+    use super::*;
+    use crate::layout::Layout;
+    use crate::plan::suite_names;
+
+    #[test]
+    fn every_suite_is_known_again_in_the_run_that_used_it() {
+        let layout = Layout::find().unwrap();
+        for name in suite_names(&layout) {
+            let planned = Plan::read(&layout, &name, &Changes::default()).unwrap().suite;
+            let used = Suite::parse_recorded(&toml::to_string(&planned).unwrap()).unwrap();
+            assert!(same_gate(&planned, &used), "{name}");
+        }
     }
 }

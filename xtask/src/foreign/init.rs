@@ -81,7 +81,7 @@ pub fn init(layout: &Layout, kernel: &Path) -> Result<PathBuf> {
     if gate.exists() {
         return Err(refuse(format!("`{}` is there already: edit it, or move it away", gate.display())));
     }
-    let tools = toolchain::find_or_install(&layout.target, &|line| eprintln!("{line}"))?;
+    let tools = toolchain::find_or_install(&layout.target, &crate::console::line)?;
     let entries = compile::inspect(&tools, folder, &file, ARCH)?
         .map_err(|error| refuse(format!("does not compile as it is: {error}")))?;
     let text = std::fs::read(&real).with_context(|| format!("failed to read `{}`", real.display()))?;

@@ -9,7 +9,7 @@ use kbench::format::RunFile;
 use kbench::gate::Gate;
 use kbench::judge::{Evidence, judge};
 use kbench::legacy::says_the_same;
-use kbench::report::{Format, HistoryPoint, REVISION, RunView, headline, html, markdown_file, render};
+use kbench::report::{HistoryPoint, REVISION, RunView, html, markdown_file};
 use kbench::suite::Suite;
 
 use super::verify::Verified;
@@ -36,18 +36,15 @@ pub fn derive(
     run.write_json(EARLIER, &earlier)?;
     run.write(REPORT, &markdown_file(&view))?;
     run.write(PAGE, &html(&view, earlier))?;
-    let table = format!("{}\n{}", render(&view, Format::Table), headline(&view));
     // A resumed run may have been begun by a program that writes other reports.
     run.write_json(FORMAT, &RunFile::of(&name))?;
-    Ok(Derived { decision, table })
+    Ok(Derived { decision })
 }
 
 /// What a run came to.
 pub struct Derived {
     /// The decision.
     pub decision: Decision,
-    /// The report as a terminal shows it.
-    pub table: String,
 }
 
 /// Compares what was recorded with what the evidence gives.

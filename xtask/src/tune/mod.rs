@@ -28,7 +28,9 @@ use sdpa_kernel::registry::{self, RegistryError, Variant};
 use sdpa_kernel::{space, toggles};
 
 use crate::basis::Basis;
+use crate::console;
 use crate::environment::{self, SourceState};
+use crate::interrupt;
 use crate::layout::Layout;
 use crate::plan::{DeviceChoice, Plan as SuitePlan};
 use crate::run_dir::RunDir;
@@ -160,7 +162,7 @@ pub fn tune(layout: &Layout, suite: &SuitePlan, options: &Options) -> Result<Tun
         Ok(found) => found,
         Err(why) => return Ok(Tuning::Deferred(why)),
     };
-    let found = here.map_or_else(|| toolchain::find_or_install(&layout.target, &|line| eprintln!("{line}")), Ok);
+    let found = here.map_or_else(|| toolchain::find_or_install(&layout.target, &crate::console::line), Ok);
     let toolchain = match found {
         Ok(toolchain) => toolchain,
         Err(error) => return Ok(Tuning::Deferred(error.deferral())),
@@ -175,7 +177,12 @@ pub fn tune(layout: &Layout, suite: &SuitePlan, options: &Options) -> Result<Tun
     let mut environment = environment::collect(&source, Some(&toolchain), started);
     (environment.device, environment.device_state) = device.map_or((None, None), |(d, s)| (Some(d), Some(s)));
     run.write_json("ENV.json", &environment)?;
+    let shown = run.shown();
+    let _said = interrupt::words(move || {
+        format!("every configuration that was measured is kept\ngo on with: cargo xtask tune --resume {shown}")
+    });
     let scratch = Scratch::new(&layout.target, "sdpa-tune-")?;
+    let _room = interrupt::folder(scratch.path());
     let parts = Parts {
         layout,
         base,
@@ -194,9 +201,9 @@ pub fn tune(layout: &Layout, suite: &SuitePlan, options: &Options) -> Result<Tun
     // What was written stays: whoever mends the cause goes on from there.
     let tuned = tuned.with_context(|| format!("continue with `tune --resume {}`", run.path.display()))?;
     run.write_json(RESULT_FILE, &tuned)?;
-    run.write("REPORT.md", &format!("{}\n", render(&tuned, true)))?;
+    run.write("REPORT.md", &format!("{}\n", render(&tuned, None)))?;
     run.seal()?;
-    let report = render(&tuned, false);
+    let report = render(&tuned, Some(console::columns()));
     Ok(Tuning::Ran(Box::new(Ran { run, tuned, report })))
 }
 

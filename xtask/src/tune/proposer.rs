@@ -10,12 +10,15 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use kbench::tune::{Candidates, Proposal, Request, Search, Space};
 
+use crate::interrupt;
+
 /// Longer answers are not read.
 const MOST_BYTES: usize = 1 << 20;
 
 /// A running proposer; its process group ends with it.
 pub struct Proposer {
     child: Child,
+    _duty: interrupt::Duty,
     stdin: Option<ChildStdin>,
     lines: Receiver<String>,
     patience: Duration,
@@ -33,6 +36,7 @@ impl Proposer {
             .with_context(|| format!("failed to start the proposer `{command}`"))?;
         let stdout = child.stdout.take().context("the proposer has an output")?;
         let stdin = child.stdin.take();
+        let _duty = interrupt::group(child.id());
         let (sender, lines) = channel();
         std::thread::spawn(move || {
             let mut reader = BufReader::new(stdout);
@@ -48,7 +52,7 @@ impl Proposer {
                 }
             }
         });
-        Ok(Proposer { child, stdin, lines, patience })
+        Ok(Proposer { child, _duty, stdin, lines, patience })
     }
 
     /// What it wants tried, and what was wrong with its answer; an error ends it.
@@ -95,9 +99,7 @@ impl Proposer {
 impl Drop for Proposer {
     fn drop(&mut self) {
         self.stdin = None;
-        if let Some(pid) = rustix::process::Pid::from_raw(self.child.id() as i32) {
-            let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
-        }
+        interrupt::kill(self.child.id());
         let _ = self.child.wait();
     }
 }

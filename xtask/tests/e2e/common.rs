@@ -115,6 +115,8 @@ impl Dist {
         let mut command = Command::new(self.path("xtask"));
         command.args(arguments).current_dir(self.dir.path()).env("CUDA_HOME", &self.cuda_home);
         command.env("PATH", &self.search_path);
+        // One line for each gate, whatever it says.
+        command.env("COLUMNS", "400");
         command.env_remove("CARGO_TARGET_DIR").stdin(Stdio::null());
         command
     }
@@ -122,6 +124,11 @@ impl Dist {
     /// Runs `xtask` to its end.
     pub fn run(&self, arguments: &[&str]) -> Ran {
         Ran::of(self.command(arguments).output().unwrap())
+    }
+
+    /// The same as a terminal of so many columns would show it.
+    pub fn run_at(&self, columns: &str, arguments: &[&str]) -> Ran {
+        Ran::of(self.command(arguments).env("COLUMNS", columns).output().unwrap())
     }
 
     /// The same with a folder of stand-ins first on PATH.
@@ -140,9 +147,9 @@ impl Dist {
         Ran::of(self.command(arguments).env("PATH", path).output().unwrap())
     }
 
-    /// Starts `xtask` and leaves it running.
+    /// Starts `xtask` and leaves it running; what it says on standard error can be read.
     pub fn start(&self, arguments: &[&str]) -> Child {
-        self.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        self.command(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     /// The run directories, oldest first.

@@ -192,7 +192,7 @@ fn every_obstacle_is_deferred_with_its_remedy() {
 #[test]
 fn without_a_gpu_validate_defers_the_profile_and_without_the_flag_it_has_no_gate() {
     let dist = Dist::new(NO_GPU);
-    let arguments = ["validate", "--stage5", "--peers", "none"];
+    let arguments = ["validate", "--stage5", "--peers", "none", "--full"];
     let ran = dist.run(&[&arguments[..], &["--ncu"]].concat()).expect(3);
     let gates = ran.lines(&["│", "profile on mission", "DEFERRED", "run on a machine with an NVIDIA GPU"]);
     assert_eq!(gates.len(), 5, "one a candidate:\n{}", ran.stdout);

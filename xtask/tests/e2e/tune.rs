@@ -173,7 +173,7 @@ fn a_search_names_the_fastest_survives_a_kill_and_repeats_nothing() {
 
     // The winner as a candidate of the suite, with where it comes from in the run.
     let path = other.display().to_string();
-    let validated = fake.dist.run(&["validate", "--stage5", "--smoke", "--tuned", &path, "--peers", "none"]);
+    let validated = fake.dist.run(&["validate", "--stage5", "--smoke", "--tuned", &path, "--peers", "none", "--full"]);
     assert!(!validated.lines(&["tuned", "own machine code", "PASS"]).is_empty(), "{}", validated.stdout);
     let last = fake.dist.runs().pop().unwrap();
     assert!(last.join("tune.jsonl").is_file() && last.join("elite.json").is_file());

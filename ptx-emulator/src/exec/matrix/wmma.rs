@@ -117,6 +117,7 @@ impl Block {
                 _ => block.shadow_global(context, warp, target, usage, 0),
             }
             if op.store && target.space == Space::Global {
+                block.before_write(context, target, 16 * bytes);
                 block.check_stored_lines(context, warp, pc, &undefined);
             }
             each_lane(target.lanes, |i| {

@@ -96,7 +96,7 @@ impl Block {
         each_lane(target.lanes, |l| {
             let index = target.allocation[l] as usize;
             let offset = target.at[l] - context.memory.at(index).base;
-            stale |= u32::from(shadow.is_any_written(index) && shadow.written(index, offset)) << l;
+            stale |= u32::from(shadow.is_any_written(index) && shadow.written(index, offset, usage.bytes)) << l;
         });
         if stale != 0 {
             self.report_lane(context, warp, Kind::NonCoherentRead, usage.pc, "read", stale, || {
@@ -213,9 +213,9 @@ impl Block {
         let checks = context.launch.checks;
         self.for_each_target(context, warp, active, &store.addr, usage, |block, warp, target| {
             let mut same = target.lanes;
+            block.before_write(context, target, total);
             if store.order.strong {
                 block.note_first(context, target, total);
-                block.synchronise(context, warp, target, false, true, store.order);
             }
             for (i, slot) in store.src.iter().enumerate() {
                 let (value, taint) = source(warp, *slot, store.bytes);
@@ -241,7 +241,7 @@ impl Block {
             }
             block.synchronise(context, warp, target, false, true, store.order);
             if store.order.strong && same != target.lanes {
-                block.progressed_globally(context);
+                block.progressed_in(context, target.space);
             }
         });
         Flow::Next

@@ -84,15 +84,15 @@ impl Block {
                 }
                 _ => block.shadow_global(context, warp, target, usage, 0),
             }
+            block.before_write(context, target, atom.bytes);
             block.note_first(context, target, atom.bytes);
-            block.synchronise(context, warp, target, false, true, atom.order);
             let changed = block.atom_lanes(context, warp, pc, target, atom, &a, &b, &mut old);
             if atom.op != AtomOp::Exch {
                 block.check_first(context, warp, target, pc);
             }
             block.synchronise(context, warp, target, true, true, atom.order);
             if changed {
-                block.progressed_globally(context);
+                block.progressed_in(context, target.space);
             }
         });
         if let Some(dst) = atom.dst {

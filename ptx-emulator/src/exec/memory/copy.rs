@@ -4,7 +4,6 @@
 //! reads too early computes NaN as well as being reported. Without it the copy is immediate and
 //! leaves nothing open.
 
-use crate::check::shadow::{Access, Conflict};
 use crate::exec::memory::shared::Shared;
 use crate::exec::memory::target::{Target, Use};
 use crate::exec::run::block::{Block, Context};
@@ -173,29 +172,12 @@ impl Block {
 
     /// Race check of the destination at issue.
     fn shadow_issue(&mut self, context: &Context<'_>, warp: &Warp, target: &Target, usage: Use, late: bool) {
-        let Some(mut shadow) = self.shared.shadow.take() else {
-            return;
-        };
         let mut base = self.epoch(warp, usage.pc);
         if late {
             base = base.in_flight();
         }
-        let mut conflicts: Vec<Conflict> = Vec::new();
-        let view = self.view(warp);
-        each_lane(target.lanes, |l| {
-            let access = Access {
-                offset: target.at[l] as u32,
-                size: usage.bytes,
-                write: true,
-                same_value: false,
-                me: base.with_lane(l as u32),
-            };
-            shadow.access(&view, access, &mut |conflict| conflicts.push(conflict));
-        });
-        self.shared.shadow = Some(shadow);
-        for conflict in conflicts {
-            self.report_conflict(context, warp, conflict, usage);
-        }
+        let at = target.at.map(|at| at as u32);
+        self.shadow_rows(context, warp, &at, (target.lanes, 0, 0), base, usage);
     }
 
     /// Completes one copy on behalf of its thread. What another copy is still in flight to stays poisoned.

@@ -1,6 +1,7 @@
 //! Loads of global memory whose lanes are all in one buffer and aligned, each word read once; everything that needs a
 //! report, a generic address or an ordering is left to `access`.
 
+use crate::check::global::GlobalShadow;
 use crate::exec::memory::access::{set_loaded_unknown, write_loaded};
 use crate::exec::memory::target::{Target, Use};
 use crate::exec::run::block::{Block, Context};
@@ -68,7 +69,9 @@ impl Block {
         let Some(index) = context.memory.index_near(self.buffer, places.low, span) else { return false };
         self.buffer = index;
         let allocation = context.memory.at(index);
-        if context.shadow.is_some() && !allocation.read_only {
+        // What nobody has written needs no record, and no look whether it was written.
+        let recorded = |shadow: &GlobalShadow| !allocation.read_only && !shadow.passes_read(index);
+        if context.shadow.as_ref().is_some_and(recorded) {
             let target =
                 Target { space: Space::Global, at: places.at, lanes: active, allocation: [index as u32; LANES] };
             let usage = Use::weak(pc, total, false);

@@ -2,7 +2,7 @@
 
 use crate::check::clock::{Epoch, Relation};
 use crate::check::global::{GlobalAccess, GlobalConflict, Held};
-use crate::check::shadow::{Access, Clash, Conflict};
+use crate::check::shadow::{self, Access, Clash, Conflict};
 use crate::exec::memory::target::{Target, Use, verb};
 use crate::exec::run::block::{Block, Context};
 use crate::exec::run::warp::Warp;
@@ -30,22 +30,28 @@ impl Block {
         usage: Use,
         same: u32,
     ) {
+        let base = self.usage_epoch(warp, usage);
+        let (lanes, several) = if usage.write { (lanes, 0) } else { distinct_reads(at, lanes) };
+        self.shadow_rows(context, warp, at, (lanes, several, same), base, usage);
+    }
+
+    /// Checks and records accesses of `lanes`, those of `several` for others, too, whose epoch is `base` but for the lane.
+    pub(crate) fn shadow_rows(
+        &mut self,
+        context: &Context<'_>,
+        warp: &Warp,
+        at: &[u32; LANES],
+        (lanes, several, same): (u32, u32, u32),
+        base: Epoch,
+        usage: Use,
+    ) {
         let Some(mut shadow) = self.shared.shadow.take() else {
             return;
         };
         let mut conflicts: Vec<Conflict> = Vec::new();
-        let base = self.usage_epoch(warp, usage);
         let view = self.view(warp);
-        let (lanes, shared_by_several) = if usage.write { (lanes, 0) } else { distinct_reads(at, lanes) };
-        each_lane(lanes, |l| {
-            let mut me = base.with_lane(l as u32);
-            if (shared_by_several >> l) & 1 == 1 {
-                me = me.several();
-            }
-            let access =
-                Access { offset: at[l], size: usage.bytes, write: usage.write, same_value: (same >> l) & 1 == 1, me };
-            shadow.access(&view, access, &mut |conflict| conflicts.push(conflict));
-        });
+        let access = Access { at, lanes, several, same, size: usage.bytes, write: usage.write, me: base };
+        shadow::access(context.level, &mut shadow, &view, &access, &mut conflicts);
         self.shared.shadow = Some(shadow);
         for conflict in conflicts {
             self.report_conflict(context, warp, conflict, usage);
@@ -94,13 +100,42 @@ impl Block {
         });
     }
 
+    /// To be told of every write to global memory before it is done: keeps what it overwrites.
+    pub(crate) fn before_write(&self, context: &Context<'_>, target: &Target, bytes: u32) {
+        let (Some(shadow), Some(retry), Space::Global) = (&context.shadow, &context.retry, target.space) else {
+            return;
+        };
+        let mut begun = None;
+        each_lane(target.lanes, |l| {
+            let index = target.allocation[l] as usize;
+            let offset = target.at[l] - context.memory.at(index).base;
+            if begun != Some(index) && shadow.begin_write(index) {
+                retry.record(index);
+            }
+            begun = Some(index);
+            retry.save(context.memory, index, offset, u64::from(bytes));
+        });
+    }
+
     /// Checks and records a global access of each lane.
     pub(crate) fn shadow_global(&mut self, context: &Context<'_>, warp: &Warp, target: &Target, usage: Use, same: u32) {
         let Some(shadow) = &context.shadow else {
             return;
         };
         let base = self.usage_epoch(warp, usage);
-        let (lanes, several) = if usage.write { (target.lanes, 0) } else { distinct_reads(&target.at, target.lanes) };
+        let (mut lanes, several) =
+            if usage.write { (target.lanes, 0) } else { distinct_reads(&target.at, target.lanes) };
+        if !usage.write && !usage.strong {
+            let mut passed = None;
+            each_lane(lanes, |l| {
+                let index = target.allocation[l];
+                let pass = passed
+                    .filter(|(of, _)| *of == index)
+                    .map_or_else(|| shadow.passes_read(index as usize), |(_, pass)| pass);
+                passed = Some((index, pass));
+                lanes &= !(u32::from(pass) << l);
+            });
+        }
         let mut conflicts = Vec::new();
         let view = self.view(warp);
         let mut held = Held::default();
@@ -119,6 +154,11 @@ impl Block {
         });
         drop(held);
         for (l, me, conflict) in conflicts {
+            // Strong accesses take turns: what they do unordered was no luck.
+            let luck = conflict.other_block.is_some() && !(me.is_strong() && conflict.earlier.is_strong());
+            if let Some(retry) = context.retry.as_ref().filter(|_| luck) {
+                retry.raced();
+            }
             self.report_global(context, warp, target, usage, (l, me), conflict, same >> l & 1 == 1);
         }
     }
@@ -177,7 +217,7 @@ impl Block {
     }
 
     /// Reports a strong load that may find undefined memory, although the first store came before it in this run. Asked
-    /// when the value is read, and before what the load itself teaches is known.
+    /// before what the load itself teaches is known.
     pub(crate) fn check_first(&mut self, context: &Context<'_>, warp: &Warp, target: &Target, pc: usize) {
         let wanted = target.space == Space::Global && context.launch.checks.uninitialised;
         let Some(shadow) = context.shadow.as_ref().filter(|_| wanted) else { return };
@@ -196,8 +236,7 @@ impl Block {
         }
     }
 
-    /// Ordering effect of a strong access: of a load when its value is read, of a store before it can be read and again
-    /// when it is done. Blocks run at the same time, and whoever sees the value must find what was published with it.
+    /// Ordering effect of a strong access.
     pub(crate) fn synchronise(
         &mut self,
         context: &Context<'_>,

@@ -14,7 +14,7 @@ pub(crate) struct Shared {
     defined: Vec<u16>,
     /// Ranges that belong to a variable, sorted; gaps are red zones.
     ranges: Vec<(u32, u32)>,
-    pub(crate) shadow: Option<Shadow>,
+    pub(crate) shadow: Option<Box<Shadow>>,
     /// Copies in flight to each word; empty when copies are immediate.
     in_flight: Vec<u16>,
 }
@@ -36,7 +36,7 @@ impl Shared {
             bytes: vec![0xff; total],
             defined: vec![0; if checks.uninitialised { total.div_ceil(PIECE as usize) } else { 0 }],
             ranges,
-            shadow: checks.races.then(|| Shadow::new(total, warps)),
+            shadow: checks.races.then(|| Box::new(Shadow::new(total, warps))),
             in_flight: vec![0; if checks.in_flight { total.div_ceil(4) } else { 0 }],
         };
         if let Some(start) = program.reserved_shared {
@@ -134,6 +134,11 @@ impl Shared {
     pub(crate) fn is_defined(&self, offset: u32, size: u32) -> bool {
         if self.defined.is_empty() {
             return true;
+        }
+        let first = offset % PIECE;
+        if first + size <= PIECE {
+            let bits = (((1u32 << size) - 1) << first) as u16;
+            return self.defined[(offset / PIECE) as usize] & bits == bits;
         }
         let mut all = true;
         pieces(offset, size, |at, bits| all &= self.defined[at] & bits == bits);

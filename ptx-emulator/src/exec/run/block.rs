@@ -7,10 +7,13 @@ use crate::check::clock::{Clocks, Epoch, View};
 use crate::check::global::{BlockClock, GlobalShadow};
 use crate::check::order::{Orders, Published};
 use crate::exec::memory::shared::Shared;
+use crate::exec::run::order::Order;
 use crate::exec::run::profile::Profile;
+use crate::exec::run::retry::Retry;
 use crate::exec::run::warp::{Position, State, Warp};
 use crate::exec::sync::barrier::NamedBarrier;
 use crate::exec::sync::mbarrier::MbarState;
+use crate::isa::space::Space;
 use crate::launch::{Launch, Schedule};
 use crate::machine::simd::Level;
 use crate::memory::Memory;
@@ -24,6 +27,9 @@ pub(crate) struct Context<'a> {
     pub(crate) launch: &'a Launch,
     pub(crate) level: Level,
     pub(crate) shadow: Option<GlobalShadow>,
+    /// What is kept to begin anew, where races are looked for.
+    pub(crate) retry: Option<Retry>,
+    pub(crate) order: Order,
     /// Counts changes of global memory, to tell waiting from hanging.
     pub(crate) progress: AtomicU64,
     /// Instructions of all blocks, as far as they have told.
@@ -34,6 +40,11 @@ impl Context<'_> {
     /// Whether the caller does not want to wait any longer.
     pub(crate) fn is_spent(&self) -> bool {
         self.spent.load(Relaxed) > self.launch.limits.instructions
+    }
+
+    /// Whether the launch is given up, or begins anew.
+    pub(crate) fn is_over(&self) -> bool {
+        self.retry.as_ref().is_some_and(Retry::is_wanted) || self.is_spent()
     }
 }
 
@@ -49,6 +60,8 @@ pub(crate) enum Turn {
     Rests,
     /// Cannot go on until another warp acts.
     Blocked,
+    /// Stands before an access that orders blocks, and it is not the block's turn.
+    AtOp,
     /// All lanes exited.
     Done,
     /// The block is to stop: trap or limit.
@@ -61,12 +74,38 @@ pub(crate) enum BlockTurn {
     Finished,
     /// Every warp polls or is blocked; another block may change that.
     Waiting,
+    /// Used up its round.
+    RoundEnd,
+    /// Stands before an access that orders blocks, and it is not its turn.
+    AtOp,
+}
+
+/// What is left of a block that ended.
+pub(crate) struct Closed {
+    pub(crate) linear: u32,
+    pub(crate) findings: Findings,
+    pub(crate) printed: String,
+    pub(crate) instructions: u64,
+    pub(crate) lane_instructions: u64,
+    /// Its clocks ran out.
+    pub(crate) exhausted: bool,
+    pub(crate) profile: Profile,
 }
 
 /// A running block.
 pub(crate) struct Block {
     pub(crate) id: [u32; 3],
     pub(crate) linear: u32,
+    /// Its place in the list of blocks that run.
+    at: usize,
+    /// Whether it may do what orders blocks.
+    pub(crate) granted: bool,
+    /// Rest of its round in instructions that are not row operations.
+    round_left: u64,
+    /// The warp whose turn was interrupted, and the rest of that turn.
+    cut: Option<(usize, u64)>,
+    /// Warps that poll, since something changed.
+    rested: Vec<bool>,
     pub(crate) shared: Shared,
     pub(crate) warps: Vec<Option<Box<Warp>>>,
     pub(crate) barriers: [NamedBarrier; 16],
@@ -86,8 +125,8 @@ pub(crate) struct Block {
     /// Changes of state that a waiting warp could be waiting for.
     pub(crate) progress: u64,
     idle_turns: u32,
-    /// Changes of global memory up to the end of the last turn.
-    seen: u64,
+    /// Changes of the block and of global memory up to its last wait.
+    seen: (u64, u64),
     pub(crate) profile: Profile,
     /// The buffer that a load read last: most often that of the next.
     pub(crate) buffer: usize,
@@ -96,7 +135,8 @@ pub(crate) struct Block {
 }
 
 impl Block {
-    pub(crate) fn new(context: &Context<'_>, id: [u32; 3]) -> Block {
+    /// The block at a place of the list of blocks that run.
+    pub(crate) fn new(context: &Context<'_>, id: [u32; 3], at: usize) -> Block {
         let program = &context.kernel.program;
         let launch = context.launch;
         let [gx, gy, _] = launch.grid;
@@ -122,6 +162,11 @@ impl Block {
         Block {
             id,
             linear,
+            at,
+            granted: false,
+            round_left: 0,
+            cut: None,
+            rested: vec![false; count],
             shared: Shared::new(context, total as usize, count),
             warps,
             barriers: std::array::from_fn(|_| NamedBarrier::default()),
@@ -137,7 +182,7 @@ impl Block {
             told: 0,
             progress: 0,
             idle_turns: 0,
-            seen: 0,
+            seen: (0, 0),
             profile: Profile::new(launch.profile),
             buffer: 0,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
@@ -153,60 +198,108 @@ impl Block {
         self.random
     }
 
-    /// Runs warps until all exit or all wait.
+    /// Begins a round of so many instructions that are not row operations.
+    pub(crate) fn begin_round(&mut self, quantum: u64) {
+        self.round_left = quantum;
+    }
+
+    /// Runs warps until all exit or all wait, the round ends, or it comes to what it may only do in its turn.
     pub(crate) fn run(&mut self, context: &Context<'_>) -> BlockTurn {
-        let mut rested = vec![false; self.warps.len()];
         loop {
-            let Some(at) = self.pick(context, &rested) else {
+            if self.round_left == 0 {
+                return BlockTurn::RoundEnd;
+            }
+            let interrupted = self.cut.take();
+            let picked = interrupted.or_else(|| self.pick(context).map(|at| (at, self.budget(context))));
+            let Some((at, budget)) = picked else {
                 if self.warps.iter().flatten().all(|w| w.done()) {
                     return BlockTurn::Finished;
                 }
                 if self.complete_late(context) || self.barrier_with_exited(context) {
-                    rested.fill(false);
+                    self.rested.fill(false);
                     continue;
                 }
-                if rested.iter().any(|&r| r) {
+                if self.rested.contains(&true) {
+                    self.rested.fill(false);
                     return BlockTurn::Waiting;
                 }
                 self.report_deadlock(context);
                 return BlockTurn::Finished;
             };
             let before = self.progress;
-            let budget = self.budget(context);
             let Some(mut warp) = self.warps[at].take() else {
                 return BlockTurn::Finished;
             };
-            let turn = self.run_warp(context, &mut warp, budget);
+            if interrupted.is_none() {
+                warp.wants_rest = false;
+            }
+            let allowed = budget.min(self.round_left);
+            let mut left = allowed;
+            let turn = self.run_warp(context, &mut warp, &mut left);
             self.warps[at] = Some(warp);
+            let used = allowed - left;
+            self.round_left -= used;
+            if turn == Turn::AtOp || turn == Turn::Ran && used < budget {
+                self.cut = Some((at, budget - used));
+            }
             if self.instructions - self.told >= TOLD_EVERY {
                 self.tell(context);
-                if context.is_spent() {
-                    return BlockTurn::Finished;
-                }
+            }
+            if context.is_over() {
+                return BlockTurn::Finished;
+            }
+            if self.progress != before {
+                self.rested.fill(false);
+                self.idle_turns = 0;
             }
             match turn {
                 Turn::Abort => return BlockTurn::Finished,
-                Turn::Rests => rested[at] = true,
+                Turn::AtOp => return BlockTurn::AtOp,
+                Turn::Rests => self.rested[at] = true,
                 Turn::Ran | Turn::Blocked | Turn::Done => {}
-            }
-            if self.progress != before {
-                let poller = rested[at];
-                rested.fill(false);
-                rested[at] = poller && turn == Turn::Rests;
-                self.idle_turns = 0;
             }
         }
     }
 
-    /// A turn ended in a wait; whether the block itself changed something, and the changes of global memory around it.
-    pub(crate) fn note_wait(&mut self, idle: bool, before: u64, after: u64) {
-        self.idle_turns = if idle && self.seen == before { self.idle_turns + 1 } else { 0 };
-        self.seen = after;
+    /// Notes a wait, and whether nothing changed since the last, neither in the block nor in global memory.
+    pub(crate) fn note_wait(&mut self, context: &Context<'_>) {
+        let now = (self.progress, context.progress.load(Relaxed));
+        self.idle_turns = if self.seen == now { self.idle_turns + 1 } else { 0 };
+        self.seen = now;
+    }
+
+    /// Waits in a row in which nothing changed.
+    pub(crate) fn idle_turns(&self) -> u32 {
+        self.idle_turns
+    }
+
+    /// Whether it polled for long in vain when it last looked.
+    pub(crate) fn has_idled_long(&self, context: &Context<'_>) -> bool {
+        self.idle_turns > context.launch.limits.idle_turns
     }
 
     /// Whether it polled for long while nothing changed anywhere.
     pub(crate) fn has_waited_long(&self, context: &Context<'_>) -> bool {
-        self.idle_turns > context.launch.limits.idle_turns && self.seen == context.progress.load(Relaxed)
+        self.has_idled_long(context) && self.seen.1 == context.progress.load(Relaxed)
+    }
+
+    /// Whether it may order blocks now: at once, or because its turn has come.
+    pub(crate) fn may_act(&mut self, context: &Context<'_>) -> bool {
+        self.granted = self.granted || context.order.may_act(context, self.at);
+        self.granted
+    }
+
+    /// What is left of it when it ended.
+    pub(crate) fn close(self) -> Closed {
+        Closed {
+            linear: self.linear,
+            exhausted: self.clocks.exhausted(),
+            findings: self.findings,
+            printed: self.printed,
+            instructions: self.instructions,
+            lane_instructions: self.lane_instructions,
+            profile: self.profile,
+        }
     }
 
     /// Adds what it executed since it last did to what all blocks executed.
@@ -225,18 +318,16 @@ impl Block {
     }
 
     /// The warp to run next, or none if all wait, rest or are done.
-    fn pick(&mut self, context: &Context<'_>, rested: &[bool]) -> Option<usize> {
+    fn pick(&mut self, context: &Context<'_>) -> Option<usize> {
         let count = self.warps.len();
-        let can_run = |warp: &Option<Box<Warp>>, at: usize| {
-            !rested[at]
-                && warp
-                    .as_ref()
-                    .is_some_and(|w| w.fragments.iter().any(|f| matches!(f.state, State::Ready | State::Parked)))
+        let can_run = |block: &Block, at: usize| {
+            let ready = |w: &Warp| w.fragments.iter().any(|f| matches!(f.state, State::Ready | State::Parked));
+            !block.rested[at] && block.warps[at].as_ref().is_some_and(|w| ready(w))
         };
         let start = match context.launch.schedule {
             Schedule::Greedy => 0,
             Schedule::Reverse => {
-                return (0..count).rev().find(|&i| can_run(&self.warps[i], i));
+                return (0..count).rev().find(|&i| can_run(self, i));
             }
             Schedule::RoundRobin => {
                 self.cursor = (self.cursor + 1) % count;
@@ -244,7 +335,7 @@ impl Block {
             }
             Schedule::Seeded(_) => (self.random() >> 11) as usize % count,
         };
-        (0..count).map(|i| (start + i) % count).find(|&i| can_run(&self.warps[i], i))
+        (0..count).map(|i| (start + i) % count).find(|&i| can_run(self, i))
     }
 
     /// Adds a finding of this block.
@@ -335,9 +426,11 @@ impl Block {
         self.progress += 1;
     }
 
-    /// Notes a change of global memory.
-    pub(crate) fn progressed_globally(&mut self, context: &Context<'_>) {
+    /// Notes a change of memory that others may poll.
+    pub(crate) fn progressed_in(&mut self, context: &Context<'_>, space: Space) {
         self.progress += 1;
-        context.progress.fetch_add(1, Relaxed);
+        if space == Space::Global {
+            context.progress.fetch_add(1, Relaxed);
+        }
     }
 }

@@ -1,38 +1,20 @@
 //! Runs the blocks of a launch on the threads of the host.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use crate::check::global::GlobalShadow;
-use crate::exec::run::block::{Block, BlockTurn, Context};
+use crate::exec::run::block::{Block, Closed, Context};
+use crate::exec::run::order::{Order, Rules};
 use crate::exec::run::print::MAX_PRINTED;
 use crate::exec::run::profile::Profile;
+use crate::exec::run::retry::{Plan, Retry};
+use crate::exec::run::step::can_order_blocks;
 use crate::launch::{BlockFilter, EmuError, Launch, Outcome};
 use crate::machine::simd::Level;
 use crate::memory::Memory;
 use crate::module::Kernel;
 use crate::report::{Findings, Severity};
-
-/// Blocks that are not finished, and what the finished ones found.
-struct Work {
-    /// Next block of the list to start.
-    next: usize,
-    /// Started blocks that wait for others.
-    waiting: VecDeque<Box<Block>>,
-    /// Blocks in the hands of a thread.
-    running: usize,
-    /// Results by position in the list, so that merging does not depend on timing.
-    results: Vec<(usize, Findings, String)>,
-    instructions: u64,
-    lane_instructions: u64,
-    blocks_run: u64,
-    exhausted: bool,
-    /// A block waits for what nobody is going to do.
-    stuck: bool,
-    profile: Profile,
-}
 
 /// Runs a kernel to its end and returns what was found.
 pub fn run(kernel: &Kernel, memory: &Memory, launch: &Launch) -> Result<Outcome, EmuError> {
@@ -43,147 +25,100 @@ pub fn run(kernel: &Kernel, memory: &Memory, launch: &Launch) -> Result<Outcome,
 pub(crate) fn run_at(level: Level, kernel: &Kernel, memory: &Memory, launch: &Launch) -> Result<Outcome, EmuError> {
     let blocks = check(kernel, launch)?;
     let start = Instant::now();
-    let context = Context {
-        kernel,
-        memory,
-        launch,
-        level,
-        shadow: launch.checks.races.then(|| GlobalShadow::new(memory)),
-        progress: AtomicU64::new(0),
-        spent: AtomicU64::new(0),
-    };
-    let work = Mutex::new(Work {
-        next: 0,
-        waiting: VecDeque::new(),
-        running: 0,
-        results: Vec::new(),
-        instructions: 0,
-        lane_instructions: 0,
-        blocks_run: 0,
-        exhausted: false,
-        stuck: false,
-        profile: Profile::new(launch.profile),
-    });
     let threads = match launch.limits.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         some => some,
     };
     let threads = threads.min(blocks.len()).max(1);
-    let work_on = || worker(&context, &blocks, &work);
+    let mut plan = Plan { serial: threads == 1, recorded: vec![false; memory.count()] };
+    loop {
+        let rules = Rules {
+            schedule: launch.schedule,
+            ordered: can_order_blocks(&kernel.program.insts),
+            serial: plan.serial,
+            blocks: blocks.len(),
+            resident: launch.limits.resident_blocks.max(1),
+        };
+        let context = Context {
+            kernel,
+            memory,
+            launch,
+            level,
+            shadow: launch.checks.races.then(|| GlobalShadow::new(memory, &plan.recorded)),
+            retry: launch.checks.races.then(|| Retry::new(memory, &plan)),
+            order: Order::new(rules),
+            progress: AtomicU64::new(0),
+            spent: AtomicU64::new(0),
+        };
+        work(&context, &blocks, if plan.serial { 1 } else { threads })?;
+        let spent = context.is_spent();
+        let Context { order, retry, .. } = context;
+        match retry.and_then(|retry| retry.again(memory)) {
+            Some(other) => plan = other,
+            None => return conclude(kernel, launch, order.close(), spent, start),
+        }
+    }
+}
+
+/// Runs all blocks on so many threads.
+fn work(context: &Context<'_>, blocks: &[[u32; 3]], threads: usize) -> Result<(), EmuError> {
+    let work_on = || worker(context, blocks);
     std::thread::scope(|scope| {
         let more = (1..threads).map(|_| std::thread::Builder::new().spawn_scoped(scope, work_on));
         let started = more.collect::<Result<Vec<_>, _>>();
         work_on();
         started.map(drop).map_err(|error| EmuError::Threads(error.to_string()))
-    })?;
-    let mut work = work.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if work.exhausted {
-        return Err(EmuError::ClockExhausted { kernel: kernel.name().to_owned() });
-    }
-    work.results.sort_by_key(|(at, ..)| *at);
-    let mut findings = Findings::default();
-    let mut printed = String::new();
-    for (_, found, text) in work.results {
-        findings.merge(found);
-        if printed.len() < MAX_PRINTED {
-            printed.push_str(&text);
-        }
-    }
-    let mut findings = findings.list;
-    findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
-    // Where something wrong was found, that is the answer, however long the rest would take.
-    if context.is_spent() && findings.first().is_none_or(|f| f.severity < Severity::Error) {
-        return Err(EmuError::Budget { kernel: kernel.name().to_owned(), limit: launch.limits.instructions });
-    }
-    let [x, y, z] = launch.grid.map(u64::from);
-    Ok(Outcome {
-        findings,
-        printed,
-        instructions: work.instructions,
-        lane_instructions: work.lane_instructions,
-        blocks_run: work.blocks_run,
-        blocks_in_grid: x * y * z,
-        profile: work.profile.finish(),
-        seconds: start.elapsed().as_secs_f64(),
     })
 }
 
-fn lock<'a>(work: &'a Mutex<Work>) -> MutexGuard<'a, Work> {
-    work.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Takes blocks until none are left.
-fn worker(context: &Context<'_>, blocks: &[[u32; 3]], work: &Mutex<Work>) {
-    loop {
-        if context.is_spent() {
-            return;
-        }
-        let mut guard = lock(work);
-        if guard.stuck {
-            return;
-        }
-        let resident = guard.waiting.len() + guard.running;
-        let hopeful = |guard: &Work| guard.waiting.iter().position(|block| !block.has_waited_long(context));
-        let mut last_chance = false;
-        let block = if guard.next < blocks.len() && resident < context.launch.limits.resident_blocks {
-            let id = blocks[guard.next];
-            guard.next += 1;
-            guard.running += 1;
-            drop(guard);
-            Box::new(Block::new(context, id))
-        } else if let Some(block) = hopeful(&guard).and_then(|at| guard.waiting.remove(at)) {
-            guard.running += 1;
-            drop(guard);
+fn worker(context: &Context<'_>, blocks: &[[u32; 3]]) {
+    while let Some(task) = context.order.take(context) {
+        let mut block = task.block.unwrap_or_else(|| {
+            let mut block = Box::new(Block::new(context, blocks[task.at], task.at));
+            block.begin_round(task.quantum);
             block
-        } else if guard.running == 0
-            && let Some(block) = guard.waiting.pop_front()
-        {
-            // Every block has waited long, and none runs that could change that.
-            last_chance = true;
-            guard.running += 1;
-            drop(guard);
-            block
-        } else if guard.running > 0 {
-            // Another thread may hand back a block that waits.
-            drop(guard);
-            std::thread::yield_now();
-            continue;
-        } else {
-            return;
-        };
-        turn(context, work, block, last_chance);
+        });
+        block.granted = task.granted;
+        let turn = block.run(context);
+        block.tell(context);
+        context.order.give(task.at, block, turn);
     }
 }
 
-/// Runs one block until it ends or waits. If it waits in its last chance, so does every other block, and the launch ends.
-fn turn(context: &Context<'_>, work: &Mutex<Work>, mut block: Box<Block>, last_chance: bool) {
-    let before = (block.progress, context.progress.load(Relaxed));
-    let outcome = block.run(context);
-    block.tell(context);
-    let after = (block.progress, context.progress.load(Relaxed));
-    let mut finished = outcome == BlockTurn::Finished;
-    let mut stuck = false;
-    if !finished {
-        block.note_wait(before == after, before.1, after.1);
-        stuck = last_chance && block.has_waited_long(context);
+/// Adds up what the blocks left.
+fn conclude(
+    kernel: &Kernel,
+    launch: &Launch,
+    closed: Vec<Closed>,
+    spent: bool,
+    start: Instant,
+) -> Result<Outcome, EmuError> {
+    if closed.iter().any(|block| block.exhausted) {
+        return Err(EmuError::ClockExhausted { kernel: kernel.name().to_owned() });
     }
-    if stuck {
-        block.report_no_progress(context);
-        finished = true;
+    let [x, y, z] = launch.grid.map(u64::from);
+    let mut outcome = Outcome { blocks_in_grid: x * y * z, blocks_run: closed.len() as u64, ..Outcome::default() };
+    let mut findings = Findings::default();
+    let mut profile = Profile::new(launch.profile);
+    for block in closed {
+        outcome.instructions += block.instructions;
+        outcome.lane_instructions += block.lane_instructions;
+        profile.merge(&block.profile);
+        findings.merge(block.findings);
+        if outcome.printed.len() < MAX_PRINTED {
+            outcome.printed.push_str(&block.printed);
+        }
     }
-    let mut guard = lock(work);
-    guard.running -= 1;
-    guard.stuck |= stuck;
-    if !finished {
-        guard.waiting.push_back(block);
-        return;
+    outcome.findings = findings.list;
+    outcome.findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
+    // Where something wrong was found, that is the answer, however long the rest would take.
+    if spent && outcome.findings.first().is_none_or(|f| f.severity < Severity::Error) {
+        return Err(EmuError::Budget { kernel: kernel.name().to_owned(), limit: launch.limits.instructions });
     }
-    guard.instructions += block.instructions;
-    guard.lane_instructions += block.lane_instructions;
-    guard.blocks_run += 1;
-    guard.exhausted |= block.clocks.exhausted();
-    guard.profile.merge(&block.profile);
-    guard.results.push((block.linear as usize, block.findings, block.printed));
+    outcome.profile = profile.finish();
+    outcome.seconds = start.elapsed().as_secs_f64();
+    Ok(outcome)
 }
 
 /// Hardware limits and the list of blocks to run.

@@ -1,13 +1,14 @@
 //! Runs a warp: picks fragments, executes instructions, handles branches and exits.
 
+use crate::exec::memory::target::space_of;
 use crate::exec::run::block::{Block, Context, Turn};
 use crate::exec::run::print::device_text;
 use crate::exec::run::rows::{guard_bits, run_checked};
 use crate::exec::run::warp::{Fragment, State, Warp};
-use crate::isa::op::Op;
+use crate::isa::op::{Inst, Op};
 use crate::isa::slot::{Class, Slot};
-use crate::isa::space::Space;
-use crate::machine::regs::{each_lane, w};
+use crate::isa::space::{Addr, Space};
+use crate::machine::regs::{LANES, each_lane, w};
 use crate::report::{Kind, RawSite, Severity};
 
 /// Backward branches after which a fragment lets its siblings run: keeps loops with uneven trip
@@ -23,15 +24,42 @@ pub(crate) enum Flow {
     Moved,
     /// The fragment waits; choose another.
     Wait,
+    /// The access is one that orders blocks, and it is not the block's turn.
+    AtOp,
     /// The block is to stop.
     Abort,
 }
 
+/// A strong access, and where to.
+fn strong(op: &Op) -> Option<&Addr> {
+    match op {
+        Op::Load(load) => load.order.strong.then_some(&load.addr),
+        Op::Store(store) => store.order.strong.then_some(&store.addr),
+        Op::Atom(atom) => Some(&atom.addr),
+        _ => None,
+    }
+}
+
+/// Whether a kernel has accesses that may order blocks: without, blocks meet in races alone.
+pub(crate) fn can_order_blocks(insts: &[Inst]) -> bool {
+    insts.iter().filter_map(|inst| strong(&inst.op)).any(|addr| matches!(addr.space, Space::Global | Space::Generic))
+}
+
+/// Whether an instruction is a strong access to global memory.
+fn orders_blocks(warp: &Warp, active: u32, op: &Op) -> bool {
+    strong(op).is_some_and(|addr| match addr.space {
+        Space::Global => active != 0,
+        Space::Generic => {
+            let at = Block::addresses(warp, addr);
+            (0..LANES).any(|l| active >> l & 1 == 1 && space_of(at[l]) == Space::Global)
+        }
+        _ => false,
+    })
+}
+
 impl Block {
-    /// Runs one warp until it waits, rests, ends or used up `budget`.
-    pub(crate) fn run_warp(&mut self, context: &Context<'_>, warp: &mut Warp, budget: u64) -> Turn {
-        let mut left = budget;
-        warp.wants_rest = false;
+    /// Runs one warp until it waits, rests, ends or used up what is left of its turn.
+    pub(crate) fn run_warp(&mut self, context: &Context<'_>, warp: &mut Warp, left: &mut u64) -> Turn {
         loop {
             if warp.done() {
                 return Turn::Done;
@@ -43,8 +71,9 @@ impl Block {
                 return Turn::Blocked;
             };
             let current = warp.merge(current);
-            match self.run_fragment(context, warp, current, &mut left) {
+            match self.run_fragment(context, warp, current, left) {
                 Flow::Abort => return Turn::Abort,
+                Flow::AtOp => return Turn::AtOp,
                 Flow::Wait | Flow::Next | Flow::Moved => {}
             }
             if warp.executed > context.launch.limits.warp_instructions {
@@ -61,7 +90,7 @@ impl Block {
                     return Turn::Rests;
                 }
             }
-            if left == 0 {
+            if *left == 0 || context.is_over() {
                 return Turn::Ran;
             }
         }
@@ -94,6 +123,9 @@ impl Block {
                 return Flow::Abort;
             };
             let active = mask & guard_bits(&warp.regs, inst.guard);
+            if !self.granted && orders_blocks(warp, active, &inst.op) && !self.may_act(context) {
+                return Flow::AtOp;
+            }
             if checked && inst.guard != u16::MAX {
                 self.check_guard(context, warp, pc, inst.guard, mask);
             }
@@ -130,7 +162,7 @@ impl Block {
 
     /// Whether nothing asks the warp to stop after a branch.
     fn may_go_on(&self, context: &Context<'_>, warp: &Warp) -> bool {
-        !warp.wants_rest && warp.executed <= context.launch.limits.warp_instructions
+        !warp.wants_rest && warp.executed <= context.launch.limits.warp_instructions && !context.is_over()
     }
 
     /// An undefined predicate that decides whether an instruction with effects runs.

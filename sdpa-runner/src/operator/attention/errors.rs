@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use half::f16;
-use kbench::evidence::{Errors, Operands, Proportion, WholeOutput};
+use kbench::evidence::{Errors, Floor, Operands, Proportion, WholeOutput};
 use kbench::job::{ErrorsJob, Event, output_file, rows_file};
 use kbench::operator::Problem;
 use kbench::operator::attention::{Rows, Sizes};
@@ -269,8 +269,10 @@ impl Reference {
             figures: BTreeMap::new(),
             sampled_rows: None,
             proportion: Some(self.proportion(shape, output)),
+            floor: None,
             whole: None,
         };
+        let mut floor = Floor { mean: 0.0, bad_share: 0.0 };
         let mut worst = 0;
         let mut bad = 0u64;
         let head_dim = shape.head_dim as usize;
@@ -278,7 +280,10 @@ impl Reference {
         for (i, out) in output.computed_values(head_dim) {
             let (dequantised, original) = (given[i], self.original[i]);
             errors.elements += 1;
-            errors.floor_max = errors.floor_max.max((dequantised - original).abs());
+            let quantised = (dequantised - original).abs();
+            errors.floor_max = errors.floor_max.max(quantised);
+            floor.mean += quantised;
+            floor.bad_share += f64::from(u8::from(quantised > bad_element));
             errors.reference_amax = errors.reference_amax.max(dequantised.abs());
             let out = out.to_f64();
             if !out.is_finite() {
@@ -303,6 +308,8 @@ impl Reference {
         errors.kernel_mean /= finite;
         errors.end_to_end_mean /= finite;
         errors.bad_share = bad as f64 / errors.elements as f64;
+        let elements = errors.elements.max(1) as f64;
+        errors.floor = Some(Floor { mean: floor.mean / elements, bad_share: floor.bad_share / elements });
         errors.worst_at = coordinate(shape, worst).to_vec();
         errors
     }

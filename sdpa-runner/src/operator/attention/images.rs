@@ -11,6 +11,7 @@ use sdpa_kernel::hopper::{Q_BLOCK_ROWS, SCALE_TARGETS, SCALES_PER_HEAD, TILE_KEY
 
 use super::e4m3;
 use super::inputs::{Inputs, Tensor};
+use crate::setup::NAN;
 
 /// Bytes that the swizzles move together.
 const CHUNK: usize = 16;
@@ -40,12 +41,13 @@ fn rescaled(original: &[f16], head_size: usize, target: f32) -> Tensor {
     }
 }
 
-/// The images of Q, K and V, and the scales, as the device holds them.
+/// The images of Q, K and V, and the scales, as the device holds them. Words of the scales that are nobody's keep the poison
+/// that lay there: who makes images writes what is theirs.
 pub fn images(quantised: &Inputs, shape: &Sizes) -> [Vec<u8>; 4] {
     let head_dim = shape.head_dim as usize;
     let (seq_q, seq_kv) = (shape.seq_q as usize, shape.seq_kv as usize);
     let tensors = [&quantised.q, &quantised.k, &quantised.v];
-    let mut scales = vec![0f32; SCALES_PER_HEAD * shape.batch_heads()];
+    let mut scales = vec![f32::from_bits(u32::from_le_bytes(NAN)); SCALES_PER_HEAD * shape.batch_heads()];
     for (head, slot) in scales.chunks_exact_mut(SCALES_PER_HEAD).enumerate() {
         for (scale, tensor) in slot.iter_mut().zip(tensors) {
             *scale = tensor.scales[head];

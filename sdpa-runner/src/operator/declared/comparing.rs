@@ -260,6 +260,7 @@ fn total(outputs: &[Tensor], found: &[Found], of: Vec<OutputErrors>, control: Op
         figures: BTreeMap::new(),
         sampled_rows: None,
         proportion: None,
+        floor: None,
         whole: None,
     }
 }

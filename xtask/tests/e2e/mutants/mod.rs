@@ -197,7 +197,7 @@ impl Validated {
 
     fn by(dist: &Dist, device: &str) -> Validated {
         let before = dist.runs();
-        let ran = dist.run(&["validate", "--suite", "mutant.toml", "--device", device, "--peers", "none"]);
+        let ran = dist.run(&["validate", "--suite", "mutant.toml", "--device", device, "--peers", "none", "--full"]);
         let run = dist.runs().into_iter().find(|run| !before.contains(run));
         let run = run.unwrap_or_else(|| panic!("a run directory: {}", ran.stderr));
         Validated { ran, run }
