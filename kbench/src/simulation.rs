@@ -115,7 +115,8 @@ pub fn cells() -> Vec<Cell> {
 /// Simulates and judges one run for each seed.
 pub fn run(cell: &Cell, seeds: Range<u64>) -> Tally {
     let suite = suite(cell.scope);
-    let mut evidence = Evidence { checks: testing::checks(&suite), samples: Samples::default(), ..testing::evidence() };
+    let (checks, memory) = (testing::checks(&suite), Some(testing::memory(&suite)));
+    let mut evidence = Evidence { checks, memory, samples: Samples::default(), ..testing::evidence() };
     let mut tally = Tally::default();
     for seed in seeds {
         evidence.samples = measured(&suite, cell, seed);

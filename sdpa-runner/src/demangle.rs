@@ -23,8 +23,25 @@ pub fn demangled(text: &str) -> String {
 fn name(symbol: &str) -> Option<String> {
     let options = DemangleOptions::new().no_params().no_return_type();
     let name = Symbol::new(symbol).ok()?.demangle_with_options(&options).ok()?;
+    let name = without_parameters(&name);
     // The text may be JSON: a name that would need an escape there stays mangled.
     (!name.contains(['"', '\\'])).then_some(name)
+}
+
+/// A name without what stands in parentheses: the parameters of the function around a local variable are named even where
+/// those of a function are not.
+fn without_parameters(name: &str) -> String {
+    const NAMELESS: &str = "(anonymous namespace)";
+    let mut depth = 0;
+    let mut kept = String::with_capacity(name.len());
+    for part in name.replace(NAMELESS, "{anonymous}").split_inclusive(['(', ')']) {
+        let text = part.trim_end_matches(['(', ')']);
+        if depth == 0 {
+            kept.push_str(text);
+        }
+        depth += i32::from(part.ends_with('(')) - i32::from(part.ends_with(')'));
+    }
+    kept
 }
 
 #[cfg(test)]

@@ -385,7 +385,7 @@ mod tests {
     #[test]
     fn what_quantising_costs_beyond_a_limit_is_not_the_kernels() {
         let with = |floor: Option<f64>, share: f64| {
-            failed(&break_case("small", |case| {
+            failed(&break_case("mission", |case| {
                 let errors = case.errors.as_mut().unwrap();
                 errors.floor = floor.map(|bad_share| Floor { mean: 0.009, bad_share });
                 errors.bad_share = share;

@@ -319,6 +319,8 @@ pub(crate) mod testing {
             let outputs = Operator::Attention.outputs(&case.launch.problem.shape).unwrap_or_default();
             if let Some(errors) = &mut case.errors {
                 errors.elements = outputs.iter().map(|(_, extents)| extents.iter().product::<u64>()).sum();
+                let extents = outputs.iter().flat_map(|(_, extents)| extents);
+                errors.worst_at.iter_mut().zip(extents).for_each(|(at, extent)| *at = (*at).min(*extent as u32 - 1));
             }
             case
         };

@@ -36,14 +36,13 @@ pub(super) fn words(view: &RunView, comparisons: &[Comparison], gates_above: boo
 /// same in another distribution its name.
 fn without_figures(because: String, gate: &Gate) -> String {
     if gate.state == State::Pass {
-        let figure = gate.measured.split(' ').next().unwrap_or_default();
-        let name = if gate.distribution.is_normal() { &gate.figure } else { gate.distribution.name() };
-        let whole = format!("{} {}", gate.figure, gate.measured);
-        return if gate.id == GateId::LatencyReduction {
-            because.replace(&whole, &format!("{name} {figure}"))
-        } else {
-            because
+        let percent = gate.measured.split(' ').next().unwrap_or_default();
+        let said = match (&gate.shape, gate.id, gate.distribution.is_normal()) {
+            (Some(shape), GateId::LatencyReduction, true) => format!("{percent} less time on {shape}"),
+            (Some(_), GateId::LatencyReduction, false) => format!("{} {percent}", gate.distribution.name()),
+            _ => return because,
         };
+        return because.replace(&format!("{} {}", gate.figure, gate.measured), &said);
     }
     let failed = format!("{} {} ({}, wanted {})", gate.figure, gate.measured, gate.place, gate.threshold);
     let open = format!("{} {}", gate.figure, gate.state);

@@ -158,6 +158,7 @@ fn everywhere(suite: &mut Suite, evidence: &mut Evidence) {
     suite.regressions = Some(Regressions { max_slowdown: 0.05 });
     // What is timed was checked.
     evidence.checks = testing::checks(suite);
+    evidence.memory = Some(testing::memory(suite));
     let once = std::mem::take(&mut evidence.samples.blocks);
     for shape in &suite.time_shapes {
         for distribution in suite.time_distributions.iter().copied() {
@@ -186,13 +187,15 @@ fn limit_on(device: &str, max_p50_us: f64) -> AbsoluteLimit {
 /// A rival is timed and checked, with the candidate's errors and half again its time.
 fn beside_a_rival(suite: &mut Suite, evidence: &mut Evidence) {
     compare_with_a_rival(suite);
+    let on_mission = evidence.checks.cases.iter().find(|case| case.launch.problem.shape.name == "mission");
+    let errors = on_mission.and_then(|case| case.errors.clone());
     evidence.peers.backends.push(crate::evidence::PeerBackend {
         shape: "mission".into(),
         subject: "cudnn/fp8".into(),
         kernels: vec![],
         resolved: None,
         unavailable: None,
-        errors: Some(testing::errors()),
+        errors,
     });
     for subject in ["cudnn/fp8", "torch/default"] {
         let blocks = (0..16).flat_map(|round| Mode::ALL.map(|mode| testing::block(subject, round, mode, 120.0)));

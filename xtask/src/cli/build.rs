@@ -94,7 +94,10 @@ fn render(set: &BuildSet) -> String {
     let mismatches = set.built.iter().flat_map(|b| {
         b.record.toggle_mismatches.iter().map(move |m| format!("{}: toggle echo: {m}", b.record.variant))
     });
-    let failures = set.failures.iter().map(|f| format!("{} {}: {}", f.variant, f.arch, f.error));
+    let failures = set.failures.iter().map(|f| match &f.unclaimed {
+        Some(why) => format!("{} {}: DEFERRED ({why})", f.variant, f.arch),
+        None => format!("{} {}: {}", f.variant, f.arch, f.error),
+    });
     let lines: Vec<String> =
         std::iter::once(built).filter(|text| !text.is_empty()).chain(mismatches).chain(failures).collect();
     lines.join("\n")

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use anyhow::Result;
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use crate::console;
@@ -36,6 +36,10 @@ pub fn table(header: &[String], rows: &[Vec<String>]) -> String {
         .set_width(console::columns());
     table.set_header(header.iter().map(|name| name.to_uppercase()));
     table.add_rows(rows);
+    // Names stand first, and are copied from there.
+    if let Some(names) = table.column_mut(0) {
+        names.set_constraint(ColumnConstraint::ContentWidth);
+    }
     // Every cell is padded on both sides, the first one too.
     let lines = table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned());
     lines.collect::<Vec<_>>().join("\n")

@@ -78,7 +78,7 @@ struct MeasuringArgs {
     /// Untimed launches before a block.
     #[arg(long, value_name = "N")]
     warmup: Option<u32>,
-    /// Peers that are measured: auto (those that the suite names), none, or names such as torch,cudnn,fa3.
+    /// Peers to measure: auto (those that the suite names), none, or names: torch,cudnn,fa3.
     #[arg(long, default_value = "auto", value_name = "auto|none|NAME,...")]
     peers: PeerChoice,
     /// The folder that the run directory goes to.

@@ -65,6 +65,19 @@ mark() {
     done
 }
 
+aside() {
+    mkdir -p "$task/abandoned" && mv "$1" "$task/abandoned/"
+}
+
+# Slurm sends its signal to every process of a job, and a runner that dies of it a moment before its pipeline does looks like
+# a kernel that failed. What was recorded in that moment is not gone on with.
+distrust() {
+    find "$task/runs" \( -name check.json -o -name samples.json \) -newermt '10 seconds ago' | while read -r file; do
+        run=$(dirname "$file")
+        [ ! -d "$run" ] || aside "$run"
+    done
+}
+
 ended() {
     status=$?
     trap - EXIT
@@ -74,6 +87,7 @@ ended() {
         wait "$child" 2>/dev/null
     fi
     if [ -n "$signal" ]; then
+        distrust
         mark "end-$attempt.json" "{\"step\":\"$step\",\"signal\":\"$signal\"}"
     else
         mark "end-$attempt.json" "{\"step\":\"$step\",\"status\":$status}"
@@ -91,19 +105,14 @@ mark "begin-$attempt.json" "{\"attempt\":$attempt,\"node\":\"$SLURMD_NODENAME\",
 const WORK: &str = r#"
 step=validate
 
-# In the background, so that a signal is heard at once. The signal is for this script alone: a runner that dies of it before
-# the pipeline does would be recorded as a kernel that failed. The pipeline is killed outright, and its runner goes with it.
+# In the background, so that a signal is heard at once.
 work() {
-    (trap '' TERM && exec "$dist/xtask" "$@") &
+    "$dist/xtask" "$@" &
     child=$!
     wait "$child"
     status=$?
     child=
     return "$status"
-}
-
-aside() {
-    mkdir -p "$task/abandoned" && mv "$1" "$task/abandoned/"
 }
 
 # Which run is whole, and which can be gone on with; what is neither is put aside.

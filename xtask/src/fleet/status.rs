@@ -108,7 +108,7 @@ pub fn standing(fleet: &Fleet, seen: &Sightings, place: &Place) -> Result<Standi
 pub fn runs(fleet: &Fleet, place: &Place) -> Result<Vec<RunDir>> {
     patiently(&fleet.path, || {
         let names = listing(fleet, &place.folder.join("runs"))?;
-        Ok(names.into_iter().map(|path| RunDir::at(path)).filter(|run| run.path.is_dir()).collect())
+        Ok(names.into_iter().map(RunDir::at).filter(|run| run.path.is_dir()).collect())
     })
 }
 

@@ -22,8 +22,11 @@ pub struct Fact {
     /// The two files that say it.
     pub sides: [&'static str; 2],
     /// What says otherwise; absent where another module compares the two.
-    contradictions: Option<fn(&Seen) -> Result<Vec<String>>>,
+    contradictions: Option<Contradictions>,
 }
+
+/// What the second side says otherwise, a line each.
+type Contradictions = fn(&Seen) -> Result<Vec<String>>;
 
 /// What the facts of a run are read from.
 struct Seen<'a> {

@@ -330,9 +330,12 @@ fn random_edits(sealed: &Sealed, parent: &Path) {
     );
 }
 
+/// Puts something into a run that is no file of one.
+type Put = fn(&Path);
+
 /// What is no file is named, and nobody waits for it.
 fn whatever_lies_there(sealed: &Sealed, parent: &Path) {
-    let things: [(&str, fn(&Path)); 7] = [
+    let things: [(&str, Put); 7] = [
         ("extra.json is a pipe", |p| {
             assert!(Command::new("mkfifo").arg(p.join("extra.json")).status().unwrap().success())
         }),

@@ -70,11 +70,13 @@ fn far(answer: &Answer, output: &[u16]) -> Option<String> {
 }
 
 #[test]
+#[ignore = "slow: .ci/run runs it by name"]
 fn shipped_variants_answer_as_the_gpu_does() {
     compare(Form::Shipped, |answer, _, output| far(answer, output));
 }
 
 #[test]
+#[ignore = "slow: .ci/run runs it by name"]
 fn variants_without_approximations_answer_as_the_gpu_does_bit_for_bit() {
     let by_less_than_bits = compare(Form::Exact, |answer, ptx_sha256, output| {
         if answer.ptx_sha256 == ptx_sha256 {

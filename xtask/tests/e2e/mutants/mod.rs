@@ -247,6 +247,7 @@ fn in_two_folders<T: Sync>(items: &[T], work: impl Fn(&Dist, &T) + Sync) {
 }
 
 #[test]
+#[ignore = "slow: .ci/run runs it by name"]
 fn equivalent_mutants_apply_and_pass() {
     in_two_folders(EQUIVALENT, |dist, (why, variant, edit)| {
         let healthy = Validated::usual(dist, variant, &USUAL).read("builds.json");
@@ -265,6 +266,7 @@ fn there_are_many_and_none_is_named_like_another() {
 }
 
 #[test]
+#[ignore = "slow: .ci/run runs it by name"]
 fn every_mutant_applies_and_is_rejected_by_the_gate_named_for_it() {
     // What is not broken passes on the same cases, or a rejection would say nothing.
     let healthy = Mutex::new(BTreeMap::new());
