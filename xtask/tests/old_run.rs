@@ -51,7 +51,7 @@ fn its_report_is_written_and_a_forged_gate_is_found() {
     let parent = tempfile::tempdir().unwrap();
     let path = recorded(parent.path());
     let run = RunDir::open(&path).unwrap();
-    for (width, most) in [(80, usize::MAX), (100, 20)] {
+    for (width, most) in [(80, usize::MAX), (100, 22)] {
         let text = report(&run, ReportFormat::Table, Screen { width, full: false }).unwrap();
         assert!(text.contains("DEFER hopper: end-to-end mean against cudnn/fp8 is DEFERRED"), "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= width), "{text}");

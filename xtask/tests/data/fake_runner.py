@@ -45,7 +45,8 @@ def errors(subject, problem):
     rows, more = sizes["B"] * sizes["H"] * sizes["S_q"], {}
     wanted = job.get("sampled", {}).get(f"{problem['shape']['name']}.seed{problem['seed']}.{problem['distribution']}")
     if wanted:
-        rows, more = wanted, dict(sampled_rows=[[0, row] for row in range(wanted)])
+        whole = dict(elements=rows * sizes["D"], block_rms=0.0, worst_at=[0, 0, 0, 0])
+        rows, more = wanted, dict(sampled_rows=[[0, row] for row in range(wanted)], whole=whole)
     return dict(elements=rows * sizes["D"], nan=0, inf=0, kernel_max=1.0 if too_wide or wrong(subject) else 0.001,
                 kernel_mean=0.01 if too_wide or wrong(subject) else 0.0001, worst_at=[0, 0, 0, 0], floor_max=0.05,
                 end_to_end_max=0.05, end_to_end_mean=0.003, bad_share=0.0, reference_amax=1.0, from_control_max=0.0,
