@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use kbench::evidence::Environment;
 use kbench::exit::Exit;
 use kbench::fleet::{self, GateMatrix, Measured, Outcome, RunOutcome, Standing, TaskState};
@@ -116,19 +116,14 @@ impl Collector<'_> {
         gate: &(&Gate, Suite),
         run: &RunDir,
     ) -> Result<std::result::Result<Measured, String>> {
-        // A folder that goes away in the middle looks like one whose files are missing: what is wrong must be so twice.
-        let mut before: Option<Vec<String>> = None;
-        let faults = patiently(&self.fleet.path, || {
+        // A folder that goes away in the middle looks like one whose files are missing: a fault must be there again.
+        let holds = patiently(&self.fleet.path, || {
             let faults = verify(&run.path)?;
-            anyhow::ensure!(faults.is_empty() || before.as_ref() == Some(&faults), "{}", {
-                before = Some(faults.clone());
-                faults.join("; ")
-            });
-            Ok(faults)
+            ensure!(faults.is_empty(), "{}", faults.join("; "));
+            Ok(())
         });
-        match faults {
-            Ok(faults) if faults.is_empty() => {}
-            Ok(faults) => return Ok(Err(faults.join("; "))),
+        match holds {
+            Ok(()) => {}
             Err(error) if self.fleet.path.is_dir() => return Ok(Err(format!("{error:#}"))),
             Err(error) => return Err(error),
         }

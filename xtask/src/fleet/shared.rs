@@ -8,6 +8,8 @@ use anyhow::{Result, bail};
 
 /// How long a folder may be away.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How often in a row something fails in the same way, with the folder there, before it has failed.
+const ALIKE: u32 = 3;
 /// Between two looks at first, and at most.
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 
@@ -19,7 +21,8 @@ pub fn patiently<T>(folder: &Path, work: impl FnMut() -> Result<T>) -> Result<T>
 fn patiently_for<T>(patience: Duration, folder: &Path, mut work: impl FnMut() -> Result<T>) -> Result<T> {
     let start = Instant::now();
     let mut pause = PAUSES[0];
-    let mut failed_before = false;
+    let mut before = String::new();
+    let mut alike = 0;
     loop {
         let error = match work() {
             Ok(done) => return Ok(done),
@@ -34,11 +37,14 @@ fn patiently_for<T>(patience: Duration, folder: &Path, mut work: impl FnMut() ->
             std::thread::sleep(pause);
             pause = (pause * 2).min(PAUSES[1]);
         }
-        // It may have come back between the failure and this look: only the second failure with it there is one.
-        if failed_before && !was_away {
+        // It may have come back between the failure and this look. What is really wrong is wrong in the same way again.
+        let said = format!("{error:#}");
+        alike = if said == before && !was_away { alike + 1 } else { 1 };
+        if alike == ALIKE || start.elapsed() > patience {
             return Err(error);
         }
-        failed_before = true;
+        before = said;
+        std::thread::sleep(PAUSES[0]);
     }
 }
 
@@ -68,7 +74,7 @@ mod tests {
             tries += 1;
             std::fs::read_to_string(here.join("none")).context("no file")
         });
-        assert!(error.is_err() && tries == 2);
+        assert!(error.is_err() && tries == 3);
         let gone =
             patiently_for(Duration::from_millis(200), &room.path().join("gone"), || -> Result<()> { bail!("x") });
         assert!(gone.unwrap_err().to_string().contains("has been away"));

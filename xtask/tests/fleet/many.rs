@@ -119,7 +119,7 @@ fn a_thousand_tasks_cost_little_and_a_folder_that_is_away_loses_none() {
     let (shared, away) = (room.path("shared"), room.path("away"));
     let mut times_away = 0;
     while child.try_wait().unwrap().is_none() {
-        std::thread::sleep(Duration::from_millis(700));
+        std::thread::sleep(Duration::from_millis(1200));
         std::fs::rename(&shared, &away).unwrap();
         std::thread::sleep(Duration::from_millis(300));
         std::fs::rename(&away, &shared).unwrap();
