@@ -333,6 +333,8 @@ fn profiles_of_elites_reach_the_proposer_the_search_and_the_record() {
     let judged = fake.dist.runs().pop().unwrap();
     assert!(files(&judged).iter().any(|f| f.starts_with("profile/") && f.ends_with(".csv")));
     fake.dist.run(&["verify", &judged.display().to_string()]).expect(0);
+    // As it was before it was sealed: what was written is listed, as its seal lists it.
+    std::fs::copy(run.join("manifest.json"), run.join("written.json")).unwrap();
     for file in ["manifest.json", "elite.json", "tune-finals.json"] {
         std::fs::remove_file(run.join(file)).unwrap();
     }
