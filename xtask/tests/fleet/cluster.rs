@@ -128,20 +128,22 @@ fn twelve_jobs_of_which_one_is_cancelled_one_fails_and_one_is_preempted() {
     until(&room, &fleet, "an empty queue", |_| room.run("squeue", &["--noheader", "--states=all"]).stdout.is_empty());
 
     let shown = room.xtask(&["fleet", "status", &fleet]).expect(3);
-    assert!(shown.line(&["l4 one #1"]).ends_with("  cancelled"), "{}", shown.stdout);
+    assert!(shown.line(&["l4 one #1"]).ends_with(" cancelled"), "{}", shown.stdout);
     assert!(shown.line(&["a100 three #1"]).ends_with("failed job: setup ended with status 1 on node-a100"));
-    assert!(shown.line(&["l4 two #1"]).contains("  done; try 2, after one that was: preempted; DEFER added"));
+    let resumed = shown.line(&["l4 two #1"]);
+    let logged = || std::fs::read_to_string(path.join("logs/l4-1.txt")).unwrap();
+    assert!(resumed.contains("done; try 2, after one that was: preempted; DEFER added"), "{resumed}\n{}", logged());
     assert_eq!(shown.line(&["12 tasks"]), "12 tasks: 1 cancelled, 10 done, 1 failed job");
     let resumed = the_run(&path, "l4-1");
     room.xtask(&["verify", &resumed.display().to_string()]).expect(0);
     assert!(!path.join("tasks/l4-1/abandoned").exists(), "it went on with the run that it began");
-    let log = std::fs::read_to_string(path.join("logs/l4-1.txt")).unwrap();
+    let log = logged();
     assert!(
         log.contains("errors 6 outputs") && !log.contains("errors 0 outputs"),
         "a kill is no kernel's fault: {log}"
     );
 
-    let report = room.xtask(&["fleet", "report", &fleet]).expect(3);
+    let report = room.report(&fleet, 3);
     report.line(&["12 tasks: 10 runs hold, 1 open, 1 refused"]);
     report.line(&["REFUSED l4 one #1", "`tasks/l4-0/runs/", "is half-written; the task is cancelled"]);
     report.line(&["OPEN a100 three #1", "failed job: setup ended with status 1 on node-a100"]);
@@ -176,7 +178,7 @@ fn what_was_changed_is_refused_by_name(room: &Room, path: &Path) {
     copy("h100-2", "l4-2");
     copy("l4-3", "a100-1");
     std::fs::remove_dir_all(the_run(path, "l4-3")).unwrap();
-    let report = room.xtask(&["fleet", "report", &fleet]).expect(1);
+    let report = room.report(&fleet, 1);
     report.line(&["REFUSED h100 one #1", "`tasks/h100-0/runs/", "gates.json was changed"]);
     report.line(&["REFUSED h100 two #1", "`tasks/h100-1/runs/", "is half-written; the task is done"]);
     report.line(&["REFUSED h100 four #1", "it is the run of a100 four #1, and counts once"]);

@@ -191,6 +191,13 @@ entry = "added"
         Room::ran(self.command(Path::new(program), arguments))
     }
 
+    /// Makes the report of a fleet, and returns it as its file has it: a terminal's lines are wrapped.
+    #[track_caller]
+    pub fn report(&self, fleet: &str, status: i32) -> Ran {
+        let ran = self.xtask(&["fleet", "report", fleet]).expect(status);
+        Ran { stdout: std::fs::read_to_string(Path::new(fleet).join("REPORT.md")).unwrap(), ..ran }
+    }
+
     /// Submits gate files, and returns the fleet's folder.
     pub fn submit(&self, arguments: &[&str]) -> PathBuf {
         let ran = self.xtask(&[&["fleet", "run", "--json"], arguments].concat()).expect(0);
