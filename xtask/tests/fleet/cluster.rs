@@ -70,7 +70,6 @@ fn is_over(status: &Value) -> bool {
 }
 
 #[test]
-#[ignore = "slow: .ci/run runs it by name"]
 fn twelve_jobs_of_which_one_is_cancelled_one_fails_and_one_is_preempted() {
     let _alone = alone();
     let mut room = Room::new();

@@ -66,7 +66,6 @@ fn template(room: &Room, fleet: &Path) -> PathBuf {
 }
 
 #[test]
-#[ignore = "slow: .ci/run runs it by name"]
 fn a_thousand_tasks_cost_little_and_a_folder_that_is_away_loses_none() {
     let _alone = alone();
     let room = Room::new();
