@@ -1,6 +1,7 @@
 //! What continuous integration reads of a run: annotations of GitHub's workflows, and JUnit's XML. Leaves to others: where
 //! they are written, and the Markdown of the job's summary (`markdown`).
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::svg::escape;
@@ -63,7 +64,10 @@ pub fn junit(view: &RunView) -> String {
         safe(view.name),
         counts.fail
     );
-    for variant in view.suite.variant_names() {
+    // Gates of peers and of the run are no variant's, and open ones among them decide like all others.
+    let is_variant = |name: &&str| view.suite.variant_names().any(|variant| variant == *name);
+    let others: BTreeSet<&str> = view.gates.iter().map(|g| g.variant.as_str()).filter(|n| !is_variant(n)).collect();
+    for variant in view.suite.variant_names().chain(others) {
         let own: Vec<&Gate> = view.gates.iter().filter(|g| g.variant == variant).collect();
         let count = |pick: fn(&State) -> bool| own.iter().filter(|g| pick(&g.state)).count();
         let failed = count(|s| *s == State::Fail);
