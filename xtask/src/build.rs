@@ -276,28 +276,16 @@ fn compile(
 
 fn describe(toolchain: &Toolchain, variant: &Variant, arch: &str, key: &str, work: &Path) -> Result<BuildRecord> {
     let product = Product::read(work)?;
-    let (entries, toggle_mismatches, constant_bytes) =
-        entries_of(&product, variant.family.entry_points(), &variant.toggles)?;
-    Ok(BuildRecord {
+    let asked_for = BuildRecord {
         variant: variant.name.clone(),
         arch: arch.to_owned(),
         key: key.to_owned(),
         toggles: variant.toggles.clone(),
         nvcc: toolchain.nvcc_version.clone(),
         ptxas: toolchain.ptxas_version.clone(),
-        plan_sha256: String::new(),
-        adds_floats_atomically: false,
-        ptx_sha256: product.ptx_sha256(),
-        cubin_sha256: product.cubin_sha256(),
-        global_bytes: product.resources.global_bytes,
-        constant_bytes,
-        entries,
-        warnings: product.warnings(),
-        toggle_mismatches,
-        cache_hints: ptx_text::cache_hints(&product.ptx),
-        copies_in_bulk: ptx_text::copies_in_bulk(&product.ptx),
-        instructions: None,
-    })
+        ..BuildRecord::default()
+    };
+    described(&asked_for, &product, variant.family.entry_points())
 }
 
 /// What the module says of its entries, which of these toggles it contradicts, and how many bytes besides are constant.
@@ -331,6 +319,11 @@ pub fn described_again(record: &BuildRecord, product: &Product) -> Result<BuildR
     };
     let points = Family::ALL.into_iter().map(Family::entry_points).find(named);
     let points = points.context("no family of kernels has the entries of the build")?;
+    described(record, product, points)
+}
+
+/// What files say of a build, beside what was asked for.
+fn described(record: &BuildRecord, product: &Product, points: Vec<EntryPoint>) -> Result<BuildRecord> {
     let (entries, toggle_mismatches, constant_bytes) = entries_of(product, points, &record.toggles)?;
     Ok(BuildRecord {
         ptx_sha256: product.ptx_sha256(),

@@ -71,7 +71,7 @@ pub struct EntryBuild {
 }
 
 /// One variant built for one architecture, or the reason why it could not be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildRecord {
     /// Variant.
     pub variant: String,

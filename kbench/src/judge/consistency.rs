@@ -224,11 +224,7 @@ fn elements(suite: &Suite, shape: &Shape, errors: &Errors, ctas: Option<(u32, u3
     let whole: u64 = outputs.iter().map(|(_, extents)| count(extents)).sum();
     let mut faults = Vec::new();
     match &errors.sampled_rows {
-        // A part of the grid computes that part of the output, to within a CTA: tiles at an edge are smaller.
-        None if ctas.is_some_and(|(ran, all)| {
-            let part = whole as f64 / f64::from(all.max(1));
-            (errors.elements as f64 - part * f64::from(ran)).abs() <= part * f64::from(ran) && errors.elements > 0
-        }) => {}
+        None if ctas.is_some_and(|part| is_part(suite, shape, errors.elements, whole, part)) => {}
         None if errors.elements != whole => {
             faults.push(format!("{} elements were compared, the shape has {whole}", errors.elements));
         }
@@ -248,6 +244,15 @@ fn elements(suite: &Suite, shape: &Shape, errors: &Errors, ctas: Option<(u32, u3
         faults.push(format!("the worst element is at {:?}, which is nowhere", errors.worst_at));
     }
     faults
+}
+
+/// Whether so many elements can be what a part of the grid computes, which is that part of the output, to within as much again:
+/// tiles at an edge are smaller, and a CTA may take several. Rows are whole. Only the emulator runs a part (`of_launch`).
+fn is_part(suite: &Suite, shape: &Shape, elements: u64, whole: u64, (ran, all): (u32, u32)) -> bool {
+    let wanted = whole as f64 / f64::from(all.max(1)) * f64::from(ran);
+    let is_near = (elements as f64 - wanted).abs() <= wanted;
+    let width = suite.operator.row_elements(shape).unwrap_or(1);
+    elements > 0 && elements <= whole && elements.is_multiple_of(width.max(1)) && is_near
 }
 
 /// A part of the rows, where the suite has only a part of them compared: enough of them, each once.
@@ -351,6 +356,18 @@ mod tests {
 
     fn own_build(evidence: &mut Evidence) -> &mut BuildRecord {
         evidence.builds.records.iter_mut().find(|build| build.variant == "new").unwrap()
+    }
+
+    #[test]
+    fn a_part_of_the_grid_computes_that_part_of_the_output() {
+        let suite = testing::suite();
+        let shape = suite.shape("mission").unwrap();
+        let whole: u64 = suite.operator.outputs(&shape).unwrap()[0].1.iter().product();
+        let is = |elements| is_part(&suite, &shape, elements, whole, (32, 128));
+        assert!(is(whole / 4) && is(whole / 4 - 64) && is(whole / 4 + 64));
+        for elements in [0, 1, whole / 4 + 1, whole, 2 * whole] {
+            assert!(!is(elements), "{elements} of {whole}");
+        }
     }
 
     /// What is said of evidence with one thing changed, of the variant that it is said of.

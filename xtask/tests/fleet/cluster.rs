@@ -135,6 +135,11 @@ fn twelve_jobs_of_which_one_is_cancelled_one_fails_and_one_is_preempted() {
     assert_eq!(shown.line(&["12 tasks"]), "12 tasks: 1 cancelled, 10 done, 1 failed job");
     let resumed = the_run(&path, "l4-1");
     room.xtask(&["verify", &resumed.display().to_string()]).expect(0);
+    // It went on with the run that it began, unless that had recorded something in the moment of the kill.
+    let aside = std::fs::read_dir(path.join("tasks/l4-1/abandoned")).into_iter().flatten();
+    for run in aside.map(|entry| entry.unwrap().path()) {
+        assert!(["check.json", "samples.json"].iter().any(|file| run.join(file).exists()), "{}", run.display());
+    }
     let log = logged();
     assert!(
         log.contains("errors 6 outputs") && !log.contains("errors 0 outputs"),
