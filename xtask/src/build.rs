@@ -214,7 +214,7 @@ pub fn build_one(
         Err(error) => return Ok(Err(fail(format!("{error:#}")))),
     };
     write_whole(&work.path().join("build.json"), serde_json::to_string_pretty(&record)?.as_bytes())?;
-    compiler::keep(&work, &dir, || cached().is_some())?;
+    let record = compiler::keep(&work, &dir, cached)?;
     Ok(Ok(Built { record, dir, cached: false }))
 }
 

@@ -3,10 +3,10 @@
 //! Leaves to others: which sources there are and with which flags, and what a record says besides.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use kbench::evidence::{EntryBuild, LaunchRecord};
 use kbench::resources::{AssemblerMessage, EntryResources, ModuleResources, Severity};
 use sha2::{Digest, Sha256};
@@ -218,17 +218,18 @@ pub fn workplace(cache: &Path) -> Result<TempDir> {
     Ok(tempfile::Builder::new().prefix(UNFINISHED_BUILD).tempdir_in(cache)?)
 }
 
-/// Moves a finished build into its place.
-pub fn keep(work: &TempDir, dir: &PathBuf, holds: impl Fn() -> bool) -> Result<()> {
+/// Moves a finished build into its place, and returns what is known of the one that lies there then.
+pub fn keep<T>(work: &TempDir, dir: &Path, held: impl Fn() -> Option<T>) -> Result<T> {
     // What is there and does not hold is in the way: a cache entry that lost a file, or was cut short.
-    if dir.exists() && !holds() {
+    if dir.exists() && held().is_none() {
         let _ = std::fs::remove_dir_all(dir);
     }
-    // Two processes may build the same thing at once: whoever renames first wins, the other's files are the same.
-    if std::fs::rename(work.path(), dir).is_err() {
-        ensure!(holds(), "failed to move a build to `{}`", dir.display());
-    }
-    Ok(())
+    // Two processes may build the same thing at once: whoever renames first wins, and the other takes the winner's.
+    let moved = std::fs::rename(work.path(), dir);
+    held().with_context(|| match moved {
+        Ok(()) => format!("the build in `{}` is not the one that was moved there", dir.display()),
+        Err(error) => format!("failed to move a build to `{}`: {error}", dir.display()),
+    })
 }
 
 #[cfg(test)]

@@ -284,3 +284,30 @@ fn a_copy_of_the_folder_is_the_same_build() {
     let (first, second) = (build(&gate), build(&gate.join("other")));
     assert!(second.cached && first.record == second.record);
 }
+
+/// The PTX of a copy names the copy's folder, so that two builds of one key need not be the same bytes.
+#[test]
+fn copies_of_a_source_that_are_compiled_at_once_all_get_the_build_that_is_kept() {
+    let room = Room::new();
+    let folders: Vec<_> = (0..6).map(|copy| room.dir.path().join(format!("copy{copy}"))).collect();
+    for folder in &folders {
+        std::fs::create_dir(folder).unwrap();
+        std::fs::write(folder.join("kernel.cu"), KERNELS).unwrap();
+    }
+    let entries = [Named { text: "plain".into(), threads: 64, dynamic_smem_bytes: 128 }];
+    let together = std::sync::Barrier::new(folders.len());
+    let compile_one = |folder: &Path| {
+        let source = Source { folder, file: "kernel.cu", defines: &[], flags: &[], include: &[], entries: &entries };
+        together.wait();
+        compile(&room.layout, &room.tools, "v", &source, "sm_89").unwrap().unwrap()
+    };
+    let built: Vec<Compiled> = std::thread::scope(|scope| {
+        let threads: Vec<_> = folders.iter().map(|folder| scope.spawn(|| compile_one(folder))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(built.iter().filter(|compiled| !compiled.cached).count() > 1, "none was compiled beside another");
+    for compiled in built {
+        let kept = std::fs::read(compiled.dir.join("kernel.ptx")).unwrap();
+        assert_eq!(compiled.record.ptx_sha256, xtask::cubin::sha256_hex(&kept), "{}", compiled.dir.display());
+    }
+}
