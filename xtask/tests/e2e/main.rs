@@ -15,3 +15,4 @@ mod ncu;
 mod sanitize;
 mod tune;
 mod unfinished;
+mod wheel;
