@@ -12,6 +12,7 @@ mod machine_code;
 mod memory;
 mod mutants;
 mod ncu;
+mod pull_request;
 mod sanitize;
 mod tune;
 mod unfinished;
