@@ -51,6 +51,7 @@ impl Built {
             toggles: self.record.toggles.clone(),
             launches: self.record.entries.iter().map(|e| e.launch.clone()).collect(),
             planned: BTreeMap::new(),
+            quantised_as: Operands::RowMajor,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, bail};
 use kbench::deferral::Deferral;
 use kbench::evidence::{CheckedCase, Checks, EMULATOR, LaunchOutcome};
-use kbench::job::{BenchJob, Event, Executor, GenerateJob, Job};
+use kbench::job::{BenchJob, Event, Executor, GenerateJob, Job, Module};
 use kbench::judge::{emulated_problems, problems};
 use kbench::operator::Problem;
 
@@ -40,6 +40,7 @@ pub fn check(work: &Work) -> Result<Checks> {
     }
     let faults = launches.values().flatten().filter(|o| o.failure.is_some() && o.deferred.is_none()).count();
     step.end(&format!("{} variants on {} problems, {faults} faults", modules.len(), problems.len()));
+    launch_control_beside(work, &modules, &problems)?;
     let subjects = modules.iter().map(|m| m.variant.as_str()).collect::<Vec<_>>();
     // Drawn when everything is built and has run.
     let row_seed = entropy::seed()?;
@@ -64,6 +65,29 @@ pub fn check(work: &Work) -> Result<Checks> {
     };
     let row_seed = work.plan.suite.large.as_ref().map(|_| row_seed);
     Ok(Checks { device, deferred: None, memory_apart: false, row_seed, cases })
+}
+
+/// The control on what others were given, of the problems that are large: only there is an output held to the control's.
+fn launch_control_beside(work: &Work, modules: &[Module], problems: &[Problem]) -> Result<()> {
+    let suite = &work.plan.suite;
+    let large: Vec<Problem> = problems.iter().filter(|p| suite.large(&p.shape.name).is_some()).cloned().collect();
+    let Some(control) = modules.iter().find(|module| module.variant == suite.control) else { return Ok(()) };
+    let others = work.control_on();
+    if others.is_empty() || large.is_empty() {
+        return Ok(());
+    }
+    let total = others.len() * large.len();
+    let step = Step::begin("beside", total as u64);
+    for (i, (variant, (form, folder))) in others.into_iter().enumerate() {
+        let module = Module { quantised_as: form, ..control.clone() };
+        let report = |done: u64, what: &str| step.at((i * large.len()) as u64 + done, total as u64, what);
+        let outcomes = launch_all(work, &module, &large, &folder, Vec::new(), &report)?;
+        if let Some(why) = outcomes.iter().find_map(|outcome| outcome.failure.as_ref()) {
+            bail!("the control `{}` failed on what `{variant}` is given: {why}", suite.control);
+        }
+    }
+    step.end(&format!("{total} outputs of {} on what others are given", suite.control));
+    Ok(())
 }
 
 fn without_output(outcomes: &[LaunchOutcome]) -> bool {
