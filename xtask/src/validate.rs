@@ -19,7 +19,7 @@ use crate::declared;
 use crate::environment::{self, SourceState};
 use crate::inspect::{Derived, derive};
 use crate::interrupt;
-use crate::layout::Layout;
+use crate::layout::{Layout, program};
 use crate::memory;
 use crate::plan::{DeviceChoice, Plan};
 use crate::profile::profile;
@@ -93,7 +93,7 @@ fn interrupted(run: &RunDir, resumed: bool) -> String {
         (true, false) => "builds and checks are kept, times are not",
         (false, false) => "builds are kept, checks and times are not",
     };
-    format!("{kept}\ngo on with: cargo xtask validate --resume {}", run.shown())
+    format!("{kept}\ngo on with: {} validate --resume {}", program(), run.shown())
 }
 
 fn validate_in(

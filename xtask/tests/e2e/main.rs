@@ -12,6 +12,8 @@ mod machine_code;
 mod memory;
 mod mutants;
 mod ncu;
+mod pull_request;
 mod sanitize;
 mod tune;
 mod unfinished;
+mod wheel;
