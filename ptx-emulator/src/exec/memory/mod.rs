@@ -2,7 +2,9 @@
 
 pub(crate) mod access;
 pub(crate) mod atom;
+pub(crate) mod bulk;
 mod copy;
+mod engine;
 mod global_access;
 mod race;
 pub(crate) mod shared;
