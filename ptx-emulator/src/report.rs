@@ -65,6 +65,8 @@ pub enum Kind {
     WarpgroupMisuse,
     /// An access to a block that is not in the cluster, or has exited, or a barrier of the cluster used against its rules.
     ClusterMisuse,
+    /// A bulk copy of a tensor whose map is none, or does not fit it.
+    TensorMapMisuse,
     /// `ld.global.nc` of memory written in the same launch.
     NonCoherentRead,
     /// A store to constant memory.
@@ -109,6 +111,9 @@ impl Kind {
             Kind::SyncDivergence => "every lane named in the mask must execute the instruction together",
             Kind::MbarrierMisuse => {
                 "init once, then a barrier, then arrivals as counted, waits with alternating parity"
+            }
+            Kind::TensorMapMisuse => {
+                "encode the map with `TensorMap::to_bytes`, for as many dimensions as the copy has"
             }
             Kind::NonCoherentRead => "use a plain load for memory that the launch writes",
             Kind::ReadOnlyStore => "constant memory cannot be written by a kernel",

@@ -81,6 +81,26 @@ pub(crate) struct BulkCopy {
     pub(crate) bytes: u16,
 }
 
+/// Which way a copy of a box goes.
+#[derive(Clone, Debug)]
+pub(crate) enum TensorWay {
+    /// To shared memory; the mbarrier gets the bytes. With a mask row, to every block of the cluster named.
+    Load { barrier: Addr, multicast: Option<u16> },
+    /// From shared memory, as part of a bulk group of the thread.
+    Store,
+}
+
+/// `cp.async.bulk.tensor`.
+#[derive(Clone, Debug)]
+pub(crate) struct TensorCopy {
+    pub(crate) way: TensorWay,
+    pub(crate) shared: Addr,
+    /// Address of the tensor map.
+    pub(crate) map: Addr,
+    /// Of the box's first element, innermost first.
+    pub(crate) coordinates: Vec<u16>,
+}
+
 /// What an operation that concerns the whole cluster does.
 #[derive(Clone, Debug)]
 pub(crate) enum ClusterOp {

@@ -4,7 +4,7 @@
 //! rows filled when a warp starts, so that no operand kind is decided at run time.
 
 use crate::isa::alu_table::AluInst;
-use crate::isa::engines::{BulkCopy, ClusterOp, Held, Wgmma};
+use crate::isa::engines::{BulkCopy, ClusterOp, Held, TensorCopy, Wgmma};
 use crate::isa::slot::Slot;
 use crate::isa::space::{Addr, Space};
 
@@ -90,6 +90,7 @@ pub(crate) enum Op {
     },
     Held(Box<Held>),
     Bulk(Box<BulkCopy>),
+    Tensor(Box<TensorCopy>),
     BulkCommit,
     /// Waits until at most `pending` bulk groups are open.
     BulkWait {

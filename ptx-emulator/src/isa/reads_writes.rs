@@ -1,7 +1,7 @@
 //! Which rows an instruction reads and which it writes.
 
 use crate::isa::alu_table::visit_rows;
-use crate::isa::engines::{BulkWay, ClusterOp, FactorA, Wgmma};
+use crate::isa::engines::{BulkWay, ClusterOp, FactorA, TensorWay, Wgmma};
 use crate::isa::op::{MbarOp, Op};
 use crate::isa::slot::{Class, Role, Slot};
 
@@ -45,6 +45,15 @@ pub(crate) fn visit(op: &mut Op, visit: &mut impl FnMut(Class, &mut u16, Role)) 
                 }
                 BulkWay::Pass { barrier } => slot(visit, &mut barrier.base, Role::Read),
                 BulkWay::Send => {}
+            }
+        }
+        Op::Tensor(copy) => {
+            slot(visit, &mut copy.shared.base, Role::Read);
+            slot(visit, &mut copy.map.base, Role::Read);
+            copy.coordinates.iter_mut().for_each(|row| visit(Class::W, row, Role::Read));
+            if let TensorWay::Load { barrier, multicast } = &mut copy.way {
+                slot(visit, &mut barrier.base, Role::Read);
+                multicast.iter_mut().for_each(|row| visit(Class::W, row, Role::Read));
             }
         }
         Op::Cluster(op) => match &mut **op {

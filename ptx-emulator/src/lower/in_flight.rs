@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::isa::engines::{BulkWay, Engines, FactorA, Held};
+use crate::isa::engines::{BulkWay, Engines, FactorA, Held, TensorWay};
 use crate::isa::op::{Inst, NO_GUARD, Op};
 use crate::isa::reads_writes::visit;
 use crate::isa::slot::{Class, Role};
@@ -26,6 +26,13 @@ pub(super) fn engines(program: &Program) -> Engines {
                     engines.cluster |= multicast.is_some();
                 }
                 BulkWay::Pass { .. } => (engines.copies, engines.groups, engines.cluster) = (true, true, true),
+            },
+            Op::Tensor(copy) => match &copy.way {
+                TensorWay::Store => engines.groups = true,
+                TensorWay::Load { multicast, .. } => {
+                    engines.copies = true;
+                    engines.cluster |= multicast.is_some();
+                }
             },
             Op::Cluster(_) => engines.cluster = true,
             _ => {}

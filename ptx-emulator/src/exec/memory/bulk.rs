@@ -148,7 +148,12 @@ impl Block {
         if !inside {
             return;
         }
-        let fetch = OpenFetch { site, dst, barrier, content, src: Some(src) };
+        self.distribute(context, warp, OpenFetch { site, dst, barrier, content, src: Some(src) }, multicast);
+    }
+
+    /// Begins a fetch to wherever its destination is, or to that place in every block of a mask.
+    pub(crate) fn distribute(&mut self, context: &Context<'_>, warp: &Warp, fetch: OpenFetch, multicast: Option<u32>) {
+        let site = fetch.site;
         match multicast {
             None => self.fetch_to(context, warp, fetch),
             Some(mask) => {
@@ -268,7 +273,7 @@ impl Block {
     }
 
     /// Reads shared memory for a copy out of it.
-    fn shared_content(
+    pub(crate) fn shared_content(
         &mut self,
         context: &Context<'_>,
         warp: &Warp,
@@ -309,8 +314,13 @@ impl Block {
             });
             block.shadow_global(context, warp, target, usage, 0);
         });
+        self.note_sent(warp, site.lane);
+    }
+
+    /// A copy out of shared memory begins.
+    pub(crate) fn note_sent(&self, warp: &mut Warp, lane: u32) {
         warp.sent += 1;
-        warp.sends.push(OpenSend { lane: site.lane, group: warp.send_groups[site.lane as usize], sequence: warp.sent });
+        warp.sends.push(OpenSend { lane, group: warp.send_groups[lane as usize], sequence: warp.sent });
     }
 
     /// To the memory of another block of the cluster.

@@ -10,5 +10,6 @@ mod race;
 pub(crate) mod shared;
 mod shared_access;
 pub(crate) mod target;
+mod tensor_copy;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod words_avx512;

@@ -26,7 +26,7 @@ fn family(op: &Op) -> usize {
         Op::Store(store) if store.addr.space == Space::Shared => 2,
         Op::Load(_) | Op::Store(_) | Op::Atom(_) | Op::IsSpace { .. } | Op::Print(_) | Op::AssertFail { .. } => 3,
         Op::CopyAsync(_) | Op::CopyCommit | Op::CopyWait { .. } | Op::CopyArrive { .. } => 4,
-        Op::Bulk(_) | Op::BulkCommit | Op::BulkWait { .. } => 4,
+        Op::Bulk(_) | Op::Tensor(_) | Op::BulkCommit | Op::BulkWait { .. } => 4,
         Op::Matrix(_) | Op::MoveMatrix { .. } | Op::Wmma(_) => 5,
         Op::Mma(_) | Op::Wgmma(_) | Op::WgmmaFence | Op::WgmmaCommit | Op::WgmmaWait { .. } | Op::Held(_) => 6,
         Op::Fence { .. }

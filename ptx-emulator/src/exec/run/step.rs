@@ -256,6 +256,7 @@ impl Block {
                 Flow::Next
             }
             Op::Bulk(copy) => self.bulk(context, warp, pc, active, copy),
+            Op::Tensor(copy) => self.tensor_copy(context, warp, pc, active, copy),
             Op::BulkCommit => {
                 each_lane(active, |l| warp.send_groups[l] += 1);
                 Flow::Next
