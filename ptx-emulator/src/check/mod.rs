@@ -5,6 +5,7 @@
 //! `bar.warp.sync` counts as one of the whole warp; the global shadow keeps one writer and one
 //! reader per word.
 
+pub(crate) mod agents;
 pub(crate) mod clock;
 pub(crate) mod global;
 mod lanes;

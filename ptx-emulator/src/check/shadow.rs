@@ -5,7 +5,7 @@
 //! something of another size comes: what was noted stays true. Neighbouring lanes are looked at as one row of cells;
 //! only where that row is not past is every lane judged on its own.
 
-use super::clock::{Epoch, MAX_WARPS, Relation, View, row};
+use super::clock::{EngineView, Epoch, MAX_AGENTS, Relation, View, row};
 use crate::machine::regs::{LANES, each_lane};
 use crate::machine::simd::{Level, dispatch};
 
@@ -186,7 +186,7 @@ impl Shadow {
 
     #[inline(always)]
     fn run(&mut self, view: &View<'_>, run: Run, found: &mut Vec<Conflict>) {
-        let Run { offset, size, write, me, .. } = run;
+        let Run { offset, write, .. } = run;
         let lines = span(LINE, offset, run.end());
         let sizes = |of: &[u8]| of[lines.clone()].iter().fold(0, |all, sizes| all | sizes);
         let written = sizes(&self.written);
@@ -194,6 +194,14 @@ impl Shadow {
         if !self.is_ordered(view, &run, written, read) {
             self.judge(view, &run, written, read, found);
         }
+        self.record(view, &run);
+    }
+
+    /// Notes a run of accesses that was judged.
+    #[inline(always)]
+    fn record(&mut self, view: &View<'_>, run: &Run) {
+        let Run { offset, size, write, me, .. } = *run;
+        let lines = span(LINE, offset, run.end());
         // What is in flight ends word by word.
         let largest = if me.is_in_flight() { WORD } else { LINE };
         let shift = (offset | size | 1 << largest).trailing_zeros();
@@ -341,6 +349,30 @@ impl Shadow {
         }
     }
 
+    /// Judges and records an access by an engine: writes before it must be visible to its proxy, reads before it need only
+    /// be ordered.
+    pub(crate) fn engine_access(
+        &mut self,
+        view: &EngineView,
+        (offset, size): (u32, u32),
+        write: bool,
+        me: Epoch,
+        found: &mut Vec<Conflict>,
+    ) {
+        let run = Run { offset, size, lanes: 1, write, same: 0, me: me.collective() };
+        let lines = span(LINE, offset, run.end());
+        let written = self.written[lines.clone()].iter().fold(0, |all, sizes| all | sizes);
+        let read = if write { self.read[lines].iter().fold(0, |all, sizes| all | sizes) } else { 0 };
+        let (visible, ordered) = (view.visible(), view.ordered());
+        if !self.is_ordered(&visible, &run, written, 0) {
+            self.judge(&visible, &run, written, 0, found);
+        }
+        if read != 0 && !self.is_ordered(&ordered, &run, 0, read) {
+            self.judge(&ordered, &run, 0, read, found);
+        }
+        self.record(&visible, &run);
+    }
+
     /// Marks the words of a finished asynchronous copy as written by `me`.
     pub(crate) fn complete(&mut self, offset: u32, size: u32, me: Epoch) {
         let range = span(WORD, offset, offset + size);
@@ -350,7 +382,7 @@ impl Shadow {
 
 /// Whether cells of one size hold nothing that stands against a run.
 #[inline(always)]
-fn is_clear(shift: u32, cells: &[u64], past: &[u64; MAX_WARPS], run: &Run) -> bool {
+fn is_clear(shift: u32, cells: &[u64], past: &[u64; MAX_AGENTS], run: &Run) -> bool {
     // A larger cell than the bytes of a lane is of that lane only if it is alone.
     match run.size >> shift {
         _ if run.me.is_collective() => row::are_past(cells, past),
@@ -406,7 +438,9 @@ fn newer_read(old: Epoch, view: &View<'_>, me: Epoch) -> Epoch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::agents::Agents;
     use crate::check::clock::Clocks;
+    use crate::isa::engines::Engines;
     use proptest::prelude::*;
 
     const WARPS: usize = 3;
@@ -480,7 +514,7 @@ mod tests {
     /// Against a detector that keeps every access: what the shadow reports is a race, and the first race of two warps on
     /// a byte is never missed.
     fn compare(level: Level, steps: &[Step]) -> Result<(), TestCaseError> {
-        let mut clocks = Clocks::new(WARPS);
+        let mut clocks = Clocks::new(&Agents::new(WARPS, Engines::default()));
         let mut shadow = Shadow::new(BYTES as usize, WARPS);
         let mut history: Vec<(u32, bool, Epoch)> = Vec::new();
         let mut raced = [false; BYTES as usize];

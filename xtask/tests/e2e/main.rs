@@ -4,6 +4,7 @@ mod cli;
 mod command_line;
 mod common;
 mod culprit;
+mod emulated_hopper;
 mod evidence;
 mod gate_file;
 mod golden;

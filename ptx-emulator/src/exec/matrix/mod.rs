@@ -2,4 +2,5 @@
 
 mod ldmatrix;
 pub(crate) mod mma;
+mod wgmma;
 pub(crate) mod wmma;
