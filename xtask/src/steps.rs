@@ -1,18 +1,21 @@
 //! The step of a validation that checks: outputs against float64. Leaves to others: how a variant is launched (`work`), timing
 //! (`timing`), and what the figures are worth (kbench).
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Result, bail};
 use kbench::deferral::Deferral;
 use kbench::evidence::{CheckedCase, Checks, EMULATOR, LaunchOutcome};
-use kbench::job::{BenchJob, Event, Executor, GenerateJob, Job};
+use kbench::job::{BenchJob, Event, Executor, GenerateJob, Job, Module};
 use kbench::judge::{emulated_problems, problems};
 use kbench::operator::Problem;
 
 use crate::console::Step;
 use crate::entropy;
 use crate::runner::End;
+use crate::spread::{shares, spread};
 use crate::work::{ErrorsByCase, REFERENCE_SILENCE, Work, errors_of, launch_all};
 
 /// Runs every variant on every problem, then compares all outputs with float64 attention in another process.
@@ -29,15 +32,7 @@ pub fn check(work: &Work) -> Result<Checks> {
         return Ok(Checks { deferred: Some(Deferral::new(why, "see its build gate")), ..Checks::default() });
     }
     let step = Step::begin(if emulated { "emulate" } else { "launch" }, (problems.len() * modules.len()) as u64);
-    let mut launches = BTreeMap::new();
-    for (i, module) in modules.iter().enumerate() {
-        let out_dir = BenchJob::output_dir(work.scratch, &module.variant);
-        let base = i * problems.len();
-        let total = problems.len() * modules.len();
-        let report = |done: u64, what: &str| step.at(base as u64 + done, total as u64, what);
-        let outcomes = launch_all(work, module, &problems, &out_dir, Vec::new(), &report)?;
-        launches.insert(module.variant.clone(), outcomes);
-    }
+    let mut launches = launch_modules(work, &modules, &problems, &step)?;
     let faults = launches.values().flatten().filter(|o| o.failure.is_some() && o.deferred.is_none()).count();
     step.end(&format!("{} variants on {} problems, {faults} faults", modules.len(), problems.len()));
     let subjects = modules.iter().map(|m| m.variant.as_str()).collect::<Vec<_>>();
@@ -64,6 +59,37 @@ pub fn check(work: &Work) -> Result<Checks> {
     };
     let row_seed = work.plan.suite.large.as_ref().map(|_| row_seed);
     Ok(Checks { device, deferred: None, memory_apart: false, row_seed, cases })
+}
+
+/// Every variant on every problem, by all GPUs that share the work; outcomes are in the order of the problems.
+fn launch_modules(
+    work: &Work,
+    modules: &[Module],
+    problems: &[Problem],
+    step: &Step,
+) -> Result<BTreeMap<String, Vec<LaunchOutcome>>> {
+    let works = work.on_each();
+    let shares = shares(&work.plan.suite.operator, problems, works.len());
+    let parts = modules.iter().flat_map(|module| shares.iter().map(move |share| (module, share)));
+    let (done, total) = (AtomicU64::new(0), (problems.len() * modules.len()) as u64);
+    let launched = spread(works.len(), parts.collect(), |gpu, (module, share)| {
+        let out_dir = BenchJob::output_dir(work.scratch, &module.variant);
+        let told = Cell::new(0);
+        let report = |now: u64, what: &str| {
+            let more = now.saturating_sub(told.replace(now));
+            step.at(done.fetch_add(more, Ordering::Relaxed) + more, total, what);
+        };
+        let outcomes = launch_all(&works[gpu], module, share, &out_dir, Vec::new(), &report)?;
+        done.fetch_add(share.len() as u64 - told.get(), Ordering::Relaxed);
+        Ok((module.variant.clone(), outcomes))
+    })?;
+    let mut launches: BTreeMap<String, Vec<LaunchOutcome>> = BTreeMap::new();
+    for (variant, outcomes) in launched {
+        launches.entry(variant).or_default().extend(outcomes);
+    }
+    let places: BTreeMap<String, usize> = problems.iter().enumerate().map(|(i, problem)| (problem.id(), i)).collect();
+    launches.values_mut().for_each(|outcomes| outcomes.sort_by_key(|outcome| places.get(&outcome.problem.id())));
+    Ok(launches)
 }
 
 fn without_output(outcomes: &[LaunchOutcome]) -> bool {

@@ -13,6 +13,7 @@ use serde_json::json;
 use super::print::print;
 use super::suite::{Choice, GROUP};
 use crate::console;
+use crate::gpus::GpuChoice;
 use crate::inspect::{self, ReportFormat, Screen};
 use crate::layout::Layout;
 use crate::peers::PeerChoice;
@@ -66,6 +67,10 @@ struct MeasuringArgs {
     /// Where cases run.
     #[arg(long, value_enum, default_value = "auto")]
     device: DeviceChoice,
+    /// GPUs of one model that share the work, each shape timed on one of them: all, how many, or a list of numbers or unique
+    /// ids; the first without.
+    #[arg(long, value_name = "all|N|LIST")]
+    gpus: Option<GpuChoice>,
     /// Run only these shapes; part of a suite can never MERGE.
     #[arg(long, value_delimiter = ',', value_name = "SHAPE,...")]
     shapes: Option<Vec<String>>,
@@ -107,6 +112,7 @@ impl MeasuringArgs {
     fn options(&self) -> Options {
         Options {
             device: self.device,
+            gpus: self.gpus.clone().unwrap_or_default(),
             out: self.out.clone(),
             resume: None,
             fresh_seed: self.seeds.is_none(),
@@ -260,6 +266,7 @@ pub fn ncu(args: &NcuArgs) -> Result<Exit> {
     let plan = Plan::profiling(&args.against, candidates, &args.shape)?;
     let options = Options {
         device: DeviceChoice::Auto,
+        gpus: GpuChoice::First,
         out: args.out.clone(),
         resume: None,
         fresh_seed: false,

@@ -13,5 +13,6 @@ mod memory;
 mod mutants;
 mod ncu;
 mod sanitize;
+mod several_gpus;
 mod tune;
 mod unfinished;
