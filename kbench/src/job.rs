@@ -284,10 +284,23 @@ pub struct BenchJob {
     /// it. 0 draws none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub placement: u64,
+    /// Where it times its shapes together with others, each on another GPU; all of them are its own without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<Share>,
     /// Whether it is a search's, whose result is validated: nothing is timed with a cold L2, and where there are fewer
     /// different inputs than launches of a block, two launches have the same. A kernel could then copy the first one's answer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_search: bool,
+}
+
+/// Shapes that several bench jobs time together, each shape in one of them: whoever names a shape's file first has it. So
+/// whatever is compared with each other was timed on one GPU.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// A folder with a file for each shape that somebody took, which says who.
+    pub folder: PathBuf,
+    /// Who asks. A job that begins gives back what was taken in its name: nothing that was measured then is kept.
+    pub worker: String,
 }
 
 fn is_zero(placement: &u64) -> bool {

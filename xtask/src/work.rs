@@ -68,7 +68,14 @@ pub fn executor(plan: &Plan, found: &Found, choice: DeviceChoice) -> Option<Exec
     }
 }
 
+/// A GPU, and a runner to which no other is visible.
+pub struct Card {
+    pub runner: Runner,
+    pub found: Found,
+}
+
 /// What the measuring steps share.
+#[derive(Clone, Copy)]
 pub struct Work<'a> {
     /// The suite as used, and its variants.
     pub plan: &'a Plan,
@@ -78,6 +85,8 @@ pub struct Work<'a> {
     pub runner: &'a Runner,
     /// The device that the runner opens.
     pub found: &'a Found,
+    /// Further GPUs of its model, which share launches, timing and tools with it.
+    pub others: &'a [Card],
     /// What runs the cases, if anything does.
     pub executor: Option<Executor>,
     /// A folder for outputs.
@@ -85,6 +94,13 @@ pub struct Work<'a> {
 }
 
 impl Work<'_> {
+    /// The same work on each GPU that shares it.
+    pub fn on_each(&self) -> Vec<Work<'_>> {
+        let alone = Work { others: &[], ..*self };
+        let others = self.others.iter().map(|Card { runner, found }| Work { runner, found, ..alone });
+        std::iter::once(alone).chain(others).collect()
+    }
+
     /// The architecture whose build runs: a GPU's own, or the suite's, whose PTX the emulator executes.
     fn arch(&self) -> Option<String> {
         match (self.executor?, &self.found.device) {

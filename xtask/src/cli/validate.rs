@@ -14,6 +14,7 @@ use super::gpu::GpuArgs;
 use super::print::print;
 use super::suite::{Choice, GROUP, usage};
 use crate::console;
+use crate::gpus::GpuChoice;
 use crate::inspect::{self, ReportFormat, Screen};
 use crate::layout::Layout;
 use crate::peers::PeerChoice;
@@ -69,6 +70,10 @@ struct MeasuringArgs {
     device: DeviceChoice,
     #[command(flatten)]
     gpu: GpuArgs,
+    /// GPUs of one model that share the work, each shape timed on one of them: all, how many, or a list of numbers or unique
+    /// ids; the first without.
+    #[arg(long, value_name = "all|N|LIST", conflicts_with = "gpu")]
+    gpus: Option<GpuChoice>,
     /// Run only these shapes; part of a suite can never MERGE.
     #[arg(long, value_delimiter = ',', value_name = "SHAPE,...")]
     shapes: Option<Vec<String>>,
@@ -111,6 +116,7 @@ impl MeasuringArgs {
         self.gpu.alone()?;
         Ok(Options {
             device: self.gpu.device(self.device)?,
+            gpus: self.gpus.clone().unwrap_or_default(),
             out: self.out.clone(),
             resume: None,
             fresh_seed: self.seeds.is_none(),
@@ -267,6 +273,7 @@ pub fn ncu(args: &NcuArgs) -> Result<Exit> {
     let plan = Plan::profiling(&args.against, candidates, &args.shape)?;
     let options = Options {
         device: args.gpu.device(DeviceChoice::Auto)?,
+        gpus: GpuChoice::First,
         out: args.out.clone(),
         resume: None,
         fresh_seed: false,

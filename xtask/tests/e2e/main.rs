@@ -15,6 +15,7 @@ mod mutants;
 mod ncu;
 mod pull_request;
 mod sanitize;
+mod several_gpus;
 mod tune;
 mod unfinished;
 mod wheel;
