@@ -76,7 +76,7 @@ impl TensorMap {
             ));
         }
         let inner = self.extents[0] * self.element_bytes;
-        if inner % 16 != 0 || self.swizzle != 0 && inner > self.swizzle {
+        if !inner.is_multiple_of(16) || self.swizzle != 0 && inner > self.swizzle {
             return refuse(format!("rows of {inner} bytes are no multiple of 16, or longer than the swizzle"));
         }
         Ok(())

@@ -30,8 +30,11 @@ pub fn run(job: &LaunchJob) -> Result<()> {
         let (ready, setups) = sync_channel(0);
         scope.spawn(move || {
             let mut operator = operator::of(&job.task);
-            let mut setups = job.problems.iter().map(|problem| operator.setup(&job.module, problem, &executor));
-            setups.try_for_each(|setup| ready.send(setup))
+            for problem in &job.problems {
+                if ready.send(operator.setup(&job.module, problem, &executor)).is_err() {
+                    break;
+                }
+            }
         });
         for (i, problem) in job.problems.iter().enumerate() {
             progress(i, job.problems.len(), &format!("{} on {}", job.module.variant, problem.id()));
