@@ -187,7 +187,7 @@ mod tests {
         let every = suite.check().into_iter().chain(suite.time()).map(|shape| shape.name).collect();
         suite.large = Some(crate::suite::LargeShapes { shapes: every, reference_rows: 1, rounds: 1 });
         let normal = problems(&suite).into_iter().find(|p| p.distribution == Distribution::Normal);
-        assert_eq!(normal.map(|p| p.shape.name), Some("small".to_owned()), "where all are large, the smallest");
+        assert_eq!(normal.map(|p| p.shape.name), Some("ragged-causal".to_owned()), "where all are large, the smallest");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use half::f16;
@@ -51,16 +52,21 @@ impl super::super::Comparer for Comparer {
         for (problem, errors) in there.into_iter().zip(compared) {
             tell(problem, errors);
         }
-        for (i, problem) in others.iter().enumerate() {
+        let report = |i: usize, problem: &Problem| {
             progress(i, others.len(), &format!("float64 reference of {}", problem.id()));
+        };
+        if self.most == 0 && !job.ahead {
+            return self.in_pairs(job, &others, report);
+        }
+        for (i, problem) in others.iter().enumerate() {
+            report(i, problem);
             if job.ahead {
                 self.reference(problem, forms_of(job), rows_of(job, problem));
                 continue;
             }
             let case = Case::read(job, problem)?;
             if !case.outputs.is_empty() {
-                let forms = case.outputs.iter().map(|(_, output)| output.operands).collect();
-                let reference = self.reference(problem, forms, case.wanted());
+                let reference = self.reference(problem, case.forms(), case.wanted());
                 tell(problem, case.errors(reference, job));
             }
         }
@@ -69,6 +75,26 @@ impl super::super::Comparer for Comparer {
 }
 
 impl Comparer {
+    /// Where no reference is kept: two problems at a time, so that what takes one processor of the one has the others' of
+    /// the other.
+    fn in_pairs(&mut self, job: &ErrorsJob, problems: &[&Problem], report: impl Fn(usize, &Problem)) -> Result<()> {
+        for (pair, two) in problems.chunks(2).enumerate() {
+            report(2 * pair, two[0]);
+            let drawn: Vec<Arc<Inputs>> = two.iter().map(|problem| self.drawn.shared(problem).clone()).collect();
+            let compare = |(problem, inputs): (&&Problem, &Arc<Inputs>)| {
+                let case = Case::read(job, problem)?;
+                if case.outputs.is_empty() {
+                    return Ok(Vec::new());
+                }
+                let reference = Reference::of(&Sizes::of(&problem.shape), inputs, case.forms(), case.wanted());
+                Ok(case.errors(&reference, job))
+            };
+            let compared: Vec<Vec<_>> = two.par_iter().zip(&drawn).map(compare).collect::<Result<_>>()?;
+            two.iter().zip(compared).for_each(|(problem, errors)| tell(problem, errors));
+        }
+        Ok(())
+    }
+
     /// Whether everything is kept that any output of a problem can be compared with.
     fn is_ready(&self, job: &ErrorsJob, problem: &Problem) -> bool {
         self.kept.get(problem).is_some_and(|kept| kept.covers(&forms_of(job), &rows_of(job, problem)))
@@ -136,6 +162,11 @@ impl Case<'_> {
         let control_on: Vec<Option<(String, Output)>> = beside.collect::<Result<_>>()?;
         let outputs = outputs.into_iter().flatten().collect();
         Ok(Case { problem, sample, outputs, control_on: control_on.into_iter().flatten().collect() })
+    }
+
+    /// What the subjects whose outputs are there were given.
+    fn forms(&self) -> BTreeSet<Operands> {
+        self.outputs.iter().map(|(_, output)| output.operands).collect()
     }
 
     /// The rows that an output has.

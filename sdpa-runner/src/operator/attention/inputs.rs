@@ -174,14 +174,14 @@ fn normal(rng: &mut ChaCha8Rng) -> f64 {
 /// Per-head scales that map the largest magnitude to 448; a head of zeros has scale 1.
 fn quantise(original: Vec<f16>, head_size: usize) -> Tensor {
     let scale = |head: &[f16]| {
-        let amax = head.iter().map(|x| x.to_f32().abs()).fold(0.0, f32::max);
+        let amax = e4m3::largest(head);
         if amax == 0.0 { 1.0 } else { amax / e4m3::MAX }
     };
     let scales: Vec<f32> = original.par_chunks(head_size).map(scale).collect();
     let codes: Vec<u8> = original
         .par_chunks(head_size)
         .zip(&scales)
-        .flat_map_iter(|(head, &scale)| head.iter().map(move |x| e4m3::encode(x.to_f32() / scale)))
+        .flat_map_iter(|(head, &scale)| e4m3::encode_all(head, |x| x / scale))
         .collect();
     Tensor { original, codes: Arc::new(codes), scales }
 }
@@ -209,7 +209,8 @@ impl Tensor {
     /// What the codes of a head stand for, in float64.
     pub fn dequantised_head(&self, head: usize) -> Vec<f64> {
         let scale = f64::from(self.scales[head]);
-        self.codes[self.of_head(head)].iter().map(|code| scale * f64::from(e4m3::decode(*code))).collect()
+        let values: Vec<f64> = (0..=u8::MAX).map(|code| scale * f64::from(e4m3::decode(code))).collect();
+        self.codes[self.of_head(head)].iter().map(|code| values[usize::from(*code)]).collect()
     }
 
     fn of_head(&self, head: usize) -> std::ops::Range<usize> {
