@@ -26,7 +26,7 @@ use self::errors::{arguments, one_line, parse};
 
 /// Decides whether a GPU kernel may be merged: builds it, checks it, measures it beside its control, and judges.
 #[derive(Parser)]
-#[command(name = program(), version, after_help = STATUS)]
+#[command(name = program(), version, after_help = STATUS, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -127,6 +127,9 @@ mod tests {
         cli.build();
         cli.clone().debug_assert();
         for subcommand in cli.get_subcommands().filter(|c| c.get_name() != "help") {
+            let wide = |line: &&str| line.chars().count() > 100;
+            let help = subcommand.clone().max_term_width(100).render_long_help().to_string();
+            assert_eq!(help.lines().find(wide), None, "{}", subcommand.get_name());
             let about = subcommand.get_about().map(|text| text.to_string()).unwrap_or_default();
             assert!(about.split_whitespace().count() >= 5, "{}: `{about}`", subcommand.get_name());
             for argument in subcommand.get_arguments() {
