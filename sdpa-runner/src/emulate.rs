@@ -152,7 +152,7 @@ impl Machine for Emulated<'_> {
 
     fn refill(&self, memory: &Placed, content: &Content) -> Result<()> {
         let bytes = match content {
-            Content::Bytes(bytes) => Cow::Borrowed(*bytes),
+            Content::Bytes(bytes) => Cow::Borrowed(bytes.as_slice()),
             Content::Zero(len) => Cow::Owned(vec![0; *len]),
             Content::Poison(..) => bail!("what was defined stays so: place it anew"),
         };
@@ -202,7 +202,7 @@ impl Machine for Emulated<'_> {
         Ok(self.memory.borrow().read_over(memory.buffer, memory.unwritten)?)
     }
 
-    fn holds(&self, memory: &Placed, bytes: &[u8]) -> Result<bool> {
+    fn holds(&self, memory: &Placed, bytes: &Arc<Vec<u8>>) -> Result<bool> {
         Ok(self.memory.borrow().holds(memory.buffer, bytes)?)
     }
 

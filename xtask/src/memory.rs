@@ -193,6 +193,7 @@ mod tests {
             toggles: BTreeMap::new(),
             launches: vec![],
             planned: BTreeMap::new(),
+            quantised_as: Default::default(),
         };
         let two = problems(&plan.suite).into_iter().take(2).collect();
         launch(&work, &job(&work, &module, two, Executor::Emulator, "emulated")).unwrap()

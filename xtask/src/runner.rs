@@ -61,6 +61,14 @@ impl Runner {
         Ok(Runner { command: vec![program.display().to_string()], logs: logs.to_owned(), gpu: None })
     }
 
+    /// The same where it is there already; nothing is built.
+    pub fn present(layout: &Layout, logs: &Path) -> Option<Runner> {
+        let folder = if layout.is_dist() { layout.root.clone() } else { layout.target.join(own_profile()) };
+        let program = folder.join("sdpa-runner");
+        let command = vec![program.display().to_string()];
+        program.is_file().then(|| Runner { command, logs: logs.to_owned(), gpu: None })
+    }
+
     /// The same runner, to which only one GPU is visible: an ordinal or unique id as CUDA takes them.
     pub fn on_gpu(&self, gpu: &str) -> Runner {
         Runner { gpu: Some(gpu.to_owned()), ..self.clone() }

@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Result, bail};
@@ -32,9 +33,13 @@ pub fn check(work: &Work) -> Result<Checks> {
         return Ok(Checks { deferred: Some(Deferral::new(why, "see its build gate")), ..Checks::default() });
     }
     let step = Step::begin(if emulated { "emulate" } else { "launch" }, (problems.len() * modules.len()) as u64);
-    let mut launches = launch_modules(work, &modules, &problems, &step)?;
+    let each = modules.iter().map(|module| (module.clone(), BenchJob::output_dir(work.scratch, &module.variant)));
+    let outcomes = launch_shared(work, &each.collect::<Vec<_>>(), &problems, &step)?;
+    let variants = modules.iter().map(|module| module.variant.clone());
+    let mut launches: BTreeMap<String, Vec<LaunchOutcome>> = variants.zip(outcomes).collect();
     let faults = launches.values().flatten().filter(|o| o.failure.is_some() && o.deferred.is_none()).count();
     step.end(&format!("{} variants on {} problems, {faults} faults", modules.len(), problems.len()));
+    launch_control_beside(work, &modules, &problems)?;
     let subjects = modules.iter().map(|m| m.variant.as_str()).collect::<Vec<_>>();
     // Drawn when everything is built and has run.
     let row_seed = entropy::seed()?;
@@ -61,35 +66,58 @@ pub fn check(work: &Work) -> Result<Checks> {
     Ok(Checks { device, deferred: None, memory_apart: false, row_seed, cases })
 }
 
-/// Every variant on every problem, by all GPUs that share the work; outcomes are in the order of the problems.
-fn launch_modules(
+/// Modules, each with the folder of its outputs, on every problem, by all GPUs that share the work; what came of each is in
+/// the order of the problems.
+fn launch_shared(
     work: &Work,
-    modules: &[Module],
+    modules: &[(Module, PathBuf)],
     problems: &[Problem],
     step: &Step,
-) -> Result<BTreeMap<String, Vec<LaunchOutcome>>> {
+) -> Result<Vec<Vec<LaunchOutcome>>> {
     let works = work.on_each();
     let shares = shares(&work.plan.suite.operator, problems, works.len());
-    let parts = modules.iter().flat_map(|module| shares.iter().map(move |share| (module, share)));
+    let parts = modules.iter().enumerate().flat_map(|module| shares.iter().map(move |share| (module, share)));
     let (done, total) = (AtomicU64::new(0), (problems.len() * modules.len()) as u64);
-    let launched = spread(works.len(), parts.collect(), |gpu, (module, share)| {
-        let out_dir = BenchJob::output_dir(work.scratch, &module.variant);
+    let launched = spread(works.len(), parts.collect(), |gpu, ((place, (module, folder)), share)| {
         let told = Cell::new(0);
         let report = |now: u64, what: &str| {
             let more = now.saturating_sub(told.replace(now));
             step.at(done.fetch_add(more, Ordering::Relaxed) + more, total, what);
         };
-        let outcomes = launch_all(&works[gpu], module, share, &out_dir, Vec::new(), &report)?;
-        done.fetch_add(share.len() as u64 - told.get(), Ordering::Relaxed);
-        Ok((module.variant.clone(), outcomes))
+        let outcomes = launch_all(&works[gpu], module, share, folder, Vec::new(), &report)?;
+        done.fetch_add((share.len() as u64).saturating_sub(told.get()), Ordering::Relaxed);
+        Ok((place, outcomes))
     })?;
-    let mut launches: BTreeMap<String, Vec<LaunchOutcome>> = BTreeMap::new();
-    for (variant, outcomes) in launched {
-        launches.entry(variant).or_default().extend(outcomes);
+    let mut launches: Vec<Vec<LaunchOutcome>> = vec![Vec::new(); modules.len()];
+    for (place, outcomes) in launched {
+        launches[place].extend(outcomes);
     }
     let places: BTreeMap<String, usize> = problems.iter().enumerate().map(|(i, problem)| (problem.id(), i)).collect();
-    launches.values_mut().for_each(|outcomes| outcomes.sort_by_key(|outcome| places.get(&outcome.problem.id())));
+    launches.iter_mut().for_each(|outcomes| outcomes.sort_by_key(|outcome| places.get(&outcome.problem.id())));
     Ok(launches)
+}
+
+/// The control on what others were given, of the problems that are large: only there is an output held to the control's.
+fn launch_control_beside(work: &Work, modules: &[Module], problems: &[Problem]) -> Result<()> {
+    let suite = &work.plan.suite;
+    let large: Vec<Problem> = problems.iter().filter(|p| suite.large(&p.shape.name).is_some()).cloned().collect();
+    let Some(control) = modules.iter().find(|module| module.variant == suite.control) else { return Ok(()) };
+    let others = work.control_on();
+    if others.is_empty() || large.is_empty() {
+        return Ok(());
+    }
+    let total = others.len() * large.len();
+    let step = Step::begin("beside", total as u64);
+    let (variants, given): (Vec<String>, Vec<_>) = others.into_iter().unzip();
+    let of = |(form, folder)| (Module { quantised_as: form, ..control.clone() }, folder);
+    let given: Vec<(Module, PathBuf)> = given.into_iter().map(of).collect();
+    for (variant, outcomes) in variants.iter().zip(launch_shared(work, &given, &large, &step)?) {
+        if let Some(why) = outcomes.iter().find_map(|outcome| outcome.failure.as_ref()) {
+            bail!("the control `{}` failed on what `{variant}` is given: {why}", suite.control);
+        }
+    }
+    step.end(&format!("{total} outputs of {} on what others are given", suite.control));
+    Ok(())
 }
 
 fn without_output(outcomes: &[LaunchOutcome]) -> bool {

@@ -20,7 +20,7 @@ use crate::environment::{self, SourceState};
 use crate::gpus::{self, GpuChoice};
 use crate::inspect::{Derived, derive};
 use crate::interrupt;
-use crate::layout::Layout;
+use crate::layout::{Layout, program};
 use crate::memory;
 use crate::plan::{DeviceChoice, Plan};
 use crate::profile::profile;
@@ -97,7 +97,7 @@ fn interrupted(run: &RunDir, resumed: bool, gpus: &GpuChoice) -> String {
         (false, false) => "builds are kept, checks and times are not",
     };
     let gpus = if *gpus == GpuChoice::First { String::new() } else { format!(" --gpus {gpus}") };
-    format!("{kept}\ngo on with: cargo xtask validate --resume {}{gpus}", run.shown())
+    format!("{kept}\ngo on with: {} validate --resume {}{gpus}", program(), run.shown())
 }
 
 fn validate_in(
@@ -109,9 +109,6 @@ fn validate_in(
 ) -> Result<Outcome> {
     options.attachments.iter().try_for_each(|(other, file)| run.keep_file(other, file))?;
     let runner = Runner::locate(layout, &run.logs())?;
-    if options.device == DeviceChoice::Emulator && options.gpus != GpuChoice::First {
-        bail!("--gpus chooses among GPUs, and --device emulator takes none");
-    }
     let cards = gpus::find(&runner, &options.gpus)?;
     let (Card { runner, found }, others) = cards.split_first().context("somebody was asked")?;
     if let (DeviceChoice::Gpu, Some(why)) = (options.device, &found.why_not) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use kbench::deferral::Deferral;
-use kbench::evidence::{Checks, Device, Errors, GpuState, LaunchOutcome, Operands};
+use kbench::evidence::{BuildRecord, Checks, Device, Errors, GpuState, LaunchOutcome, Operands};
 use kbench::job::{BenchJob, ErrorsJob, Event, Executor, Job, LaunchJob, Module, Task};
 use kbench::operator::Problem;
 use kbench::suite::Suite;
@@ -119,6 +119,24 @@ impl Work<'_> {
         }
         let module = |variant: &Variant| Some(self.builds.get(&variant.name, target(variant, &arch))?.module());
         self.plan.variants.iter().filter_map(module).collect()
+    }
+
+    /// What a variant was given.
+    fn operands(&self, variant: &str) -> Operands {
+        let record = self.builds.built.iter().map(|b| &b.record).find(|record| record.variant == variant);
+        record.map(BuildRecord::operands).unwrap_or_default()
+    }
+
+    /// Variants that are given other codes than the control, and where the control's outputs on theirs go: two ways of
+    /// quantising may differ by more than a row that was not written.
+    pub fn control_on(&self) -> BTreeMap<String, (Operands, PathBuf)> {
+        let control = &self.plan.suite.control;
+        let of = |variant: &Variant| {
+            let form = self.operands(&variant.name);
+            let folder = BenchJob::output_dir(self.scratch, &format!("{control} on {}", variant.name));
+            (form != self.operands(control)).then(|| (variant.name.clone(), (form, folder)))
+        };
+        self.plan.variants.iter().filter_map(of).collect()
     }
 
     /// What is computed, with the folder for inputs that are made.
@@ -271,7 +289,9 @@ pub type ErrorsByCase = BTreeMap<(String, String), Errors>;
 pub fn errors_job_of(work: &Work, subjects: &[&str], problems: &[Problem], rows: Rows) -> ErrorsJob {
     let outputs = subjects.iter().map(|s| ((*s).to_owned(), BenchJob::output_dir(work.scratch, s)));
     let operands = work.builds.built.iter().map(|b| (b.record.variant.clone(), b.record.operands()));
-    errors_job(&work.task(), &work.plan.suite, operands.collect(), outputs.collect(), problems, rows)
+    let control_on = work.control_on().into_iter().map(|(variant, (_, folder))| (variant, folder));
+    let job = errors_job(&work.task(), &work.plan.suite, operands.collect(), outputs.collect(), problems, rows);
+    ErrorsJob { control_on: control_on.collect(), ..job }
 }
 
 /// Which rows of large problems are compared.
@@ -304,6 +324,7 @@ pub fn errors_job(
         outputs,
         operands,
         control: suite.control.clone(),
+        control_on: BTreeMap::new(),
         sampled: problems.iter().filter_map(|p| Some((p.id(), rows(p)?))).collect(),
         row_seed: seed,
         bad_element: suite.correctness.bad_element,

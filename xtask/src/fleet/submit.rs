@@ -81,7 +81,7 @@ pub fn submit(layout: &Layout, config: &Config, order: &Order) -> Result<Submitt
         "the shared folder `{}` is not there; make it or mount it",
         config.shared.display()
     );
-    let dist = if layout.is_dist() { layout.root.clone() } else { dist::dist(layout, None)? };
+    let dist = dist::portable(layout)?;
     let (dist, source) = patiently(&config.shared, || pack_dist(&dist, &config.shared))?;
     let gates = order
         .gates
@@ -140,7 +140,7 @@ fn pack_dist(dist: &Path, shared: &Path) -> Result<(PathBuf, SourceState)> {
     files.extend(dist::FILES.map(PathBuf::from));
     let packed = pack(dist, &files, shared, "dist")?;
     let folder = shared.join("dist").join(&packed.key);
-    let source = SourceState::of(&Layout { root: folder.clone(), target: folder.join("target") });
+    let source = SourceState::of(&Layout::at(folder.clone(), folder.join("target")));
     Ok((Path::new("dist").join(packed.key), source))
 }
 

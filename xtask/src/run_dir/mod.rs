@@ -25,6 +25,7 @@ use serde::de::DeserializeOwned;
 use crate::build::Built;
 use crate::cubin::sha256_hex;
 use crate::files::{folders_below, write_whole};
+use crate::layout::program;
 use manifest::Listing;
 pub use manifest::{MANIFEST, REPORT, SIGNATURE};
 
@@ -89,7 +90,10 @@ impl RunDir {
 
     /// One that was interrupted, to go on with; nobody else does meanwhile.
     pub fn open_unfinished(path: &Path) -> Result<RunDir> {
-        let whole = || format!("`{}` is whole: there is nothing to resume; see `cargo xtask report`", path.display());
+        let whole = || {
+            let report = format!("{} report", program());
+            format!("`{}` is whole: there is nothing to resume; see `{report}`", path.display())
+        };
         let mut run = RunDir::open(path)?;
         ensure!(!run.is_whole(), whole());
         ensure!(!run.is_old()?, "`{}` was begun by an older program; start a new run", path.display());

@@ -70,7 +70,12 @@ impl Operator for Attention {
         let record = record.with_context(|| format!("`{}` has no entry for D={}", module.variant, sizes.head_dim))?;
         let inputs = self.drawn.of(problem);
         match record.operands {
-            Operands::RowMajor => Ok(row_major(module, record, &sizes, inputs, executor)),
+            Operands::RowMajor => match module.quantised_as {
+                Operands::HopperImages => {
+                    Ok(row_major(module, record, &sizes, &images::quantised(inputs, &sizes), executor))
+                }
+                Operands::RowMajor | Operands::Originals => Ok(row_major(module, record, &sizes, inputs, executor)),
+            },
             _ if executor.emulated => Err(NotEmulated("executes neither wgmma nor bulk copies").into()),
             _ => {
                 let quantiser = records.iter().find(|r| r.operands == Operands::Originals);
