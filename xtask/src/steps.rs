@@ -33,10 +33,10 @@ pub fn check(work: &Work) -> Result<Checks> {
         return Ok(Checks { deferred: Some(Deferral::new(why, "see its build gate")), ..Checks::default() });
     }
     let step = Step::begin(if emulated { "emulate" } else { "launch" }, (problems.len() * modules.len()) as u64);
-    let folder = |module: &Module| BenchJob::output_dir(work.scratch, &module.variant);
-    let launched: Vec<_> = modules.iter().map(|module| (module.clone(), folder(module))).collect();
-    let outcomes = launch_each(work, &launched, &problems, &step)?;
-    let mut launches: BTreeMap<_, _> = modules.iter().map(|module| module.variant.clone()).zip(outcomes).collect();
+    let each = modules.iter().map(|module| (module.clone(), BenchJob::output_dir(work.scratch, &module.variant)));
+    let outcomes = launch_shared(work, &each.collect::<Vec<_>>(), &problems, &step)?;
+    let variants = modules.iter().map(|module| module.variant.clone());
+    let mut launches: BTreeMap<String, Vec<LaunchOutcome>> = variants.zip(outcomes).collect();
     let faults = launches.values().flatten().filter(|o| o.failure.is_some() && o.deferred.is_none()).count();
     step.end(&format!("{} variants on {} problems, {faults} faults", modules.len(), problems.len()));
     launch_control_beside(work, &modules, &problems)?;
@@ -66,6 +66,37 @@ pub fn check(work: &Work) -> Result<Checks> {
     Ok(Checks { device, deferred: None, memory_apart: false, row_seed, cases })
 }
 
+/// Modules, each with the folder of its outputs, on every problem, by all GPUs that share the work; what came of each is in
+/// the order of the problems.
+fn launch_shared(
+    work: &Work,
+    modules: &[(Module, PathBuf)],
+    problems: &[Problem],
+    step: &Step,
+) -> Result<Vec<Vec<LaunchOutcome>>> {
+    let works = work.on_each();
+    let shares = shares(&work.plan.suite.operator, problems, works.len());
+    let parts = modules.iter().enumerate().flat_map(|module| shares.iter().map(move |share| (module, share)));
+    let (done, total) = (AtomicU64::new(0), (problems.len() * modules.len()) as u64);
+    let launched = spread(works.len(), parts.collect(), |gpu, ((place, (module, folder)), share)| {
+        let told = Cell::new(0);
+        let report = |now: u64, what: &str| {
+            let more = now.saturating_sub(told.replace(now));
+            step.at(done.fetch_add(more, Ordering::Relaxed) + more, total, what);
+        };
+        let outcomes = launch_all(&works[gpu], module, share, folder, Vec::new(), &report)?;
+        done.fetch_add((share.len() as u64).saturating_sub(told.get()), Ordering::Relaxed);
+        Ok((place, outcomes))
+    })?;
+    let mut launches: Vec<Vec<LaunchOutcome>> = vec![Vec::new(); modules.len()];
+    for (place, outcomes) in launched {
+        launches[place].extend(outcomes);
+    }
+    let places: BTreeMap<String, usize> = problems.iter().enumerate().map(|(i, problem)| (problem.id(), i)).collect();
+    launches.iter_mut().for_each(|outcomes| outcomes.sort_by_key(|outcome| places.get(&outcome.problem.id())));
+    Ok(launches)
+}
+
 /// The control on what others were given, of the problems that are large: only there is an output held to the control's.
 fn launch_control_beside(work: &Work, modules: &[Module], problems: &[Problem]) -> Result<()> {
     let suite = &work.plan.suite;
@@ -77,48 +108,16 @@ fn launch_control_beside(work: &Work, modules: &[Module], problems: &[Problem]) 
     }
     let total = others.len() * large.len();
     let step = Step::begin("beside", total as u64);
-    let launches =
-        others.values().map(|(form, folder)| (Module { quantised_as: *form, ..control.clone() }, folder.clone()));
-    let outcomes = launch_each(work, &launches.collect::<Vec<_>>(), &large, &step)?;
-    for (variant, outcomes) in others.keys().zip(outcomes) {
+    let (variants, given): (Vec<String>, Vec<_>) = others.into_iter().unzip();
+    let of = |(form, folder)| (Module { quantised_as: form, ..control.clone() }, folder);
+    let given: Vec<(Module, PathBuf)> = given.into_iter().map(of).collect();
+    for (variant, outcomes) in variants.iter().zip(launch_shared(work, &given, &large, &step)?) {
         if let Some(why) = outcomes.iter().find_map(|outcome| outcome.failure.as_ref()) {
             bail!("the control `{}` failed on what `{variant}` is given: {why}", suite.control);
         }
     }
     step.end(&format!("{total} outputs of {} on what others are given", suite.control));
     Ok(())
-}
-
-/// Every module on every problem, by all GPUs that share the work, with outputs in its folder. Outcomes are in the order of
-/// the modules, and then of the problems.
-fn launch_each(
-    work: &Work,
-    modules: &[(Module, PathBuf)],
-    problems: &[Problem],
-    step: &Step,
-) -> Result<Vec<Vec<LaunchOutcome>>> {
-    let works = work.on_each();
-    let shares = shares(&work.plan.suite.operator, problems, works.len());
-    let parts = (0..modules.len()).flat_map(|at| shares.iter().map(move |share| (at, share)));
-    let (done, total) = (AtomicU64::new(0), (problems.len() * modules.len()) as u64);
-    let launched = spread(works.len(), parts.collect(), |gpu, (at, share)| {
-        let (module, folder) = &modules[at];
-        let told = Cell::new(0);
-        let report = |now: u64, what: &str| {
-            let more = now.saturating_sub(told.replace(now));
-            step.at(done.fetch_add(more, Ordering::Relaxed) + more, total, what);
-        };
-        let outcomes = launch_all(&works[gpu], module, share, folder, Vec::new(), &report)?;
-        done.fetch_add(share.len() as u64 - told.get(), Ordering::Relaxed);
-        Ok((at, outcomes))
-    })?;
-    let mut launches = vec![Vec::new(); modules.len()];
-    for (at, outcomes) in launched {
-        launches[at].extend(outcomes);
-    }
-    let places: BTreeMap<String, usize> = problems.iter().enumerate().map(|(i, problem)| (problem.id(), i)).collect();
-    launches.iter_mut().for_each(|outcomes| outcomes.sort_by_key(|outcome| places.get(&outcome.problem.id())));
-    Ok(launches)
 }
 
 fn without_output(outcomes: &[LaunchOutcome]) -> bool {

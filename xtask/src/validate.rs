@@ -109,9 +109,6 @@ fn validate_in(
 ) -> Result<Outcome> {
     options.attachments.iter().try_for_each(|(other, file)| run.keep_file(other, file))?;
     let runner = Runner::locate(layout, &run.logs())?;
-    if options.device == DeviceChoice::Emulator && options.gpus != GpuChoice::First {
-        bail!("--gpus chooses among GPUs, and --device emulator takes none");
-    }
     let cards = gpus::find(&runner, &options.gpus)?;
     let (Card { runner, found }, others) = cards.split_first().context("somebody was asked")?;
     if let (DeviceChoice::Gpu, Some(why)) = (options.device, &found.why_not) {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use kbench::decision::Decision;
 use kbench::exit::Exit;
@@ -70,8 +70,8 @@ struct MeasuringArgs {
     device: DeviceChoice,
     #[command(flatten)]
     gpu: GpuArgs,
-    /// GPUs of one model that share the work, each shape timed on one of them: all, how many, or a list of numbers or unique
-    /// ids; the first without.
+    /// GPUs of one model that share the work, each shape timed on one of them: all, how many, or a list of unique ids, or of
+    /// numbers as CUDA counts them; the first without.
     #[arg(long, value_name = "all|N|LIST", conflicts_with = "gpu")]
     gpus: Option<GpuChoice>,
     /// Run only these shapes; part of a suite can never MERGE.
@@ -114,8 +114,14 @@ impl MeasuringArgs {
 
     fn options(&self) -> Result<Options> {
         self.gpu.alone()?;
+        let device = match (&self.gpus, self.device) {
+            // As with --gpu, whoever asks for GPUs wants no emulator in their place.
+            (Some(_), DeviceChoice::Emulator) => bail!("--gpus chooses among GPUs, and --device emulator uses none"),
+            (Some(_), _) => DeviceChoice::Gpu,
+            (None, device) => self.gpu.device(device)?,
+        };
         Ok(Options {
-            device: self.gpu.device(self.device)?,
+            device,
             gpus: self.gpus.clone().unwrap_or_default(),
             out: self.out.clone(),
             resume: None,

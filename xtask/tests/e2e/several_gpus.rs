@@ -173,7 +173,7 @@ fn gpus_that_are_not_there_are_one_line() {
         (&["--gpus", "3"][..], "--gpus 3: there are 2 of NVIDIA TEST here"),
         (&["--gpus", "0,5"], "`5` is none of 0 (GPU-0), 1 (GPU-1)"),
         (&["--gpus", "none"], "use all, how many, or a list"),
-        (&["--gpus", "2", "--device", "emulator"], "--device emulator takes none"),
+        (&["--gpus", "2", "--device", "emulator"], "--device emulator uses none"),
     ] {
         let ran = dist.run(&[&SUITE, asked].concat()).expect(2);
         assert!(ran.stderr.contains(words), "{asked:?}: {}", ran.stderr);
