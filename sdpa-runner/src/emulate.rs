@@ -250,6 +250,7 @@ fn attempt(
     let sampled = part.and(setup.entry.clone());
     let machine = Emulated { kernels, memory, base, sampled, bounded: setup.bounded, threads, findings };
     let workload = Workload::place(&machine, setup.clone())?;
+    workload.make_first(&machine)?.map_err(anyhow::Error::msg)?;
     let mut written = workload.written(&machine)?;
     workload.launch(&machine, &written)?;
     let output = match part {

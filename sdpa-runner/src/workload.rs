@@ -127,6 +127,11 @@ impl<M: Machine> Workload<M> {
             return Ok(Ok(()));
         }
         self.unmake(machine)?;
+        self.make_first(machine)
+    }
+
+    /// As [`Self::make`], of what has only just been placed, and is poison.
+    pub fn make_first(&self, machine: &M) -> Result<std::result::Result<(), String>> {
         self.run(machine, &self.setup.making, &Written { memory: BTreeMap::new() })?;
         machine.finish()?;
         for (name, wanted) in self.holding() {

@@ -387,6 +387,7 @@ fn found(entry: &str, ptx: &str) -> (Vec<Finding>, f64) {
 }
 
 #[test]
+#[ignore = "slow: .ci/run runs it by name"]
 fn every_break_of_the_synchronisation_is_found() {
     let mut lost = Vec::new();
     for (entry, change, kinds, instruction) in &MUTANTS {
@@ -412,6 +413,7 @@ fn name(change: &Change) -> String {
 }
 
 #[test]
+#[ignore = "slow: .ci/run runs it by name"]
 fn what_changes_nothing_is_not_reported() {
     for (entry, change) in &EQUIVALENT {
         let (findings, worst) = found(entry, &mutate(entry, change));
