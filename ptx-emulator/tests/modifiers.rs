@@ -206,6 +206,7 @@ const NAMES: &[&str] = &[
     "shared::cluster",
     "sp",
     "tensor",
+    "tile",
     "wait",
 ];
 
