@@ -13,6 +13,10 @@ pub(crate) struct Cluster {
     at: usize,
     /// Whether it may do what orders blocks.
     pub(crate) granted: bool,
+    /// Blocks in a row that wait and changed nothing.
+    waiting: usize,
+    /// Changes of the blocks when the one whose turn it is began it.
+    begun: Option<u64>,
     idle_turns: u32,
     /// Changes of the blocks and of global memory up to the last wait.
     seen: (u64, u64),
@@ -24,7 +28,7 @@ impl Cluster {
         let made = |(rank, id): (usize, &[u32; 3])| Some(Box::new(Block::new(context, *id, at, rank as u32)));
         let blocks: Vec<_> = places.iter().enumerate().map(made).collect();
         let ended = vec![false; blocks.len()];
-        Cluster { blocks, ended, at: 0, granted: false, idle_turns: 0, seen: (0, 0) }
+        Cluster { blocks, ended, at: 0, granted: false, waiting: 0, begun: None, idle_turns: 0, seen: (0, 0) }
     }
 
     /// Begins a round of so many instructions that are not row operations, of each block.
@@ -35,19 +39,24 @@ impl Cluster {
     /// Runs the blocks until all exit or all wait, the round ends, or one comes to what it may only do in its turn.
     pub(crate) fn run(&mut self, context: &Context<'_>) -> BlockTurn {
         let count = self.blocks.len();
-        let mut waiting = 0;
         loop {
             if self.ended.iter().all(|ended| *ended) {
                 return BlockTurn::Finished;
             }
             if !self.ended[self.at] {
-                let before = self.progress();
+                let progress = self.progress();
+                let before = *self.begun.get_or_insert(progress);
                 let turn = self.run_one(context);
+                // Whoever stops for its turn goes on with what it began: how often it stops is the threads' affair.
+                if turn != BlockTurn::AtOp {
+                    self.begun = None;
+                }
                 match turn {
                     BlockTurn::AtOp => return turn,
-                    BlockTurn::Finished => (self.ended[self.at], waiting) = (true, 0),
-                    BlockTurn::Waiting if self.progress() == before => waiting += 1,
-                    BlockTurn::Waiting => waiting = 0,
+                    BlockTurn::Finished => (self.ended[self.at], self.waiting) = (true, 0),
+                    BlockTurn::Waiting if count == 1 => return turn,
+                    BlockTurn::Waiting if self.progress() == before => self.waiting += 1,
+                    BlockTurn::Waiting => self.waiting = 0,
                     BlockTurn::RoundEnd => {
                         self.at = (self.at + 1) % count;
                         // The others have their share of the round, too.
@@ -62,7 +71,8 @@ impl Cluster {
                 }
             }
             self.at = (self.at + 1) % count;
-            if waiting > 0 && waiting >= self.ended.iter().filter(|ended| !**ended).count() {
+            if self.waiting > 0 && self.waiting >= self.ended.iter().filter(|ended| !**ended).count() {
+                self.waiting = 0;
                 return BlockTurn::Waiting;
             }
         }
