@@ -337,8 +337,13 @@ impl Judge<'_> {
         }
         let mut conflict = self.judge(*last, Clash::WriteWrite);
         if let Some(reads) = reads.filter(|reads| reads[0].epoch.exists()) {
+            // Another block's goes before one's own: it is of such a race that the launch is begun anew in order.
             for read in *reads {
-                conflict = conflict.or(self.judge(read, Clash::WriteAfterRead));
+                let found = self.judge(read, Clash::WriteAfterRead);
+                let is_of_another =
+                    |conflict: &Option<GlobalConflict>| conflict.is_some_and(|c| c.other_block.is_some());
+                let gives_way = !is_of_another(&conflict) && is_of_another(&found);
+                conflict = if gives_way { found } else { conflict.or(found) };
             }
             *reads = Default::default();
         }
