@@ -7,6 +7,9 @@
 
 pub(crate) mod clock;
 pub(crate) mod global;
-mod lanes;
+pub(crate) mod lanes;
 pub(crate) mod order;
+mod recent;
+pub(crate) mod runs;
 pub(crate) mod shadow;
+mod single;

@@ -177,7 +177,7 @@ impl Block {
             base = base.in_flight();
         }
         let at = target.at.map(|at| at as u32);
-        self.shadow_rows(context, warp, &at, (target.lanes, 0, 0), base, usage);
+        self.shadow_rows(context, warp, &at, (target.lanes, 0), base, usage);
     }
 
     /// Completes one copy on behalf of its thread. What another copy is still in flight to stays poisoned.
