@@ -1,5 +1,5 @@
 //! Matrix fragments: moved by `ldmatrix` and wmma, multiplied by mma.
 
-mod ldmatrix;
+pub(crate) mod ldmatrix;
 pub(crate) mod mma;
 pub(crate) mod wmma;

@@ -6,7 +6,7 @@ mod copy;
 mod global_access;
 mod race;
 pub(crate) mod shared;
-mod shared_access;
+pub(crate) mod shared_access;
 pub(crate) mod target;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod words_avx512;
