@@ -212,6 +212,9 @@ pub struct Environment {
     pub device: Option<Device>,
     /// Clocks, temperature and power when the run began.
     pub device_state: Option<GpuState>,
+    /// Further GPUs of its model that shared the work, by `--gpus`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_devices: Vec<Device>,
     /// Versions of peers: python, torch, cudnn, cuda.
     pub peers: BTreeMap<String, String>,
     /// Operating system and kernel.

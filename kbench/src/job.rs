@@ -63,6 +63,9 @@ pub struct Module {
     /// What is done on each shape, by name, where a gate file says so instead; with the build for that shape.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub planned: BTreeMap<String, Planned>,
+    /// Whose codes and scales entries that take them row by row are given: their own, or those that another form holds.
+    #[serde(default, skip_serializing_if = "Operands::is_row_major")]
+    pub quantised_as: Operands,
 }
 
 /// What a variant of a gate file does on one shape.
@@ -241,6 +244,10 @@ pub struct ErrorsJob {
     pub operands: BTreeMap<String, Operands>,
     /// The subject that others are compared with.
     pub control: String,
+    /// Where the control's outputs lie on what a subject was given, by subject, where that is not what the control is
+    /// given. Of large problems alone.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub control_on: BTreeMap<String, PathBuf>,
     /// How many rows are compared of each of these problems, by id; all of the others.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sampled: BTreeMap<String, u32>,
@@ -277,10 +284,23 @@ pub struct BenchJob {
     /// it. 0 draws none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub placement: u64,
+    /// Where it times its shapes together with others, each on another GPU; all of them are its own without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<Share>,
     /// Whether it is a search's, whose result is validated: nothing is timed with a cold L2, and where there are fewer
     /// different inputs than launches of a block, two launches have the same. A kernel could then copy the first one's answer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_search: bool,
+}
+
+/// Shapes that several bench jobs time together, each shape in one of them: whoever names a shape's file first has it. So
+/// whatever is compared with each other was timed on one GPU.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// A folder with a file for each shape that somebody took, which says who.
+    pub folder: PathBuf,
+    /// Who asks. A job that begins gives back what was taken in its name: nothing that was measured then is kept.
+    pub worker: String,
 }
 
 fn is_zero(placement: &u64) -> bool {
@@ -419,6 +439,7 @@ mod tests {
             outputs: BTreeMap::from([("stage0".into(), "out".into())]),
             operands: BTreeMap::from([("stage0".into(), Operands::HopperImages)]),
             control: "stage0".into(),
+            control_on: BTreeMap::from([("hopper".into(), "beside".into())]),
             sampled: BTreeMap::from([(problem.id(), 64)]),
             row_seed: u64::MAX,
             bad_element: 0.06,

@@ -102,7 +102,8 @@ pub struct Site {
 
 /// Every problem that each variant must be looked at on: with the first seed, the suite's shapes (of the built-in operator
 /// those that the emulator is allowed, else all that are not large, and the timed ones), and on the smallest stress shape
-/// every other distribution, since a kernel may take another path there.
+/// every other distribution, since a kernel may take another path there. Where all are large, the smallest: that nothing
+/// was looked at is never that nothing was found.
 pub fn problems(suite: &Suite) -> Vec<Problem> {
     let seed = suite.seeds[0];
     let normal = |shape| Problem { shape, seed, distribution: Distribution::Normal };
@@ -114,6 +115,10 @@ pub fn problems(suite: &Suite) -> Vec<Problem> {
     let mut shapes: Vec<_> = checked.collect();
     let timed = suite.time().into_iter().filter(|shape| is_whole(&shape.name));
     shapes.extend(timed.filter(|shape| !shapes.contains(shape)).collect::<Vec<_>>());
+    if shapes.is_empty() {
+        let all = suite.check().into_iter().chain(suite.time());
+        shapes.extend(all.min_by_key(|shape| suite.operator.elements(shape)));
+    }
     let stress = suite.stress().into_iter().min_by_key(|shape| suite.operator.elements(shape));
     let unusual = stress.into_iter().flat_map(|shape| {
         let with = move |distribution| Problem { shape: shape.clone(), seed, distribution };
@@ -179,6 +184,10 @@ mod tests {
         suite.emulation = None;
         suite.large = Some(crate::suite::LargeShapes { shapes: vec!["wide".into()], reference_rows: 1, rounds: 1 });
         assert!(problems(&suite).iter().all(|p| p.shape.name != "wide"));
+        let every = suite.check().into_iter().chain(suite.time()).map(|shape| shape.name).collect();
+        suite.large = Some(crate::suite::LargeShapes { shapes: every, reference_rows: 1, rounds: 1 });
+        let normal = problems(&suite).into_iter().find(|p| p.distribution == Distribution::Normal);
+        assert_eq!(normal.map(|p| p.shape.name), Some("ragged-causal".to_owned()), "where all are large, the smallest");
     }
 
     #[test]

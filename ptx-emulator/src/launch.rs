@@ -40,7 +40,7 @@ pub enum MmaModel {
 pub struct Checks {
     /// Races by happens-before, in shared and global memory.
     pub races: bool,
-    /// Bytes of a `cp.async` stay poisoned until the wait; touching them is reported.
+    /// Bytes of an asynchronous copy stay poisoned until the wait; touching them is reported.
     pub in_flight: bool,
     /// Undefined registers and memory, reported where they matter.
     pub uninitialised: bool,
@@ -104,6 +104,8 @@ pub struct Launch {
     pub grid: [u32; 3],
     /// Threads per dimension.
     pub block: [u32; 3],
+    /// Blocks of a cluster per dimension; 1, 1, 1 is none.
+    pub cluster: [u32; 3],
     /// Dynamic shared memory in bytes.
     pub dynamic_shared_bytes: u32,
     /// Parameter block, laid out as [`crate::Kernel::parameters`] says; see [`Params`].
@@ -130,6 +132,7 @@ impl Launch {
         Launch {
             grid,
             block,
+            cluster: [1; 3],
             dynamic_shared_bytes: 0,
             params,
             schedule: Schedule::Greedy,

@@ -34,7 +34,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Not executed, refused when the kernel is loaded: wgmma, TMA and other bulk copies, clusters, recursive
+//! Not executed, refused when the kernel is loaded: bulk copies by tensor map but for whole tiles, sparse products, recursive
 //! calls, textures and surfaces, allocation on the device. Every launch counts as cooperative. A call through
 //! a register tries every function whose address is taken and whose parameters fit. What a kernel prints is
 //! collected in [`Outcome::printed`].
@@ -52,6 +52,9 @@
 //!   instruction form in [`conformance`] was compared with an H100 and agrees in every bit, but for the
 //!   probes that say why they are `unanswered`, the sums of its tensor cores ([`MmaModel::Sm90`]) among them; the models of Ampere and Ada are published ones
 //!   that were not compared with silicon here.
+//! - What a fence of the asynchronous proxy covers is known by the warp, not by the lane. A `wgmma` reads its operands and
+//!   a bulk copy its source when they are issued; whoever changes them before the wait is reported.
+//! - No GPU has answered for `wgmma` and the layouts of its operands yet ([`conformance`] says so of each probe).
 //! - `wmma.load` and `wmma.store` have no lane of their own per byte: a plain access by the same warp
 //!   without `bar.warp.sync` between is a WARNING.
 //!
@@ -90,6 +93,7 @@ mod parse;
 mod program;
 mod report;
 mod tensor;
+mod tensor_map;
 
 pub use exec::run::grid::run;
 pub use launch::{BlockFilter, Checks, EmuError, Launch, Limits, MmaModel, Outcome, Params, ProfileLine, Schedule};
@@ -98,3 +102,4 @@ pub use memory::{Buffer, Memory, MemoryError};
 pub use module::{Kernel, Module};
 pub use parse::ParseError;
 pub use report::{Finding, Kind, Severity, Site, findings_to_json};
+pub use tensor_map::{MAP_BYTES, TensorMap, TensorMapError};

@@ -1,5 +1,6 @@
 //! A decoded kernel: what the lowering hands to the interpreter.
 
+use crate::isa::engines::Engines;
 use crate::isa::op::{Inst, Special};
 use crate::isa::slot::Slot;
 use crate::parse::ast::Pos;
@@ -64,4 +65,7 @@ pub(crate) struct Program {
     pub(crate) param_bytes: u32,
     pub(crate) max_threads: Option<u64>,
     pub(crate) required_block: Option<[u32; 3]>,
+    pub(crate) required_cluster: Option<[u32; 3]>,
+    /// Engines that it makes use of.
+    pub(crate) engines: Engines,
 }

@@ -29,9 +29,15 @@ pub enum Kind {
     RaceReadAfterWrite,
     /// A load, then an unordered store.
     RaceWriteAfterRead,
-    /// Bytes touched between the issue of a `cp.async` and its wait.
+    /// Bytes touched between the issue of an asynchronous copy and its wait.
     InFlight,
-    /// The source of a `cp.async` changed before the copy had to be complete.
+    /// A register of a `wgmma` touched before the wait for its group.
+    RegisterInFlight,
+    /// A register touched and used by a `wgmma` without a `wgmma.fence` in between.
+    MissingFence,
+    /// Written by a thread and read or overwritten asynchronously without a `fence.proxy.async` in between.
+    MissingProxyFence,
+    /// The source of an asynchronous copy changed before the copy had to be complete.
     SourceChanged,
     /// `cp.async` still open when its thread exited.
     UnwaitedCopy,
@@ -55,6 +61,12 @@ pub enum Kind {
     SyncDivergence,
     /// An mbarrier used against its life cycle.
     MbarrierMisuse,
+    /// A `wgmma` whose warps or descriptors do not fit.
+    WarpgroupMisuse,
+    /// An access to a block that is not in the cluster, or has exited, or a barrier of the cluster used against its rules.
+    ClusterMisuse,
+    /// A bulk copy of a tensor whose map is none, or does not fit it.
+    TensorMapMisuse,
     /// `ld.global.nc` of memory written in the same launch.
     NonCoherentRead,
     /// A store to constant memory.
@@ -76,7 +88,14 @@ impl Kind {
             Kind::RaceWriteWrite | Kind::RaceReadAfterWrite | Kind::RaceWriteAfterRead => {
                 "nothing orders the two accesses: a barrier between them, or atomics with fences"
             }
-            Kind::InFlight => "the copying thread has not waited for the group, or has waited for too few groups",
+            Kind::InFlight => "nobody has waited for the copy: its group, or the phase of its mbarrier",
+            Kind::RegisterInFlight => "wgmma.commit_group and a wgmma.wait_group for that group come before the access",
+            Kind::MissingFence => "wgmma.fence.sync.aligned after the last access and before the first wgmma",
+            Kind::MissingProxyFence => "fence.proxy.async after the write, before the barrier that orders the two",
+            Kind::WarpgroupMisuse => "all four warps execute the same wgmma on the same matrices",
+            Kind::ClusterMisuse => {
+                "a cluster barrier before the first access to another block and before any of them exits"
+            }
             Kind::SourceChanged => "the source of a copy must stay unchanged until its wait",
             Kind::UnwaitedCopy => "wait for every group before the thread ends",
             Kind::OutOfBounds => "check index arithmetic and the guard of tail elements",
@@ -92,6 +111,9 @@ impl Kind {
             Kind::SyncDivergence => "every lane named in the mask must execute the instruction together",
             Kind::MbarrierMisuse => {
                 "init once, then a barrier, then arrivals as counted, waits with alternating parity"
+            }
+            Kind::TensorMapMisuse => {
+                "encode the map with `TensorMap::to_bytes`, for as many dimensions as the copy has"
             }
             Kind::NonCoherentRead => "use a plain load for memory that the launch writes",
             Kind::ReadOnlyStore => "constant memory cannot be written by a kernel",

@@ -97,8 +97,22 @@ pub struct Geometry {
 }
 
 impl Sizes {
-    fn row_tiles(&self, rows: u32) -> u32 {
+    /// Work items of an entry whose tile has so many rows.
+    pub(crate) fn row_tiles(&self, rows: u32) -> u32 {
         self.heads * self.seq_q.div_ceil(rows)
+    }
+
+    /// What CTA `cta` of `ctas` works on, in its order, as (number of the tile within the head, head): the twin of
+    /// `cuda/hopper/scheduler.cuh`.
+    pub fn items_of(&self, cta: u32, ctas: u32, tile_q: u32) -> Vec<[u32; 2]> {
+        let (tiles, section_heads) = (self.seq_q.div_ceil(tile_q), self.section_heads());
+        let place = |round: u32| round * ctas + if round % 2 == 1 { ctas - 1 - cta } else { cta };
+        let item = |index: u32| {
+            let (section, in_section) = (index / (section_heads * tiles), index % (section_heads * tiles));
+            let (rank, head) = (in_section / section_heads, in_section % section_heads);
+            [tiles - 1 - rank, section * section_heads + head]
+        };
+        (0..).map(place).take_while(|index| *index < self.row_tiles(tile_q)).map(item).collect()
     }
 
     /// The attention entry for these sizes on a device with so many multiprocessors; `None` for other head dimensions.
@@ -290,6 +304,24 @@ mod tests {
         });
         let listed: Vec<String> = entry_points().into_iter().map(|e| e.name).collect();
         assert_eq!(calls.collect::<Vec<_>>(), listed);
+    }
+
+    #[test]
+    fn every_tile_is_the_item_of_one_cta() {
+        for (sizes, tile_q, ctas) in [
+            (sizes(16, 2048, 64, true), 256, SMS),
+            (sizes(3, 700, 128, true), 192, 7),
+            (sizes(5, 77, 64, false), 64, 10),
+        ] {
+            let mut items: Vec<_> = (0..ctas).flat_map(|cta| sizes.items_of(cta, ctas, tile_q)).collect();
+            items.sort_unstable();
+            let tiles = sizes.seq_q.div_ceil(tile_q);
+            let all: Vec<_> = (0..tiles).flat_map(|tile| (0..sizes.heads).map(move |head| [tile, head])).collect();
+            assert_eq!(items, all);
+        }
+        // Longest rows first, and who had the first of one round has the last of the next.
+        let causal = sizes(4, 256, 64, true);
+        assert_eq!(causal.items_of(0, 4, 64)[..2], [[3, 0], [2, 3]]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::abi::PERSISTENT_CTAS_PER_SM;
+use crate::hopper::Sizes;
 use crate::toggles::Scheduler;
 
 /// The value of the `scheduler` toggle with which CTA (x, y) computes query tile x of head y.
@@ -55,6 +56,17 @@ impl Sample {
             _ => None,
         }
     }
+
+    /// The same of the Hopper family, on a chip of so many multiprocessors.
+    pub fn of_hopper(sizes: &Sizes, tile_q: u32, sm_count: u32, limit: u32) -> Option<Sample> {
+        let ctas = sizes.row_tiles(tile_q).min(sm_count);
+        if ctas <= limit {
+            return None;
+        }
+        let picked = spread(ctas, limit);
+        let tiles = picked.iter().flat_map(|&cta| sizes.items_of(cta, ctas, tile_q)).collect();
+        Some(Sample { blocks: picked.into_iter().map(|cta| [cta, 0, 0]).collect(), tiles, of: ctas, sm_count })
+    }
 }
 
 /// `count` numbers below `total`, evenly spread, both ends among them.
@@ -77,6 +89,16 @@ mod tests {
         let unique: BTreeSet<_> = sample.tiles.iter().collect();
         assert_eq!(unique.len(), 24);
         assert_eq!(Sample::of(Some(0), [2, 2], 1).unwrap().blocks, [[0, 0, 0]]);
+    }
+
+    #[test]
+    fn a_sample_of_the_hopper_family_has_all_tiles_of_its_ctas() {
+        let sizes = Sizes { heads: 16, seq_q: 4096, seq_kv: 4096, head_dim: 64, causal: true };
+        let sample = Sample::of_hopper(&sizes, 256, 132, 8).unwrap();
+        assert_eq!((sample.blocks.len(), sample.of, sample.blocks[7]), (8, 132, [131, 0, 0]));
+        let items = |cta: &[u32; 3]| sizes.items_of(cta[0], 132, 256).len();
+        assert_eq!(sample.tiles.len(), sample.blocks.iter().map(items).sum::<usize>());
+        assert_eq!(Sample::of_hopper(&sizes, 256, 8, 8), None);
     }
 
     #[test]

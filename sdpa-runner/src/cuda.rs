@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
@@ -420,9 +421,9 @@ impl Kernel<'_> {
 /// What places bytes of the host, and compares memory with them, more quickly than by copies of the host's.
 pub trait Copies {
     /// A copy of bytes; none where it has no quicker way.
-    fn copy_of(&self, gpu: &Gpu, bytes: &[u8]) -> Result<Option<Buffer>>;
+    fn copy_of(&self, gpu: &Gpu, bytes: &Arc<Vec<u8>>) -> Result<Option<Buffer>>;
     /// Whether memory holds bytes; none where it does not know them.
-    fn holds(&self, gpu: &Gpu, memory: &Buffer, bytes: &[u8]) -> Result<Option<bool>>;
+    fn holds(&self, gpu: &Gpu, memory: &Buffer, bytes: &Arc<Vec<u8>>) -> Result<Option<bool>>;
 }
 
 /// A loaded module on a GPU: where setups are placed and their steps run.
@@ -512,10 +513,10 @@ impl Machine for OnGpu<'_> {
         Ok(memory.read()?)
     }
 
-    fn holds(&self, memory: &Buffer, bytes: &[u8]) -> Result<bool> {
+    fn holds(&self, memory: &Buffer, bytes: &Arc<Vec<u8>>) -> Result<bool> {
         match self.copies.map(|copies| copies.holds(self.gpu, memory, bytes)).transpose()? {
             Some(Some(holds)) => Ok(holds),
-            _ => Ok(memory.read()? == bytes),
+            _ => Ok(memory.read()? == **bytes),
         }
     }
 

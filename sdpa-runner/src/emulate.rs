@@ -36,6 +36,8 @@ use crate::workload::{Content, Machine, Workload};
 const MAX_PLACES: usize = 3;
 /// Replays the second schedule; any value would do.
 const SCHEDULE_SEED: u64 = 1;
+/// Size of the chip that persistent kernels are launched for: an H100's.
+const MULTIPROCESSORS: u32 = 132;
 /// What is added to the niceness of a process that runs beside others: it gets what they leave.
 const LAST_IN_LINE: i32 = 19;
 pub fn run(job: &LaunchJob) -> Result<()> {
@@ -129,6 +131,8 @@ struct Emulated<'m> {
     memory: RefCell<Memory>,
     /// Everything of a launch that is the same for all.
     base: Launch,
+    /// The entry function of which only a part runs, if there is one.
+    sampled: Option<String>,
     /// Whether it gives up what is too long.
     bounded: bool,
     /// Threads of the host; 0 takes all.
@@ -152,7 +156,7 @@ impl Machine for Emulated<'_> {
 
     fn refill(&self, memory: &Placed, content: &Content) -> Result<()> {
         let bytes = match content {
-            Content::Bytes(bytes) => Cow::Borrowed(*bytes),
+            Content::Bytes(bytes) => Cow::Borrowed(bytes.as_slice()),
             Content::Zero(len) => Cow::Owned(vec![0; *len]),
             Content::Poison(..) => bail!("what was defined stays so: place it anew"),
         };
@@ -182,6 +186,12 @@ impl Machine for Emulated<'_> {
                 let launch = Launch {
                     grid: step.grid,
                     block: step.block,
+                    cluster: step.cluster.unwrap_or([1; 3]),
+                    blocks: if self.sampled.as_ref() == Some(&step.entry) {
+                        self.base.blocks.clone()
+                    } else {
+                        BlockFilter::All
+                    },
                     dynamic_shared_bytes: step.shared_bytes,
                     params: params::bytes(&step.params, address)?,
                     limits: Limits { threads: self.threads, ..limits::of(step, self.bounded) },
@@ -202,7 +212,7 @@ impl Machine for Emulated<'_> {
         Ok(self.memory.borrow().read_over(memory.buffer, memory.unwritten)?)
     }
 
-    fn holds(&self, memory: &Placed, bytes: &[u8]) -> Result<bool> {
+    fn holds(&self, memory: &Placed, bytes: &Arc<Vec<u8>>) -> Result<bool> {
         Ok(self.memory.borrow().holds(memory.buffer, bytes)?)
     }
 
@@ -237,7 +247,8 @@ fn attempt(
     }
     let (memory, findings) = (RefCell::new(Memory::new(module)), RefCell::default());
     let threads = job.threads as usize;
-    let machine = Emulated { kernels, memory, base, bounded: setup.bounded, threads, findings };
+    let sampled = part.and(setup.entry.clone());
+    let machine = Emulated { kernels, memory, base, sampled, bounded: setup.bounded, threads, findings };
     let workload = Workload::place(&machine, setup.clone())?;
     let mut written = workload.written(&machine)?;
     workload.launch(&machine, &written)?;
@@ -266,11 +277,15 @@ fn attempt(
 }
 
 fn solve(job: &LaunchJob, module: &Module, operator: &mut dyn Operator, problem: &Problem) -> Result<LaunchOutcome> {
-    let executor = operator::Executor { sm_count: 1, max_ctas: job.max_ctas, emulated: true };
+    let executor = operator::Executor { sm_count: MULTIPROCESSORS, max_ctas: job.max_ctas };
     let setup = Arc::new(operator.setup(&job.module, problem, &executor)?);
     limits::check(&setup)?;
     let mut kernels = HashMap::new();
-    for launch in setup.launches() {
+    let making = setup.making.iter().filter_map(|step| match step {
+        Step::Launch(launch) => Some(launch),
+        Step::Memset { .. } | Step::Copy { .. } => None,
+    });
+    for launch in setup.launches().chain(making) {
         if !kernels.contains_key(&launch.entry) {
             let entries = module.entries();
             let (entry, known) = (&launch.entry, entries.join(", "));

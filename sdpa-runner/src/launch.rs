@@ -2,6 +2,7 @@
 //! second time to see whether the bytes repeat. No reference exists in this process: a candidate cannot find it here.
 
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 
 use anyhow::{Context, Result, bail, ensure};
 use cudarc::driver::DriverError;
@@ -14,6 +15,7 @@ use crate::cuda::{Gpu, Graph, LoadedModule, OnGpu, words};
 use crate::digest::Digester;
 use crate::events::{emit, progress};
 use crate::operator::{self, Executor, Operator};
+use crate::setup::Setup;
 use crate::workload::{Machine, Workload, Written};
 
 /// Runs the job. Ends at the first fault of the kernel: the context is lost with it, so the pipeline starts a new
@@ -21,18 +23,29 @@ use crate::workload::{Machine, Workload, Written};
 pub fn run(job: &LaunchJob) -> Result<()> {
     let gpu = Gpu::open()?;
     std::fs::create_dir_all(&job.out_dir).with_context(|| format!("failed to create `{}`", job.out_dir.display()))?;
-    let mut operator = operator::of(&job.task);
-    for (i, problem) in job.problems.iter().enumerate() {
-        progress(i, job.problems.len(), &format!("{} on {}", job.module.variant, problem.id()));
-        let result = solve(&gpu, job, operator.as_mut(), problem)?;
-        let fault = result.is_err();
-        let outcome = result.unwrap_or_else(|why| LaunchOutcome::failed(problem, &why));
-        emit(&Event::Launched { outcome });
-        if fault {
-            break;
+    let operator = operator::of(&job.task);
+    let executor = executor(&gpu);
+    std::thread::scope(|scope| {
+        // Inputs of the next problem are drawn while this one is launched: with large ones, either takes a second.
+        let (ready, setups) = sync_channel(0);
+        scope.spawn(move || {
+            let mut operator = operator::of(&job.task);
+            let mut setups = job.problems.iter().map(|problem| operator.setup(&job.module, problem, &executor));
+            setups.try_for_each(|setup| ready.send(setup))
+        });
+        for (i, problem) in job.problems.iter().enumerate() {
+            progress(i, job.problems.len(), &format!("{} on {}", job.module.variant, problem.id()));
+            let setup = || setups.recv().context("the thread that draws inputs ended")?;
+            let result = solve(&gpu, job, operator.as_ref(), problem, setup)?;
+            let fault = result.is_err();
+            let outcome = result.unwrap_or_else(|why| LaunchOutcome::failed(problem, &why));
+            emit(&Event::Launched { outcome });
+            if fault {
+                break;
+            }
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Runs the jobs of a batch, which have the same problems. Ends at the first fault, whoever's it is: the pipeline launches
@@ -51,7 +64,8 @@ pub fn run_batch(gpu: &Gpu, jobs: &[LaunchJob]) -> Result<()> {
             let variant = &job.module.variant;
             let (done, total) = (i * jobs.len() + j, problems.len() * jobs.len());
             progress(done, total, &format!("{variant} on {}", problem.id()));
-            match solve(gpu, job, operator.as_mut(), problem)? {
+            let setup = operator.setup(&job.module, problem, &executor(gpu));
+            match solve(gpu, job, operator.as_ref(), problem, || setup)? {
                 Ok(outcome) => emit(&Event::LaunchedOf { variant: variant.clone(), outcome }),
                 Err(why) => bail!("`{variant}` on {}: {why}", problem.id()),
             }
@@ -62,7 +76,7 @@ pub fn run_batch(gpu: &Gpu, jobs: &[LaunchJob]) -> Result<()> {
 
 /// What setups on a GPU depend on.
 pub fn executor(gpu: &Gpu) -> Executor {
-    Executor { sm_count: gpu.device.sm_count, max_ctas: None, emulated: false }
+    Executor { sm_count: gpu.device.sm_count, max_ctas: None }
 }
 
 /// Loads the module that a variant has for a problem, and refuses it when what it says of itself is not what it was asked
@@ -77,11 +91,12 @@ pub fn load_echoed(operator: &dyn Operator, module: &Module, problem: &Problem) 
 fn solve(
     gpu: &Gpu,
     job: &LaunchJob,
-    operator: &mut dyn Operator,
+    operator: &dyn Operator,
     problem: &Problem,
+    setup: impl FnOnce() -> Result<Setup>,
 ) -> Result<Result<LaunchOutcome, String>> {
     let module = load_echoed(operator, &job.module, problem)?;
-    let setup = operator.setup(&job.module, problem, &executor(gpu))?;
+    let setup = setup()?;
     let outcome = launch(&OnGpu::new(gpu, &module), job, problem, setup);
     match outcome {
         Err(error) if error.is::<DriverError>() => Ok(Err(words(&error))),
@@ -89,7 +104,7 @@ fn solve(
     }
 }
 
-fn launch(on: &OnGpu, job: &LaunchJob, problem: &Problem, setup: crate::setup::Setup) -> Result<LaunchOutcome> {
+fn launch(on: &OnGpu, job: &LaunchJob, problem: &Problem, setup: Setup) -> Result<LaunchOutcome> {
     let workload = Workload::place(on, Arc::new(setup))?;
     if let Err(difference) = workload.make(on)? {
         return Ok(LaunchOutcome::failed(problem, &difference));

@@ -7,6 +7,7 @@ use kbench::decision::Verdict;
 use kbench::gate::{Gate, GateId, State};
 use serde::Serialize;
 
+use crate::gpus::GpuChoice;
 use crate::layout::Layout;
 use crate::peers::PeerChoice;
 use crate::plan::{Changes, DeviceChoice, Plan};
@@ -32,6 +33,7 @@ pub fn gpu_aa(layout: &Layout, count: u32, heard: &dyn Fn(&Again)) -> Result<Vec
     let plan = Plan::read(layout, &file.display().to_string(), &Changes::default())?;
     let options = Options {
         device: DeviceChoice::Gpu,
+        gpus: GpuChoice::First,
         out: Some(layout.target.join("aa")),
         resume: None,
         fresh_seed: true,

@@ -22,6 +22,9 @@ pub struct Basis {
     source: SourceState,
     /// The unique id of the GPU of a validation; the model of a search's, which may take other cards of it.
     device: Option<String>,
+    /// The unique ids of further GPUs that share a validation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    other_devices: Vec<String>,
     /// The builds of a validation: PTX and cubin by variant and architecture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cubins: Option<BTreeMap<String, String>>,
@@ -41,12 +44,14 @@ impl Basis {
     pub fn of_validation(
         suite: &Suite,
         source: &SourceState,
-        device_uuid: Option<String>,
+        device_uuids: Vec<String>,
         builds: &BuildSet,
         files: BTreeMap<String, String>,
     ) -> Result<Basis> {
+        let mut uuids = device_uuids.into_iter();
         Ok(Basis {
-            device: device_uuid,
+            device: uuids.next(),
+            other_devices: uuids.collect(),
             cubins: Some(cubins(&builds.evidence().records)),
             files,
             ..Basis::of(suite, source)?
@@ -71,6 +76,7 @@ impl Basis {
             suite,
             source: source.clone(),
             device: None,
+            other_devices: Vec::new(),
             cubins: None,
             files: BTreeMap::new(),
             plan: None,
@@ -106,6 +112,7 @@ impl Basis {
     ) -> Result<Vec<String>> {
         let SourceState { commit, dirty, diff_sha256, rustc, .. } = &self.source;
         let uuid = environment.device.as_ref().map(|device| &device.uuid);
+        let others = environment.other_devices.iter().map(|device| &device.uuid);
         let facts = [
             ("suite.toml is not the suite", Basis::of(suite, &self.source)?.suite == self.suite),
             ("ENV.json has another commit than", *commit == environment.commit),
@@ -113,6 +120,7 @@ impl Basis {
             ("ENV.json has another hash of changes than", *diff_sha256 == environment.diff_sha256),
             ("ENV.json has another rustc than", *rustc == environment.rustc),
             ("ENV.json has another device than", self.device.as_ref() == uuid),
+            ("ENV.json has other further GPUs than", others.eq(&self.other_devices)),
             ("builds.json has other kernels than", self.cubins.as_ref().is_none_or(|own| *own == cubins(records))),
         ];
         let differs = facts.into_iter().filter(|(_, same)| !same);

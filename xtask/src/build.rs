@@ -51,6 +51,7 @@ impl Built {
             toggles: self.record.toggles.clone(),
             launches: self.record.entries.iter().map(|e| e.launch.clone()).collect(),
             planned: BTreeMap::new(),
+            quantised_as: Operands::RowMajor,
         }
     }
 }
@@ -424,7 +425,7 @@ mod tests {
     fn a_failed_assertion_is_kept_and_any_other_failure_is_tried_again() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
-        let layout = Layout { root: dir.path().to_owned(), target: dir.path().join("target") };
+        let layout = Layout::at(dir.path().to_owned(), dir.path().join("target"));
         for folder in ["common", "ladder"] {
             std::fs::create_dir_all(layout.cuda().join(folder)).unwrap();
         }

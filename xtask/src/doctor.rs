@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use xshell::{Shell, cmd};
 
-use crate::layout::Layout;
+use crate::layout::{Layout, program};
 use crate::ncu;
 use crate::plan::suite_names;
 use crate::runner::{End, Runner};
@@ -49,7 +49,7 @@ pub fn examine(layout: &Layout) -> Result<Vec<Finding>> {
     let sanitizer = toolchain::sanitizer(&layout.target).unwrap_or_else(|| "compute-sanitizer".into());
     findings.push(Finding {
         what: "compute-sanitizer".to_owned(),
-        ..program(&sanitizer.display().to_string(), &["--version"], lack)
+        ..versioned(&sanitizer.display().to_string(), &["--version"], lack)
     });
     findings.push(profiler());
     findings.extend(PEERS.iter().map(|script| peer(layout, script)));
@@ -147,7 +147,7 @@ const WITHOUT_GPU: &str =
 
 fn device(layout: &Layout) -> Result<Vec<Finding>> {
     let logs = tempfile::tempdir()?;
-    let runner = Runner::locate(layout, logs.path())?;
+    let Some(runner) = Runner::present(layout, logs.path()) else { return Ok(vec![unopened()]) };
     let mut findings = Vec::new();
     let end = runner.run("probe", &Job::Probe, Duration::from_secs(60), |event| match event {
         Event::Device { device, others, .. } => {
@@ -184,7 +184,18 @@ fn device(layout: &Layout) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-fn program(name: &str, arguments: &[&str], lack: &str) -> Finding {
+/// The GPU as its driver's own tool sees it, where the program that opens devices is not built yet.
+fn unopened() -> Finding {
+    let fields = "--query-gpu=name,uuid,driver_version";
+    let answer = Shell::new()
+        .and_then(|shell| cmd!(shell, "nvidia-smi {fields} --format=csv,noheader").quiet().ignore_stderr().read());
+    match answer.ok().as_deref().and_then(|text| text.lines().next()).filter(|line| line.contains("GPU-")) {
+        Some(line) => here("GPU", format!("{} (nvidia-smi; it is opened when something is built)", line.trim())),
+        None => missing("GPU", "nvidia-smi finds none", &format!("{WITHOUT_GPU}; run on a machine with an NVIDIA GPU")),
+    }
+}
+
+fn versioned(name: &str, arguments: &[&str], lack: &str) -> Finding {
     let answer = Shell::new().and_then(|shell| cmd!(shell, "{name} {arguments...}").ignore_stderr().read());
     match answer {
         Ok(text) => {
@@ -198,7 +209,7 @@ fn program(name: &str, arguments: &[&str], lack: &str) -> Finding {
 /// Nsight Compute, and whether it may read counters.
 fn profiler() -> Finding {
     let found =
-        program("ncu", &["--version"], "`ncu` and `validate --ncu`: profile gates DEFERRED; install Nsight Compute");
+        versioned("ncu", &["--version"], "`ncu` and `validate --ncu`: profile gates DEFERRED; install Nsight Compute");
     match (found.here, ncu::obstacle_ahead()) {
         (true, Some(Deferral { why, remedy })) => {
             missing("ncu", &format!("{}, but {why}", found.detail), &format!("profile gates: DEFERRED; {remedy}"))
@@ -278,26 +289,38 @@ pub fn render(findings: &[Finding]) -> String {
 
 /// What is best done now. Some lacks mend themselves: then what is lacking is said to defer nothing.
 fn next(missing: &[&Finding]) -> String {
+    let validate = format!("{} validate --stage5", program());
     let lacks = |what: &str| missing.iter().find(|f| f.what == what && !f.lack.starts_with("nothing"));
     if let Some(f) = lacks("CUDA compiler").filter(|f| !f.lack.starts_with("passed over")) {
         return format!("get a CUDA compiler ({}): without one nothing is built", f.detail);
     }
     if lacks("an idle GPU").is_some() {
-        return "stop what keeps the GPU busy, then cargo xtask validate --stage5".to_owned();
+        return format!("stop what keeps the GPU busy, then {validate}");
     }
     match lacks("GPU") {
         Some(_) => {
-            "cargo xtask validate --stage5 checks all but speed here; for a verdict, cargo xtask dist and run the \
-                    folder on a machine with an NVIDIA GPU"
-                .to_owned()
+            let elsewhere = match program() {
+                "cargo xtask" => "cargo xtask dist and run the folder",
+                _ => "run this program",
+            };
+            format!("{validate} checks all but speed here; for a verdict, {elsewhere} on a machine with an NVIDIA GPU")
         }
-        None => "cargo xtask validate --stage5".to_owned(),
+        None => validate,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gpu_is_looked_for_without_building_anything() {
+        let target = tempfile::tempdir().unwrap();
+        let checkout = Layout::find().unwrap();
+        let found = device(&Layout::at(checkout.root, target.path().to_owned())).unwrap();
+        assert_eq!(found.iter().map(|f| f.what.as_str()).collect::<Vec<_>>(), ["GPU"]);
+        assert_eq!(std::fs::read_dir(target.path()).unwrap().count(), 0);
+    }
 
     #[test]
     fn what_is_missing_stands_first_in_its_order_and_the_last_line_says_what_to_do() {

@@ -1,6 +1,6 @@
-//! Files that appear whole, written beside their place and then renamed; and listings in a fixed order.
+//! Files that appear whole, written beside their place and then renamed; folders inside others; and listings in a fixed order.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -23,6 +23,19 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     std::fs::set_permissions(path, permissions).with_context(|| format!("failed to write `{}`", path.display()))
 }
 
+/// Makes folders below one that is there, and never that one: where it is away, another must not take its place.
+pub fn folders_below(folder: &Path, below: &Path) -> Result<()> {
+    let mut path = folder.to_owned();
+    for part in below.components() {
+        path.push(part);
+        match std::fs::create_dir(&path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            other => other.with_context(|| format!("failed to create `{}`", path.display()))?,
+        }
+    }
+    Ok(())
+}
+
 /// Every file under a folder, in a fixed order.
 pub fn all_files(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
@@ -33,4 +46,21 @@ pub fn all_files(dir: &Path) -> Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_away_is_not_made_anew() {
+        let room = tempfile::tempdir().unwrap();
+        let below = Path::new("fleets/one/logs");
+        assert!(folders_below(&room.path().join("shared"), below).is_err());
+        assert_eq!(std::fs::read_dir(room.path()).unwrap().count(), 0);
+        for _ in 0..2 {
+            folders_below(room.path(), below).unwrap();
+        }
+        assert!(room.path().join(below).is_dir());
+    }
 }

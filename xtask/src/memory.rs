@@ -19,6 +19,7 @@ use crate::console::Step;
 use crate::layout::Layout;
 use crate::runner::End;
 use crate::sanitize;
+use crate::spread::spread;
 use crate::work::Work;
 
 /// An emulated launch on a busy host.
@@ -149,17 +150,16 @@ fn sanitized(
     step: &Step,
 ) -> Result<Vec<kbench::memory::Sanitized>> {
     let device = work.found.device.as_ref().map_or("GPU", |(device, _)| device.name.as_str());
-    let mut runs = Vec::new();
-    for (module, problems) in needs {
+    let works = work.on_each();
+    let parts = needs.iter().flat_map(|(module, problems)| TOOLS.map(|tool| (*module, problems, tool)));
+    spread(works.len(), parts.collect(), |gpu, (module, problems, tool)| {
         let builds = work.builds.built.iter().filter(|built| built.record.variant == module.variant);
         let in_bulk = builds.into_iter().any(|built| built.record.copies_in_bulk);
-        for tool in TOOLS {
-            step.advance(&format!("{tool} {}", module.variant));
-            let job = job(work, module, problems.clone(), Executor::Gpu, "sanitized");
-            runs.push(sanitize::run_tool(work.runner, program, tool, job, device, in_bulk)?);
-        }
-    }
-    Ok(runs)
+        step.advance(&format!("{tool} {}", module.variant));
+        let work = &works[gpu];
+        let job = job(work, module, problems.clone(), Executor::Gpu, &format!("sanitized-{tool}"));
+        sanitize::run_tool(work.runner, program, tool, job, device, in_bulk)
+    })
 }
 
 #[cfg(test)]
@@ -183,6 +183,7 @@ mod tests {
             builds: &BuildSet::default(),
             runner: &runner,
             found: &found,
+            others: &[],
             executor: Some(Executor::Gpu),
             scratch: scratch.path(),
         };
@@ -192,6 +193,7 @@ mod tests {
             toggles: BTreeMap::new(),
             launches: vec![],
             planned: BTreeMap::new(),
+            quantised_as: Default::default(),
         };
         let two = problems(&plan.suite).into_iter().take(2).collect();
         launch(&work, &job(&work, &module, two, Executor::Emulator, "emulated")).unwrap()

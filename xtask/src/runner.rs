@@ -57,7 +57,16 @@ impl Runner {
     /// The runner of a dist folder, or the checkout's, built first if need be.
     pub fn locate(layout: &Layout, logs: &Path) -> Result<Runner> {
         let program = if layout.is_dist() { layout.root.join("sdpa-runner") } else { build(layout)? };
+        std::fs::create_dir_all(logs).with_context(|| format!("failed to create `{}`", logs.display()))?;
         Ok(Runner { command: vec![program.display().to_string()], logs: logs.to_owned(), gpu: None })
+    }
+
+    /// The same where it is there already; nothing is built.
+    pub fn present(layout: &Layout, logs: &Path) -> Option<Runner> {
+        let folder = if layout.is_dist() { layout.root.clone() } else { layout.target.join(own_profile()) };
+        let program = folder.join("sdpa-runner");
+        let command = vec![program.display().to_string()];
+        program.is_file().then(|| Runner { command, logs: logs.to_owned(), gpu: None })
     }
 
     /// The same runner, to which only one GPU is visible: an ordinal or unique id as CUDA takes them.
@@ -67,7 +76,11 @@ impl Runner {
 
     /// The file of a log, in its folder.
     fn log(&self, name: &str) -> Result<PathBuf> {
-        std::fs::create_dir_all(&self.logs).with_context(|| format!("failed to create `{}`", self.logs.display()))?;
+        // Only itself: where the folder that it lies in is away for a while, another must not take its place.
+        match std::fs::create_dir(&self.logs) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            other => other.with_context(|| format!("failed to create `{}`", self.logs.display()))?,
+        }
         Ok(self.logs.join(format!("{name}.log")))
     }
 

@@ -184,7 +184,15 @@ fn prepare(
     let builds = whole(declared::build_all(layout, &toolchain, &plan, std::slice::from_ref(&arch), device)?)?;
     let problems = problems_of(&plan.suite, options, executor)?;
     let scratch_path = scratch.path().to_owned();
-    let work = Work { plan: &plan, builds: &builds, runner, found, executor: Some(executor), scratch: &scratch_path };
+    let work = Work {
+        plan: &plan,
+        builds: &builds,
+        runner,
+        found,
+        others: &[],
+        executor: Some(executor),
+        scratch: &scratch_path,
+    };
     generate(&work)?;
     let in_bulk = |module: &Module| {
         builds.built.iter().any(|built| built.record.variant == module.variant && built.record.copies_in_bulk)

@@ -1,18 +1,22 @@
 //! The step of a validation that checks: outputs against float64. Leaves to others: how a variant is launched (`work`), timing
 //! (`timing`), and what the figures are worth (kbench).
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Result, bail};
 use kbench::deferral::Deferral;
 use kbench::evidence::{CheckedCase, Checks, EMULATOR, LaunchOutcome};
-use kbench::job::{BenchJob, Event, Executor, GenerateJob, Job};
+use kbench::job::{BenchJob, Event, Executor, GenerateJob, Job, Module};
 use kbench::judge::{emulated_problems, problems};
 use kbench::operator::Problem;
 
 use crate::console::Step;
 use crate::entropy;
 use crate::runner::End;
+use crate::spread::{shares, spread};
 use crate::work::{ErrorsByCase, REFERENCE_SILENCE, Work, errors_of, launch_all};
 
 /// Runs every variant on every problem, then compares all outputs with float64 attention in another process.
@@ -29,17 +33,13 @@ pub fn check(work: &Work) -> Result<Checks> {
         return Ok(Checks { deferred: Some(Deferral::new(why, "see its build gate")), ..Checks::default() });
     }
     let step = Step::begin(if emulated { "emulate" } else { "launch" }, (problems.len() * modules.len()) as u64);
-    let mut launches = BTreeMap::new();
-    for (i, module) in modules.iter().enumerate() {
-        let out_dir = BenchJob::output_dir(work.scratch, &module.variant);
-        let base = i * problems.len();
-        let total = problems.len() * modules.len();
-        let report = |done: u64, what: &str| step.at(base as u64 + done, total as u64, what);
-        let outcomes = launch_all(work, module, &problems, &out_dir, Vec::new(), &report)?;
-        launches.insert(module.variant.clone(), outcomes);
-    }
+    let folder = |module: &Module| BenchJob::output_dir(work.scratch, &module.variant);
+    let launched: Vec<_> = modules.iter().map(|module| (module.clone(), folder(module))).collect();
+    let outcomes = launch_each(work, &launched, &problems, &step)?;
+    let mut launches: BTreeMap<_, _> = modules.iter().map(|module| module.variant.clone()).zip(outcomes).collect();
     let faults = launches.values().flatten().filter(|o| o.failure.is_some() && o.deferred.is_none()).count();
     step.end(&format!("{} variants on {} problems, {faults} faults", modules.len(), problems.len()));
+    launch_control_beside(work, &modules, &problems)?;
     let subjects = modules.iter().map(|m| m.variant.as_str()).collect::<Vec<_>>();
     // Drawn when everything is built and has run.
     let row_seed = entropy::seed()?;
@@ -64,6 +64,61 @@ pub fn check(work: &Work) -> Result<Checks> {
     };
     let row_seed = work.plan.suite.large.as_ref().map(|_| row_seed);
     Ok(Checks { device, deferred: None, memory_apart: false, row_seed, cases })
+}
+
+/// The control on what others were given, of the problems that are large: only there is an output held to the control's.
+fn launch_control_beside(work: &Work, modules: &[Module], problems: &[Problem]) -> Result<()> {
+    let suite = &work.plan.suite;
+    let large: Vec<Problem> = problems.iter().filter(|p| suite.large(&p.shape.name).is_some()).cloned().collect();
+    let Some(control) = modules.iter().find(|module| module.variant == suite.control) else { return Ok(()) };
+    let others = work.control_on();
+    if others.is_empty() || large.is_empty() {
+        return Ok(());
+    }
+    let total = others.len() * large.len();
+    let step = Step::begin("beside", total as u64);
+    let launches =
+        others.values().map(|(form, folder)| (Module { quantised_as: *form, ..control.clone() }, folder.clone()));
+    let outcomes = launch_each(work, &launches.collect::<Vec<_>>(), &large, &step)?;
+    for (variant, outcomes) in others.keys().zip(outcomes) {
+        if let Some(why) = outcomes.iter().find_map(|outcome| outcome.failure.as_ref()) {
+            bail!("the control `{}` failed on what `{variant}` is given: {why}", suite.control);
+        }
+    }
+    step.end(&format!("{total} outputs of {} on what others are given", suite.control));
+    Ok(())
+}
+
+/// Every module on every problem, by all GPUs that share the work, with outputs in its folder. Outcomes are in the order of
+/// the modules, and then of the problems.
+fn launch_each(
+    work: &Work,
+    modules: &[(Module, PathBuf)],
+    problems: &[Problem],
+    step: &Step,
+) -> Result<Vec<Vec<LaunchOutcome>>> {
+    let works = work.on_each();
+    let shares = shares(&work.plan.suite.operator, problems, works.len());
+    let parts = (0..modules.len()).flat_map(|at| shares.iter().map(move |share| (at, share)));
+    let (done, total) = (AtomicU64::new(0), (problems.len() * modules.len()) as u64);
+    let launched = spread(works.len(), parts.collect(), |gpu, (at, share)| {
+        let (module, folder) = &modules[at];
+        let told = Cell::new(0);
+        let report = |now: u64, what: &str| {
+            let more = now.saturating_sub(told.replace(now));
+            step.at(done.fetch_add(more, Ordering::Relaxed) + more, total, what);
+        };
+        let outcomes = launch_all(&works[gpu], module, share, folder, Vec::new(), &report)?;
+        done.fetch_add(share.len() as u64 - told.get(), Ordering::Relaxed);
+        Ok((at, outcomes))
+    })?;
+    let mut launches = vec![Vec::new(); modules.len()];
+    for (at, outcomes) in launched {
+        launches[at].extend(outcomes);
+    }
+    let places: BTreeMap<String, usize> = problems.iter().enumerate().map(|(i, problem)| (problem.id(), i)).collect();
+    launches.iter_mut().for_each(|outcomes| outcomes.sort_by_key(|outcome| places.get(&outcome.problem.id())));
+    Ok(launches)
 }
 
 fn without_output(outcomes: &[LaunchOutcome]) -> bool {

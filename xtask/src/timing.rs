@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, bail};
 use kbench::deferral::Deferral;
 use kbench::evidence::{Checks, Peers, Samples, TimingFailure};
-use kbench::job::{BenchJob, Event, Job};
+use kbench::job::{BenchJob, Event, Job, Share};
 use kbench::judge::timed_problems;
 use kbench::operator::{Distribution, Problem};
 use kbench::subject::Subject;
@@ -18,6 +18,7 @@ use crate::entropy;
 use crate::layout::Layout;
 use crate::peers::{self, PeerChoice};
 use crate::runner::End;
+use crate::spread::{merged, spread};
 use crate::steps::compare_outputs;
 use crate::work::{BENCH_SILENCE, Work, launch_all, verified_outputs};
 
@@ -56,10 +57,12 @@ pub fn bench(work: &Work, layout: &Layout, timing: &Timing, checks: &Checks) -> 
         work_dir: work.scratch.to_owned(),
         order_seed: seed,
         placement: seed,
+        share: None,
         is_search: false,
     };
     let step = Step::begin("time", 0);
-    let timed = time_who_is_left(work, job, &step);
+    let timed =
+        if work.others.is_empty() { time_who_is_left(work, job, &step) } else { time_together(work, &job, &step) };
     let (samples, mut peers) = match timed {
         Ok(timed) => timed,
         Err(error) => {
@@ -72,6 +75,22 @@ pub fn bench(work: &Work, layout: &Layout, timing: &Timing, checks: &Checks) -> 
     peers.missing.extend(missing);
     add_peer_errors(work, &mut peers, checks)?;
     Ok((samples, peers))
+}
+
+/// A job on each GPU, which take the shapes from each other: a shape with everybody on it is timed on one of them.
+fn time_together(work: &Work, job: &BenchJob, step: &Step) -> Result<(Samples, Peers)> {
+    let folder = work.scratch.join("shapes");
+    std::fs::create_dir_all(&folder).with_context(|| format!("failed to create `{}`", folder.display()))?;
+    let works = work.on_each();
+    let parts = spread(works.len(), (0..works.len()).collect(), |_, gpu: usize| {
+        let share = Some(Share { folder: folder.clone(), worker: gpu.to_string() });
+        time_who_is_left(&works[gpu], BenchJob { share, ..job.clone() }, step)
+    })?;
+    let is_over = parts.iter().any(|(samples, _)| samples.deferred.is_some());
+    if let Some(shape) = job.suite.time_shapes.iter().find(|shape| !is_over && !folder.join(shape).exists()) {
+        bail!("no GPU timed `{shape}`; see the logs of the run");
+    }
+    merged(&job.suite, parts)
 }
 
 /// Nothing that was measured before an end that was none is kept: an interval over part of the rounds would look like any
@@ -124,6 +143,8 @@ fn time_who_is_left(work: &Work, mut job: BenchJob, step: &Step) -> Result<(Samp
 fn attempt(work: &Work, job: &BenchJob, step: &Step) -> Result<Result<(Samples, Peers), Shown>> {
     let (mut timed, mut last, mut fault) = (None, None::<(String, Subject)>, None);
     let end = work.runner.run("bench", &Job::Bench(Box::new(job.clone())), BENCH_SILENCE, |event| match event {
+        // Several GPUs are each somewhere else.
+        Event::Progress { what, .. } if job.share.is_some() => step.message(&what),
         Event::Progress { done, total, what } => step.at(done, total, &what),
         Event::Timing { shape, subject } => last = Some((shape, subject)),
         Event::Fault { shape, subject, why } => fault = Some(Shown { shape, subject, why }),

@@ -17,9 +17,10 @@ use crate::ceilings;
 use crate::console::Step;
 use crate::declared;
 use crate::environment::{self, SourceState};
+use crate::gpus::{self, GpuChoice};
 use crate::inspect::{Derived, derive};
 use crate::interrupt;
-use crate::layout::Layout;
+use crate::layout::{Layout, program};
 use crate::memory;
 use crate::plan::{DeviceChoice, Plan};
 use crate::profile::profile;
@@ -30,12 +31,14 @@ use crate::scratch::Scratch;
 use crate::steps::{check, generate};
 use crate::timing::{Timing, bench};
 use crate::toolchain::{self, Toolchain};
-use crate::work::{Found, Work, executor, probe};
+use crate::work::{Card, Found, Work, executor};
 
 /// What the command line says besides the plan.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub device: DeviceChoice,
+    /// Which GPUs of this machine share the work.
+    pub gpus: GpuChoice,
     /// Where the run directory goes.
     pub out: Option<PathBuf>,
     /// An interrupted run to continue.
@@ -63,8 +66,8 @@ pub struct Outcome {
 pub fn validate(layout: &Layout, plan: &Plan, options: &Options) -> Result<Outcome> {
     let (source, started) = (SourceState::of(layout), jiff::Timestamp::now());
     let run = open_run(layout, plan, options, &source)?;
-    let (kept, resumed) = (run.clone(), options.resume.is_some());
-    let _said = interrupt::words(move || interrupted(&kept, resumed));
+    let (kept, resumed, gpus) = (run.clone(), options.resume.is_some(), options.gpus.clone());
+    let _said = interrupt::words(move || interrupted(&kept, resumed, &gpus));
     let outcome = validate_in(layout, plan, options, (source, started), run.clone());
     // A file that asks for what cannot be leaves nothing behind; what was measured stays.
     if outcome.is_err() && options.resume.is_none() && run.finished_checks()?.is_none() {
@@ -77,7 +80,7 @@ pub fn validate(layout: &Layout, plan: &Plan, options: &Options) -> Result<Outco
 }
 
 /// What an interrupted run leaves, and how to go on with it.
-fn interrupted(run: &RunDir, resumed: bool) -> String {
+fn interrupted(run: &RunDir, resumed: bool, gpus: &GpuChoice) -> String {
     let checked = run.finished_checks().ok().flatten().is_some();
     if !checked && !resumed {
         return match run.discard() {
@@ -93,7 +96,8 @@ fn interrupted(run: &RunDir, resumed: bool) -> String {
         (true, false) => "builds and checks are kept, times are not",
         (false, false) => "builds are kept, checks and times are not",
     };
-    format!("{kept}\ngo on with: cargo xtask validate --resume {}", run.shown())
+    let gpus = if *gpus == GpuChoice::First { String::new() } else { format!(" --gpus {gpus}") };
+    format!("{kept}\ngo on with: {} validate --resume {}{gpus}", program(), run.shown())
 }
 
 fn validate_in(
@@ -105,30 +109,35 @@ fn validate_in(
 ) -> Result<Outcome> {
     options.attachments.iter().try_for_each(|(other, file)| run.keep_file(other, file))?;
     let runner = Runner::locate(layout, &run.logs())?;
-    let found = probe(&runner)?;
+    if options.device == DeviceChoice::Emulator && options.gpus != GpuChoice::First {
+        bail!("--gpus chooses among GPUs, and --device emulator takes none");
+    }
+    let cards = gpus::find(&runner, &options.gpus)?;
+    let (Card { runner, found }, others) = cards.split_first().context("somebody was asked")?;
     if let (DeviceChoice::Gpu, Some(why)) = (options.device, &found.why_not) {
         bail!("--device gpu: {why}");
     }
-    let mut plan = declared::on_this_machine(layout, plan, &found);
-    let executor = executor(&plan, &found, options.device);
+    let mut plan = declared::on_this_machine(layout, plan, found);
+    let executor = executor(&plan, found, options.device);
     // A resumed run has the seed that it began with.
     if options.fresh_seed && options.resume.is_none() && executor == Some(Executor::Gpu) {
         plan.draw_fresh_seed()?;
     }
     let plan = &plan;
     run.write("suite.toml", &toml::to_string(&plan.suite)?)?;
-    let (toolchain, builds) = build(layout, plan, &found, &run)?;
+    let (toolchain, builds) = build(layout, plan, found, &run)?;
     let files = run.keep_operator(&plan.task, &builds.files)?;
     let mut environment = environment::collect(&source, toolchain.as_ref(), started);
     if let Some((device, state)) = &found.device {
         (environment.device, environment.device_state) = (Some(device.clone()), Some(state.clone()));
     }
-    let uuid = found.device.as_ref().map(|(device, _)| device.uuid.clone());
-    Basis::of_validation(&plan.suite, &source, uuid, &builds, files)?.hold(&run)?;
+    environment.other_devices = others.iter().filter_map(|card| Some(card.found.device.as_ref()?.0.clone())).collect();
+    let uuids = environment.device.iter().chain(&environment.other_devices).map(|device| device.uuid.clone()).collect();
+    Basis::of_validation(&plan.suite, &source, uuids, &builds, files)?.hold(&run)?;
     run.write_json("ENV.json", &environment)?;
     let scratch = Scratch::new(&layout.target, "sdpa-work-")?;
     let _room = interrupt::folder(scratch.path());
-    let work = Work { plan, builds: &builds, runner: &runner, found: &found, executor, scratch: scratch.path() };
+    let work = Work { plan, builds: &builds, runner, found, others, executor, scratch: scratch.path() };
     let mut evidence = Evidence { builds: run.read_json("builds.json")?, ..Evidence::default() };
     (evidence.checks, evidence.samples, evidence.peers, evidence.memory) = measure(&work, layout, options, &run)?;
     if options.ncu {
@@ -247,13 +256,20 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let run = |name| RunDir::create(parent.path(), "abc1234", name).unwrap();
         let bare = run("bare");
-        assert!(interrupted(&bare, false).starts_with("nothing was measured yet, and no run is left behind"));
+        assert!(
+            interrupted(&bare, false, &GpuChoice::First)
+                .starts_with("nothing was measured yet, and no run is left behind")
+        );
         assert!(!bare.path.exists());
         let resumed = run("resumed");
-        let said = interrupted(&resumed, true);
+        let said = interrupted(&resumed, true, &GpuChoice::Count(2));
+        assert!(said.ends_with(" --gpus 2"), "{said}");
         assert!(said.starts_with("builds are kept") && said.contains("validate --resume ") && resumed.path.exists());
         let checked = run("checked");
         checked.write_json("check.json", &Checks::default()).unwrap();
-        assert!(interrupted(&checked, false).starts_with("builds and checks are kept, times are not\ngo on with:"));
+        assert!(
+            interrupted(&checked, false, &GpuChoice::First)
+                .starts_with("builds and checks are kept, times are not\ngo on with:")
+        );
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use kbench::deferral::Deferral;
-use kbench::evidence::{Checks, Device, Errors, GpuState, LaunchOutcome, Operands};
+use kbench::evidence::{BuildRecord, Checks, Device, Errors, GpuState, LaunchOutcome, Operands};
 use kbench::job::{BenchJob, ErrorsJob, Event, Executor, Job, LaunchJob, Module, Task};
 use kbench::operator::Problem;
 use kbench::suite::Suite;
@@ -68,7 +68,14 @@ pub fn executor(plan: &Plan, found: &Found, choice: DeviceChoice) -> Option<Exec
     }
 }
 
+/// A GPU, and a runner to which no other is visible.
+pub struct Card {
+    pub runner: Runner,
+    pub found: Found,
+}
+
 /// What the measuring steps share.
+#[derive(Clone, Copy)]
 pub struct Work<'a> {
     /// The suite as used, and its variants.
     pub plan: &'a Plan,
@@ -78,6 +85,8 @@ pub struct Work<'a> {
     pub runner: &'a Runner,
     /// The device that the runner opens.
     pub found: &'a Found,
+    /// Further GPUs of its model, which share launches, timing and tools with it.
+    pub others: &'a [Card],
     /// What runs the cases, if anything does.
     pub executor: Option<Executor>,
     /// A folder for outputs.
@@ -85,6 +94,13 @@ pub struct Work<'a> {
 }
 
 impl Work<'_> {
+    /// The same work on each GPU that shares it.
+    pub fn on_each(&self) -> Vec<Work<'_>> {
+        let alone = Work { others: &[], ..*self };
+        let others = self.others.iter().map(|Card { runner, found }| Work { runner, found, ..alone });
+        std::iter::once(alone).chain(others).collect()
+    }
+
     /// The architecture whose build runs: a GPU's own, or the suite's, whose PTX the emulator executes.
     fn arch(&self) -> Option<String> {
         match (self.executor?, &self.found.device) {
@@ -103,6 +119,24 @@ impl Work<'_> {
         }
         let module = |variant: &Variant| Some(self.builds.get(&variant.name, target(variant, &arch))?.module());
         self.plan.variants.iter().filter_map(module).collect()
+    }
+
+    /// What a variant was given.
+    fn operands(&self, variant: &str) -> Operands {
+        let record = self.builds.built.iter().map(|b| &b.record).find(|record| record.variant == variant);
+        record.map(BuildRecord::operands).unwrap_or_default()
+    }
+
+    /// Variants that are given other codes than the control, and where the control's outputs on theirs go: two ways of
+    /// quantising may differ by more than a row that was not written.
+    pub fn control_on(&self) -> BTreeMap<String, (Operands, PathBuf)> {
+        let control = &self.plan.suite.control;
+        let of = |variant: &Variant| {
+            let form = self.operands(&variant.name);
+            let folder = BenchJob::output_dir(self.scratch, &format!("{control} on {}", variant.name));
+            (form != self.operands(control)).then(|| (variant.name.clone(), (form, folder)))
+        };
+        self.plan.variants.iter().filter_map(of).collect()
     }
 
     /// What is computed, with the folder for inputs that are made.
@@ -255,7 +289,9 @@ pub type ErrorsByCase = BTreeMap<(String, String), Errors>;
 pub fn errors_job_of(work: &Work, subjects: &[&str], problems: &[Problem], rows: Rows) -> ErrorsJob {
     let outputs = subjects.iter().map(|s| ((*s).to_owned(), BenchJob::output_dir(work.scratch, s)));
     let operands = work.builds.built.iter().map(|b| (b.record.variant.clone(), b.record.operands()));
-    errors_job(&work.task(), &work.plan.suite, operands.collect(), outputs.collect(), problems, rows)
+    let control_on = work.control_on().into_iter().map(|(variant, (_, folder))| (variant, folder));
+    let job = errors_job(&work.task(), &work.plan.suite, operands.collect(), outputs.collect(), problems, rows);
+    ErrorsJob { control_on: control_on.collect(), ..job }
 }
 
 /// Which rows of large problems are compared.
@@ -288,6 +324,7 @@ pub fn errors_job(
         outputs,
         operands,
         control: suite.control.clone(),
+        control_on: BTreeMap::new(),
         sampled: problems.iter().filter_map(|p| Some((p.id(), rows(p)?))).collect(),
         row_seed: seed,
         bad_element: suite.correctness.bad_element,

@@ -131,7 +131,7 @@ fn is_zero(seed: &u64) -> bool {
 /// `samples.json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Samples {
-    /// The device; absent when nothing ran.
+    /// The device, the first of several; absent when nothing ran.
     pub device: Option<Device>,
     /// Why nothing ran.
     pub deferred: Option<Deferral>,
@@ -142,6 +142,9 @@ pub struct Samples {
     /// Draws the order of blocks and the places of every sitting; 0 in runs that did not say.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub seed: u64,
+    /// The unique id of the GPU that timed each shape, where several shared them; all were timed on the device without.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gpus: BTreeMap<String, String>,
     /// All blocks, dropped ones included.
     pub blocks: Vec<Block>,
     /// What could not be timed.

@@ -20,8 +20,10 @@ pub struct Sighting {
 /// What a job's script writes before its work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Begin {
-    /// Which try it is, from 0; the scheduler's count of restarts.
+    /// Which try of the task it is, from 0, whatever job it is of.
     pub attempt: u32,
+    /// The number of its job array: what the scheduler queues again keeps it, and what is submitted again has another.
+    pub job: u64,
     /// Where.
     pub node: String,
     /// When, in UTC.
@@ -106,6 +108,11 @@ impl TaskState {
     pub fn is_going_on(&self) -> bool {
         matches!(self, TaskState::Pending { .. } | TaskState::Running { .. })
     }
+
+    /// Whether it ended without a verdict, so that only another submission brings one.
+    pub fn wants_another_try(&self) -> bool {
+        !self.is_going_on() && !matches!(self, TaskState::Finished | TaskState::NotSubmitted)
+    }
 }
 
 impl fmt::Display for TaskState {
@@ -155,24 +162,27 @@ const VERDICTS: [i32; 4] = [0, 1, 3, 4];
 
 impl Standing {
     /// From the queue, where the task is still known there, the accounting, where there is one, and its tries, oldest first.
-    /// `step` is the last step that its log names; `submitted` says whether its job was taken by the scheduler.
+    /// `step` is the last step that its log names; `job` is the latest array that the scheduler took it in, whose words
+    /// `queue` and `accounting` are.
     pub fn of(
-        submitted: bool,
+        job: Option<u64>,
         queue: Option<&Sighting>,
         accounting: Option<&Sighting>,
         attempts: &[Attempt],
         step: Option<String>,
     ) -> Standing {
         let closed = |attempts: &[Attempt]| attempts.iter().map(|attempt| past(attempt, None)).collect::<Vec<_>>();
-        let Some((last, earlier)) = attempts.split_last() else {
-            let state = match queue.or(accounting) {
-                Some(seen) => now(seen, None).unwrap_or_else(|| of_word(seen)),
-                None if submitted => TaskState::Lost {
+        // What was submitted again and has not begun has no try, however many there were before.
+        let of_job = attempts.split_last().filter(|(last, _)| Some(last.begin.job) == job);
+        let Some((last, earlier)) = of_job else {
+            let state = match (job, queue.or(accounting)) {
+                (None, _) => TaskState::NotSubmitted,
+                (_, Some(seen)) => now(seen, None).unwrap_or_else(|| of_word(seen)),
+                (_, None) => TaskState::Lost {
                     why: "it left the queue without having begun: cancelled while it waited, or refused".to_owned(),
                 },
-                None => TaskState::NotSubmitted,
             };
-            return Standing { state, before: Vec::new() };
+            return Standing { state, before: closed(attempts) };
         };
         // A script that has written its last word is over, while the scheduler still says that it is completing.
         let waits = queue.is_some_and(|seen| matches!(now(seen, None), Some(TaskState::Pending { .. })));
@@ -289,7 +299,7 @@ mod tests {
 
     fn attempt(end: Option<(&str, Option<i32>, Option<&str>)>, notice: Option<&str>) -> Attempt {
         let end = end.map(|(step, status, signal)| End { step: step.into(), status, signal: signal.map(Into::into) });
-        let begin = Begin { attempt: 0, node: "n1".into(), at: "2026-01-01T00:00:00Z".into() };
+        let begin = Begin { attempt: 0, job: 1, node: "n1".into(), at: "2026-01-01T00:00:00Z".into() };
         Attempt { begin, end, notice: notice.map(Into::into) }
     }
 
@@ -334,24 +344,66 @@ mod tests {
         ];
         for (word, attempts, wanted) in rows {
             let queue = word.map(seen);
-            let standing = Standing::of(true, queue.as_ref(), None, attempts, Some("build".into()));
+            let standing = Standing::of(Some(1), queue.as_ref(), None, attempts, Some("build".into()));
             assert!(standing.to_string().starts_with(wanted), "{word:?} {attempts:?}: {standing}");
         }
-        assert_eq!(Standing::of(false, None, None, &[], None).state, TaskState::NotSubmitted);
-        let accounted = Standing::of(true, None, Some(&seen("NODE_FAIL")), &[attempt(None, None)], None);
+        assert_eq!(Standing::of(None, None, None, &[], None).state, TaskState::NotSubmitted);
+        let accounted = Standing::of(Some(1), None, Some(&seen("NODE_FAIL")), &[attempt(None, None)], None);
         assert_eq!(accounted.state, TaskState::NodeFailed);
     }
 
     #[test]
     fn a_job_that_was_queued_again_says_what_was_before() {
         let first = attempt(Some(("validate", None, Some("TERM"))), Some("CANCELLED AT x DUE TO PREEMPTION ***"));
-        let waits = Standing::of(true, Some(&seen("PENDING")), None, std::slice::from_ref(&first), None);
+        let waits = Standing::of(Some(1), Some(&seen("PENDING")), None, std::slice::from_ref(&first), None);
         assert_eq!(waits.to_string(), "pending; try 2, after one that was: preempted");
         let second = attempt(Some(("validate", Some(3), None)), None);
-        let done = Standing::of(true, None, None, &[first.clone(), second], None);
+        let done = Standing::of(Some(1), None, None, &[first.clone(), second], None);
         assert_eq!(done.to_string(), "done; try 2, after one that was: preempted");
-        let runs = Standing::of(true, Some(&seen("RUNNING")), None, &[first, attempt(None, None)], None);
+        let runs = Standing::of(Some(1), Some(&seen("RUNNING")), None, &[first, attempt(None, None)], None);
         assert_eq!(runs.to_string(), "running on n1; try 2, after one that was: preempted");
+    }
+
+    #[test]
+    fn a_task_that_was_submitted_again_stands_where_its_latest_job_does() {
+        let failed = [attempt(Some(("setup", Some(1), None)), None)];
+        let of = |queue: Option<&str>, accounting: Option<&str>| {
+            let (queue, accounting) = (queue.map(seen), accounting.map(seen));
+            Standing::of(Some(2), queue.as_ref(), accounting.as_ref(), &failed, Some("build".into())).to_string()
+        };
+        let before = "; try 2, after one that was: failed job: setup ended with status 1 on n1";
+        assert_eq!(of(Some("PENDING"), None), format!("pending{before}"));
+        // Its script has not come to its first word.
+        assert_eq!(of(Some("RUNNING"), None), format!("running on n1{before}"));
+        assert_eq!(of(Some("CANCELLED"), None), format!("cancelled{before}"));
+        assert_eq!(of(None, Some("CANCELLED by 1000")), format!("cancelled{before}"));
+        assert!(of(None, None).starts_with("lost: it left the queue without having begun"));
+        assert_eq!(
+            Standing::of(Some(1), None, None, &failed, None).to_string(),
+            "failed job: setup ended with status 1 on n1"
+        );
+    }
+
+    #[test]
+    fn what_ended_without_a_verdict_and_only_that_wants_another_try() {
+        let (node, why, word) = (String::new(), String::new(), String::new());
+        let ended = [
+            TaskState::Failed { step: "setup".into(), node: node.clone(), status: 1 },
+            TaskState::Cancelled,
+            TaskState::TimedOut,
+            TaskState::Preempted,
+            TaskState::NodeFailed,
+            TaskState::Ended { word },
+            TaskState::Lost { why },
+        ];
+        assert!(ended.iter().all(TaskState::wants_another_try));
+        let others = [
+            TaskState::NotSubmitted,
+            TaskState::Finished,
+            TaskState::Pending { reason: String::new() },
+            TaskState::Running { node, step: None },
+        ];
+        assert!(!others.iter().any(TaskState::wants_another_try));
     }
 
     #[test]

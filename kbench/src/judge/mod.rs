@@ -286,6 +286,7 @@ pub(crate) mod testing {
             cache_mode: "hot-l2".into(),
             input_sets: 4,
             seed: 0,
+            gpus: Default::default(),
             blocks,
             failures: vec![],
         }

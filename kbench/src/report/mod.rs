@@ -123,6 +123,10 @@ fn provenance(view: &RunView) -> String {
     let commit = environment.commit.as_deref().map_or("unknown commit", |c| &c[..c.len().min(12)]);
     let dirty = if environment.dirty == Some(true) { " with uncommitted changes" } else { "" };
     let device = environment.device.as_ref().map_or("no GPU", |d| d.name.as_str());
+    let device = match environment.other_devices.len() {
+        0 => device.to_owned(),
+        others => format!("{} GPUs {device}", others + 1),
+    };
     let nvcc = environment.nvcc.as_deref().unwrap_or("no nvcc");
     format!("{} at {commit}{dirty}, {device}, nvcc {nvcc}, {}", view.name, environment.started)
 }

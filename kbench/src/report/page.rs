@@ -355,6 +355,10 @@ fn device_rows(environment: &Environment) -> Vec<(&'static str, String)> {
         ("L2", format!("{} MiB", significant(device.l2_bytes as f64 / f64::from(1 << 20)))),
         ("CUDA of the driver", device.cuda_driver.clone()),
     ];
+    let others: Vec<&str> = environment.other_devices.iter().map(|other| other.uuid.as_str()).collect();
+    if !others.is_empty() {
+        rows.push(("further GPUs, each shape timed on one", others.join(", ")));
+    }
     let word = |value: Option<bool>| value.map_or("not known", |on| if on { "on" } else { "off" });
     match &device.nvml {
         None => rows.push(("NVML", "not there: clocks and temperature were not read".to_owned())),

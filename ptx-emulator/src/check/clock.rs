@@ -1,5 +1,6 @@
 //! Vector clocks of the warps of a block, and the epochs stored in shadow cells.
 
+use super::agents::Agents;
 use super::lanes::LaneOrder;
 
 /// Who touched a byte, when and from where; 0 is nobody.
@@ -10,15 +11,17 @@ const T_AT: u32 = 20;
 const T_BITS: u32 = 24;
 const LANE_AT: u32 = 44;
 const WARP_AT: u32 = 49;
-const MULTI: u64 = 1 << 54;
-const COLLECTIVE: u64 = 1 << 55;
-const STRONG: u64 = 1 << 56;
-const IN_FLIGHT: u64 = 1 << 57;
-const VOLATILE: u64 = 1 << 58;
+/// The bits of an agent.
+const WARPS: u64 = MAX_AGENTS as u64 - 1;
+const MULTI: u64 = 1 << 56;
+const COLLECTIVE: u64 = 1 << 57;
+const STRONG: u64 = 1 << 58;
+const IN_FLIGHT: u64 = 1 << 59;
+const VOLATILE: u64 = 1 << 60;
 const VALID: u64 = 1 << 62;
 
-/// Warps of a block at most.
-pub(crate) const MAX_WARPS: usize = 32;
+/// Agents of a block at most: its warps, and the engines that work for them.
+pub(crate) const MAX_AGENTS: usize = 128;
 
 /// The largest [`Epoch::age`] of an access at time `t` or before.
 fn oldest(t: u32) -> u64 {
@@ -29,12 +32,12 @@ fn oldest(t: u32) -> u64 {
 pub(crate) const MAX_CLOCK: u32 = (1 << T_BITS) - 1;
 
 /// Bits that two accesses of one lane have in common.
-const SAME_LANE: u64 = 31 << LANE_AT | 31 << WARP_AT | MULTI | COLLECTIVE;
+const SAME_LANE: u64 = 31 << LANE_AT | WARPS << WARP_AT | MULTI | COLLECTIVE;
 
 /// Epochs of many accesses at once, as the plain numbers that they are: shadows keep those, and compare and write them
 /// by the row. To be inlined where an instruction set was chosen.
 pub(crate) mod row {
-    use super::{COLLECTIVE, Epoch, IN_FLIGHT, LANE_AT, MAX_WARPS, MULTI, SAME_LANE, WARP_AT};
+    use super::{COLLECTIVE, Epoch, IN_FLIGHT, LANE_AT, MAX_AGENTS, MULTI, SAME_LANE, WARP_AT, WARPS};
     use crate::machine::regs::{LANES, lane_numbers};
 
     const AGE: u64 = IN_FLIGHT | ((1 << LANE_AT) - 1);
@@ -46,8 +49,8 @@ pub(crate) mod row {
     }
 
     #[inline(always)]
-    fn limit_of(old: u64, past: &[u64; MAX_WARPS]) -> u64 {
-        past[(old >> WARP_AT) as usize % MAX_WARPS]
+    fn limit_of(old: u64, past: &[u64; MAX_AGENTS]) -> u64 {
+        past[(old >> WARP_AT) as usize % MAX_AGENTS]
     }
 
     /// `me` as an access of the lane `i` lanes behind its own.
@@ -58,14 +61,14 @@ pub(crate) mod row {
 
     /// Whether all accesses are past, by the ages that are past of each warp.
     #[inline(always)]
-    pub(crate) fn are_past(cells: &[u64], past: &[u64; MAX_WARPS]) -> bool {
+    pub(crate) fn are_past(cells: &[u64], past: &[u64; MAX_AGENTS]) -> bool {
         cells.iter().fold(true, |all, &old| all & (old & AGE <= limit_of(old, past)))
     }
 
     /// Whether all accesses are past or of the lane itself that accesses the cell now: `per_lane` cells belong to the
     /// lane of `me`, the next to the next.
     #[inline(always)]
-    pub(crate) fn are_before(cells: &[u64], past: &[u64; MAX_WARPS], me: Epoch, per_lane: usize) -> bool {
+    pub(crate) fn are_before(cells: &[u64], past: &[u64; MAX_AGENTS], me: Epoch, per_lane: usize) -> bool {
         let mut all = true;
         for (i, cells) in cells.chunks(per_lane.max(1)).enumerate() {
             let lane = lane_of(me.0, i);
@@ -79,8 +82,8 @@ pub(crate) mod row {
     /// Whether all reads are past, or made by the whole warp of `me` as its access is: fragments read by a warp are in
     /// registers before it can store others.
     #[inline(always)]
-    pub(crate) fn are_past_reads(cells: &[u64], past: &[u64; MAX_WARPS], me: Epoch) -> bool {
-        let whole = |old: u64| (old ^ me.0) & (31 << WARP_AT | COLLECTIVE) == 0;
+    pub(crate) fn are_past_reads(cells: &[u64], past: &[u64; MAX_AGENTS], me: Epoch) -> bool {
+        let whole = |old: u64| (old ^ me.0) & (WARPS << WARP_AT | COLLECTIVE) == 0;
         cells.iter().fold(true, |all, &old| all & ((old & AGE <= limit_of(old, past)) | whole(old)))
     }
 
@@ -90,7 +93,7 @@ pub(crate) mod row {
         cells: &[u64],
         (at, skip, shift): (&[u32; LANES], u32, u32),
         lanes: u32,
-        past: &[u64; MAX_WARPS],
+        past: &[u64; MAX_AGENTS],
         me: Epoch,
     ) -> u32 {
         let mut old = [0; LANES];
@@ -143,7 +146,9 @@ pub(crate) mod row {
 impl Epoch {
     /// An access of a lane; the lane can be replaced with [`Epoch::with_lane`].
     pub(crate) fn new(pc: u32, t: u32, warp: u32) -> Epoch {
-        Epoch(VALID | u64::from(pc & 0xf_ffff) | u64::from(t & MAX_CLOCK) << T_AT | u64::from(warp & 31) << WARP_AT)
+        Epoch(
+            VALID | u64::from(pc & 0xf_ffff) | u64::from(t & MAX_CLOCK) << T_AT | (u64::from(warp) & WARPS) << WARP_AT,
+        )
     }
 
     #[inline(always)]
@@ -210,7 +215,7 @@ impl Epoch {
 
     #[inline(always)]
     pub(crate) fn warp(self) -> u32 {
-        ((self.0 >> WARP_AT) as u32) & 31
+        (self.0 >> WARP_AT & WARPS) as u32
     }
 
     pub(crate) fn is_collective(self) -> bool {
@@ -247,14 +252,16 @@ impl Epoch {
     }
 }
 
-/// What each warp knows of every other: `known[a][b]` is the time of `b` that `a` has seen.
+/// What each warp knows of every agent: `known[a][b]` is the time of `b` that `a` has seen.
 #[derive(Clone, Debug)]
 pub(crate) struct Clocks {
-    warps: usize,
+    agents: usize,
+    /// Times that a row holds: of every agent, and once more as far as the asynchronous proxy sees them.
+    width: usize,
     known: Vec<u32>,
-    /// For each warp, and each other by number, the largest [`Epoch::age`] that is ordered before
+    /// For each warp, and each agent by number, the largest [`Epoch::age`] that is ordered before
     /// all its lanes: its knowledge of the others, and of itself the time before its lanes last met.
-    past: Vec<[u64; MAX_WARPS]>,
+    past: Vec<[u64; MAX_AGENTS]>,
     /// Own time; advances at every release and at every converging instruction.
     now: Vec<u32>,
     /// Accesses of the warp before this time are ordered before all its lanes.
@@ -265,9 +272,18 @@ pub(crate) struct Clocks {
 pub(crate) type Stamp = Vec<u32>;
 
 impl Clocks {
-    pub(crate) fn new(warps: usize) -> Clocks {
-        let past = vec![[oldest(0); MAX_WARPS]; warps];
-        Clocks { warps, known: vec![0; warps * warps], past, now: vec![1; warps], synced: vec![0; warps] }
+    pub(crate) fn new(agents: &Agents) -> Clocks {
+        let Agents { warps, count, proxied, .. } = *agents;
+        let width = if proxied { 2 * count } else { count };
+        let past = vec![[oldest(0); MAX_AGENTS]; warps];
+        Clocks {
+            agents: count,
+            width,
+            known: vec![0; warps * width],
+            past,
+            now: vec![1; warps],
+            synced: vec![0; warps],
+        }
     }
 
     #[inline(always)]
@@ -284,7 +300,7 @@ impl Clocks {
     /// What `warp` knows, to judge other accesses by; `lanes` is what its lanes know of each other.
     #[inline(always)]
     pub(crate) fn view<'a>(&'a self, warp: usize, lanes: Option<&'a LaneOrder>) -> View<'a> {
-        let known = &self.known[warp * self.warps..(warp + 1) * self.warps];
+        let known = &self.known[warp * self.width..][..self.agents];
         let (now, synced) = (self.now[warp], self.synced[warp]);
         View { warp: warp as u32, now, synced, known, past: &self.past[warp], lanes }
     }
@@ -308,8 +324,8 @@ impl Clocks {
 
     /// Publishes everything `warp` did or knows into `stamp`.
     pub(crate) fn release(&mut self, warp: usize, stamp: &mut Stamp) {
-        stamp.resize(self.warps, 0);
-        let known = &self.known[warp * self.warps..(warp + 1) * self.warps];
+        stamp.resize(self.width, 0);
+        let known = &self.known[warp * self.width..(warp + 1) * self.width];
         for (to, from) in stamp.iter_mut().zip(known) {
             *to = (*to).max(*from);
         }
@@ -319,23 +335,104 @@ impl Clocks {
 
     /// `warp` learns what `stamp` holds.
     pub(crate) fn acquire(&mut self, warp: usize, stamp: &Stamp) {
-        let known = &mut self.known[warp * self.warps..(warp + 1) * self.warps];
-        for (other, ((known, past), stamp)) in known.iter_mut().zip(&mut self.past[warp]).zip(stamp).enumerate() {
-            *known = (*known).max(*stamp);
+        let known = &mut self.known[warp * self.width..(warp + 1) * self.width];
+        known.iter_mut().zip(stamp).for_each(|(known, stamp)| *known = (*known).max(*stamp));
+        for (other, (known, past)) in known.iter().zip(&mut self.past[warp]).enumerate().take(self.agents) {
             if other != warp {
                 *past = oldest(*known);
             }
         }
     }
 
-    /// The largest [`Epoch::age`] that is past for a warp, of each.
-    pub(crate) fn past(&self, warp: usize) -> &[u64; MAX_WARPS] {
+    /// The largest [`Epoch::age`] that is past for a warp, of each agent.
+    pub(crate) fn past(&self, warp: usize) -> &[u64; MAX_AGENTS] {
         &self.past[warp]
+    }
+
+    /// `warp` learns that an engine has ended what it began up to time `t`, which is visible to everyone.
+    pub(crate) fn complete(&mut self, warp: usize, agent: usize, t: u32) {
+        let known = &mut self.known[warp * self.width..(warp + 1) * self.width];
+        for at in [agent, self.agents + agent] {
+            if let Some(known) = known.get_mut(at) {
+                *known = (*known).max(t);
+            }
+        }
+        self.past[warp][agent] = oldest(known[agent]);
+    }
+
+    /// Whether the time `t` of another warp is ordered before `warp`.
+    pub(crate) fn knows(&self, warp: usize, other: usize, t: u32) -> bool {
+        self.known[warp * self.width + other] >= t
+    }
+
+    /// What `warp` did or knows becomes visible to the asynchronous proxy.
+    pub(crate) fn fence_proxy(&mut self, warp: usize) {
+        if self.width > self.agents {
+            let (known, visible) = self.known[warp * self.width..(warp + 1) * self.width].split_at_mut(self.agents);
+            visible.iter_mut().zip(known).for_each(|(visible, known)| *visible = (*visible).max(*known));
+            visible[warp] = self.now[warp];
+        }
+        self.tick(warp);
+    }
+
+    /// What an engine that `warp` starts may rely on.
+    pub(crate) fn engine(&self, warp: usize) -> EngineView {
+        let row = &self.known[warp * self.width..(warp + 1) * self.width];
+        let (mut known, mut visible) = (row[..self.agents].to_vec(), row[row.len() - self.agents..].to_vec());
+        known[warp] = self.now[warp];
+        if self.width == self.agents {
+            visible[warp] = self.now[warp];
+        }
+        EngineView { known: Side::of(known), visible: Side::of(visible) }
     }
 
     /// Whether a warp's clock has run out.
     pub(crate) fn exhausted(&self) -> bool {
         self.now.iter().any(|&t| t >= MAX_CLOCK)
+    }
+}
+
+/// Times of all agents that are ordered before something.
+#[derive(Clone, Debug)]
+struct Side {
+    known: Vec<u32>,
+    past: [u64; MAX_AGENTS],
+}
+
+impl Side {
+    fn of(known: Vec<u32>) -> Side {
+        let mut past = [oldest(0); MAX_AGENTS];
+        past.iter_mut().zip(&known).for_each(|(past, t)| *past = oldest(*t));
+        Side { known, past }
+    }
+
+    fn view(&self) -> View<'_> {
+        View { warp: u32::MAX, now: 0, synced: 0, known: &self.known, past: &self.past, lanes: None }
+    }
+}
+
+/// The knowledge that an engine acts on: that of the warp that started it.
+#[derive(Clone, Debug)]
+pub(crate) struct EngineView {
+    known: Side,
+    visible: Side,
+}
+
+impl EngineView {
+    /// Of another block, whose agents have been seen up to these times.
+    pub(crate) fn of_peer(known: Vec<u32>) -> EngineView {
+        let side = Side::of(known);
+        EngineView { known: side.clone(), visible: side }
+    }
+
+    /// What is ordered before it.
+    pub(crate) fn ordered(&self) -> View<'_> {
+        self.known.view()
+    }
+
+    /// What of that it can see.
+    pub(crate) fn visible(&self) -> View<'_> {
+        self.visible.view()
     }
 }
 
@@ -357,14 +454,14 @@ pub(crate) struct View<'a> {
     now: u32,
     synced: u32,
     known: &'a [u32],
-    past: &'a [u64; MAX_WARPS],
+    past: &'a [u64; MAX_AGENTS],
     lanes: Option<&'a LaneOrder>,
 }
 
 impl View<'_> {
     /// The largest [`Epoch::age`] that is past, of each warp.
     #[inline(always)]
-    pub(crate) fn past(&self) -> &[u64; MAX_WARPS] {
+    pub(crate) fn past(&self) -> &[u64; MAX_AGENTS] {
         self.past
     }
 
@@ -378,7 +475,7 @@ impl View<'_> {
     /// in which an access needs no further look.
     #[inline(always)]
     pub(crate) fn is_past(&self, earlier: Epoch) -> bool {
-        earlier.age() <= self.past[earlier.warp() as usize % MAX_WARPS]
+        earlier.age() <= self.past[earlier.warp() as usize % MAX_AGENTS]
     }
 
     /// Whether atomics and fences order an access of the same warp before `lane`.

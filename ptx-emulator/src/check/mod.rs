@@ -5,7 +5,9 @@
 //! `bar.warp.sync` counts as one of the whole warp; the global shadow keeps one writer and one
 //! reader per word.
 
+pub(crate) mod agents;
 pub(crate) mod clock;
+mod engine;
 pub(crate) mod global;
 pub(crate) mod lanes;
 pub(crate) mod order;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::agents::Agents;
 use super::clock::{Clocks, Stamp};
 use super::lanes::{LaneOrder, LaneTimes, join};
 use crate::machine::regs::{LANES, each_lane};
@@ -17,6 +18,14 @@ pub(crate) struct Published {
 }
 
 impl Published {
+    /// Adds that an engine has ended what it began up to time `t`; `agents` are those of the block.
+    pub(crate) fn complete(&mut self, agents: &Agents, agent: usize, t: u32) {
+        self.warps.resize((2 * agents.count).max(self.warps.len()), 0);
+        for at in [agent, agents.count + agent] {
+            self.warps[at] = self.warps[at].max(t);
+        }
+    }
+
     fn join(&mut self, other: &Published) {
         self.warps.resize(other.warps.len().max(self.warps.len()), 0);
         self.warps.iter_mut().zip(&other.warps).for_each(|(to, from)| *to = (*to).max(*from));

@@ -5,15 +5,17 @@
 //! nothing that stands against a read, and a read is of interest only to a write of this era: it waits in a list until
 //! one comes near, and is dropped with the era.
 
-use super::clock::{Epoch, MAX_WARPS};
+use super::clock::{Epoch, MAX_AGENTS};
 use crate::machine::regs::LANES;
 
 /// Bytes of a region as a power of two.
 const REGION: u32 = 8;
 /// Beyond all eras: something is in flight there.
-pub(super) const ALWAYS: u32 = u32::MAX >> SIZES;
+pub(super) const ALWAYS: u32 = u32::MAX >> ERA_AT;
 /// Bits for the sizes of cells.
 const SIZES: u32 = 5;
+/// Where the era stands above the sizes.
+const ERA_AT: u32 = 2 * SIZES;
 /// Reads that wait at most.
 const WAITING: usize = 256;
 /// Places in which a read that waits is looked for.
@@ -64,6 +66,11 @@ impl Extent {
         Extent { low, end: high + size }
     }
 
+    /// The bytes from one to before another.
+    pub(super) fn of_bytes(low: u32, end: u32) -> Extent {
+        Extent { low, end }
+    }
+
     /// Its parts of `1 << shift` bytes.
     #[inline(always)]
     pub(super) fn span(self, shift: u32) -> std::ops::Range<usize> {
@@ -71,7 +78,7 @@ impl Extent {
     }
 }
 
-/// The sizes of the cells that a line was used in, as powers of two, a bit each; of one era, which stands above them.
+/// The sizes of the cells that a line was used in, as powers of two, a bit each: in one era, ever, and that era above.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sizes(u32);
 
@@ -79,22 +86,31 @@ impl Sizes {
     /// Adds a use in an era.
     #[inline(always)]
     pub(super) fn add(&mut self, era: u32, shift: u32) {
-        let sizes = if self.0 >> SIZES >= era { self.0 } else { era << SIZES };
-        self.0 = sizes | 1 << shift;
+        let kept = if self.0 >> ERA_AT >= era { self.0 } else { era << ERA_AT | self.0 & (ALL << SIZES) };
+        self.0 = kept | 1 << shift | 1 << (SIZES + shift);
     }
 
     /// The sizes of uses in an era or beyond.
     #[inline(always)]
     pub(super) fn in_era(self, era: u32) -> u8 {
-        if self.0 >> SIZES >= era { (self.0 & ((1 << SIZES) - 1)) as u8 } else { 0 }
+        if self.0 >> ERA_AT >= era { (self.0 & ALL) as u8 } else { 0 }
+    }
+
+    /// The sizes of all uses.
+    #[inline(always)]
+    pub(super) fn ever(self) -> u8 {
+        (self.0 >> SIZES & ALL) as u8
     }
 
     /// Ends a use, the last of which is in an era.
     #[inline(always)]
     pub(super) fn end(&mut self, era: u32) {
-        self.0 = era << SIZES | self.0 & ((1 << SIZES) - 1);
+        self.0 = era << ERA_AT | self.0 & (ALL << SIZES | ALL);
     }
 }
+
+/// Every size.
+const ALL: u32 = (1 << SIZES) - 1;
 
 /// Whether the regions of an access were used in this era.
 #[derive(Clone, Copy, Debug)]
@@ -113,8 +129,8 @@ pub(super) struct Recent {
     read: Vec<u32>,
     /// Words of each region that a copy is in flight to.
     open: Vec<u16>,
-    /// The largest age of an access of each warp, but for what is in flight.
-    newest: [u64; MAX_WARPS],
+    /// The largest age of an access of each agent, but for what is in flight.
+    newest: [u64; MAX_AGENTS],
     waiting: Vec<Read>,
     extents: Vec<Extent>,
     /// Where a read may stand in `waiting`, by its addresses.
@@ -129,7 +145,7 @@ impl Recent {
             written: vec![0; regions],
             read: vec![0; regions],
             open: vec![0; regions],
-            newest: [0; MAX_WARPS],
+            newest: [0; MAX_AGENTS],
             waiting: Vec::new(),
             extents: Vec::new(),
             places: Box::new([0; PLACES]),
@@ -169,7 +185,7 @@ impl Recent {
 
     #[inline(always)]
     fn note_age(&mut self, me: Epoch) {
-        let newest = &mut self.newest[me.warp() as usize % MAX_WARPS];
+        let newest = &mut self.newest[me.warp() as usize % MAX_AGENTS];
         *newest = (*newest).max(me.age());
     }
 
@@ -193,8 +209,8 @@ impl Recent {
     }
 
     /// Begins another era, if all that was done is past for those that go on, by the ages that are past for each.
-    pub(super) fn settle<'a>(&mut self, mut pasts: impl Iterator<Item = &'a [u64; MAX_WARPS]>) {
-        let before = |past: &[u64; MAX_WARPS]| {
+    pub(super) fn settle<'a>(&mut self, mut pasts: impl Iterator<Item = &'a [u64; MAX_AGENTS]>) {
+        let before = |past: &[u64; MAX_AGENTS]| {
             self.newest.iter().zip(past).fold(true, |all, (newest, past)| all & (newest <= past))
         };
         if pasts.all(before) && self.era < ALWAYS - 1 {

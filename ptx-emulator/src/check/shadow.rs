@@ -6,7 +6,7 @@
 //! only where that row is not past is every lane judged on its own. Where nothing was done since all warps met, no cell
 //! is looked at; reads are noted when a write comes near.
 
-use super::clock::{Epoch, MAX_WARPS, Relation, View, row};
+use super::clock::{Epoch, MAX_AGENTS, Relation, View, row};
 use super::recent::{ALWAYS, Extent, Read, Recent, Sizes, Used};
 use super::runs::{Access, Lanes, Run};
 use crate::machine::regs::lane_numbers;
@@ -158,13 +158,13 @@ impl Shadow {
     }
 
     /// Tells that warps have met, with the ages that are past for each warp that goes on.
-    pub(crate) fn settle<'a>(&mut self, pasts: impl Iterator<Item = &'a [u64; MAX_WARPS]>) {
+    pub(crate) fn settle<'a>(&mut self, pasts: impl Iterator<Item = &'a [u64; MAX_AGENTS]>) {
         self.recent.settle(pasts);
     }
 
     /// Notes the reads that wait and touch some bytes.
     #[inline(always)]
-    fn note_waiting(&mut self, extent: Extent) {
+    pub(super) fn note_waiting(&mut self, extent: Extent) {
         let mut left = usize::MAX;
         while let Some(read) = self.recent.take(extent, &mut left) {
             self.note_read(&read, None);
@@ -204,7 +204,7 @@ impl Shadow {
                 self.judge_run(view, &run, used, found);
             }
         }
-        let read = Read { at: *at, lanes, size, me, limit: view.past()[me.warp() as usize % MAX_WARPS] };
+        let read = Read { at: *at, lanes, size, me, limit: view.past()[me.warp() as usize % MAX_AGENTS] };
         if view.has_lane_order() {
             self.note_read(&read, Some(view));
         } else if few || !self.recent.wait(extent, &read) {
@@ -246,7 +246,7 @@ impl Shadow {
     }
 
     #[inline(always)]
-    fn record_write(&mut self, run: &Run) {
+    pub(super) fn record_write(&mut self, run: &Run) {
         let shift = cell_size(run);
         let (range, per_lane) = (span(shift, run.offset, run.end()), (run.size >> shift) as usize);
         self.made(shift);
@@ -265,7 +265,7 @@ impl Shadow {
     }
 
     #[inline(always)]
-    fn record_read(&mut self, run: &Run, limit: u64, view: Option<&View<'_>>) {
+    pub(super) fn record_read(&mut self, run: &Run, limit: u64, view: Option<&View<'_>>) {
         let Run { offset, me, .. } = *run;
         let (shift, warp) = (cell_size(run), me.warp() as usize);
         let (range, per_lane, count) =
@@ -288,7 +288,7 @@ impl Shadow {
 
     /// Whether nothing that was noted stands against an access: the usual case.
     #[inline(always)]
-    fn is_ordered(&self, view: &View<'_>, run: &Run, written: u8, read: u8) -> bool {
+    pub(super) fn is_ordered(&self, view: &View<'_>, run: &Run, written: u8, read: u8) -> bool {
         let past = view.past();
         let mut ordered = true;
         for shift in SIZES {
@@ -402,7 +402,7 @@ fn cell_size(run: &Run) -> u32 {
 
 /// Whether cells of one size hold nothing that stands against a run.
 #[inline(always)]
-fn is_clear(shift: u32, cells: &[u64], past: &[u64; MAX_WARPS], run: &Run) -> bool {
+fn is_clear(shift: u32, cells: &[u64], past: &[u64; MAX_AGENTS], run: &Run) -> bool {
     // A larger cell than the bytes of a lane is of that lane only if it is alone.
     match run.size >> shift {
         _ if run.me.is_collective() => row::are_past(cells, past),
@@ -458,7 +458,9 @@ fn newer_read(old: Epoch, view: &View<'_>, me: Epoch) -> Epoch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::agents::Agents;
     use crate::check::clock::Clocks;
+    use crate::isa::engines::Engines;
     use crate::machine::regs::LANES;
     use proptest::prelude::*;
 
@@ -533,7 +535,7 @@ mod tests {
     /// Against a detector that keeps every access: what the shadow reports is a race, and the first race of two warps on
     /// a byte is never missed.
     fn compare(level: Level, steps: &[Step]) -> Result<(), TestCaseError> {
-        let mut clocks = Clocks::new(WARPS);
+        let mut clocks = Clocks::new(&Agents::new(WARPS, Engines::default()));
         let mut shadow = Shadow::new(BYTES as usize, WARPS);
         let mut history: Vec<(u32, bool, Epoch)> = Vec::new();
         let mut raced = [false; BYTES as usize];

@@ -14,6 +14,7 @@ mod inputs;
 mod rare;
 mod table;
 mod tensor;
+mod warpgroup;
 
 use std::collections::HashMap;
 
@@ -85,6 +86,7 @@ pub fn probes() -> Vec<Probe> {
         probes.push(row_probe(&row, seed));
     }
     probes.extend(tensor::probes());
+    probes.extend(warpgroup::probes());
     probes
 }
 
@@ -98,7 +100,7 @@ fn hash(name: &str) -> u64 {
 }
 
 impl Probe {
-    /// The answer of the emulator, with the tensor-core sums of Hopper's `mma.sync`; the error is one line.
+    /// The answer of the emulator, with the sums of Hopper's tensor cores; the error is one line.
     pub fn emulate(&self) -> Result<Vec<u8>, String> {
         let fail = |e: &dyn std::fmt::Display| format!("{}: {e}", self.name);
         let module = Module::parse(&self.ptx).map_err(|e| fail(&e))?;

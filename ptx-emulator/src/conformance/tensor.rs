@@ -57,7 +57,7 @@ pub(super) fn probes() -> Vec<Probe> {
 
 /// What factors are drawn from.
 #[derive(Clone, Copy, Debug)]
-enum Style {
+pub(super) enum Style {
     /// Small whole numbers: every sum is exact, so only the layout matters.
     Whole,
     /// Numbers of about one size, as an attention kernel has them.
@@ -107,7 +107,7 @@ fn element(kind: char, style: Style, random: &mut Random) -> u32 {
 }
 
 /// Words of packed elements.
-fn words(kind: char, style: Style, count: usize, random: &mut Random) -> Vec<u32> {
+pub(super) fn words(kind: char, style: Style, count: usize, random: &mut Random) -> Vec<u32> {
     let width = match kind {
         'e' | 'k' => 16,
         'f' | 'w' => 32,
@@ -116,7 +116,7 @@ fn words(kind: char, style: Style, count: usize, random: &mut Random) -> Vec<u32
     (0..count).map(|_| (0..32 / width).fold(0, |word, i| word | element(kind, style, random) << (width * i))).collect()
 }
 
-fn bytes(words: &[u32]) -> Vec<u8> {
+pub(super) fn bytes(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|w| w.to_le_bytes()).collect()
 }
 
@@ -157,7 +157,7 @@ fn probe(name: String, ptx: String, blocks: u32, inputs: Vec<u8>, outputs: usize
     }
 }
 
-fn list(prefix: &str, range: std::ops::Range<usize>) -> String {
+pub(super) fn list(prefix: &str, range: std::ops::Range<usize>) -> String {
     format!("{{{}}}", range.map(|i| format!("%{prefix}{i}")).collect::<Vec<_>>().join(", "))
 }
 

@@ -2,6 +2,7 @@
 //! every row operation. Below the lowering, which makes operations, and the executor, which runs them.
 
 pub(crate) mod alu_table;
+pub(crate) mod engines;
 pub(crate) mod op;
 pub(crate) mod reads_writes;
 pub(crate) mod slot;

@@ -4,6 +4,7 @@
 //! rows filled when a warp starts, so that no operand kind is decided at run time.
 
 use crate::isa::alu_table::AluInst;
+use crate::isa::engines::{BulkCopy, ClusterOp, Held, TensorCopy, Wgmma};
 use crate::isa::slot::Slot;
 use crate::isa::space::{Addr, Space};
 
@@ -73,12 +74,45 @@ pub(crate) enum Op {
     Mma(Box<Mma>),
     Wmma(Box<WmmaMove>),
     Mbar(Box<Mbar>),
+    /// `elect.sync`: one lane of those named.
+    Elect(Box<Elect>),
+    /// `fence.proxy.async`, or `fence.mbarrier_init` for the barriers alone.
+    ProxyFence {
+        barriers_only: bool,
+    },
+    Wgmma(Box<Wgmma>),
+    WgmmaFence,
+    WgmmaCommit,
+    /// Waits until at most `pending` groups are open; `rows` are the accumulators that may be among them.
+    WgmmaWait {
+        pending: u32,
+        rows: Vec<u16>,
+    },
+    Held(Box<Held>),
+    Bulk(Box<BulkCopy>),
+    Tensor(Box<TensorCopy>),
+    BulkCommit,
+    /// Waits until at most `pending` bulk groups are open.
+    BulkWait {
+        pending: u32,
+    },
+    Cluster(Box<ClusterOp>),
     Print(Box<Print>),
     AssertFail {
         message: Slot,
         file: Slot,
         line: Slot,
     },
+}
+
+/// `elect.sync`.
+#[derive(Clone, Debug)]
+pub(crate) struct Elect {
+    /// The lane elected.
+    pub(crate) lane: Option<u16>,
+    /// Predicate: whether it is this one.
+    pub(crate) elected: Option<u16>,
+    pub(crate) members: u16,
 }
 
 /// Ordering qualifiers of an access.
@@ -367,6 +401,10 @@ pub(crate) enum MbarOp {
         state: Option<u16>,
         only: bool,
     },
+    /// Lowers the bytes expected, as a copy does that delivers them.
+    CompleteTx {
+        bytes: u16,
+    },
     /// True when the phase of the token has ended. `try_wait` does not suspend either.
     TestState {
         dst: u16,
@@ -417,6 +455,16 @@ pub(crate) enum Special {
     LaneMaskGt,
     DynamicShared,
     TotalShared,
+    /// Place, size and number of clusters, along an axis.
+    ClusterId(u8),
+    ClusterCount(u8),
+    ClusterCta(u8),
+    ClusterCtas(u8),
+    /// Rank of the block within its cluster, and blocks of the cluster.
+    ClusterRank,
+    ClusterSize,
+    /// Whether the launch asked for clusters.
+    IsClustered,
     /// Address of the words with which `grid.sync()` counts blocks.
     GridWorkspaceHigh,
     GridWorkspaceLow,

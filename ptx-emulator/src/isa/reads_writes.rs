@@ -1,8 +1,20 @@
 //! Which rows an instruction reads and which it writes.
 
 use crate::isa::alu_table::visit_rows;
+use crate::isa::engines::{BulkWay, ClusterOp, FactorA, TensorWay, Wgmma};
 use crate::isa::op::{MbarOp, Op};
 use crate::isa::slot::{Class, Role, Slot};
+
+/// The accumulator is read and replaced, which one visit cannot say.
+fn visit_wgmma(wgmma: &mut Wgmma, visit: &mut impl FnMut(Class, &mut u16, Role)) {
+    visit(Class::D, &mut wgmma.b, Role::Read);
+    match &mut wgmma.a {
+        FactorA::Registers(rows) => rows.iter_mut().for_each(|row| visit(Class::W, row, Role::Read)),
+        FactorA::Shared(descriptor) => visit(Class::D, descriptor, Role::Read),
+    }
+    wgmma.d.iter_mut().for_each(|row| visit(Class::W, row, Role::ReadResult));
+    wgmma.d.iter_mut().for_each(|row| visit(Class::W, row, Role::Write));
+}
 
 /// Calls `visit` with every row of a register that is not a predicate.
 pub(crate) fn visit(op: &mut Op, visit: &mut impl FnMut(Class, &mut u16, Role)) {
@@ -12,6 +24,50 @@ pub(crate) fn visit(op: &mut Op, visit: &mut impl FnMut(Class, &mut u16, Role)) 
     match op {
         Op::Alu(alu) => visit_rows(alu, visit),
         Op::Bra { .. } | Op::Exit | Op::Trap | Op::Yield | Op::Fence { .. } | Op::CopyCommit | Op::CopyWait { .. } => {}
+        Op::ProxyFence { .. } | Op::WgmmaFence | Op::WgmmaCommit | Op::BulkCommit | Op::BulkWait { .. } => {}
+        Op::WgmmaWait { rows, .. } => rows.iter_mut().for_each(|row| visit(Class::W, row, Role::Read)),
+        Op::Held(held) => {
+            held.reads.iter_mut().chain(&mut held.writes).for_each(|row| visit(Class::W, row, Role::Read))
+        }
+        Op::Wgmma(wgmma) => visit_wgmma(wgmma, visit),
+        Op::Elect(elect) => {
+            visit(Class::W, &mut elect.members, Role::Read);
+            elect.lane.iter_mut().for_each(|row| visit(Class::W, row, Role::Write));
+        }
+        Op::Bulk(copy) => {
+            slot(visit, &mut copy.dst.base, Role::Read);
+            slot(visit, &mut copy.src.base, Role::Read);
+            visit(Class::W, &mut copy.bytes, Role::Read);
+            match &mut copy.way {
+                BulkWay::Fetch { barrier, multicast } => {
+                    slot(visit, &mut barrier.base, Role::Read);
+                    multicast.iter_mut().for_each(|row| visit(Class::W, row, Role::Read));
+                }
+                BulkWay::Pass { barrier } => slot(visit, &mut barrier.base, Role::Read),
+                BulkWay::Send => {}
+            }
+        }
+        Op::Tensor(copy) => {
+            slot(visit, &mut copy.shared.base, Role::Read);
+            slot(visit, &mut copy.map.base, Role::Read);
+            copy.coordinates.iter_mut().for_each(|row| visit(Class::W, row, Role::Read));
+            if let TensorWay::Load { barrier, multicast } = &mut copy.way {
+                slot(visit, &mut barrier.base, Role::Read);
+                multicast.iter_mut().for_each(|row| visit(Class::W, row, Role::Read));
+            }
+        }
+        Op::Cluster(op) => match &mut **op {
+            ClusterOp::Arrive { .. } | ClusterOp::Wait => {}
+            ClusterOp::Map { dst, src, rank, .. } => {
+                slot(visit, src, Role::Read);
+                visit(Class::W, rank, Role::Read);
+                slot(visit, dst, Role::Write);
+            }
+            ClusterOp::Rank { dst, src, .. } => {
+                slot(visit, src, Role::Read);
+                visit(Class::W, dst, Role::Write);
+            }
+        },
         Op::Clock { dst } => slot(visit, dst, Role::Write),
         Op::ActiveMask { dst } => visit(Class::W, dst, Role::Write),
         Op::IsSpace { addr, .. } => slot(visit, addr, Role::Read),
@@ -98,6 +154,7 @@ pub(crate) fn visit(op: &mut Op, visit: &mut impl FnMut(Class, &mut u16, Role)) 
                     visit(Class::W, bytes, Role::Read);
                     state.iter_mut().for_each(|row| visit(Class::D, row, Role::WriteSome));
                 }
+                MbarOp::CompleteTx { bytes } => visit(Class::W, bytes, Role::Read),
                 MbarOp::TestState { state, .. } => visit(Class::D, state, Role::Read),
                 MbarOp::TestParity { parity, .. } => visit(Class::W, parity, Role::Read),
                 MbarOp::PendingCount { dst, state } => {

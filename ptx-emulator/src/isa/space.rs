@@ -16,6 +16,20 @@ pub(crate) const SYMBOL_BASE: u64 = 0x0010_0000_0000;
 /// Shared memory that the system keeps for itself and lends to cooperative groups, zeroed when a block starts.
 pub(crate) const RESERVED_BYTES: u32 = 1024;
 
+/// Shared memory that one block of a cluster has at most: what lies beyond is that of the block of rank 0, then of rank 1,
+/// and so on, whoever asks.
+pub(crate) const PEER_BYTES: u32 = 1 << 24;
+
+/// The rank of the block that a shared address is in, where the address says so.
+pub(crate) fn peer_of(at: u32) -> Option<u32> {
+    (at / PEER_BYTES).checked_sub(1)
+}
+
+/// A shared address within its block.
+pub(crate) fn without_peer(at: u32) -> u32 {
+    at % PEER_BYTES
+}
+
 /// State space of an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Space {

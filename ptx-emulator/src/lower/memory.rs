@@ -13,7 +13,8 @@ use crate::parse::ast::{Inst as AstInst, Operand, Ty};
 pub(super) fn space(mods: &mut Mods<'_>) -> Space {
     mods.pick(|w| match w {
         "global" => Some(Space::Global),
-        "shared" | "shared::cta" => Some(Space::Shared),
+        // A place of another block of the cluster is a shared address beyond the own ones.
+        "shared" | "shared::cta" | "shared::cluster" => Some(Space::Shared),
         "local" => Some(Space::Local),
         "const" => Some(Space::Const),
         "param" | "param::entry" | "param::func" => Some(Space::Param),
@@ -42,7 +43,7 @@ pub(super) fn order(mods: &mut Mods<'_>) -> Order {
 pub(super) fn scope(mods: &mut Mods<'_>) -> bool {
     mods.pick(|w| match w {
         "cta" => Some(false),
-        "gpu" | "sys" => Some(true),
+        "gpu" | "sys" | "cluster" => Some(true),
         _ => None,
     })
     .unwrap_or(false)
@@ -62,7 +63,10 @@ impl Lower<'_> {
             "ld" | "ldu" => self.load(inst, mods)?,
             "st" => self.store(inst, mods)?,
             "atom" | "red" => self.atom(inst, mods)?,
-            "cp" if mods.flag("async") => self.copy_async(inst, mods)?,
+            "cp" if mods.flag("async") => match mods.flag("bulk") {
+                true => self.bulk(inst, mods)?,
+                false => self.copy_async(inst, mods)?,
+            },
             "prefetch" | "prefetchu" => self.prefetch(inst, mods)?,
             _ => return Ok(false),
         }
@@ -182,9 +186,6 @@ impl Lower<'_> {
             let addr = self.address(operand(inst, 0)?, space)?;
             return self.emit(Op::CopyArrive { addr, noinc });
         }
-        if mods.flag("bulk") {
-            return Err("bulk copies (TMA) are not supported".into());
-        }
         self.copy(inst, mods)
     }
 
@@ -216,9 +217,7 @@ impl Lower<'_> {
 
     /// Prefetches change nothing that the emulator models; the address is not checked either.
     fn prefetch(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {
-        if mods.flag("tensormap") {
-            return Err("tensor maps are not supported".into());
-        }
+        mods.flag("tensormap");
         let space = space(mods);
         mods.flag("L1");
         mods.flag("L2");

@@ -6,11 +6,14 @@
 mod allocate;
 mod alu;
 mod bits;
+mod bulk;
 mod call;
 mod carry;
+mod cluster;
 mod compare;
 mod convert;
 mod float;
+mod in_flight;
 mod layout;
 mod memory;
 mod mods;
@@ -19,6 +22,7 @@ mod operands;
 mod sync;
 mod tensor;
 mod video;
+mod warpgroup;
 mod wmma;
 
 use std::collections::HashMap;
@@ -110,12 +114,16 @@ pub(crate) fn lower(unit: &Unit, index: usize, symbols: &HashMap<String, u64>) -
     lower.program.name.clone_from(&function.name);
     lower.program.max_threads = function.max_threads;
     lower.program.required_block = function.required_block;
+    // Zeros leave it to the launch.
+    lower.program.required_cluster = function.required_cluster.filter(|cluster| !cluster.contains(&0));
     let whole = |message: String| LoadError { line: function.line, instruction: function.name.clone(), message };
     lower.lay_out_shared(index).map_err(whole)?;
     let vars = lower.lay_out_params(function).map_err(whole)?;
     lower.instance(index, vars, vec![None; function.regs.len()])?;
     lower.guard = NO_GUARD;
     lower.emit(Op::Exit).map_err(whole)?;
+    lower.program.engines = in_flight::engines(&lower.program);
+    in_flight::mark(&mut lower.program);
     allocate::share(&mut lower.program);
     Ok(lower.program)
 }

@@ -353,6 +353,10 @@ fn special_register(name: &str) -> Option<Special> {
             "%ntid" => Some(Special::Ntid(axis)),
             "%ctaid" => Some(Special::Ctaid(axis)),
             "%nctaid" => Some(Special::Nctaid(axis)),
+            "%clusterid" => Some(Special::ClusterId(axis)),
+            "%nclusterid" => Some(Special::ClusterCount(axis)),
+            "%cluster_ctaid" => Some(Special::ClusterCta(axis)),
+            "%cluster_nctaid" => Some(Special::ClusterCtas(axis)),
             _ => None,
         };
     }
@@ -368,6 +372,9 @@ fn special_register(name: &str) -> Option<Special> {
         "%lanemask_lt" => Special::LaneMaskLt,
         "%lanemask_ge" => Special::LaneMaskGe,
         "%lanemask_gt" => Special::LaneMaskGt,
+        "%cluster_ctarank" => Special::ClusterRank,
+        "%cluster_nctarank" => Special::ClusterSize,
+        "%is_explicit_cluster" => Special::IsClustered,
         "%dynamic_smem_size" => Special::DynamicShared,
         "%total_smem_size" => Special::TotalShared,
         "%envreg1" => Special::GridWorkspaceHigh,

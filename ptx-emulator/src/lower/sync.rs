@@ -5,7 +5,7 @@ use super::mods::Mods;
 use super::operands::{arity, operand};
 use super::{Lower, Lowered};
 use crate::isa::op::{
-    AtomOp, Barrier, BarrierKind, Match, Mbar, MbarOp, Op, Reduce, Shuffle, ShuffleMode, Vote, VoteMode,
+    AtomOp, Barrier, BarrierKind, Elect, Match, Mbar, MbarOp, Op, Reduce, Shuffle, ShuffleMode, Vote, VoteMode,
 };
 use crate::isa::slot::{Class, Slot};
 use crate::isa::space::Space;
@@ -36,6 +36,16 @@ impl Lower<'_> {
                 self.emit(Op::ActiveMask { dst })?;
             }
             "mbarrier" => self.mbarrier(inst, mods)?,
+            "elect" => self.elect(inst, mods)?,
+            // Whoever launches a kernel waits for the one before it, so that there is nothing to wait for.
+            "griddepcontrol" => {
+                if !mods.flag("wait") && !mods.flag("launch_dependents") {
+                    return Err("`.wait` or `.launch_dependents` is missing".into());
+                }
+                arity(inst, 0..=0)?;
+            }
+            "setmaxnreg" => Self::registers(inst, mods)?,
+            "mapa" | "getctarank" => self.cluster_address(inst, mods)?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -62,7 +72,7 @@ impl Lower<'_> {
             return self.emit(Op::WarpSync { mask });
         }
         if mods.flag("cluster") {
-            return Err("cluster barriers are not supported".into());
+            return self.cluster_barrier(inst, mods);
         }
         mods.flag("cta");
         // `bar` is `barrier` with `.aligned`.
@@ -116,10 +126,24 @@ impl Lower<'_> {
     }
 
     fn fence(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {
-        if mods.flag("proxy") || mods.flag("mbarrier_init") {
-            return Err("proxy and mbarrier-init fences (TMA, wgmma, clusters) are not supported".into());
-        }
         arity(inst, 0..=0)?;
+        if mods.flag("mbarrier_init") {
+            if !mods.flag("release") || !mods.flag("cluster") {
+                return Err("only `.release.cluster` exists".into());
+            }
+            return self.emit(Op::ProxyFence { barriers_only: true });
+        }
+        if mods.flag("proxy") {
+            // Aliases and constant memory are one with generic memory here.
+            if mods.flag("alias") {
+                return self.emit(Op::Fence { device: true });
+            }
+            if !mods.flag("async") {
+                return Err("only `.proxy.async` and `.proxy.alias` are supported".into());
+            }
+            mods.pick(|w| matches!(w, "global" | "shared::cta" | "shared::cluster").then_some(()));
+            return self.emit(Op::ProxyFence { barriers_only: false });
+        }
         mods.flag("sc");
         mods.flag("acq_rel");
         let device = mods.flag("gl") || scope(mods);
@@ -181,6 +205,34 @@ impl Lower<'_> {
         self.emit(Op::Vote(Box::new(Vote { mode, dst, src, negated, members })))
     }
 
+    fn elect(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {
+        Self::sync_flag(mods)?;
+        arity(inst, 2..=2)?;
+        let (lane, elected) = match operand(inst, 0)? {
+            Operand::Pair(lane, elected) => (lane.as_ref(), elected.as_ref()),
+            _ => return Err("a lane and a predicate are expected".into()),
+        };
+        let given = |operand: &Operand| !matches!(operand, Operand::Sink);
+        let lane = if given(lane) { Some(self.dst(lane, Ty::B32)?) } else { None };
+        let elected = if given(elected) { Some(self.dst(elected, Ty::Pred)?) } else { None };
+        let members = self.src(operand(inst, 1)?, Ty::B32)?;
+        self.emit(Op::Elect(Box::new(Elect { lane, elected, members })))
+    }
+
+    /// `setmaxnreg` moves registers between warpgroups, of which there are always enough here.
+    fn registers(inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {
+        if !mods.flag("inc") && !mods.flag("dec") {
+            return Err("`.inc` or `.dec` is missing".into());
+        }
+        super::tensor::aligned_sync(mods)?;
+        mods.flag("u32");
+        arity(inst, 1..=1)?;
+        match *operand(inst, 0)? {
+            Operand::Int(count @ 24..=256) if count % 8 == 0 => Ok(()),
+            _ => Err("registers are 24 to 256, in steps of 8".into()),
+        }
+    }
+
     fn redux(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {
         Self::sync_flag(mods)?;
         let words = ["add", "min", "max", "and", "or", "xor"];
@@ -225,7 +277,7 @@ impl Lower<'_> {
 
     fn mbarrier(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {
         // Ordering and scope at their defaults or stronger: the emulator orders all arrivals.
-        for word in ["release", "acquire", "cta"] {
+        for word in ["release", "acquire", "cta", "cluster"] {
             mods.flag(word);
         }
         if mods.flag("pending_count") {
@@ -245,17 +297,20 @@ impl Lower<'_> {
         }
         let init = mods.flag("init");
         let expect = mods.flag("expect_tx");
-        if !init && !expect && !mods.flag("inval") {
+        let complete = mods.flag("complete_tx");
+        if !init && !expect && !complete && !mods.flag("inval") {
             return Err("this mbarrier operation is not supported".into());
         }
         mods.flag("relaxed");
         let space = mbarrier_space(mods)?;
-        arity(inst, if init || expect { 2..=2 } else { 1..=1 })?;
+        arity(inst, if init || expect || complete { 2..=2 } else { 1..=1 })?;
         let addr = Some(self.address(operand(inst, 0)?, space)?);
         let op = if init {
             MbarOp::Init { count: self.src(operand(inst, 1)?, Ty::U32)? }
         } else if expect {
             MbarOp::ExpectTx { bytes: self.src(operand(inst, 1)?, Ty::U32)?, state: None, only: true }
+        } else if complete {
+            MbarOp::CompleteTx { bytes: self.src(operand(inst, 1)?, Ty::U32)? }
         } else {
             MbarOp::Inval
         };
@@ -264,6 +319,7 @@ impl Lower<'_> {
 
     fn mbarrier_arrive(&mut self, inst: &AstInst, mods: &mut Mods<'_>, drop: bool) -> Lowered {
         let expect = mods.flag("expect_tx");
+        mods.flag("relaxed");
         if mods.flag("noComplete") {
             return Err("modifier `.noComplete` is not supported".into());
         }
@@ -288,6 +344,7 @@ impl Lower<'_> {
 
     fn mbarrier_wait(&mut self, inst: &AstInst, mods: &mut Mods<'_>, blocking: bool) -> Lowered {
         let parity = mods.flag("parity");
+        mods.flag("relaxed");
         let space = mbarrier_space(mods)?;
         // `try_wait` may name a time limit, which changes nothing here.
         arity(inst, if blocking { 3..=4 } else { 3..=3 })?;

@@ -17,7 +17,7 @@ impl Lower<'_> {
             "movmatrix" => self.movmatrix(inst, mods)?,
             "mma" => self.mma(inst, mods)?,
             "wmma" => self.wmma(inst, mods)?,
-            "wgmma" => return Err("wgmma is not supported".into()),
+            "wgmma" => self.warpgroup(inst, mods)?,
             _ => return Ok(false),
         }
         Ok(true)

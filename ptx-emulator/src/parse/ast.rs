@@ -224,6 +224,8 @@ pub(crate) struct Function {
     pub(crate) max_threads: Option<u64>,
     /// `.reqntid`, per dimension.
     pub(crate) required_block: Option<[u32; 3]>,
+    /// `.reqnctapercluster`, per dimension.
+    pub(crate) required_cluster: Option<[u32; 3]>,
     pub(crate) line: u32,
 }
 

@@ -172,17 +172,23 @@ fn formals(cursor: &mut Cursor<'_, '_>, function: &mut Function) -> Result<Vec<F
     Ok(formals)
 }
 
+/// One to three numbers; those left out are 1.
+fn dimensions(cursor: &mut Cursor<'_, '_>) -> Result<[u32; 3], ParseError> {
+    let mut dims = [1u32; 3];
+    dims[0] = cursor.u32()?;
+    for dim in &mut dims[1..] {
+        if cursor.eat(',') {
+            *dim = cursor.u32()?;
+        }
+    }
+    Ok(dims)
+}
+
 /// Performance and launch-shape directives between header and body.
 fn tuning(cursor: &mut Cursor<'_, '_>, function: &mut Function, word: &str) -> Result<(), ParseError> {
     match word {
         "maxntid" | "reqntid" => {
-            let mut dims = [1u32; 3];
-            dims[0] = cursor.u32()?;
-            for dim in &mut dims[1..] {
-                if cursor.eat(',') {
-                    *dim = cursor.u32()?;
-                }
-            }
+            let dims = dimensions(cursor)?;
             function.max_threads = Some(dims.iter().map(|&d| u64::from(d)).fold(1, u64::saturating_mul));
             if word == "reqntid" {
                 function.required_block = Some(dims);
@@ -192,9 +198,12 @@ fn tuning(cursor: &mut Cursor<'_, '_>, function: &mut Function, word: &str) -> R
         "minnctapersm" | "maxnctapersm" | "maxnreg" => cursor.int().map(drop),
         "noreturn" => Ok(()),
         "pragma" => cursor.skip_statement(),
-        "reqnctapercluster" | "explicitcluster" | "maxclusterrank" => {
-            cursor.error(format!("thread-block clusters (`.{word}`) are not supported"))
+        "reqnctapercluster" => {
+            function.required_cluster = Some(dimensions(cursor)?);
+            Ok(())
         }
+        "maxclusterrank" => cursor.int().map(drop),
+        "explicitcluster" => Ok(()),
         _ => cursor.error(format!("unknown directive `.{word}`")),
     }
 }

@@ -8,3 +8,4 @@ pub(crate) mod half16;
 mod half16_avx512;
 pub(crate) mod layout;
 pub(crate) mod sum;
+pub(crate) mod warpgroup;

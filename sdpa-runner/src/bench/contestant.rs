@@ -42,7 +42,7 @@ pub(super) fn launches_within_target(once_us: f64) -> usize {
 struct Slot<'m> {
     mix: Mix,
     /// The tensor that is woven of several sets, and what it holds.
-    woven: Option<(String, Buffer, Vec<u8>)>,
+    woven: Option<(String, Buffer, Arc<Vec<u8>>)>,
     written: Written<OnGpu<'m>>,
     /// The digests of its right outputs.
     wanted: Vec<u64>,
@@ -167,7 +167,7 @@ impl<'m> Contestant<'m> {
             Some((name, words)) => {
                 let parts: Vec<&[u8]> = self.sets.iter().map(|set| given(&set.setup, name)).collect::<Result<_>>()?;
                 let bytes = weave(words, mix, &parts);
-                Some((name.clone(), Buffer::holding(&bytes)?, bytes))
+                Some((name.clone(), Buffer::holding(&bytes)?, Arc::new(bytes)))
             }
         };
         let written = self.sets[*mix.last().unwrap_or(&0)].written(&self.on)?;

@@ -8,6 +8,7 @@ mod mixes;
 mod originals;
 mod place;
 mod rivals;
+mod share;
 mod sitting;
 
 use std::fs::File;
@@ -30,6 +31,7 @@ use crate::peers::Peer;
 use hold::Hold;
 use originals::Originals;
 use rivals::{Rivals, start_peers};
+use share::Claims;
 use sitting::{Field, Sitting};
 
 /// What a cold block writes before each launch: twice the L2, and somewhat more.
@@ -154,7 +156,15 @@ fn measure(bench: &Bench, job: &BenchJob, operator: &mut dyn Operator) -> Result
     let mut order = ChaCha8Rng::seed_from_u64(job.order_seed);
     let mut taken = Taken { samples, peers, running };
     let mut places = 0;
-    for shape in &job.suite.time() {
+    let claims = Claims::begin(job.share.as_ref())?;
+    for (number, shape) in &claims.order(&job.suite) {
+        if !claims.take(&shape.name)? {
+            continue;
+        }
+        if claims.are_shared() {
+            order = ChaCha8Rng::seed_from_u64(job.order_seed.wrapping_add(*number as u64));
+            places = (*number as u64) << 32;
+        }
         for distribution in &job.suite.time_distributions {
             sittings(&ground, operator, (shape, *distribution), &mut places, &mut order, &mut taken)?;
         }

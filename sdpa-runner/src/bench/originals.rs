@@ -1,16 +1,15 @@
-//! Inputs of a field as they were drawn, once on the device: every sitting copies them from there to where they lie in it, and
-//! compares them there. Through the host, both would take longer than a sitting's rounds. The last comparison of an original is
+//! Inputs of a field as they were drawn, and what the operator's own kernels must make of them, once on the device: every
+//! sitting copies them from there to where they lie in it, and compares them there. Through the host, both would take longer than a sitting's rounds. The last comparison of an original is
 //! with what the host has.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::cell::{Ref, RefCell};
 use std::ffi::c_void;
+use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use cudarc::driver::sys::CUfunction;
 
 use crate::cuda::{Buffer, Copies, Gpu, LoadedModule, cause};
-use crate::launch::sha256_hex;
 
 const PTX: &str = include_str!("originals.ptx");
 /// CTAs and threads that compare.
@@ -18,13 +17,10 @@ const GRID: [u32; 2] = [1024, 256];
 /// Less than this is copied by the host.
 const LEAST: usize = 1 << 20;
 
-/// Bytes of the host, by where they are there, which stays so until [`Originals::forget`].
-type Place = (usize, usize);
-
-/// A copy on the device, and the SHA-256 of the bytes.
+/// Bytes of the host, and a copy of them on the device.
 struct Original {
+    bytes: Arc<Vec<u8>>,
     buffer: Buffer,
-    sha256: String,
 }
 
 pub struct Originals {
@@ -32,7 +28,7 @@ pub struct Originals {
     _module: LoadedModule,
     /// Bytes of the device that may be taken.
     room: u64,
-    kept: RefCell<HashMap<Place, Original>>,
+    kept: RefCell<Vec<Original>>,
 }
 
 impl Originals {
@@ -43,46 +39,39 @@ impl Originals {
         Ok(Originals { differ: module.function("differ")?, _module: module, room, kept: RefCell::default() })
     }
 
-    /// Before the bytes of the host go. What was copied and compared was theirs, or nothing that was timed counts.
+    /// At the end of a field. What was copied and compared was the host's, or nothing that was timed counts.
     pub fn forget(&self) -> Result<()> {
-        for (_, original) in self.kept.borrow_mut().drain() {
-            let is_intact = sha256_hex(&original.buffer.read().map_err(cause)?) == original.sha256;
+        for Original { bytes, buffer } in self.kept.borrow_mut().drain(..) {
+            let is_intact = buffer.read().map_err(cause)? == *bytes;
             ensure!(is_intact, "the original of an input was written while kernels were timed");
         }
         Ok(())
     }
 
-    fn has_room(&self, bytes: &[u8]) -> bool {
-        let taken: usize = self.kept.borrow().values().map(|original| original.buffer.len()).sum();
-        (taken + bytes.len()) as u64 <= self.room
+    /// The copy of bytes that are worth one, made now if there is room.
+    fn of(&self, bytes: &Arc<Vec<u8>>) -> Result<Option<Ref<'_, Original>>> {
+        let find = || self.kept.borrow().iter().position(|original| Arc::ptr_eq(&original.bytes, bytes));
+        if bytes.len() >= LEAST && find().is_none() {
+            let mut kept = self.kept.borrow_mut();
+            let taken: usize = kept.iter().map(|original| original.bytes.len()).sum();
+            if (taken + bytes.len()) as u64 <= self.room {
+                kept.push(Original { bytes: bytes.clone(), buffer: Buffer::holding(bytes)? });
+            }
+        }
+        Ok(find().map(|at| Ref::map(self.kept.borrow(), |kept| &kept[at])))
     }
-}
-
-fn place_of(bytes: &[u8]) -> Place {
-    (bytes.as_ptr() as usize, bytes.len())
 }
 
 impl Copies for Originals {
-    fn copy_of(&self, gpu: &Gpu, bytes: &[u8]) -> Result<Option<Buffer>> {
-        let place = place_of(bytes);
-        let is_kept = self.kept.borrow().contains_key(&place);
-        if bytes.len() < LEAST || !(is_kept || self.has_room(bytes)) {
-            return Ok(None);
-        }
-        if !is_kept {
-            let original = Original { buffer: Buffer::holding(bytes)?, sha256: sha256_hex(bytes) };
-            self.kept.borrow_mut().insert(place, original);
-        }
+    fn copy_of(&self, gpu: &Gpu, bytes: &Arc<Vec<u8>>) -> Result<Option<Buffer>> {
+        let Some(original) = self.of(bytes)? else { return Ok(None) };
         let copy = Buffer::filled(bytes.len(), 0)?;
-        copy.copy_from(gpu, &self.kept.borrow()[&place].buffer).map_err(cause)?;
+        copy.copy_from(gpu, &original.buffer).map_err(cause)?;
         Ok(Some(copy))
     }
 
-    fn holds(&self, gpu: &Gpu, memory: &Buffer, bytes: &[u8]) -> Result<Option<bool>> {
-        let kept = self.kept.borrow();
-        let Some(original) = kept.get(&place_of(bytes)) else {
-            return Ok(None);
-        };
+    fn holds(&self, gpu: &Gpu, memory: &Buffer, bytes: &Arc<Vec<u8>>) -> Result<Option<bool>> {
+        let Some(original) = self.of(bytes)? else { return Ok(None) };
         let found = Buffer::filled(size_of::<u64>(), 0)?;
         let mut values = [memory.address(), original.buffer.address(), bytes.len() as u64, found.address()];
         let mut arguments = values.each_mut().map(|value| std::ptr::from_mut(value).cast::<c_void>());

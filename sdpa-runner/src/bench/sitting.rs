@@ -200,7 +200,9 @@ impl Sitting {
     ) -> Result<()> {
         let mut before = state(ground.monitor);
         for round in self.rounds.clone() {
-            progress(round as usize, self.rounds.end as usize, &format!("timing {}", field.shape.name));
+            let what =
+                format!("timing {}, {}, sitting {}", field.shape.name, field.distribution.name(), self.number + 1);
+            progress(round as usize, self.rounds.end as usize, &what);
             for (mode, cache) in kinds(round == self.rounds.start && !ground.job.is_search) {
                 for (slot, turn) in shuffled(order, turns.len()).into_iter().enumerate() {
                     let turn = &turns[turn];

@@ -4,7 +4,6 @@
 use kernel_spec::launch::{Argument, Launch};
 use ptx_emulator::{EmuError, Limits, LoadError, MemoryError, ParseError};
 
-use crate::operator::NotEmulated;
 use crate::setup::Setup;
 
 /// Warp instructions of one launch: some fifteen seconds of two cores, with every check.
@@ -73,9 +72,6 @@ fn has_map(argument: &Argument) -> bool {
 /// Why an error says nothing of the kernel, if so.
 pub fn beyond(error: &anyhow::Error) -> Option<String> {
     if let Some(refused) = error.downcast_ref::<Beyond>() {
-        return Some(refused.to_string());
-    }
-    if let Some(refused) = error.downcast_ref::<NotEmulated>() {
         return Some(refused.to_string());
     }
     if let Some(EmuError::Budget { kernel, limit }) = error.downcast_ref::<EmuError>() {

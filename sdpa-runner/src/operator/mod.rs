@@ -20,19 +20,12 @@ pub struct Executor {
     pub sm_count: u32,
     /// On the emulator, a grid of more CTAs than this is sampled where the operator knows which CTA computes what.
     pub max_ctas: Option<u32>,
-    /// Whether the PTX is interpreted.
-    pub emulated: bool,
 }
 
 /// Nobody's kernel can be launched on a problem: a plan or an input is missing, or the problem is none of this operator's.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct NoSetup(pub String);
-
-/// The emulator does not do what a kernel is made of; the words go on from "the emulator".
-#[derive(Debug, thiserror::Error)]
-#[error("the emulator {0}")]
-pub struct NotEmulated(pub &'static str);
 
 /// Draws inputs and sets up launches. It may keep what it drew.
 pub trait Operator {

@@ -77,6 +77,7 @@ impl Gate {
             toggles: BTreeMap::new(),
             launches: Vec::new(),
             planned,
+            quantised_as: Default::default(),
         };
         Job::Launch(LaunchJob {
             threads: 0,
@@ -99,6 +100,7 @@ impl Gate {
             outputs: subjects.iter().map(|s| ((*s).to_owned(), self.path(s))).collect(),
             operands: BTreeMap::new(),
             control: subjects[0].to_owned(),
+            control_on: BTreeMap::new(),
             sampled: BTreeMap::new(),
             row_seed: 0,
             bad_element: 0.06,

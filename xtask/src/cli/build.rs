@@ -9,16 +9,17 @@ use sdpa_kernel::registry::{self, Variant};
 use serde_json::json;
 
 use super::print::{print, say, table};
-use super::suite::Choice;
+use super::suite::{Choice, usage};
 use crate::build::{BuildSet, build_all};
 use crate::console;
+use crate::dist::{self, Programs};
 use crate::export::export;
-use crate::layout::Layout;
+use crate::layout::{Layout, program};
 use crate::plan::{Changes, Plan};
 use crate::toolchain;
 
 #[derive(Args)]
-#[command(override_usage = "cargo xtask build [VARIANT]... [--suite SUITE | --<SUITE>] [OPTIONS]")]
+#[command(override_usage = usage("build [VARIANT]... [--suite SUITE | --<SUITE>] [OPTIONS]"))]
 pub struct BuildArgs {
     /// Variants; all of the registry, or of the suite, when none is named.
     #[arg(value_name = "VARIANT")]
@@ -45,7 +46,7 @@ pub struct InitArgs {
 /// Drafts a gate file beside a source.
 pub fn init(args: &InitArgs) -> Result<Exit> {
     let gate = crate::foreign::init::init(&Layout::find()?, &args.kernel)?;
-    say(&format!("{}\nfill in what is marked, then: cargo xtask validate {0}", gate.display()))?;
+    say(&format!("{0}\nfill in what is marked, then: {1} validate {0}", gate.display(), program()))?;
     Ok(Exit::Good)
 }
 
@@ -113,7 +114,10 @@ pub fn registered(names: &[String]) -> Result<Vec<Variant>> {
 
 #[derive(Args)]
 pub struct DistArgs {
-    /// The folder to make; target/dist when none is named.
+    /// One wheel for pip instead of a folder.
+    #[arg(long)]
+    wheel: bool,
+    /// The folder to make, or to put the wheel into; target/dist or target/wheel when none is named.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print where it is as JSON.
@@ -121,8 +125,16 @@ pub struct DistArgs {
     json: bool,
 }
 
-pub fn dist(args: &DistArgs) -> Result<Exit> {
-    let folder = crate::dist::dist(&Layout::find()?, args.out.as_deref())?.display().to_string();
-    print(args.json, &json!({"dist": folder}), || folder.clone())?;
+pub fn make_dist(args: &DistArgs) -> Result<Exit> {
+    let layout = Layout::find()?;
+    let (what, made) = if args.wheel {
+        let contents = dist::contents(&layout, &Programs::release(&layout)?)?;
+        let folder = args.out.clone().unwrap_or_else(|| layout.target.join("wheel"));
+        ("wheel", dist::wheel::wheel(&contents, &folder)?)
+    } else {
+        ("dist", dist::dist(&layout, args.out.as_deref())?)
+    };
+    let made = made.display().to_string();
+    print(args.json, &json!({what: made}), || made.clone())?;
     Ok(Exit::Good)
 }

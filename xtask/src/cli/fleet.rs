@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::machine::deferred;
 use super::print::print;
-use crate::fleet::{self, Config, Fleet, Order, Slurm, Submitted};
+use crate::fleet::{self, Config, Fleet, Order, Overrides, Slurm, Submitted};
 use crate::layout::Layout;
 
 #[derive(Args)]
@@ -49,13 +49,16 @@ struct RunArgs {
     /// Slurm's account, instead of fleet.toml's.
     #[arg(long)]
     account: Option<String>,
+    /// Slurm's limit on the time of a task, instead of fleet.toml's, e.g. 02:00:00.
+    #[arg(long)]
+    time: Option<String>,
     /// The file that names the shared folder and the kinds of device.
     #[arg(long, default_value = "fleet.toml", value_name = "FILE")]
     config: PathBuf,
     /// Print the scripts, and submit nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Submit what is missing of a fleet whose submission broke off.
+    /// Submit what is missing of a fleet, and again every task that ended without a verdict.
     #[arg(long, value_name = "FLEET", conflicts_with_all = ["gates", "suites", "on", "repeat", "dry_run"])]
     resume: Option<PathBuf>,
     /// Print folder and jobs as JSON.
@@ -81,9 +84,11 @@ pub fn fleet(args: &FleetArgs) -> Result<Exit> {
 }
 
 fn run(args: &RunArgs) -> Result<Exit> {
+    let RunArgs { partition, account, time, .. } = args;
+    let overrides = Overrides { partition: partition.clone(), account: account.clone(), time: time.clone() };
     let submitted = match &args.resume {
         Some(folder) => match (Fleet::open(folder)?, Slurm::find()?) {
-            (fleet, Ok(slurm)) => fleet::go_on(&fleet, &slurm)?,
+            (fleet, Ok(slurm)) => fleet::go_on(&fleet, &slurm, &overrides)?,
             (_, Err(why)) => Submitted::Deferred(why),
         },
         None => {
@@ -91,8 +96,7 @@ fn run(args: &RunArgs) -> Result<Exit> {
                 gates: args.gates.iter().chain(&args.suites).cloned().collect(),
                 on: args.on.clone(),
                 repeats: args.repeat,
-                partition: args.partition.clone(),
-                account: args.account.clone(),
+                overrides,
                 dry_run: args.dry_run,
             };
             fleet::submit(&Layout::find()?, &Config::read(&args.config)?, &order)?
@@ -102,8 +106,11 @@ fn run(args: &RunArgs) -> Result<Exit> {
         return deferred(args.json, why);
     }
     print(args.json, &submitted, || match &submitted {
+        Submitted::Jobs { fleet, jobs, .. } if jobs.is_empty() => {
+            format!("nothing is missing, and nothing ended without a verdict\nfleet: {}", fleet.display())
+        }
         Submitted::Jobs { fleet, jobs, tasks } => {
-            let jobs: Vec<String> = jobs.iter().map(|(kind, job)| format!("{kind} is job {job}")).collect();
+            let jobs: Vec<String> = jobs.iter().map(|(kind, _, job)| format!("{kind} is job {job}")).collect();
             format!("{tasks} tasks: {}\nfleet: {}", jobs.join(", "), fleet.display())
         }
         Submitted::Scripts(scripts) => {

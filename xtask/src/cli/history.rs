@@ -3,6 +3,7 @@
 use kbench::gate::significant;
 
 use super::print::table;
+use crate::layout::program;
 use crate::runs::{CameTo, Median, Past};
 
 /// Shapes of a run whose times are shown.
@@ -11,7 +12,7 @@ const MOST_SHAPES: usize = 3;
 /// Under a header, oldest first.
 pub fn render(past: &[Past]) -> String {
     if past.is_empty() {
-        return "no runs yet: cargo xtask validate --stage5".to_owned();
+        return format!("no runs yet: {} validate --stage5", program());
     }
     let header = ["run (when, commit, suite)", "device", "decision", "kernel us, p50"].map(str::to_owned);
     let row = |Past { run, came_to }: &Past| {

@@ -14,6 +14,7 @@ use sdpa_kernel::registry;
 use serde_json::json;
 
 use super::build::registered;
+use super::gpu::GpuArgs;
 use super::print::print;
 use crate::layout::Layout;
 use crate::plan::{Changes, DeviceChoice, Plan, suite_names};
@@ -28,12 +29,15 @@ pub fn deferred(json: bool, why: &Deferral) -> Result<Exit> {
 
 #[derive(Args)]
 pub struct DoctorArgs {
+    #[command(flatten)]
+    gpu: GpuArgs,
     /// Print the findings as JSON.
     #[arg(long)]
     json: bool,
 }
 
 pub fn doctor(args: &DoctorArgs) -> Result<Exit> {
+    args.gpu.alone()?;
     let findings = crate::doctor::examine(&Layout::find()?)?;
     print(args.json, &findings, || crate::doctor::render(&findings))?;
     Ok(Exit::Good)
@@ -47,6 +51,8 @@ pub struct SanitizeArgs {
     /// What executes them: compute-sanitizer's tools on a GPU, or the emulator's checks.
     #[arg(long, value_enum, default_value = "auto")]
     device: DeviceChoice,
+    #[command(flatten)]
+    gpu: GpuArgs,
     /// Shapes; small and ragged ones, plain and masked, when none is named.
     #[arg(long, value_delimiter = ',', value_name = "SHAPE,...")]
     shapes: Vec<String>,
@@ -59,9 +65,10 @@ pub struct SanitizeArgs {
 }
 
 pub fn sanitize(args: &SanitizeArgs) -> Result<Exit> {
+    args.gpu.alone()?;
     let layout = Layout::find()?;
     let options = crate::sanitize::Options {
-        device: args.device,
+        device: args.gpu.device(args.device)?,
         shapes: args.shapes.clone(),
         schedules: args.schedules.clone(),
     };
@@ -108,6 +115,8 @@ pub struct SelfTestArgs {
     /// Instead: validate one kernel under two names so many times on this GPU, and print how often that was believed.
     #[arg(long, value_name = "N", conflicts_with_all = ["table", "matrix", "full"])]
     gpu_aa: Option<u32>,
+    #[command(flatten)]
+    gpu: GpuArgs,
     /// Print the trials as JSON.
     #[arg(long, conflicts_with_all = ["matrix", "full"])]
     json: bool,
@@ -115,6 +124,7 @@ pub struct SelfTestArgs {
 
 pub fn self_test(args: &SelfTestArgs) -> Result<Exit> {
     if let Some(count) = args.gpu_aa {
+        args.gpu.alone()?;
         let all = crate::aa::gpu_aa(&Layout::find()?, count, &|again| eprintln!("{}", again.line()))?;
         print(args.json, &all, || crate::aa::sum(&all))?;
         return Ok(Exit::fix_if(all.iter().any(crate::aa::Again::is_wrong)));
@@ -154,12 +164,15 @@ fn simulated() -> Result<bool> {
 
 #[derive(Args)]
 pub struct CeilingsArgs {
+    #[command(flatten)]
+    gpu: GpuArgs,
     /// Print the rates as JSON.
     #[arg(long)]
     json: bool,
 }
 
 pub fn ceilings(args: &CeilingsArgs) -> Result<Exit> {
+    args.gpu.alone()?;
     match crate::ceilings::measure(&Layout::find()?)? {
         crate::ceilings::Measuring::Deferred(why) => deferred(args.json, &why),
         crate::ceilings::Measuring::Ran(ceilings, path) => {
@@ -171,6 +184,8 @@ pub fn ceilings(args: &CeilingsArgs) -> Result<Exit> {
 
 #[derive(Args)]
 pub struct GoldenArgs {
+    #[command(flatten)]
+    gpu: GpuArgs,
     /// Where the GPU's whole answers are, or go; target/golden/raw when none is named.
     #[arg(long, value_name = "DIR")]
     raw: Option<PathBuf>,
@@ -186,6 +201,7 @@ pub struct GoldenArgs {
 }
 
 pub fn golden(args: &GoldenArgs) -> Result<Exit> {
+    args.gpu.alone()?;
     let layout = Layout::find()?;
     let raw = args.raw.clone().unwrap_or_else(|| layout.target.join("golden/raw"));
     let out = args.out.clone().unwrap_or_else(|| layout.target.join("golden"));

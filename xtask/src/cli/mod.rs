@@ -4,6 +4,7 @@
 mod build;
 mod errors;
 mod fleet;
+mod gpu;
 mod history;
 mod list;
 mod machine;
@@ -19,11 +20,13 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use kbench::exit::Exit;
 
+use crate::layout::program;
+
 use self::errors::{arguments, one_line, parse};
 
 /// Decides whether a GPU kernel may be merged: builds it, checks it, measures it beside its control, and judges.
 #[derive(Parser)]
-#[command(name = "cargo xtask", version, after_help = STATUS)]
+#[command(name = program(), version, after_help = STATUS)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -69,7 +72,7 @@ enum Command {
     Golden(machine::GoldenArgs),
     /// Run gate files on many GPUs through Slurm, and make one verdict of their runs.
     Fleet(fleet::FleetArgs),
-    /// Make a folder that runs on a machine without Rust.
+    /// Make a folder, or a wheel for pip, that runs on a machine without Rust.
     Dist(build::DistArgs),
 }
 
@@ -93,7 +96,7 @@ impl Command {
             Command::Ceilings(args) => machine::ceilings(args),
             Command::Golden(args) => machine::golden(args),
             Command::Fleet(args) => fleet::fleet(args),
-            Command::Dist(args) => build::dist(args),
+            Command::Dist(args) => build::make_dist(args),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use clap::error::Error;
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Args, Command, FromArgMatches};
 
-use crate::layout::Layout;
+use crate::layout::{Layout, program};
 use crate::plan::suites;
 
 /// The suite where none is named.
@@ -18,6 +18,11 @@ const POSITION: &str = "suite-position";
 const OPTION: &str = "suite-option";
 /// What the id of a suite's own option begins with.
 const OWN: &str = "suite-own-";
+
+/// How a command that takes suites is written, after the program's name.
+pub fn usage(rest: &str) -> String {
+    format!("{} {rest}", program())
+}
 
 /// Name and purpose of the suites that are there; none outside a checkout or dist folder.
 static SUITES: LazyLock<Vec<(String, String)>> =

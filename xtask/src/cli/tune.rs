@@ -9,16 +9,17 @@ use clap::{Args, value_parser};
 use kbench::exit::Exit;
 use serde_json::json;
 
+use super::gpu::GpuArgs;
 use super::machine::deferred;
 use super::print::print;
-use super::suite::{Choice, GROUP};
+use super::suite::{Choice, GROUP, usage};
 use crate::layout::Layout;
 use crate::plan::{Changes, DeviceChoice, Plan};
 use crate::run_dir::RunDir;
 use crate::tune::{Options, Tuning, suite_for_search, tune};
 
 #[derive(Args)]
-#[command(override_usage = "cargo xtask tune [GATE.toml | SUITE | --<SUITE>] [OPTIONS]")]
+#[command(override_usage = usage("tune [GATE.toml | SUITE | --<SUITE>] [OPTIONS]"))]
 pub struct TuneArgs {
     /// The shape that is timed; the suite's first gate on time without.
     #[arg(long)]
@@ -60,6 +61,8 @@ pub struct TuneArgs {
     /// Where cases run.
     #[arg(long, value_enum, default_value = "auto")]
     device: DeviceChoice,
+    #[command(flatten)]
+    gpu: GpuArgs,
     /// The folder that the run directory goes to.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -84,12 +87,12 @@ fn dimension(text: &str) -> Result<(String, Vec<u32>), String> {
 }
 
 impl TuneArgs {
-    fn options(&self) -> Options {
+    fn options(&self) -> Result<Options> {
         let mut only: BTreeMap<String, Vec<u32>> = BTreeMap::new();
         for (name, values) in &self.only {
             only.entry(name.clone()).or_default().extend(values);
         }
-        Options {
+        Ok(Options {
             shape: self.shape.clone(),
             budget: self.budget,
             elites: self.elites,
@@ -102,14 +105,15 @@ impl TuneArgs {
             gpus: self.gpus.map(usize::from),
             proposer: self.proposer.clone(),
             proposer_patience: Duration::from_secs(self.proposer_timeout),
-            device: self.device,
+            device: self.gpu.device(self.device)?,
             out: self.out.clone(),
             resume: self.resume.clone(),
-        }
+        })
     }
 }
 
 pub fn run(args: &TuneArgs) -> Result<Exit> {
+    args.gpu.alone()?;
     let layout = Layout::find()?;
     let suite = match &args.resume {
         None => Plan::read(&layout, args.suite.or_usual(), &Changes::default())?.suite,
@@ -119,7 +123,7 @@ pub fn run(args: &TuneArgs) -> Result<Exit> {
         bail!("{}: a gate file's kernels cannot be searched yet: write the settings as candidates", suite.name);
     }
     let plan = Plan::of(suite_for_search(suite), Path::new("."), &Changes::default())?;
-    match tune(&layout, &plan, &args.options())? {
+    match tune(&layout, &plan, &args.options()?)? {
         Tuning::Deferred(why) => deferred(args.json, &why),
         Tuning::Ran(ran) => {
             let run = ran.run.shown();

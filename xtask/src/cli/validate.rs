@@ -10,9 +10,11 @@ use kbench::gate::{Gate, State};
 use kbench::report::brief_times;
 use serde_json::json;
 
+use super::gpu::GpuArgs;
 use super::print::print;
-use super::suite::{Choice, GROUP};
+use super::suite::{Choice, GROUP, usage};
 use crate::console;
+use crate::gpus::GpuChoice;
 use crate::inspect::{self, ReportFormat, Screen};
 use crate::layout::Layout;
 use crate::peers::PeerChoice;
@@ -29,7 +31,7 @@ use crate::winner::{with_winner, with_winner_of};
 const USUAL_CONTROL: &str = "stage2";
 
 #[derive(Args)]
-#[command(override_usage = "cargo xtask validate [GATE.toml | SUITE | --<SUITE> | --all] [OPTIONS]")]
+#[command(override_usage = usage("validate [GATE.toml | SUITE | --<SUITE> | --all] [OPTIONS]"))]
 pub struct ValidateArgs {
     /// Every suite that comes with the project, one after the other, and one summary.
     #[arg(long, conflicts_with_all = [GROUP, "resume"])]
@@ -66,6 +68,12 @@ struct MeasuringArgs {
     /// Where cases run.
     #[arg(long, value_enum, default_value = "auto")]
     device: DeviceChoice,
+    #[command(flatten)]
+    gpu: GpuArgs,
+    /// GPUs of one model that share the work, each shape timed on one of them: all, how many, or a list of numbers or unique
+    /// ids; the first without.
+    #[arg(long, value_name = "all|N|LIST", conflicts_with = "gpu")]
+    gpus: Option<GpuChoice>,
     /// Run only these shapes; part of a suite can never MERGE.
     #[arg(long, value_delimiter = ',', value_name = "SHAPE,...")]
     shapes: Option<Vec<String>>,
@@ -104,16 +112,18 @@ impl MeasuringArgs {
         }
     }
 
-    fn options(&self) -> Options {
-        Options {
-            device: self.device,
+    fn options(&self) -> Result<Options> {
+        self.gpu.alone()?;
+        Ok(Options {
+            device: self.gpu.device(self.device)?,
+            gpus: self.gpus.clone().unwrap_or_default(),
             out: self.out.clone(),
             resume: None,
             fresh_seed: self.seeds.is_none(),
             timing: Timing { wanted: true, peers: self.peers.clone() },
             ncu: false,
             attachments: Vec::new(),
-        }
+        })
     }
 }
 
@@ -130,7 +140,7 @@ pub fn run(args: &ValidateArgs) -> Result<Exit> {
             &args.measuring.changes(false),
         )?,
     };
-    let mut options = Options { resume: args.resume.clone(), ncu: args.ncu, ..args.measuring.options() };
+    let mut options = Options { resume: args.resume.clone(), ncu: args.ncu, ..args.measuring.options()? };
     let plan = match &args.tuned {
         Some(run) => with_winner_of(run, plan, &mut options)?,
         None if args.tune => with_winner(&layout, plan, &mut options)?,
@@ -156,7 +166,7 @@ fn near(run: &RunDir) -> String {
 fn run_all(layout: &Layout, args: &ValidateArgs) -> Result<Exit> {
     let changes = args.measuring.changes(args.smoke);
     let plans = suites(layout).into_iter().map(|(name, _)| Plan::read(layout, &name, &changes));
-    let options = Options { ncu: args.ncu, ..args.measuring.options() };
+    let options = Options { ncu: args.ncu, ..args.measuring.options()? };
     let mut decided = Vec::new();
     for plan in plans.collect::<Result<Vec<_>>>()? {
         console::line(&format!("suite {}: {}", plan.suite.name, plan.suite.about));
@@ -205,7 +215,7 @@ pub struct BenchArgs {
 
 pub fn bench(args: &BenchArgs) -> Result<Exit> {
     let plan = Plan::comparison(&args.against, &args.variants, &args.measuring.changes(false))?;
-    let outcome = validate(&Layout::find()?, &plan, &args.measuring.options())?;
+    let outcome = validate(&Layout::find()?, &plan, &args.measuring.options()?)?;
     show_comparison(&outcome, &args.measuring)?;
     Ok(match outcome.decision.counts.fail {
         0 if outcome.complete => Exit::Good,
@@ -239,6 +249,8 @@ pub struct NcuArgs {
     /// The shape on which they are profiled.
     #[arg(long, default_value = "mission")]
     shape: String,
+    #[command(flatten)]
+    gpu: GpuArgs,
     /// The folder that the run directory goes to.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -249,6 +261,7 @@ pub struct NcuArgs {
 
 /// A run of its own: outputs are verified, nothing is timed, control and variants are profiled.
 pub fn ncu(args: &NcuArgs) -> Result<Exit> {
+    args.gpu.alone()?;
     let layout = Layout::find()?;
     let named: Vec<String> = if args.variants.is_empty() {
         let usual = Plan::read(&layout, "stage5", &Changes::default())?;
@@ -259,7 +272,8 @@ pub fn ncu(args: &NcuArgs) -> Result<Exit> {
     let candidates = named.into_iter().filter(|variant| *variant != args.against).collect();
     let plan = Plan::profiling(&args.against, candidates, &args.shape)?;
     let options = Options {
-        device: DeviceChoice::Auto,
+        device: args.gpu.device(DeviceChoice::Auto)?,
+        gpus: GpuChoice::First,
         out: args.out.clone(),
         resume: None,
         fresh_seed: false,

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use kbench::evidence::Environment;
 use kbench::exit::Exit;
-use kbench::fleet::{self, GateMatrix, Measured, Outcome, RunOutcome, Standing, TaskState};
+use kbench::fleet::{self, Begin, GateMatrix, Measured, Outcome, RunOutcome, Standing, TaskState};
 use kbench::report::{FleetView, Format, fleet_html, fleet_text};
 use kbench::suite::Suite;
 use serde::Serialize;
@@ -42,7 +42,8 @@ pub fn report(fleet: &Fleet) -> Result<Report> {
     let mut outcomes = Vec::new();
     for place in fleet.places() {
         let gate = suites.iter().find(|(gate, _)| gate.name == place.task.gate).context("a task has a gate file")?;
-        let outcome = collector.outcome(&place, gate, &standing(fleet, &seen, &place)?)?;
+        let (standing, _) = standing(fleet, &seen, &place)?;
+        let outcome = collector.outcome(&place, gate, &standing)?;
         outcomes.push(RunOutcome { task: place.task, outcome });
     }
     let kind = |kind: &super::Kind| fleet::Kind { name: kind.name.clone(), device: kind.device.clone() };
@@ -86,7 +87,8 @@ impl Collector<'_> {
         let found = runs(self.fleet, place)?;
         let named =
             |run: &RunDir| format!("`{}`", run.path.strip_prefix(&self.fleet.path).unwrap_or(&run.path).display());
-        let (whole, half): (Vec<&RunDir>, Vec<&RunDir>) = found.iter().partition(|run| run.is_whole());
+        let those = |whole: bool| found.iter().filter(move |(_, is_whole)| *is_whole == whole).map(|(run, _)| run);
+        let (whole, half): (Vec<&RunDir>, Vec<&RunDir>) = (those(true).collect(), those(false).collect());
         match (whole.as_slice(), half.as_slice()) {
             ([], []) if standing.state == TaskState::Finished => {
                 Ok(refused(format!("`{}` has no run, and its job came to a verdict", place.folder.display()), true))
@@ -160,21 +162,21 @@ impl Collector<'_> {
         if let Some(other) = [&evidence.checks.device, &timed].into_iter().flatten().find(|ran| **ran != wanted) {
             return Ok(Err(format!("it ran on `{other}`, and {} is `{wanted}`", kind.name)));
         }
-        let node = node_of(place)?;
+        let node = node_of(self.fleet, place)?;
         let ratios = fleet::ratios(&used, &evidence.samples);
         Ok(Ok(Measured { run: run.name(), node, decision, ratios }))
     }
 }
 
 /// The node of the latest try; a marker that is gone makes no run wrong.
-fn node_of(place: &Place) -> Result<String> {
+fn node_of(fleet: &Fleet, place: &Place) -> Result<String> {
     let mut node = "an unknown node".to_owned();
     for attempt in 0.. {
         let path = place.folder.join(format!("begin-{attempt}.json"));
-        if !path.is_file() {
+        if !fleet.has(&path)? {
             break;
         }
-        let begin: fleet::Begin = serde_json::from_slice(&std::fs::read(&path)?)
+        let begin: Begin = serde_json::from_slice(&std::fs::read(&path)?)
             .with_context(|| format!("`{}` is not what it should be", path.display()))?;
         node = begin.node;
     }

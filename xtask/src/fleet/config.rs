@@ -46,6 +46,22 @@ struct KindConfig {
     setup: Vec<String>,
 }
 
+/// What the command line asks Slurm for instead of fleet.toml.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    pub partition: Option<String>,
+    pub account: Option<String>,
+    /// As Slurm writes it, e.g. `02:00:00`.
+    pub time: Option<String>,
+}
+
+impl Overrides {
+    /// By the names of sbatch's options.
+    pub fn named(&self) -> [(&'static str, &Option<String>); 3] {
+        [("partition", &self.partition), ("account", &self.account), ("time", &self.time)]
+    }
+}
+
 /// How one kind is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
@@ -105,13 +121,10 @@ impl Config {
         Ok(config)
     }
 
-    /// How the named kinds are asked for. What the command line says of partition and account comes first.
-    pub fn requests(&self, on: &[String], partition: Option<&str>, account: Option<&str>) -> Result<Vec<Request>> {
+    /// How the named kinds are asked for. What the command line says comes first.
+    pub fn requests(&self, on: &[String], overrides: &Overrides) -> Result<Vec<Request>> {
         ensure!(!on.is_empty(), "name at least one kind of device with --on");
-        check_options(
-            [("--partition", &partition.map(str::to_owned)), ("--account", &account.map(str::to_owned))],
-            str::to_owned,
-        )?;
+        check_options(overrides.named(), |option| format!("--{option}"))?;
         let mut requests: Vec<Request> = Vec::new();
         for name in on {
             let Some(kind) = self.kinds.get(name) else {
@@ -123,21 +136,21 @@ impl Config {
             if let Some(same) = requests.iter().find(|r| r.device == kind.device && r.device != super::EMULATOR) {
                 bail!("kinds `{}` and `{name}` are the same device, `{}`; name it once", same.kind, kind.device);
             }
-            requests.push(self.request(name, kind, partition, account));
+            requests.push(self.request(name, kind, overrides));
         }
         Ok(requests)
     }
 
-    fn request(&self, name: &str, kind: &KindConfig, partition: Option<&str>, account: Option<&str>) -> Request {
-        let first = |given: Option<&str>, own: &Option<String>, usual: &Option<String>| {
-            given.map(str::to_owned).or_else(|| own.clone()).or_else(|| usual.clone())
+    fn request(&self, name: &str, kind: &KindConfig, overrides: &Overrides) -> Request {
+        let first = |given: &Option<String>, own: &Option<String>, usual: &Option<String>| {
+            given.clone().or_else(|| own.clone()).or_else(|| usual.clone())
         };
-        let time = first(None, &kind.time, &self.time).unwrap_or_else(|| USUAL_TIME.to_owned());
+        let time = first(&overrides.time, &kind.time, &self.time).unwrap_or_else(|| USUAL_TIME.to_owned());
         let options = [
             ("gres", kind.gres.clone()),
             ("constraint", kind.constraint.clone()),
-            ("partition", first(partition, &kind.partition, &self.partition)),
-            ("account", first(account, &kind.account, &self.account)),
+            ("partition", first(&overrides.partition, &kind.partition, &self.partition)),
+            ("account", first(&overrides.account, &kind.account, &self.account)),
             ("time", Some(time)),
         ];
         let mut options: Vec<String> =
@@ -155,7 +168,7 @@ fn is_word(text: &str) -> bool {
 }
 
 /// Values of sbatch's options stand in lines of their own, unquoted.
-fn check_options<'a>(
+pub fn check_options<'a>(
     texts: impl IntoIterator<Item = (&'static str, &'a Option<String>)>,
     key: impl Fn(&str) -> String,
 ) -> Result<(), BadKey> {
@@ -192,7 +205,8 @@ gres = "gpu:1"
 
     fn asked(on: &[&str], partition: Option<&str>) -> Result<Vec<Request>> {
         let on: Vec<String> = on.iter().map(|name| (*name).to_owned()).collect();
-        Config::parse(GOOD)?.requests(&on, partition, None)
+        let overrides = Overrides { partition: partition.map(str::to_owned), ..Overrides::default() };
+        Config::parse(GOOD)?.requests(&on, &overrides)
     }
 
     #[test]
@@ -201,6 +215,9 @@ gres = "gpu:1"
         assert_eq!(requests[0].options, ["--gres=gpu:l4:1", "--partition=gpu", "--time=02:00:00"]);
         assert_eq!(requests[1].options, ["--constraint=h100", "--partition=gpu", "--time=00:30:00", "--exclusive"]);
         assert_eq!(requests[1].setup, ["module load cuda", "echo here"]);
+        let longer = Overrides { time: Some("1-0".to_owned()), ..Overrides::default() };
+        let longer = Config::parse(GOOD).unwrap().requests(&["h100".to_owned()], &longer).unwrap();
+        assert!(longer[0].options.contains(&"--time=1-0".to_owned()));
         assert!(asked(&["l4"], Some("low")).unwrap()[0].options.contains(&"--partition=low".to_owned()));
     }
 

@@ -5,7 +5,8 @@
 //! ```text
 //! SHARED/dist/<key>/   SHARED/gates/<key>/     packed once, named by content
 //! SHARED/fleets/<name>/fleet.json              what was submitted
-//!                      <kind>.sh  ids/<kind>   the job of a kind, and its number in the queue
+//!                      <kind>.sh               the job of a kind
+//!                      jobs/<kind>.<n>.json    its n-th submission: of which tasks, and its number in the queue
 //!                      logs/<kind>-<n>.txt     what task n of a kind said
 //!                      tasks/<kind>-<n>/       begin-<try>.json, end-<try>.json, runs/, abandoned/
 //!                      REPORT.md  report.html
@@ -15,6 +16,7 @@
 
 mod collect;
 mod config;
+mod jobs;
 mod pack;
 mod script;
 mod shared;
@@ -35,15 +37,15 @@ use crate::files::write_whole;
 use crate::plan::{Changes, Plan};
 
 pub use collect::{Report, report};
-pub use config::Config;
+pub use config::{Config, Overrides};
 pub use slurm::Slurm;
 pub use status::{TaskStatus, exit, render, status};
 pub use submit::{Order, Submitted, go_on, submit};
 
 /// The record of a fleet.
 const RECORD: &str = "fleet.json";
-/// The format that it is written in.
-const FORMAT: u32 = 1;
+/// The format that a fleet's folder is written in.
+const FORMAT: u32 = 2;
 /// The device of a kind whose jobs need no GPU.
 pub const EMULATOR: &str = "emulator";
 
@@ -135,21 +137,6 @@ impl Fleet {
         self.path.ancestors().nth(2).unwrap_or(&self.path)
     }
 
-    /// The name of a kind's job in the queue: nobody else's.
-    fn job_name(&self, kind: &str) -> String {
-        format!("gate-{}-{kind}", self.name())
-    }
-
-    /// The number of a kind's job, if it was submitted.
-    fn job(&self, kind: &str) -> Result<Option<u64>> {
-        let path = self.path.join("ids").join(kind);
-        shared::patiently(&self.path, || match std::fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(text.trim().parse().with_context(|| format!("`{}` is no number", path.display()))?)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && self.path.join(RECORD).is_file() => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("failed to read `{}`", path.display())),
-        })
-    }
-
     /// Every task, by kind, gate file and repeat.
     fn places(&self) -> Vec<Place> {
         let of_kind = |kind: &Kind| {
@@ -167,6 +154,23 @@ impl Fleet {
             pairs.enumerate().map(place).collect::<Vec<_>>()
         };
         self.record.kinds.iter().flat_map(of_kind).collect()
+    }
+
+    /// Tasks of one kind.
+    fn tasks_of_kind(&self) -> usize {
+        self.record.gates.len() * self.record.repeats as usize
+    }
+
+    /// Whether something is there. An error where the fleet itself is not: then its folder is away, and nothing is known.
+    fn has(&self, path: &Path) -> Result<bool> {
+        // Twice, because it may have come back between the two questions.
+        for _ in 0..2 {
+            if path.exists() {
+                return Ok(true);
+            }
+            ensure!(self.path.join(RECORD).is_file(), "`{}` is away", self.path.display());
+        }
+        Ok(false)
     }
 
     /// The gate files as they were packed.

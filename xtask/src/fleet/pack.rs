@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 use crate::cubin::sha256_hex;
-use crate::files::all_files;
+use crate::files::{all_files, folders_below};
 
 /// Folders that work leaves behind; they are no part of what a gate file needs.
 const LEFT_BEHIND: [&str; 4] = [".git", "target", "__pycache__", "node_modules"];
@@ -57,8 +57,9 @@ pub fn beside(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Copies files of a folder to `to/<key>`, unless they are there. Safe to do twice, and at the same time.
-pub fn pack(from: &Path, files: &[PathBuf], to: &Path) -> Result<Packed> {
+/// Copies files of a folder to `shared/<what>/<key>`, unless they are there. Safe to do twice, and at the same time.
+pub fn pack(from: &Path, files: &[PathBuf], shared: &Path, what: &str) -> Result<Packed> {
+    let to = shared.join(what);
     let mut hashes = BTreeMap::new();
     for file in files {
         let path = from.join(file);
@@ -69,11 +70,14 @@ pub fn pack(from: &Path, files: &[PathBuf], to: &Path) -> Result<Packed> {
     let key = sha256_hex(listing.as_bytes())[..16].to_owned();
     let target = to.join(&key);
     if !target.is_dir() {
-        std::fs::create_dir_all(to).with_context(|| format!("failed to create `{}`", to.display()))?;
-        let room = tempfile::Builder::new().prefix(".packing-").tempdir_in(to);
+        folders_below(shared, Path::new(what))?;
+        let room = tempfile::Builder::new().prefix(".packing-").tempdir_in(&to);
         let room = room.with_context(|| format!("failed to write to `{}`", to.display()))?;
         for file in files {
-            copy(&from.join(file), &room.path().join(file))?;
+            folders_below(room.path(), file.parent().context("a file has a folder")?)?;
+            let (from, to) = (from.join(file), room.path().join(file));
+            std::fs::copy(&from, &to)
+                .with_context(|| format!("failed to copy `{}` to `{}`", from.display(), to.display()))?;
         }
         // Temporary folders are private to their owner; a job may run as somebody of the same group.
         let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -94,12 +98,6 @@ pub fn pack(from: &Path, files: &[PathBuf], to: &Path) -> Result<Packed> {
     Ok(Packed { key, files: hashes })
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    std::fs::create_dir_all(to.parent().context("a file has a folder")?)?;
-    std::fs::copy(from, to).with_context(|| format!("failed to copy `{}` to `{}`", from.display(), to.display()))?;
-    Ok(())
-}
-
 /// Every file of some folders under a root, relative to it; a folder that is not there has none.
 pub fn under(root: &Path, folders: &[&str]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
@@ -118,7 +116,8 @@ mod tests {
     #[test]
     fn what_is_packed_is_named_by_content_and_packed_once() {
         let room = tempfile::tempdir().unwrap();
-        let (from, to) = (room.path().join("from"), room.path().join("to"));
+        let (from, to) = (room.path().join("from"), room.path().join("gates"));
+        let pack = |files: &[PathBuf]| pack(&from, files, room.path(), "gates");
         std::fs::create_dir_all(from.join("sub/__pycache__")).unwrap();
         std::fs::create_dir_all(from.join("shared/fleets")).unwrap();
         for file in ["gate.toml", "sub/k.cu", "sub/__pycache__/x.pyc", "shared/fleets/x"] {
@@ -126,16 +125,16 @@ mod tests {
         }
         let files = beside(&from).unwrap();
         assert_eq!(files, ["gate.toml", "sub/k.cu"].map(PathBuf::from));
-        let first = pack(&from, &files, &to).unwrap();
+        let first = pack(&files).unwrap();
         assert_eq!(std::fs::read_to_string(to.join(&first.key).join("sub/k.cu")).unwrap(), "sub/k.cu");
-        assert_eq!(pack(&from, &files, &to).unwrap().key, first.key);
+        assert_eq!(pack(&files).unwrap().key, first.key);
         std::fs::write(from.join("sub/k.cu"), "other").unwrap();
-        assert_ne!(pack(&from, &files, &to).unwrap().key, first.key);
+        assert_ne!(pack(&files).unwrap().key, first.key);
         let entries: Vec<_> = std::fs::read_dir(&to).unwrap().collect();
         assert_eq!(entries.len(), 2, "nothing else is left: {entries:?}");
         std::fs::write(to.join(&first.key).join("gate.toml"), "forged").unwrap();
         std::fs::write(from.join("sub/k.cu"), "sub/k.cu").unwrap();
-        let error = pack(&from, &files, &to).err().unwrap().to_string();
+        let error = pack(&files).err().unwrap().to_string();
         assert!(error.contains("is not what was packed"), "{error}");
     }
 }

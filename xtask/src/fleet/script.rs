@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use super::config::Request;
+use super::jobs::Submission;
 use super::{EMULATOR, Fleet};
 
 /// A word for a shell, whatever is in it.
@@ -19,12 +20,11 @@ fn shown(path: &Path) -> String {
 /// The script of a kind.
 pub fn script(fleet: &Fleet, request: &Request) -> String {
     let kind = &request.kind;
-    let tasks = fleet.record.gates.len() * fleet.record.repeats as usize;
     let mut text = format!(
         "#!/bin/bash\n#SBATCH --job-name={}\n#SBATCH --array=0-{}\n#SBATCH --output=\"{}/logs/{kind}-%a.txt\"\n\
          #SBATCH --open-mode=append\n#SBATCH --requeue\n",
-        fleet.job_name(kind),
-        tasks - 1,
+        Submission { kind: kind.clone(), number: 1, tasks: Vec::new(), job: None }.name(fleet),
+        fleet.tasks_of_kind() - 1,
         fleet.path.display()
     );
     for option in &request.options {
@@ -50,23 +50,33 @@ pub fn script(fleet: &Fleet, request: &Request) -> String {
 }
 
 /// From the start to the setup. Whatever ends the script, its last act is the end marker.
-const MARKERS: &str = r#"attempt=${SLURM_RESTART_COUNT:-0}
-step=setup
+const MARKERS: &str = r#"step=setup
 # That of whoever submits is of another machine; the setup may name one for compilers and caches on the node.
 unset CARGO_TARGET_DIR
 signal=
 child=
 
-# A marker appears whole; a shared folder that is away is waited for.
+# A shared folder that is away is waited for, ten minutes; `away` says that it was.
+here() {
+    away=
+    for _ in $(seq 600); do
+        [ ! -f "$fleet/fleet.json" ] || return 0
+        away=1
+        sleep 1
+    done
+    return 1
+}
+
+# A marker appears whole, and no folder is made for it: where the shared one is away, it would be another.
 mark() {
-    for _ in $(seq 60); do
-        mkdir -p "$task/runs" && printf '%s\n' "$2" >"$task/.$1" && mv "$task/.$1" "$task/$1" && return
-        sleep 5
+    for _ in $(seq 600); do
+        (cd "$task" && printf '%s\n' "$2" >".$1" && mv ".$1" "$1") 2>/dev/null && return
+        sleep 1
     done
 }
 
 aside() {
-    mkdir -p "$task/abandoned" && mv "$1" "$task/abandoned/"
+    (cd "$task" && mkdir -p abandoned && mv "$1" abandoned/)
 }
 
 # Slurm sends its signal to every process of a job, and a runner that dies of it a moment before its pipeline does looks like
@@ -94,11 +104,19 @@ ended() {
     fi
     exit "$status"
 }
+
+here
+# Tries are counted over all jobs that have had the task.
+attempt=0
+while [ -e "$task/begin-$attempt.json" ]; do
+    attempt=$((attempt + 1))
+done
 trap ended EXIT
 trap 'signal=TERM; exit 143' TERM
 
 echo "== try $attempt on $SLURMD_NODENAME"
-mark "begin-$attempt.json" "{\"attempt\":$attempt,\"node\":\"$SLURMD_NODENAME\",\"at\":\"$(date -u +%FT%TZ)\"}"
+begun="\"node\":\"$SLURMD_NODENAME\",\"at\":\"$(date -u +%FT%TZ)\""
+mark "begin-$attempt.json" "{\"attempt\":$attempt,\"job\":$SLURM_ARRAY_JOB_ID,$begun}"
 "#;
 
 /// From the setup to the end.
@@ -112,7 +130,6 @@ work() {
     wait "$child"
     status=$?
     child=
-    return "$status"
 }
 
 # Which run is whole, and which can be gone on with; what is neither is put aside.
@@ -131,33 +148,30 @@ look() {
     done
 }
 
-fresh() {
-    work validate "${gates[SLURM_ARRAY_TASK_ID / repeats]}" --device "$device" --out "$task/runs"
-    status=$?
-    [ "$status" = 2 ] || return "$status"
-    # The shared folder may have been away for a moment: what is there is gone on with, once.
-    look
-    [ -z "$open" ] || { work validate --resume "$open" --device "$device"; status=$?; }
-    return "$status"
-}
-
+here
 look
-if [ -n "$whole" ]; then
-    work verify "$whole"
-elif [ -n "$open" ]; then
-    work validate --resume "$open" --device "$device"
-    status=$?
-    # Another card than the one that it began on, for one: its parts do not go together.
-    if [ "$status" = 2 ]; then
-        aside "$open"
-        fresh
+for _ in 1 2 3; do
+    kept=$open
+    if [ -n "$whole" ]; then
+        work verify "$whole"
+    elif [ -n "$open" ]; then
+        work validate --resume "$open" --device "$device"
     else
-        exit "$status"
+        work validate "${gates[SLURM_ARRAY_TASK_ID / repeats]}" --device "$device" --out "$task/runs"
     fi
-else
-    fresh
-fi
-exit
+    case $status in
+    0 | 1 | 3 | 4) break ;;
+    esac
+    # Without a verdict: the shared folder may have been away, and what is there is gone on with.
+    here || break
+    look
+    # What was gone on with in vain is of another card than this one, for one: its parts do not go together.
+    if [ -z "$away" ] && [ -n "$kept" ] && [ -n "$open" ]; then
+        aside "$open"
+        open=
+    fi
+done
+exit "$status"
 "#;
 
 #[cfg(test)]

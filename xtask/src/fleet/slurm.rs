@@ -68,13 +68,15 @@ impl Slurm {
         unreachable!("the loop ends by itself")
     }
 
-    /// Submits a script and returns the job's number. A job of this name that is in the queue already is that job: its answer
-    /// was lost, or the program that submitted it ended before it could say so.
-    pub fn submit(&self, script: &Path, name: &str) -> Result<u64> {
+    /// Submits a script under a name, with further options, and returns the job's number. A job of this name that is in the
+    /// queue already is that job: its answer was lost, or the program that submitted it ended before it could say so.
+    pub fn submit(&self, script: &Path, name: &str, options: &[String]) -> Result<u64> {
         let there = || Ok(self.queue(&[name.to_owned()])?.first().map(|seen| seen.job.to_string()));
+        let arguments = ["--parsable".to_owned(), format!("--job-name={name}")].into_iter().chain(options.to_vec());
+        let arguments: Vec<String> = arguments.chain([script.display().to_string()]).collect();
         let answer = match there()? {
             Some(job) => job,
-            None => self.ask("sbatch", &["--parsable".to_owned(), script.display().to_string()], there)?,
+            None => self.ask("sbatch", &arguments, there)?,
         };
         // On a federation the cluster's name follows.
         let number = answer.trim().split(';').next().unwrap_or_default();

@@ -2,7 +2,7 @@
 //! say. Leaves to others: which of those is believed (`kbench::fleet`), and whether a run holds.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -11,10 +11,11 @@ use kbench::fleet::{Attempt, Begin, Sighting, Standing, Task, TaskState, attempt
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::jobs::{Submission, submissions};
 use super::shared::patiently;
 use super::slurm::{Seen, Slurm};
-use super::{Fleet, Place, RECORD};
-use crate::run_dir::RunDir;
+use super::{Fleet, Place};
+use crate::run_dir::{MANIFEST, RunDir};
 
 /// How much of the end of a log is read.
 const TAIL_BYTES: u64 = 64 << 10;
@@ -36,7 +37,7 @@ pub struct TaskStatus {
 
 /// What the scheduler says of the tasks of a fleet.
 pub struct Sightings {
-    jobs: BTreeMap<String, u64>,
+    submissions: Vec<Submission>,
     queue: BTreeMap<(u64, usize), Sighting>,
     accounting: BTreeMap<(u64, usize), Sighting>,
     /// Why the scheduler could not be asked.
@@ -46,15 +47,10 @@ pub struct Sightings {
 impl Sightings {
     /// Asks it. Without an answer the folders alone speak, and that is said.
     pub fn of(fleet: &Fleet) -> Result<Sightings> {
-        let mut jobs = BTreeMap::new();
-        for kind in &fleet.record.kinds {
-            if let Some(job) = fleet.job(&kind.name)? {
-                jobs.insert(kind.name.clone(), job);
-            }
-        }
+        let submissions = submissions(fleet)?;
         let by_task = |seen: Vec<Seen>| seen.into_iter().map(|s| ((s.job, s.index), s.sighting)).collect();
-        let names: Vec<String> = fleet.record.kinds.iter().map(|kind| fleet.job_name(&kind.name)).collect();
-        let numbers: Vec<u64> = jobs.values().copied().collect();
+        let names: Vec<String> = submissions.iter().map(|submission| submission.name(fleet)).collect();
+        let numbers: Vec<u64> = submissions.iter().filter_map(|submission| submission.job).collect();
         let (queue, accounting, silent) = match Slurm::find()? {
             Err(why) => (BTreeMap::new(), BTreeMap::new(), Some(why.to_string())),
             Ok(slurm) => match slurm.queue(&names) {
@@ -62,7 +58,22 @@ impl Sightings {
                 Ok(queue) => (by_task(queue), by_task(slurm.accounting(&numbers)), None),
             },
         };
-        Ok(Sightings { jobs, queue, accounting, silent })
+        Ok(Sightings { submissions, queue, accounting, silent })
+    }
+
+    /// The latest job that has a task, from its submissions and its tries.
+    fn job(&self, place: &Place, attempts: &[Attempt]) -> Option<u64> {
+        let known = |job: u64| self.submissions.iter().any(|submission| submission.job == Some(job));
+        // Whoever submitted may have ended before it could write the number down, which the script knows too.
+        if let Some(begun) = attempts.last().map(|attempt| attempt.begin.job)
+            && !known(begun)
+        {
+            return Some(begun);
+        }
+        let of_task = |submission: &&Submission| {
+            submission.kind == place.task.kind && submission.tasks.contains(&place.index) && submission.job.is_some()
+        };
+        self.submissions.iter().rfind(of_task)?.job
     }
 }
 
@@ -74,41 +85,54 @@ pub fn status(fleet: &Fleet) -> Result<(Vec<TaskStatus>, Option<String>)> {
 }
 
 fn of_task(fleet: &Fleet, seen: &Sightings, place: &Place) -> Result<TaskStatus> {
-    let standing = standing(fleet, seen, place)?;
+    let (standing, job) = standing(fleet, seen, place)?;
+    let job = job.map(|job| format!("{job}_{}", place.index));
     let run = runs(fleet, place)?.pop();
-    let decision = run.as_ref().filter(|run| run.is_whole()).map(|run| match run.judgement() {
-        Ok((_, _, decision)) => decision.headline,
-        Err(error) => format!("unreadable: {error:#}"),
-    });
-    let job = seen.jobs.get(&place.task.kind).map(|job| format!("{job}_{}", place.index));
-    Ok(TaskStatus { task: place.task.clone(), job, standing, decision, run: run.map(|run| run.path) })
+    let decision = match run.as_ref().filter(|(_, is_whole)| *is_whole) {
+        Some((run, _)) => Some(headline(fleet, run)?),
+        None => None,
+    };
+    Ok(TaskStatus { task: place.task.clone(), job, standing, decision, run: run.map(|(run, _)| run.path) })
 }
 
-/// Where a task stands.
-pub fn standing(fleet: &Fleet, seen: &Sightings, place: &Place) -> Result<Standing> {
-    let job = seen.jobs.get(&place.task.kind).copied();
-    let key = job.map(|job| (job, place.index));
-    let of = |map: &BTreeMap<(u64, usize), Sighting>| key.and_then(|key| map.get(&key).cloned());
+/// Where a task stands, and the number of its latest job.
+pub fn standing(fleet: &Fleet, seen: &Sightings, place: &Place) -> Result<(Standing, Option<u64>)> {
     patiently(&fleet.path, || {
-        let log = tail(&place.log)?;
+        let log = if fleet.has(&place.log)? { tail(&place.log)? } else { String::new() };
         let attempts = attempts(fleet, place, &log)?;
+        let job = seen.job(place, &attempts);
+        let of = |map: &BTreeMap<(u64, usize), Sighting>| map.get(&(job?, place.index)).cloned();
         let (queue, accounting) = (of(&seen.queue), of(&seen.accounting));
-        let standing = Standing::of(job.is_some(), queue.as_ref(), accounting.as_ref(), &attempts, last_step(&log));
+        let standing = Standing::of(job, queue.as_ref(), accounting.as_ref(), &attempts, last_step(&log));
         // Without the scheduler nobody knows whether what has begun is still at work.
-        Ok(match (&standing.state, &seen.silent) {
-            (TaskState::Lost { .. }, Some(why)) => {
-                Standing { state: TaskState::Lost { why: format!("Slurm does not answer ({why})") }, ..standing }
-            }
-            _ => standing,
-        })
+        let state = match (standing.state, &seen.silent) {
+            (TaskState::Lost { .. }, Some(why)) => TaskState::Lost { why: format!("Slurm does not answer ({why})") },
+            (state, _) => state,
+        };
+        Ok((Standing { state, ..standing }, job))
     })
 }
 
-/// The runs of a task, oldest first; what was put aside is not among them.
-pub fn runs(fleet: &Fleet, place: &Place) -> Result<Vec<RunDir>> {
+/// What a whole run came to, in one line.
+fn headline(fleet: &Fleet, run: &RunDir) -> Result<String> {
+    let read = patiently(&fleet.path, || run.judgement());
+    match read {
+        Ok((_, _, decision)) => Ok(decision.headline),
+        // It is there and cannot be read, or the folder is not there.
+        Err(error) if fleet.has(&run.path)? => Ok(format!("unreadable: {error:#}")),
+        Err(error) => Err(error),
+    }
+}
+
+/// The runs of a task, oldest first, and whether each is whole; what was put aside is not among them.
+pub fn runs(fleet: &Fleet, place: &Place) -> Result<Vec<(RunDir, bool)>> {
     patiently(&fleet.path, || {
-        let names = listing(fleet, &place.folder.join("runs"))?;
-        Ok(names.into_iter().map(RunDir::at).filter(|run| run.path.is_dir()).collect())
+        let mut found = Vec::new();
+        for path in listing(fleet, &place.folder.join("runs"))?.into_iter().filter(|path| path.is_dir()) {
+            let is_whole = fleet.has(&path.join(MANIFEST))?;
+            found.push((RunDir::at(path), is_whole));
+        }
+        Ok(found)
     })
 }
 
@@ -121,7 +145,7 @@ fn attempts(fleet: &Fleet, place: &Place, log: &str) -> Result<Vec<Attempt>> {
     begun.sort_by_key(|begin| begin.attempt);
     let attempt = |begin: Begin| {
         let end = place.folder.join(format!("end-{}.json", begin.attempt));
-        let end = if end.is_file() { Some(read(&end)?) } else { None };
+        let end = if fleet.has(&end)? { Some(read(&end)?) } else { None };
         Ok(Attempt { notice: notices.get(&begin.attempt).cloned().flatten(), begin, end })
     };
     begun.into_iter().map(attempt).collect()
@@ -134,22 +158,18 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
 
 /// What lies in a folder, by name; nothing where it is not there and the fleet's own folder is.
 fn listing(fleet: &Fleet, folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut paths: Vec<PathBuf> = match std::fs::read_dir(folder) {
-        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?,
-        Err(error) if error.kind() == ErrorKind::NotFound && fleet.path.join(RECORD).is_file() => Vec::new(),
-        Err(error) => return Err(error).with_context(|| format!("failed to read `{}`", folder.display())),
-    };
+    if !fleet.has(folder)? {
+        return Ok(Vec::new());
+    }
+    let read = || std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>();
+    let mut paths = read().with_context(|| format!("failed to read `{}`", folder.display()))?;
     paths.sort();
     Ok(paths)
 }
 
-/// The end of a log, from the beginning of a line; empty where there is none yet.
+/// The end of a log, from the beginning of a line.
 fn tail(path: &Path) -> Result<String> {
-    let mut file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(String::new()),
-        Err(error) => return Err(error).with_context(|| format!("failed to read `{}`", path.display())),
-    };
+    let mut file = std::fs::File::open(path).with_context(|| format!("failed to read `{}`", path.display()))?;
     let length = file.metadata()?.len();
     let from = length.saturating_sub(TAIL_BYTES);
     file.seek(SeekFrom::Start(from))?;
@@ -194,6 +214,5 @@ mod tests {
         assert!(
             text.len() < 64 << 10 && text.ends_with("\nlast\n") && text.lines().all(|l| l.len() == 99 || l == "last")
         );
-        assert_eq!(tail(Path::new("/nowhere/at/all")).unwrap(), "");
     }
 }

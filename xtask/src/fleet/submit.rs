@@ -1,21 +1,25 @@
 //! `fleet run`: packs the dist folder and the gate files, writes a job for each kind of device, and submits them. What is
-//! wrong is said before anything is written; a submission that broke off is gone on with.
+//! wrong is said before anything is written; a submission that broke off is gone on with, and what ended without a verdict is
+//! submitted again.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use kbench::deferral::Deferral;
 use serde::Serialize;
 
-use super::config::{Config, Request};
+use super::config::{Config, Overrides, Request, check_options};
+use super::jobs::{Submission, submissions};
 use super::pack::{beside, pack, under};
 use super::script::script;
 use super::shared::patiently;
 use super::slurm::Slurm;
+use super::status::{Sightings, standing};
 use super::{FORMAT, Fleet, Gate, Kind, Record};
 use crate::dist;
 use crate::environment::SourceState;
-use crate::files::write_whole;
+use crate::files::{folders_below, write_whole};
 use crate::layout::Layout;
 use crate::plan::{Changes, Plan};
 
@@ -25,8 +29,7 @@ pub struct Order {
     pub gates: Vec<String>,
     pub on: Vec<String>,
     pub repeats: u32,
-    pub partition: Option<String>,
-    pub account: Option<String>,
+    pub overrides: Overrides,
     /// Show the scripts, and leave nothing.
     pub dry_run: bool,
 }
@@ -37,8 +40,8 @@ pub struct Order {
 pub enum Submitted {
     /// The scripts by kind.
     Scripts(Vec<(String, String)>),
-    /// The fleet, and the number of each kind's job.
-    Jobs { fleet: PathBuf, jobs: Vec<(String, u64)>, tasks: usize },
+    /// The fleet, and what was submitted now: of which kind, how many tasks, and the job's number.
+    Jobs { fleet: PathBuf, jobs: Vec<(String, usize, u64)>, tasks: usize },
     /// Why nothing was submitted.
     Deferred(Deferral),
 }
@@ -47,7 +50,7 @@ pub enum Submitted {
 const MOST_TASKS: usize = 1000;
 
 pub fn submit(layout: &Layout, config: &Config, order: &Order) -> Result<Submitted> {
-    let requests = config.requests(&order.on, order.partition.as_deref(), order.account.as_deref())?;
+    let requests = config.requests(&order.on, &order.overrides)?;
     ensure!(order.repeats > 0, "--repeat must be at least 1");
     ensure!(!order.gates.is_empty(), "name a gate file, or a suite with --suite");
     let tasks = order.gates.len() * order.repeats as usize;
@@ -78,7 +81,7 @@ pub fn submit(layout: &Layout, config: &Config, order: &Order) -> Result<Submitt
         "the shared folder `{}` is not there; make it or mount it",
         config.shared.display()
     );
-    let dist = if layout.is_dist() { layout.root.clone() } else { dist::dist(layout, None)? };
+    let dist = dist::portable(layout)?;
     let (dist, source) = patiently(&config.shared, || pack_dist(&dist, &config.shared))?;
     let gates = order
         .gates
@@ -88,16 +91,40 @@ pub fn submit(layout: &Layout, config: &Config, order: &Order) -> Result<Submitt
     let gates = gates.collect::<Result<_>>()?;
     let fleet = fleet(config, order, &requests, (dist, source), gates);
     begin(&fleet, &requests)?;
-    let jobs = requests.iter().map(|request| Ok((request.kind.clone(), submit_kind(&slurm, &fleet, &request.kind)?)));
-    let jobs = jobs.collect::<Result<_>>()?;
-    Ok(Submitted::Jobs { tasks: fleet.places().len(), fleet: fleet.path, jobs })
+    Ok(submitted(&fleet, submit_due(&slurm, &fleet, &[])?))
 }
 
-/// Submits what is missing of a fleet whose submission broke off.
-pub fn go_on(fleet: &Fleet, slurm: &Slurm) -> Result<Submitted> {
-    let kinds = fleet.record.kinds.iter().map(|kind| &kind.name);
-    let jobs = kinds.map(|kind| Ok((kind.clone(), submit_kind(slurm, fleet, kind)?))).collect::<Result<_>>()?;
-    Ok(Submitted::Jobs { tasks: fleet.places().len(), fleet: fleet.path.clone(), jobs })
+fn submitted(fleet: &Fleet, made: Vec<Submission>) -> Submitted {
+    let job = |made: Submission| Some((made.kind, made.tasks.len(), made.job?));
+    let jobs: Vec<_> = made.into_iter().filter_map(job).collect();
+    Submitted::Jobs { tasks: jobs.iter().map(|(_, tasks, _)| tasks).sum(), fleet: fleet.path.clone(), jobs }
+}
+
+/// Submits what is missing of a fleet whose submission broke off, and again every task that ended without a verdict.
+pub fn go_on(fleet: &Fleet, slurm: &Slurm, overrides: &Overrides) -> Result<Submitted> {
+    check_options(overrides.named(), |option| format!("--{option}"))?;
+    let named = overrides.named().into_iter();
+    let options: Vec<String> =
+        named.filter_map(|(option, value)| Some(format!("--{option}={}", value.as_ref()?))).collect();
+    let mut made = submit_due(slurm, fleet, &options)?;
+    let seen = Sightings::of(fleet)?;
+    // A task that nobody can ask about may be at work.
+    if let Some(why) = &seen.silent {
+        bail!("nothing is submitted again while Slurm does not say what is at work: {why}");
+    }
+    let mut again: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for place in fleet.places() {
+        if standing(fleet, &seen, &place)?.0.state.wants_another_try() {
+            again.entry(place.task.kind).or_default().push(place.index);
+        }
+    }
+    let before = submissions(fleet)?;
+    for (kind, tasks) in again {
+        let number = 1 + before.iter().filter(|submission| submission.kind == kind).count() as u32;
+        Submission { kind, number, tasks, job: None }.keep(fleet)?;
+    }
+    made.extend(submit_due(slurm, fleet, &options)?);
+    Ok(submitted(fleet, made))
 }
 
 /// A gate that is named and not packed, for a script that is only shown.
@@ -111,9 +138,9 @@ fn planned(layout: &Layout, name: &str, plan: &Plan) -> Gate {
 fn pack_dist(dist: &Path, shared: &Path) -> Result<(PathBuf, SourceState)> {
     let mut files = under(dist, &dist::FOLDERS)?;
     files.extend(dist::FILES.map(PathBuf::from));
-    let packed = pack(dist, &files, &shared.join("dist"))?;
+    let packed = pack(dist, &files, shared, "dist")?;
     let folder = shared.join("dist").join(&packed.key);
-    let source = SourceState::of(&Layout { root: folder.clone(), target: folder.join("target") });
+    let source = SourceState::of(&Layout::at(folder.clone(), folder.join("target")));
     Ok((Path::new("dist").join(packed.key), source))
 }
 
@@ -130,7 +157,7 @@ fn pack_gate(name: &str, plan: &Plan, shared: &Path, dist: &Path) -> Result<Gate
     }
     let path = std::path::absolute(name)?;
     let (folder, file) = (path.parent().context("a file has a folder")?, path.file_name().context("it has a name")?);
-    let packed = pack(folder, &beside(folder)?, &shared.join("gates"))?;
+    let packed = pack(folder, &beside(folder)?, shared, "gates")?;
     let file = Path::new("gates").join(packed.key).join(file);
     Ok(Gate { name: plan.suite.name.clone(), file, suite: None, files: packed.files })
 }
@@ -167,29 +194,44 @@ fn scripts(fleet: &Fleet, requests: &[Request]) -> Vec<(String, String)> {
     requests.iter().map(|request| (request.kind.clone(), script(fleet, request))).collect()
 }
 
-/// Everything but the submission.
+/// Everything but the submission, which is announced. Jobs make no folder: where the shared one is away, they would make
+/// another.
 fn begin(fleet: &Fleet, requests: &[Request]) -> Result<()> {
-    patiently(fleet.shared(), || {
-        for folder in ["logs", "ids", "tasks"] {
-            let folder = fleet.path.join(folder);
-            std::fs::create_dir_all(&folder).with_context(|| format!("failed to create `{}`", folder.display()))?;
+    let shared = fleet.shared();
+    let below = fleet.path.strip_prefix(shared).context("a fleet lies in the shared folder")?;
+    patiently(shared, || {
+        let runs = fleet.places().into_iter().map(|place| place.folder.join("runs"));
+        for folder in ["logs", "jobs"].map(|name| fleet.path.join(name)).into_iter().chain(runs) {
+            folders_below(shared, &below.join(folder.strip_prefix(&fleet.path)?))?;
         }
         for (kind, text) in scripts(fleet, requests) {
             write_whole(&fleet.path.join(format!("{kind}.sh")), text.as_bytes())?;
+        }
+        for kind in &fleet.record.kinds {
+            let tasks = (0..fleet.tasks_of_kind()).collect();
+            Submission { kind: kind.name.clone(), number: 1, tasks, job: None }.keep(fleet)?;
         }
         fleet.keep()
     })
 }
 
-/// The number of a kind's job, which is submitted unless it was.
-fn submit_kind(slurm: &Slurm, fleet: &Fleet, kind: &str) -> Result<u64> {
-    if let Some(job) = fleet.job(kind)? {
-        return Ok(job);
+/// Submits what is announced and was not submitted, and returns it with its numbers.
+fn submit_due(slurm: &Slurm, fleet: &Fleet, options: &[String]) -> Result<Vec<Submission>> {
+    let mut made = Vec::new();
+    for mut due in submissions(fleet)?.into_iter().filter(|submission| submission.job.is_none()) {
+        let script = fleet.path.join(format!("{}.sh", due.kind));
+        let mut options = options.to_vec();
+        // The script has all tasks of its kind.
+        if due.number > 1 {
+            let tasks = due.tasks.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+            options.push(format!("--array={tasks}"));
+        }
+        let job = patiently(&fleet.path, || slurm.submit(&script, &due.name(fleet), &options));
+        due.job = Some(job.with_context(|| {
+            format!("`{}` was not submitted for {}; go on with --resume", fleet.path.display(), due.kind)
+        })?);
+        due.keep(fleet)?;
+        made.push(due);
     }
-    let script = fleet.path.join(format!("{kind}.sh"));
-    let job = patiently(&fleet.path, || slurm.submit(&script, &fleet.job_name(kind)));
-    let job =
-        job.with_context(|| format!("`{}` was not submitted for {kind}; go on with --resume", fleet.path.display()))?;
-    patiently(&fleet.path, || write_whole(&fleet.path.join("ids").join(kind), job.to_string().as_bytes()))?;
-    Ok(job)
+    Ok(made)
 }

@@ -64,6 +64,7 @@ pub const FACTS: &[Fact] = &[
     fact("compilers", "ENV.json", "builds.json").by(compilers),
     // What was measured where.
     fact("device that was timed", "ENV.json", "samples.json").by(timed_device),
+    fact("GPU that timed each shape", "ENV.json", "samples.json").by(timed_gpus),
     fact("device that was checked", "ENV.json", "check.json").by(checked_device),
     fact("device of the ceilings", "ENV.json", "ceilings.json").by(ceilings_device),
     fact("versions of peers", "ENV.json", "peers.json").by(peer_versions),
@@ -159,6 +160,26 @@ fn timed_device(seen: &Seen) -> Result<Vec<String>> {
         (Some(timed), None) => vec![format!("samples.json is of {}, ENV.json of no device", timed.name)],
         _ => Vec::new(),
     })
+}
+
+/// Where several GPUs shared the shapes, each shape was timed on one of those that the run had, and they are one model.
+fn timed_gpus(seen: &Seen) -> Result<Vec<String>> {
+    let (environment, samples) = (seen.environment, &seen.evidence.samples);
+    let alike = |a: &Device, b: &Device| is_same_device(&Device { uuid: b.uuid.clone(), ..a.clone() }, b);
+    let first = environment.device.as_ref();
+    let others = environment.other_devices.iter();
+    let stranger = others.filter(|other| first.is_none_or(|first| !alike(first, other) || first.uuid == other.uuid));
+    let mut faults: Vec<String> =
+        stranger.map(|other| format!("ENV.json has {}, which is no further GPU of its model", other.uuid)).collect();
+    let known = |uuid: &String| first.iter().copied().chain(&environment.other_devices).any(|gpu| gpu.uuid == *uuid);
+    let elsewhere = samples.gpus.iter().filter(|(_, uuid)| !known(uuid));
+    faults.extend(elsewhere.map(|(shape, uuid)| format!("samples.json has {shape} of {uuid}, which ENV.json has not")));
+    let timed: BTreeSet<&str> = samples.blocks.iter().map(|block| block.shape.as_str()).collect();
+    let said: BTreeSet<&str> = samples.gpus.keys().map(String::as_str).collect();
+    if (!environment.other_devices.is_empty() || !said.is_empty()) && timed != said {
+        faults.push("samples.json does not say of each timed shape, and of no other, which GPU timed it".to_owned());
+    }
+    Ok(faults)
 }
 
 fn checked_device(seen: &Seen) -> Result<Vec<String>> {

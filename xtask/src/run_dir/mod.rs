@@ -24,7 +24,8 @@ use serde::de::DeserializeOwned;
 
 use crate::build::Built;
 use crate::cubin::sha256_hex;
-use crate::files::write_whole;
+use crate::files::{folders_below, write_whole};
+use crate::layout::program;
 use manifest::Listing;
 pub use manifest::{MANIFEST, REPORT, SIGNATURE};
 
@@ -89,7 +90,10 @@ impl RunDir {
 
     /// One that was interrupted, to go on with; nobody else does meanwhile.
     pub fn open_unfinished(path: &Path) -> Result<RunDir> {
-        let whole = || format!("`{}` is whole: there is nothing to resume; see `cargo xtask report`", path.display());
+        let whole = || {
+            let report = format!("{} report", program());
+            format!("`{}` is whole: there is nothing to resume; see `{report}`", path.display())
+        };
         let mut run = RunDir::open(path)?;
         ensure!(!run.is_whole(), whole());
         ensure!(!run.is_old()?, "`{}` was begun by an older program; start a new run", path.display());
@@ -159,12 +163,18 @@ impl RunDir {
 
     pub fn write(&self, file: &str, text: &str) -> Result<()> {
         let path = self.path.join(file);
-        std::fs::create_dir_all(path.parent().context("a file has a folder")?)?;
+        self.folder_of(&path)?;
         write_whole(&path, text.as_bytes())?;
         match self.lock {
             Some(_) => unfinished::note(&self.path, file, text.as_bytes()),
             None => Ok(()),
         }
+    }
+
+    /// Makes the folder of a file of it. The run itself is never made again: where it is gone, so is what was in it.
+    fn folder_of(&self, path: &Path) -> Result<()> {
+        let folder = path.parent().context("a file has a folder")?;
+        folders_below(&self.path, folder.strip_prefix(&self.path)?)
     }
 
     pub fn write_json(&self, file: &str, value: &impl Serialize) -> Result<()> {
@@ -257,7 +267,7 @@ impl RunDir {
         if std::fs::read(target.join("kernel.ptx")).is_ok_and(|ptx| sha256_hex(&ptx) != record.ptx_sha256) {
             target = self.path.join(other_build_folder(record, suite_arch));
         }
-        std::fs::create_dir_all(&target).with_context(|| cannot_write(&target))?;
+        self.folder_of(&target.join("build.json"))?;
         for file in ["kernel.ptx", "kernel.cubin", "ptxas.txt"] {
             let source = built.dir.join(file);
             let bytes = std::fs::read(&source).with_context(|| format!("failed to read `{}`", source.display()))?;
@@ -285,7 +295,7 @@ impl RunDir {
                 bail!("`{}` was changed while it was compiled (SHA-256 {wanted}); run again", from.display());
             }
             let to = self.operator_folder().join(kept_as(name));
-            std::fs::create_dir_all(to.parent().context("a file has a folder")?).with_context(|| cannot_write(&to))?;
+            self.folder_of(&to)?;
             write_whole(&to, &bytes)?;
             hashes.insert(name.clone(), sha256_hex(&bytes));
         }
@@ -308,7 +318,7 @@ impl RunDir {
         } else {
             std::fs::read(&from).with_context(|| format!("failed to read `{}`", from.display()))?
         };
-        std::fs::create_dir_all(to.parent().context("a file has a folder")?)?;
+        self.folder_of(&to)?;
         write_whole(&to, &bytes)
     }
 

@@ -9,7 +9,8 @@ use kbench::job::{Event, Job};
 use kbench::tune::{Line, Stage};
 
 use super::measure::Watch;
-use crate::runner::{End, Resident, Runner, VISIBLE_DEVICES};
+use crate::gpus;
+use crate::runner::{End, Resident, Runner};
 use crate::work::Found;
 
 /// Describing every device.
@@ -43,10 +44,7 @@ impl Gpu {
 /// GPUs of the first one's model, at most so many; or why there is none. What the environment hides stays hidden.
 pub fn find(runner: &Runner, at_most: Option<usize>) -> Result<Result<Vec<Gpu>, Deferral>> {
     let (mut devices, mut why_not) = (Vec::new(), None);
-    // As CUDA numbers them: by the names that the environment lets through, or by ordinals.
-    let visible = std::env::var(VISIBLE_DEVICES).ok();
-    let listed: Vec<&str> = visible.iter().flat_map(|list| list.split(',')).map(str::trim).collect();
-    let name = |i: usize| listed.get(i).map_or_else(|| i.to_string(), |name| (*name).to_owned());
+    let name = gpus::names();
     // Opening takes long, and the driver opens one after the other: the first begins before it is known how many there are.
     let opened = |runner: &Runner| {
         let mut resident = Resident::default();

@@ -50,7 +50,7 @@ impl<'a> Bench<'a> {
 
     fn work<'w>(&self, gpu: &'w Gpu, plan: &'w Plan, builds: &'w BuildSet, scratch: &'w Path) -> Work<'w> {
         let Gpu { runner, found, .. } = gpu;
-        Work { plan, builds, runner, found, executor: Some(self.executor), scratch }
+        Work { plan, builds, runner, found, others: &[], executor: Some(self.executor), scratch }
     }
 
     /// A watch for every GPU.
@@ -242,6 +242,7 @@ fn time(bench: &Bench, batch: &Batch, checks: &Checks, watches: &mut [Watch]) ->
                 work_dir: scratch.to_owned(),
                 order_seed: seed,
                 placement: seed | 1 << 63,
+                share: None,
                 is_search: true,
             };
             let samples = rounds(gpu, job)?;

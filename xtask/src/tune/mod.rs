@@ -31,7 +31,7 @@ use crate::basis::Basis;
 use crate::console;
 use crate::environment::{self, SourceState};
 use crate::interrupt;
-use crate::layout::Layout;
+use crate::layout::{Layout, program};
 use crate::plan::{DeviceChoice, Plan as SuitePlan};
 use crate::run_dir::RunDir;
 use crate::runner::Runner;
@@ -179,7 +179,7 @@ pub fn tune(layout: &Layout, suite: &SuitePlan, options: &Options) -> Result<Tun
     run.write_json("ENV.json", &environment)?;
     let shown = run.shown();
     let _said = interrupt::words(move || {
-        format!("every configuration that was measured is kept\ngo on with: cargo xtask tune --resume {shown}")
+        format!("every configuration that was measured is kept\ngo on with: {} tune --resume {shown}", program())
     });
     let scratch = Scratch::new(&layout.target, "sdpa-tune-")?;
     let _room = interrupt::folder(scratch.path());

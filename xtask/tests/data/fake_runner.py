@@ -2,7 +2,8 @@
 knows who must win. Environment: FAKE_DIR, a folder with `gpus` (how many there are) where `timed.log` is written. There a test
 says what goes wrong: `kills`, who takes the process along while timed; `faults`, who faults where it is launched;
 `breaks`, as `CULPRIT SHOWN WHERE`, in whose turn the device fails while the culprit takes part, and whether the culprit then
-faults `alone` too; `ends`, at which job the process ends without a word."""
+faults `alone` too; `ends`, at which job the process ends without a word; `dies`, on which GPU the process that times is killed,
+once."""
 import json
 import os
 import pathlib
@@ -77,6 +78,29 @@ def breaks():
     return (folder / "breaks").read_text().split() if (folder / "breaks").exists() else [None, None, None]
 
 
+def shapes_of(suite):
+    """What is timed together: all shapes, or, where others share them, one after the other that nobody has yet."""
+    share = job.get("share")
+    if share is None:
+        yield suite["time_shapes"]
+        return
+    taken = pathlib.Path(share["folder"])
+    for claim in taken.iterdir():
+        if claim.read_text() == share["worker"]:
+            claim.unlink()
+    for shape in suite["time_shapes"]:
+        try:
+            with open(taken / shape, "x") as claim:
+                claim.write(share["worker"])
+        except FileExistsError:
+            continue
+        yield [shape]
+        # However slowly the others start, each has one.
+        deadline = time.time() + 30
+        while time.time() < deadline and not any(claim.read_text() != share["worker"] for claim in taken.iterdir()):
+            time.sleep(0.01)
+
+
 def bench():
     suite, blocks, placement = job["suite"], [], job.get("placement", 0)
     names = [m["variant"] for m in job["modules"]]
@@ -85,12 +109,23 @@ def bench():
     if (folder / "hangs").exists():
         sys.stdin.read()
         sys.exit(1)
+    for shapes in shapes_of(suite):
+        blocks += timed(suite, shapes, names, placement)
+    samples = dict(device=DEVICE, deferred=None, cache_mode="hot-l2", input_sets=1, blocks=blocks, failures=[])
+    say("timed", samples=samples, peers=dict(wanted=False, deferred=None, versions={}, backends=[]))
+
+
+def timed(suite, shapes, names, placement):
+    blocks = []
     for module in job["modules"]:
         subject = dict(who=module["variant"])
-        say("timing", shape=suite["time_shapes"][0], subject=subject)
+        say("timing", shape=shapes[0], subject=subject)
+        if (folder / "dies").exists() and int((folder / "dies").read_text()) == gpu:
+            (folder / "dies").unlink()
+            os.kill(os.getpid(), 9)
         culprit, shown, _ = breaks()
         if culprit in names and module["variant"] == shown:
-            say("fault", shape=suite["time_shapes"][0], subject=subject, why="illegal memory access")
+            say("fault", shape=shapes[0], subject=subject, why="illegal memory access")
             say("error", why="the device failed")
             sys.exit(1)
         if (folder / "kills").exists() and module["variant"] == (folder / "kills").read_text().strip():
@@ -101,7 +136,7 @@ def bench():
         if module["variant"] == suite["control"]:
             arms.append(dict(who=module["variant"], arm="again"))
         each = suite["timing"]["rounds"] // suite["timing"]["sittings"]
-        places = [(shape, drawn) for shape in suite["time_shapes"] for drawn in suite["time_distributions"]]
+        places = [(shape, drawn) for shape in shapes for drawn in suite["time_distributions"]]
         for (shape, drawn), arm in [(place, arm) for place in places for arm in arms]:
             for number in range(suite["timing"]["rounds"]):
                 kinds = [("kernel", "hot"), ("call", "hot")] + ([("call", "cold")] if number % each == 0 else [])
@@ -110,8 +145,7 @@ def bench():
                     blocks.append(dict(shape=shape, distribution=drawn, sitting=number // each, cache=cache, subject=arm,
                                        mode=mode, round=number, slot=0, us=[us * jitter], before=STATE, after=STATE,
                                        outputs_verified=True))
-    samples = dict(device=DEVICE, deferred=None, cache_mode="hot-l2", input_sets=1, blocks=blocks, failures=[])
-    say("timed", samples=samples, peers=dict(wanted=False, deferred=None, versions={}, backends=[]))
+    return blocks
 
 
 def run():
@@ -128,6 +162,9 @@ def run():
     elif job["job"] == "launch":
         with open(folder / "alone.log", "a") as log:
             log.write(job["module"]["variant"] + "\n")
+        with open(folder / "launched.log", "a") as log:
+            for p in job["problems"]:
+                log.write(f"{gpu} {job['module']['variant']} {p['shape']['name']} {p['seed']} {p['distribution']}\n")
         if (folder / "faults").exists() and job["module"]["variant"] == (folder / "faults").read_text().strip():
             say("launched", outcome={**outcome(job["problems"][0]), "failure": "an illegal address", "output_sha256": None})
             say("done")

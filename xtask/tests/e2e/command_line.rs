@@ -91,6 +91,28 @@ fn what_a_person_reads_fits_on_one_screen_without_a_gpu() {
 }
 
 #[test]
+fn a_command_that_names_a_gpu_sees_no_other_and_takes_no_emulator_instead() {
+    let dist = Dist::new(&format!("echo \"$CUDA_VISIBLE_DEVICES $CUDA_DEVICE_ORDER\" >> \"$0.seen\"\n{NO_GPU}"));
+    dist.run(&["doctor", "--gpu", "1"]).expect(0);
+    let ran = dist.run(&["validate", "stage2", "--gpu", "GPU-12ab"]).expect(2);
+    assert!(ran.stderr.contains("--device gpu: no CUDA driver"), "{}", ran.stderr);
+    for command in
+        [&["sanitize", "stage2"][..], &["tune", "stage5"], &["ceilings"], &["golden", "--record-only"], &["ncu"]]
+    {
+        let asked = [command, &["--gpu", "2"]].concat();
+        let ran = dist.run(&asked);
+        assert!([2, 3].contains(&ran.status), "{command:?}: {}\n{}", ran.stdout, ran.stderr);
+    }
+    let seen = std::fs::read_to_string(dist.path("sdpa-runner.seen")).unwrap();
+    let seen: Vec<&str> = seen.lines().collect();
+    assert_eq!(seen[..2], ["1 PCI_BUS_ID", "GPU-12ab PCI_BUS_ID"]);
+    assert!(seen.len() >= 7 && seen[2..].iter().all(|line| *line == "2 PCI_BUS_ID"), "{seen:?}");
+    let ran = dist.run(&["validate", "stage2", "--gpu", "0", "--device", "emulator"]).expect(2);
+    assert!(ran.stderr.contains("--device emulator uses none"), "{}", ran.stderr);
+    assert!(dist.run(&["bench", "stage1", "--gpu", "first"]).expect(2).stderr.contains("see nvidia-smi -L"));
+}
+
+#[test]
 fn whatever_is_wrong_with_the_arguments_is_one_line() {
     let folder = tempfile::tempdir().unwrap();
     let broken = OsString::from(OsStr::from_bytes(b"/tmp/\xff"));

@@ -88,6 +88,11 @@ impl Dist {
         dist
     }
 
+    /// Where its compilers are.
+    pub fn cuda_home(&self) -> &Path {
+        &self.cuda_home
+    }
+
     /// Replaces the runner.
     pub fn runner(&self, body: &str) {
         self.write("sdpa-runner", &format!("#!/bin/sh\n{body}\n"));

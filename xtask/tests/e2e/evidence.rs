@@ -28,7 +28,8 @@ impl Sealed {
         let dist = Dist::timing();
         let large = "[large]\nshapes = [\"long\"]\nreference_rows = 8\nrounds = 8\n\n[resources]";
         dist.edit("kbench/suites/stage2.toml", "[resources]", large);
-        let ran = dist.run(&["validate", "--stage2", "--peers", "none"]);
+        dist.write("gpus", "2");
+        let ran = dist.run(&["validate", "--stage2", "--peers", "none", "--gpus", "2"]);
         assert!(ran.stdout.contains("\nroot "), "{}\n{}", ran.stdout, ran.stderr);
         let run = dist.runs().pop().unwrap();
         dist.run(&["verify", &run.display().to_string()]).expect(0);
@@ -166,6 +167,10 @@ const EDITS: &[Edit] = &[
     ("compilers", 1, true, |r| both_records(r, |b| b["ptxas"] = "99.9".into())),
     ("device that was timed", 0, true, |r| edit(r, "ENV.json", |e| e["device"]["sm_count"] = 1.into())),
     ("device that was timed", 1, true, |r| edit(r, "samples.json", |s| s["device"]["sm_count"] = 1.into())),
+    ("GPU that timed each shape", 0, true, |r| { edit(r, "ENV.json", |e| e["other_devices"][0]["uuid"] = "GPU-7".into()); edit(r, "basis.json", |b| b["other_devices"][0] = "GPU-7".into()); }),
+    ("GPU that timed each shape", 0, true, |r| edit(r, "ENV.json", |e| e["other_devices"][0]["sm_count"] = 1.into())),
+    ("GPU that timed each shape", 1, true, |r| edit(r, "samples.json", |s| s["gpus"]["mission"] = "GPU-7".into())),
+    ("GPU that timed each shape", 1, true, |r| edit(r, "samples.json", |s| { s.as_object_mut().unwrap().remove("gpus"); })),
     ("device that was checked", 0, true, |r| { edit(r, "ENV.json", |e| e["device"]["name"] = "NVIDIA B200".into()); edit(r, "samples.json", |s| s["device"]["name"] = "NVIDIA B200".into()); edit(r, "ceilings.json", |s| s["device"]["name"] = "NVIDIA B200".into()); }),
     ("device that was checked", 1, true, |r| edit(r, "check.json", |c| c["device"] = "gpu: NVIDIA B200".into())),
     ("device of the ceilings", 0, true, |r| { edit(r, "ENV.json", |e| e["device"]["name"] = "NVIDIA B200".into()); edit(r, "samples.json", |s| s["device"]["name"] = "NVIDIA B200".into()); edit(r, "check.json", |c| c["device"] = "gpu: NVIDIA B200".into()); }),

@@ -98,7 +98,7 @@ fn what_cannot_begin_leaves_nothing_behind() {
     dist.run(&["validate", "--stage2", "--device", "gpu"]).expect(2);
     dist.run(&["tune", "--stage2", "--device", "gpu", "--out", &out]).expect(2);
     assert!(!dist.path("new").exists() && dist.runs().is_empty());
-    assert_eq!(dist.run(&["history"]).expect(0).stdout.trim(), "no runs yet: cargo xtask validate --stage5");
+    assert_eq!(dist.run(&["history"]).expect(0).stdout.trim(), "no runs yet: ./xtask validate --stage5");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::alone;
+use crate::many::job;
 use crate::room::{Room, the_run};
 
 const KINDS: [&str; 3] = ["l4", "a100", "h100"];
@@ -110,7 +111,7 @@ fn twelve_jobs_of_which_one_is_cancelled_one_fails_and_one_is_preempted() {
     assert!(shown.line(&["l4 one #1"]).contains("running on node-l4, emulate is done"), "{}", shown.stdout);
     assert!(shown.line(&["l4 three #1"]).contains("pending (Resources)"), "{}", shown.stdout);
 
-    let job = std::fs::read_to_string(path.join("ids/l4")).unwrap();
+    let job = job(&path, "l4", 1);
     room.run("scancel", &[&format!("{job}_0")]).expect(0);
     until(&room, &fleet, "the cancelled task", |status| state(status, "l4", "one") == "cancelled");
     // Somebody who comes first takes both cards of the node, until the held task was seen waiting again.
@@ -156,6 +157,10 @@ fn twelve_jobs_of_which_one_is_cancelled_one_fails_and_one_is_preempted() {
         let text = std::fs::read_to_string(path.join(file)).unwrap();
         assert!(text.contains("is half-written"), "{file}: {text}");
     }
+    for file in ["l4-0", "fail-a100-2"] {
+        std::fs::remove_file(hold.join(file)).unwrap();
+    }
+    what_has_no_verdict_is_submitted_again(&room, &fleet);
     what_was_changed_is_refused_by_name(&room, &path);
 
     cluster.down();
@@ -163,6 +168,22 @@ fn twelve_jobs_of_which_one_is_cancelled_one_fails_and_one_is_preempted() {
     let processes = String::from_utf8_lossy(&processes.stdout).into_owned();
     assert!(!processes.contains(&cluster.folder.display().to_string()), "{processes}");
     assert!(!processes.contains(&fleet), "{processes}");
+}
+
+/// The cancelled task, which goes on with its run, and the one whose setup failed.
+fn what_has_no_verdict_is_submitted_again(room: &Room, fleet: &str) {
+    let ran = room.xtask(&["fleet", "run", "--resume", fleet]).expect(0);
+    ran.line(&["2 tasks: l4 is job ", ", a100 is job "]);
+    let shown = room.xtask(&["fleet", "status", fleet]).expect(3);
+    let again = shown.line(&["l4 one #1"]);
+    assert!(again.ends_with("; try 2, after one that was: cancelled"), "{again}");
+    until(room, fleet, "the end", is_over);
+    let shown = room.xtask(&["fleet", "status", fleet]).expect(0);
+    shown.line(&["l4 one #1  done; try 2, after one that was: cancelled; DEFER added"]);
+    shown.line(&["a100 three #1  done; try 2, after one that was: failed job: setup ended with status 1 on node-a100"]);
+    shown.line(&["12 tasks: 12 done"]);
+    room.report(fleet, 3).line(&["12 tasks: 12 runs hold, 0 open, 0 refused"]);
+    room.xtask(&["fleet", "run", "--resume", fleet]).expect(0).line(&["nothing is missing, and nothing ended"]);
 }
 
 /// An edited file, a missing manifest, a run in two places, another gate file's run, and a run that is gone.

@@ -74,7 +74,11 @@ impl Room {
         let room = Room {
             dir: tempfile::tempdir().unwrap(),
             bin: PathBuf::new(),
-            environment: vec![("CARGO_TARGET_DIR".into(), checkout.target.display().to_string())],
+            environment: vec![
+                ("CARGO_TARGET_DIR".into(), checkout.target.display().to_string()),
+                // A line for each task, whatever it says.
+                ("COLUMNS".into(), "400".into()),
+            ],
         };
         let room = Room { bin: room.path("bin"), ..room };
         // Compilers and numpy are those of the checkout; here, not in the jobs, they may be installed.

@@ -30,7 +30,7 @@ impl Room {
         let tools = toolchain::find_or_install(&checkout.target, &|line| eprintln!("{line}")).expect("a CUDA compiler");
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("gate")).unwrap();
-        let layout = Layout { root: checkout.root, target: dir.path().join("target") };
+        let layout = Layout::at(checkout.root, dir.path().join("target"));
         Room { dir, layout, tools }
     }
 

@@ -2,4 +2,5 @@
 
 pub(crate) mod ldmatrix;
 pub(crate) mod mma;
+mod wgmma;
 pub(crate) mod wmma;

@@ -12,6 +12,11 @@ use crate::report::Kind;
 
 impl Block {
     pub(crate) fn load(&mut self, context: &Context<'_>, warp: &mut Warp, pc: usize, active: u32, load: &Load) -> Flow {
+        let remote = self.remote_lanes(warp, &load.addr, active);
+        if remote != 0 {
+            self.remote_load(context, warp, pc, remote, load);
+            return if remote == active { Flow::Next } else { self.load(context, warp, pc, active & !remote, load) };
+        }
         let whole = match load.dst.len() {
             1 => self.load_shared::<1>(context, warp, pc, active, load),
             2 => self.load_shared::<2>(context, warp, pc, active, load),
@@ -199,6 +204,11 @@ impl Block {
         active: u32,
         store: &Store,
     ) -> Flow {
+        let remote = self.remote_lanes(warp, &store.addr, active);
+        if remote != 0 {
+            self.remote_store(context, warp, pc, remote, store);
+            return if remote == active { Flow::Next } else { self.store(context, warp, pc, active & !remote, store) };
+        }
         let whole = match store.src.len() {
             1 => self.store_shared::<1>(context, warp, pc, active, store),
             2 => self.store_shared::<2>(context, warp, pc, active, store),

@@ -276,6 +276,9 @@ impl Block {
     /// Completes the oldest asynchronous arrivals: called when every warp waits, which is as
     /// late as the model allows. True if anything happened.
     pub(crate) fn complete_late(&mut self, context: &Context<'_>) -> bool {
+        if self.complete_fetch(context) {
+            return true;
+        }
         let mut any = false;
         for at in 0..self.warps.len() {
             let Some(mut warp) = self.warps[at].take() else {
@@ -391,7 +394,7 @@ dispatch! {
 
 /// Copies `size` bytes from global memory; returns a bit per byte, set where it is defined. The
 /// bytes behind stay zero and count as defined.
-fn read_source(allocation: &Allocation, at: u64, size: u64, data: &mut [u8; 16]) -> u16 {
+pub(super) fn read_source(allocation: &Allocation, at: u64, size: u64, data: &mut [u8; 16]) -> u16 {
     if size == 16 && at.is_multiple_of(16) && allocation.is_defined(at, 16) {
         for (i, word) in data.chunks_exact_mut(4).enumerate() {
             word.copy_from_slice(&(allocation.load(at + 4 * i as u64, 4) as u32).to_le_bytes());

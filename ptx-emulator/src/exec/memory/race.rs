@@ -90,13 +90,15 @@ impl Block {
             _ => Severity::Error,
         };
         let sites = [
-            RawSite { role: first, pc: earlier.pc(), warp: earlier.warp(), lane: earlier.lane() },
+            self.site_of(first, earlier),
             RawSite { role: second, pc: usage.pc as u32, warp: warp.index as u32, lane: conflict.lane },
         ];
         let place = self.shared_name(context, conflict.offset);
+        let is_warp = self.agents.is_warp(earlier.warp());
         self.report(context, kind, severity, &sites, || match conflict.clash {
             Clash::InFlight => format!("{} of bytes still in flight: {place}", verb(usage.write)),
             _ if volatile => format!("{UNORDERED_VOLATILE} ({first} then {second}) on {place}"),
+            _ if !is_warp => format!("race (asynchronous {first} then {second}) on {place}"),
             _ => format!("race ({first} then {second}, {}) on {place}", relation_text(conflict.relation)),
         });
     }

@@ -3,15 +3,18 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::check::agents::Agents;
 use crate::check::clock::{Clocks, Epoch, View};
 use crate::check::global::{BlockClock, GlobalShadow};
 use crate::check::order::{Orders, Published};
+use crate::exec::memory::bulk::OpenFetch;
 use crate::exec::memory::shared::Shared;
 use crate::exec::run::order::Order;
 use crate::exec::run::profile::Profile;
 use crate::exec::run::retry::Retry;
 use crate::exec::run::warp::{Position, State, Warp};
 use crate::exec::sync::barrier::NamedBarrier;
+use crate::exec::sync::cluster::Member;
 use crate::exec::sync::mbarrier::MbarState;
 use crate::isa::space::Space;
 use crate::launch::{Launch, Schedule};
@@ -96,7 +99,7 @@ pub(crate) struct Closed {
 pub(crate) struct Block {
     pub(crate) id: [u32; 3],
     pub(crate) linear: u32,
-    /// Its place in the list of blocks that run.
+    /// The place of its cluster in the list of those that run.
     at: usize,
     /// Whether it may do what orders blocks.
     pub(crate) granted: bool,
@@ -110,6 +113,16 @@ pub(crate) struct Block {
     pub(crate) warps: Vec<Option<Box<Warp>>>,
     pub(crate) barriers: [NamedBarrier; 16],
     pub(crate) mbarriers: HashMap<u32, MbarState>,
+    /// Who accesses its shared memory; of engines that mbarriers tell of, the time, and the warp that began the last work.
+    pub(crate) agents: Agents,
+    pub(crate) agent_times: Vec<u32>,
+    pub(crate) issuers: Vec<u32>,
+    /// Fetches that have not arrived.
+    pub(crate) fetches: Vec<OpenFetch>,
+    /// Rank within the cluster, and the other blocks of it while this one runs.
+    pub(crate) rank: u32,
+    pub(crate) peers: Vec<Option<Box<Block>>>,
+    pub(crate) member: Member,
     pub(crate) clocks: Clocks,
     pub(crate) block_clock: BlockClock,
     pub(crate) orders: Orders,
@@ -124,9 +137,6 @@ pub(crate) struct Block {
     told: u64,
     /// Changes of state that a waiting warp could be waiting for.
     pub(crate) progress: u64,
-    idle_turns: u32,
-    /// Changes of the block and of global memory up to its last wait.
-    seen: (u64, u64),
     pub(crate) profile: Profile,
     /// The buffer that a load read last: most often that of the next.
     pub(crate) buffer: usize,
@@ -135,8 +145,8 @@ pub(crate) struct Block {
 }
 
 impl Block {
-    /// The block at a place of the list of blocks that run.
-    pub(crate) fn new(context: &Context<'_>, id: [u32; 3], at: usize) -> Block {
+    /// A block of the cluster at a place of the list of clusters that run.
+    pub(crate) fn new(context: &Context<'_>, id: [u32; 3], at: usize, rank: u32) -> Block {
         let program = &context.kernel.program;
         let launch = context.launch;
         let [gx, gy, _] = launch.grid;
@@ -146,6 +156,7 @@ impl Block {
             block: id,
             block_dim: launch.block,
             grid_dim: launch.grid,
+            cluster: launch.cluster,
             dynamic_shared: launch.dynamic_shared_bytes,
             total_shared: total,
             sm: linear % 132,
@@ -155,6 +166,7 @@ impl Block {
         let count = threads.div_ceil(32) as usize;
         let warps =
             (0..count).map(|i| Some(Box::new(Warp::new(i, program, &position, launch.checks.uninitialised)))).collect();
+        let agents = Agents::new(count, program.engines);
         let seed = match launch.schedule {
             Schedule::Seeded(seed) => seed ^ (u64::from(linear) << 32),
             _ => 0,
@@ -167,11 +179,18 @@ impl Block {
             round_left: 0,
             cut: None,
             rested: vec![false; count],
-            shared: Shared::new(context, total as usize, count),
+            shared: Shared::new(context, total as usize, agents.readers()),
             warps,
             barriers: std::array::from_fn(|_| NamedBarrier::default()),
             mbarriers: HashMap::new(),
-            clocks: Clocks::new(count),
+            agents,
+            agent_times: vec![0; agents.count],
+            issuers: vec![0; agents.count],
+            fetches: Vec::new(),
+            rank,
+            peers: Vec::new(),
+            member: Member::new(),
+            clocks: Clocks::new(&agents),
             block_clock: BlockClock::new(linear),
             orders: Orders::new(count),
             published: HashMap::new(),
@@ -181,8 +200,6 @@ impl Block {
             lane_instructions: 0,
             told: 0,
             progress: 0,
-            idle_turns: 0,
-            seen: (0, 0),
             profile: Profile::new(launch.profile),
             buffer: 0,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
@@ -190,8 +207,8 @@ impl Block {
         }
     }
 
-    /// Next value of a small generator; only the schedule uses it.
-    fn random(&mut self) -> u64 {
+    /// Next value of a small generator; only the schedule uses it, of warps and of what arrives.
+    pub(crate) fn random(&mut self) -> u64 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
@@ -250,7 +267,6 @@ impl Block {
             }
             if self.progress != before {
                 self.rested.fill(false);
-                self.idle_turns = 0;
             }
             match turn {
                 Turn::Abort => return BlockTurn::Finished,
@@ -259,28 +275,6 @@ impl Block {
                 Turn::Ran | Turn::Blocked | Turn::Done => {}
             }
         }
-    }
-
-    /// Notes a wait, and whether nothing changed since the last, neither in the block nor in global memory.
-    pub(crate) fn note_wait(&mut self, context: &Context<'_>) {
-        let now = (self.progress, context.progress.load(Relaxed));
-        self.idle_turns = if self.seen == now { self.idle_turns + 1 } else { 0 };
-        self.seen = now;
-    }
-
-    /// Waits in a row in which nothing changed.
-    pub(crate) fn idle_turns(&self) -> u32 {
-        self.idle_turns
-    }
-
-    /// Whether it polled for long in vain when it last looked.
-    pub(crate) fn has_idled_long(&self, context: &Context<'_>) -> bool {
-        self.idle_turns > context.launch.limits.idle_turns
-    }
-
-    /// Whether it polled for long while nothing changed anywhere.
-    pub(crate) fn has_waited_long(&self, context: &Context<'_>) -> bool {
-        self.has_idled_long(context) && self.seen.1 == context.progress.load(Relaxed)
     }
 
     /// Whether it may order blocks now: at once, or because its turn has come.

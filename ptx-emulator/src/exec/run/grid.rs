@@ -1,10 +1,13 @@
 //! Runs the blocks of a launch on the threads of the host.
 
+use std::collections::HashSet;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
+use crate::check::agents::MAX_CLUSTER;
 use crate::check::global::GlobalShadow;
-use crate::exec::run::block::{Block, Closed, Context};
+use crate::exec::run::block::{Closed, Context};
+use crate::exec::run::cluster::Cluster;
 use crate::exec::run::order::{Order, Rules};
 use crate::exec::run::print::MAX_PRINTED;
 use crate::exec::run::profile::Profile;
@@ -24,19 +27,20 @@ pub fn run(kernel: &Kernel, memory: &Memory, launch: &Launch) -> Result<Outcome,
 /// As [`run`], with the hot loops for a chosen instruction set.
 pub(crate) fn run_at(level: Level, kernel: &Kernel, memory: &Memory, launch: &Launch) -> Result<Outcome, EmuError> {
     let blocks = check(kernel, launch)?;
+    let clusters = clusters(&blocks, launch.cluster);
     let start = Instant::now();
     let threads = match launch.limits.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         some => some,
     };
-    let threads = threads.min(blocks.len()).max(1);
+    let threads = threads.min(clusters.len()).max(1);
     let mut plan = Plan { serial: threads == 1, recorded: vec![false; memory.count()] };
     loop {
         let rules = Rules {
             schedule: launch.schedule,
             ordered: can_order_blocks(&kernel.program.insts),
             serial: plan.serial,
-            blocks: blocks.len(),
+            blocks: clusters.len(),
             resident: launch.limits.resident_blocks.max(1),
         };
         let context = Context {
@@ -50,7 +54,7 @@ pub(crate) fn run_at(level: Level, kernel: &Kernel, memory: &Memory, launch: &La
             progress: AtomicU64::new(0),
             spent: AtomicU64::new(0),
         };
-        work(&context, &blocks, if plan.serial { 1 } else { threads })?;
+        work(&context, &clusters, if plan.serial { 1 } else { threads })?;
         let spent = context.is_spent();
         let Context { order, retry, .. } = context;
         match retry.and_then(|retry| retry.again(memory)) {
@@ -60,9 +64,25 @@ pub(crate) fn run_at(level: Level, kernel: &Kernel, memory: &Memory, launch: &La
     }
 }
 
-/// Runs all blocks on so many threads.
-fn work(context: &Context<'_>, blocks: &[[u32; 3]], threads: usize) -> Result<(), EmuError> {
-    let work_on = || worker(context, blocks);
+/// The blocks of every cluster that has one of `blocks`, by rank.
+fn clusters(blocks: &[[u32; 3]], cluster: [u32; 3]) -> Vec<Vec<[u32; 3]>> {
+    if cluster == [1; 3] {
+        return blocks.iter().map(|block| vec![*block]).collect();
+    }
+    let mut seen = HashSet::new();
+    let firsts = blocks.iter().map(|block| std::array::from_fn(|axis| block[axis] / cluster[axis] * cluster[axis]));
+    let firsts: Vec<[u32; 3]> = firsts.filter(|first| seen.insert(*first)).collect();
+    let members = |[x, y, z]: [u32; 3]| {
+        let [dx, dy, dz] = cluster;
+        let all = (0..dz).flat_map(move |k| (0..dy).flat_map(move |j| (0..dx).map(move |i| [x + i, y + j, z + k])));
+        all.collect()
+    };
+    firsts.into_iter().map(members).collect()
+}
+
+/// Runs all clusters on so many threads.
+fn work(context: &Context<'_>, clusters: &[Vec<[u32; 3]>], threads: usize) -> Result<(), EmuError> {
+    let work_on = || worker(context, clusters);
     std::thread::scope(|scope| {
         let more = (1..threads).map(|_| std::thread::Builder::new().spawn_scoped(scope, work_on));
         let started = more.collect::<Result<Vec<_>, _>>();
@@ -71,11 +91,11 @@ fn work(context: &Context<'_>, blocks: &[[u32; 3]], threads: usize) -> Result<()
     })
 }
 
-/// Takes blocks until none are left.
-fn worker(context: &Context<'_>, blocks: &[[u32; 3]]) {
+/// Takes clusters until none are left.
+fn worker(context: &Context<'_>, clusters: &[Vec<[u32; 3]>]) {
     while let Some(task) = context.order.take(context) {
         let mut block = task.block.unwrap_or_else(|| {
-            let mut block = Box::new(Block::new(context, blocks[task.at], task.at));
+            let mut block = Box::new(Cluster::new(context, &clusters[task.at], task.at));
             block.begin_round(task.quantum);
             block
         });
@@ -145,6 +165,7 @@ fn check(kernel: &Kernel, launch: &Launch) -> Result<Vec<[u32; 3]>, EmuError> {
     if launch.grid.contains(&0) || gx > i32::MAX as u32 || gy > 65_535 || gz > 65_535 {
         return Err(shape(format!("grid {:?} is empty or too large", launch.grid)));
     }
+    check_cluster(kernel, launch)?;
     // What the system reserves comes on top of what a block may ask for.
     let own = program.shared.iter().filter(|v| Some(v.offset) != program.reserved_shared);
     let static_bytes: u64 = own.map(|v| u64::from(v.bytes)).sum();
@@ -153,6 +174,22 @@ fn check(kernel: &Kernel, launch: &Launch) -> Result<Vec<[u32; 3]>, EmuError> {
         return Err(shape(format!("{shared} bytes of shared memory exceed {}", launch.limits.shared_bytes)));
     }
     select(kernel, launch)
+}
+
+fn check_cluster(kernel: &Kernel, launch: &Launch) -> Result<(), EmuError> {
+    let shape = |message: String| Err(EmuError::Shape { kernel: kernel.name().to_owned(), message });
+    let cluster = launch.cluster;
+    if kernel.program.required_cluster.is_some_and(|required| required != cluster) {
+        return shape(format!("cluster {cluster:?} differs from the one the kernel requires"));
+    }
+    let size = cluster.iter().map(|&d| u64::from(d)).fold(1, u64::saturating_mul);
+    if size == 0 || size > MAX_CLUSTER as u64 {
+        return shape(format!("cluster {cluster:?} is empty or exceeds {MAX_CLUSTER} blocks"));
+    }
+    if launch.grid.iter().zip(cluster).any(|(grid, cluster)| grid % cluster != 0) {
+        return shape(format!("grid {:?} is no multiple of cluster {cluster:?}", launch.grid));
+    }
+    Ok(())
 }
 
 fn select(kernel: &Kernel, launch: &Launch) -> Result<Vec<[u32; 3]>, EmuError> {

@@ -5,6 +5,7 @@
 #[cfg(test)]
 mod alu_levels;
 pub(crate) mod block;
+pub(crate) mod cluster;
 pub(crate) mod grid;
 pub(crate) mod order;
 pub(crate) mod print;

@@ -8,7 +8,8 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::exec::run::block::{Block, BlockTurn, Closed, Context};
+use crate::exec::run::block::{BlockTurn, Closed, Context};
+use crate::exec::run::cluster::Cluster;
 use crate::launch::Schedule;
 
 /// What the order of a launch depends on.
@@ -81,11 +82,11 @@ enum State {
     New,
     Running,
     /// May run ahead of its turn.
-    Idle(Box<Block>),
+    Idle(Box<Cluster>),
     /// Can only go on when it has its turn.
-    AtOp(Box<Block>),
+    AtOp(Box<Cluster>),
     /// Ended or waits, which takes effect when it has its turn.
-    Ended(Box<Block>, BlockTurn),
+    Ended(Box<Cluster>, BlockTurn),
 }
 
 struct Slot {
@@ -148,7 +149,7 @@ impl Table {
                 block.note_wait(context);
                 if self.last_chance && block.has_waited_long(context) {
                     block.report_no_progress(context);
-                    self.closed.push(block.close());
+                    self.closed.extend(block.close());
                     return self.give_up();
                 }
                 let pause = u64::from(block.idle_turns()).min(MAX_PAUSE);
@@ -156,7 +157,7 @@ impl Table {
                 block.begin_round(self.rules.quantum(key));
                 self.slots.push(Slot { key, state: State::Idle(block), waited: true });
             } else {
-                self.closed.push(block.close());
+                self.closed.extend(block.close());
             }
             self.last_chance = false;
             self.dispatch(key.round + 1);
@@ -167,7 +168,7 @@ impl Table {
     fn give_up(&mut self) {
         for slot in std::mem::take(&mut self.slots) {
             if let State::Idle(block) | State::AtOp(block) | State::Ended(block, _) = slot.state {
-                self.closed.push(block.close());
+                self.closed.extend(block.close());
             }
         }
         self.next = self.rules.blocks;
@@ -209,7 +210,7 @@ pub(crate) struct Task {
     /// Its place in the list of blocks.
     pub(crate) at: usize,
     /// Nothing if it is to be made.
-    pub(crate) block: Option<Box<Block>>,
+    pub(crate) block: Option<Box<Cluster>>,
     /// Its first round in instructions, if it is to be made.
     pub(crate) quantum: u64,
     /// Whether it may order blocks.
@@ -262,7 +263,7 @@ impl Order {
     }
 
     /// Takes a block back after its turn.
-    pub(crate) fn give(&self, at: usize, mut block: Box<Block>, turn: BlockTurn) {
+    pub(crate) fn give(&self, at: usize, mut block: Box<Cluster>, turn: BlockTurn) {
         let mut table = self.lock();
         let rules = table.rules;
         if table.granted == Some(at) {

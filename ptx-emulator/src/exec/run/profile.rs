@@ -11,7 +11,7 @@ const FAMILIES: [&str; 8] = [
     "branches",
     "shared loads and stores",
     "other loads and stores",
-    "cp.async",
+    "asynchronous copies",
     "matrix moves",
     "matrix products",
     "synchronisation and lanes",
@@ -26,8 +26,9 @@ fn family(op: &Op) -> usize {
         Op::Store(store) if store.addr.space == Space::Shared => 2,
         Op::Load(_) | Op::Store(_) | Op::Atom(_) | Op::IsSpace { .. } | Op::Print(_) | Op::AssertFail { .. } => 3,
         Op::CopyAsync(_) | Op::CopyCommit | Op::CopyWait { .. } | Op::CopyArrive { .. } => 4,
+        Op::Bulk(_) | Op::Tensor(_) | Op::BulkCommit | Op::BulkWait { .. } => 4,
         Op::Matrix(_) | Op::MoveMatrix { .. } | Op::Wmma(_) => 5,
-        Op::Mma(_) => 6,
+        Op::Mma(_) | Op::Wgmma(_) | Op::WgmmaFence | Op::WgmmaCommit | Op::WgmmaWait { .. } | Op::Held(_) => 6,
         Op::Fence { .. }
         | Op::Clock { .. }
         | Op::ActiveMask { .. }
@@ -37,7 +38,10 @@ fn family(op: &Op) -> usize {
         | Op::Vote(_)
         | Op::Reduce(_)
         | Op::Match(_)
-        | Op::Mbar(_) => 7,
+        | Op::Mbar(_)
+        | Op::Elect(_)
+        | Op::ProxyFence { .. }
+        | Op::Cluster(_) => 7,
     }
 }
 

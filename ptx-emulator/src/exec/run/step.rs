@@ -241,6 +241,28 @@ impl Block {
             Op::Mma(mma) => self.mma(context, warp, current, pc, active, mma),
             Op::Wmma(wmma) => self.wmma(context, warp, current, pc, active, wmma),
             Op::Mbar(mbar) => self.mbar(context, warp, pc, active, mbar),
+            Op::Elect(elect) => self.elect(context, warp, current, pc, active, elect),
+            Op::ProxyFence { barriers_only } => self.proxy_fence(warp, *barriers_only),
+            Op::Wgmma(wgmma) => self.wgmma(context, warp, current, pc, active, wgmma),
+            Op::WgmmaFence => self.aligned(context, warp, current, pc, active).unwrap_or(Flow::Next),
+            Op::WgmmaCommit => {
+                let flow = self.aligned(context, warp, current, pc, active);
+                warp.products_committed += u32::from(flow.is_none());
+                flow.unwrap_or(Flow::Next)
+            }
+            Op::WgmmaWait { pending, .. } => self.wgmma_wait(context, warp, current, pc, active, *pending),
+            Op::Held(held) => {
+                self.held(context, warp, pc, held);
+                Flow::Next
+            }
+            Op::Bulk(copy) => self.bulk(context, warp, pc, active, copy),
+            Op::Tensor(copy) => self.tensor_copy(context, warp, pc, active, copy),
+            Op::BulkCommit => {
+                each_lane(active, |l| warp.send_groups[l] += 1);
+                Flow::Next
+            }
+            Op::BulkWait { pending } => self.bulk_wait(warp, active, *pending),
+            Op::Cluster(op) => self.cluster(context, warp, current, pc, active, op),
             Op::Print(print) => {
                 self.print(context, warp, pc, active, print);
                 Flow::Next
@@ -295,6 +317,9 @@ impl Block {
     fn exit(&mut self, context: &Context<'_>, warp: &mut Warp, current: usize, pc: usize, lanes: u32) -> Flow {
         self.drop_copies(context, warp, pc, lanes);
         warp.exit(current, lanes);
+        if warp.done() {
+            self.leave_cluster();
+        }
         self.progressed();
         Flow::Moved
     }
@@ -394,7 +419,7 @@ impl Block {
         } else {
             // The matrix instructions need every thread of the warp, the others wait for those that are left.
             let op = &context.kernel.program.insts[pc].op;
-            let whole = matches!(op, Op::Mma(_) | Op::Wmma(_) | Op::Matrix(_) | Op::MoveMatrix { .. });
+            let whole = matches!(op, Op::Mma(_) | Op::Wmma(_) | Op::Wgmma(_) | Op::Matrix(_) | Op::MoveMatrix { .. });
             let severity = if whole { Severity::Error } else { Severity::Warning };
             self.report(context, Kind::SyncDivergence, severity, &[site], || {
                 format!("warp-wide instruction names lanes {gone:#010x} that have exited")

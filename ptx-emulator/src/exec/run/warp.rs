@@ -61,6 +61,26 @@ pub(crate) struct OpenArrive {
     pub(crate) pc: u32,
 }
 
+/// A product of a warpgroup that no wait has ended, as far as it is the warp's.
+#[derive(Clone, Debug)]
+pub(crate) struct OpenProduct {
+    pub(crate) pc: u32,
+    /// Number of its group, from 1.
+    pub(crate) group: u32,
+    /// What its accumulator will hold, register by register, and which lanes of it are undefined.
+    pub(crate) sums: Vec<[u32; LANES]>,
+    pub(crate) taint: Vec<u32>,
+}
+
+/// A bulk copy out of shared memory that no wait has ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OpenSend {
+    pub(crate) lane: u32,
+    pub(crate) group: u32,
+    /// Number of the copy within its warp, from 1.
+    pub(crate) sequence: u32,
+}
+
 /// One warp of a block.
 #[derive(Debug)]
 pub(crate) struct Warp {
@@ -77,6 +97,17 @@ pub(crate) struct Warp {
     pub(crate) issued: u64,
     /// Committed groups of each lane.
     pub(crate) groups: [u32; LANES],
+    /// Products in flight, groups of them committed, and the instructions whose first factor is read from registers, with
+    /// their groups.
+    pub(crate) products: Vec<OpenProduct>,
+    pub(crate) products_committed: u32,
+    pub(crate) factors: Vec<(u32, u32)>,
+    /// Bulk copies out of shared memory: those open, the groups of each lane, and all begun.
+    pub(crate) sends: Vec<OpenSend>,
+    pub(crate) send_groups: [u32; LANES],
+    pub(crate) sent: u32,
+    /// Arrivals at the barrier of the cluster.
+    pub(crate) cluster_arrivals: u64,
     /// Local storage of all lanes, one after the other.
     pub(crate) local: Vec<u8>,
     /// Undefined bits of each byte of `local`; empty when not tracked.
@@ -95,6 +126,8 @@ pub(crate) struct Position {
     pub(crate) block: [u32; 3],
     pub(crate) block_dim: [u32; 3],
     pub(crate) grid_dim: [u32; 3],
+    /// Blocks of a cluster.
+    pub(crate) cluster: [u32; 3],
     pub(crate) dynamic_shared: u32,
     pub(crate) total_shared: u32,
     pub(crate) sm: u32,
@@ -122,6 +155,13 @@ impl Warp {
             arrives: Vec::new(),
             issued: 0,
             groups: [0; LANES],
+            products: Vec::new(),
+            products_committed: 0,
+            factors: Vec::new(),
+            sends: Vec::new(),
+            send_groups: [0; LANES],
+            sent: 0,
+            cluster_arrivals: 0,
             local: vec![0xff; local],
             local_unknown: vec![0xff; if tracked { local } else { 0 }],
             executed: 0,
@@ -226,6 +266,12 @@ impl Warp {
     }
 }
 
+/// Rank of a block within its cluster.
+pub(crate) fn rank(block: [u32; 3], cluster: [u32; 3]) -> u32 {
+    let [x, y, z] = std::array::from_fn(|axis| block[axis] % cluster[axis]);
+    x + cluster[0] * (y + cluster[1] * z)
+}
+
 fn fill_constants(regs: &mut Regs, program: &Program, warp: u32, at: &Position) {
     for (slot, init) in &program.inits {
         let row = usize::from(slot.row);
@@ -279,6 +325,13 @@ fn special_value(special: Special, warp: u32, lane: u32, at: &Position) -> u32 {
         Special::LaneMaskLt => (1 << lane) - 1,
         Special::LaneMaskGe => FULL << lane,
         Special::LaneMaskGt => (u64::from(FULL) << (lane + 1)) as u32,
+        Special::ClusterId(axis) => at.block[usize::from(axis)] / at.cluster[usize::from(axis)],
+        Special::ClusterCount(axis) => at.grid_dim[usize::from(axis)] / at.cluster[usize::from(axis)],
+        Special::ClusterCta(axis) => at.block[usize::from(axis)] % at.cluster[usize::from(axis)],
+        Special::ClusterCtas(axis) => at.cluster[usize::from(axis)],
+        Special::ClusterRank => rank(at.block, at.cluster),
+        Special::ClusterSize => at.cluster.iter().product(),
+        Special::IsClustered => u32::from(at.cluster != [1; 3]),
         Special::DynamicShared => at.dynamic_shared,
         Special::TotalShared => at.total_shared,
         Special::GridWorkspaceHigh => (GRID_WORKSPACE >> 32) as u32,

@@ -254,8 +254,9 @@ impl Block {
 
     /// Warps have met: what all of them did may be past for all that go on.
     fn settle(&mut self) {
-        let Block { shared, warps, clocks, .. } = self;
-        if let Some(shadow) = &mut shared.shadow {
+        let Block { shared, warps, clocks, agents, .. } = self;
+        // Other blocks of a cluster do not meet here.
+        if let Some(shadow) = shared.shadow.as_mut().filter(|_| !agents.has_peers()) {
             // The warp that runs is not in its place.
             let goes_on = |warp: &Option<Box<Warp>>| warp.as_ref().is_none_or(|warp| !warp.done());
             let left = warps.iter().enumerate().filter(|(_, warp)| goes_on(warp));

@@ -7,7 +7,7 @@ use crate::exec::memory::atom::combine;
 use crate::exec::run::block::{Block, Context};
 use crate::exec::run::step::Flow;
 use crate::exec::run::warp::Warp;
-use crate::isa::op::{Match, Reduce, Shuffle, ShuffleMode, Vote, VoteMode};
+use crate::isa::op::{Elect, Match, Reduce, Shuffle, ShuffleMode, Vote, VoteMode};
 use crate::isa::slot::{Class, Slot};
 use crate::machine::regs::{FULL, LANES, Regs, each_lane, w};
 use crate::machine::simd::{Level, dispatch};
@@ -120,6 +120,27 @@ impl Block {
             block.set_slot(warp, op.dst, group, |_| value);
             if unknown != 0 {
                 warp.regs.set_unknown(op.dst, &[unknown; LANES], group);
+            }
+        })
+    }
+
+    /// `elect.sync`: the lowest of the lanes that meet.
+    pub(crate) fn elect(
+        &mut self,
+        context: &Context<'_>,
+        warp: &mut Warp,
+        current: usize,
+        pc: usize,
+        active: u32,
+        op: &Elect,
+    ) -> Flow {
+        self.grouped(context, warp, current, pc, active, op.members, |block, warp, group| {
+            let leader = group.trailing_zeros() as usize;
+            if let Some(row) = op.lane {
+                block.set_slot(warp, Slot { class: Class::W, row }, group, |_| leader as u64);
+            }
+            if let Some(row) = op.elected {
+                block.set_slot(warp, Slot { class: Class::P, row }, group, |l| u64::from(l == leader));
             }
         })
     }

@@ -6,11 +6,13 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use crate::check::clock::Stamp;
 use crate::check::order::Published;
 use crate::exec::memory::target::{Target, Use};
 use crate::exec::run::block::{Block, Context};
 use crate::exec::run::step::Flow;
 use crate::exec::run::warp::{OpenArrive, Warp};
+use crate::exec::sync::cluster::{join, remote_place};
 use crate::isa::op::{Mbar, MbarOp};
 use crate::isa::slot::{Class, Slot};
 use crate::isa::space::{Addr, Space};
@@ -35,11 +37,31 @@ pub(crate) struct MbarState {
     done_stamp: Published,
     /// Phase in which a lane of a warp began to wait in vain.
     waiting: HashMap<(usize, usize), u64>,
+    /// Number among those of the block, by which its copies are told from others.
+    number: usize,
+    /// Who initialised it, and whether that is visible to the asynchronous proxy.
+    made: (usize, u32),
+    site: Option<RawSite>,
+    visible: bool,
+    /// What arrivals of other blocks of the cluster have told, by rank: times of their agents, and their own time.
+    peers: HashMap<usize, (Stamp, u32)>,
+    done_peers: HashMap<usize, (Stamp, u32)>,
 }
 
 impl MbarState {
     pub(crate) fn describe(&self) -> String {
-        format!("phase {}, {} of {} arrivals pending", self.phase, self.pending, self.expected)
+        let bytes = if self.tx == 0 { String::new() } else { format!(", {} bytes expected", self.tx) };
+        format!("phase {}, {} of {} arrivals pending{bytes}", self.phase, self.pending, self.expected)
+    }
+
+    /// Ends the phase if nothing is pending.
+    fn settle(&mut self) {
+        if self.pending == 0 && self.tx == 0 {
+            self.phase += 1;
+            self.pending = self.expected;
+            self.done_stamp = self.stamp.clone();
+            self.done_peers = self.peers.clone();
+        }
     }
 }
 
@@ -52,7 +74,11 @@ impl Block {
             }
             return Flow::Next;
         };
-        self.mbar_targets(context, warp, pc, active, addr, &mbar.op);
+        let remote = self.remote_lanes(warp, addr, active);
+        if remote != 0 {
+            self.mbar_remote(context, warp, pc, remote, addr, &mbar.op);
+        }
+        self.mbar_targets(context, warp, pc, active & !remote, addr, &mbar.op);
         Flow::Next
     }
 
@@ -107,6 +133,11 @@ impl Block {
                         result[l] = self.mbar_arrive(context, warp.index, pc, l as u32, at, 1, false);
                     }
                 }
+                MbarOp::CompleteTx { bytes } => {
+                    let bytes = Self::word(warp, bytes, l);
+                    let site = RawSite { role: "completes", pc: pc as u32, warp: warp.index as u32, lane: l as u32 };
+                    self.mbar_complete(context, site, at, bytes);
+                }
                 MbarOp::TestState { state, .. } => {
                     let token = warp.regs.d[usize::from(state)].0[l] >> 20;
                     result[l] = u64::from(self.mbar_test(context, warp, pc, l, at, |phase| phase > token));
@@ -142,7 +173,10 @@ impl Block {
             self.mbar_misuse(context, warp, pc, lane, at, "count outside 1..2^20");
         }
         let expected = count.clamp(1, MAX_COUNT);
-        let state = MbarState { expected, pending: expected, ..MbarState::default() };
+        let number = self.mbarriers.values().map(|other| other.number + 1).max().unwrap_or(0);
+        let made = (warp.index, self.clocks.now(warp.index));
+        let site = Some(RawSite { role: "initialises", pc: pc as u32, warp: warp.index as u32, lane: lane as u32 });
+        let state = MbarState { expected, pending: expected, number, made, site, ..MbarState::default() };
         if self.mbarriers.insert(at, state).is_some() {
             self.mbar_misuse(context, warp, pc, lane, at, "initialised again while in use");
         }
@@ -184,11 +218,7 @@ impl Block {
         }
         if let Some(state) = self.mbarriers.get_mut(&at) {
             state.stamp = stamp;
-            if state.pending == 0 && state.tx == 0 {
-                state.phase += 1;
-                state.pending = state.expected;
-                state.done_stamp = state.stamp.clone();
-            }
+            state.settle();
         }
         if overflow {
             self.report(context, Kind::MbarrierMisuse, Severity::Error, &[site], || {
@@ -226,6 +256,9 @@ impl Block {
         };
         if hit {
             self.orders.acquire(&mut self.clocks, warp.index, lane, &state.done_stamp);
+            for (rank, (stamp, time)) in state.done_peers.clone() {
+                self.hear(warp.index, rank, &stamp, time);
+            }
         } else {
             warp.polled = true;
             warp.wants_rest = true;
@@ -234,6 +267,129 @@ impl Block {
             self.mbar_misuse(context, warp, pc, lane, at, "a waiter was lapped: two phases ended during its wait");
         }
         hit
+    }
+
+    /// The agent that stands for what copies on behalf of an mbarrier.
+    pub(crate) fn barrier_agent(&self, at: u32) -> usize {
+        self.agents.barrier(self.mbarriers.get(&at).map_or(0, |state| state.number))
+    }
+
+    /// Whether the engine that copies can see the mbarrier which it is to tell.
+    pub(crate) fn check_told(&mut self, context: &Context<'_>, site: RawSite, at: u32) {
+        let place = self.shared_name(context, at);
+        let Some(state) = self.mbarriers.get(&at) else {
+            self.report(context, Kind::MbarrierMisuse, Severity::Error, &[site], || {
+                format!("mbarrier at {place}: told of a copy before init")
+            });
+            return;
+        };
+        if !state.visible {
+            let sites: Vec<RawSite> = state.site.into_iter().chain([site]).collect();
+            self.report(context, Kind::MissingProxyFence, Severity::Error, &sites, || {
+                format!("no fence.mbarrier_init or fence.proxy.async between init and first copy: mbarrier at {place}")
+            });
+        }
+    }
+
+    /// `fence.proxy.async`, or `fence.mbarrier_init` for the barriers that the warp knows of.
+    pub(crate) fn proxy_fence(&mut self, warp: &Warp, barriers_only: bool) -> Flow {
+        for state in self.mbarriers.values_mut() {
+            let (maker, t) = state.made;
+            state.visible |= maker == warp.index || self.clocks.knows(warp.index, maker, t);
+        }
+        if barriers_only {
+            self.clocks.tick(warp.index);
+        } else {
+            self.clocks.fence_proxy(warp.index);
+        }
+        Flow::Next
+    }
+
+    /// Bytes have been delivered, or are said to be.
+    fn mbar_complete(&mut self, context: &Context<'_>, site: RawSite, at: u32, bytes: u32) {
+        match self.mbarriers.get_mut(&at) {
+            Some(state) => {
+                state.tx -= i64::from(bytes);
+                state.settle();
+            }
+            None => {
+                let place = self.shared_name(context, at);
+                self.report(context, Kind::MbarrierMisuse, Severity::Error, &[site], || {
+                    format!("mbarrier at {place}: bytes delivered where there is none")
+                });
+            }
+        }
+        self.progressed();
+    }
+
+    /// A copy is complete: whoever sees the phase end is ordered after it.
+    pub(crate) fn mbar_deliver(
+        &mut self,
+        context: &Context<'_>,
+        site: RawSite,
+        at: u32,
+        bytes: u32,
+        (agent, t): (usize, u32),
+    ) {
+        if let Some(state) = self.mbarriers.get_mut(&at) {
+            state.stamp.complete(&self.agents, agent, t);
+        }
+        self.mbar_complete(context, site, at, bytes);
+    }
+
+    /// Operations on mbarriers of other blocks: arrivals alone.
+    fn mbar_remote(&mut self, context: &Context<'_>, warp: &Warp, pc: usize, lanes: u32, addr: &Addr, op: &MbarOp) {
+        let at = Self::addresses(warp, addr);
+        each_lane(lanes, |l| {
+            let Some((rank, at)) = remote_place(addr.space, at[l]) else { return };
+            let site = RawSite { role: "arrives", pc: pc as u32, warp: warp.index as u32, lane: l as u32 };
+            let (count, bytes) = match *op {
+                MbarOp::Arrive { count, drop: false, .. } => (count.map_or(1, |row| Self::word(warp, row, l)), 0),
+                MbarOp::ExpectTx { bytes, only, .. } => (u32::from(!only), Self::word(warp, bytes, l)),
+                _ => {
+                    self.report(context, Kind::MbarrierMisuse, Severity::Error, &[site], || {
+                        "only arrivals reach the mbarrier of another block".into()
+                    });
+                    return;
+                }
+            };
+            let mut stamp = Stamp::new();
+            if context.launch.checks.races {
+                self.clocks.release(warp.index, &mut stamp);
+            }
+            let time = self.member.time;
+            self.member.time += 1;
+            let from = self.rank as usize;
+            self.with_peer(context, site, rank, |_, peer| {
+                if let Some(state) = peer.mbarriers.get_mut(&at) {
+                    state.tx += i64::from(bytes);
+                    let told = state.peers.entry(from).or_default();
+                    join(&mut told.0, &stamp);
+                    told.1 = time;
+                }
+                peer.mbar_count(context, site, at, count);
+            });
+        });
+        self.progressed();
+    }
+
+    /// Counts arrivals that order nothing of this block.
+    fn mbar_count(&mut self, context: &Context<'_>, site: RawSite, at: u32, count: u32) {
+        let place = self.shared_name(context, at);
+        let wrong = match self.mbarriers.get_mut(&at) {
+            None => Some("arrival before init"),
+            Some(state) => {
+                let overflow = count > state.pending;
+                state.pending = state.pending.saturating_sub(count);
+                state.settle();
+                overflow.then_some("more arrivals than the phase expects")
+            }
+        };
+        if let Some(what) = wrong {
+            let text = || format!("mbarrier at {place}: {what}");
+            self.report(context, Kind::MbarrierMisuse, Severity::Error, &[site], text);
+        }
+        self.progressed();
     }
 
     /// `cp.async.mbarrier.arrive` without `.noinc` raises the pending count at issue.

@@ -1,5 +1,7 @@
 //! The e4m3 number format: 1 sign, 4 exponent (bias 7), 3 mantissa bits; no infinities, NaN is 0x7f and 0xff.
 
+use half::f16;
+
 /// The largest finite value.
 pub const MAX: f32 = 448.0;
 
@@ -36,9 +38,41 @@ pub fn encode(value: f32) -> u8 {
     sign | code.min(0x7e) as u8
 }
 
+/// The codes of halves, each scaled first. There are fewer halves than values in a head of any length, so those are encoded
+/// once each.
+pub fn encode_all(values: &[f16], scaled: impl Fn(f32) -> f32) -> Vec<u8> {
+    let code = |value: f16| encode(scaled(value.to_f32()));
+    if values.len() < HALVES {
+        return values.iter().map(|value| code(*value)).collect();
+    }
+    let codes: Vec<u8> = (0..=u16::MAX).map(|bits| code(f16::from_bits(bits))).collect();
+    values.iter().map(|value| codes[usize::from(value.to_bits())]).collect()
+}
+
+/// How many halves there are.
+const HALVES: usize = 1 << 16;
+
+/// The largest magnitude among halves that are all finite: their bits without the sign are in the order of their values.
+pub fn largest(values: &[f16]) -> f32 {
+    let bits = values.iter().map(|value| value.to_bits() & 0x7fff).fold(0, u16::max);
+    f16::from_bits(bits).to_f32()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_halves_are_encoded_as_each_of_them_is() {
+        let values: Vec<f16> =
+            (0..70_000u32).map(|i| f16::from_bits((i * 37 % 0x7c00) as u16 | (i as u16 & 0x8000))).collect();
+        let scaled = |value: f32| value * 0.37;
+        let one_by_one: Vec<u8> = values.iter().map(|value| encode(scaled(value.to_f32()))).collect();
+        assert_eq!(encode_all(&values, scaled), one_by_one);
+        assert_eq!(encode_all(&values[..100], scaled), one_by_one[..100]);
+        assert_eq!(largest(&values), values.iter().map(|value| value.to_f32().abs()).fold(0.0, f32::max));
+        assert_eq!(largest(&[]), 0.0);
+    }
 
     #[test]
     fn every_code_survives_a_round_trip() {

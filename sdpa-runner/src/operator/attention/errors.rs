@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use half::f16;
@@ -12,7 +13,7 @@ use kbench::operator::attention::{Rows, Sizes};
 use rayon::prelude::*;
 
 use super::inputs::{Drawn, Inputs};
-use super::reference::attention;
+use super::reference::{Head, attention};
 use super::sampling::{only, row_count, sampled_rows};
 use super::{images, proportion};
 use crate::events::{emit, progress};
@@ -51,16 +52,21 @@ impl super::super::Comparer for Comparer {
         for (problem, errors) in there.into_iter().zip(compared) {
             tell(problem, errors);
         }
-        for (i, problem) in others.iter().enumerate() {
+        let report = |i: usize, problem: &Problem| {
             progress(i, others.len(), &format!("float64 reference of {}", problem.id()));
+        };
+        if self.most == 0 && !job.ahead {
+            return self.in_pairs(job, &others, report);
+        }
+        for (i, problem) in others.iter().enumerate() {
+            report(i, problem);
             if job.ahead {
                 self.reference(problem, forms_of(job), rows_of(job, problem));
                 continue;
             }
             let case = Case::read(job, problem)?;
             if !case.outputs.is_empty() {
-                let forms = case.outputs.iter().map(|(_, output)| output.operands).collect();
-                let reference = self.reference(problem, forms, case.wanted());
+                let reference = self.reference(problem, case.forms(), case.wanted());
                 tell(problem, case.errors(reference, job));
             }
         }
@@ -69,6 +75,26 @@ impl super::super::Comparer for Comparer {
 }
 
 impl Comparer {
+    /// Where no reference is kept: two problems at a time, so that what takes one processor of the one has the others' of
+    /// the other.
+    fn in_pairs(&mut self, job: &ErrorsJob, problems: &[&Problem], report: impl Fn(usize, &Problem)) -> Result<()> {
+        for (pair, two) in problems.chunks(2).enumerate() {
+            report(2 * pair, two[0]);
+            let drawn: Vec<Arc<Inputs>> = two.iter().map(|problem| self.drawn.shared(problem).clone()).collect();
+            let compare = |(problem, inputs): (&&Problem, &Arc<Inputs>)| {
+                let case = Case::read(job, problem)?;
+                if case.outputs.is_empty() {
+                    return Ok(Vec::new());
+                }
+                let reference = Reference::of(&Sizes::of(&problem.shape), inputs, case.forms(), case.wanted());
+                Ok(case.errors(&reference, job))
+            };
+            let compared: Vec<Vec<_>> = two.par_iter().zip(&drawn).map(compare).collect::<Result<_>>()?;
+            two.iter().zip(compared).for_each(|(problem, errors)| tell(problem, errors));
+        }
+        Ok(())
+    }
+
     /// Whether everything is kept that any output of a problem can be compared with.
     fn is_ready(&self, job: &ErrorsJob, problem: &Problem) -> bool {
         self.kept.get(problem).is_some_and(|kept| kept.covers(&forms_of(job), &rows_of(job, problem)))
@@ -116,6 +142,8 @@ struct Case<'p> {
     problem: &'p Problem,
     sample: Option<Vec<[u32; 2]>>,
     outputs: Vec<(String, Output)>,
+    /// The control's on what a subject was given, where that is not what the control was.
+    control_on: BTreeMap<String, Output>,
 }
 
 impl Case<'_> {
@@ -130,7 +158,15 @@ impl Case<'_> {
             Ok(output.map(|output| (subject.clone(), output)))
         };
         let outputs: Vec<Option<(String, Output)>> = job.outputs.par_iter().map(read).collect::<Result<_>>()?;
-        Ok(Case { problem, sample, outputs: outputs.into_iter().flatten().collect() })
+        let beside = job.control_on.par_iter().filter(|_| sample.is_some()).map(read);
+        let control_on: Vec<Option<(String, Output)>> = beside.collect::<Result<_>>()?;
+        let outputs = outputs.into_iter().flatten().collect();
+        Ok(Case { problem, sample, outputs, control_on: control_on.into_iter().flatten().collect() })
+    }
+
+    /// What the subjects whose outputs are there were given.
+    fn forms(&self) -> BTreeSet<Operands> {
+        self.outputs.iter().map(|(_, output)| output.operands).collect()
     }
 
     /// The rows that an output has.
@@ -145,7 +181,9 @@ impl Case<'_> {
         let errors = |(subject, output): &(String, Output)| {
             let sizes = &Sizes::of(&self.problem.shape);
             let errors = reference.errors(sizes, output, control, job.bad_element);
-            let whole = control.filter(|_| self.sample.is_some()).map(|control| output.beside(control, sizes));
+            let given_the_same =
+                if job.control_on.contains_key(subject) { self.control_on.get(subject) } else { control };
+            let whole = given_the_same.filter(|_| self.sample.is_some()).map(|control| output.beside(control, sizes));
             (subject.clone(), Errors { sampled_rows: self.sample.clone(), whole, ..errors })
         };
         self.outputs.par_iter().map(errors).collect()
@@ -232,15 +270,19 @@ struct Reference {
 impl Reference {
     fn of(shape: &Sizes, inputs: &Inputs, forms: BTreeSet<Operands>, wanted: Vec<bool>) -> Reference {
         let dequantised = |Inputs { q, k, v }: &Inputs| {
-            attention(shape, &q.dequantised(), &k.dequantised(), &v.dequantised(), &wanted)
+            let heads: [Head; 3] =
+                [&|head| q.dequantised_head(head), &|head| k.dequantised_head(head), &|head| v.dequantised_head(head)];
+            attention(shape, heads, &wanted)
         };
+        let Inputs { q, k, v } = inputs;
+        let originals: [Head; 3] = [&|head| q.exact_head(head), &|head| k.exact_head(head), &|head| v.exact_head(head)];
         let of_form = |form: Operands| match form {
             Operands::HopperImages => (form, dequantised(&images::quantised(inputs, shape))),
             Operands::RowMajor | Operands::Originals => (form, dequantised(inputs)),
         };
         Reference {
             dequantised: forms.into_iter().map(of_form).collect(),
-            original: attention(shape, &inputs.q.exact(), &inputs.k.exact(), &inputs.v.exact(), &wanted),
+            original: attention(shape, originals, &wanted),
             wanted,
         }
     }
@@ -438,6 +480,7 @@ mod tests {
             outputs: BTreeMap::from([("a".to_owned(), PathBuf::from("nowhere"))]),
             operands: BTreeMap::new(),
             control: "a".into(),
+            control_on: BTreeMap::new(),
             sampled: BTreeMap::from([(problem.id(), 24)]),
             row_seed: 3,
             bad_element: 0.06,
@@ -465,6 +508,50 @@ mod tests {
         forgetful.reference(&problem, forms_of(&job), rows_of(&job, &problem));
         forgetful.reference(&Problem { seed: 1, ..problem.clone() }, forms_of(&job), rows);
         assert_eq!(forgetful.kept.len(), 1, "one that keeps none has the last alone");
+    }
+
+    #[test]
+    fn an_output_is_held_to_the_controls_on_the_codes_that_it_was_given() {
+        let shape = "1x2x48x2048x128".parse().unwrap();
+        let problem = Problem { shape, seed: 0, distribution: Distribution::Trained };
+        let sizes = Sizes::of(&problem.shape);
+        let forms = BTreeSet::from([Operands::RowMajor, Operands::HopperImages]);
+        let rows = vec![true; row_count(&sizes)];
+        let reference = Reference::of(&sizes, &Inputs::of(&problem), forms, rows);
+        let folder = tempfile::tempdir().unwrap();
+        let write = |subject: &str, form: Operands| {
+            let dir = folder.path().join(subject);
+            std::fs::create_dir_all(&dir).unwrap();
+            let halves = reference.dequantised[&form].iter().map(|x| f16::from_f64(*x));
+            let bytes: Vec<u8> = halves.flat_map(|x| x.to_le_bytes()).collect();
+            std::fs::write(dir.join(output_file(&problem)), bytes).unwrap();
+            (subject.to_owned(), dir)
+        };
+        let given = Operands::HopperImages;
+        let outputs = BTreeMap::from([write("control", Operands::RowMajor), write("hopper", given)]);
+        let mut job = ErrorsJob {
+            task: kbench::job::Task::default(),
+            problems: vec![problem.clone()],
+            outputs,
+            operands: BTreeMap::from([("hopper".to_owned(), given)]),
+            control: "control".into(),
+            control_on: BTreeMap::new(),
+            sampled: BTreeMap::from([(problem.id(), 8)]),
+            row_seed: 1,
+            bad_element: 0.06,
+            ahead: false,
+        };
+        let whole = |job: &ErrorsJob| {
+            let errors: BTreeMap<_, _> =
+                Case::read(job, &problem).unwrap().errors(&reference, job).into_iter().collect();
+            errors["hopper"].whole.clone()
+        };
+        assert!(whole(&job).unwrap().block_rms > 0.3, "two ways of quantising, of which neither is wrong");
+        let (_, beside) = write("beside", given);
+        job.control_on.insert("hopper".into(), beside.clone());
+        assert_eq!(whole(&job).unwrap().block_rms, 0.0);
+        std::fs::remove_file(beside.join(output_file(&problem))).unwrap();
+        assert!(whole(&job).is_none(), "what could not be compared is not compared with something else");
     }
 
     #[test]

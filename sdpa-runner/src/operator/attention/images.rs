@@ -28,11 +28,10 @@ pub fn quantised(inputs: &Inputs, shape: &Sizes) -> Inputs {
 }
 
 fn rescaled(original: &[f16], head_size: usize, target: f32) -> Tensor {
-    let amax = |head: &[f16]| head.iter().map(|x| x.to_f32().abs()).fold(0.0, f32::max);
-    let largest: Vec<f32> = original.par_chunks(head_size).map(amax).collect();
+    let largest: Vec<f32> = original.par_chunks(head_size).map(e4m3::largest).collect();
     let encode = |(head, &amax): (&[f16], &f32)| {
         let factor = if amax > 0.0 { target / amax } else { 1.0 };
-        head.iter().map(|x| e4m3::encode(x.to_f32() * factor)).collect::<Vec<u8>>()
+        e4m3::encode_all(head, |x| x * factor)
     };
     Tensor {
         original: original.to_vec(),

@@ -24,7 +24,7 @@ use sdpa_kernel::abi::Config;
 use sdpa_kernel::sample::Sample;
 use serde_json::Value;
 
-use super::{Executor, NotEmulated, Operator};
+use super::{Executor, Operator};
 use crate::setup::{Fill, Mixing, NAN, Part, Role, Setup, Tensor};
 use inputs::{Drawn, Inputs};
 
@@ -65,13 +65,16 @@ impl Operator for Attention {
             Operands::HopperImages => launches::of_hopper(&sizes).entry(executor.sm_count) == Some(r.entry.as_str()),
             Operands::Originals => false,
         };
-        // The emulator's chip has no size: whichever entry comes first says what it takes.
-        let record = records.iter().find(serves).or_else(|| records.first().filter(|_| executor.emulated));
+        let record = records.iter().find(serves);
         let record = record.with_context(|| format!("`{}` has no entry for D={}", module.variant, sizes.head_dim))?;
         let inputs = self.drawn.of(problem);
         match record.operands {
-            Operands::RowMajor => Ok(row_major(module, record, &sizes, inputs, executor)),
-            _ if executor.emulated => Err(NotEmulated("executes neither wgmma nor bulk copies").into()),
+            Operands::RowMajor => match module.quantised_as {
+                Operands::HopperImages => {
+                    Ok(row_major(module, record, &sizes, &images::quantised(inputs, &sizes), executor))
+                }
+                Operands::RowMajor | Operands::Originals => Ok(row_major(module, record, &sizes, inputs, executor)),
+            },
             _ => {
                 let quantiser = records.iter().find(|r| r.operands == Operands::Originals);
                 let quantiser = quantiser
@@ -154,6 +157,9 @@ fn from_images(
     let tensors = [("q", &inputs.q), ("k", &inputs.k), ("v", &inputs.v)];
     let originals = tensors.iter().map(|(name, t)| input(name, Arc::new(t.original_bytes())));
     let making = vec![launches::quantise(quantiser, sizes)];
+    let sample = executor
+        .max_ctas
+        .and_then(|limit| Sample::of_hopper(&launches::of_hopper(sizes), record.tile_q, executor.sm_count, limit));
     let attend = |pdl| launches::from_images(record, sizes, executor.sm_count, pdl);
     Setup {
         tensors: made.chain(originals).chain([output(sizes)]).collect(),
@@ -162,7 +168,7 @@ fn from_images(
         from_originals: making.iter().cloned().chain([attend(true)]).collect(),
         making,
         entry: Some(record.entry.clone()),
-        part: None,
+        part: sample.map(|sample| part(sample, record, sizes)),
         bounded: false,
     }
 }

@@ -7,19 +7,20 @@ use rayon::prelude::*;
 /// Rows of one parallel task.
 const ROWS: usize = 32;
 
-/// softmax(scale * Q K^T + mask) V in float64. Q is `[B*H][S_q][D]`, K and V are `[B*H][S_kv][D]`; so is the result's
-/// shape to Q's. A row that sees no key is zero; so is a row that is not `wanted`, one flag per head and row.
-pub fn attention(shape: &Sizes, q: &[f64], k: &[f64], v: &[f64], wanted: &[bool]) -> Vec<f64> {
+/// The values of an operand's head, `[S][D]`. All heads of a large problem at once would be gigabytes.
+pub type Head<'a> = &'a (dyn Fn(usize) -> Vec<f64> + Sync);
+
+/// softmax(scale * Q K^T + mask) V in float64, `[B*H][S_q][D]`. A row that sees no key is zero; so is a row that is not
+/// `wanted`, one flag per head and row.
+pub fn attention(shape: &Sizes, [q, k, v]: [Head; 3], wanted: &[bool]) -> Vec<f64> {
     let (d, seq_q, seq_kv) = (shape.head_dim as usize, shape.seq_q as usize, shape.seq_kv as usize);
-    let mut out = vec![0.0; q.len()];
+    let mut out = vec![0.0; shape.q_len()];
     out.par_chunks_mut(seq_q * d).enumerate().for_each(|(head, out)| {
         let wanted = &wanted[head * seq_q..][..seq_q];
         if !wanted.contains(&true) {
             return;
         }
-        let keys = transpose(&k[head * seq_kv * d..][..seq_kv * d], seq_kv, d);
-        let values = &v[head * seq_kv * d..][..seq_kv * d];
-        let queries = &q[head * seq_q * d..][..seq_q * d];
+        let (queries, keys, values) = (q(head), transpose(&k(head), seq_kv, d), v(head));
         out.par_chunks_mut(ROWS * d).enumerate().for_each(|(block, rows)| {
             let mut scores = vec![0.0; seq_kv];
             for (i, out) in rows.chunks_exact_mut(d).enumerate() {
@@ -29,7 +30,7 @@ pub fn attention(shape: &Sizes, q: &[f64], k: &[f64], v: &[f64], wanted: &[bool]
                 }
                 let visible = shape.visible_keys(row);
                 let query = &queries[row * d..][..d];
-                attend(query, &keys, values, seq_kv, f64::from(shape.softmax_scale()), &mut scores[..visible], out);
+                attend(query, &keys, &values, seq_kv, f64::from(shape.softmax_scale()), &mut scores[..visible], out);
             }
         });
     });
@@ -110,6 +111,12 @@ mod tests {
 
     fn shape(seq_q: u32, seq_kv: u32, causal: bool) -> Sizes {
         Sizes { batch: 1, heads: 2, seq_q, seq_kv, head_dim: 64, causal, scale_millionths: None }
+    }
+
+    /// Of whole operands.
+    fn attention(shape: &Sizes, q: &[f64], k: &[f64], v: &[f64], wanted: &[bool]) -> Vec<f64> {
+        let head = |values: &[f64], head: usize| values.chunks_exact(values.len() / 2).nth(head).unwrap().to_vec();
+        super::attention(shape, [&|at| head(q, at), &|at| head(k, at), &|at| head(v, at)], wanted)
     }
 
     fn all(shape: &Sizes) -> Vec<bool> {

@@ -1,0 +1,184 @@
+//! Tensor maps: what a bulk copy of a box needs to know of a tensor. The driver's encoding is opaque, so the emulator has its
+//! own; a host encodes with [`TensorMap::to_bytes`] what it would have given `cuTensorMapEncodeTiled`.
+
+/// Bytes of an encoded map.
+pub const MAP_BYTES: usize = 128;
+/// Most dimensions of a tensor.
+const MAX_RANK: usize = 5;
+/// How an encoded map begins.
+const MAGIC: [u8; 4] = *b"PTXM";
+/// Alignment of a box in shared memory.
+const SHARED_ALIGNMENT: u32 = 128;
+
+/// A tensor and the box of it that one copy moves; dimensions from the innermost to the outermost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorMap {
+    /// Address of the first element, a multiple of 16.
+    pub address: u64,
+    /// Bytes of an element: 1, 2, 4 or 8.
+    pub element_bytes: u32,
+    /// Elements along each dimension.
+    pub sizes: Vec<u64>,
+    /// Bytes from one element to the next along each dimension but the innermost; multiples of 16.
+    pub strides: Vec<u64>,
+    /// Elements of a box along each dimension, 1 to 256.
+    pub extents: Vec<u32>,
+    /// Bytes over which 16-byte chunks are permuted in shared memory: 0, 32, 64 or 128.
+    pub swizzle: u32,
+    /// Whether what lies outside the tensor reads as NaN and not as zero.
+    pub nan_fill: bool,
+}
+
+/// What no tensor map can be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("failed to encode a tensor map: {0}")]
+pub struct TensorMapError(String);
+
+impl TensorMap {
+    /// The map as a kernel gets it, by value or in memory.
+    pub fn to_bytes(&self) -> Result<[u8; MAP_BYTES], TensorMapError> {
+        self.check()?;
+        let mut bytes = Vec::with_capacity(MAP_BYTES);
+        bytes.extend(MAGIC);
+        bytes.extend([self.sizes.len() as u8, self.element_bytes as u8, self.swizzle as u8, u8::from(self.nan_fill)]);
+        bytes.extend(self.address.to_le_bytes());
+        let padded = |values: &[u64], count: usize| {
+            let values = values.iter().copied().chain(std::iter::repeat(0));
+            values.take(count).flat_map(u64::to_le_bytes).collect::<Vec<u8>>()
+        };
+        bytes.extend(padded(&self.sizes, MAX_RANK));
+        bytes.extend(padded(&self.strides, MAX_RANK - 1));
+        bytes.extend(self.extents.iter().flat_map(|extent| (*extent as u16).to_le_bytes()));
+        bytes.resize(MAP_BYTES, 0);
+        bytes.try_into().map_err(|_| TensorMapError("too long".to_owned()))
+    }
+
+    fn check(&self) -> Result<(), TensorMapError> {
+        let refuse = |what: String| Err(TensorMapError(what));
+        let rank = self.sizes.len();
+        if !(1..=MAX_RANK).contains(&rank) || self.extents.len() != rank || self.strides.len() != rank - 1 {
+            return refuse(format!("{rank} sizes, {} strides, {} extents", self.strides.len(), self.extents.len()));
+        }
+        if !matches!(self.element_bytes, 1 | 2 | 4 | 8) || !matches!(self.swizzle, 0 | 32 | 64 | 128) {
+            return refuse(format!("elements of {} bytes, swizzle of {}", self.element_bytes, self.swizzle));
+        }
+        if self.sizes.iter().any(|size| !(1..=1 << 32).contains(size)) {
+            return refuse(format!("sizes {:?} are not 1 to 2^32", self.sizes));
+        }
+        if self.extents.iter().any(|extent| !(1..=256).contains(extent)) {
+            return refuse(format!("extents {:?} are not 1 to 256", self.extents));
+        }
+        if !self.address.is_multiple_of(16) || self.strides.iter().any(|stride| stride % 16 != 0 || *stride >= 1 << 40)
+        {
+            return refuse(format!(
+                "address 0x{:x} or strides {:?} are not multiples of 16",
+                self.address, self.strides
+            ));
+        }
+        let inner = self.extents[0] * self.element_bytes;
+        if inner % 16 != 0 || self.swizzle != 0 && inner > self.swizzle {
+            return refuse(format!("rows of {inner} bytes are no multiple of 16, or longer than the swizzle"));
+        }
+        Ok(())
+    }
+
+    /// The map that was encoded, if this is one.
+    pub(crate) fn decode(bytes: &[u8; MAP_BYTES]) -> Option<TensorMap> {
+        let rank = usize::from(bytes[4]);
+        if bytes[..4] != MAGIC || !(1..=MAX_RANK).contains(&rank) {
+            return None;
+        }
+        let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
+        let words = |at: usize, count: usize| (0..count).map(|i| word(at + 8 * i)).collect::<Vec<u64>>();
+        let extents = 16 + 8 * (2 * MAX_RANK - 1);
+        let extent = |i: usize| u32::from(u16::from_le_bytes([bytes[extents + 2 * i], bytes[extents + 2 * i + 1]]));
+        let map = TensorMap {
+            address: word(8),
+            element_bytes: u32::from(bytes[5]),
+            sizes: words(16, rank),
+            strides: words(16 + 8 * MAX_RANK, rank - 1),
+            extents: (0..rank).map(extent).collect(),
+            swizzle: u32::from(bytes[6]),
+            nan_fill: bytes[7] != 0,
+        };
+        map.check().is_ok().then_some(map)
+    }
+
+    /// Bytes that a box takes in shared memory, all of which count as transferred.
+    pub(crate) fn box_bytes(&self) -> usize {
+        self.extents.iter().map(|extent| *extent as usize).product::<usize>() * self.element_bytes as usize
+    }
+
+    /// Multiple that the place of a box in shared memory is of.
+    pub(crate) fn shared_alignment(&self) -> u32 {
+        SHARED_ALIGNMENT
+    }
+
+    /// Rows of a box along its innermost dimension.
+    pub(crate) fn rows(&self) -> usize {
+        self.extents[1..].iter().map(|extent| *extent as usize).product()
+    }
+
+    /// Address of the innermost element 0 of a row of the box at `at`; nothing if the row is outside the tensor.
+    pub(crate) fn row_address(&self, at: &[i32], row: usize) -> Option<u64> {
+        let (mut rest, mut address) = (row, self.address);
+        for (i, stride) in self.strides.iter().enumerate() {
+            let extent = self.extents[i + 1] as usize;
+            let place = i64::from(at[i + 1]) + (rest % extent) as i64;
+            rest /= extent;
+            let inside = u64::try_from(place).ok().filter(|place| *place < self.sizes[i + 1])?;
+            address += inside * stride;
+        }
+        Some(address)
+    }
+
+    /// Where a byte of a box that begins at shared address `shared` lies, from there.
+    pub(crate) fn swizzled(&self, shared: u32, offset: usize) -> usize {
+        let mask = (self.swizzle / 16).saturating_sub(1);
+        let at = shared + offset as u32;
+        ((at ^ (at >> 7 & mask) << 4) - shared) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map() -> TensorMap {
+        TensorMap {
+            address: 0x1000,
+            element_bytes: 2,
+            sizes: vec![100, 30, 4],
+            strides: vec![256, 8192],
+            extents: vec![64, 8, 2],
+            swizzle: 128,
+            nan_fill: true,
+        }
+    }
+
+    #[test]
+    fn what_is_encoded_is_decoded() {
+        assert_eq!(TensorMap::decode(&map().to_bytes().unwrap()), Some(map()));
+        assert_eq!(TensorMap::decode(&[0; MAP_BYTES]), None);
+        for wrong in [
+            TensorMap { extents: vec![128, 8, 2], ..map() },
+            TensorMap { strides: vec![250, 8192], ..map() },
+            TensorMap { sizes: vec![100, 30], ..map() },
+            TensorMap { address: 8, ..map() },
+            TensorMap { extents: vec![64, 0, 2], ..map() },
+        ] {
+            assert!(wrong.to_bytes().is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn rows_outside_the_tensor_have_no_address() {
+        let map = map();
+        assert_eq!((map.rows(), map.box_bytes()), (16, 2048));
+        assert_eq!(map.row_address(&[0, 28, 3], 1), Some(0x1000 + 29 * 256 + 3 * 8192));
+        assert_eq!((map.row_address(&[0, 28, 3], 2), map.row_address(&[0, 28, 3], 8)), (None, None));
+        assert_eq!(map.row_address(&[0, -1, 0], 0), None);
+        // Chunk 3 of row 5 of 128 bytes.
+        assert_eq!(map.swizzled(4096, 5 * 128 + 48), 5 * 128 + (3 ^ 5) * 16);
+    }
+}
