@@ -145,6 +145,12 @@ impl Allocation {
         std::array::from_fn(|i| words[i].load(Relaxed))
     }
 
+    /// The words of a checked range that begins and ends with a word.
+    #[inline(always)]
+    pub(crate) fn word_range(&self, offset: u64, bytes: u64) -> &[AtomicU32] {
+        &self.words[(offset / 4) as usize..][..(bytes / 4) as usize]
+    }
+
     /// Writes 1, 2, 4 or 8 aligned bytes at a checked offset.
     #[inline(always)]
     pub(crate) fn store(&self, offset: u64, size: u32, value: u64) {

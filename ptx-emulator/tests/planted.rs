@@ -10,8 +10,6 @@ mod async_copies;
 mod blocks;
 #[path = "planted/bounds.rs"]
 mod bounds;
-#[path = "planted/orders.rs"]
-mod orders;
 #[path = "planted/warps.rs"]
 mod warps;
 
@@ -108,6 +106,6 @@ pub fn examine(bugs: &[Bug]) {
 
 #[test]
 fn there_are_at_least_forty() {
-    let all = [blocks::BUGS, bounds::BUGS, orders::BUGS, warps::BUGS, async_copies::BUGS];
+    let all = [blocks::BUGS, bounds::BUGS, warps::BUGS, async_copies::BUGS];
     assert!(all.iter().map(|bugs| bugs.len()).sum::<usize>() >= 40);
 }

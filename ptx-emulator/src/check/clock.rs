@@ -38,7 +38,7 @@ const SAME_LANE: u64 = 31 << LANE_AT | WARPS << WARP_AT | MULTI | COLLECTIVE;
 /// by the row. To be inlined where an instruction set was chosen.
 pub(crate) mod row {
     use super::{COLLECTIVE, Epoch, IN_FLIGHT, LANE_AT, MAX_AGENTS, MULTI, SAME_LANE, WARP_AT, WARPS};
-    use crate::machine::regs::{LANES, each_lane};
+    use crate::machine::regs::{LANES, lane_numbers};
 
     const AGE: u64 = IN_FLIGHT | ((1 << LANE_AT) - 1);
 
@@ -97,7 +97,9 @@ pub(crate) mod row {
         me: Epoch,
     ) -> u32 {
         let mut old = [0; LANES];
-        each_lane(lanes, |l| old[l] = cells[((at[l] + skip) >> shift) as usize]);
+        for l in lane_numbers(lanes) {
+            old[l] = cells[((at[l] + skip) >> shift) as usize];
+        }
         let before = |(l, &old): (usize, &u64)| u32::from(is_before(old, limit_of(old, past), lane_of(me.0, l))) << l;
         old.iter().enumerate().map(before).fold(0, |all, lane| all | lane)
     }
@@ -119,15 +121,24 @@ pub(crate) mod row {
         }
     }
 
-    /// As [`write`], for the reads of one warp: where another of its lanes read, and that is not past, the cell is of
-    /// several lanes.
+    /// As [`write`], for the reads of one warp, of which the newest is kept: where another of its lanes read, and that
+    /// is not past, the cell is of several lanes.
     #[inline(always)]
     pub(crate) fn read(cells: &mut [u64], limit: u64, me: Epoch, per_lane: usize) {
         for (i, cells) in cells.chunks_mut(per_lane.max(1)).enumerate() {
             let lane = lane_of(me.0, i);
             for old in cells {
-                *old = lane | if is_before(*old, limit, lane) { 0 } else { MULTI };
+                let newest = if *old & AGE > lane & AGE { *old } else { lane };
+                *old = newest | if is_before(*old, limit, lane) { 0 } else { MULTI };
             }
+        }
+    }
+
+    /// As [`read`], by the whole warp at once.
+    #[inline(always)]
+    pub(crate) fn read_whole(cells: &mut [u64], me: Epoch) {
+        for old in cells {
+            *old = if *old & AGE > me.0 & AGE { *old } else { me.0 };
         }
     }
 }
@@ -174,6 +185,12 @@ impl Epoch {
     #[inline(always)]
     pub(crate) fn exists(self) -> bool {
         self.0 != 0
+    }
+
+    /// Whether both differ at most by time and instruction.
+    #[inline(always)]
+    pub(crate) fn is_alike(self, other: Epoch) -> bool {
+        (self.0 ^ other.0) >> LANE_AT == 0
     }
 
     /// Orders the accesses of one warp by time; beyond all times while the access is in flight.
@@ -325,6 +342,11 @@ impl Clocks {
                 *past = oldest(*known);
             }
         }
+    }
+
+    /// The largest [`Epoch::age`] that is past for a warp, of each agent.
+    pub(crate) fn past(&self, warp: usize) -> &[u64; MAX_AGENTS] {
+        &self.past[warp]
     }
 
     /// `warp` learns that an engine has ended what it began up to time `t`, which is visible to everyone.

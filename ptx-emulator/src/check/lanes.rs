@@ -1,6 +1,6 @@
-//! Order among the lanes of one warp that is not that of the whole warp.
+//! Lanes of one warp: order among them that is not that of the whole warp, and which of them read the same.
 
-use crate::machine::regs::LANES;
+use crate::machine::regs::{FULL, LANES};
 
 /// A time of each lane of a warp.
 pub(super) type LaneTimes = [u32; LANES];
@@ -36,4 +36,33 @@ impl LaneOrder {
             None => known.iter().enumerate().all(|(l, time)| l == lane as usize || *time >= t),
         }
     }
+}
+
+/// One lane per address of a read that several lanes share, and which of those stand for others.
+/// Sharing is looked for only at the distances at which lane 0 has a twin.
+#[inline]
+pub(crate) fn distinct_reads<T: Copy + PartialEq>(at: &[T; LANES], lanes: u32) -> (u32, u32) {
+    if lanes == FULL && at.iter().fold(true, |same, a| same & (*a == at[0])) {
+        return (1, 1);
+    }
+    let distances = [1, 2, 4, 8, 16].map(|d| (d, at[d] == at[0]));
+    if lanes != FULL || distances.iter().all(|(_, twin)| !twin) {
+        return (lanes, 0);
+    }
+    let mut first: [usize; LANES] = [0; LANES];
+    let (mut kept, mut several) = (0u32, 0u32);
+    for l in 0..LANES {
+        let twin = distances.iter().find(|(d, twin)| *twin && l >= *d && at[l] == at[l - d]);
+        match twin {
+            Some((d, _)) => {
+                first[l] = first[l - d];
+                several |= 1 << first[l];
+            }
+            None => {
+                first[l] = l;
+                kept |= 1 << l;
+            }
+        }
+    }
+    (kept, several)
 }

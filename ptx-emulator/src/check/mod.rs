@@ -7,7 +7,11 @@
 
 pub(crate) mod agents;
 pub(crate) mod clock;
+mod engine;
 pub(crate) mod global;
-mod lanes;
+pub(crate) mod lanes;
 pub(crate) mod order;
+mod recent;
+pub(crate) mod runs;
 pub(crate) mod shadow;
+mod single;

@@ -3,10 +3,13 @@
 //! Cells are kept for lines of 16 bytes, words, halves and bytes at the same time. An access is noted in the largest
 //! cells that it fills, and judged by those of every size that was used on its lines. Nothing is forgotten when
 //! something of another size comes: what was noted stays true. Neighbouring lanes are looked at as one row of cells;
-//! only where that row is not past is every lane judged on its own.
+//! only where that row is not past is every lane judged on its own. Where nothing was done since all warps met, no cell
+//! is looked at; reads are noted when a write comes near.
 
-use super::clock::{EngineView, Epoch, MAX_AGENTS, Relation, View, row};
-use crate::machine::regs::{LANES, each_lane};
+use super::clock::{Epoch, MAX_AGENTS, Relation, View, row};
+use super::recent::{ALWAYS, Extent, Read, Recent, Sizes, Used};
+use super::runs::{Access, Lanes, Run};
+use crate::machine::regs::lane_numbers;
 use crate::machine::simd::{Level, dispatch};
 
 /// What a conflicting pair did.
@@ -32,60 +35,28 @@ pub(crate) struct Conflict {
     pub(crate) same_value: bool,
 }
 
-/// The accesses of one instruction.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Access<'a> {
-    pub(crate) at: &'a [u32; LANES],
-    pub(crate) lanes: u32,
-    /// Lanes that stand for others which read the same.
-    pub(crate) several: u32,
-    /// Lanes that wrote the value that was there.
-    pub(crate) same: u32,
-    /// Bytes of each lane.
-    pub(crate) size: u32,
-    pub(crate) write: bool,
-    /// The epoch of all but for the lane.
-    pub(crate) me: Epoch,
-}
-
-/// Accesses of neighbouring lanes to neighbouring bytes, or one access.
-#[derive(Clone, Copy, Debug)]
-struct Run {
-    offset: u32,
-    size: u32,
-    /// Lanes, from that of `me` on.
-    lanes: u32,
-    write: bool,
-    same: u32,
-    me: Epoch,
-}
-
-impl Run {
-    fn end(&self) -> u32 {
-        self.offset + self.size * self.lanes
-    }
-}
-
-/// Splits the lanes of an instruction into runs that follow each other without a gap, and judges and records them.
+/// Judges and records the lanes of an instruction, or lets them wait.
 #[inline(always)]
 fn access_lanes(shadow: &mut Shadow, view: &View<'_>, access: &Access<'_>, found: &mut Vec<Conflict>) {
-    let Access { at, lanes, several, same, size, write, me } = *access;
-    let follows = (1..LANES).fold(0u32, |set, l| set | u32::from(at[l].wrapping_sub(at[l - 1]) == size) << l);
-    let alone = if me.is_collective() { u32::MAX } else { several | several << 1 };
-    let joined = follows & lanes & lanes << 1 & !alone;
-    let mut starts = lanes & !joined;
-    if size <= 1 << WORD && !me.is_collective() && !me.is_in_flight() && !view.has_lane_order() {
-        let single = starts & !(joined >> 1);
-        starts &= !single;
-        shadow.single_lanes(view, access, single, found);
+    let Access { at, lanes, size, write, me, .. } = *access;
+    if lanes == 0 {
+        return;
     }
-    while starts != 0 {
-        let first = starts.trailing_zeros();
-        starts &= starts - 1;
-        let lanes = 1 + (!(joined >> first >> 1)).trailing_zeros().min(31);
-        let me = me.with_lane(first);
-        let me = if several >> first & 1 == 1 { me.several() } else { me };
-        shadow.run(view, Run { offset: at[first as usize], size, lanes, write, same, me }, found);
+    let extent = Extent::of(at, lanes, size);
+    let used = shadow.recent.used(extent);
+    if view.has_lane_order() {
+        // From now on, order is not what it was for those that wait.
+        shadow.note_waiting(Extent::ALL);
+    } else if write && used.read {
+        shadow.note_waiting(extent);
+    }
+    if write {
+        shadow.write(view, access, used, extent, found);
+    } else {
+        shadow.read(view, access, used.written, extent, found);
+    }
+    if !me.is_in_flight() {
+        shadow.recent.note(extent, write, me);
     }
 }
 
@@ -113,40 +84,41 @@ impl Doubt {
 }
 
 /// Bytes of a line, the largest cell, as a power of two.
-const LINE: u32 = 4;
+pub(super) const LINE: u32 = 4;
 /// Bytes of a word, as a power of two.
-const WORD: u32 = 2;
+pub(super) const WORD: u32 = 2;
 /// The sizes of cells, as powers of two.
-const SIZES: [u32; 4] = [LINE, WORD, 1, 0];
+pub(super) const SIZES: [u32; 4] = [LINE, WORD, 1, 0];
 /// Bytes of a region, of which it is known when each warp last read there, as a power of two.
-const REGION: u32 = 8;
+pub(super) const REGION: u32 = 8;
 
 /// Cells of one size; made when the first is used.
 #[derive(Debug, Default)]
-struct Cells {
-    writes: Vec<u64>,
+pub(super) struct Cells {
+    pub(super) writes: Vec<u64>,
     /// Those of the first warp, then those of the next.
-    reads: Vec<u64>,
+    pub(super) reads: Vec<u64>,
 }
 
 /// Shadow of one block's shared memory.
 #[derive(Debug)]
 pub(crate) struct Shadow {
-    warps: usize,
-    bytes: u32,
+    pub(super) warps: usize,
+    pub(super) bytes: u32,
     /// By the size of a cell.
-    cells: [Cells; LINE as usize + 1],
-    /// Sizes in which each line was written, a bit each.
-    written: Vec<u8>,
+    pub(super) cells: [Cells; LINE as usize + 1],
+    /// Sizes in which each line was written in the era in which it last was.
+    pub(super) written: Vec<Sizes>,
     /// Sizes in which each line was read.
-    read: Vec<u8>,
+    pub(super) read: Vec<Sizes>,
     /// The largest age of a read of each warp in each region.
-    latest: Vec<u64>,
+    pub(super) latest: Vec<u64>,
+    pub(super) recent: Recent,
 }
 
 /// The cells that some bytes lie in.
 #[inline(always)]
-fn span(shift: u32, from: u32, to: u32) -> std::ops::Range<usize> {
+pub(super) fn span(shift: u32, from: u32, to: u32) -> std::ops::Range<usize> {
     (from >> shift) as usize..((to - 1) >> shift) as usize + 1
 }
 
@@ -158,20 +130,21 @@ impl Shadow {
             warps,
             bytes: (lines << LINE) as u32,
             cells: Default::default(),
-            written: vec![0; lines],
-            read: vec![0; lines],
+            written: vec![Sizes::default(); lines],
+            read: vec![Sizes::default(); lines],
             latest: vec![0; warps * bytes.div_ceil(1 << REGION)],
+            recent: Recent::new(lines << LINE),
         }
     }
 
     #[inline(always)]
-    fn count(&self, shift: u32) -> usize {
+    pub(super) fn count(&self, shift: u32) -> usize {
         (self.bytes >> shift) as usize
     }
 
     /// Cells of a size, made if there are none.
     #[inline(always)]
-    fn made(&mut self, shift: u32) -> &mut Cells {
+    pub(super) fn made(&mut self, shift: u32) -> &mut Cells {
         if self.cells[shift as usize].writes.is_empty() {
             self.make(shift);
         }
@@ -184,104 +157,138 @@ impl Shadow {
         self.cells[shift as usize] = Cells { writes: vec![0; count], reads: vec![0; count * self.warps] };
     }
 
-    #[inline(always)]
-    fn run(&mut self, view: &View<'_>, run: Run, found: &mut Vec<Conflict>) {
-        let Run { offset, write, .. } = run;
-        let lines = span(LINE, offset, run.end());
-        let sizes = |of: &[u8]| of[lines.clone()].iter().fold(0, |all, sizes| all | sizes);
-        let written = sizes(&self.written);
-        let read = if write { sizes(&self.read) } else { 0 };
-        if !self.is_ordered(view, &run, written, read) {
-            self.judge(view, &run, written, read, found);
-        }
-        self.record(view, &run);
+    /// Tells that warps have met, with the ages that are past for each warp that goes on.
+    pub(crate) fn settle<'a>(&mut self, pasts: impl Iterator<Item = &'a [u64; MAX_AGENTS]>) {
+        self.recent.settle(pasts);
     }
 
-    /// Notes a run of accesses that was judged.
+    /// Notes the reads that wait and touch some bytes.
     #[inline(always)]
-    fn record(&mut self, view: &View<'_>, run: &Run) {
-        let Run { offset, size, write, me, .. } = *run;
-        let lines = span(LINE, offset, run.end());
-        // What is in flight ends word by word.
-        let largest = if me.is_in_flight() { WORD } else { LINE };
-        let shift = (offset | size | 1 << largest).trailing_zeros();
-        let shift = if shift == 3 { WORD } else { shift };
-        let (range, per_lane, warp) = (span(shift, offset, run.end()), (size >> shift) as usize, me.warp() as usize);
-        let count = self.count(shift);
-        let cells = self.made(shift);
-        if write {
-            row::write(&mut cells.writes[range], me, per_lane);
-            self.written[lines].iter_mut().for_each(|sizes| *sizes |= 1 << shift);
-            return;
+    pub(super) fn note_waiting(&mut self, extent: Extent) {
+        let mut left = usize::MAX;
+        while let Some(read) = self.recent.take(extent, &mut left) {
+            self.note_read(&read, None);
         }
-        let cells = &mut cells.reads[warp * count..][range];
-        if me.is_collective() {
-            cells.fill(me.0);
-        } else if view.has_lane_order() {
-            newer_reads(cells, view, me, per_lane);
-        } else {
-            row::read(cells, view.past()[warp], me, per_lane);
+    }
+
+    /// Notes a read; without a view, as one that the later ones of its warp may be noted already.
+    #[inline(always)]
+    fn note_read(&mut self, read: &Read, view: Option<&View<'_>>) {
+        let mut lanes = Lanes::of(&read.at, read.lanes, read.size, false, read.me);
+        if view.is_none() && read.size <= 1 << LINE && !read.me.is_collective() {
+            let single = lanes.take_single();
+            self.record_single_reads(read, (single, lanes.several));
         }
-        self.read[lines].iter_mut().for_each(|sizes| *sizes |= 1 << shift);
+        for run in lanes.runs(false, 0, read.me) {
+            self.record_read(&run, read.limit, view);
+        }
+    }
+
+    /// Judges a read if something was written since all warps met, and lets it wait.
+    #[inline(always)]
+    fn read(&mut self, view: &View<'_>, access: &Access<'_>, written: bool, extent: Extent, found: &mut Vec<Conflict>) {
+        let Access { at, lanes, size, same, me, .. } = *access;
+        let used = Used { written, read: false };
+        let mut runs = Lanes::of(at, lanes, size, false, me);
+        // To note these is as quick as to let them wait.
+        let few = runs.starts.count_ones() <= 2;
+        if written && is_of_lanes(view, size, me) {
+            let single = runs.take_single();
+            let clear = self.lanes_clear(view, access, (single, extent), used);
+            for l in lane_numbers(single & !clear) {
+                self.judge_lane(view, access, (l, runs.several >> l & 1 == 1), found);
+            }
+        }
+        if written {
+            for run in runs.runs(false, same, me) {
+                self.judge_run(view, &run, used, found);
+            }
+        }
+        let read = Read { at: *at, lanes, size, me, limit: view.past()[me.warp() as usize % MAX_AGENTS] };
+        if view.has_lane_order() {
+            self.note_read(&read, Some(view));
+        } else if few || !self.recent.wait(extent, &read) {
+            self.note_read(&read, None);
+        }
+    }
+
+    /// Judges a write by what was done since all warps met, and records it.
+    #[inline(always)]
+    fn write(&mut self, view: &View<'_>, access: &Access<'_>, used: Used, extent: Extent, found: &mut Vec<Conflict>) {
+        let Access { at, lanes, size, same, me, .. } = *access;
+        let mut runs = Lanes::of(at, lanes, size, true, me);
+        if is_of_lanes(view, size, me) {
+            let single = runs.take_single();
+            self.write_single(view, access, (single, extent, runs.apart), used, found);
+        }
+        // A lane may clash with another of its instruction.
+        let used = Used { written: used.written || !runs.apart, ..used };
+        for run in runs.runs(true, same, me) {
+            self.judge_run(view, &run, used, found);
+            self.record_write(&run);
+        }
+    }
+
+    /// Sizes in which lines were written and read in this era, as far as they matter.
+    #[inline(always)]
+    pub(super) fn sizes(&self, lines: std::ops::Range<usize>, used: Used) -> (u8, u8) {
+        let written = if used.written { self.recent.sizes(&self.written[lines.clone()]) } else { 0 };
+        (written, if used.read { self.recent.sizes(&self.read[lines]) } else { 0 })
+    }
+
+    /// Judges a run unless it needs no look.
+    #[inline(always)]
+    fn judge_run(&self, view: &View<'_>, run: &Run, used: Used, found: &mut Vec<Conflict>) {
+        let (written, read) = self.sizes(span(LINE, run.offset, run.end()), used);
+        if written | read != 0 && !self.is_ordered(view, run, written, read) {
+            self.judge(view, run, written, read, found);
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn record_write(&mut self, run: &Run) {
+        let shift = cell_size(run);
+        let (range, per_lane) = (span(shift, run.offset, run.end()), (run.size >> shift) as usize);
+        self.made(shift);
+        let Shadow { cells, written, recent, .. } = self;
+        let first = range.start;
+        let cells = &mut cells[shift as usize].writes[range];
+        let mut era = recent.era();
+        if run.me.is_in_flight() {
+            era = ALWAYS;
+            begin_copies(recent, cells, first);
+        }
+        row::write(cells, run.me, per_lane);
+        for line in &mut written[span(LINE, run.offset, run.end())] {
+            line.add(era, shift);
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn record_read(&mut self, run: &Run, limit: u64, view: Option<&View<'_>>) {
+        let Run { offset, me, .. } = *run;
+        let (shift, warp) = (cell_size(run), me.warp() as usize);
+        let (range, per_lane, count) =
+            (span(shift, offset, run.end()), (run.size >> shift) as usize, self.count(shift));
+        let cells = &mut self.made(shift).reads[warp * count..][range];
+        match view {
+            _ if me.is_collective() => row::read_whole(cells, me),
+            Some(view) => newer_reads(cells, view, me, per_lane),
+            None => row::read(cells, limit, me, per_lane),
+        }
+        let era = self.recent.era();
+        for line in &mut self.read[span(LINE, offset, run.end())] {
+            line.add(era, shift);
+        }
         for region in span(REGION, offset, run.end()) {
-            self.latest[region * self.warps + warp] = me.age();
+            let latest = &mut self.latest[region * self.warps + warp];
+            *latest = me.age().max(*latest);
         }
-    }
-
-    /// As many runs of one lane each, of at most a word: looked at together, and recorded one after another.
-    #[inline(always)]
-    fn single_lanes(&mut self, view: &View<'_>, access: &Access<'_>, lanes: u32, found: &mut Vec<Conflict>) {
-        let Access { at, several, same, size, write, me, .. } = *access;
-        let (past, own, warp, me) = (view.past(), size.trailing_zeros(), me.warp() as usize, me.with_lane(0));
-        let (mut written, mut read) = (0, 0);
-        each_lane(lanes, |l| {
-            written |= self.written[(at[l] >> LINE) as usize];
-            read |= self.read[(at[l] >> LINE) as usize];
-        });
-        let read = if write { read } else { 0 };
-        let before = |cells: &[u64], shift: u32| {
-            let parts = 1 << own.saturating_sub(shift);
-            let part = |i: u32| row::lanes_before(cells, (at, i << shift, shift), lanes, past, me);
-            (0..parts).fold(u32::MAX, |all, i| all & part(i))
-        };
-        let mut clear = u32::MAX;
-        for shift in SIZES.into_iter().filter(|shift| written >> shift & 1 == 1) {
-            clear &= before(&self.cells[shift as usize].writes, shift);
-        }
-        for (warp, &limit) in past.iter().enumerate().take(if read == 0 { 0 } else { self.warps }) {
-            let mut latest = 0;
-            each_lane(lanes, |l| latest = latest.max(self.latest[(at[l] >> REGION) as usize * self.warps + warp]));
-            for shift in SIZES.into_iter().filter(|shift| latest > limit && read >> shift & 1 == 1) {
-                clear &= before(&self.cells[shift as usize].reads[warp * self.count(shift)..], shift);
-            }
-        }
-        let count = self.count(own);
-        self.made(own);
-        each_lane(lanes, |l| {
-            let (line, cell, region) = ((at[l] >> LINE) as usize, (at[l] >> own) as usize, (at[l] >> REGION) as usize);
-            let mine = me.with_lane(l as u32);
-            let mine = if several >> l & 1 == 1 { mine.several() } else { mine };
-            // A lane before it may have written to the same place.
-            if clear >> l & 1 == 0 || write && row::is_of_twin(self.cells[own as usize].writes[cell], mine) {
-                let run = Run { offset: at[l], size, lanes: 1, write, same, me: mine };
-                self.judge(view, &run, self.written[line], if write { self.read[line] } else { 0 }, found);
-            }
-            let cells = &mut self.cells[own as usize];
-            if write {
-                cells.writes[cell] = mine.0;
-                self.written[line] |= 1 << own;
-            } else {
-                let cell = warp * count + cell;
-                row::read(&mut cells.reads[cell..=cell], past[warp], mine, 1);
-                self.read[line] |= 1 << own;
-                self.latest[region * self.warps + warp] = me.age();
-            }
-        });
     }
 
     /// Whether nothing that was noted stands against an access: the usual case.
     #[inline(always)]
-    fn is_ordered(&self, view: &View<'_>, run: &Run, written: u8, read: u8) -> bool {
+    pub(super) fn is_ordered(&self, view: &View<'_>, run: &Run, written: u8, read: u8) -> bool {
         let past = view.past();
         let mut ordered = true;
         for shift in SIZES {
@@ -315,7 +322,7 @@ impl Shadow {
     /// Judges every lane by what is not past, the newest of each warp and kind.
     #[cold]
     #[inline(never)]
-    fn judge(&self, view: &View<'_>, run: &Run, written: u8, read: u8, conflicts: &mut Vec<Conflict>) {
+    pub(super) fn judge(&self, view: &View<'_>, run: &Run, written: u8, read: u8, conflicts: &mut Vec<Conflict>) {
         let Run { offset, size, lanes, write, same, me } = *run;
         let mut found: Vec<Doubt> = Vec::new();
         for i in 0..lanes {
@@ -349,35 +356,48 @@ impl Shadow {
         }
     }
 
-    /// Judges and records an access by an engine: writes before it must be visible to its proxy, reads before it need only
-    /// be ordered.
-    pub(crate) fn engine_access(
-        &mut self,
-        view: &EngineView,
-        (offset, size): (u32, u32),
-        write: bool,
-        me: Epoch,
-        found: &mut Vec<Conflict>,
-    ) {
-        let run = Run { offset, size, lanes: 1, write, same: 0, me: me.collective() };
-        let lines = span(LINE, offset, run.end());
-        let written = self.written[lines.clone()].iter().fold(0, |all, sizes| all | sizes);
-        let read = if write { self.read[lines].iter().fold(0, |all, sizes| all | sizes) } else { 0 };
-        let (visible, ordered) = (view.visible(), view.ordered());
-        if !self.is_ordered(&visible, &run, written, 0) {
-            self.judge(&visible, &run, written, 0, found);
-        }
-        if read != 0 && !self.is_ordered(&ordered, &run, 0, read) {
-            self.judge(&ordered, &run, 0, read, found);
-        }
-        self.record(&visible, &run);
-    }
-
     /// Marks the words of a finished asynchronous copy as written by `me`.
     pub(crate) fn complete(&mut self, offset: u32, size: u32, me: Epoch) {
-        let range = span(WORD, offset, offset + size);
-        self.made(WORD).writes[range].fill(me.0);
+        self.made(WORD);
+        let Shadow { cells, written, recent, .. } = self;
+        let cells = &mut cells[WORD as usize].writes;
+        for word in span(WORD, offset, offset + size) {
+            if Epoch(cells[word]).is_in_flight() {
+                recent.end_copy(word, me);
+            }
+            cells[word] = me.0;
+        }
+        for line in span(LINE, offset, offset + size) {
+            let open =
+                cells[line << (LINE - WORD)..][..1 << (LINE - WORD)].iter().any(|cell| Epoch(*cell).is_in_flight());
+            written[line].end(if open { ALWAYS } else { recent.era() });
+        }
     }
+}
+
+/// Whether lanes can be looked at each on its own.
+#[inline(always)]
+fn is_of_lanes(view: &View<'_>, size: u32, me: Epoch) -> bool {
+    size <= 1 << LINE && !me.is_collective() && !view.has_lane_order()
+}
+
+/// Notes that words from `first` on are going to be in flight.
+#[inline(always)]
+pub(super) fn begin_copies(recent: &mut Recent, cells: &[u64], first: usize) {
+    for (i, cell) in cells.iter().enumerate() {
+        if !Epoch(*cell).is_in_flight() {
+            recent.begin_copy(first + i);
+        }
+    }
+}
+
+/// The size of the cells that a run is noted in, as a power of two.
+#[inline(always)]
+fn cell_size(run: &Run) -> u32 {
+    // What is in flight ends word by word.
+    let largest = if run.me.is_in_flight() { WORD } else { LINE };
+    let shift = (run.offset | run.size | 1 << largest).trailing_zeros();
+    if shift == 3 { WORD } else { shift }
 }
 
 /// Whether cells of one size hold nothing that stands against a run.
@@ -441,6 +461,7 @@ mod tests {
     use crate::check::agents::Agents;
     use crate::check::clock::Clocks;
     use crate::isa::engines::Engines;
+    use crate::machine::regs::LANES;
     use proptest::prelude::*;
 
     const WARPS: usize = 3;
@@ -520,13 +541,14 @@ mod tests {
         let mut raced = [false; BYTES as usize];
         for (pc, step) in steps.iter().enumerate() {
             order(&mut clocks, step);
+            shadow.settle((0..WARPS).map(|warp| clocks.past(warp)));
             let Step::Touch { warp, lane, lanes, offset, step, size, write } = *step else { continue };
             let view = clocks.view(warp, None);
             let me = Epoch::new(pc as u32, clocks.now(warp), warp as u32).with_lane(lane);
             let mut found: Vec<Conflict> = Vec::new();
             let at: [u32; LANES] = std::array::from_fn(|l| offset + (l as u32).saturating_sub(lane) * step);
             let active = ((1 << lanes) - 1) << lane;
-            let all = Access { at: &at, lanes: active, several: 0, same: 0, size, write, me };
+            let all = Access { at: &at, lanes: active, same: 0, size, write, me };
             access(level, &mut shadow, &view, &all, &mut found);
             let bytes = |i: u32| (0..size).map(move |byte| (offset + i * step + byte, lane + i));
             let touched = || (0..lanes).flat_map(bytes);

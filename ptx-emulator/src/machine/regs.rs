@@ -249,6 +249,27 @@ pub(crate) fn each_lane(mask: u32, mut f: impl FnMut(usize)) {
     }
 }
 
+/// The lanes of `mask`, lowest first. Unlike the closure of [`each_lane`], the body of a loop over them is compiled for
+/// the instruction set of the function that it stands in.
+#[inline(always)]
+pub(crate) fn lane_numbers(mask: u32) -> impl Iterator<Item = usize> {
+    LaneNumbers(mask)
+}
+
+struct LaneNumbers(u32);
+
+impl Iterator for LaneNumbers {
+    type Item = usize;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<usize> {
+        let lane = self.0.trailing_zeros() as usize;
+        let any = self.0 != 0;
+        self.0 &= self.0.wrapping_sub(1);
+        any.then_some(lane)
+    }
+}
+
 /// Value of a row that is uniform by rule: that of the first active lane.
 pub(crate) fn lane_word(regs: &Regs, row: u16, active: u32) -> u32 {
     w(regs, row)[active.trailing_zeros() as usize & 31]

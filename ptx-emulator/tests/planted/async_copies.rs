@@ -16,6 +16,20 @@ pub const BUGS: &[Bug] = &[
         st.global.u32 [%d4], %r8;",
     ),
     (
+        "a copy that is in flight behind barriers still",
+        Kind::InFlight,
+        "cp.async.ca.shared.global [%r5], [%d3], 4;
+        cp.async.commit_group;
+        <<||cp.async.wait_group 0;>>
+        bar.sync 0;
+        bar.sync 0;
+        xor.b32 %r8, %r7, 128;
+        add.u32 %r8, %r8, %r6;
+        ld.shared.u32 %r9, [%r8];
+        cp.async.wait_group 0;
+        st.global.u32 [%d4], %r9;",
+    ),
+    (
         "one group too many left open",
         Kind::InFlight,
         "cp.async.ca.shared.global [%r5], [%d3], 4;

@@ -336,6 +336,63 @@ pub const BUGS: &[Bug] = &[
         atom.global.exch.b32 %r10, [flag], 0;
         END:",
     ),
+    (
+        "a counter without atomics in global memory",
+        Kind::RaceWriteWrite,
+        "<<ld.global.u32 %r8, [counter]; add.u32 %r8, %r8, %r3; st.global.u32 [counter], %r8;||red.global.add.u32 [counter], %r3;>>",
+    ),
+    (
+        "blocks that write the same places",
+        Kind::RaceWriteWrite,
+        "cvt.u64.u32 %d5, %r7;
+        add.u64 %d6, %d1, %d5;
+        st.global.u32 <<[%d6]||[%d4]>>, %r3;",
+    ),
+    (
+        "a flag that nobody clears",
+        Kind::UninitialisedRead,
+        "setp.ne.u32 %p0, %r0, 0;
+        @%p0 bra END;
+        setp.gt.u32 %p1, %r1, 1;
+        @%p1 bra END;
+        setp.eq.u32 %p2, %r1, 1;
+        @%p2 bra WAIT;
+        st.global.u32 [shelf], 17;
+        st.release.gpu.global.u32 [<<%d1+2048||flag>>], 1;
+        st.volatile.global.u32 [counter], 1;
+        bra END;
+        WAIT:
+        ld.volatile.global.u32 %r8, [counter];
+        setp.eq.u32 %p3, %r8, 0;
+        @%p3 bra WAIT;
+        POLL:
+        ld.acquire.gpu.global.u32 %r8, [<<%d1+2048||flag>>];
+        setp.eq.u32 %p3, %r8, 0;
+        @%p3 bra POLL;
+        ld.global.u32 %r9, [shelf];
+        st.global.u32 [%d4], %r9;
+        END:",
+    ),
+    (
+        "a release that nobody acquires",
+        Kind::RaceReadAfterWrite,
+        "setp.ne.u32 %p0, %r0, 0;
+        @%p0 bra END;
+        setp.gt.u32 %p1, %r1, 1;
+        @%p1 bra END;
+        setp.eq.u32 %p2, %r1, 1;
+        @%p2 bra WAIT;
+        st.global.u32 [shelf], 17;
+        st.release.gpu.global.u32 [flag], 1;
+        bra END;
+        WAIT:
+        ld.<<relaxed||acquire>>.gpu.global.u32 %r8, [flag];
+        setp.eq.u32 %p3, %r8, 0;
+        @%p3 bra WAIT;
+        ld.global.u32 %r9, [shelf];
+        st.global.u32 [%d4], %r9;
+        END:",
+    ),
 ];
 
 /// Kinds that one bug shows as: which of two blocks came first is the schedule's, and of what nobody has written yet only

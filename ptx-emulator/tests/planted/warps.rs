@@ -1,4 +1,5 @@
-//! Warps and barriers: who takes part, how many, and what comes of it when somebody does not.
+//! Warps and barriers: who takes part, how many, and what comes of it when somebody does not; order among the threads
+//! of a block.
 
 use ptx_emulator::Kind;
 
@@ -174,6 +175,80 @@ pub const BUGS: &[Bug] = &[
         ld.shared.u32 %r8, [%r5];
         st.global.u32 [%d4], %r8;
         END:",
+    ),
+    (
+        "no barrier between write and read",
+        Kind::RaceReadAfterWrite,
+        "st.shared.u32 [%r5], %r4;
+        <<||bar.sync 0;>>
+        xor.b32 %r8, %r7, 128;
+        add.u32 %r8, %r8, %r6;
+        ld.shared.u32 %r9, [%r8];
+        st.global.u32 [%d4], %r9;",
+    ),
+    (
+        "no barrier before the tile is used again",
+        Kind::RaceWriteAfterRead,
+        "st.shared.u32 [%r5], %r4;
+        bar.sync 0;
+        xor.b32 %r8, %r7, 128;
+        add.u32 %r8, %r8, %r6;
+        ld.shared.u32 %r9, [%r8];
+        <<||bar.sync 0;>>
+        st.shared.u32 [%r5], %r9;
+        st.global.u32 [%d4], %r9;",
+    ),
+    (
+        "a reduction without its last barrier",
+        Kind::RaceReadAfterWrite,
+        "st.shared.u32 [%r5], %r4;
+        bar.sync 0;
+        setp.lt.u32 %p0, %r0, 32;
+        @!%p0 bra JOIN;
+        ld.shared.u32 %r8, [%r5+128];
+        add.u32 %r8, %r8, %r4;
+        st.shared.u32 [%r5], %r8;
+        JOIN:
+        <<||bar.sync 0;>>
+        ld.shared.u32 %r9, [%r6+4];
+        st.global.u32 [%d4], %r9;",
+    ),
+    (
+        "a double buffer that always uses the same half",
+        Kind::RaceWriteAfterRead,
+        "st.shared.u32 [%r5], %r4;
+        mov.u32 %r10, 0;
+        AGAIN:
+        bar.sync 0;
+        and.b32 %r11, %r10, 1;
+        shl.b32 %r11, %r11, 8;
+        xor.b32 %r12, %r11, <<0||256>>;
+        xor.b32 %r8, %r7, 128;
+        add.u32 %r8, %r8, %r6;
+        add.u32 %r8, %r8, <<0||%r11>>;
+        ld.shared.u32 %r9, [%r8];
+        add.u32 %r13, %r5, <<0||%r12>>;
+        st.shared.u32 [%r13], %r9;
+        add.u32 %r10, %r10, 1;
+        setp.lt.u32 %p0, %r10, 4;
+        @%p0 bra AGAIN;
+        st.global.u32 [%d4], %r9;",
+    ),
+    (
+        "a histogram without atomics in shared memory",
+        Kind::RaceWriteWrite,
+        "setp.eq.u32 %p0, %r0, 0;
+        @%p0 st.shared.u32 [%r6], 0;
+        bar.sync 0;
+        <<ld.shared.u32 %r8, [%r6]; add.u32 %r8, %r8, %r0; st.shared.u32 [%r6], %r8;||atom.shared.add.u32 %r8, [%r6], %r0;>>",
+    ),
+    (
+        "a non-coherent load of what the launch writes",
+        Kind::NonCoherentRead,
+        "st.global.u32 [%d4], %r4;
+        ld.global<<.nc||>>.u32 %r8, [%d4];
+        add.u32 %r8, %r8, 1;
+        st.global.u32 [%d4], %r8;",
     ),
 ];
 

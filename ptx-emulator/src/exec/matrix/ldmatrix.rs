@@ -1,5 +1,7 @@
 //! `ldmatrix`, `stmatrix` and `movmatrix`.
 
+use crate::exec::memory::shared::Shared;
+use crate::exec::memory::shared_access::places;
 use crate::exec::memory::target::{Target, Use};
 use crate::exec::run::block::{Block, Context};
 use crate::exec::run::step::Flow;
@@ -8,6 +10,7 @@ use crate::isa::op::Matrix;
 use crate::isa::slot::{Class, Slot};
 use crate::isa::space::Space;
 use crate::machine::regs::{FULL, LANES, Regs, w};
+use crate::machine::simd::Level;
 use crate::report::Kind;
 
 /// A row of 32-bit register values.
@@ -30,6 +33,9 @@ impl Block {
         let count = op.regs.len();
         let lanes = if count == 4 { FULL } else { (1 << (8 * count)) - 1 };
         let usage = Use::weak(pc, 16, op.store);
+        if active == FULL && !op.store && self.load_whole(context, warp, lanes, op, usage) {
+            return Flow::Next;
+        }
         let mut rows = [[u32::MAX; 4]; LANES];
         let mut undefined = [0xffu8; LANES];
         if op.store {
@@ -49,6 +55,23 @@ impl Block {
             spread_matrix(&mut warp.regs, op, &rows, &undefined, active, context.launch.checks.uninitialised);
         }
         Flow::Next
+    }
+
+    /// A load by all lanes, when nothing about it needs a report and all of it is defined; otherwise does nothing and
+    /// returns false.
+    fn load_whole(&mut self, context: &Context<'_>, warp: &mut Warp, lanes: u32, op: &Matrix, usage: Use) -> bool {
+        let Some(at) = self.places(context, warp, lanes, &op.addr, 16) else { return false };
+        let rows = 8 * op.regs.len();
+        let tracked = context.launch.checks.uninitialised;
+        if tracked && !at[..rows].iter().fold(true, |all, at| all & self.shared.is_defined(*at, 16)) {
+            return false;
+        }
+        self.shadow_offsets(context, warp, &at, lanes, usage, 0);
+        load_rows(&mut warp.regs, &self.shared, op, &at[..rows]);
+        if tracked {
+            op.regs.iter().for_each(|&reg| warp.regs.taint_w(reg, 0, FULL));
+        }
+        true
     }
 
     /// Copies 16-byte rows between shared memory and `rows`; bit `i` of `undefined` is half `i`.
@@ -108,16 +131,43 @@ impl Block {
     }
 }
 
+/// A load by all lanes that leaves no trace but the values; false, and nothing done, for another.
+pub(crate) fn plain(level: Level, regs: &mut Regs, shared: &Shared, op: &Matrix) -> bool {
+    if op.store || !shared.is_plain() {
+        return false;
+    }
+    let lanes = if op.regs.len() == 4 { FULL } else { (1 << (8 * op.regs.len())) - 1 };
+    let Some(at) = places(level, regs, shared, lanes, &op.addr, 16) else { return false };
+    load_rows(regs, shared, op, &at[..8 * op.regs.len()]);
+    true
+}
+
+/// Loads 8x8 matrices whose rows of 16 bytes are at `at`: a register holds its rows one after the other.
+#[inline]
+fn load_rows(regs: &mut Regs, shared: &Shared, op: &Matrix, at: &[u32]) {
+    for (&reg, at) in op.regs.iter().zip(at.as_chunks::<8>().0) {
+        let mut rows = [[0u8; 16]; 8];
+        for (row, at) in rows.iter_mut().zip(at) {
+            row.copy_from_slice(&shared.bytes[*at as usize..][..16]);
+        }
+        let words: Lanes = bytemuck::must_cast(rows);
+        let words = if cfg!(target_endian = "big") { words.map(u32::from_le) } else { words };
+        regs.set_w(reg, &if op.trans { transposed(&words) } else { words }, FULL);
+    }
+}
+
 /// The 8x8 matrix of halves in one register, transposed.
 fn transposed(from: &Lanes) -> Lanes {
-    let half = |row: usize, column: usize| {
-        let word = from[4 * row + column / 2];
-        if column.is_multiple_of(2) { word & 0xffff } else { word >> 16 }
-    };
-    std::array::from_fn(|l| {
-        let (g, t) = (l / 4, l % 4);
-        half(2 * t, g) | half(2 * t + 1, g) << 16
-    })
+    let mut out = [0; LANES];
+    for row in 0..4 {
+        for column in 0..4 {
+            // Two by two halves, of two rows and two columns.
+            let (above, below) = (from[8 * row + column], from[8 * row + 4 + column]);
+            out[8 * column + row] = above & 0xffff | below << 16;
+            out[8 * column + 4 + row] = above >> 16 | below & 0xffff_0000;
+        }
+    }
+    out
 }
 
 /// Registers of `stmatrix` as 16-byte rows by address lane.

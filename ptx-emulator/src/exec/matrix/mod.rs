@@ -1,6 +1,6 @@
 //! Matrix fragments: moved by `ldmatrix` and wmma, multiplied by mma.
 
-mod ldmatrix;
+pub(crate) mod ldmatrix;
 pub(crate) mod mma;
 mod wgmma;
 pub(crate) mod wmma;

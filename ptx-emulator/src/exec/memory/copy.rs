@@ -5,7 +5,7 @@
 //! leaves nothing open.
 
 use crate::exec::memory::shared::Shared;
-use crate::exec::memory::target::{Target, Use};
+use crate::exec::memory::target::Use;
 use crate::exec::run::block::{Block, Context};
 use crate::exec::run::step::Flow;
 use crate::exec::run::warp::{OpenArrive, OpenCopy, Warp};
@@ -35,10 +35,19 @@ impl Block {
             sizes = w(&warp.regs, row).map(|v| v.min(copy.bytes));
         }
         let reading = sizes.iter().enumerate().fold(0, |m, (l, &s)| m | u32::from(s > 0) << l) & active;
-        let mut data = [[0u8; 16]; LANES];
-        let mut defined = [u16::MAX; LANES];
+        let mut open = Box::new(OpenCopy {
+            sequence: warp.issued,
+            lanes: 0,
+            groups: warp.groups,
+            dst: [0; LANES],
+            bytes: copy.bytes,
+            pc: pc as u32,
+            src: [0; LANES],
+            src_bytes: sizes,
+            data: [[0; 16]; LANES],
+            defined: [u16::MAX; LANES],
+        });
         let mut readable = active & !reading;
-        let mut sources = [0u64; LANES];
         // A source of size 0 is not touched, so its address may be anything.
         let read = Use::weak(pc, copy.bytes, false);
         let uniform = sizes == [copy.bytes; LANES] || reading == 0;
@@ -50,17 +59,25 @@ impl Block {
             block.shadow_global(context, warp, target, source_use, 0);
             readable |= target.lanes;
             each_lane(target.lanes, |l| {
-                sources[l] = target.at[l];
+                open.src[l] = target.at[l];
                 let allocation = context.memory.at(target.allocation[l] as usize);
                 let at = target.at[l] - allocation.base;
                 let size = u64::from(sizes[l]).min(allocation.bytes - at);
-                defined[l] = read_source(allocation, at, size, &mut data[l]);
+                open.defined[l] = read_source(allocation, at, size, &mut open.data[l]);
             });
         });
         let usage = Use::weak(pc, copy.bytes, true);
         self.for_each_target(context, warp, readable, &copy.dst, usage, |block, warp, target| {
-            block.issue(context, warp, target, usage, &data, &defined, &sources, &sizes);
+            open.lanes |= target.lanes;
+            for (to, at) in open.dst.iter_mut().zip(&target.at) {
+                *to = *at as u32;
+            }
+            block.issue(context, warp, target.lanes, usage, &open);
         });
+        warp.issued += 1;
+        if context.launch.checks.in_flight && open.lanes != 0 {
+            warp.copies.push(open);
+        }
         Flow::Next
     }
 
@@ -131,87 +148,78 @@ impl Block {
         });
     }
 
-    #[expect(clippy::too_many_arguments, reason = "everything a copy remembers until it completes")]
-    fn issue(
-        &mut self,
-        context: &Context<'_>,
-        warp: &mut Warp,
-        target: &Target,
-        usage: Use,
-        data: &[[u8; 16]; LANES],
-        defined: &[u16; LANES],
-        sources: &[u64; LANES],
-        sizes: &[u32; LANES],
-    ) {
+    /// Begins copies to places that are free of errors: they end at once unless that is checked.
+    fn issue(&mut self, context: &Context<'_>, warp: &Warp, lanes: u32, usage: Use, open: &OpenCopy) {
         let late = context.launch.checks.in_flight;
-        self.shadow_issue(context, warp, target, usage, late);
-        if !late {
-            each_lane(target.lanes, |l| {
-                deliver(&mut self.shared, target.at[l] as u32, &data[l][..usage.bytes as usize], defined[l]);
-            });
-            return;
-        }
-        each_lane(target.lanes, |l| {
-            let open = OpenCopy {
-                sequence: warp.issued,
-                lane: l as u32,
-                group: warp.groups[l],
-                dst: target.at[l] as u32,
-                bytes: usage.bytes,
-                pc: usage.pc as u32,
-                src: sources[l],
-                src_bytes: sizes[l],
-                data: data[l],
-                defined: defined[l],
-            };
-            warp.issued += 1;
-            self.shared.begin_copy(open.dst, open.bytes);
-            warp.copies.push(open);
-        });
-    }
-
-    /// Race check of the destination at issue.
-    fn shadow_issue(&mut self, context: &Context<'_>, warp: &Warp, target: &Target, usage: Use, late: bool) {
-        let mut base = self.epoch(warp, usage.pc);
-        if late {
-            base = base.in_flight();
-        }
-        let at = target.at.map(|at| at as u32);
-        self.shadow_rows(context, warp, &at, (target.lanes, 0, 0), base, usage);
-    }
-
-    /// Completes one copy on behalf of its thread. What another copy is still in flight to stays poisoned.
-    fn complete(&mut self, context: &Context<'_>, warp: &Warp, open: &OpenCopy) {
-        self.check_source(context, warp, open);
-        let me = self.epoch(warp, open.pc as usize).with_lane(open.lane);
-        self.shared.end_copy(open.dst, open.bytes, |shared, at, size| {
-            let from = (at - open.dst) as usize;
-            deliver(shared, at, &open.data[from..from + size as usize], open.defined >> from);
-            if let Some(shadow) = &mut shared.shadow {
-                shadow.complete(at, size, me);
+        let base = self.epoch(warp, usage.pc);
+        let base = if late { base.in_flight() } else { base };
+        self.shadow_rows(context, warp, &open.dst, (lanes, 0), base, usage);
+        each_lane(lanes, |l| {
+            if late {
+                self.shared.begin_copy(open.dst[l], open.bytes);
+            } else {
+                deliver(&mut self.shared, open.dst[l], &open.data[l][..open.bytes as usize], open.defined[l]);
             }
         });
     }
 
-    /// The hardware may have read the source at any time until now.
-    fn check_source(&mut self, context: &Context<'_>, warp: &Warp, open: &OpenCopy) {
-        if open.src_bytes == 0 {
-            return;
-        }
-        let Some(allocation) = context.memory.find(open.src, u64::from(open.src_bytes)) else {
-            return;
-        };
-        let at = open.src - allocation.base;
-        let mut now = [0; 16];
-        read_source(allocation, at, u64::from(open.src_bytes), &mut now);
-        let size = open.src_bytes as usize;
-        let changed = now[..size] != open.data[..size];
-        if changed {
-            let site = RawSite { role: "copies", pc: open.pc, warp: warp.index as u32, lane: open.lane };
-            self.report(context, Kind::SourceChanged, Severity::Error, &[site], || {
-                format!("source of a cp.async in {} changed before the copy was complete", allocation.name)
+    /// Completes the copies of some lanes on behalf of their threads. What another copy is still in flight to stays
+    /// poisoned.
+    fn complete(&mut self, context: &Context<'_>, warp: &Warp, open: &OpenCopy, lanes: u32) {
+        self.check_sources(context, warp, open, lanes);
+        let me = self.epoch(warp, open.pc as usize);
+        each_lane(lanes, |l| {
+            let (dst, me) = (open.dst[l], me.with_lane(l as u32));
+            self.shared.end_copy(dst, open.bytes, |shared, at, size| {
+                let from = (at - dst) as usize;
+                deliver(shared, at, &open.data[l][from..from + size as usize], open.defined[l] >> from);
+                if let Some(shadow) = &mut shared.shadow {
+                    shadow.complete(at, size, me);
+                }
             });
+        });
+    }
+
+    /// The hardware may have read the sources at any time until now.
+    fn check_sources(&mut self, context: &Context<'_>, warp: &Warp, open: &OpenCopy, lanes: u32) {
+        let mut near = 0;
+        each_lane(lanes, |l| {
+            let size = open.src_bytes[l] as usize;
+            let Some(index) = context.memory.index_near(near, open.src[l], size as u64).filter(|_| size > 0) else {
+                return;
+            };
+            near = index;
+            let allocation = context.memory.at(index);
+            let at = open.src[l] - allocation.base;
+            if size == 16 && at.is_multiple_of(16) {
+                let now = allocation.words::<4>(at);
+                if open.data[l] == bytemuck::must_cast::<_, [u8; 16]>(now.map(u32::to_le)) {
+                    return;
+                }
+            }
+            let mut now = [0; 16];
+            read_source(allocation, at, size as u64, &mut now);
+            if now[..size] != open.data[l][..size] {
+                let site = RawSite { role: "copies", pc: open.pc, warp: warp.index as u32, lane: l as u32 };
+                self.report(context, Kind::SourceChanged, Severity::Error, &[site], || {
+                    format!("source of a cp.async in {} changed before the copy was complete", allocation.name)
+                });
+            }
+        });
+    }
+
+    /// Completes those copies of a warp that `due` says are, by the lanes of each.
+    fn complete_due(&mut self, context: &Context<'_>, warp: &mut Warp, due: impl Fn(&Warp, &OpenCopy) -> u32) {
+        let mut copies = std::mem::take(&mut warp.copies);
+        for open in &mut copies {
+            let lanes = open.lanes & due(warp, open);
+            if lanes != 0 {
+                self.complete(context, warp, open, lanes);
+                open.lanes &= !lanes;
+            }
         }
+        copies.retain(|open| open.lanes != 0);
+        warp.copies = copies;
     }
 
     /// `wait_group` and `wait_all` for the lanes of `active`.
@@ -226,22 +234,11 @@ impl Block {
         if warp.copies.is_empty() {
             return Flow::Next;
         }
-        let copies = std::mem::take(&mut warp.copies);
-        let mut rest = Vec::with_capacity(copies.len());
-        for open in copies {
-            let committed = warp.groups[open.lane as usize];
-            let due = match pending {
-                // The newest `pending` committed groups may stay open; uncommitted copies too.
-                Some(pending) => open.group < committed.saturating_sub(pending),
-                None => true,
-            };
-            if (active >> open.lane) & 1 == 1 && due {
-                self.complete(context, warp, &open);
-            } else {
-                rest.push(open);
-            }
-        }
-        warp.copies = rest;
+        self.complete_due(context, warp, |warp, open| match pending {
+            // The newest `pending` committed groups may stay open; uncommitted copies too.
+            Some(pending) => active & before(&open.groups, &warp.groups, pending),
+            None => active,
+        });
         Flow::Next
     }
 
@@ -305,16 +302,7 @@ impl Block {
     }
 
     fn finish_arrive(&mut self, context: &Context<'_>, warp: &mut Warp, arrive: OpenArrive) {
-        let copies = std::mem::take(&mut warp.copies);
-        let mut rest = Vec::new();
-        for open in copies {
-            if open.lane == arrive.lane && open.sequence < arrive.after {
-                self.complete(context, warp, &open);
-            } else {
-                rest.push(open);
-            }
-        }
-        warp.copies = rest;
+        self.complete_due(context, warp, |_, open| if open.sequence < arrive.after { 1 << arrive.lane } else { 0 });
         self.mbar_arrive_async(context, warp, arrive);
         self.progressed();
     }
@@ -323,12 +311,12 @@ impl Block {
     pub(crate) fn drop_copies(&mut self, context: &Context<'_>, warp: &mut Warp, pc: usize, lanes: u32) {
         // Copies that an asynchronous arrival will complete are accounted for.
         let covered = warp.arrives.iter().fold(0u32, |m, a| m | 1 << a.lane);
-        let open = warp.copies.iter().find(|c| lanes & !covered & (1 << c.lane) != 0).copied();
-        let Some(open) = open else { return };
+        let Some(open) = warp.copies.iter().find(|open| lanes & !covered & open.lanes != 0) else { return };
+        let lane = (lanes & !covered & open.lanes).trailing_zeros();
         if context.launch.checks.in_flight {
             let sites = [
-                RawSite { role: "copies", pc: open.pc, warp: warp.index as u32, lane: open.lane },
-                RawSite { role: "exits", pc: pc as u32, warp: warp.index as u32, lane: open.lane },
+                RawSite { role: "copies", pc: open.pc, warp: warp.index as u32, lane },
+                RawSite { role: "exits", pc: pc as u32, warp: warp.index as u32, lane },
             ];
             self.report(context, Kind::UnwaitedCopy, Severity::Warning, &sites, || {
                 "a thread exits with a cp.async it never waited for".into()
@@ -340,6 +328,13 @@ impl Block {
     pub(crate) fn word(warp: &Warp, row: u16, lane: usize) -> u32 {
         warp.regs.w[usize::from(row)].0[lane]
     }
+}
+
+/// Lanes whose group is older than the newest `pending` that they committed.
+#[inline]
+fn before(groups: &[u32; LANES], committed: &[u32; LANES], pending: u32) -> u32 {
+    let due = |l: usize| groups[l] < committed[l].saturating_sub(pending);
+    (0..LANES).fold(0, |lanes, l| lanes | u32::from(due(l)) << l)
 }
 
 /// Puts the bytes of a copy in place; bit `i` of `defined` says whether byte `i` is.

@@ -1,6 +1,8 @@
 //! Loads of global memory whose lanes are all in one buffer and aligned, each word read once; everything that needs a
 //! report, a generic address or an ordering is left to `access`.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use crate::check::global::GlobalShadow;
 use crate::exec::memory::access::{set_loaded_unknown, write_loaded};
 use crate::exec::memory::target::{Target, Use};
@@ -21,10 +23,12 @@ struct Places {
     high: u64,
     /// Union of the bits of all addresses.
     bits: u64,
+    /// Each lane follows the one before without a gap.
+    contiguous: bool,
 }
 
 #[inline(always)]
-fn active_places(base: &[u64; LANES], offset: u64, active: u32) -> Places {
+fn active_places(base: &[u64; LANES], offset: u64, active: u32, bytes: u32) -> Places {
     let stand_in = base[active.trailing_zeros() as usize & 31];
     let mut at = [0; LANES];
     for (l, (to, from)) in at.iter_mut().zip(base).enumerate() {
@@ -33,12 +37,15 @@ fn active_places(base: &[u64; LANES], offset: u64, active: u32) -> Places {
     }
     let (low, high, bits) =
         at.iter().fold((u64::MAX, 0, 0), |(low, high, bits), &a| (low.min(a), high.max(a), bits | a));
-    Places { at, low, high, bits }
+    let first = at[0];
+    let step = u64::from(bytes);
+    let contiguous = at.iter().enumerate().fold(true, |c, (l, &a)| c & (a.wrapping_sub(first) == l as u64 * step));
+    Places { at, low, high, bits, contiguous }
 }
 
 dispatch! {
     /// [`Places`] compiled for `level`.
-    fn places(base: &[u64; LANES], offset: u64, active: u32) -> Places = active_places;
+    fn places(base: &[u64; LANES], offset: u64, active: u32, bytes: u32) -> Places = active_places;
 }
 
 impl Block {
@@ -61,7 +68,7 @@ impl Block {
             return false;
         }
         let total = load.bytes * N as u32;
-        let places = places(context.level, d(&warp.regs, addr.base.row), addr.offset as u64, active);
+        let places = places(context.level, d(&warp.regs, addr.base.row), addr.offset as u64, active, total);
         let span = (places.high - places.low).saturating_add(u64::from(total));
         if places.bits & u64::from(total - 1) != 0 {
             return false;
@@ -81,7 +88,7 @@ impl Block {
             self.shadow_global(context, warp, &target, usage, 0);
         }
         if load.bytes == 4 && load.dst.iter().all(|slot| slot.class == Class::W) {
-            let rows = words::<N>(allocation, &places.at);
+            let rows = words::<N>(allocation, &places, span);
             for (slot, row) in load.dst.iter().zip(&rows) {
                 warp.regs.set_w(slot.row, row, active);
             }
@@ -103,14 +110,27 @@ impl Block {
     }
 }
 
-/// `N` neighbouring words of every lane.
+/// `N` neighbouring words of every lane, all of which are in `span` bytes from the lowest on.
 #[inline]
-fn words<const N: usize>(allocation: &Allocation, at: &[u64; LANES]) -> [[u32; LANES]; N] {
+fn words<const N: usize>(allocation: &Allocation, places: &Places, span: u64) -> [[u32; LANES]; N] {
+    let Places { at, low, high, contiguous, .. } = places;
+    if low == high {
+        return allocation.words::<N>(low - allocation.base).map(|word| [word; LANES]);
+    }
+    let words = allocation.word_range(low - allocation.base, span);
     let mut rows = [[0; LANES]; N];
+    if *contiguous {
+        for (l, words) in words.as_chunks::<N>().0.iter().enumerate().take(LANES) {
+            for (row, word) in rows.iter_mut().zip(words) {
+                row[l] = word.load(Relaxed);
+            }
+        }
+        return rows;
+    }
     for (l, at) in at.iter().enumerate() {
-        let words = allocation.words::<N>(at - allocation.base);
+        let words = &words[((at - low) / 4) as usize..][..N];
         for (row, word) in rows.iter_mut().zip(words) {
-            row[l] = word;
+            row[l] = word.load(Relaxed);
         }
     }
     rows

@@ -8,7 +8,7 @@ mod engine;
 mod global_access;
 mod race;
 pub(crate) mod shared;
-mod shared_access;
+pub(crate) mod shared_access;
 pub(crate) mod target;
 mod tensor_copy;
 #[cfg(target_arch = "x86_64")]

@@ -2,13 +2,15 @@
 
 use crate::check::clock::{Epoch, Relation};
 use crate::check::global::{GlobalAccess, GlobalConflict, Held};
-use crate::check::shadow::{self, Access, Clash, Conflict};
+use crate::check::lanes::distinct_reads;
+use crate::check::runs::Access;
+use crate::check::shadow::{self, Clash, Conflict};
 use crate::exec::memory::target::{Target, Use, verb};
 use crate::exec::run::block::{Block, Context};
 use crate::exec::run::warp::Warp;
 use crate::isa::op::Order;
 use crate::isa::space::Space;
-use crate::machine::regs::{FULL, LANES, each_lane};
+use crate::machine::regs::{LANES, each_lane};
 use crate::report::{Kind, RawSite, Severity};
 
 impl Block {
@@ -31,17 +33,16 @@ impl Block {
         same: u32,
     ) {
         let base = self.usage_epoch(warp, usage);
-        let (lanes, several) = if usage.write { (lanes, 0) } else { distinct_reads(at, lanes) };
-        self.shadow_rows(context, warp, at, (lanes, several, same), base, usage);
+        self.shadow_rows(context, warp, at, (lanes, same), base, usage);
     }
 
-    /// Checks and records accesses of `lanes`, those of `several` for others, too, whose epoch is `base` but for the lane.
+    /// Checks and records accesses of `lanes` whose epoch is `base` but for the lane.
     pub(crate) fn shadow_rows(
         &mut self,
         context: &Context<'_>,
         warp: &Warp,
         at: &[u32; LANES],
-        (lanes, several, same): (u32, u32, u32),
+        (lanes, same): (u32, u32),
         base: Epoch,
         usage: Use,
     ) {
@@ -50,7 +51,7 @@ impl Block {
         };
         let mut conflicts: Vec<Conflict> = Vec::new();
         let view = self.view(warp);
-        let access = Access { at, lanes, several, same, size: usage.bytes, write: usage.write, me: base };
+        let access = Access { at, lanes, same, size: usage.bytes, write: usage.write, me: base };
         shadow::access(context.level, &mut shadow, &view, &access, &mut conflicts);
         self.shared.shadow = Some(shadow);
         for conflict in conflicts {
@@ -300,32 +301,4 @@ fn relation_text(relation: Relation) -> &'static str {
         Relation::SameWarp => "lanes of one warp",
         Relation::OtherWarp => "two warps",
     }
-}
-
-/// One lane per address of a read that several lanes share, and which of those stand for others.
-/// Sharing is looked for only at the distances at which lane 0 has a twin.
-fn distinct_reads<T: Copy + PartialEq>(at: &[T; LANES], lanes: u32) -> (u32, u32) {
-    if lanes == FULL && at.iter().fold(true, |same, a| same & (*a == at[0])) {
-        return (1, 1);
-    }
-    let distances = [1, 2, 4, 8, 16].map(|d| (d, at[d] == at[0]));
-    if lanes != FULL || distances.iter().all(|(_, twin)| !twin) {
-        return (lanes, 0);
-    }
-    let mut first: [usize; LANES] = [0; LANES];
-    let (mut kept, mut several) = (0u32, 0u32);
-    for l in 0..LANES {
-        let twin = distances.iter().find(|(d, twin)| *twin && l >= *d && at[l] == at[l - d]);
-        match twin {
-            Some((d, _)) => {
-                first[l] = first[l - d];
-                several |= 1 << first[l];
-            }
-            None => {
-                first[l] = l;
-                kept |= 1 << l;
-            }
-        }
-    }
-    (kept, several)
 }

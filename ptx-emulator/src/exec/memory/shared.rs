@@ -3,6 +3,7 @@
 use crate::check::shadow::Shadow;
 use crate::exec::run::block::Context;
 use crate::isa::space::RESERVED_BYTES;
+use crate::machine::regs::LANES;
 
 /// Bytes whose definedness is one word.
 const PIECE: u32 = 16;
@@ -145,6 +146,18 @@ impl Shared {
         all
     }
 
+    /// Whether all bytes of the aligned elements at `offset` behind each place were written; none is larger than a
+    /// [`PIECE`].
+    #[inline(always)]
+    pub(crate) fn are_defined(&self, at: &[u32; LANES], offset: u32, size: u32) -> bool {
+        let bits = (1u32 << size) - 1;
+        self.defined.is_empty()
+            || at.iter().fold(true, |all, at| {
+                let at = at + offset;
+                all & (u32::from(self.defined[(at / PIECE) as usize]) >> (at % PIECE) & bits == bits)
+            })
+    }
+
     /// Marks the bytes of an element as written, but for those that hold one of the undefined bits `unknown`.
     #[inline(always)]
     pub(crate) fn define_bits(&mut self, offset: u32, size: u32, unknown: u64) {
@@ -162,10 +175,15 @@ impl Shared {
         if self.defined.is_empty() {
             return;
         }
-        pieces(offset, size, |at, bits| {
+        let mut set = |at: usize, bits: u16| {
             let word = &mut self.defined[at];
             *word = if defined { *word | bits } else { *word & !bits };
-        });
+        };
+        let first = offset % PIECE;
+        if first + size <= PIECE {
+            return set((offset / PIECE) as usize, (((1u32 << size) - 1) << first) as u16);
+        }
+        pieces(offset, size, set);
     }
 }
 

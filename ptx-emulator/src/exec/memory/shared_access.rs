@@ -9,7 +9,7 @@ use crate::exec::run::warp::Warp;
 use crate::isa::op::{Load, Store};
 use crate::isa::slot::Class;
 use crate::isa::space::{Addr, Space};
-use crate::machine::regs::{FULL, LANES, d, each_lane, w};
+use crate::machine::regs::{FULL, LANES, Regs, d, each_lane, w};
 use crate::machine::simd::{Level, dispatch};
 
 /// Shared offsets of the lanes of one instruction.
@@ -73,6 +73,9 @@ impl Offsets {
 
     /// Undefined bits of the elements at `offset` behind each lane's own place, if there are any.
     fn unknown(&self, shared: &Shared, active: u32, offset: u32, bytes: u32) -> Option<[u64; LANES]> {
+        if shared.are_defined(&self.at, offset, bytes) {
+            return None;
+        }
         let mut found = None;
         each_lane(active, |l| {
             let at = self.at[l] + offset;
@@ -90,20 +93,41 @@ impl Offsets {
 /// Most bytes for which it pays to ask at once whether all are defined.
 const WHOLE: u32 = 1024;
 
+/// Where an instruction of `bytes` per lane accesses shared memory, if nothing is wrong with that.
+#[inline]
+fn valid_offsets(level: Level, regs: &Regs, shared: &Shared, active: u32, addr: &Addr, bytes: u32) -> Option<Offsets> {
+    if addr.space != Space::Shared {
+        return None;
+    }
+    let found = match addr.base.class {
+        Class::D => offsets_d(level, d(regs, addr.base.row), addr.offset as u64, active, bytes),
+        _ => offsets_w(level, w(regs, addr.base.row), addr.offset as u32, active, bytes),
+    };
+    let (low, span) = found.span(bytes);
+    let valid = found.fit && found.bits & (bytes - 1) == 0 && shared.covers(low, span);
+    valid.then_some(found)
+}
+
+/// As [`Block::places`], where no address can be undefined.
+#[inline]
+pub(crate) fn places(
+    level: Level,
+    regs: &Regs,
+    shared: &Shared,
+    active: u32,
+    addr: &Addr,
+    bytes: u32,
+) -> Option<[u32; LANES]> {
+    valid_offsets(level, regs, shared, active, addr, bytes).map(|found| found.at)
+}
+
 impl Block {
     /// Where an instruction of `bytes` per lane accesses shared memory, if nothing is wrong with it.
     fn offsets(&self, context: &Context<'_>, warp: &Warp, active: u32, addr: &Addr, bytes: u32) -> Option<Offsets> {
-        if addr.space != Space::Shared {
+        if context.launch.checks.uninitialised && warp.regs.taint(addr.base) & active != 0 {
             return None;
         }
-        let found = match addr.base.class {
-            Class::D => offsets_d(context.level, d(&warp.regs, addr.base.row), addr.offset as u64, active, bytes),
-            _ => offsets_w(context.level, w(&warp.regs, addr.base.row), addr.offset as u32, active, bytes),
-        };
-        let tainted = context.launch.checks.uninitialised && warp.regs.taint(addr.base) & active != 0;
-        let (low, span) = found.span(bytes);
-        let valid = found.fit && !tainted && found.bits & (bytes - 1) == 0 && self.shared.covers(low, span);
-        valid.then_some(found)
+        valid_offsets(context.level, &warp.regs, &self.shared, active, addr, bytes)
     }
 
     /// Offsets of accesses of `bytes` per lane to shared memory, if nothing is wrong with them.

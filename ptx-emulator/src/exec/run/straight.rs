@@ -1,6 +1,7 @@
 //! Straight runs of instructions without a check that records anything: row operations, and those others that are
 //! common, touch only registers and shared memory, and have nothing to report. All else ends the run.
 
+use crate::exec::matrix::ldmatrix;
 use crate::exec::matrix::mma;
 use crate::exec::matrix::wmma;
 use crate::exec::memory::shared::Shared;
@@ -34,7 +35,7 @@ impl<'a> Surroundings<'a> {
     fn new(
         context: &Context<'_>,
         shared: &'a mut Shared,
-        (groups, copies): (&'a mut [u32; LANES], &[OpenCopy]),
+        (groups, copies): (&'a mut [u32; LANES], &[Box<OpenCopy>]),
         left: &'a mut u64,
         rows_only: bool,
     ) -> Surroundings<'a> {
@@ -53,6 +54,7 @@ impl<'a> Surroundings<'a> {
             Op::Load(op) => load_words(self.level, regs, self.shared, op, active),
             Op::Store(op) => store_words(self.level, regs, self.shared, op, active),
             Op::Mma(op) => active == FULL && mma::plain(self.level, self.model, regs, op) && self.tick(),
+            Op::Matrix(op) => active == FULL && ldmatrix::plain(self.level, regs, self.shared, op) && self.tick(),
             Op::Wmma(op) => active == FULL && wmma::plain(self.level, regs, self.shared, op) && self.tick(),
             Op::Shuffle(op) => active == FULL && lanes::plain(self.level, regs, op) && self.tick(),
             Op::CopyCommit if active == FULL => {

@@ -31,22 +31,24 @@ pub(crate) struct Fragment {
     pub(crate) forced: bool,
 }
 
-/// A `cp.async` that was issued and not waited for.
-#[derive(Clone, Copy, Debug)]
+/// A `cp.async` of some lanes that was issued and not waited for.
+#[derive(Clone, Debug)]
 pub(crate) struct OpenCopy {
-    /// Number of the copy within its warp, in issue order.
+    /// Number of the instruction within its warp, in issue order.
     pub(crate) sequence: u64,
-    pub(crate) lane: u32,
-    pub(crate) group: u32,
-    pub(crate) dst: u32,
+    /// Lanes whose copies are open.
+    pub(crate) lanes: u32,
+    pub(crate) groups: [u32; LANES],
+    pub(crate) dst: [u32; LANES],
+    /// Bytes that a lane copies.
     pub(crate) bytes: u32,
     pub(crate) pc: u32,
-    /// Global source and the number of bytes read from it; the rest is zero.
-    pub(crate) src: u64,
-    pub(crate) src_bytes: u32,
-    pub(crate) data: [u8; 16],
+    /// Global sources and the numbers of bytes read from them; the rest is zero.
+    pub(crate) src: [u64; LANES],
+    pub(crate) src_bytes: [u32; LANES],
+    pub(crate) data: [[u8; 16]; LANES],
     /// Source bytes that were defined, as a bit per byte.
-    pub(crate) defined: u16,
+    pub(crate) defined: [u16; LANES],
 }
 
 /// `cp.async.mbarrier.arrive`: fires when all earlier copies of the lane are complete.
@@ -54,7 +56,7 @@ pub(crate) struct OpenCopy {
 pub(crate) struct OpenArrive {
     pub(crate) lane: u32,
     pub(crate) addr: u32,
-    /// Copies issued by the warp before it, by sequence number.
+    /// The sequence number of the next copy of the warp.
     pub(crate) after: u64,
     pub(crate) pc: u32,
 }
@@ -88,7 +90,8 @@ pub(crate) struct Warp {
     /// Lanes that exist.
     pub(crate) lanes: u32,
     pub(crate) exited: u32,
-    pub(crate) copies: Vec<OpenCopy>,
+    #[expect(clippy::vec_box, reason = "each is over a kilobyte, and they leave in any order")]
+    pub(crate) copies: Vec<Box<OpenCopy>>,
     pub(crate) arrives: Vec<OpenArrive>,
     /// Sequence number of the next copy.
     pub(crate) issued: u64,

@@ -192,6 +192,7 @@ impl Block {
                 _ => {}
             }
         }
+        self.settle();
         // The next generation uses the same memory.
         barrier.members.clear();
         barrier.stamp.clear();
@@ -245,7 +246,22 @@ impl Block {
             return flow;
         }
         self.clocks.sync_warp(warp.index);
+        if self.warps.len() == 1 {
+            self.settle();
+        }
         Flow::Next
+    }
+
+    /// Warps have met: what all of them did may be past for all that go on.
+    fn settle(&mut self) {
+        let Block { shared, warps, clocks, agents, .. } = self;
+        // Other blocks of a cluster do not meet here.
+        if let Some(shadow) = shared.shadow.as_mut().filter(|_| !agents.has_peers()) {
+            // The warp that runs is not in its place.
+            let goes_on = |warp: &Option<Box<Warp>>| warp.as_ref().is_none_or(|warp| !warp.done());
+            let left = warps.iter().enumerate().filter(|(_, warp)| goes_on(warp));
+            shadow.settle(left.map(|(at, _)| clocks.past(at)));
+        }
     }
 }
 
