@@ -14,7 +14,7 @@ mod record;
 mod session;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,7 @@ use sdpa_kernel::{space, toggles};
 use crate::basis::Basis;
 use crate::console;
 use crate::environment::{self, SourceState};
+use crate::files::folders_below;
 use crate::interrupt;
 use crate::layout::{Layout, program};
 use crate::plan::{DeviceChoice, Plan as SuitePlan};
@@ -168,6 +169,7 @@ pub fn tune(layout: &Layout, suite: &SuitePlan, options: &Options) -> Result<Tun
         Err(error) => return Ok(Tuning::Deferred(error.deferral())),
     };
     let (run, plan, space) = begin(layout, base, control, options, &source)?;
+    folders_below(&run.path, Path::new("logs"))?;
     for (i, gpu) in gpus.iter_mut().enumerate() {
         gpu.runner.logs = run.logs().join(format!("gpu{i}"));
     }
