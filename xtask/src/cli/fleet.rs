@@ -212,7 +212,9 @@ fn status(args: &StatusArgs) -> Result<Exit> {
         let search = search.as_ref().map(|progress| format!("\n{progress}")).unwrap_or_default();
         format!("{}{silent}{search}", fleet::render(&all))
     })?;
-    Ok(fleet::exit(&all))
+    // How a worker ended is of no interest once the search is over.
+    let is_over = search.is_some_and(|progress| progress.run.is_some());
+    Ok(if is_over { Exit::Good } else { fleet::exit(&all) })
 }
 
 fn report(args: &StatusArgs) -> Result<Exit> {

@@ -22,6 +22,7 @@ use crate::files::{folders_below, write_whole};
 use crate::layout::Layout;
 use crate::plan::{Changes, Plan};
 use crate::shared::patiently;
+use crate::tune::found;
 
 /// What is asked for.
 pub struct Order {
@@ -97,6 +98,12 @@ pub fn submitted(fleet: &Fleet, made: Vec<Submission>) -> Submitted {
 /// Submits what is missing of a fleet whose submission broke off, and again every task that ended without a verdict.
 pub fn go_on(fleet: &Fleet, slurm: &Slurm, overrides: &Overrides) -> Result<Submitted> {
     check_options(overrides.named(), |option| format!("--{option}"))?;
+    // A search that is over wants no more workers.
+    if let Some(search) = fleet.search()
+        && found(&search)?.is_some()
+    {
+        return Ok(submitted(fleet, Vec::new()));
+    }
     let named = overrides.named().into_iter();
     let options: Vec<String> =
         named.filter_map(|(option, value)| Some(format!("--{option}={}", value.as_ref()?))).collect();

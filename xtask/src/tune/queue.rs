@@ -1,13 +1,19 @@
 //! What is to be measured next, and who does it: jobs in their order, each of which whoever is free takes. Where a search has
-//! several workers, each has all jobs in its queue, and a job is whose who claims it.
+//! several workers, each has all jobs in its queue, in an order of its own within a generation, and a job is whose who claims
+//! it.
 
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use kbench::tune::{Evaluation, Proposal};
 
 use super::share::{Claim, LOOK, Share, evaluation_key};
+
+/// After how long it is asked again whether somebody else's job has become nobody's: a shared folder answers many.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// What a GPU is to do next.
 pub enum Job {
@@ -38,9 +44,15 @@ impl Job {
     }
 }
 
+struct Open {
+    job: Job,
+    /// When it was seen to be somebody else's.
+    others: Option<Instant>,
+}
+
 #[derive(Default)]
 struct State {
-    jobs: VecDeque<Job>,
+    jobs: VecDeque<Open>,
     closed: bool,
 }
 
@@ -62,9 +74,20 @@ impl<'a> Queue<'a> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a job at its end.
+    /// Puts a job at its end; with several workers, where this one is to come to it. What an older generation has goes first,
+    /// for later ones wait for it; within one, workers begin at different ends, so that what each builds ahead is its own.
     pub fn add(&self, job: Job) {
-        self.state().jobs.push_back(job);
+        let mut state = self.state();
+        state.jobs.push_back(Open { job, others: None });
+        if let Some(share) = self.share {
+            let order = |Open { job, .. }: &Open| {
+                let Job::Measure(items) = job else { return (0, 0) };
+                let mut hasher = DefaultHasher::new();
+                (share.own(), job.key()).hash(&mut hasher);
+                (items.first().map_or(0, |(generation, ..)| *generation), hasher.finish())
+            };
+            state.jobs.make_contiguous().sort_by_cached_key(order);
+        }
         self.changed.notify_all();
     }
 
@@ -86,17 +109,35 @@ impl<'a> Queue<'a> {
         }
     }
 
+    /// The configurations that this worker will come to next, as far as can be said: nobody has claimed them.
+    pub fn ahead(&self) -> Result<Vec<Item>> {
+        let Some(share) = self.share else { return Ok(Vec::new()) };
+        for Open { job, .. } in &self.state().jobs {
+            if let (Job::Measure(items), Some(key)) = (job, job.key())
+                && !share.is_claimed(&key)?
+            {
+                return Ok(items.clone());
+            }
+        }
+        Ok(Vec::new())
+    }
+
     fn take(&self, state: &mut State) -> Result<Option<Job>> {
         let mut number = 0;
-        while let Some(job) = state.jobs.get(number) {
+        while let Some(Open { job, others }) = state.jobs.get_mut(number) {
             let claim = match (self.share, job.key()) {
+                _ if others.is_some_and(|seen| seen.elapsed() < AGAIN) => Claim::Others,
                 (Some(share), Some(key)) => share.claim(&key)?,
                 _ => Claim::Own,
             };
             match claim {
-                Claim::Own => return Ok(state.jobs.remove(number)),
+                Claim::Own => return Ok(state.jobs.remove(number).map(|open| open.job)),
                 Claim::Done => drop(state.jobs.remove(number)),
-                Claim::Others => number += 1,
+                Claim::Others => {
+                    let seen = others.filter(|seen| seen.elapsed() < AGAIN);
+                    *others = seen.or_else(|| Some(Instant::now()));
+                    number += 1;
+                }
             }
         }
         Ok(None)

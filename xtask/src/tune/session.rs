@@ -205,12 +205,13 @@ impl<'a> Session<'a> {
                 Err(error) => return drop(send.send(Measured { result: Err(error), spent: Vec::new() })),
             };
             let count = job.count();
+            let wanted = self.want_ahead(&job, queue);
             let bench = self.bench();
             let mut watches = bench.watches(self.parts.started);
-            let result = match job {
+            let result = wanted.and_then(|()| match job {
                 Job::Measure(items) => self.evaluate(&bench, items, &mut watches).map(Found::Evaluations),
                 Job::Profile(elite) => self.profile_first(&elite, &mut watches),
-            };
+            });
             let failed = result.is_err();
             let each = self.parts.gpus.iter().zip(watches);
             let spent = each.map(|(gpu, watch)| gpu.spent(Stage::Search, count, watch)).collect();
@@ -218,6 +219,17 @@ impl<'a> Session<'a> {
                 return;
             }
         }
+    }
+
+    /// With several workers, wants the builds of what this one has claimed, and then of what it will come to next: those are
+    /// made while that is measured. A search of one wants all of them when they are proposed.
+    fn want_ahead(&self, job: &Job, queue: &Queue) -> Result<()> {
+        if let (Some(_), Job::Measure(items)) = (self.parts.share, job) {
+            for items in [items, &queue.ahead()?] {
+                self.builder.want(&self.variants(items.iter().map(|(_, _, p)| p))?, false);
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn bench(&self) -> Bench<'_> {
@@ -235,8 +247,6 @@ impl<'a> Session<'a> {
         let named: Vec<(String, VariantPatch)> = job.iter().map(|(_, _, p)| (p.name.clone(), patch(p))).collect();
         let suite = meeting(self.parts.base, self.parts.plan, &named, Occasion::Search, self.parts.executor);
         let variants = self.variants(job.iter().map(|(_, _, p)| p))?;
-        // Whoever has the job alone wanted them before.
-        self.builder.want(&variants, false);
         let builds = self.builder.wait(&variants)?;
         watches.iter_mut().for_each(|watch| watch.spent_on(Activity::Builds));
         let scratch = tempfile::Builder::new().prefix("job-").tempdir_in(self.parts.scratch)?;

@@ -30,7 +30,7 @@ use crate::interrupt;
 use crate::shared::{has, patiently};
 
 /// How often whoever has nothing to do looks again.
-pub const LOOK: Duration = Duration::from_millis(500);
+pub const LOOK: Duration = Duration::from_secs(1);
 /// The file that is there whenever the folder is.
 pub const WITNESS: &str = super::record::PLAN_FILE;
 
@@ -258,6 +258,12 @@ impl Share {
             let is_own = self.put("claims", &format!("{what}.{number}"), OWNER, self.own.as_bytes())?;
             Ok(if is_own { Claim::Own } else { Claim::Others })
         })
+    }
+
+    /// Whether anybody has claimed it, dead or alive.
+    pub fn is_claimed(&self, what: &str) -> Result<bool> {
+        let first = self.folder.join("claims").join(format!("{what}.0"));
+        patiently(&self.folder, || self.has(&first))
     }
 
     /// Whether a worker has ended, or its heart was seen still for too long.
