@@ -17,7 +17,8 @@ use crate::many::job;
 use crate::room::Room;
 
 /// A part of the space that compiles quickly and that the resource limits mostly let pass.
-const NARROW: [&str; 8] = ["--set", "loader=2", "--set", "softmax=2", "--set", "exp=0", "--set", "tile_k=32"];
+const NARROW: [&str; 10] =
+    ["--set", "loader=2", "--set", "softmax=2", "--set", "exp=0", "--set", "tile_k=32", "--set", "producer_warps=0"];
 
 /// A room whose runner claims a GPU and answers for its kernels, and whose one kind is any card of the cluster.
 fn room() -> Room {
@@ -41,7 +42,7 @@ fn room() -> Room {
 /// Submits a search, and returns the fleet's folder.
 fn submit(room: &Room, workers: &str) -> PathBuf {
     let own = ["fleet", "tune", "stage5", "--json", "--on", "any", "--workers", workers, "--budget", "16"];
-    let ran = room.xtask(&[own.as_slice(), &NARROW, &["--set", "producer_warps=0", "--patience", "1000"]].concat());
+    let ran = room.xtask(&[own.as_slice(), &NARROW, &["--patience", "1000"]].concat());
     PathBuf::from(ran.expect(0).json()["jobs"]["fleet"].as_str().unwrap())
 }
 
@@ -174,7 +175,24 @@ fn a_search_finds_the_same_by_one_worker_by_three_of_which_one_is_killed_and_by_
     std::fs::write(&elite, std::fs::read_to_string(&elite).unwrap().replace(&winner, "somebody-else")).unwrap();
     let refused = room.xtask(&["fleet", "report", &path]).expect(1);
     assert!(refused.stdout.starts_with("REFUSED `") && refused.stdout.contains("elite.json was changed"));
+    on_the_emulator_nobody_is_named(&cluster);
     cluster.down();
+}
+
+/// With the runner itself: what two workers checked, and that none is faster, for nothing was timed.
+fn on_the_emulator_nobody_is_named(cluster: &Cluster) {
+    let mut room = Room::new();
+    room.set("SLURM_CONF", &cluster.folder.join("slurm.conf").display().to_string());
+    let target = Layout::find().unwrap().target.display().to_string();
+    room.config(&["l4"], &[format!("export CARGO_TARGET_DIR='{target}'")]);
+    let own = ["fleet", "tune", "stage5", "--json", "--on", "l4", "--workers", "2", "--budget", "3"];
+    let ran = room.xtask(&[own.as_slice(), &NARROW, &["--shape", "ragged"]].concat()).expect(0);
+    let fleet = ran.json()["jobs"]["fleet"].as_str().unwrap().to_owned();
+    let status = until(&room, &fleet, "the end", is_over);
+    assert_eq!(status["search"]["evaluated"], 3);
+    let report = room.xtask(&["fleet", "report", &fleet]).expect(3);
+    assert!(report.stdout.contains("\nDEFERRED (time is never taken on the emulator"), "{}", report.stdout);
+    room.xtask(&["verify", status["search"]["run"].as_str().unwrap()]).expect(0);
 }
 
 #[test]
