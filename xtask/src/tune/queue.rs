@@ -151,3 +151,43 @@ impl<'a> Queue<'a> {
         self.changed.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tune::share::{WITNESS, make};
+    use kbench::tune::Toggles;
+
+    #[test]
+    fn workers_do_each_job_once_older_generations_first_and_build_ahead_what_is_nobodys() {
+        let folder = tempfile::tempdir().unwrap();
+        make(folder.path()).unwrap();
+        std::fs::write(folder.path().join(WITNESS), "{}").unwrap();
+        let shares = ["a-0.0.1", "a-1.0.1", "a-2.0.1"].map(|own| Share::join(folder.path(), own).unwrap());
+        let queues = [&shares[0], &shares[1], &shares[2]].map(|share| Queue::new(Some(share)));
+        let item = |generation, slot| {
+            let name = format!("{generation}-{slot}");
+            (generation, slot, Proposal { name, toggles: Toggles::new(), origin: String::new() })
+        };
+        for queue in &queues {
+            for generation in [1, 0] {
+                (0..4).for_each(|slot| queue.add(Job::Measure(vec![item(generation, slot)])));
+            }
+        }
+        let mut taken = Vec::new();
+        for turn in 0..8 {
+            let queue = &queues[turn % 3];
+            let Some(Job::Measure(items)) = queue.next().unwrap() else { panic!("a job is open") };
+            taken.push((items[0].0, items[0].1));
+            for ahead in queues.iter().flat_map(|queue| queue.ahead().unwrap()) {
+                assert!(!taken.contains(&(ahead.0, ahead.1)), "{ahead:?} was claimed");
+            }
+        }
+        assert!(taken.is_sorted_by_key(|(generation, _)| *generation), "{taken:?}");
+        taken.sort();
+        assert_eq!(taken, (0..8).map(|n| (n / 4, n % 4)).collect::<Vec<_>>());
+        assert!(queues.iter().all(|queue| queue.ahead().unwrap().is_empty()));
+        queues[0].close();
+        assert!(queues[0].next().unwrap().is_none());
+    }
+}
