@@ -31,6 +31,20 @@ impl<'data> Cubin<'data> {
         Ok(sha256_hex(section.data()?))
     }
 
+    /// SHA-256 of all machine code, constants and initial values, whatever their sections are called, hex.
+    pub fn contents_sha256(&self) -> Result<String> {
+        const LOADED: [&str; 3] = [".text", ".nv.constant", ".nv.global.init"];
+        let is_loaded = |name: &str| LOADED.iter().any(|kind| name == *kind || name.starts_with(kind));
+        let mut hashes = Vec::new();
+        for section in self.elf.sections() {
+            if section.name().is_ok_and(is_loaded) {
+                hashes.push(sha256_hex(section.data()?));
+            }
+        }
+        hashes.sort();
+        Ok(sha256_hex(hashes.join("\n").as_bytes()))
+    }
+
     /// Entry functions and the size of their machine code.
     pub fn code_bytes(&self) -> Result<Vec<(String, usize)>> {
         let named = |section: object::read::elf::ElfSection64<'_, '_>| {

@@ -16,6 +16,7 @@ use kbench::variant::{Build, DeviceFacts, Variant, resolve};
 use kernel_spec::launch::{Launch, Step};
 use kernel_spec::params;
 
+use crate::accepted::Control;
 use crate::build::{BuildSet, Built};
 use crate::console;
 use crate::cubin::sha256_hex;
@@ -34,7 +35,8 @@ const EMULATED_SMS: u32 = 4;
 pub fn on_this_machine(layout: &Layout, plan: &Plan, found: &Found) -> Plan {
     let mut plan = plan.clone();
     if plan.suite.arch.is_empty() {
-        plan.suite.arch = found.device.as_ref().map_or_else(|| USUAL_ARCH.to_owned(), |(device, _)| device.arch());
+        let usual = plan.control.as_ref().and_then(Control::arch).unwrap_or(USUAL_ARCH);
+        plan.suite.arch = found.device.as_ref().map_or_else(|| usual.to_owned(), |(device, _)| device.arch());
     }
     if plan.suite.declared().is_some() {
         let step = console::Step::begin("python", 0);

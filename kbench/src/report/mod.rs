@@ -118,7 +118,8 @@ fn counts(view: &RunView) -> String {
     format!("{pass} gates PASS, {fail} FAIL, {deferred} DEFERRED, {inconclusive} INCONCLUSIVE")
 }
 
-fn provenance(view: &RunView) -> String {
+/// Run, commit, device, compiler and time, in one line.
+pub fn provenance(view: &RunView) -> String {
     let environment = view.environment;
     let commit = environment.commit.as_deref().map_or("unknown commit", |c| &c[..c.len().min(12)]);
     let dirty = if environment.dirty == Some(true) { " with uncommitted changes" } else { "" };
@@ -411,7 +412,7 @@ fn gates(gates: &[Gate]) -> Vec<Vec<String>> {
 mod made;
 
 #[cfg(test)]
-mod testing {
+pub(crate) mod testing {
     //! A judged run around evidence, for the tests of every form of the report.
 
     use super::*;

@@ -87,7 +87,7 @@ pub struct VerifyArgs {
 }
 
 /// SHA-256 in hexadecimal digits.
-fn root(text: &str) -> Result<String, String> {
+pub(super) fn root(text: &str) -> Result<String, String> {
     let is_hash = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_hash.then(|| text.to_ascii_lowercase()).ok_or_else(|| "a root has 64 hexadecimal digits".to_owned())
 }

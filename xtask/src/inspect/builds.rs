@@ -13,7 +13,7 @@ use crate::build;
 use crate::compiler::Product;
 use crate::disassembly;
 use crate::foreign::compile::described_again as foreign_again;
-use crate::run_dir::{MEMORY, RunDir, build_folder, other_build_folder};
+use crate::run_dir::{MEMORY, RunDir, build_folders};
 
 /// Compares the records of a run with the builds that lie in it.
 pub fn examine(run: &RunDir, suite: &Suite, builds: &Builds, found: &mut Verified) -> Result<()> {
@@ -27,9 +27,7 @@ pub fn examine(run: &RunDir, suite: &Suite, builds: &Builds, found: &mut Verifie
         return Ok(());
     }
     let mut folders = BTreeSet::new();
-    for record in &builds.records {
-        let first = build_folder(record, &suite.arch);
-        let folder = if folders.contains(&first) { other_build_folder(record, &suite.arch) } else { first };
+    for (record, folder) in build_folders(&builds.records, &suite.arch) {
         let faults = of_record(run, suite, record, &folder).unwrap_or_else(|error| vec![format!("{error:#}")]);
         found.faults.extend(faults.into_iter().map(|fault| format!("{folder}: {fault}")));
         folders.insert(folder);

@@ -412,15 +412,26 @@ impl RunDir {
 }
 
 /// The folder of a variant's build in a run.
-pub fn build_folder(record: &BuildRecord, suite_arch: &str) -> String {
+fn build_folder(record: &BuildRecord, suite_arch: &str) -> String {
     match record.arch == suite_arch {
         true => format!("builds/{}", record.variant),
         false => format!("builds/{}-{}", record.variant, record.arch),
     }
 }
 
+/// The folders of builds in a run, in the order of their records.
+pub fn build_folders<'a>(records: &'a [BuildRecord], suite_arch: &str) -> Vec<(&'a BuildRecord, String)> {
+    let mut folders: Vec<(&BuildRecord, String)> = Vec::new();
+    for record in records {
+        let first = build_folder(record, suite_arch);
+        let is_taken = folders.iter().any(|(_, folder)| *folder == first);
+        folders.push((record, if is_taken { other_build_folder(record, suite_arch) } else { first }));
+    }
+    folders
+}
+
 /// The folder of another build of the same variant for the same architecture.
-pub fn other_build_folder(record: &BuildRecord, suite_arch: &str) -> String {
+fn other_build_folder(record: &BuildRecord, suite_arch: &str) -> String {
     format!("{}-{}", build_folder(record, suite_arch), record.key)
 }
 

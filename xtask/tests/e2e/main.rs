@@ -1,5 +1,6 @@
 //! End to end: the `xtask` binary, the real compilers and kernels. One test program, so that it is linked once.
 
+mod accept;
 mod cli;
 mod command_line;
 mod common;
