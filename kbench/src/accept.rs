@@ -195,11 +195,6 @@ mod tests {
             ("nothing in this run is a MERGE: DEFER new", Exit::Deferred, |s, _| {
                 s.narrowed.push(Deferral::new("only small was run", "run without --shapes"));
             }),
-            // What asks nothing of the time may MERGE on an emulator, and says nothing of a device.
-            ("not checked and timed on a GPU", Exit::Deferred, |s, e| {
-                (s.performance, s.regressions, s.time_shapes) = (Vec::new(), None, Vec::new());
-                e.samples = Default::default();
-            }),
         ];
         for (words, exit, change) in rows {
             let refused = said(None, change).unwrap_err();
@@ -214,29 +209,47 @@ mod tests {
         assert!(named.why.starts_with("only a MERGE is accepted, and this is VALID NEGATIVE new: "), "{named:?}");
     }
 
+    /// What is said of a run whose gates and decision are those of a MERGE, and whose other parts were changed since.
+    fn said_of_a_merge(change: impl Fn(&mut Suite, &mut Evidence, &mut Vec<Gate>)) -> Refused {
+        let (mut suite, mut evidence) = (testing::suite(), testing::evidence());
+        let mut gates = judge(&suite, &evidence);
+        let decision = decide(&suite, &gates, &evidence.checks, &evidence.samples);
+        change(&mut suite, &mut evidence, &mut gates);
+        let (suite, evidence, gates, decision) = (&suite, &evidence, &gates, &decision);
+        let environment = &Environment::default();
+        acceptable(&RunView { name: "run", suite, evidence, gates, decision, environment }, None).unwrap_err()
+    }
+
     #[test]
     fn a_merge_beside_an_open_gate_of_the_run_or_of_its_control_is_refused() {
-        let open = |variant: &str| {
-            let (suite, evidence) = (testing::suite(), testing::evidence());
-            let mut gates = judge(&suite, &evidence);
-            let decision = decide(&suite, &gates, &evidence.checks, &evidence.samples);
-            let mut gate = gates[0].clone();
-            (gate.variant, gate.state) = (variant.to_owned(), State::Deferred(Deferral::new("no peer", "install it")));
-            gates.push(gate);
-            let environment = Environment::default();
-            let view = RunView {
-                name: "run",
-                suite: &suite,
-                evidence: &evidence,
-                gates: &gates,
-                decision: &decision,
-                environment: &environment,
-            };
-            acceptable(&view, None).map(|candidate| candidate.variant.clone())
-        };
         for variant in ["old", "peers"] {
-            let refused = open(variant).unwrap_err();
-            assert!(refused.why.contains("DEFERRED (no peer; install it)") && refused.exit == Exit::Deferred);
+            let refused = said_of_a_merge(|_, _, gates| {
+                let state = State::Deferred(Deferral::new("no peer", "install it"));
+                gates.push(Gate { variant: variant.to_owned(), state, ..gates[0].clone() });
+            });
+            assert!(refused.why.contains("DEFERRED (no peer; install it)"), "{refused:?}");
+            assert_eq!(refused.exit, Exit::Deferred);
+        }
+        let refused = said_of_a_merge(|_, _, gates| gates[0].state = State::Fail);
+        assert!(refused.why.contains("is FAIL") && refused.exit == Exit::Fix, "{refused:?}");
+    }
+
+    #[test]
+    fn a_merge_of_a_part_or_of_no_gpu_is_refused_whatever_its_gates_say() {
+        type Change = fn(&mut Suite, &mut Evidence, &mut Vec<Gate>);
+        let rows: &[(&str, Change)] = &[
+            ("only a whole suite is accepted, and only small was run", |s, _, _| {
+                s.narrowed.push(Deferral::new("only small was run", "run without --shapes"));
+            }),
+            ("not checked and timed on a GPU", |_, e, _| e.checks.device = Some(EMULATOR.to_owned())),
+            ("not checked and timed on a GPU", |_, e, _| e.checks.device = None),
+            ("not checked and timed on a GPU", |_, e, _| e.samples.device = None),
+            ("not checked and timed on a GPU", |_, e, _| e.samples.deferred = Some(Deferral::new("busy", "wait"))),
+            ("was not timed beside its control", |_, e, _| e.samples.blocks.clear()),
+        ];
+        for (words, change) in rows {
+            let refused = said_of_a_merge(change);
+            assert!(refused.why.contains(words) && refused.exit == Exit::Deferred, "{words}: {refused:?}");
         }
     }
 
