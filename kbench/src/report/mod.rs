@@ -17,6 +17,7 @@ mod speedups;
 mod svg;
 mod targets;
 mod timing;
+mod trends;
 mod two_runs;
 mod verdicts;
 
@@ -29,6 +30,7 @@ pub use markdown::{markdown_file, markdown_summary};
 pub use page::html;
 pub use profile::section as profile_section;
 pub use speedups::speedups;
+pub use trends::{Entry, TrendRun, trends_html};
 pub use two_runs::{CodePair, Differences, GatePair, RatioPair, Regressions, differences, regressions, two_runs};
 
 use std::collections::BTreeMap;

@@ -144,6 +144,19 @@ fn a_merge_becomes_the_control_and_nothing_less_does() {
     accept(&dist, &next, &["persistent"]).expect(0);
     assert_eq!(ledger(&dist).accepted.len(), 2);
 
+    // All of them on one page, whose points open their reports.
+    let said = dist.run(&["history", "--html"]).expect(0).stdout;
+    assert!(said.contains("kbench/runs/history.html: "), "{said}");
+    let page = std::fs::read_to_string(dist.path("kbench/runs/history.html")).unwrap();
+    for run in [&run, &next] {
+        let link = format!("<a href=\"{}/report.html\">", RunDir::at(run.clone()).name());
+        assert!(page.contains(&link), "{link}");
+    }
+    assert!(page.contains("m on NVIDIA TEST"), "{page}");
+    dist.run(&["history", "--html", "elsewhere.html"]).expect(0);
+    let page = std::fs::read_to_string(dist.path("elsewhere.html")).unwrap();
+    assert!(page.contains("<a href=\"kbench/runs/"), "{page}");
+
     // Another device, another file, another code.
     dist.write(FILE, &asks_for_it);
     validated(&dist, &[], 4);
