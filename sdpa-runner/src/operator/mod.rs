@@ -20,6 +20,9 @@ pub struct Executor {
     pub sm_count: u32,
     /// On the emulator, a grid of more CTAs than this is sampled where the operator knows which CTA computes what.
     pub max_ctas: Option<u32>,
+    /// On the emulator, whether the problem is launched as the last part of one so large that places within its tensors
+    /// are beyond what 32 bits count, where the operator can say how.
+    pub far: bool,
 }
 
 /// Nobody's kernel can be launched on a problem: a plan or an input is missing, or the problem is none of this operator's.
