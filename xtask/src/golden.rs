@@ -331,8 +331,9 @@ fn record(layout: &Layout, toolchain: &Toolchain, runner: &Runner, device: &Devi
         let builds = build(layout, toolchain, &variants(form)?, form)?;
         let dir = raw.join(name_of(form));
         std::fs::create_dir_all(&dir).with_context(|| format!("failed to create `{}`", dir.display()))?;
-        let images =
-            builds.par_iter().map(|b| assemble(toolchain, b, &device.arch(), &dir)).collect::<Result<Vec<_>>>()?;
+        // What is compiled for one architecture alone is assembled for that one.
+        let arch = |built: &Built| if is_hopper(built) { built.record.arch.clone() } else { device.arch() };
+        let images = builds.par_iter().map(|b| assemble(toolchain, b, &arch(b), &dir)).collect::<Result<Vec<_>>>()?;
         let step = Step::begin(name_of(form), 0);
         launch(runner, &builds, &images, &dir, |_| Executor::Gpu)?;
         step.end("launched");

@@ -51,7 +51,7 @@ pub trait Comparer {
 /// What draws for an operator.
 pub fn of(task: &Task) -> Box<dyn Operator> {
     match &task.operator {
-        Kind::Attention => Box::new(attention::Attention::default()),
+        Kind::Attention => Box::new(attention::Attention::of(&task.generated)),
         Kind::Declared(operator) => Box::new(declared::Drawing::of(task, operator)),
     }
 }
@@ -59,8 +59,7 @@ pub fn of(task: &Task) -> Box<dyn Operator> {
 /// What compares for an operator; `keeping` says whether references stay from one job to the next.
 pub fn comparer(task: &Task, keeping: bool) -> Box<dyn Comparer> {
     match &task.operator {
-        Kind::Attention if keeping => Box::new(attention::errors::Comparer::keeping()),
-        Kind::Attention => Box::new(attention::errors::Comparer::default()),
+        Kind::Attention => Box::new(attention::errors::Comparer::of(&task.generated, keeping)),
         Kind::Declared(operator) => Box::new(declared::Comparing::of(task, operator)),
     }
 }

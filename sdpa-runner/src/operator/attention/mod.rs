@@ -31,9 +31,15 @@ use crate::setup::{Fill, Mixing, NAN, Part, Role, Setup, Tensor};
 use inputs::{Drawn, Inputs};
 
 /// Sets up attention, and remembers what it drew.
-#[derive(Default)]
 pub struct Attention {
     drawn: Drawn,
+}
+
+impl Attention {
+    /// On inputs that the processes of a run share in a folder.
+    pub fn of(folder: &Path) -> Attention {
+        Attention { drawn: Drawn::shared_in(folder) }
+    }
 }
 
 impl Operator for Attention {
