@@ -31,7 +31,7 @@ use crate::toolchain::{self, Toolchain};
 
 /// The architecture of the ladder's PTX; the GPU may be a later one. The Hopper family has its own.
 const ARCH: &str = "sm_89";
-/// What the Hopper family is asked, each causal as well.
+/// What the Hopper family is asked, each with the mask as well.
 const HOPPER_SHAPES: [&str; 6] = ["tiny", "small", "mission", "wide", "ragged", "cross"];
 /// Multiprocessors of the GPU that is asked, which decide the family's entry and its grid: every H100 and H200 of this shape.
 const MULTIPROCESSORS: u32 = 132;
@@ -151,7 +151,7 @@ pub fn problems(built: &Built) -> [Vec<Problem>; 2] {
     let problem = |shape| Problem { shape, seed: 0, distribution: Distribution::Normal };
     let all = attention::recorded().into_iter().map(problem);
     if is_hopper(built) {
-        let plain = |p: &Problem| HOPPER_SHAPES.contains(&p.shape.name.trim_end_matches("-causal"));
+        let plain = |p: &Problem| HOPPER_SHAPES.contains(&p.shape.name.trim_end_matches(attention::MASKED));
         return [Vec::new(), all.filter(plain).collect()];
     }
     let (whole, sampled) = all.partition(|problem| is_whole(&problem.shape));
