@@ -185,8 +185,7 @@ pub fn rows(built: &Built, shape: &Shape) -> Result<Option<Vec<Rows>>> {
 
 fn rows_of_hopper(built: &Built, shape: &Shape) -> Result<Option<Vec<Rows>>> {
     let sizes = Sizes::of(shape);
-    let (heads, head_dim) = (sizes.batch * sizes.heads, sizes.head_dim);
-    let own = hopper::Sizes { heads, head_dim, seq_q: sizes.seq_q, seq_kv: sizes.seq_kv, causal: sizes.causal };
+    let own = hopper::Sizes::from(sizes.of_a_call());
     let name = own.entry(MULTIPROCESSORS).with_context(|| format!("no entry for `{shape}`"))?;
     let entry = built.record.entry_named(Some(name), shape).with_context(|| format!("`{name}` was not built"))?;
     let tile_q = entry.launch.tile_q;
