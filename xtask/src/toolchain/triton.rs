@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use kbench::deferral::Deferral;
 
-use super::python::Python;
+use super::python::{Python, deferral};
 use super::wheels;
 use crate::bounded::{self, End, Limits, Program};
 
@@ -44,14 +44,7 @@ pub fn find_or_install(target: &Path, python: &Python, progress: &dyn Fn(&str)) 
             Ok(with_path(python, Some(tree), format!("triton {}", wheels::TRITON_PINS[0].1)))
         }
         Err(error) => {
-            let found = there(python).ok_or_else(|| {
-                let first = error.to_string();
-                let first = first.lines().next().unwrap_or("it cannot be installed").to_owned();
-                Deferral::new(
-                    format!("there is no Triton: {first}"),
-                    "connect to a package registry, or install Triton",
-                )
-            })?;
+            let found = there(python).ok_or_else(|| deferral(error, "Triton", "install it for this Python"))?;
             progress(&format!("warning: the pinned Triton cannot be had; taking {}, which is there", found.version));
             Ok(found)
         }
@@ -81,4 +74,48 @@ fn with_path(python: &Python, tree: Option<&Path>, version: String) -> Triton {
     // What the version of the day does where nothing is said, for whoever sets another default.
     environment.insert("TRITON_DEFAULT_FP_FUSION".to_owned(), "1".to_owned());
     Triton { argv: python.argv.clone(), environment, version }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_there_is_none_one_line_says_why_and_what_to_do() {
+        let target = tempfile::tempdir().unwrap();
+        let of = |version: &str| {
+            let python = Python {
+                argv: vec!["false".to_owned()],
+                environment: BTreeMap::new(),
+                version: version.to_owned(),
+                numpy: String::new(),
+                pinned: true,
+            };
+            find_or_install(target.path(), &python, &|_| ()).unwrap_err()
+        };
+        let old = of("3.9.1");
+        assert_eq!(old.why, "Triton is pinned for Python 3.11 to 3.14, and this is 3.9.1");
+        let broken = of("3.12.0");
+        assert!(
+            broken.why.starts_with("failed to install Triton: ") && broken.why.lines().count() == 1,
+            "{}",
+            broken.why
+        );
+        assert!(!broken.remedy.is_empty());
+    }
+
+    #[test]
+    fn a_tree_of_its_own_goes_behind_what_the_python_has() {
+        let environment = BTreeMap::from([(PATH.to_owned(), "/numpy".to_owned())]);
+        let python = Python {
+            argv: vec!["python3".to_owned()],
+            environment,
+            version: "3.12.0".to_owned(),
+            numpy: String::new(),
+            pinned: true,
+        };
+        let triton = with_path(&python, Some(Path::new("/triton")), "triton 3.9.0".to_owned());
+        assert_eq!(triton.environment[PATH], "/numpy:/triton");
+        assert_eq!(with_path(&python, None, String::new()).environment[PATH], "/numpy");
+    }
 }
