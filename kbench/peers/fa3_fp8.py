@@ -1,26 +1,38 @@
-"""FlashAttention-3 in FP8 as a peer, through flash_attn_interface: the conversation of `torch_sdpa.py`, whose module this
-one builds on, with one backend, `fp8`.
+"""FlashAttention-3 in FP8 as a peer, through the public forward wheel or a build of its source: the conversation of
+`torch_sdpa.py`, whose module this one builds on, with one backend, `fp8`.
 
 Q, K and V are quantised to e4m3 when a case is loaded, with one scale for each batch and head, and laid out as
 [B, S, H, D]; no timed call holds that. The output has 16 bits.
 
-Needs Python 3.9, PyTorch 2.3, and FlashAttention's `hopper` folder built and installed, which takes a Hopper GPU.
+Needs Python 3.9, PyTorch 2.3, a Hopper GPU, and the wheel `fa3-fwd` or FlashAttention's `hopper` folder built and installed.
 """
+
+import importlib
+import importlib.metadata
 
 from torch_sdpa import Case, Peer, Refusal, one_line, serve
 
 LARGEST = 448.0
-BUILD = "build it from the hopper folder of github.com/Dao-AILab/flash-attention"
+# Modules that have it, and the packages that they come in.
+MODULES = {"fa3_fwd_interface": "fa3-fwd", "flash_attn_interface": "flash-attn-3"}
+REMEDY = "pip install fa3-fwd, or build the hopper folder of github.com/Dao-AILab/flash-attention"
 
 
 def import_flash():
-    try:
-        import flash_attn_interface
-    except Exception as error:
-        absent = isinstance(error, ModuleNotFoundError) and error.name == "flash_attn_interface"
-        why = "is not installed" if absent else f"cannot be imported: {one_line(error)}"
-        raise Refusal(f"flash_attn_interface {why}", BUILD) from None
-    return flash_attn_interface
+    """The first module that is there, and its version."""
+    for name, package in MODULES.items():
+        try:
+            module = importlib.import_module(name)
+        except Exception as error:
+            if isinstance(error, ModuleNotFoundError) and error.name == name:
+                continue
+            raise Refusal(f"{name} cannot be imported: {one_line(error)}", REMEDY) from None
+        try:
+            version = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            version = getattr(module, "__version__", "unknown")
+        return module, f"{name} {version}"
+    raise Refusal(f"neither {' nor '.join(MODULES)} is installed", REMEDY)
 
 
 class Fp8Case(Case):
@@ -29,7 +41,7 @@ class Fp8Case(Case):
     BACKENDS = ("fp8",)
 
     def __init__(self, torch, sets, causal, scale):
-        self.flash = import_flash()
+        self.flash, _ = import_flash()
         self.packs = [[self.quantised(torch, values) for values in tensors] for tensors in sets]
         super().__init__(torch, sets, causal, scale)
 
@@ -73,8 +85,8 @@ class Fp8Peer(Peer):
 
     def hello(self, request):
         told = super().hello(request)
-        flash = import_flash()
-        return {**told, "peer": "fa3", "flash_attn": str(getattr(flash, "__version__", "unknown"))}
+        _, version = import_flash()
+        return {**told, "peer": "fa3", "flash_attn": version}
 
 
 if __name__ == "__main__":

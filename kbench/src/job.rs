@@ -37,7 +37,8 @@ pub struct Task {
     /// Environment of that interpreter.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
-    /// Where inputs lie that `generate` made: `<generated>/<inputs key>/<input>.bin`, dense, little-endian.
+    /// Where inputs lie that `generate` made: `<generated>/<inputs key>/<input>.bin`, dense, little-endian. The built-in
+    /// operator keeps large tensors there, which one process draws for all.
     #[serde(default)]
     pub generated: PathBuf,
 }

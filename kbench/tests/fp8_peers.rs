@@ -9,8 +9,10 @@ use serde_json::{Value, json};
 use peer::{Peer, check_refusal, inputs, load};
 
 /// Script, name, version key, version.
-const PEERS: [[&str; 4]; 2] =
-    [["cudnn_fp8.py", "cudnn", "cudnn_frontend", "1.20.0+fake"], ["fa3_fp8.py", "fa3", "flash_attn", "3.0.0+fake"]];
+const PEERS: [[&str; 4]; 2] = [
+    ["cudnn_fp8.py", "cudnn", "cudnn_frontend", "1.20.0+fake"],
+    ["fa3_fp8.py", "fa3", "flash_attn", "flash_attn_interface 3.0.0+fake"],
+];
 
 fn start(script: &str) -> Peer {
     Peer::run(script, &["torch/fake", "fp8"], "")
@@ -26,7 +28,11 @@ fn backend(answer: &Value) -> &Value {
 fn a_library_that_is_missing_is_named_with_the_remedy() {
     let cases = [
         ("cudnn_fp8.py", "nvidia-cudnn-frontend is not installed", "pip install nvidia-cudnn-frontend"),
-        ("fa3_fp8.py", "flash_attn_interface is not installed", "github.com/Dao-AILab/flash-attention"),
+        (
+            "fa3_fp8.py",
+            "neither fa3_fwd_interface nor flash_attn_interface is installed",
+            "github.com/Dao-AILab/flash-attention",
+        ),
     ];
     for (script, complaint, remedy) in cases {
         let mut peer = Peer::run(script, &["torch/fake"], "");

@@ -69,6 +69,29 @@ impl Sample {
     }
 }
 
+/// The chip on which every CTA of a grid, `[query tiles of a head, heads]`, has one query tile at most; `None` where there is none, or nobody
+/// knows which CTA computes what.
+pub fn one_tile_each(scheduler: u32, [width, heads]: [u32; 2]) -> Option<u32> {
+    let total = width * heads;
+    match scheduler {
+        SCHEDULER_ONE_TILE => Some(1),
+        SCHEDULER_PERSISTENT if total.is_multiple_of(PERSISTENT_CTAS_PER_SM) => Some(total / PERSISTENT_CTAS_PER_SM),
+        _ => None,
+    }
+}
+
+/// The CTA that computes a query tile, as (number within the head, head), on that chip.
+pub fn block_of_tile(scheduler: u32, [width, heads]: [u32; 2], [tile, head]: [u32; 2]) -> Option<[u32; 3]> {
+    match scheduler {
+        SCHEDULER_ONE_TILE => Some([tile, head, 0]),
+        SCHEDULER_PERSISTENT => {
+            let cta = (width - 1 - tile) * heads + head;
+            Some([cta % width, cta / width, 0])
+        }
+        _ => None,
+    }
+}
+
 /// `count` numbers below `total`, evenly spread, both ends among them.
 fn spread(total: u32, count: u32) -> Vec<u32> {
     let (last, count) = (u64::from(total - 1), u64::from(count.clamp(1, total)));

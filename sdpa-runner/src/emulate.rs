@@ -131,8 +131,8 @@ struct Emulated<'m> {
     memory: RefCell<Memory>,
     /// Everything of a launch that is the same for all.
     base: Launch,
-    /// The entry function of which only a part runs, if there is one.
-    sampled: Option<String>,
+    /// What runs, where that is not all.
+    part: Option<&'m Part>,
     /// Whether it gives up what is too long.
     bounded: bool,
     /// Threads of the host; 0 takes all.
@@ -182,16 +182,15 @@ impl Machine for Emulated<'_> {
                 for name in step.params.iter().flat_map(Argument::tensors) {
                     place(name)?;
                 }
-                let address = |name: &str| named(name).map_or(0, |placed| placed.buffer.address());
+                let ahead = |name: &str| self.part.and_then(|part| part.ahead.get(name)).copied().unwrap_or_default();
+                let address =
+                    |name: &str| named(name).map_or(0, |placed| placed.buffer.address().wrapping_sub(ahead(name)));
+                let blocks = self.part.and_then(|part| part.blocks.get(&step.entry));
                 let launch = Launch {
                     grid: step.grid,
                     block: step.block,
                     cluster: step.cluster.unwrap_or([1; 3]),
-                    blocks: if self.sampled.as_ref() == Some(&step.entry) {
-                        self.base.blocks.clone()
-                    } else {
-                        BlockFilter::All
-                    },
+                    blocks: blocks.map_or(BlockFilter::All, |blocks| BlockFilter::Only(blocks.clone())),
                     dynamic_shared_bytes: step.shared_bytes,
                     params: params::bytes(&step.params, address)?,
                     limits: Limits { threads: self.threads, ..limits::of(step, self.bounded) },
@@ -238,7 +237,6 @@ fn attempt(
     let mut base = Launch {
         schedule: schedule(order),
         checks,
-        blocks: part.map_or(BlockFilter::All, |part| BlockFilter::Only(part.blocks.clone())),
         sm_count: part.map_or(1, |part| part.sm_count),
         ..Launch::new([1; 3], [1; 3], Vec::new())
     };
@@ -247,8 +245,7 @@ fn attempt(
     }
     let (memory, findings) = (RefCell::new(Memory::new(module)), RefCell::default());
     let threads = job.threads as usize;
-    let sampled = part.and(setup.entry.clone());
-    let machine = Emulated { kernels, memory, base, sampled, bounded: setup.bounded, threads, findings };
+    let machine = Emulated { kernels, memory, base, part, bounded: setup.bounded, threads, findings };
     let workload = Workload::place(&machine, setup.clone())?;
     workload.make_first(&machine)?.map_err(anyhow::Error::msg)?;
     let mut written = workload.written(&machine)?;
@@ -278,8 +275,8 @@ fn attempt(
 }
 
 fn solve(job: &LaunchJob, module: &Module, operator: &mut dyn Operator, problem: &Problem) -> Result<LaunchOutcome> {
-    let executor = operator::Executor { sm_count: MULTIPROCESSORS, max_ctas: job.max_ctas };
-    let setup = Arc::new(operator.setup(&job.module, problem, &executor)?);
+    let near = operator::Executor { sm_count: MULTIPROCESSORS, max_ctas: job.max_ctas, far: false };
+    let setup = Arc::new(operator.setup(&job.module, problem, &near)?);
     limits::check(&setup)?;
     let mut kernels = HashMap::new();
     let making = setup.making.iter().filter_map(|step| match step {
@@ -294,16 +291,26 @@ fn solve(job: &LaunchJob, module: &Module, operator: &mut dyn Operator, problem:
             kernels.insert(launch.entry.clone(), module.entry(&launch.entry)?);
         }
     }
-    let attempt = |order, checks| attempt(job, module, &kernels, &setup, (order, checks));
+    let attempt = |setup: &Arc<Setup>, order, checks| attempt(job, module, &kernels, setup, (order, checks));
     let first_order = job.schedules.first().copied().unwrap_or(Order::Greedy);
-    let first = attempt(first_order, Checks::all())?;
+    let first = attempt(&setup, first_order, Checks::all())?;
     let mut attempts = vec![(first_order, first)];
+    let mut far_off = None;
     if job.schedules.is_empty() {
+        // In another order, and far from where its tensors begin: neither may show. Which of them does, a third launch says.
+        let far = Arc::new(operator.setup(&job.module, problem, &operator::Executor { far: true, ..near })?);
         let order = Order::Seeded(SCHEDULE_SEED);
-        attempts.push((order, attempt(order, Checks::none())?));
+        let is_far = far.part.as_ref().is_some_and(|part| !part.ahead.is_empty());
+        let mut second = attempt(&far, order, Checks::none());
+        let wrong = far_wrong(&second, &attempts[0].1.output);
+        if let (true, Some(how)) = (is_far, wrong) {
+            second = attempt(&setup, order, Checks::none());
+            far_off = second.as_ref().is_ok_and(|near| near.output == attempts[0].1.output).then_some(how);
+        }
+        attempts.push((order, second?));
     }
     for order in job.schedules.iter().skip(1) {
-        attempts.push((*order, attempt(*order, Checks::all())?));
+        attempts.push((*order, attempt(&setup, *order, Checks::all())?));
     }
     let first = &attempts[0].1;
     let part = setup.part.as_ref();
@@ -320,12 +327,26 @@ fn solve(job: &LaunchJob, module: &Module, operator: &mut dyn Operator, problem:
         repeat_equal: attempts.iter().all(|(_, attempt)| attempt.repeats && attempt.output == first.output),
         inputs_unchanged: attempts.iter().all(|(_, attempt)| attempt.inputs_unchanged),
         guards_intact: attempts.iter().all(|(_, attempt)| attempt.guards_intact),
-        sampled_ctas: part.map(|part| (part.blocks.len() as u32, part.of)),
-        findings: found.iter().map(|found| demangled(&found.told())).collect(),
+        sampled_ctas: part.map(|part| (part.count, part.of)),
+        findings: far_off.into_iter().chain(found.iter().map(|found| demangled(&found.told()))).collect(),
         entry: setup.entry.clone(),
         replays: None,
         deferred: None,
     })
+}
+
+/// What is wrong with a launch far from where its tensors begin, if anything is.
+fn far_wrong(far: &Result<Attempt>, wanted: &[u8]) -> Option<String> {
+    let (places, how) = match far {
+        Ok(far) if far.output == *wanted => return None,
+        Ok(far) => match far.findings.first() {
+            Some(finding) => (finding.sites.iter().filter_map(place).collect(), finding.message.clone()),
+            None => (Vec::new(), "other bytes come out".to_owned()),
+        },
+        Err(error) => (Vec::new(), format!("{error:#}")),
+    };
+    let cause = ["ERROR offset beyond 32 bits".to_owned()].into_iter().chain(places).collect::<Vec<_>>().join(", ");
+    Some(format!("{cause}: {how}, where the same query tiles are the last of tensors with 2^31 elements or bytes"))
 }
 
 /// Writes an output, or those parts of it: the file has holes where the others would be, which for most large shapes is

@@ -79,7 +79,7 @@ pub fn run_batch(gpu: &Gpu, jobs: &[LaunchJob]) -> Result<()> {
 
 /// What setups on a GPU depend on.
 pub fn executor(gpu: &Gpu) -> Executor {
-    Executor { sm_count: gpu.device.sm_count, max_ctas: None }
+    Executor { sm_count: gpu.device.sm_count, max_ctas: None, far: false }
 }
 
 /// Loads the module that a variant has for a problem, and refuses it when what it says of itself is not what it was asked

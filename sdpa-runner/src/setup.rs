@@ -1,6 +1,7 @@
 //! One variant on one problem before it has a place: what lies in memory, what is launched on it, and in which order.
 //! Operators make it; a workload gives it a place on a machine. Plain data.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kernel_spec::launch::{Launch, Step};
@@ -78,7 +79,10 @@ pub struct Setup {
 /// Some CTAs of a grid that stand for all of them.
 #[derive(Clone, Debug)]
 pub struct Part {
-    pub blocks: Vec<[u32; 3]>,
+    /// Those that run, by entry function; of others all do.
+    pub blocks: BTreeMap<String, Vec<[u32; 3]>>,
+    /// How many of the judged entry's that is.
+    pub count: u32,
     /// Of how many that have work.
     pub of: u32,
     /// The chip's size as the kernel sees it.
@@ -87,6 +91,9 @@ pub struct Part {
     pub ranges: Vec<std::ops::Range<usize>>,
     /// The same in the operator's words, for whoever compares.
     pub rows: serde_json::Value,
+    /// Bytes of tensors, by name, that lie ahead of what is here and that no CTA which runs touches: a kernel gets an
+    /// address that is so much lower.
+    pub ahead: BTreeMap<String, u64>,
 }
 
 impl Role {

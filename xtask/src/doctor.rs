@@ -246,9 +246,9 @@ const PEERS: [PeerScript; 3] = [
     PeerScript {
         what: "FlashAttention-3",
         script: "fa3_fp8.py",
-        versions: &[("flash_attn_interface ", "flash_attn"), ("PyTorch ", "torch")],
+        versions: &[("", "flash_attn"), ("PyTorch ", "torch")],
         lack: "the peer gate of suite flagship: DEFERRED",
-        remedy: "build it from the hopper folder of github.com/Dao-AILab/flash-attention on a machine with a Hopper GPU",
+        remedy: "pip install fa3-fwd on a machine with PyTorch and a Hopper GPU",
     },
 ];
 

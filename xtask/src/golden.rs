@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use kbench::deferral::Deferral;
-use kbench::evidence::Device;
+use kbench::evidence::{Device, Operands};
 use kbench::job::{Event, Executor, Job, LaunchJob, Module, Task, output_file};
 use kbench::operator::attention::{self, Rows, Sizes};
 use kbench::operator::{Distribution, Problem, Shape};
 use kernel_spec::schedule::Schedule;
 use ptx_emulator::conformance::{Agreement, probes};
 use rayon::prelude::*;
+use sdpa_kernel::hopper;
 use sdpa_kernel::registry::{self, Variant};
 use sdpa_kernel::sample::Sample;
 use sdpa_kernel::toggles::Math;
@@ -28,8 +29,12 @@ use crate::layout::Layout;
 use crate::runner::{End, Runner};
 use crate::toolchain::{self, Toolchain};
 
-/// The architecture of the PTX; the GPU may be a later one.
+/// The architecture of the ladder's PTX; the GPU may be a later one. The Hopper family has its own.
 const ARCH: &str = "sm_89";
+/// What the Hopper family is asked, each causal as well.
+const HOPPER_SHAPES: [&str; 6] = ["tiny", "small", "mission", "wide", "ragged", "cross"];
+/// Multiprocessors of the GPU that is asked, which decide the family's entry and its grid: every H100 and H200 of this shape.
+const MULTIPROCESSORS: u32 = 132;
 /// Named shapes of at most so many scores are executed whole by the emulator, others by a few CTAs.
 const MOST_SCORES: u64 = 8 * 128 * 128;
 /// CTAs of the others, the first and the last among them: first and last query tiles, of several heads.
@@ -141,11 +146,20 @@ fn with_image(mut module: Module, image: Option<&PathBuf>) -> Module {
     module
 }
 
-/// What the ladder is asked. The first list is executed whole.
-pub fn problems() -> [Vec<Problem>; 2] {
+/// What a build is asked. The first list is executed whole.
+pub fn problems(built: &Built) -> [Vec<Problem>; 2] {
     let problem = |shape| Problem { shape, seed: 0, distribution: Distribution::Normal };
-    let (whole, sampled) = attention::recorded().into_iter().map(problem).partition(|problem| is_whole(&problem.shape));
+    let all = attention::recorded().into_iter().map(problem);
+    if is_hopper(built) {
+        let plain = |p: &Problem| HOPPER_SHAPES.contains(&p.shape.name.trim_end_matches("-causal"));
+        return [Vec::new(), all.filter(plain).collect()];
+    }
+    let (whole, sampled) = all.partition(|problem| is_whole(&problem.shape));
     [whole, sampled]
+}
+
+fn is_hopper(built: &Built) -> bool {
+    built.record.entries.iter().any(|entry| entry.launch.operands == Operands::HopperImages)
 }
 
 fn is_whole(shape: &Shape) -> bool {
@@ -154,6 +168,9 @@ fn is_whole(shape: &Shape) -> bool {
 
 /// Rows of an output that the emulator computes; `None` where that is all of them.
 pub fn rows(built: &Built, shape: &Shape) -> Result<Option<Vec<Rows>>> {
+    if is_hopper(built) {
+        return rows_of_hopper(built, shape);
+    }
     if is_whole(shape) {
         return Ok(None);
     }
@@ -164,6 +181,18 @@ pub fn rows(built: &Built, shape: &Shape) -> Result<Option<Vec<Rows>>> {
     let sample = Sample::of(record.toggles.get("scheduler").copied(), grid, SAMPLED_CTAS)
         .with_context(|| format!("`{}` cannot be sampled on `{shape}`", record.variant))?;
     Ok(Some(sample.tiles.into_iter().map(|tile| Rows::of_tile(tile, tile_q, &sizes)).collect()))
+}
+
+fn rows_of_hopper(built: &Built, shape: &Shape) -> Result<Option<Vec<Rows>>> {
+    let sizes = Sizes::of(shape);
+    let (heads, head_dim) = (sizes.batch * sizes.heads, sizes.head_dim);
+    let own = hopper::Sizes { heads, head_dim, seq_q: sizes.seq_q, seq_kv: sizes.seq_kv, causal: sizes.causal };
+    let name = own.entry(MULTIPROCESSORS).with_context(|| format!("no entry for `{shape}`"))?;
+    let entry = built.record.entry_named(Some(name), shape).with_context(|| format!("`{name}` was not built"))?;
+    let tile_q = entry.launch.tile_q;
+    let sample = Sample::of_hopper(&own, tile_q, MULTIPROCESSORS, SAMPLED_CTAS);
+    let of_tile = |tile: &[u32; 2]| Rows::of_tile(*tile, tile_q, &sizes);
+    Ok(sample.map(|sample| sample.tiles.iter().map(of_tile).collect()))
 }
 
 /// As an [`Answer`] has them.
@@ -205,7 +234,7 @@ fn instructions(ptx: &str) -> String {
 /// What of the emulator is compared with the GPU that was asked, one of sm_90: its model of that chip where bits are compared,
 /// and where products are the FP8 unit's, which sm_89 sums with fewer bits; elsewhere what `validate` uses.
 pub fn emulator(form: Form, built: &Built) -> Executor {
-    let is_fp8 = built.record.toggles.get("math") == Some(&MATH_FP8);
+    let is_fp8 = built.record.toggles.get("math") == Some(&MATH_FP8) || is_hopper(built);
     if form == Form::Exact || is_fp8 { Executor::EmulatedHopper } else { Executor::Emulator }
 }
 
@@ -218,11 +247,16 @@ pub fn launch(
     out_dir: &Path,
     executor: impl Fn(&Built) -> Executor,
 ) -> Result<()> {
-    for (problems, max_ctas) in problems().into_iter().zip([None, Some(SAMPLED_CTAS)]) {
-        let job = |(i, built): (usize, &Built)| LaunchJob {
+    let numbered = || builds.iter().enumerate();
+    let families = [false, true].map(|family| numbered().filter(|(_, b)| is_hopper(b) == family).collect::<Vec<_>>());
+    let batches = families.iter().filter_map(|builds| Some((builds, problems(builds.first()?.1))));
+    let batches =
+        batches.flat_map(|(builds, both)| both.into_iter().zip([None, Some(SAMPLED_CTAS)]).map(move |b| (builds, b)));
+    for (builds, (problems, max_ctas)) in batches.filter(|(_, (problems, _))| !problems.is_empty()) {
+        let job = |(i, built): &(usize, &Built)| LaunchJob {
             threads: 0,
             task: Task::default(),
-            module: with_image(built.module(), images.get(i)),
+            module: with_image(built.module(), images.get(*i)),
             problems: problems.clone(),
             out_dir: out_dir.join(&built.record.variant),
             executor: executor(built),
@@ -230,7 +264,7 @@ pub fn launch(
             max_ctas,
             schedules: vec![Schedule::Greedy],
         };
-        let jobs: Vec<LaunchJob> = builds.iter().enumerate().map(job).collect();
+        let jobs: Vec<LaunchJob> = builds.iter().map(job).collect();
         let wanted = jobs.len() * problems.len();
         let mut outcomes = Vec::new();
         let end = runner.run("golden", &Job::LaunchBatch { jobs }, SILENCE, |event| {
@@ -292,14 +326,14 @@ fn record(layout: &Layout, toolchain: &Toolchain, runner: &Runner, device: &Devi
         End::Done => step.end("answered"),
         End::Error(why) | End::Lost { why, .. } => bail!("the probes were not answered: {why}"),
     }
-    let variants = ladder_variants()?;
     let mut modules = Vec::new();
     for form in Form::ALL {
-        let builds = build(layout, toolchain, &variants, form)?;
+        let builds = build(layout, toolchain, &variants(form)?, form)?;
         let dir = raw.join(name_of(form));
         std::fs::create_dir_all(&dir).with_context(|| format!("failed to create `{}`", dir.display()))?;
-        let images =
-            builds.par_iter().map(|b| assemble(toolchain, b, &device.arch(), &dir)).collect::<Result<Vec<_>>>()?;
+        // What is compiled for one architecture alone is assembled for that one.
+        let arch = |built: &Built| if is_hopper(built) { built.record.arch.clone() } else { device.arch() };
+        let images = builds.par_iter().map(|b| assemble(toolchain, b, &arch(b), &dir)).collect::<Result<Vec<_>>>()?;
         let step = Step::begin(name_of(form), 0);
         launch(runner, &builds, &images, &dir, |_| Executor::Gpu)?;
         step.end("launched");
@@ -308,7 +342,7 @@ fn record(layout: &Layout, toolchain: &Toolchain, runner: &Runner, device: &Devi
         }
         for built in &builds {
             let variant = &built.record.variant;
-            for problem in problems().iter().flatten() {
+            for problem in problems(built).iter().flatten() {
                 keep_compared(built, &dir.join(variant), problem)?;
             }
             modules.push((variant.clone(), form, instructions_sha256(built)?));
@@ -326,8 +360,11 @@ fn record(layout: &Layout, toolchain: &Toolchain, runner: &Runner, device: &Devi
     write_whole(&raw.join("recording.json"), recording.as_bytes())
 }
 
-fn ladder_variants() -> Result<Vec<Variant>> {
-    registry::VARIANTS.iter().map(|entry| Ok(registry::find(entry.name)?)).collect()
+/// Who is asked in a form. The Hopper family's exponentials are approximations, whatever it is compiled with.
+pub fn variants(form: Form) -> Result<Vec<Variant>> {
+    let ladder = registry::VARIANTS.iter().map(|entry| entry.name);
+    let also = (form == Form::Shipped).then_some(hopper::NAME);
+    ladder.chain(also).map(|name| Ok(registry::find(name)?)).collect()
 }
 
 fn name_of(form: Form) -> &'static str {
@@ -426,7 +463,7 @@ fn ladder(
     let mut answers = Vec::new();
     let (mut text, mut agree) = (String::new(), true);
     for form in Form::ALL {
-        let builds = build(layout, toolchain, &ladder_variants()?, form)?;
+        let builds = build(layout, toolchain, &variants(form)?, form)?;
         for built in &builds {
             let variant = &built.record.variant;
             let asked = recording.modules.iter().find(|(name, of, _)| name == variant && *of == form);
@@ -440,7 +477,7 @@ fn ladder(
         for built in &builds {
             let variant = &built.record.variant;
             let ptx_sha256 = instructions_sha256(built)?;
-            for problem in problems().iter().flatten() {
+            for problem in problems(built).iter().flatten() {
                 let gpu = read_output(&raw.join(name_of(form)).join(variant), problem)?;
                 let own = compared(built, &own_dir.join(variant), problem)?;
                 ensure!(gpu.len() == own.len(), "{variant} on {}: another part was recorded", problem.id());

@@ -141,8 +141,7 @@ impl Work<'_> {
 
     /// What is computed, with the folder for inputs that are made.
     pub fn task(&self) -> Task {
-        let task = self.plan.task.clone();
-        if task.is_attention() { task } else { Task { generated: self.scratch.join("generated"), ..task } }
+        Task { generated: self.scratch.join("generated"), ..self.plan.task.clone() }
     }
 
     /// Why no case can run.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use kbench::evidence::{Mode, PeerBackend, Peers, TimingFailure};
 use kbench::job::BenchJob;
 use kbench::operator::Problem;
@@ -20,11 +20,15 @@ const REPLAYS: u32 = 1;
 /// A peer whose call takes longer than this is not timed.
 const MOST_US: f64 = 10_000.0;
 
-/// Starts every peer of a job; who does not start is missing.
+/// Starts every peer of a job, all at once: each loads libraries for seconds. Who does not start is missing.
 pub(super) fn start_peers(job: &BenchJob, peers: &mut Peers) -> Vec<Peer> {
+    let started: Vec<Result<Peer>> = std::thread::scope(|scope| {
+        let starting: Vec<_> = job.peers.iter().map(|command| scope.spawn(|| Peer::start(command))).collect();
+        starting.into_iter().map(|thread| thread.join().expect("starting a peer does not panic")).collect()
+    });
     let mut running = Vec::new();
-    for command in &job.peers {
-        match Peer::start(command) {
+    for (command, peer) in job.peers.iter().zip(started) {
+        match peer {
             Ok(peer) => {
                 peers.versions.extend(peer.versions.clone());
                 running.push(peer);
@@ -50,8 +54,9 @@ impl Rivals {
         let distribution = problems[0].distribution;
         let is_first = job.suite.time_distributions.first() == Some(&distribution);
         let mut subjects = Vec::new();
-        for (index, peer) in running.iter_mut().enumerate() {
-            match load_peer(job, peer, problems, operator) {
+        let answers = if running.is_empty() { Vec::new() } else { load_all(job, running, problems, operator) };
+        for (index, (peer, answer)) in running.iter_mut().zip(answers).enumerate() {
+            match answer.map(|backends| prepared(job, peer, problems, backends)) {
                 Ok((backends, timed)) => {
                     subjects.extend(timed.into_iter().map(|subject| (index, subject)));
                     if is_first {
@@ -92,15 +97,31 @@ impl Rivals {
     }
 }
 
-/// Every backend of a peer on a shape, and those that are timed.
-fn load_peer(
+/// What each peer answers to the inputs of a shape, which they read at the same time: every backend, available or not.
+fn load_all(
+    job: &BenchJob,
+    running: &mut [Peer],
+    problems: &[Problem],
+    operator: &mut dyn Operator,
+) -> Vec<Result<Vec<PeerBackend>>> {
+    let message = match operator.hand_to_peers(problems, &job.work_dir) {
+        Ok(message) => message,
+        Err(error) => return running.iter().map(|_| Err(anyhow!("{error:#}"))).collect(),
+    };
+    let (shape, message) = (&problems[0].shape.name, &message);
+    std::thread::scope(|scope| {
+        let loading: Vec<_> = running.iter_mut().map(|peer| scope.spawn(move || peer.load(shape, message))).collect();
+        loading.into_iter().map(|thread| thread.join().expect("asking a peer does not panic")).collect()
+    })
+}
+
+/// Every backend of a peer, and those that are timed, one after another: nobody else is on the device.
+fn prepared(
     job: &BenchJob,
     peer: &mut Peer,
     problems: &[Problem],
-    operator: &mut dyn Operator,
-) -> Result<(Vec<PeerBackend>, Vec<PeerSubject>)> {
-    let message = operator.hand_to_peers(problems, &job.work_dir)?;
-    let mut backends = peer.load(&problems[0].shape.name, &message)?;
+    mut backends: Vec<PeerBackend>,
+) -> (Vec<PeerBackend>, Vec<PeerSubject>) {
     let mut timed = Vec::new();
     for backend in backends.iter_mut().filter(|b| b.unavailable.is_none()) {
         match prepare_peer(job, peer, &backend.subject, &problems[0]) {
@@ -108,7 +129,7 @@ fn load_peer(
             Err(error) => backend.unavailable = Some(format!("{error:#}")),
         }
     }
-    Ok((backends, timed))
+    (backends, timed)
 }
 
 /// Leaves the backend's output where the comparison finds it, and sizes its blocks.

@@ -20,6 +20,9 @@ pub struct Executor {
     pub sm_count: u32,
     /// On the emulator, a grid of more CTAs than this is sampled where the operator knows which CTA computes what.
     pub max_ctas: Option<u32>,
+    /// On the emulator, whether the problem is launched as the last part of one so large that places within its tensors
+    /// are beyond what 32 bits count, where the operator can say how.
+    pub far: bool,
 }
 
 /// Nobody's kernel can be launched on a problem: a plan or an input is missing, or the problem is none of this operator's.
@@ -48,7 +51,7 @@ pub trait Comparer {
 /// What draws for an operator.
 pub fn of(task: &Task) -> Box<dyn Operator> {
     match &task.operator {
-        Kind::Attention => Box::new(attention::Attention::default()),
+        Kind::Attention => Box::new(attention::Attention::of(&task.generated)),
         Kind::Declared(operator) => Box::new(declared::Drawing::of(task, operator)),
     }
 }
@@ -56,8 +59,7 @@ pub fn of(task: &Task) -> Box<dyn Operator> {
 /// What compares for an operator; `keeping` says whether references stay from one job to the next.
 pub fn comparer(task: &Task, keeping: bool) -> Box<dyn Comparer> {
     match &task.operator {
-        Kind::Attention if keeping => Box::new(attention::errors::Comparer::keeping()),
-        Kind::Attention => Box::new(attention::errors::Comparer::default()),
+        Kind::Attention => Box::new(attention::errors::Comparer::of(&task.generated, keeping)),
         Kind::Declared(operator) => Box::new(declared::Comparing::of(task, operator)),
     }
 }

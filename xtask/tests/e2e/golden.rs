@@ -7,7 +7,7 @@ use sdpa_kernel::registry::{Unanswered, VARIANTS};
 use xtask::golden::{
     Answer, Answers, Form, LIMIT, build, compared, emulator, instructions_sha256, largest_difference, launch,
 };
-use xtask::golden::{parse_sample, problems, rows, rows_in_words, sample, sha256_of};
+use xtask::golden::{parse_sample, problems, rows, rows_in_words, sample, sha256_of, variants};
 use xtask::layout::Layout;
 use xtask::runner::Runner;
 use xtask::toolchain;
@@ -22,22 +22,24 @@ fn compare(form: Form, judge: impl Fn(&Answer, &str, &[u16]) -> Option<String>) 
     for answer in recorded.answers.into_iter().filter(|a| a.form == form) {
         answers.entry(answer.variant.clone()).or_default().push(answer);
     }
+    let asked = variants(form).expect("known variants");
+    let asked: Vec<&str> = asked.iter().map(|variant| variant.name.as_str()).collect();
     let lacking: Vec<&str> =
-        sdpa_kernel::registry::names().filter(|name| *name != "hopper" && !answers.contains_key(*name)).collect();
+        sdpa_kernel::registry::names().filter(|name| asked.contains(name) && !answers.contains_key(*name)).collect();
     let said = deferred(|why| matches!(why, Unanswered::Wholly(_)));
     assert_eq!(lacking, said, "the registry names the variants that no GPU has answered for, and no other");
     let layout = Layout::find().expect("the tests run in a checkout");
     let tools = toolchain::find_or_install(&layout.target, &|line| eprintln!("{line}")).expect("a CUDA compiler");
     let scratch = tempfile::tempdir().unwrap();
     let runner = Runner::locate(&layout, &scratch.path().join("logs")).expect("the runner builds");
-    let variants: Vec<_> = answers.keys().map(|name| sdpa_kernel::registry::find(name).unwrap()).collect();
+    let known: Vec<_> = answers.keys().map(|name| sdpa_kernel::registry::find(name).unwrap()).collect();
     let mut wrong = Vec::new();
-    let builds = build(&layout, &tools, &variants, form).expect("every variant compiles");
+    let builds = build(&layout, &tools, &known, form).expect("every variant compiles");
     launch(&runner, &builds, &[], scratch.path(), |built| emulator(form, built)).expect("every problem is solved");
     for built in &builds {
         let variant = &built.record.variant;
         let ptx_sha256 = instructions_sha256(built).expect("the PTX is there");
-        for problem in problems().iter().flatten() {
+        for problem in problems(built).iter().flatten() {
             let answer =
                 answers[variant].iter().find(|a| a.problem == problem.id()).expect("every problem was recorded");
             let part = rows(built, &problem.shape).expect("rows").as_deref().map(rows_in_words);

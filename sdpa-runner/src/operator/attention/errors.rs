@@ -18,6 +18,9 @@ use super::sampling::{only, row_count, sampled_rows};
 use super::{images, proportion};
 use crate::events::{emit, progress};
 
+/// Processors of a host with memory for four problems at once.
+const MANY_THREADS: usize = 8;
+
 /// What compares, and the references that it keeps from one job to the next.
 #[derive(Default)]
 pub struct Comparer {
@@ -32,9 +35,10 @@ impl Comparer {
     /// was wanted of takes no memory.
     const MOST: usize = 200_000_000;
 
-    /// One that keeps references.
-    pub fn keeping() -> Comparer {
-        Comparer { most: Self::MOST, ..Comparer::default() }
+    /// Of inputs that the processes of a run share in a folder; `keeping` says whether references stay.
+    pub fn of(folder: &Path, keeping: bool) -> Comparer {
+        let most = if keeping { Self::MOST } else { 0 };
+        Comparer { drawn: Drawn::shared_in(folder), most, kept: HashMap::new() }
     }
 }
 
@@ -56,7 +60,7 @@ impl super::super::Comparer for Comparer {
             progress(i, others.len(), &format!("float64 reference of {}", problem.id()));
         };
         if self.most == 0 && !job.ahead {
-            return self.in_pairs(job, &others, report);
+            return self.several_at_once(job, &others, report);
         }
         for (i, problem) in others.iter().enumerate() {
             report(i, problem);
@@ -75,12 +79,18 @@ impl super::super::Comparer for Comparer {
 }
 
 impl Comparer {
-    /// Where no reference is kept: two problems at a time, so that what takes one processor of the one has the others' of
-    /// the other.
-    fn in_pairs(&mut self, job: &ErrorsJob, problems: &[&Problem], report: impl Fn(usize, &Problem)) -> Result<()> {
-        for (pair, two) in problems.chunks(2).enumerate() {
-            report(2 * pair, two[0]);
-            let drawn: Vec<Arc<Inputs>> = two.iter().map(|problem| self.drawn.shared(problem).clone()).collect();
+    /// Where no reference is kept: a few problems at a time, so that what takes one processor of the one has the others' of
+    /// the others.
+    fn several_at_once(
+        &mut self,
+        job: &ErrorsJob,
+        problems: &[&Problem],
+        report: impl Fn(usize, &Problem),
+    ) -> Result<()> {
+        let count = if rayon::current_num_threads() < MANY_THREADS { 2 } else { 4 };
+        for (turn, some) in problems.chunks(count).enumerate() {
+            report(count * turn, some[0]);
+            let drawn: Vec<Arc<Inputs>> = some.iter().map(|problem| self.drawn.shared(problem).clone()).collect();
             let compare = |(problem, inputs): (&&Problem, &Arc<Inputs>)| {
                 let case = Case::read(job, problem)?;
                 if case.outputs.is_empty() {
@@ -89,8 +99,8 @@ impl Comparer {
                 let reference = Reference::of(&Sizes::of(&problem.shape), inputs, case.forms(), case.wanted());
                 Ok(case.errors(&reference, job))
             };
-            let compared: Vec<Vec<_>> = two.par_iter().zip(&drawn).map(compare).collect::<Result<_>>()?;
-            two.iter().zip(compared).for_each(|(problem, errors)| tell(problem, errors));
+            let compared: Vec<Vec<_>> = some.par_iter().zip(&drawn).map(compare).collect::<Result<_>>()?;
+            some.iter().zip(compared).for_each(|(problem, errors)| tell(problem, errors));
         }
         Ok(())
     }
@@ -486,7 +496,7 @@ mod tests {
             bad_element: 0.06,
             ahead: true,
         };
-        let mut comparer = Comparer::keeping();
+        let mut comparer = Comparer::of(Path::new(""), true);
         assert!(!comparer.is_ready(&job, &problem));
         comparer.reference(&problem, forms_of(&job), rows_of(&job, &problem));
         assert!(comparer.is_ready(&job, &problem), "what is computed ahead is there");

@@ -1,6 +1,7 @@
 //! Inputs: FP16 tensors from a named seed, and their e4m3 form. The same bits on every machine: the generator is
 //! ChaCha, and the transcendental functions come from a portable library, not from the system's.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use half::f16;
@@ -15,6 +16,8 @@ use super::e4m3;
 
 /// Elements that a thread converts at least.
 const PIECE: usize = 1 << 16;
+/// Elements of a tensor from which on drawing it takes longer than reading it.
+const LEAST_SHARED: usize = 1 << 20;
 
 /// One tensor in both forms.
 pub struct Tensor {
@@ -38,30 +41,77 @@ pub struct Inputs {
 
 impl Inputs {
     /// Makes the inputs of a problem.
+    #[cfg(test)]
     pub fn of(problem: &Problem) -> Inputs {
+        Inputs::shared_in(Path::new(""), problem)
+    }
+
+    /// The same. Large ones are drawn once for all processes of a run and lie in `folder` from then on; in none where that
+    /// has no name.
+    fn shared_in(folder: &Path, problem: &Problem) -> Inputs {
         let shape = Sizes::of(&problem.shape);
         let [q, k, v] = [("q", shape.seq_q), ("k", shape.seq_kv), ("v", shape.seq_kv)].map(|(name, seq)| {
             let heads = shape.batch_heads();
             let size = seq as usize * shape.head_dim as usize;
             let key = seed_of(problem, name);
-            let original: Vec<f16> =
-                (0..heads).into_par_iter().flat_map_iter(|head| draw(problem, name, key, head as u64, size)).collect();
-            quantise(original, size)
+            let drawn = || {
+                let of_head = |head| draw(problem, name, key, head as u64, size);
+                (0..heads as u64).into_par_iter().flat_map_iter(of_head).collect::<Vec<f16>>()
+            };
+            let shares = heads * size >= LEAST_SHARED && !folder.as_os_str().is_empty();
+            quantise(if shares { shared(folder, &key, heads * size, drawn) } else { drawn() }, size)
         });
         Inputs { q, k, v }
     }
+}
+
+/// A tensor of so many elements that any process of the run drew before, or that this one draws for the others. A file that
+/// cannot be written is drawn again by whoever needs it.
+fn shared(folder: &Path, key: &[u8; 32], elements: usize, drawn: impl Fn() -> Vec<f16>) -> Vec<f16> {
+    let name: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    let path = folder.join(format!("{name}.f16"));
+    if let Ok(bytes) = std::fs::read(&path)
+        && bytes.len() == elements * size_of::<f16>()
+    {
+        let halves = bytes.as_chunks::<2>().0;
+        return halves.par_iter().with_min_len(PIECE).map(|half| f16::from_le_bytes(*half)).collect();
+    }
+    let values = drawn();
+    // It gets its name when it is whole: another process may look for it.
+    let partial = folder.join(format!("{name}.{}", std::process::id()));
+    let written = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&partial, bytes_of(&values)));
+    if written.and_then(|()| std::fs::rename(&partial, &path)).is_err() {
+        let _ = std::fs::remove_file(&partial);
+    }
+    values
+}
+
+/// Halves as a device holds them.
+fn bytes_of(values: &[f16]) -> Vec<u8> {
+    let mut bytes = vec![0; size_of_val(values)];
+    bytes.par_chunks_mut(size_of::<f16>()).zip(values).with_min_len(PIECE).for_each(|(bytes, value)| {
+        bytes.copy_from_slice(&value.to_le_bytes());
+    });
+    bytes
 }
 
 /// Inputs by what they are drawn from: a causal problem has those of its plain twin.
 #[derive(Default)]
 pub struct Drawn {
     kept: Vec<([u8; 32], Arc<Inputs>)>,
+    /// Where large tensors lie that any process of the run drew.
+    folder: PathBuf,
 }
 
 impl Drawn {
     /// Elements kept before all are forgotten; three bytes each. So many hold every seed of two distributions of the largest
     /// shapes, which their causal twins draw again.
     const MOST: usize = 900_000_000;
+
+    /// Inputs that the processes of a run share in a folder.
+    pub fn shared_in(folder: &Path) -> Drawn {
+        Drawn { folder: folder.to_owned(), ..Drawn::default() }
+    }
 
     /// The inputs of a problem, made now or remembered.
     pub fn of(&mut self, problem: &Problem) -> &Inputs {
@@ -73,7 +123,7 @@ impl Drawn {
         let key = seed_of(problem, "all");
         let at = self.kept.iter().position(|(kept, _)| *kept == key).unwrap_or_else(|| {
             let size = |inputs: &Arc<Inputs>| inputs.q.codes.len() + inputs.k.codes.len() + inputs.v.codes.len();
-            let inputs = Arc::new(Inputs::of(problem));
+            let inputs = Arc::new(Inputs::shared_in(&self.folder, problem));
             if self.kept.iter().map(|(_, kept)| size(kept)).sum::<usize>() + size(&inputs) > Self::MOST {
                 self.kept.clear();
             }
@@ -194,11 +244,7 @@ impl Tensor {
 
     /// The originals as the device holds them.
     pub fn original_bytes(&self) -> Vec<u8> {
-        let mut bytes = vec![0; size_of::<f16>() * self.original.len()];
-        bytes.par_chunks_mut(size_of::<f16>()).zip(&self.original).with_min_len(PIECE).for_each(|(bytes, value)| {
-            bytes.copy_from_slice(&value.to_le_bytes());
-        });
-        bytes
+        bytes_of(&self.original)
     }
 
     /// The originals of a head in float64.
@@ -306,6 +352,23 @@ mod tests {
             assert_eq!(drawn.of(&problem).k.codes, Inputs::of(&problem).k.codes, "{shape} {seed}");
         }
         assert_eq!(drawn.kept.len(), 3);
+    }
+
+    #[test]
+    fn large_tensors_are_drawn_once_for_all_who_share_a_folder_and_read_when_they_are_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let problem = problem("1x8x2048x64", 3, Distribution::Normal);
+        let shared = |folder: &Path| Drawn::shared_in(folder).of(&problem).k.original.clone();
+        let drawn = Inputs::of(&problem).k.original;
+        assert!(shared(folder.path()) == drawn && shared(folder.path()) == drawn);
+        let files: Vec<PathBuf> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().path()).collect();
+        assert_eq!(files.len(), 3, "{files:?}");
+        // What lies there is what is taken, unless it is torn.
+        files.iter().for_each(|file| std::fs::write(file, vec![0; 2 * drawn.len()]).unwrap());
+        assert!(shared(folder.path()).iter().all(|value| *value == f16::ZERO));
+        files.iter().for_each(|file| std::fs::write(file, [0; 7]).unwrap());
+        assert!(shared(folder.path()) == drawn);
+        assert!(shared(Path::new("/proc/none")) == drawn, "where nothing can be written, everybody draws");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use kbench::evidence::LaunchRecord;
 use kbench::operator::attention::Sizes;
 use kernel_spec::dtype::Dtype;
 use kernel_spec::expr::Value;
-use kernel_spec::launch::{Argument, Launch, Step};
+use kernel_spec::launch::{Argument, Launch};
 use sdpa_kernel::hopper::{self, AttentionParams, QuantiseParams};
 
 pub const OUT: &str = "out";
@@ -73,7 +73,7 @@ pub fn row_major(record: &LaunchRecord, sizes: &Sizes) -> Launch {
 }
 
 /// An entry that takes images; with `pdl` its beginning overlaps the end of what is ahead of it.
-pub fn from_images(record: &LaunchRecord, sizes: &Sizes, sm_count: u32, pdl: bool) -> Step {
+pub fn from_images(record: &LaunchRecord, sizes: &Sizes, sm_count: u32, pdl: bool) -> Launch {
     let params = AttentionParams {
         images: [0; 3],
         scales: 0,
@@ -86,17 +86,17 @@ pub fn from_images(record: &LaunchRecord, sizes: &Sizes, sm_count: u32, pdl: boo
     let pointers = MADE.into_iter().chain([OUT]).map(tensor);
     let fields = pointers.chain(words(&params.to_bytes(), 5)).collect();
     let geometry = params.sizes.attention_geometry(record.tile_q, record.threads, sm_count);
-    Step::Launch(Launch { pdl, ..launch(&record.entry, &geometry, record.dynamic_smem_bytes, fields) })
+    Launch { pdl, ..launch(&record.entry, &geometry, record.dynamic_smem_bytes, fields) }
 }
 
 /// The Hopper family's quantiser.
-pub fn quantise(record: &LaunchRecord, sizes: &Sizes) -> Step {
+pub fn quantise(record: &LaunchRecord, sizes: &Sizes) -> Launch {
     let params =
         QuantiseParams { sources: [0; 3], images: [0; 3], scales: 0, seq_q: sizes.seq_q, seq_kv: sizes.seq_kv };
     let pointers = SCALED.into_iter().chain(MADE).map(tensor);
     let fields = pointers.chain(words(&params.to_bytes(), 7)).collect();
     let geometry = of_hopper(sizes).quantise_geometry(record.threads);
-    Step::Launch(launch(&record.entry, &geometry, record.dynamic_smem_bytes, fields))
+    launch(&record.entry, &geometry, record.dynamic_smem_bytes, fields)
 }
 
 /// Sizes as the Hopper family counts them.
@@ -167,7 +167,7 @@ mod tests {
             softmax_scale: 0.125,
         };
         assert_eq!(bytes(&ladder, &names), wanted.to_bytes());
-        let Step::Launch(attend) = from_images(&record(Operands::HopperImages), &sizes, 132, true) else { panic!() };
+        let attend = from_images(&record(Operands::HopperImages), &sizes, 132, true);
         let wanted = AttentionParams {
             images: [1, 2, 3],
             scales: 4,
@@ -179,7 +179,7 @@ mod tests {
         };
         let names = [MADE[0], MADE[1], MADE[2], MADE[3], OUT];
         assert_eq!((bytes(&attend, &names), attend.pdl), (wanted.to_bytes().to_vec(), true));
-        let Step::Launch(quantise) = quantise(&record(Operands::Originals), &sizes) else { panic!() };
+        let quantise = quantise(&record(Operands::Originals), &sizes);
         let wanted = QuantiseParams { sources: [1, 2, 3], images: [4, 5, 6], scales: 7, seq_q: 45, seq_kv: 173 };
         let names = ["q", "k", "v", MADE[0], MADE[1], MADE[2], MADE[3]];
         assert_eq!(bytes(&quantise, &names), wanted.to_bytes());

@@ -3,6 +3,7 @@
 
 mod e4m3;
 pub mod errors;
+mod far;
 mod images;
 mod inputs;
 mod launches;
@@ -20,6 +21,7 @@ use kbench::evidence::{LaunchRecord, Operands};
 use kbench::job::Module;
 use kbench::operator::Problem;
 use kbench::operator::attention::{Rows, Sizes};
+use kernel_spec::launch::Step;
 use sdpa_kernel::abi::Config;
 use sdpa_kernel::sample::Sample;
 use serde_json::Value;
@@ -29,9 +31,15 @@ use crate::setup::{Fill, Mixing, NAN, Part, Role, Setup, Tensor};
 use inputs::{Drawn, Inputs};
 
 /// Sets up attention, and remembers what it drew.
-#[derive(Default)]
 pub struct Attention {
     drawn: Drawn,
+}
+
+impl Attention {
+    /// On inputs that the processes of a run share in a folder.
+    pub fn of(folder: &Path) -> Attention {
+        Attention { drawn: Drawn::shared_in(folder) }
+    }
 }
 
 impl Operator for Attention {
@@ -116,19 +124,22 @@ fn row_major(module: &Module, record: &LaunchRecord, sizes: &Sizes, inputs: &Inp
     let [width, heads, _] = launch.grid;
     let scheduler = module.toggles.get("scheduler").copied();
     let sample = executor.max_ctas.and_then(|limit| Sample::of(scheduler, [width, heads], limit));
-    Setup {
+    let near = Setup {
         tensors: codes.chain(scales).chain([output(sizes)]).chain(workspace).collect(),
         mixing: mixing(|name| vec![name.to_owned(), format!("{name}_scale")], None),
         making: Vec::new(),
-        steps: vec![kernel_spec::launch::Step::Launch(launch)],
+        steps: vec![Step::Launch(launch)],
         from_originals: Vec::new(),
         entry: Some(record.entry.clone()),
-        part: sample.map(|sample| part(sample, record, sizes)),
+        part: sample.as_ref().map(|sample| part(sample, record, sizes)),
         bounded: false,
-    }
+    };
+    let tiles = far::tiles(sample, [width, heads]);
+    let moved = executor.far.then(|| far::row_major(&near, record, sizes, scheduler, &tiles)).flatten();
+    moved.unwrap_or(near)
 }
 
-fn part(sample: Sample, record: &LaunchRecord, sizes: &Sizes) -> Part {
+fn part(sample: &Sample, record: &LaunchRecord, sizes: &Sizes) -> Part {
     let rows: Vec<Rows> = sample.tiles.iter().map(|tile| Rows::of_tile(*tile, record.tile_q, sizes)).collect();
     let bytes = |rows: &Rows| {
         let elements = rows.elements(sizes);
@@ -137,9 +148,11 @@ fn part(sample: Sample, record: &LaunchRecord, sizes: &Sizes) -> Part {
     Part {
         ranges: rows.iter().map(bytes).collect(),
         rows: serde_json::json!(rows),
-        blocks: sample.blocks,
+        count: sample.blocks.len() as u32,
+        blocks: BTreeMap::from([(record.entry.clone(), sample.blocks.clone())]),
         of: sample.of,
         sm_count: sample.sm_count,
+        ahead: BTreeMap::new(),
     }
 }
 
@@ -156,19 +169,22 @@ fn from_images(
     let made = made.map(|(name, bytes)| Tensor { name: name.to_owned(), role: Role::Made(Arc::new(bytes)) });
     let tensors = [("q", &inputs.q), ("k", &inputs.k), ("v", &inputs.v)];
     let originals = tensors.iter().map(|(name, t)| input(name, Arc::new(t.original_bytes())));
-    let making = vec![launches::quantise(quantiser, sizes)];
+    let making = vec![Step::Launch(launches::quantise(quantiser, sizes))];
     let sample = executor
         .max_ctas
         .and_then(|limit| Sample::of_hopper(&launches::of_hopper(sizes), record.tile_q, executor.sm_count, limit));
-    let attend = |pdl| launches::from_images(record, sizes, executor.sm_count, pdl);
-    Setup {
+    let attend = |pdl| Step::Launch(launches::from_images(record, sizes, executor.sm_count, pdl));
+    let near = Setup {
         tensors: made.chain(originals).chain([output(sizes)]).collect(),
         mixing: mixing(|name| vec![name.to_owned(), launches::image_of(name)], Some(launches::woven_scales())),
         steps: vec![attend(false)],
         from_originals: making.iter().cloned().chain([attend(true)]).collect(),
         making,
         entry: Some(record.entry.clone()),
-        part: sample.map(|sample| part(sample, record, sizes)),
+        part: sample.as_ref().map(|sample| part(sample, record, sizes)),
         bounded: false,
-    }
+    };
+    let tiles = far::tiles(sample, [sizes.seq_q.div_ceil(record.tile_q), sizes.batch * sizes.heads]);
+    let moved = executor.far.then(|| far::from_images(&near, [record, quantiser], sizes, &tiles)).flatten();
+    moved.unwrap_or(near)
 }

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use half::f16;
 use kbench::operator::Problem;
 use kbench::operator::attention::Sizes;
 use safetensors::tensor::{Dtype, TensorView};
@@ -28,13 +27,12 @@ fn write_tensors(problems: &[Problem], sets: &[Arc<Inputs>], work_dir: &Path) ->
     let shape = &problems[0].shape;
     let sizes = Sizes::of(shape);
     let dims = |seq: u32| [sizes.batch, sizes.heads, seq, sizes.head_dim].map(|d| d as usize).to_vec();
-    let bytes = |values: &[f16]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
     let mut tensors = Vec::new();
     for (i, set) in sets.iter().enumerate() {
         for (name, tensor, seq) in
             [("q", &set.q, sizes.seq_q), ("k", &set.k, sizes.seq_kv), ("v", &set.v, sizes.seq_kv)]
         {
-            tensors.push((format!("{name}{i}"), dims(seq), bytes(&tensor.original)));
+            tensors.push((format!("{name}{i}"), dims(seq), tensor.original_bytes()));
         }
     }
     let views = tensors.iter().map(|(name, dims, bytes)| Ok((name, TensorView::new(Dtype::F16, dims.clone(), bytes)?)));

@@ -1,7 +1,8 @@
 //! Mutants of which element goes where and by which factor: scales, fragments, offsets, rows and heads that are left out.
 
 use super::{
-    CROSS, ERRORS, FINITE, LARGE, LONG, Mutant, ROWS, SCALED, SINGLE_ROW, SLOPE, STRESS, UNSEEN, WIDE, mutant,
+    CHECKS, CROSS, ERRORS, FAR, FARTHER, FINITE, LARGE, LONG, Mutant, ROWS, SCALED, SINGLE_ROW, SLOPE, STRESS, UNSEEN,
+    WIDE, mutant,
 };
 
 /// Each writes something else, or not everything.
@@ -96,6 +97,10 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("an output begins where keys would", "stage2", ["epilogue.cuh", "work.head) * p.seq_q + work.first_row", "work.head) * p.seq_kv + work.first_row"], FINITE, "NaN").on(CROSS),
     mutant("every second tile of a CTA is left out", "persistent", ["scheduler.cuh", "i += ctas)", "i += 2 * ctas)"], FINITE, "NaN"),
     mutant("the last tile of all is left out", "persistent", ["scheduler.cuh", "i < tiles;", "i < tiles - 1;"], FINITE, "NaN"),
+    mutant("heads of K and V begin where 32 bits count to", "stage2", ["loader.cuh", "const size_t head = static_cast<size_t>(work.head) * p.seq_kv", "const size_t head = work.head * p.seq_kv"], CHECKS, "beyond 32 bits").on(FAR),
+    mutant("rows of Q begin where 32 bits count to", "stage4", ["loader_raw.cuh", "const size_t first = (static_cast<size_t>(work.head) * p.seq_q", "const size_t first = static_cast<size_t>(0) + (work.head * p.seq_q"], CHECKS, "beyond 32 bits").on(FAR),
+    mutant("outputs begin where 32 bits count to", "stage2", ["epilogue.cuh", "const size_t first = (static_cast<size_t>(work.head) * p.seq_q", "const int first = (work.head * p.seq_q"], CHECKS, "beyond 32 bits").on(FAR),
+    mutant("outputs of a persistent CTA begin where 32 bits count to", "persistent", ["consumer_registers.cuh", "p.out + (static_cast<size_t>(work.head) * p.seq_q", "p.out + (static_cast<uint32_t>(work.head) * p.seq_q"], CHECKS, "beyond 32 bits").on(FARTHER),
     // Fragments.
     mutant("even and odd columns of V change places", "stage4", ["operands.cuh", "      const uint32_t even = ptx::prmt<0x6420>", "      const uint32_t even = ptx::prmt<0x7531>"], ERRORS, ""),
     mutant("half of K's columns are used twice", "stage4", ["operands.cuh", "b[1][i / 2][i % 2] = high(r[i]);", "b[1][i / 2][i % 2] = low(r[i]);"], ERRORS, ""),
