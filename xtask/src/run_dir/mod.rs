@@ -264,11 +264,15 @@ impl RunDir {
         let record = &built.record;
         let mut target = self.path.join(build_folder(record, suite_arch));
         // A variant of a gate file may have several builds: the first has the name, the others their keys behind it.
-        if std::fs::read(target.join("kernel.ptx")).is_ok_and(|ptx| sha256_hex(&ptx) != record.ptx_sha256) {
+        let differs = |file: &&str| {
+            let [kept, own] = [&target, &built.dir].map(|folder| std::fs::read(folder.join(file)));
+            kept.is_ok_and(|kept| own.is_ok_and(|own| own != kept))
+        };
+        if built.files().iter().any(differs) {
             target = self.path.join(other_build_folder(record, suite_arch));
         }
         self.folder_of(&target.join("build.json"))?;
-        for file in ["kernel.ptx", "kernel.cubin", "ptxas.txt"] {
+        for file in built.files() {
             let source = built.dir.join(file);
             let bytes = std::fs::read(&source).with_context(|| format!("failed to read `{}`", source.display()))?;
             write_whole(&target.join(file), &bytes)?;

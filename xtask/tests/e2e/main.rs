@@ -17,6 +17,7 @@ mod ncu;
 mod pull_request;
 mod sanitize;
 mod several_gpus;
+mod triton;
 mod tune;
 mod unfinished;
 mod wheel;
