@@ -40,6 +40,7 @@ pub mod runs;
 pub mod sanitize;
 pub mod scratch;
 pub mod selftest;
+pub mod shared;
 pub mod signature;
 pub mod simulate;
 pub mod spread;

@@ -44,22 +44,32 @@ pub fn spread<P: Send, T: Send>(
     Ok(done.into_iter().map(|(_, one)| one).collect())
 }
 
+/// Elements of the tensors of problems.
+pub fn size(operator: &Operator, problems: &[Problem]) -> usize {
+    problems.iter().map(|p| operator.elements(&p.shape)).sum()
+}
+
+/// Problems by their inputs, which are drawn once for all that have the same; the largest first, so that none waits long for
+/// another in the end.
+pub fn twins(operator: &Operator, problems: &[Problem]) -> Vec<Vec<Problem>> {
+    let mut twins: BTreeMap<String, Vec<Problem>> = BTreeMap::new();
+    for problem in problems {
+        twins.entry(operator.inputs_key(problem)).or_default().push(problem.clone());
+    }
+    let mut twins: Vec<Vec<Problem>> = twins.into_values().collect();
+    twins.sort_by_key(|problems| std::cmp::Reverse(size(operator, problems)));
+    twins
+}
+
 /// Problems in parts of about one size, the largest first; those with the same inputs go together. One worker does all.
 pub fn shares(operator: &Operator, problems: &[Problem], workers: usize) -> Vec<Vec<Problem>> {
     if workers < 2 || problems.is_empty() {
         return vec![problems.to_vec()];
     }
-    let mut twins: BTreeMap<String, Vec<Problem>> = BTreeMap::new();
-    for problem in problems {
-        twins.entry(operator.inputs_key(problem)).or_default().push(problem.clone());
-    }
-    let size = |problems: &[Problem]| problems.iter().map(|p| operator.elements(&p.shape)).sum::<usize>();
-    let mut twins: Vec<Vec<Problem>> = twins.into_values().collect();
-    twins.sort_by_key(|problems| std::cmp::Reverse(size(problems)));
     let mut parts: Vec<(usize, Vec<Problem>)> = vec![Default::default(); workers * PARTS_EACH];
-    for problems in twins {
+    for problems in twins(operator, problems) {
         if let Some(smallest) = parts.iter_mut().min_by_key(|(size, _)| *size) {
-            smallest.0 += size(&problems);
+            smallest.0 += size(operator, &problems);
             smallest.1.extend(problems);
         }
     }

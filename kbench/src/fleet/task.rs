@@ -33,7 +33,7 @@ pub struct Begin {
 /// What a job's script writes after its work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct End {
-    /// What it was doing last: `setup` or `validate`.
+    /// What it was doing last: `setup`, `validate`, or `search` of a worker that takes part in one.
     pub step: String,
     /// The exit status of that.
     #[serde(default)]
@@ -157,7 +157,7 @@ impl fmt::Display for Standing {
     }
 }
 
-/// Exit statuses of a validation that came to a verdict.
+/// Exit statuses of a validation that came to a verdict, and of a search that came to an end.
 const VERDICTS: [i32; 4] = [0, 1, 3, 4];
 
 impl Standing {
@@ -229,7 +229,7 @@ fn of_word(seen: &Sighting) -> TaskState {
 fn past(attempt: &Attempt, seen: Option<&Sighting>) -> TaskState {
     let node = &attempt.begin.node;
     if let Some(End { step, status: Some(status), signal: None }) = &attempt.end {
-        if step == "validate" && VERDICTS.contains(status) {
+        if step != "setup" && VERDICTS.contains(status) {
             return TaskState::Finished;
         }
         // What Slurm kills may die a moment before its script hears of it.
@@ -311,6 +311,12 @@ mod tests {
             (Some("RUNNING"), vec![attempt(None, None)], "running on n1, build is done"),
             (None, vec![attempt(Some(("validate", Some(3), None)), None)], "done"),
             (Some("COMPLETED"), vec![attempt(Some(("validate", Some(0), None)), None)], "done"),
+            (None, vec![attempt(Some(("search", Some(3), None)), None)], "done"),
+            (
+                None,
+                vec![attempt(Some(("search", Some(2), None)), None)],
+                "failed job: search ended with status 2 on n1",
+            ),
             (Some("COMPLETING"), vec![attempt(Some(("validate", Some(1), None)), None)], "done"),
             (
                 None,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::{Args, value_parser};
 use kbench::exit::Exit;
+use kbench::suite::Suite;
 use serde_json::json;
 
 use super::gpu::GpuArgs;
@@ -18,9 +19,9 @@ use crate::plan::{Changes, DeviceChoice, Plan};
 use crate::run_dir::RunDir;
 use crate::tune::{Options, Tuning, suite_for_search, tune};
 
+/// What a search is told, on one machine or on many.
 #[derive(Args)]
-#[command(override_usage = usage("tune [GATE.toml | SUITE | --<SUITE>] [OPTIONS]"))]
-pub struct TuneArgs {
+pub struct SearchArgs {
     /// The shape that is timed; the suite's first gate on time without.
     #[arg(long)]
     shape: Option<String>,
@@ -36,15 +37,22 @@ pub struct TuneArgs {
     /// Stop when the elites did not change for so many evaluations.
     #[arg(long, default_value_t = Options::default().patience, value_name = "N")]
     patience: u32,
-    /// Propose nothing new after so many seconds; 0 is no limit.
-    #[arg(long, default_value_t = Options::default().time_limit_s, value_name = "SECONDS")]
-    time_limit: u64,
     /// Search only these values of a toggle: `--set tile_q=32,64`.
     #[arg(long = "set", value_name = "TOGGLE=VALUES", value_parser = dimension)]
     only: Vec<(String, Vec<u32>)>,
     /// Evaluate the rest of the space too, and compare the search with it.
     #[arg(long)]
     exhaustive: bool,
+}
+
+#[derive(Args)]
+#[command(override_usage = usage("tune [GATE.toml | SUITE | --<SUITE>] [OPTIONS]"))]
+pub struct TuneArgs {
+    #[command(flatten)]
+    search: SearchArgs,
+    /// Propose nothing new after so many seconds; 0 is no limit.
+    #[arg(long, default_value_t = Options::default().time_limit_s, value_name = "SECONDS")]
+    time_limit: u64,
     /// Profile elites with Nsight Compute; what it says is told to the proposer, and heeded by the search.
     #[arg(long)]
     ncu: bool,
@@ -86,21 +94,30 @@ fn dimension(text: &str) -> Result<(String, Vec<u32>), String> {
     Ok((name.trim().to_owned(), values.split(',').map(value).collect::<Result<_, _>>()?))
 }
 
-impl TuneArgs {
-    fn options(&self) -> Result<Options> {
+impl SearchArgs {
+    /// With everything else as usual.
+    pub fn options(&self) -> Options {
         let mut only: BTreeMap<String, Vec<u32>> = BTreeMap::new();
         for (name, values) in &self.only {
             only.entry(name.clone()).or_default().extend(values);
         }
-        Ok(Options {
+        Options {
             shape: self.shape.clone(),
             budget: self.budget,
             elites: self.elites,
             seed: self.seed,
             patience: self.patience,
-            time_limit_s: self.time_limit,
             only,
             exhaustive: self.exhaustive,
+            ..Options::default()
+        }
+    }
+}
+
+impl TuneArgs {
+    fn options(&self) -> Result<Options> {
+        Ok(Options {
+            time_limit_s: self.time_limit,
             ncu: self.ncu,
             gpus: self.gpus.map(usize::from),
             proposer: self.proposer.clone(),
@@ -108,8 +125,17 @@ impl TuneArgs {
             device: self.gpu.device(self.device)?,
             out: self.out.clone(),
             resume: self.resume.clone(),
+            ..self.search.options()
         })
     }
+}
+
+/// A suite as a search has it.
+pub fn searched(suite: Suite) -> Result<Plan> {
+    if suite.declared().is_some() {
+        bail!("{}: a gate file's kernels cannot be searched yet: write the settings as candidates", suite.name);
+    }
+    Plan::of(suite_for_search(suite), Path::new("."), &Changes::default())
 }
 
 pub fn run(args: &TuneArgs) -> Result<Exit> {
@@ -119,10 +145,7 @@ pub fn run(args: &TuneArgs) -> Result<Exit> {
         None => Plan::read(&layout, args.suite.or_usual(), &Changes::default())?.suite,
         Some(path) => RunDir::open(path)?.suite()?,
     };
-    if suite.declared().is_some() {
-        bail!("{}: a gate file's kernels cannot be searched yet: write the settings as candidates", suite.name);
-    }
-    let plan = Plan::of(suite_for_search(suite), Path::new("."), &Changes::default())?;
+    let plan = searched(suite)?;
     match tune(&layout, &plan, &args.options()?)? {
         Tuning::Deferred(why) => deferred(args.json, &why),
         Tuning::Ran(ran) => {

@@ -13,7 +13,6 @@ use kbench::report::{FleetView, Format, fleet_html, fleet_text};
 use kbench::suite::Suite;
 use serde::Serialize;
 
-use super::shared::patiently;
 use super::status::{Sightings, runs, standing};
 use super::{EMULATOR, Fleet, Gate, Place};
 use crate::cubin::sha256_hex;
@@ -21,6 +20,7 @@ use crate::environment::SourceState;
 use crate::files::write_whole;
 use crate::inspect::verify;
 use crate::run_dir::RunDir;
+use crate::shared::patiently;
 
 /// What a fleet came to.
 #[derive(Debug, Serialize)]

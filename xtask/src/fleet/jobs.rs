@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::Fleet;
-use super::shared::patiently;
 use crate::files::write_whole;
+use crate::shared::patiently;
 
 /// One job array.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

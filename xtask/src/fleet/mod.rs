@@ -10,6 +10,7 @@
 //!                      logs/<kind>-<n>.txt     what task n of a kind said
 //!                      tasks/<kind>-<n>/       begin-<try>.json, end-<try>.json, runs/, abandoned/
 //!                      REPORT.md  report.html
+//!                      search/                      of a search: what its workers share, see `crate::tune`
 //! ```
 //!
 //! Leaves to others: what verdicts add up to (`kbench::fleet`), and everything about one run.
@@ -19,7 +20,7 @@ mod config;
 mod jobs;
 mod pack;
 mod script;
-mod shared;
+mod search;
 mod slurm;
 mod status;
 mod submit;
@@ -36,9 +37,11 @@ use crate::accepted::packed_suite;
 use crate::environment::SourceState;
 use crate::files::write_whole;
 use crate::plan::{Changes, Plan};
+use crate::shared::{has, patiently};
 
 pub use collect::{Report, report};
 pub use config::{Config, Overrides};
+pub use search::{SearchOrder, take_part, tune};
 pub use slurm::Slurm;
 pub use status::{TaskStatus, exit, render, status};
 pub use submit::{Order, Submitted, go_on, submit};
@@ -47,6 +50,8 @@ pub use submit::{Order, Submitted, go_on, submit};
 const RECORD: &str = "fleet.json";
 /// The format that a fleet's folder is written in.
 const FORMAT: u32 = 2;
+/// The folder of a search in its fleet.
+const SEARCH: &str = "search";
 /// The device of a kind whose jobs need no GPU.
 pub const EMULATOR: &str = "emulator";
 
@@ -64,6 +69,9 @@ pub struct Record {
     kinds: Vec<Kind>,
     gates: Vec<Gate>,
     repeats: u32,
+    /// Whether its tasks are the workers of one search, and not validations.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    search: bool,
 }
 
 /// A kind of device, and what its runs must say that they ran on.
@@ -109,7 +117,7 @@ impl Fleet {
     pub fn open(path: &Path) -> Result<Fleet> {
         let path = std::path::absolute(path)?;
         let file = path.join(RECORD);
-        let text = shared::patiently(&path, || {
+        let text = patiently(&path, || {
             std::fs::read_to_string(&file)
                 .with_context(|| format!("`{}` is no fleet: it has no {RECORD}", path.display()))
         })?;
@@ -131,6 +139,11 @@ impl Fleet {
 
     pub fn name(&self) -> String {
         self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// The folder of its search, where it is one.
+    pub fn search(&self) -> Option<PathBuf> {
+        self.record.search.then(|| self.path.join(SEARCH))
     }
 
     /// The shared folder that it lies in.
@@ -164,14 +177,7 @@ impl Fleet {
 
     /// Whether something is there. An error where the fleet itself is not: then its folder is away, and nothing is known.
     fn has(&self, path: &Path) -> Result<bool> {
-        // Twice, because it may have come back between the two questions.
-        for _ in 0..2 {
-            if path.exists() {
-                return Ok(true);
-            }
-            ensure!(self.path.join(RECORD).is_file(), "`{}` is away", self.path.display());
-        }
-        Ok(false)
+        has(path, &self.path.join(RECORD))
     }
 
     /// The gate files as they were packed.
@@ -183,7 +189,7 @@ impl Fleet {
             let plan = Plan::of(suite, path.parent().unwrap_or(Path::new(".")), &Changes::default())?;
             Ok((gate, plan.suite))
         };
-        shared::patiently(&self.path, || self.record.gates.iter().map(read).collect())
+        patiently(&self.path, || self.record.gates.iter().map(read).collect())
     }
 }
 

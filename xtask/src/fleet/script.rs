@@ -30,31 +30,43 @@ pub fn script(fleet: &Fleet, request: &Request) -> String {
     for option in &request.options {
         text.push_str(&format!("#SBATCH {option}\n"));
     }
+    text.push_str(&format!(
+        "\nfleet={}\ndist={}\ntask=$fleet/tasks/{kind}-$SLURM_ARRAY_TASK_ID\n",
+        shown(&fleet.path),
+        shown(&fleet.shared().join(&fleet.record.dist)),
+    ));
+    if !fleet.record.search {
+        text.push_str(&gates(fleet, request));
+    }
+    text.push_str(MARKERS);
+    // In this very shell, because most setups set variables.
+    for line in &request.setup {
+        text.push_str(&format!("{{\n{line}\n}} || exit\n"));
+    }
+    text.push_str(WORK);
+    text + if fleet.record.search { TAKE_PART } else { VALIDATE }
+}
+
+/// What the tasks of a kind validate.
+fn gates(fleet: &Fleet, request: &Request) -> String {
     let gates = fleet.record.gates.iter().map(|gate| match &gate.suite {
         Some(suite) => quoted(suite),
         None => shown(&fleet.shared().join(&gate.file)),
     });
     let device = if request.device == EMULATOR { "emulator" } else { "gpu" };
-    text.push_str(&format!(
-        "\nfleet={}\ndist={}\ngates=({})\nrepeats={}\ndevice={device}\ntask=$fleet/tasks/{kind}-$SLURM_ARRAY_TASK_ID\n{MARKERS}\n",
-        shown(&fleet.path),
-        shown(&fleet.shared().join(&fleet.record.dist)),
-        gates.collect::<Vec<_>>().join(" "),
-        fleet.record.repeats
-    ));
-    // In this very shell, because most setups set variables.
-    for line in &request.setup {
-        text.push_str(&format!("{{\n{line}\n}} || exit\n"));
-    }
-    text + WORK
+    let gates: Vec<String> = gates.collect();
+    format!("gates=({})\nrepeats={}\ndevice={device}\n", gates.join(" "), fleet.record.repeats)
 }
 
 /// From the start to the setup. Whatever ends the script, its last act is the end marker.
-const MARKERS: &str = r#"step=setup
+const MARKERS: &str = r#"
+step=setup
 # That of whoever submits is of another machine; the setup may name one for compilers and caches on the node.
 unset CARGO_TARGET_DIR
 signal=
 child=
+# The name under which it takes part in a search, which whoever waits for it sees go.
+worker=
 
 # A shared folder that is away is waited for, ten minutes; `away` says that it was.
 here() {
@@ -119,10 +131,8 @@ begun="\"node\":\"$SLURMD_NODENAME\",\"at\":\"$(date -u +%FT%TZ)\""
 mark "begin-$attempt.json" "{\"attempt\":$attempt,\"job\":$SLURM_ARRAY_JOB_ID,$begun}"
 "#;
 
-/// From the setup to the end.
+/// How the work is called.
 const WORK: &str = r#"
-step=validate
-
 # In the background, so that a signal is heard at once.
 work() {
     "$dist/xtask" "$@" &
@@ -131,6 +141,11 @@ work() {
     status=$?
     child=
 }
+"#;
+
+/// A validation, from the setup to the end.
+const VALIDATE: &str = r#"
+step=validate
 
 # Which run is whole, and which can be gone on with; what is neither is put aside.
 look() {
@@ -174,6 +189,24 @@ done
 exit "$status"
 "#;
 
+/// A worker of a search, from the setup to the end. What an earlier process of this task claimed is free once its name is gone.
+const TAKE_PART: &str = r#"
+step=search
+here
+rm -rf "$fleet/search/workers/${task##*/}".*
+for try in 1 2 3; do
+    worker=${task##*/}.$attempt.$try
+    work fleet worker "$fleet" --name "$worker"
+    rm -rf "$fleet/search/workers/$worker"
+    case $status in
+    0 | 1 | 3 | 4) break ;;
+    esac
+    # The shared folder may have been away for longer than it waits.
+    here || break
+done
+exit "$status"
+"#;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,8 +228,9 @@ mod tests {
             kinds: Vec::new(),
             gates: vec![gate("a", "gates/1/it's a gate.toml"), gate("b", "gates/2/$(x).toml")],
             repeats: 3,
+            search: false,
         };
-        let fleet = Fleet { path: "/shared/fleets/f".into(), record };
+        let mut fleet = Fleet { path: "/shared/fleets/f".into(), record };
         let request = Request {
             kind: "l4".into(),
             device: "NVIDIA L4".into(),
@@ -216,9 +250,14 @@ mod tests {
         ] {
             assert!(text.contains(wanted), "{wanted} is not in {text}");
         }
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), &text).unwrap();
-        let checked = duct::cmd!("bash", "-n", file.path()).stderr_to_stdout().unchecked().read().unwrap();
-        assert_eq!(checked, "");
+        fleet.record.search = true;
+        let searches = script(&fleet, &request);
+        assert!(searches.contains("fleet worker \"$fleet\" --name") && !searches.contains("validate"), "{searches}");
+        for text in [text, searches] {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), &text).unwrap();
+            let checked = duct::cmd!("bash", "-n", file.path()).stderr_to_stdout().unchecked().read().unwrap();
+            assert_eq!(checked, "");
+        }
     }
 }

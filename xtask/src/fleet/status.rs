@@ -12,10 +12,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::jobs::{Submission, submissions};
-use super::shared::patiently;
 use super::slurm::{Seen, Slurm};
 use super::{Fleet, Place};
 use crate::run_dir::{MANIFEST, RunDir};
+use crate::shared::patiently;
 
 /// How much of the end of a log is read.
 const TAIL_BYTES: u64 = 64 << 10;

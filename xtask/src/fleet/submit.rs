@@ -13,7 +13,6 @@ use super::config::{Config, Overrides, Request, check_options};
 use super::jobs::{Submission, submissions};
 use super::pack::{beside, pack, under};
 use super::script::script;
-use super::shared::patiently;
 use super::slurm::Slurm;
 use super::status::{Sightings, standing};
 use super::{FORMAT, Fleet, Gate, Kind, Record};
@@ -22,6 +21,8 @@ use crate::environment::SourceState;
 use crate::files::{folders_below, write_whole};
 use crate::layout::Layout;
 use crate::plan::{Changes, Plan};
+use crate::shared::patiently;
+use crate::tune::found;
 
 /// What is asked for.
 pub struct Order {
@@ -47,7 +48,7 @@ pub enum Submitted {
 }
 
 /// Most tasks of one kind: what Slurm takes of an array where nobody set another limit.
-const MOST_TASKS: usize = 1000;
+pub const MOST_TASKS: usize = 1000;
 
 pub fn submit(layout: &Layout, config: &Config, order: &Order) -> Result<Submitted> {
     let requests = config.requests(&order.on, &order.overrides)?;
@@ -71,30 +72,24 @@ pub fn submit(layout: &Layout, config: &Config, order: &Order) -> Result<Submitt
     };
     if order.dry_run {
         let gates = order.gates.iter().zip(&plans).map(|(name, plan)| planned(layout, name, plan)).collect();
-        let fleet = fleet(config, order, &requests, ("dist/<key>".into(), SourceState::default()), gates);
+        let packed = ("dist/<key>".into(), SourceState::default());
+        let fleet = fleet(config, &requests, packed, gates, order.repeats);
         return Ok(Submitted::Scripts(scripts(&fleet, &requests)));
     }
     let slurm = slurm.context("a submission has a scheduler")?;
-    // A mount that is missing must not be taken for an empty folder.
-    ensure!(
-        config.shared.is_dir(),
-        "the shared folder `{}` is not there; make it or mount it",
-        config.shared.display()
-    );
-    let dist = dist::portable(layout)?;
-    let (dist, source) = patiently(&config.shared, || pack_dist(&dist, &config.shared))?;
+    let (dist, source) = packed(layout, config)?;
     let gates = order
         .gates
         .iter()
         .zip(&plans)
         .map(|(name, plan)| patiently(&config.shared, || pack_gate(name, plan, &config.shared, &dist)));
     let gates = gates.collect::<Result<_>>()?;
-    let fleet = fleet(config, order, &requests, (dist, source), gates);
+    let fleet = fleet(config, &requests, (dist, source), gates, order.repeats);
     begin(&fleet, &requests)?;
     Ok(submitted(&fleet, submit_due(&slurm, &fleet, &[])?))
 }
 
-fn submitted(fleet: &Fleet, made: Vec<Submission>) -> Submitted {
+pub fn submitted(fleet: &Fleet, made: Vec<Submission>) -> Submitted {
     let job = |made: Submission| Some((made.kind, made.tasks.len(), made.job?));
     let jobs: Vec<_> = made.into_iter().filter_map(job).collect();
     Submitted::Jobs { tasks: jobs.iter().map(|(_, tasks, _)| tasks).sum(), fleet: fleet.path.clone(), jobs }
@@ -103,6 +98,12 @@ fn submitted(fleet: &Fleet, made: Vec<Submission>) -> Submitted {
 /// Submits what is missing of a fleet whose submission broke off, and again every task that ended without a verdict.
 pub fn go_on(fleet: &Fleet, slurm: &Slurm, overrides: &Overrides) -> Result<Submitted> {
     check_options(overrides.named(), |option| format!("--{option}"))?;
+    // A search that is over wants no more workers.
+    if let Some(search) = fleet.search()
+        && found(&search)?.is_some()
+    {
+        return Ok(submitted(fleet, Vec::new()));
+    }
     let named = overrides.named().into_iter();
     let options: Vec<String> =
         named.filter_map(|(option, value)| Some(format!("--{option}={}", value.as_ref()?))).collect();
@@ -135,6 +136,18 @@ fn planned(layout: &Layout, name: &str, plan: &Plan) -> Gate {
     Gate { name: plan.suite.name.clone(), file, suite, files: Default::default() }
 }
 
+/// Makes a dist folder and packs it: where it lies in the shared folder, and of which sources it is.
+pub fn packed(layout: &Layout, config: &Config) -> Result<(PathBuf, SourceState)> {
+    // A mount that is missing must not be taken for an empty folder.
+    ensure!(
+        config.shared.is_dir(),
+        "the shared folder `{}` is not there; make it or mount it",
+        config.shared.display()
+    );
+    let dist = dist::portable(layout)?;
+    patiently(&config.shared, || pack_dist(&dist, &config.shared))
+}
+
 fn pack_dist(dist: &Path, shared: &Path) -> Result<(PathBuf, SourceState)> {
     let mut files = under(dist, &dist::FOLDERS)?;
     files.extend(dist::FILES.map(PathBuf::from));
@@ -162,12 +175,12 @@ fn pack_gate(name: &str, plan: &Plan, shared: &Path, dist: &Path) -> Result<Gate
     Ok(Gate { name: plan.suite.name.clone(), file, suite: None, files: packed.files })
 }
 
-fn fleet(
+pub fn fleet(
     config: &Config,
-    order: &Order,
     requests: &[Request],
     (dist, source): (PathBuf, SourceState),
     gates: Vec<Gate>,
+    repeats: u32,
 ) -> Fleet {
     let now = jiff::Timestamp::now();
     let what = match gates.as_slice() {
@@ -183,20 +196,21 @@ fn fleet(
         dist,
         kinds: requests.iter().map(kind).collect(),
         gates,
-        repeats: order.repeats,
+        repeats,
+        search: false,
     };
     // Two fleets of one second must not be one: the process tells them apart.
     let name = format!("{}-{what}-{}", now.strftime("%Y%m%dT%H%M%SZ"), std::process::id());
     Fleet { path: config.shared.join("fleets").join(name), record }
 }
 
-fn scripts(fleet: &Fleet, requests: &[Request]) -> Vec<(String, String)> {
+pub fn scripts(fleet: &Fleet, requests: &[Request]) -> Vec<(String, String)> {
     requests.iter().map(|request| (request.kind.clone(), script(fleet, request))).collect()
 }
 
 /// Everything but the submission, which is announced. Jobs make no folder: where the shared one is away, they would make
 /// another.
-fn begin(fleet: &Fleet, requests: &[Request]) -> Result<()> {
+pub fn begin(fleet: &Fleet, requests: &[Request]) -> Result<()> {
     let shared = fleet.shared();
     let below = fleet.path.strip_prefix(shared).context("a fleet lies in the shared folder")?;
     patiently(shared, || {
@@ -216,7 +230,7 @@ fn begin(fleet: &Fleet, requests: &[Request]) -> Result<()> {
 }
 
 /// Submits what is announced and was not submitted, and returns it with its numbers.
-fn submit_due(slurm: &Slurm, fleet: &Fleet, options: &[String]) -> Result<Vec<Submission>> {
+pub fn submit_due(slurm: &Slurm, fleet: &Fleet, options: &[String]) -> Result<Vec<Submission>> {
     let mut made = Vec::new();
     for mut due in submissions(fleet)?.into_iter().filter(|submission| submission.job.is_none()) {
         let script = fleet.path.join(format!("{}.sh", due.kind));

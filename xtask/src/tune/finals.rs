@@ -9,10 +9,12 @@ use sdpa_kernel::registry::Variant;
 use super::journal::Journal;
 use super::measure::{Batch, Measured, measure};
 use super::meeting::{Occasion, meeting};
+use super::record::FINALS_FILE;
 use super::session::{Session, patch};
 use crate::build::{BuildSet, Built};
 use crate::console::Step;
 use crate::plan::Plan as SuitePlan;
+use crate::run_dir::RunDir;
 
 impl Session<'_> {
     /// The finalists against each other and the control in the same rounds.
@@ -57,8 +59,16 @@ impl Session<'_> {
         self.builder.wait(variants)
     }
 
+    /// Keeps the finals in a run, and what the finalists were built as, while everything that measures ends.
+    pub fn keep(&self, finals: &Finals, run: &RunDir) -> Result<()> {
+        self.releasing(|| {
+            run.write_json(FINALS_FILE, finals)?;
+            self.kept_builds(finals)?.iter().try_for_each(|built| run.keep_build(built, &self.parts.base.arch))
+        })
+    }
+
     /// What is kept of the builds: the finalists'.
-    pub fn kept_builds(&self, finals: &Finals) -> Result<Vec<Built>> {
+    fn kept_builds(&self, finals: &Finals) -> Result<Vec<Built>> {
         let variants = finals.patches.iter().map(|(name, patch)| {
             let base = sdpa_kernel::registry::find(&patch.base)?;
             Ok(base.patched(name, &patch.toggles)?)

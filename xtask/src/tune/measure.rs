@@ -2,7 +2,7 @@
 //! errors against float64, then sittings beside the control, which the GPUs share too. What fails a gate goes no further;
 //! what comes back is evidence like a run's.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -22,6 +22,7 @@ use super::meeting::Occasion;
 use crate::build::BuildSet;
 use crate::plan::Plan;
 use crate::runner::End;
+use crate::spread::{size, spread, twins};
 use crate::work::{BENCH_SILENCE, LAUNCH_SILENCE, Work, launch_all, launch_job, verified_outputs};
 
 /// Elements of the tensors of problems that a GPU takes at once, and how many these are at most.
@@ -58,17 +59,18 @@ impl<'a> Bench<'a> {
         self.gpus.iter().map(|_| Watch::start(session)).collect()
     }
 
-    /// The same on every GPU at once, each with its number and its watch.
-    fn on_each<T: Send>(
+    /// Launches every share on whichever GPU is free; what came of them is in their order.
+    fn spread<T: Send>(
         &self,
         watches: &mut [Watch],
-        run: impl Fn(usize, &Gpu, &mut Watch) -> Result<T> + Sync,
+        shares: Vec<Vec<Problem>>,
+        launch: impl Fn(&Gpu, Vec<Problem>) -> Result<T> + Sync,
     ) -> Result<Vec<T>> {
-        let run = &run;
-        std::thread::scope(|scope| {
-            let each = self.gpus.iter().zip(watches).enumerate();
-            let threads: Vec<_> = each.map(|(i, (gpu, watch))| scope.spawn(move || run(i, gpu, watch))).collect();
-            threads.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(anyhow!("a measuring thread died")))).collect()
+        let watches: Vec<Mutex<&mut Watch>> = watches.iter_mut().map(Mutex::new).collect();
+        spread(self.gpus.len(), shares, |i, share| {
+            let launched = launch(&self.gpus[i], share);
+            watches[i].lock().unwrap_or_else(PoisonError::into_inner).spent_on(Activity::Launches);
+            launched
         })
     }
 }
@@ -149,20 +151,22 @@ fn check(bench: &Bench, batch: &Batch, watches: &mut [Watch]) -> Result<Option<C
     if problems.is_empty() || modules.iter().all(|m| m.variant == plan.suite.control) {
         return Ok(None);
     }
-    let shares = Mutex::new(shares(&plan.suite.operator, bench.executor, &problems));
-    let launched = bench.on_each(watches, |_, gpu, watch| {
+    let shares = shares(&plan.suite.operator, bench.executor, &problems);
+    let failed: Mutex<BTreeSet<String>> = Mutex::default();
+    let has_failed = || failed.lock().unwrap_or_else(PoisonError::into_inner);
+    let launched = bench.spread(watches, shares, |gpu, share| {
         let work = bench.work(gpu, plan, builds, scratch);
         let mut left = modules.clone();
-        let mut outcomes: Vec<(String, LaunchOutcome)> = Vec::new();
-        let next = || shares.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        while let Some(share) = next().filter(|_| !left.is_empty()) {
-            for (module, found) in left.iter().zip(launch(gpu, &work, &left, &share)?) {
-                outcomes.extend(found.into_iter().map(|outcome| (module.variant.clone(), outcome)));
-            }
-            // Who failed is rejected, and the next share would have to be launched alone.
-            left.retain(|m| !outcomes.iter().any(|(variant, o)| *variant == m.variant && o.failure.is_some()));
+        // Who failed is rejected, and the next share would have to be launched alone.
+        left.retain(|module| !has_failed().contains(&module.variant));
+        if left.is_empty() {
+            return Ok(Vec::new());
         }
-        watch.spent_on(Activity::Launches);
+        let mut outcomes: Vec<(String, LaunchOutcome)> = Vec::new();
+        for (module, found) in left.iter().zip(launch(gpu, &work, &left, &share)?) {
+            outcomes.extend(found.into_iter().map(|outcome| (module.variant.clone(), outcome)));
+        }
+        has_failed().extend(outcomes.iter().filter(|(_, o)| o.failure.is_some()).map(|(variant, _)| variant.clone()));
         Ok(outcomes)
     })?;
     watches.iter_mut().for_each(Watch::idled);
@@ -185,24 +189,17 @@ fn check(bench: &Bench, batch: &Batch, watches: &mut [Watch]) -> Result<Option<C
     Ok(Some(Checks { device, cases, ..Checks::default() }))
 }
 
-/// Problems that a GPU takes at once, the largest first, so that none waits long for another in the end. Problems with
-/// the same inputs go together.
-fn shares(operator: &Operator, executor: Executor, problems: &[Problem]) -> VecDeque<Vec<Problem>> {
+/// Problems that a GPU takes at once, the largest first. Problems with the same inputs go together.
+fn shares(operator: &Operator, executor: Executor, problems: &[Problem]) -> Vec<Vec<Problem>> {
     if executor != Executor::Gpu {
-        return VecDeque::from([problems.to_vec()]);
+        return vec![problems.to_vec()];
     }
-    let mut twins: BTreeMap<String, Vec<Problem>> = BTreeMap::new();
-    for problem in problems {
-        twins.entry(operator.inputs_key(problem)).or_default().push(problem.clone());
-    }
-    let size = |problems: &[Problem]| problems.iter().map(|p| operator.elements(&p.shape)).sum::<usize>();
-    let mut sorted: Vec<Vec<Problem>> = twins.into_values().collect();
-    sorted.sort_by_key(|twins| std::cmp::Reverse(size(twins)));
-    let mut shares: VecDeque<Vec<Problem>> = VecDeque::new();
-    for twins in sorted {
-        match shares.back_mut().filter(|last| size(last) + size(&twins) <= SHARE && last.len() < MOST_OF_SHARE) {
+    let size = |problems: &[Problem]| size(operator, problems);
+    let mut shares: Vec<Vec<Problem>> = Vec::new();
+    for twins in twins(operator, problems) {
+        match shares.last_mut().filter(|last| size(last) + size(&twins) <= SHARE && last.len() < MOST_OF_SHARE) {
             Some(last) => last.extend(twins),
-            None => shares.push_back(twins),
+            None => shares.push(twins),
         }
     }
     shares
@@ -228,7 +225,9 @@ fn time(bench: &Bench, batch: &Batch, checks: &Checks, watches: &mut [Watch]) ->
     if let Some(large) = &mut suite.large {
         large.rounds = count;
     }
-    let timed = bench.on_each(watches, |i, gpu, watch| {
+    // Each GPU has as many sittings: a part is one's own, whichever thread begins it.
+    let parts: Vec<_> = bench.gpus.iter().zip(watches.iter_mut()).enumerate().collect();
+    let timed = spread(parts.len(), parts, |_, (i, (gpu, watch))| {
         let mut modules = modules.clone();
         let mut sittings = Vec::new();
         for sitting in (0..occasion.sittings()).skip(i).step_by(bench.gpus.len()) {
@@ -396,7 +395,7 @@ mod tests {
         let shares = shares(&Operator::Attention, Executor::Gpu, &problems);
         let first: Vec<&str> = shares[0].iter().map(|p| p.shape.name.as_str()).collect();
         assert_eq!((first, shares[1].len()), (vec!["wide", wide.as_str()], 1));
-        assert!(shares.len() >= 3 && shares.back().unwrap().len() >= 4, "{shares:?}");
+        assert!(shares.len() >= 3 && shares.last().unwrap().len() >= 4, "{shares:?}");
         let each: BTreeSet<String> = shares.iter().flatten().map(Problem::id).collect();
         assert_eq!((each.len(), shares.iter().flatten().count()), (names.len(), names.len()));
     }

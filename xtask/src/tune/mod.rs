@@ -3,6 +3,7 @@
 
 mod builder;
 mod compare;
+mod equipment;
 mod finals;
 mod gpus;
 mod journal;
@@ -10,39 +11,38 @@ mod measure;
 mod meeting;
 mod profiling;
 mod proposer;
+mod queue;
 mod record;
 mod session;
+mod share;
+mod worker;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use kbench::deferral::Deferral;
 use kbench::exit::Exit;
-use kbench::job::Executor;
 use kbench::suite::{Candidate, Suite};
 use kbench::tune::{Dimension, Layer, Plan, Space, SpaceError, Toggles, Tuned, conclude, render};
 use sdpa_kernel::registry::{self, RegistryError, Variant};
 use sdpa_kernel::{space, toggles};
 
-use crate::basis::Basis;
 use crate::console;
-use crate::environment::{self, SourceState};
+use crate::entropy;
+use crate::environment::SourceState;
 use crate::files::folders_below;
 use crate::interrupt;
 use crate::layout::{Layout, program};
 use crate::plan::{DeviceChoice, Plan as SuitePlan};
 use crate::run_dir::RunDir;
-use crate::runner::Runner;
 use crate::scratch::Scratch;
-use crate::toolchain;
-use crate::work::Found;
 
 pub use record::{RESULT_FILE, WINNER, foreign_winner, is_in, result, verify};
+pub use worker::{Progress, Worker, found, offer, planned, progress, work};
 
-use gpus::Gpu;
+use equipment::equipment;
 use journal::Journal;
 use record::{FINALS_FILE, JOURNAL_FILE, PLAN_FILE, profiled};
 use session::{Parts, Session};
@@ -149,36 +149,16 @@ pub fn tune(layout: &Layout, suite: &SuitePlan, options: &Options) -> Result<Tun
     }
     let (begun, started) = (Instant::now(), jiff::Timestamp::now());
     let base = &suite.suite;
-    // A suite's variants begin with its control.
-    let control = suite.variants.first().context("a suite has a control")?;
-    let runner = Runner::locate(layout, &layout.target.join("tune"))?;
-    // Each takes a good part of a second, and none needs the others. Compilers are installed only where there is a device.
-    let (devices, here, source) = std::thread::scope(|scope| {
-        let here = scope.spawn(|| toolchain::find(&layout.target));
-        let source = scope.spawn(|| SourceState::of(layout));
-        (devices(&runner, base, options), here.join().ok().flatten(), source.join())
-    });
-    let source = source.map_err(|_| anyhow::anyhow!("the thread that asks for the sources died"))?;
-    let (mut gpus, executor) = match devices? {
-        Ok(found) => found,
+    let control = control_of(suite)?;
+    let mut equipment = match equipment(layout, base, options)? {
+        Ok(equipment) => equipment,
         Err(why) => return Ok(Tuning::Deferred(why)),
     };
-    let found = here.map_or_else(|| toolchain::find_or_install(&layout.target, &crate::console::line), Ok);
-    let toolchain = match found {
-        Ok(toolchain) => toolchain,
-        Err(error) => return Ok(Tuning::Deferred(error.deferral())),
-    };
-    let (run, plan, space) = begin(layout, base, control, options, &source)?;
+    let (run, plan, space) = begin(layout, base, control, options, &equipment.source)?;
     folders_below(&run.path, Path::new("logs"))?;
-    for (i, gpu) in gpus.iter_mut().enumerate() {
-        gpu.runner.logs = run.logs().join(format!("gpu{i}"));
-    }
-    let device = gpus.first().and_then(|gpu| gpu.found.device.clone());
-    let model = device.as_ref().map(|(device, _)| device.name.clone());
-    Basis::of_search(base, &source, model, &plan, &toolchain.nvcc_version)?.hold(&run)?;
-    let mut environment = environment::collect(&source, Some(&toolchain), started);
-    (environment.device, environment.device_state) = device.map_or((None, None), |(d, s)| (Some(d), Some(s)));
-    run.write_json("ENV.json", &environment)?;
+    equipment.log_to(&run.logs());
+    equipment.basis(base, &plan)?.hold(&run)?;
+    run.write_json("ENV.json", &equipment.environment(started))?;
     let shown = run.shown();
     let _said = interrupt::words(move || {
         format!("every configuration that was measured is kept\ngo on with: {} tune --resume {shown}", program())
@@ -191,59 +171,50 @@ pub fn tune(layout: &Layout, suite: &SuitePlan, options: &Options) -> Result<Tun
         control,
         plan: &plan,
         space: &space,
-        toolchain: &toolchain,
-        gpus: &gpus,
-        executor,
-        runner: &Runner { logs: run.logs(), ..runner.clone() },
+        toolchain: &equipment.toolchain,
+        gpus: &equipment.gpus,
+        executor: equipment.executor,
+        runner: &equipment.runner,
         scratch: scratch.path(),
         run: &run.path,
         started: begun,
+        share: None,
+        row_seed: entropy::seed()?,
     };
     let tuned = search(parts, &run, options);
     // What was written stays: whoever mends the cause goes on from there.
     let tuned = tuned.with_context(|| format!("continue with `tune --resume {}`", run.path.display()))?;
+    Ok(Tuning::Ran(Box::new(seal(run, tuned)?)))
+}
+
+/// A suite's variants begin with its control.
+fn control_of(suite: &SuitePlan) -> Result<&Variant> {
+    suite.variants.first().context("a suite has a control")
+}
+
+/// Writes the result of a run in which everything that it follows from lies, and seals the run.
+fn seal(run: RunDir, tuned: Tuned) -> Result<Ran> {
     run.write_json(RESULT_FILE, &tuned)?;
     run.write("REPORT.md", &format!("{}\n", render(&tuned, None)))?;
     run.seal()?;
     let report = render(&tuned, Some(console::columns()));
-    Ok(Tuning::Ran(Box::new(Ran { run, tuned, report })))
+    Ok(Ran { run, tuned, report })
 }
 
 /// Searches, meets the finalists again, and keeps what they were built as.
 fn search(parts: Parts, run: &RunDir, options: &Options) -> Result<Tuned> {
-    let session = Session::new(parts)?;
+    let session = Session::new(parts);
     let mut journal = Journal::open(&run.path.join(JOURNAL_FILE))?;
-    let base = parts.base;
     let finals = session.building(|| {
         session.search(&mut journal, options)?;
         let finals = match run.read_written(FINALS_FILE)? {
             Some(finals) => finals,
             None => session.finals(&mut journal)?,
         };
-        session.releasing(|| {
-            run.write_json(FINALS_FILE, &finals)?;
-            session.kept_builds(&finals)?.iter().try_for_each(|built| run.keep_build(built, &base.arch))
-        })?;
+        session.keep(&finals, run)?;
         Ok(finals)
     })?;
     Ok(conclude(parts.plan, journal.lines(), &finals))
-}
-
-/// What measures: every GPU, or the emulator where that is asked for; or why nothing does.
-fn devices(runner: &Runner, base: &Suite, options: &Options) -> Result<Result<(Vec<Gpu>, Executor), Deferral>> {
-    if options.device == DeviceChoice::Emulator {
-        if base.emulation.is_none() {
-            let deferral = Deferral::new("the suite allows no emulation", "run on a machine with an NVIDIA GPU");
-            return Ok(Err(deferral));
-        }
-        let found = Found { device: None, why_not: None };
-        return Ok(Ok((vec![Gpu { runner: runner.clone(), found, resident: Mutex::default() }], Executor::Emulator)));
-    }
-    match gpus::find(runner, options.gpus)? {
-        Ok(gpus) => Ok(Ok((gpus, Executor::Gpu))),
-        Err(why) if options.device == DeviceChoice::Gpu => bail!("--device gpu: {why}"),
-        Err(why) => Ok(Err(why)),
-    }
 }
 
 /// The run directory with its plan, new or resumed.

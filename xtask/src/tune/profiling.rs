@@ -13,7 +13,8 @@ use kbench::tune::{Evaluation, Line, Outcome, ProfileInsight, Profiled, Proposal
 
 use super::gpus::Gpu;
 use super::meeting::{Occasion, meeting};
-use super::session::{Driver, Job, Session, patch, send};
+use super::queue::Job;
+use super::session::{Driver, Session, patch};
 use crate::ncu::Ncu;
 use crate::plan::Plan as SuitePlan;
 
@@ -35,7 +36,7 @@ impl Session<'_> {
         for elite in &elites {
             let is_done = driver.profiling.done.contains(&elite.name);
             if !is_done && driver.profiling.under_way.insert(elite.name.clone()) {
-                send(driver, Job::Profile(Box::new(elite.clone())))?;
+                driver.queue.add(Job::Profile(Box::new(elite.clone())));
             }
         }
         Ok(elites.iter().any(|e| driver.profiling.under_way.contains(&e.name)))

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
@@ -27,9 +27,10 @@ use super::measure::{Batch, Bench, Watch, measure, problems_of};
 use super::meeting::{Occasion, meeting};
 use super::profiling::Profiler;
 use super::proposer::Proposer;
+use super::queue::{Item, Job, Queue};
+use super::share::{LOOK, Share};
 use crate::build::{BuildSet, Built};
 use crate::console::Step;
-use crate::entropy;
 use crate::layout::Layout;
 use crate::plan::Plan as SuitePlan;
 use crate::runner::Runner;
@@ -38,30 +39,8 @@ use crate::toolchain::Toolchain;
 /// Configurations of a job of the sweep: more share one start of the processes, and one control.
 const SWEEP_JOB: usize = 8;
 
-/// What a GPU is to do next.
-pub(super) enum Job {
-    /// Configurations that are measured together.
-    Measure(Vec<Item>),
-    /// One that was measured.
-    Profile(Box<Evaluation>),
-}
-
-impl Job {
-    fn count(&self) -> usize {
-        match self {
-            Job::Measure(items) => items.len(),
-            Job::Profile(_) => 1,
-        }
-    }
-}
-
-/// A configuration with its generation and slot.
-type Item = (u32, u32, Proposal);
-
 /// What the measuring thread sends back.
 struct Measured {
-    /// Configurations of the job.
-    count: usize,
     result: Result<Found>,
     spent: Vec<Line>,
 }
@@ -101,8 +80,12 @@ pub struct Parts<'a> {
     /// A folder for outputs.
     pub scratch: &'a Path,
     pub run: &'a Path,
-    /// When this session began.
+    /// When this session began; with several workers, when the first of them did.
     pub started: Instant,
+    /// What this worker shares with others, where there may be any.
+    pub share: Option<&'a Share>,
+    /// What the rows of large problems are drawn by.
+    pub row_seed: u64,
 }
 
 /// Everything that does not change while a search runs.
@@ -116,18 +99,17 @@ pub struct Session<'a> {
 /// The search's own state: what only the proposing thread touches.
 pub(super) struct Driver<'a, 'j> {
     pub search: Search<'a>,
-    pub journal: &'j mut Journal,
+    pub journal: &'j mut Journal<'a>,
     pub profiling: Profiling,
-    jobs: Sender<Job>,
+    pub queue: &'j Queue<'a>,
     results: Receiver<Measured>,
-    pending: usize,
     pub step: Step,
     proposer: Option<Proposer>,
 }
 
 impl<'a> Session<'a> {
     /// Nothing is running yet.
-    pub fn new(parts: Parts<'a>) -> Result<Session<'a>> {
+    pub fn new(parts: Parts<'a>) -> Session<'a> {
         let Parts { layout, base, plan, toolchain, gpus, .. } = parts;
         let device = gpus.first().and_then(|gpu| gpu.found.device.as_ref()).map(|(device, _)| device.arch());
         let arches: Vec<String> = std::iter::once(base.arch.clone()).chain(device).collect();
@@ -139,18 +121,18 @@ impl<'a> Session<'a> {
         let builder = Builder::new(layout, toolchain, &arches, Box::new(worth));
         let problems = |occasion| problems_of(parts.executor, &meeting(base, plan, &[], occasion, parts.executor));
         let (search, finals) = (problems(Occasion::Search), problems(Occasion::Finals));
-        let comparers = Comparers::new(parts.runner.clone(), entropy::seed()?, search, finals);
-        Ok(Session { parts, builder, profiler: Profiler::default(), comparers })
+        let comparers = Comparers::new(parts.runner.clone(), parts.row_seed, search, finals);
+        Session { parts, builder, profiler: Profiler::default(), comparers }
     }
 
     /// Searches, and sweeps where that is asked for; every result is in the journal when this returns.
-    pub fn search(&self, journal: &mut Journal, options: &Options) -> Result<()> {
+    pub fn search(&self, journal: &mut Journal<'a>, options: &Options) -> Result<()> {
         let gpus = self.parts.gpus.iter().filter_map(|gpu| gpu.found.device.as_ref()).map(|(d, _)| d.uuid.clone());
         let started = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         journal.append(Line::Session { started, gpus: gpus.collect() })?;
         let spans = vec![Span { activity: Activity::SetUp, from: 0.0, to: self.parts.started.elapsed().as_secs_f64() }];
         journal.append(Line::Spent { stage: Stage::SetUp, gpu: None, configurations: 0, spans })?;
-        let (jobs, to_do) = channel::<Job>();
+        let queue = Queue::new(self.parts.share);
         let (send, results) = channel::<Measured>();
         let proposer = match &self.parts.plan.proposer {
             Some(command) => Some(Proposer::start(command, options.proposer_patience)?),
@@ -158,17 +140,19 @@ impl<'a> Session<'a> {
         };
         self.builder.want(std::slice::from_ref(self.parts.control), false);
         std::thread::scope(|scope| {
-            scope.spawn(move || self.work(&to_do, &send));
+            let queue = &queue;
+            scope.spawn(move || self.work(queue, &send));
             let step = Step::begin("tune", u64::from(self.parts.plan.budget));
             let search = Search::new(self.parts.plan, self.parts.space);
             let profiling = Profiling::default();
-            let mut driver = Driver { search, journal, profiling, jobs, results, pending: 0, step, proposer };
+            let mut driver = Driver { search, journal, profiling, queue, results, step, proposer };
             let outcome = self.drive(&mut driver);
             if outcome.is_err() {
                 // Whoever waits for a build waits in vain.
                 self.builder.close();
             }
-            // Without senders the measuring thread's queue ends, and so does it.
+            // With its queue ends the measuring thread.
+            queue.close();
             let Driver { step, search, .. } = driver;
             step.end(&format!("{} configurations, {}", search.evaluations().len(), elites_in_words(&search)));
             outcome
@@ -188,7 +172,7 @@ impl<'a> Session<'a> {
     }
 
     /// Runs something while everything that measures ends: the driver takes a while to let go of a context.
-    pub fn releasing<T>(&self, body: impl FnOnce() -> T) -> T {
+    pub(super) fn releasing<T>(&self, body: impl FnOnce() -> T) -> T {
         std::thread::scope(|scope| {
             for gpu in self.parts.gpus {
                 scope.spawn(|| gpu.resident().stop());
@@ -213,22 +197,39 @@ impl<'a> Session<'a> {
         })
     }
 
-    fn work(&self, to_do: &Receiver<Job>, send: &Sender<Measured>) {
-        while let Ok(job) = to_do.recv() {
+    fn work(&self, queue: &Queue, send: &Sender<Measured>) {
+        loop {
+            let job = match queue.next() {
+                Ok(Some(job)) => job,
+                Ok(None) => return,
+                Err(error) => return drop(send.send(Measured { result: Err(error), spent: Vec::new() })),
+            };
             let count = job.count();
+            let wanted = self.want_ahead(&job, queue);
             let bench = self.bench();
             let mut watches = bench.watches(self.parts.started);
-            let result = match job {
+            let result = wanted.and_then(|()| match job {
                 Job::Measure(items) => self.evaluate(&bench, items, &mut watches).map(Found::Evaluations),
                 Job::Profile(elite) => self.profile_first(&elite, &mut watches),
-            };
+            });
             let failed = result.is_err();
             let each = self.parts.gpus.iter().zip(watches);
             let spent = each.map(|(gpu, watch)| gpu.spent(Stage::Search, count, watch)).collect();
-            if send.send(Measured { count, result, spent }).is_err() || failed {
+            if send.send(Measured { result, spent }).is_err() || failed {
                 return;
             }
         }
+    }
+
+    /// With several workers, wants the builds of what this one has claimed, and then of what it will come to next: those are
+    /// made while that is measured. A search of one wants all of them when they are proposed.
+    fn want_ahead(&self, job: &Job, queue: &Queue) -> Result<()> {
+        if let (Some(_), Job::Measure(items)) = (self.parts.share, job) {
+            for items in [items, &queue.ahead()?] {
+                self.builder.want(&self.variants(items.iter().map(|(_, _, p)| p))?, false);
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn bench(&self) -> Bench<'_> {
@@ -289,12 +290,12 @@ impl<'a> Session<'a> {
                     if generation.proposals.is_empty() {
                         stopped = Some(Stopped::SpaceExhausted);
                     } else {
-                        driver.journal.append(Line::Generation(generation.clone()))?;
-                        self.begin(driver, generation)?;
+                        self.propose(driver, generation)?;
                     }
                 }
             }
-            if driver.pending == 0 && !self.profile_elites(driver, true)? {
+            let is_idle = driver.search.is_settled() && driver.profiling.under_way.is_empty();
+            if is_idle && stopped.is_some() && !self.profile_elites(driver, true)? {
                 break;
             }
             self.receive(driver)?;
@@ -303,15 +304,22 @@ impl<'a> Session<'a> {
         if self.parts.plan.exhaustive {
             let left = driver.search.sweep();
             if !left.proposals.is_empty() {
-                driver.journal.append(Line::Generation(left.clone()))?;
-                self.begin(driver, left)?;
+                self.propose(driver, left)?;
             }
-            while driver.pending > 0 {
+            while !driver.search.is_settled() {
                 self.receive(driver)?;
             }
             self.end(driver, Phase::Sweep, Stopped::SpaceExhausted)?;
         }
         Ok(())
+    }
+
+    /// Writes a generation down, and begins what counts: another worker may have been first, and proposed the same.
+    fn propose(&self, driver: &mut Driver, generation: Generation) -> Result<()> {
+        match driver.journal.append(Line::Generation(generation))? {
+            Line::Generation(generation) => self.begin(driver, generation),
+            other => Err(anyhow!("a generation was written, and {other:?} is there")),
+        }
     }
 
     /// Takes up what an interrupted session wrote; measures what it left open. Returns why the search had ended, if it
@@ -326,12 +334,17 @@ impl<'a> Session<'a> {
                 Line::Evaluation(evaluation) => {
                     known.insert(evaluation.name.clone(), (**evaluation).clone());
                 }
-                Line::End { phase: Phase::Search, stopped: why, .. } => stopped = Some(*why),
+                // With others it is only believed when everything that it follows from is known.
+                Line::End { phase: Phase::Search, stopped: why, .. } if self.parts.share.is_none() => {
+                    stopped = Some(*why);
+                }
                 _ => {}
             }
         }
         for line in lines {
-            if let Line::Generation(generation) = line {
+            if let Line::Generation(generation) = line
+                && generation.index == driver.search.generations()
+            {
                 for proposal in &generation.proposals {
                     if let Some(evaluation) = known.remove(&proposal.name) {
                         driver.search.record(evaluation);
@@ -340,6 +353,7 @@ impl<'a> Session<'a> {
                 self.begin(driver, generation)?;
             }
         }
+        known.into_values().for_each(|evaluation| driver.search.record(evaluation));
         Ok(stopped)
     }
 
@@ -359,8 +373,11 @@ impl<'a> Session<'a> {
                 Err(error) => refused.push((slot, proposal.clone(), error.to_string())),
             }
         }
-        let variants = self.variants(open.iter().map(|(_, _, p)| p))?;
-        self.builder.want(&variants, generation.phase == Phase::Sweep);
+        let is_alone = self.parts.share.is_none();
+        if is_alone {
+            let variants = self.variants(open.iter().map(|(_, _, p)| p))?;
+            self.builder.want(&variants, generation.phase == Phase::Sweep);
+        }
         let (index, phase) = (generation.index, generation.phase);
         driver.search.begin(generation);
         for (slot, proposal, reason) in refused {
@@ -368,10 +385,14 @@ impl<'a> Session<'a> {
             let outcome = Outcome::Rejected { stage: "refused".to_owned(), reason };
             self.take(driver, Evaluation { generation: index, slot: slot as u32, name, toggles, origin, outcome })?;
         }
-        if phase == Phase::Sweep {
-            return self.sweep(driver, open);
+        match phase {
+            // Whoever claims a configuration builds it, and no two workers build the same.
+            _ if !is_alone => open.into_iter().for_each(|item| driver.queue.add(Job::Measure(vec![item]))),
+            Phase::Sweep => return self.sweep(driver, open),
+            Phase::Search if open.is_empty() => {}
+            Phase::Search => driver.queue.add(Job::Measure(open)),
         }
-        if open.is_empty() { Ok(()) } else { send(driver, Job::Measure(open)) }
+        Ok(())
     }
 
     /// Most of a space fails a gate on its build: jobs are made of what is left, as the builds come in.
@@ -388,38 +409,67 @@ impl<'a> Session<'a> {
                 }
             }
             if items.len() == SWEEP_JOB {
-                send(driver, Job::Measure(std::mem::take(&mut items)))?;
+                driver.queue.add(Job::Measure(std::mem::take(&mut items)));
             }
             while let Ok(measured) = driver.results.try_recv() {
                 self.absorb(driver, measured)?;
             }
         }
-        if items.is_empty() { Ok(()) } else { send(driver, Job::Measure(items)) }
+        if !items.is_empty() {
+            driver.queue.add(Job::Measure(items));
+        }
+        Ok(())
     }
 
+    /// Waits for a result: of this worker, or of another.
     fn receive(&self, driver: &mut Driver) -> Result<()> {
-        let measured = driver.results.recv().context("every thread that measures has ended")?;
-        self.absorb(driver, measured)
+        let ended = "every thread that measures has ended";
+        if self.parts.share.is_none() {
+            let measured = driver.results.recv().context(ended)?;
+            return self.absorb(driver, measured);
+        }
+        match driver.results.recv_timeout(LOOK) {
+            Ok(measured) => self.absorb(driver, measured)?,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err(anyhow!(ended)),
+        }
+        for line in driver.journal.news()? {
+            match line {
+                // A later one is met again when it is proposed here.
+                Line::Generation(generation) if generation.index == driver.search.generations() => {
+                    self.begin(driver, generation)?;
+                }
+                Line::Evaluation(evaluation) => self.known(driver, *evaluation),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
-    fn absorb(&self, driver: &mut Driver, Measured { count, result, spent }: Measured) -> Result<()> {
-        driver.pending -= count;
+    fn absorb(&self, driver: &mut Driver, Measured { result, spent }: Measured) -> Result<()> {
         match result? {
             Found::Evaluations(evaluations) => {
                 evaluations.into_iter().try_for_each(|evaluation| self.take(driver, evaluation))?;
             }
             Found::Profiled(profiled) => self.take_profile(driver, *profiled)?,
         }
-        spent.into_iter().try_for_each(|line| driver.journal.append(line))
+        spent.into_iter().try_for_each(|line| driver.journal.append(line).map(drop))
     }
 
+    /// Writes a result down, and takes up the one that counts.
     fn take(&self, driver: &mut Driver, evaluation: Evaluation) -> Result<()> {
-        driver.journal.append(Line::Evaluation(Box::new(evaluation.clone())))?;
+        match driver.journal.append(Line::Evaluation(Box::new(evaluation)))? {
+            Line::Evaluation(evaluation) => self.known(driver, *evaluation),
+            other => return Err(anyhow!("an evaluation was written, and {other:?} is there")),
+        }
+        Ok(())
+    }
+
+    fn known(&self, driver: &mut Driver, evaluation: Evaluation) {
         driver.search.record(evaluation);
         let done = driver.search.evaluations().len();
         let planned = if self.parts.plan.exhaustive { self.parts.plan.valid } else { self.parts.plan.budget as usize };
         driver.step.at(done as u64, planned as u64, &elites_in_words(&driver.search));
-        Ok(())
     }
 
     fn end(&self, driver: &mut Driver, phase: Phase, stopped: Stopped) -> Result<()> {
@@ -427,7 +477,7 @@ impl<'a> Session<'a> {
         let is_there = |line: &Line| matches!(line, Line::End { phase: other, .. } if *other == phase);
         match driver.journal.lines().iter().any(is_there) {
             true => Ok(()),
-            false => driver.journal.append(Line::End { phase, stopped, seconds }),
+            false => driver.journal.append(Line::End { phase, stopped, seconds }).map(drop),
         }
     }
 
@@ -439,11 +489,6 @@ impl<'a> Session<'a> {
 
 pub(super) fn patch(proposal: &Proposal) -> VariantPatch {
     VariantPatch { base: space::BASE.to_owned(), toggles: space::toggles(&proposal.toggles) }
-}
-
-pub(super) fn send(driver: &mut Driver, job: Job) -> Result<()> {
-    driver.pending += job.count();
-    driver.jobs.send(job).map_err(|_| anyhow!("no GPU is left to measure"))
 }
 
 /// Why a variant is rejected before it runs, by what there is of its builds.

@@ -14,14 +14,14 @@ use crate::room::{Room, the_run};
 const KINDS: [&str; 3] = ["l4", "a100", "h100"];
 
 /// A cluster that goes away with the value.
-struct Cluster {
-    folder: PathBuf,
+pub struct Cluster {
+    pub folder: PathBuf,
     script: PathBuf,
 }
 
 impl Cluster {
     /// `None` where the packages are missing.
-    fn up(folder: PathBuf) -> Option<Cluster> {
+    pub fn up(folder: PathBuf) -> Option<Cluster> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fleet/cluster.sh");
         let status = Command::new(&script).arg("up").arg(&folder).status().unwrap();
         match status.code() {
@@ -31,7 +31,7 @@ impl Cluster {
         }
     }
 
-    fn down(&self) {
+    pub fn down(&self) {
         assert!(Command::new(&self.script).arg("down").arg(&self.folder).status().unwrap().success());
     }
 }
@@ -53,7 +53,7 @@ fn state(status: &Value, kind: &str, gate: &str) -> String {
 
 /// Asks until it is so.
 #[track_caller]
-fn until(room: &Room, fleet: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+pub fn until(room: &Room, fleet: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
     let deadline = Instant::now() + Duration::from_secs(600);
     loop {
         let status = room.xtask(&["fleet", "status", fleet, "--json"]).json();
@@ -65,7 +65,7 @@ fn until(room: &Room, fleet: &str, what: &str, is_so: impl Fn(&Value) -> bool) -
     }
 }
 
-fn is_over(status: &Value) -> bool {
+pub fn is_over(status: &Value) -> bool {
     let goes_on = |task: &Value| task["state"] == "pending" || task["state"] == "running";
     !status["tasks"].as_array().unwrap().iter().any(goes_on)
 }

@@ -134,10 +134,15 @@ down() {
             sleep 0.2
         done
     fi
-    for kind in "${kinds[@]}"; do
-        end "$folder/slurmd-node-$kind.pid"
+    # Each takes seconds to go: all are told before one is waited for.
+    local daemons=("${kinds[@]/#/$folder/slurmd-node-}")
+    daemons=("${daemons[@]/%/.pid}" "$folder/slurmctld.pid")
+    for daemon in "${daemons[@]}"; do
+        kill "$(cat "$daemon" 2>/dev/null)" 2>/dev/null || true
     done
-    end "$folder/slurmctld.pid"
+    for daemon in "${daemons[@]}"; do
+        end "$daemon"
+    done
     end "$folder/munge/pid"
 }
 

@@ -1,9 +1,10 @@
 //! The fleet end to end: the binary, a Slurm cluster that is thrown away afterwards, emulated kinds of device and tiny gate
-//! files; and, with stand-ins for Slurm and the jobs, a fleet of a thousand tasks.
+//! files; a search by several workers; and, with stand-ins for Slurm and the jobs, a fleet of a thousand tasks.
 
 mod cluster;
 mod many;
 mod room;
+mod search;
 
 use std::sync::{Mutex, MutexGuard};
 

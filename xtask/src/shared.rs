@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 /// How long a folder may be away.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -46,6 +46,19 @@ fn patiently_for<T>(patience: Duration, folder: &Path, mut work: impl FnMut() ->
         before = said;
         std::thread::sleep(PAUSES[0]);
     }
+}
+
+/// Whether something is there that lies beside `witness`, a file that is there whenever the shared folder is. An error where
+/// that is not: then the folder is away, and nothing is known.
+pub fn has(path: &Path, witness: &Path) -> Result<bool> {
+    // Twice, because it may have come back between the two questions.
+    for _ in 0..2 {
+        if path.exists() {
+            return Ok(true);
+        }
+        ensure!(witness.is_file(), "`{}` is away", witness.parent().unwrap_or(witness).display());
+    }
+    Ok(false)
 }
 
 #[cfg(test)]
