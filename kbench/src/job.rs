@@ -104,8 +104,9 @@ pub struct Scratch {
 pub struct Files {
     /// The cubin, which a GPU loads.
     pub image: PathBuf,
-    /// The PTX that the cubin was assembled from, which the emulator executes.
-    pub ptx: PathBuf,
+    /// The PTX that the cubin was assembled from, which the emulator executes; machine code alone has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ptx: Option<PathBuf>,
 }
 
 impl Module {

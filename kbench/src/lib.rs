@@ -2,6 +2,7 @@
 
 #![warn(missing_docs)]
 
+pub mod accept;
 pub mod ceilings;
 pub mod decision;
 pub mod deferral;
@@ -13,6 +14,7 @@ pub mod gate;
 pub mod job;
 pub mod judge;
 pub mod key;
+pub mod ledger;
 pub mod legacy;
 pub mod memory;
 pub mod names;

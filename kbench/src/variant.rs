@@ -5,12 +5,14 @@
 mod build;
 mod checks;
 mod flags;
+mod language;
 mod merge;
 mod param;
 mod steps;
 mod table;
 #[cfg(test)]
 mod tests;
+mod triton;
 
 use kernel_spec::expr::Expr;
 
@@ -19,10 +21,12 @@ use crate::names::{Axes, Definition, Names};
 use crate::operator::declared::Declared;
 use crate::ordered::Ordered;
 pub use build::{Build, STANDARD};
+pub use language::Language;
 pub use merge::resolve;
 pub use param::Param;
 pub use steps::{DeviceFacts, Scratch};
 pub use table::{DeclaredLaunch, DeclaredScratch, DeclaredStep, VariantTable, Zero};
+pub use triton::{Function, Known, Specialised, Told};
 
 /// A variant with everything that it inherits.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,8 +65,8 @@ pub enum Kind {
         /// Its answer, once there is one.
         answer: Option<Vec<DeclaredStep>>,
     },
-    /// A Triton function of this name.
-    Triton(String),
+    /// A Triton function.
+    Triton(Box<Function>),
     /// A function of this name on torch tensors.
     Call(String),
 }
@@ -98,22 +102,17 @@ impl Variant {
             Kind::Plan { file, answer: None } => {
                 BadKey::refuse(self.key("plan"), format!("`{file}` has not answered for this shape: run it first"))
             }
-            Kind::Triton(_) | Kind::Call(_) => Err(self.not_yet()),
+            Kind::Triton(function) => {
+                let key = format!("variants.{}", self.name);
+                Ok(vec![(key, DeclaredStep::Launch(function.launch.clone()))])
+            }
+            Kind::Call(_) => Err(self.not_yet()),
         }
     }
 
     /// What cannot be launched yet, and what to do instead.
     fn not_yet(&self) -> BadKey {
-        match &self.kind {
-            Kind::Triton(_) => {
-                let why = "not yet: compile it ahead of time, and give its PTX as `source` and its symbol as `entry`";
-                BadKey::new(self.key("triton"), why)
-            }
-            _ => BadKey::new(
-                self.key("call"),
-                "not yet: give the kernel as .cu, .ptx or .cubin with `entry` or `launches`",
-            ),
-        }
+        BadKey::new(self.key("call"), "not yet: give the kernel as .cu, .ptx or .cubin with `entry` or `launches`")
     }
 
     /// Its `let` and `define`, with keys.

@@ -159,7 +159,8 @@ fn mismatch(argument: &Argument, place: Place, param: &PtxParam) -> Option<Strin
     if !agree {
         return Some(format!("is {kind}, the PTX has {other} ({param})"));
     }
-    if place.align != param.align || place.offset != param.offset {
+    let same_alignment = param.align == 0 || place.align == param.align;
+    if !same_alignment || place.offset != param.offset {
         return Some(format!(
             "lies at {} aligned to {}, in the PTX at {} aligned to {} ({param}): give the struct that `align`",
             place.offset, place.align, param.offset, param.align

@@ -31,7 +31,7 @@ pub struct PtxParam {
     pub offset: usize,
     /// Bytes.
     pub size: usize,
-    /// Alignment in bytes.
+    /// Alignment in bytes; 0 where that is not known.
     pub align: usize,
     /// What it was declared as.
     pub kind: PtxKind,

@@ -76,6 +76,13 @@ pub struct Sizes {
     pub causal: bool,
 }
 
+impl From<([u32; 4], bool)> for Sizes {
+    /// Of B * H, query rows, keys and D, and whether rows see only keys up to their own.
+    fn from(([heads, seq_q, seq_kv, head_dim], causal): ([u32; 4], bool)) -> Sizes {
+        Sizes { heads, seq_q, seq_kv, head_dim, causal }
+    }
+}
+
 /// When a kernel may start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {

@@ -76,7 +76,7 @@ fn run_all(jobs: &[LaunchJob], tell: impl Fn(&str, LaunchOutcome)) -> Result<()>
                 // What nobody can launch on says nothing of a kernel.
                 Ok(Err(error)) if error.is::<NoSetup>() => return Err(error),
                 Ok(Err(error)) => ended(problem, &error),
-                Err(error) if error.is::<ParseError>() => ended(problem, &error),
+                Err(error) if error.is::<ParseError>() || limits::is_beyond(&error) => ended(problem, &error),
                 Err(error) => return Err(error),
             };
             tell(variant, outcome);
@@ -102,7 +102,7 @@ struct Parsed {
 impl Parsed {
     /// The module that runs on a problem, once it says of itself what it was asked for.
     fn of(&mut self, operator: &dyn Operator, asked: &kbench::job::Module, problem: &Problem) -> Result<&Module> {
-        let ptx = &asked.files(problem).ptx;
+        let ptx = asked.files(problem).ptx.as_ref().ok_or_else(|| limits::without_ptx(&asked.variant))?;
         if !self.modules.contains_key(ptx) {
             let path = ptx.display();
             let source = std::fs::read_to_string(ptx).with_context(|| format!("failed to read `{path}`"))?;
@@ -407,7 +407,7 @@ impl Found<'_> {
 
 /// Role and innermost line of the kernels' own files: what is inlined from the toolkit's headers says little.
 fn place(site: &Site) -> Option<String> {
-    let own = |line: &&String| line.contains(".cu:") || line.contains(".cuh:");
+    let own = |line: &&String| [".cu:", ".cuh:", ".py:"].iter().any(|kind| line.contains(kind));
     site.source.iter().rev().find(own).map(|line| format!("{} {line}", site.role))
 }
 

@@ -42,12 +42,22 @@ pub struct Built {
     pub cached: bool,
 }
 
+/// What a build's folder has for whoever executes it.
+pub fn files_in(dir: &Path) -> Files {
+    Files { image: dir.join("kernel.cubin"), ptx: Some(dir.join("kernel.ptx")).filter(|ptx| ptx.is_file()) }
+}
+
 impl Built {
+    /// The files that it consists of.
+    pub fn files(&self) -> &'static [&'static str] {
+        if self.record.language.has_ptx() { &["kernel.ptx", "kernel.cubin", "ptxas.txt"] } else { &["kernel.cubin"] }
+    }
+
     /// For whoever executes it.
     pub fn module(&self) -> Module {
         Module {
             variant: self.record.variant.clone(),
-            files: Files { image: self.dir.join("kernel.cubin"), ptx: self.dir.join("kernel.ptx") },
+            files: files_in(&self.dir),
             toggles: self.record.toggles.clone(),
             launches: self.record.entries.iter().map(|e| e.launch.clone()).collect(),
             planned: BTreeMap::new(),
@@ -335,7 +345,7 @@ fn described(record: &BuildRecord, product: &Product, points: Vec<EntryPoint>) -
         warnings: product.warnings(),
         toggle_mismatches,
         cache_hints: ptx_text::cache_hints(&product.ptx),
-        copies_in_bulk: ptx_text::copies_in_bulk(&product.ptx),
+        copies_in_bulk: product.copies_in_bulk()?,
         adds_floats_atomically: false,
         ..record.clone()
     })

@@ -9,12 +9,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use kbench::evidence::{EntryBuild, LaunchRecord};
 use kbench::resources::{AssemblerMessage, EntryResources, ModuleResources, Severity};
+use kernel_spec::ptx::{self, Entry};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::bounded::{self, End, Limits, Program};
 use crate::cubin::{Cubin, hex, sha256_hex};
 use crate::files::UNFINISHED;
+use crate::ptx_text;
 use crate::ptxas;
 use crate::scratch::sweep;
 use crate::toolchain::Toolchain;
@@ -121,11 +123,14 @@ pub fn first_error(output: &str, tool: &str) -> String {
     error.map_or_else(|| format!("{tool} failed without a word"), |line| format!("{tool}: {line}"))
 }
 
-/// What both compilers made, read back.
+/// From this architecture on copies can be made in bulk.
+const BULK_SINCE: u32 = 90;
+
+/// What the compilers made, or what was machine code already, read back.
 pub struct Product {
-    /// What ptxas said.
+    /// What ptxas said; of machine code alone, what that says.
     pub resources: ModuleResources,
-    /// The PTX.
+    /// The PTX; empty of machine code alone.
     pub ptx: String,
     /// The cubin.
     pub image: Vec<u8>,
@@ -138,6 +143,9 @@ impl Product {
             let path = dir.join(file);
             std::fs::read(&path).with_context(|| format!("failed to read `{}`", path.display()))
         };
+        if !dir.join("kernel.ptx").is_file() {
+            return Product::of_machine_code(read("kernel.cubin")?);
+        }
         let log = String::from_utf8(read("ptxas.txt")?).context("the log of ptxas is not text")?;
         let ptx = String::from_utf8(read("kernel.ptx")?).context("the PTX is not text")?;
         Product::of(log, ptx, read("kernel.cubin")?)
@@ -148,15 +156,36 @@ impl Product {
         Ok(Product { resources: ptxas::parse(&log)?, ptx, image })
     }
 
+    /// Of a cubin that nobody here assembled.
+    pub fn of_machine_code(image: Vec<u8>) -> Result<Product> {
+        Ok(Product { resources: Cubin::parse(&image)?.resources()?, ptx: String::new(), image })
+    }
+
+    /// The entry functions with what they are declared to take.
+    pub fn declared(&self) -> Result<Vec<Entry>> {
+        if self.ptx.is_empty() {
+            return Cubin::parse(&self.image)?.entries();
+        }
+        ptx::entries(&self.ptx).context("failed to read the PTX")
+    }
+
+    /// Whether anything is copied in bulk, as far as that can be known: of machine code, whether it could be.
+    pub fn copies_in_bulk(&self) -> Result<bool> {
+        if self.ptx.is_empty() {
+            return Ok(Cubin::parse(&self.image)?.sm() >= BULK_SINCE);
+        }
+        Ok(ptx_text::copies_in_bulk(&self.ptx))
+    }
+
     /// The version of nvcc, where it says in the PTX that it wrote it.
     pub fn nvcc(&self) -> Option<&str> {
         let line = self.ptx.lines().take(20).find(|line| line.starts_with("// Cuda compilation tools, release"))?;
         line.rsplit_once(", V").map(|(_, version)| version.trim())
     }
 
-    /// SHA-256 of the PTX, hex.
+    /// SHA-256 of the PTX, hex; empty where there is none.
     pub fn ptx_sha256(&self) -> String {
-        sha256_hex(self.ptx.as_bytes())
+        if self.ptx.is_empty() { String::new() } else { sha256_hex(self.ptx.as_bytes()) }
     }
 
     /// SHA-256 of the cubin, hex.
@@ -205,7 +234,9 @@ impl Product {
 /// Whether a finished build still has the files that it was recorded with.
 pub fn intact(dir: &Path, ptx_sha256: &str, cubin_sha256: &str) -> bool {
     let same = |file: &str, sha256: &str| std::fs::read(dir.join(file)).is_ok_and(|b| sha256_hex(&b) == sha256);
-    same("kernel.ptx", ptx_sha256) && same("kernel.cubin", cubin_sha256) && dir.join("ptxas.txt").is_file()
+    let has_ptx = || same("kernel.ptx", ptx_sha256) && dir.join("ptxas.txt").is_file();
+    let is_machine_code = ptx_sha256.is_empty() && !dir.join("kernel.ptx").exists();
+    same("kernel.cubin", cubin_sha256) && (is_machine_code || has_ptx())
 }
 
 /// What the name of a build's folder begins with that is not whole yet.

@@ -1,13 +1,14 @@
 //! Variants of a gate file: compiled once for each set of values that reaches the compiler, and what each does on every
 //! shape. Leaves to others: compiling (`foreign`), what the file says (kbench), and running anything.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use kbench::deferral::Deferral;
 use kbench::evidence::{BuildFailure, Device};
-use kbench::job::{Files, Planned, Scratch};
+use kbench::job::{Planned, Scratch};
 use kbench::key::BadKey;
 use kbench::operator::Shape;
 use kbench::operator::declared::Declared;
@@ -16,15 +17,18 @@ use kbench::variant::{Build, DeviceFacts, Variant, resolve};
 use kernel_spec::launch::{Launch, Step};
 use kernel_spec::params;
 
-use crate::build::{BuildSet, Built};
+use crate::accepted::Control;
+use crate::build::{BuildSet, Built, files_in};
 use crate::console;
 use crate::cubin::sha256_hex;
+use crate::foreign::compile::triton::{Function, SCRATCH};
 use crate::foreign::compile::{Compiled, Named, Source, compile};
 use crate::foreign::plan::{Question, ask};
 use crate::layout::Layout;
 use crate::plan::Plan;
 use crate::toolchain::Toolchain;
 use crate::toolchain::python::{self, Python};
+use crate::toolchain::triton::{self, Triton};
 use crate::work::Found;
 
 /// Multiprocessors that a kernel is told of where there is no device: few, so that a persistent kernel's CTAs take turns.
@@ -34,7 +38,8 @@ const EMULATED_SMS: u32 = 4;
 pub fn on_this_machine(layout: &Layout, plan: &Plan, found: &Found) -> Plan {
     let mut plan = plan.clone();
     if plan.suite.arch.is_empty() {
-        plan.suite.arch = found.device.as_ref().map_or_else(|| USUAL_ARCH.to_owned(), |(device, _)| device.arch());
+        let usual = plan.control.as_ref().and_then(Control::arch).unwrap_or(USUAL_ARCH);
+        plan.suite.arch = found.device.as_ref().map_or_else(|| usual.to_owned(), |(device, _)| device.arch());
     }
     if plan.suite.declared().is_some() {
         let step = console::Step::begin("python", 0);
@@ -66,11 +71,12 @@ pub fn build_all(
     let operator = suite.declared().context("the suite declares its operator")?;
     let step = console::Step::begin("build", (suite.variant_names().count() * arches.len()) as u64);
     let mut set = BuildSet::default();
+    let triton = OnceCell::new();
     for (arch, name) in arches.iter().flat_map(|arch| suite.variant_names().map(move |name| (arch, name))) {
         let facts = facts_of(arch, device);
         let (folder, python) = (plan.task.folder.as_path(), plan.python.as_ref());
-        let work = Work { layout, toolchain, folder, suite, operator, arch, facts, python };
-        work.build(name, &mut set)?;
+        let work = Work { layout, toolchain, folder, suite, operator, arch, facts, python, triton: &triton };
+        work.build(name, &mut set, &|line| step.note(line))?;
         step.advance(&format!("{name} {arch}"));
     }
     let cached = set.built.iter().filter(|b| b.cached).count();
@@ -103,41 +109,36 @@ struct Work<'a> {
     arch: &'a str,
     facts: DeviceFacts,
     python: Option<&'a Python>,
+    /// Looked for when the first variant asks for it.
+    triton: &'a OnceCell<Result<Triton, Deferral>>,
 }
 
+/// What is done on a shape, by its key, with the build for it.
+type Asked<'a> = (&'a Shape, String, Build, Vec<Step>);
+
 impl Work<'_> {
-    fn build(&self, name: &str, set: &mut BuildSet) -> Result<()> {
+    fn build(&self, name: &str, set: &mut BuildSet, note: &dyn Fn(&str)) -> Result<()> {
         let variant = resolve(name, &self.suite.variants)?;
         let shapes = self.suite.check();
-        let mut asked = Vec::new();
         if !variant.symbols.is_empty() {
             bail!("variants.{name}.symbols: not yet: give the kernel the input as a parameter");
         }
-        for shape in &shapes {
-            let variant = self.answered(&variant, shape)?;
-            let build = variant.build(self.operator, &shape.axes).map_err(|error| on_shape(error, shape))?;
-            asked.push((shape, build, self.steps(&variant, shape)?));
-        }
+        let asked = self.asked(&variant, &shapes)?;
         let mut planned = BTreeMap::new();
         let mut products = Vec::new();
-        for build in Build::distinct(asked.iter().map(|(_, build, _)| build.clone())) {
-            let own = asked.iter().filter(|(_, other, _)| other.defines == build.defines);
-            let launches = own.clone().flat_map(|(_, _, steps)| steps).flat_map(|(_, steps)| steps);
-            let product = match self.compile(name, &variant, &build, launches.filter_map(launch_of))? {
+        for build in Build::distinct(asked.iter().map(|(_, _, build, _)| build.clone())) {
+            let own = asked.iter().filter(|(_, _, other, _)| other.is_one_with(&build));
+            let launches = own.clone().flat_map(|(_, _, _, steps)| steps);
+            let product = match self.compile(&variant, &build, launches.filter_map(launch_of), note)? {
                 Ok(product) => product,
                 Err(failure) => {
                     set.failures.push(self.claimed(failure));
                     return Ok(());
                 }
             };
-            for (shape, _, steps) in own {
-                let scratch = self.scratch(&variant, shape)?;
-                for (key, steps) in steps {
-                    let steps =
-                        with_symbols(name, steps, &product).with_context(|| format!("on shape {}", shape.name))?;
-                    let files = files(&product.dir);
-                    planned.insert(key.clone(), Planned { files, steps, scratch: scratch.clone() });
-                }
+            for (shape, key, _, steps) in own {
+                let planned_here = self.planned(&variant, shape, steps, &product);
+                planned.insert(key.clone(), planned_here.with_context(|| format!("on shape {}", shape.name))?);
             }
             products.push(product);
         }
@@ -156,12 +157,39 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// What is done on every shape, and what is compiled for that.
+    fn asked<'s>(&self, variant: &Variant, shapes: &'s [Shape]) -> Result<Vec<Asked<'s>>> {
+        let mut asked = Vec::new();
+        for shape in shapes {
+            let variant = self.answered(variant, shape)?;
+            let build = variant.build(self.operator, &shape.axes).map_err(|error| on_shape(error, shape))?;
+            let steps = self.steps(&variant, shape)?;
+            asked.extend(steps.into_iter().map(|(key, steps)| (shape, key, build.by(&steps), steps)));
+        }
+        Ok(asked)
+    }
+
+    /// What is done on a shape, as the built kernels want it.
+    fn planned(&self, variant: &Variant, shape: &Shape, steps: &[Step], product: &Compiled) -> Result<Planned> {
+        let mut scratch = self.scratch(variant, shape)?;
+        if let Some(made) = &product.triton {
+            let bytes = steps.iter().filter_map(launch_of).map(|launch| made.scratch(launch)).max().unwrap_or(0);
+            let own = Scratch { name: SCRATCH.to_owned(), bytes, zero_once: false };
+            scratch.extend(Some(own).filter(|own| own.bytes > 0));
+        }
+        let steps = with_symbols(&variant.name, steps, product)?;
+        Ok(Planned { files: files_in(&product.dir), steps, scratch })
+    }
+
     /// A gate file claims the architecture that it is for: of another one, which the device here has, a failure to compile
     /// says nothing.
     fn claimed(&self, failure: BuildFailure) -> BuildFailure {
         let (own, BuildFailure { variant, arch, error, .. }) = (&self.suite.arch, &failure);
         let why = || format!("`{variant}` does not compile for {arch}, and the gate file is for {own}: {error}");
-        let unclaimed = (arch != own).then(|| Deferral::new(why(), format!("run on a device of {own}")));
+        let unclaimed = failure
+            .unclaimed
+            .clone()
+            .or_else(|| (arch != own).then(|| Deferral::new(why(), format!("run on a device of {own}"))));
         BuildFailure { unclaimed, ..failure }
     }
 
@@ -210,10 +238,10 @@ impl Work<'_> {
 
     fn compile<'s>(
         &self,
-        name: &str,
         variant: &Variant,
         build: &Build,
         launches: impl Iterator<Item = &'s Launch>,
+        note: &dyn Fn(&str),
     ) -> Result<Result<Compiled, BuildFailure>> {
         let mut entries: Vec<Named> = Vec::new();
         for launch in launches {
@@ -229,15 +257,37 @@ impl Work<'_> {
                 }
             }
         }
+        let triton = match &build.triton {
+            None => None,
+            Some(told) => match self.triton(note) {
+                Ok(by) => Some(Function { told, by }),
+                Err(why) => {
+                    let (variant, arch, error) = (variant.name.clone(), self.arch.to_owned(), why.why.clone());
+                    return Ok(Err(BuildFailure { variant, arch, error, unclaimed: Some(why.clone()) }));
+                }
+            },
+        };
+        // To Triton definitions are values, with their types.
+        let defines: &[_] = if triton.is_some() { &[] } else { &build.defines };
         let source = Source {
             folder: self.folder,
             file: &variant.source,
-            defines: &build.defines,
+            language: variant.language(),
+            defines,
             flags: &variant.flags,
             include: &variant.include,
             entries: &entries,
+            triton,
         };
-        compile(self.layout, self.toolchain, name, &source, self.arch)
+        compile(self.layout, self.toolchain, &variant.name, &source, self.arch)
+    }
+
+    fn triton(&self, note: &dyn Fn(&str)) -> Result<&Triton, &Deferral> {
+        let found = self.triton.get_or_init(|| match self.python {
+            Some(python) => triton::find_or_install(&self.layout.target, python, note),
+            None => Err(Deferral::new("there is no Python to run Triton with", "see `doctor`")),
+        });
+        found.as_ref()
     }
 }
 
@@ -260,17 +310,16 @@ fn with_symbols(variant: &str, steps: &[Step], product: &Compiled) -> Result<Vec
         let Some(symbol) = product.symbols.get(&launch.entry) else {
             bail!("variants.{variant}.entry: `{}` was not built", launch.entry);
         };
-        let entry = product.entries.iter().find(|entry| entry.name == *symbol).context("the PTX has its symbols")?;
+        let entry = product.entries.iter().find(|entry| entry.name == *symbol).context("the build has its symbols")?;
+        if let Some(made) = &product.triton {
+            *launch = made.launched(launch, entry.params.len())?;
+        }
         if let Err(why) = params::fits(launch, entry) {
             bail!("variants.{variant}.{why}");
         }
         launch.entry.clone_from(symbol);
     }
     Ok(steps)
-}
-
-fn files(dir: &Path) -> Files {
-    Files { image: dir.join("kernel.cubin"), ptx: dir.join("kernel.ptx") }
 }
 
 /// What is done, without where builds lie: the same on every machine.

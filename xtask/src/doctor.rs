@@ -6,11 +6,11 @@ use std::time::Duration;
 use anyhow::Result;
 use kbench::deferral::Deferral;
 use kbench::job::{Event, Job};
-use kbench::suite::Suite;
 use serde::Serialize;
 use serde_json::{Value, json};
 use xshell::{Shell, cmd};
 
+use crate::accepted;
 use crate::layout::{Layout, program};
 use crate::ncu;
 use crate::plan::suite_names;
@@ -77,8 +77,8 @@ fn emulator(layout: &Layout) -> Finding {
 /// Names of the suites that allow emulation, and of the others.
 fn suites(layout: &Layout) -> (Vec<String>, Vec<String>) {
     let emulates = |name: &String| {
-        let text = std::fs::read_to_string(layout.suites().join(format!("{name}.toml"))).unwrap_or_default();
-        Suite::parse(&text).is_ok_and(|suite| suite.emulation.is_some())
+        let suite = accepted::suite(layout, &layout.suites().join(format!("{name}.toml")));
+        suite.is_ok_and(|(suite, _)| suite.emulation.is_some())
     };
     suite_names(layout).into_iter().partition(emulates)
 }

@@ -30,7 +30,8 @@ fn sources_sha256(layout: &Layout) -> Option<String> {
     for folder in [layout.cuda(), layout.suites(), layout.peers()] {
         for file in crate::files::all_files(&folder).ok()? {
             let name = file.strip_prefix(&layout.root).ok()?.display().to_string();
-            if !name.contains("__pycache__") {
+            // What was accepted is no source: it names one.
+            if !name.contains("__pycache__") && !name.ends_with(kbench::ledger::FILE) {
                 listing.push_str(&format!("{name} {}\n", sha256_hex(&std::fs::read(&file).ok()?)));
             }
         }

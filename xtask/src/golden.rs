@@ -31,7 +31,7 @@ use crate::toolchain::{self, Toolchain};
 
 /// The architecture of the ladder's PTX; the GPU may be a later one. The Hopper family has its own.
 const ARCH: &str = "sm_89";
-/// What the Hopper family is asked, each causal as well.
+/// What the Hopper family is asked, each with the mask as well.
 const HOPPER_SHAPES: [&str; 6] = ["tiny", "small", "mission", "wide", "ragged", "cross"];
 /// Multiprocessors of the GPU that is asked, which decide the family's entry and its grid: every H100 and H200 of this shape.
 const MULTIPROCESSORS: u32 = 132;
@@ -99,7 +99,7 @@ pub struct Answer {
     pub sample: String,
 }
 
-/// The committed answers of the ladder.
+/// The committed answers of the ladder or of the Hopper family.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answers {
     /// Who answered, with what.
@@ -151,7 +151,7 @@ pub fn problems(built: &Built) -> [Vec<Problem>; 2] {
     let problem = |shape| Problem { shape, seed: 0, distribution: Distribution::Normal };
     let all = attention::recorded().into_iter().map(problem);
     if is_hopper(built) {
-        let plain = |p: &Problem| HOPPER_SHAPES.contains(&p.shape.name.trim_end_matches("-causal"));
+        let plain = |p: &Problem| HOPPER_SHAPES.contains(&p.shape.name.trim_end_matches(attention::MASKED));
         return [Vec::new(), all.filter(plain).collect()];
     }
     let (whole, sampled) = all.partition(|problem| is_whole(&problem.shape));
@@ -185,8 +185,7 @@ pub fn rows(built: &Built, shape: &Shape) -> Result<Option<Vec<Rows>>> {
 
 fn rows_of_hopper(built: &Built, shape: &Shape) -> Result<Option<Vec<Rows>>> {
     let sizes = Sizes::of(shape);
-    let (heads, head_dim) = (sizes.batch * sizes.heads, sizes.head_dim);
-    let own = hopper::Sizes { heads, head_dim, seq_q: sizes.seq_q, seq_kv: sizes.seq_kv, causal: sizes.causal };
+    let own = hopper::Sizes::from(sizes.of_a_call());
     let name = own.entry(MULTIPROCESSORS).with_context(|| format!("no entry for `{shape}`"))?;
     let entry = built.record.entry_named(Some(name), shape).with_context(|| format!("`{name}` was not built"))?;
     let tile_q = entry.launch.tile_q;
@@ -450,7 +449,7 @@ fn probes_compared(recording: &Recording, raw: &Path, out: &Path) -> Result<(Str
     Ok((format!("{differences}probes: {} of {} agree\n", compared.len() - count, compared.len()), count == 0))
 }
 
-/// Compares the ladder and writes `ladder.json`.
+/// Compares the kernels and writes `ladder.json` and `hopper.json`.
 fn ladder(
     layout: &Layout,
     toolchain: &Toolchain,
@@ -503,8 +502,11 @@ fn ladder(
             }
         }
     }
-    let file = Answers { recorded: recording.recorded.clone(), answers };
-    write_whole(&out.join("ladder.json"), serde_json::to_string_pretty(&file)?.as_bytes())?;
+    let (family, ladder) = answers.into_iter().partition(|answer| answer.variant == hopper::NAME);
+    for (name, answers) in [("ladder.json", ladder), ("hopper.json", family)] {
+        let file = Answers { recorded: recording.recorded.clone(), answers };
+        write_whole(&out.join(name), serde_json::to_string_pretty(&file)?.as_bytes())?;
+    }
     Ok((text, agree))
 }
 

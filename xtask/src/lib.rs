@@ -1,6 +1,8 @@
 //! The pipeline: orchestration, no arithmetic. What a figure means is kbench's, what touches a device is the runner's.
 
 pub mod aa;
+pub mod accept;
+pub mod accepted;
 pub mod basis;
 pub mod bounded;
 pub mod build;

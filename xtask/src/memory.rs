@@ -189,7 +189,7 @@ mod tests {
         };
         let module = Module {
             variant: "stage1".into(),
-            files: Files { image: "x".into(), ptx: "y".into() },
+            files: Files { image: "x".into(), ptx: Some("y".into()) },
             toggles: BTreeMap::new(),
             launches: vec![],
             planned: BTreeMap::new(),

@@ -9,6 +9,7 @@ use kbench::job::Task;
 use kbench::suite::{Candidate, ProfileLimit, Suite};
 use sdpa_kernel::registry::{self, Variant};
 
+use crate::accepted::{self, Control};
 use crate::entropy;
 use crate::layout::Layout;
 use crate::peers::{PeerChoice, left_out, unknown};
@@ -60,6 +61,8 @@ pub struct Plan {
     pub python: Option<Python>,
     /// Why the scripts of a gate file cannot run here.
     pub no_python: Option<Deferral>,
+    /// What was accepted, where the file calls that its control.
+    pub control: Option<Control>,
 }
 
 impl Plan {
@@ -68,8 +71,8 @@ impl Plan {
         let path = suite_file(layout, name)?;
         let meta = std::fs::metadata(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
         ensure!(meta.is_file(), "`{}` is not a file: name a gate file, or a suite", path.display());
-        let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
-        let mut suite = Suite::parse(&text).with_context(|| format!("{} file `{}`", kind_of(name), path.display()))?;
+        let read = accepted::suite(layout, &path);
+        let (mut suite, control) = read.with_context(|| format!("{} file `{}`", kind_of(name), path.display()))?;
         ensure!(
             suite.fresh_seed.is_none(),
             "{} file `{}`: fresh_seed: is drawn by each run; remove it",
@@ -80,7 +83,7 @@ impl Plan {
         let plan = Plan::of(suite, path.parent().unwrap_or(Path::new(".")), changes);
         let plan = plan.with_context(|| format!("{} file `{}`", kind_of(name), path.display()))?;
         let file = plan.suite.declared().is_some().then_some(path);
-        Ok(Plan { file, ..plan })
+        Ok(Plan { file, control, ..plan })
     }
 
     /// Applies changes to a suite and finds its variants; the files that a gate file names lie in `folder`.
@@ -93,10 +96,15 @@ impl Plan {
         }
         if suite.declared().is_some() {
             let task = gate_file_task(&suite, folder)?;
-            return Ok(Plan { suite, variants: Vec::new(), task, file: None, python: None, no_python: None });
+            return Ok(Plan { task, ..Plan::with(suite, Vec::new()) });
         }
         let variants = suite.variant_names().map(|name| resolve(&suite, name)).collect::<Result<_>>()?;
-        Ok(Plan { suite, variants, task: Task::default(), file: None, python: None, no_python: None })
+        Ok(Plan::with(suite, variants))
+    }
+
+    /// A suite of attention whose variants are at hand.
+    pub fn with(suite: Suite, variants: Vec<Variant>) -> Plan {
+        Plan { suite, variants, task: Task::default(), file: None, python: None, no_python: None, control: None }
     }
 
     /// Draws one more seed from the system's entropy. Not larger than every format that it passes through can hold.
@@ -171,9 +179,8 @@ fn under_another_name(layout: &Layout, suite: &Suite, path: &Path) -> Result<Opt
     if !shipped.is_file() {
         return Ok(None);
     }
-    let text = std::fs::read_to_string(&shipped).with_context(|| format!("failed to read `{}`", shipped.display()))?;
     // By what it asks, not by its bytes: comments and order are nobody's concern.
-    let is_it = Suite::parse(&text).is_ok_and(|shipped| shipped == *suite);
+    let is_it = accepted::suite(layout, &shipped).is_ok_and(|(shipped, _)| shipped == *suite);
     let why = || format!("the file calls itself {} and asks other things than the suite of that name", suite.name);
     Ok((!is_it).then(|| Deferral::new(why(), "give it a name of its own")))
 }

@@ -5,11 +5,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use kbench::decision::CandidateDecision;
-use kbench::report::{Format, HistoryPoint, PastMedian, PastRun, RunView, speedups};
+use kbench::report::{Entry, Format, HistoryPoint, PastMedian, PastRun, RunView, TrendRun, speedups, trends_html};
 use serde::Serialize;
 
 use crate::run_dir::RunDir;
 use crate::tune;
+
+/// The page of a run.
+pub const PAGE: &str = "report.html";
 
 /// The file that keeps what the page of a run shows of those before it.
 pub const EARLIER: &str = "history.json";
@@ -138,6 +141,53 @@ fn came_to(run: &RunDir) -> Result<CameTo> {
     })
 }
 
+/// The page over every run under a folder, for a file that lies at `page`.
+pub fn trends(runs: &Path, page: &Path) -> Result<String> {
+    let page = std::path::absolute(page)?;
+    let from = page.parent().context("a page lies in a folder")?;
+    let entry = |path: PathBuf| -> Result<Entry> {
+        let run = RunDir::at(std::path::absolute(path)?);
+        let outcome = trend(&run).unwrap_or_else(|error| Err(format!("unreadable: {error:#}")));
+        let report = run.path.join(PAGE);
+        let report = report.is_file().then(|| href(from, &report));
+        Ok(Entry { run: run.name(), report, outcome })
+    };
+    Ok(trends_html(&run_paths(runs)?.into_iter().map(entry).collect::<Result<Vec<_>>>()?))
+}
+
+/// What a run adds to the page; the inner error is why it has no points.
+fn trend(run: &RunDir) -> Result<Result<TrendRun, String>> {
+    if !run.is_whole() {
+        return Ok(Err("interrupted".to_owned()));
+    }
+    if let Some(first) = run.differences()?.1.first() {
+        return Ok(Err(format!("not as it was sealed: {first}")));
+    }
+    if is_search(run) {
+        let winner =
+            tune::result(run)?.winner.map_or("no winner".to_owned(), |winner| format!("winner {}", winner.name));
+        return Ok(Err(format!("a search: {winner}")));
+    }
+    Ok(Ok(with_view(run, TrendRun::of)?))
+}
+
+/// A file as a page in a folder links to it; both paths are absolute.
+fn href(from: &Path, to: &Path) -> String {
+    let common = from.components().zip(to.components()).take_while(|(a, b)| a == b).count();
+    let up = from.components().skip(common).map(|_| "..".to_owned());
+    let down = to.components().skip(common).map(|part| encoded(&part.as_os_str().to_string_lossy()));
+    up.chain(down).collect::<Vec<_>>().join("/")
+}
+
+/// A part of a path as it stands in a link: whatever means something there is written as a number.
+fn encoded(part: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
+        other => format!("%{other:02X}"),
+    };
+    part.bytes().map(byte).collect()
+}
+
 /// Run directories under a folder, oldest first: their names begin with the time.
 fn run_paths(runs: &Path) -> Result<Vec<PathBuf>> {
     let mut paths: Vec<_> = match std::fs::read_dir(runs) {
@@ -180,4 +230,17 @@ fn history_point(run: &RunDir, suite: &str) -> Option<HistoryPoint> {
     let reason = |error| format!("{error:#}").replace(&run.path.display().to_string(), &run.name());
     let outcome = run.is_as_sealed().and_then(|()| past_run(run)).map_err(reason);
     Some(HistoryPoint { run: run.name(), outcome })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_leads_from_the_page_to_the_report_wherever_the_two_lie() {
+        let to = Path::new("/a/runs/20260101T000000Z-abc-s/report.html");
+        assert_eq!(href(Path::new("/a/runs"), to), "20260101T000000Z-abc-s/report.html");
+        assert_eq!(href(Path::new("/a/b/c"), to), "../../runs/20260101T000000Z-abc-s/report.html");
+        assert_eq!(href(Path::new("/"), Path::new("/x y/#1/?.html")), "x%20y/%231/%3F.html");
+    }
 }

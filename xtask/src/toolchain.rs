@@ -12,6 +12,7 @@
 pub(crate) mod child;
 pub mod python;
 mod trial;
+pub mod triton;
 mod wheels;
 
 use std::ffi::OsString;

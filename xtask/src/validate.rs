@@ -123,6 +123,12 @@ fn validate_in(
     let plan = &plan;
     run.write("suite.toml", &toml::to_string(&plan.suite)?)?;
     let (toolchain, builds) = build(layout, plan, found, &run)?;
+    if let Some(control) = &plan.control {
+        let step = Step::begin("control", 0);
+        let on_gpu = found.device.as_ref().filter(|_| executor == Some(Executor::Gpu));
+        control.hold(&plan.suite, &builds, on_gpu.map(|(device, _)| device.name.as_str()))?;
+        step.end(&control.shown());
+    }
     let files = run.keep_operator(&plan.task, &builds.files)?;
     let mut environment = environment::collect(&source, toolchain.as_ref(), started);
     if let Some((device, state)) = &found.device {

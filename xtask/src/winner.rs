@@ -25,7 +25,7 @@ pub fn with_winner_of(path: &Path, plan: Plan, options: &mut validate::Options) 
     let (tuned, report) = (tune::result(&run)?, String::new());
     let (suite, files) = Ran { run, tuned, report }.add_to(plan.suite)?;
     options.attachments = files;
-    Plan::of(suite, Path::new("."), &Changes::default())
+    Ok(Plan { control: plan.control, ..Plan::of(suite, Path::new("."), &Changes::default())? })
 }
 
 /// The plan with the winner of a search as one more candidate. What could not be searched is a deferral of the run.
@@ -47,5 +47,5 @@ pub fn with_winner(layout: &Layout, plan: Plan, options: &mut validate::Options)
             (suite, options.attachments) = ran.add_to(suite)?;
         }
     }
-    Plan::of(suite, Path::new("."), &Changes::default())
+    Ok(Plan { control: plan.control, ..Plan::of(suite, Path::new("."), &Changes::default())? })
 }

@@ -149,9 +149,10 @@ impl Work<'_> {
         if self.builds.built.is_empty() {
             return Some(Deferral::new("nothing was built", "see the build gates"));
         }
-        // Where one variant claims not to run here, there is nothing to compare the others with.
+        // Where one variant claims not to run here, there is nothing to compare the others with; of a gate file's, the control.
+        let is_needed = |variant: &str| self.plan.suite.declared().is_none() || self.plan.suite.control == variant;
         let unclaimed = |arch: &str| {
-            let mut here = self.builds.failures.iter().filter(|failure| failure.arch == arch);
+            let mut here = self.builds.failures.iter().filter(|f| f.arch == arch && is_needed(&f.variant));
             here.find_map(|failure| failure.unclaimed.clone())
         };
         let why = |arch: String| not_for_this_device(&self.plan.variants, &arch).or_else(|| unclaimed(&arch));

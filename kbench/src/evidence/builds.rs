@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::deferral::Deferral;
 use crate::operator::Shape;
 use crate::resources::EntryResources;
+use crate::variant::Language;
 
 /// What an entry function takes, and so what its errors are measured against.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -81,9 +82,12 @@ pub struct BuildRecord {
     pub key: String,
     /// The toggles it was asked for.
     pub toggles: BTreeMap<String, u32>,
-    /// nvcc's version.
+    /// What the kernel is written in.
+    #[serde(default, skip_serializing_if = "Language::is_cuda")]
+    pub language: Language,
+    /// The version of what made the PTX: nvcc's, or `triton 3.9.0`; empty where nobody says.
     pub nvcc: String,
-    /// ptxas' version.
+    /// ptxas' version; empty where it assembled nothing.
     pub ptxas: String,
     /// SHA-256 of what is launched with it on every shape, hex; empty where the variant's family decides that.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -91,7 +95,7 @@ pub struct BuildRecord {
     /// Whether it adds floats atomically, so that the order of sums, and the last bits, may differ between launches.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub adds_floats_atomically: bool,
-    /// SHA-256 of the PTX, hex.
+    /// SHA-256 of the PTX, hex; empty where there is none.
     pub ptx_sha256: String,
     /// SHA-256 of the cubin, hex.
     pub cubin_sha256: String,
@@ -134,6 +138,16 @@ impl BuildRecord {
             Some(name) => self.entries.iter().find(|e| e.launch.entry == name),
             None => self.entry(shape),
         }
+    }
+
+    /// Why nobody knows what an entry spills: what is written on it is the assembler's to say, and without its word an
+    /// entry spills nothing for certain only where it has no stack.
+    pub fn unknown_spills(&self, entry: &EntryBuild) -> Option<Deferral> {
+        let stack = entry.resources.stack_frame_bytes;
+        (!self.language.has_ptx() && stack > 0).then(|| {
+            let why = format!("machine code does not say which of the {stack} bytes of its stack are spills");
+            Deferral::new(why, "give the kernel's PTX as `source`")
+        })
     }
 
     /// Spill bytes over all entries.

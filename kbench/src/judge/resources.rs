@@ -203,9 +203,16 @@ fn other_arch_spills(suite: &Suite, builds: &Builds, variant: &str) -> Vec<Gate>
         .filter_map(|record| {
             let limit = f64::from(suite.resources.max_spill_bytes?);
             let place = format!("{}, as timed", record.arch);
+            if let Some(unknown) = record.entries.iter().find_map(|entry| record.unknown_spills(entry)) {
+                return Some(Draft::new(variant, GateId::Spills).deferred(&spill_rule(limit), unknown));
+            }
             Some(Draft::new(variant, GateId::Spills).at_most(&place, record.spill_bytes() as f64, limit, Unit::Bytes))
         })
         .collect()
+}
+
+fn spill_rule(limit: f64) -> String {
+    format!("at most {limit} bytes of spills")
 }
 
 fn resource_gates(suite: &Suite, record: &BuildRecord) -> Vec<Gate> {
@@ -231,7 +238,11 @@ fn resource_gates(suite: &Suite, record: &BuildRecord) -> Vec<Gate> {
         }
         if let Some(limit) = limits.max_spill_bytes {
             let spills = f64::from(entry.resources.spill_store_bytes) + f64::from(entry.resources.spill_load_bytes);
-            gates.push(draft(GateId::Spills).at_most(&place, spills, f64::from(limit), Unit::Bytes));
+            let (draft, limit) = (draft(GateId::Spills), f64::from(limit));
+            gates.push(match record.unknown_spills(entry) {
+                Some(unknown) => draft.deferred(&spill_rule(limit), unknown),
+                None => draft.at_most(&place, spills, limit, Unit::Bytes),
+            });
         }
         if let Some(limit) = limits.max_stack_bytes {
             let stack = entry.resources.cumulative_stack_bytes.unwrap_or(entry.resources.stack_frame_bytes);
@@ -288,6 +299,21 @@ mod tests {
             assert_eq!(failed.len(), 1, "{figure}: {failed:?}");
             assert_eq!((failed[0].0.as_str(), failed[0].1.as_str()), ("new", *figure));
         }
+    }
+
+    #[test]
+    fn machine_code_with_a_stack_leaves_its_spills_open_and_without_one_has_none() {
+        let spills = |stack: u32| {
+            let mut builds = testing::evidence().builds;
+            builds.records[1].language = crate::variant::Language::Cubin;
+            builds.records[1].entries[0].resources.stack_frame_bytes = stack;
+            let gates = judge_builds(&testing::suite(), &builds).into_iter();
+            gates.filter(|g| g.variant == "new" && g.id == GateId::Spills).map(|g| g.state).collect::<Vec<_>>()
+        };
+        assert_eq!(spills(0), [State::Pass, State::Pass]);
+        assert!(
+            matches!(&spills(8)[..], [State::Deferred(why), State::Pass] if why.why.contains("8 bytes of its stack"))
+        );
     }
 
     #[test]

@@ -105,6 +105,11 @@ pub fn recorded() -> Vec<Shape> {
 }
 
 impl Sizes {
+    /// What decides how a call is launched: B * H, query rows, keys and D, and whether rows see only keys up to their own.
+    pub fn of_a_call(&self) -> ([u32; 4], bool) {
+        ([self.batch * self.heads, self.seq_q, self.seq_kv, self.head_dim], self.causal)
+    }
+
     /// Those of a shape. An axis that it lacks counts as 0: a shape of another operator has no elements here.
     pub fn of(shape: &Shape) -> Sizes {
         let given = |axis: &str| shape.axes.get(axis).and_then(|size| u32::try_from(*size).ok());

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::page::{self, Cell as PageCell, STYLE};
+use super::page::{self, Cell as PageCell};
 use super::svg::escape;
 use super::{Format, strings, table};
 use crate::decision::Verdict;
@@ -53,11 +53,7 @@ pub fn fleet_text(view: &FleetView, format: Format) -> String {
 /// The report as one page that needs neither network nor scripts.
 pub fn fleet_html(view: &FleetView) -> String {
     let name = escape(view.name);
-    let mut page = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
-         content=\"width=device-width, initial-scale=1\">\n<title>{name}</title>\n<style>\n{STYLE}</style>\n</head>\n\
-         <body>\n<header>\n<h1>{name}</h1>\n"
-    );
+    let mut page = page::head(view.name) + &format!("<header>\n<h1>{name}</h1>\n");
     for line in opening(view) {
         let _ = writeln!(page, "<p>{}</p>", escape(&line));
     }

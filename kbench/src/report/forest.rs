@@ -2,19 +2,53 @@
 //! beside the gate and the peers of the same rounds. Leaves to others: blocks and rounds (`timing`).
 
 use super::RunView;
-use super::svg::{Anchor, Mark, Scale, Svg};
-use super::timing::{figure, gate_bound};
+use super::svg::{Anchor, Mark, Scale, Svg, escape};
+use super::timing::gate_bound;
 use crate::evidence::Mode;
 use crate::gate::significant;
 use crate::judge::Comparison;
 use crate::operator::Distribution;
 use crate::stats::Interval;
 
-const WIDTH: f64 = 900.0;
-const LEFT: f64 = 190.0;
-const RIGHT: f64 = 640.0;
+/// Height of a shape's own line, and of what precedes the first.
+const BAND: f64 = 20.0;
 const TOP: f64 = 26.0;
-const ROW: f64 = 20.0;
+
+/// How the plot is laid out; the page shows the one that fits the window.
+struct Form {
+    /// Class of the figure.
+    class: &'static str,
+    /// Of all of it, and the sides of the plot in it.
+    width: f64,
+    left: f64,
+    right: f64,
+    /// Height of a candidate's or the peers' row.
+    row: f64,
+    /// Whether names and figures stand above the marks, and not beside them.
+    above: bool,
+}
+
+const WIDE: Form = Form { class: "wide overview", width: 900.0, left: 190.0, right: 640.0, row: 20.0, above: false };
+const NARROW: Form = Form { class: "narrow overview", width: 350.0, left: 8.0, right: 342.0, row: 36.0, above: true };
+
+impl Form {
+    /// Where the marks of a row are whose top is at `y`.
+    fn marks(&self, y: f64) -> f64 {
+        if self.above { y + 26.0 } else { y + self.row / 2.0 }
+    }
+
+    /// The words of a row.
+    fn words(&self, svg: &mut Svg, class: &str, y: f64, [name, figures]: [&str; 2]) {
+        let (name, figures) = (&super::shortened(name, 24), &super::shortened(figures, 36));
+        if self.above {
+            svg.text(class, Anchor::Start, (self.left, y + 9.0), name);
+            svg.text(class, Anchor::End, (self.right, y + 9.0), figures);
+        } else {
+            svg.text(class, Anchor::End, (self.left - 10.0, self.marks(y)), name);
+            svg.text(class, Anchor::Start, (self.right + 14.0, self.marks(y)), figures);
+        }
+    }
+}
 
 /// What is drawn of one timed shape.
 struct Group<'a> {
@@ -27,12 +61,12 @@ struct Group<'a> {
 }
 
 impl Group<'_> {
-    fn rows(&self) -> usize {
-        1 + self.candidates.len() + usize::from(!self.peers.is_empty())
+    fn height(&self, form: &Form) -> f64 {
+        BAND + form.row * (self.candidates.len() + usize::from(!self.peers.is_empty())) as f64
     }
 }
 
-/// The figure; empty where no candidate has a ratio.
+/// The figure in both forms; empty where no candidate has a ratio.
 pub(super) fn section(view: &RunView, comparisons: &[Comparison]) -> String {
     let groups: Vec<Group> = view.suite.time_shapes.iter().map(|shape| group(view, comparisons, shape)).collect();
     let drawn: Vec<f64> = groups
@@ -44,26 +78,32 @@ pub(super) fn section(view: &RunView, comparisons: &[Comparison]) -> String {
     if groups.iter().all(|g| g.candidates.iter().all(|c| c.1.is_none())) {
         return String::new();
     }
-    let Some(scale) = Scale::over(&[drawn, vec![1.0]].concat(), (LEFT, RIGHT)) else { return String::new() };
-    let rows: usize = groups.iter().map(Group::rows).sum();
-    let bottom = TOP + ROW * rows as f64;
+    let values = [drawn, vec![1.0]].concat();
+    let plots = [WIDE, NARROW].map(|form| plot(view, &groups, &values, &form));
     let control = &view.suite.control;
-    let title = format!("kernel time over {control}'s (below 1 is faster)");
-    let mut svg = Svg::new(WIDTH, bottom + 40.0, &title);
-    svg.x_axis(&scale, (TOP, bottom), &title);
-    svg.line("unity", (scale.at(1.0), TOP), (scale.at(1.0), bottom));
-    svg.text("aside", Anchor::Start, (RIGHT + 14.0, 12.0), "ratio [95% interval]");
-    let mut y = TOP;
-    for group in &groups {
-        draw(&mut svg, group, &scale, y);
-        y += ROW * group.rows() as f64;
-    }
     let caption = format!(
         "A dot is the ratio of a candidate to {control}, its line the 95% interval, in each distribution of inputs that was \
          timed; squares are peers in the same rounds of the first, and an arrow is one beyond the axis. The dashed line is the gate of that shape; where there is none, \
          the suite asks nothing of its time."
     );
-    figure("wide", &svg.finish(), &caption)
+    format!("{}<p class=\"soft\">{}</p>\n", plots.concat(), escape(&caption))
+}
+
+fn plot(view: &RunView, groups: &[Group], values: &[f64], form: &Form) -> String {
+    let Some(scale) = Scale::over(values, (form.left, form.right)) else { return String::new() };
+    let bottom = TOP + groups.iter().map(|group| group.height(form)).sum::<f64>();
+    let title = format!("kernel time over {}'s (below 1 is faster)", view.suite.control);
+    let mut svg = Svg::new(form.width, bottom + 40.0, &title);
+    svg.x_axis(&scale, (TOP, bottom), &title);
+    svg.line("unity", (scale.at(1.0), TOP), (scale.at(1.0), bottom));
+    let (anchor, x) = if form.above { (Anchor::End, form.right) } else { (Anchor::Start, form.right + 14.0) };
+    svg.text("aside", anchor, (x, 12.0), "ratio [95% interval]");
+    let mut y = TOP;
+    for group in groups {
+        draw(&mut svg, group, &scale, form, y);
+        y += group.height(form);
+    }
+    format!("<figure class=\"{}\">{}</figure>\n", form.class, svg.finish())
 }
 
 fn group<'a>(view: &RunView<'a>, comparisons: &[Comparison], shape: &'a str) -> Group<'a> {
@@ -91,46 +131,38 @@ fn group<'a>(view: &RunView<'a>, comparisons: &[Comparison], shape: &'a str) -> 
     }
 }
 
-fn draw(svg: &mut Svg, group: &Group, scale: &Scale, top: f64) {
-    let bottom = top + ROW * group.rows() as f64;
-    svg.rect("even", (0.0, top), (WIDTH, top + ROW));
-    svg.text("strong", Anchor::Start, (6.0, top + ROW / 2.0), &super::shortened(group.shape, 80));
+fn draw(svg: &mut Svg, group: &Group, scale: &Scale, form: &Form, top: f64) {
+    let bottom = top + group.height(form);
+    svg.rect("even", (0.0, top), (form.width, top + BAND));
+    svg.text("strong", Anchor::Start, (6.0, top + BAND / 2.0), &super::shortened(group.shape, 80));
     for gate in &group.gates {
-        svg.line("gate", (scale.at(*gate), top + ROW), (scale.at(*gate), bottom));
+        svg.line("gate", (scale.at(*gate), top + BAND), (scale.at(*gate), bottom));
     }
-    let mut y = top + ROW * 1.5;
+    let mut y = top + BAND;
     for (variant, ratio) in &group.candidates {
-        svg.text("name", Anchor::End, (LEFT - 10.0, y), &super::shortened(variant, 24));
-        match ratio {
-            Some(ratio) => interval(svg, variant, *ratio, scale, y),
-            None => svg.text("aside", Anchor::Start, (RIGHT + 14.0, y), "no ratio"),
+        let figures = ratio.map(|ratio| {
+            let [at, low, high] = [ratio.estimate, ratio.low, ratio.high].map(significant);
+            format!("{at} [{low}, {high}]")
+        });
+        form.words(svg, "name", y, [variant, figures.as_deref().unwrap_or("no ratio")]);
+        if let (Some(ratio), Some(figures)) = (ratio, &figures) {
+            let y = form.marks(y);
+            svg.line("middle candidate", (scale.at(ratio.low), y), (scale.at(ratio.high), y));
+            svg.mark(Mark::Dot, "candidate", (scale.at(ratio.estimate), y), &format!("{variant}: {figures}"));
         }
-        y += ROW;
+        y += form.row;
     }
-    if group.peers.is_empty() {
-        return;
-    }
-    svg.text("aside", Anchor::End, (LEFT - 10.0, y), "peers");
+    let Some((peer, ratio)) = group.peers.iter().min_by(|a, b| a.1.total_cmp(&b.1)) else { return };
+    form.words(svg, "aside", y, ["peers", &format!("best: {peer} {}", significant(*ratio))]);
     for (peer, ratio) in &group.peers {
         let mark = match scale.holds(*ratio) {
             true => Mark::Square,
             false if *ratio < 1.0 => Mark::Left,
             false => Mark::Right,
         };
-        svg.mark(mark, "peer", (scale.at(*ratio), y), &format!("{peer} on {}: {}", group.shape, significant(*ratio)));
+        let title = format!("{peer} on {}: {}", group.shape, significant(*ratio));
+        svg.mark(mark, "peer", (scale.at(*ratio), form.marks(y)), &title);
     }
-    if let Some((peer, ratio)) = group.peers.iter().min_by(|a, b| a.1.total_cmp(&b.1)) {
-        let best = format!("best: {peer} {}", significant(*ratio));
-        svg.text("aside", Anchor::Start, (RIGHT + 14.0, y), &super::shortened(&best, 36));
-    }
-}
-
-fn interval(svg: &mut Svg, variant: &str, ratio: Interval, scale: &Scale, y: f64) {
-    let [at, low, high] = [ratio.estimate, ratio.low, ratio.high].map(significant);
-    let words = format!("{at} [{low}, {high}]");
-    svg.line("middle candidate", (scale.at(ratio.low), y), (scale.at(ratio.high), y));
-    svg.mark(Mark::Dot, "candidate", (scale.at(ratio.estimate), y), &format!("{variant}: {words}"));
-    svg.text("name", Anchor::Start, (RIGHT + 14.0, y), &words);
 }
 
 #[cfg(test)]
@@ -145,12 +177,14 @@ mod tests {
         for (name, suite) in suites() {
             let text =
                 with_made(name, &suite, |view| section(view, &compare_everywhere(view.suite, &view.evidence.samples)));
+            // In two forms, one of which is seen.
+            let count = |words: &str| text.matches(words).count() / 2;
             let dots = suite.candidates.len() * suite.time_shapes.len() * suite.time_distributions.len();
-            assert_eq!(text.matches("class=\"mark candidate\"").count(), dots, "{name}: {text}");
+            assert_eq!(count("class=\"mark candidate\""), dots, "{name}: {text}");
             let gated = suite.time_shapes.iter().filter(|s| suite.performance.iter().any(|l| &&l.shape == s)).count();
-            assert_eq!(text.matches("class=\"gate\"").count(), gated, "{name}: {text}");
+            assert_eq!(count("class=\"gate\""), gated, "{name}: {text}");
             let peers = if name == "softmax" { 0 } else { 3 * suite.time_shapes.len() };
-            assert_eq!(text.matches("class=\"mark peer").count(), peers, "{name}: {text}");
+            assert_eq!(count("class=\"mark peer"), peers, "{name}: {text}");
         }
     }
 

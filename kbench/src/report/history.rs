@@ -53,6 +53,9 @@ pub struct PastMedian {
     pub variant: String,
     /// Microseconds.
     pub p50_us: f64,
+    /// The unique id of the GPU that timed it, where several shared the shapes and it was not the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<String>,
 }
 
 impl PastRun {
@@ -60,7 +63,9 @@ impl PastRun {
     pub fn of(view: &RunView) -> PastRun {
         let environment = view.environment;
         let device = environment.device.as_ref();
-        let comparisons = compare(view.suite, &view.evidence.samples);
+        let samples = &view.evidence.samples;
+        let comparisons = compare(view.suite, samples);
+        let gpu = |shape: &str| samples.gpus.get(shape).filter(|gpu| device.is_none_or(|d| d.uuid != **gpu)).cloned();
         let timed = comparisons
             .iter()
             .filter(|c| c.mode == Mode::Kernel && view.suite.variant_names().any(|v| c.subject.is_plain(v)));
@@ -73,13 +78,29 @@ impl PastRun {
             decision: view.decision.clone(),
             narrowed: !view.suite.narrowed.is_empty(),
             medians: timed
-                .map(|c| PastMedian { shape: c.shape.clone(), variant: c.subject.who.clone(), p50_us: c.time_us.p50 })
+                .map(|c| PastMedian {
+                    gpu: gpu(&c.shape),
+                    shape: c.shape.clone(),
+                    variant: c.subject.who.clone(),
+                    p50_us: c.time_us.p50,
+                })
                 .collect(),
         }
     }
 
-    fn median(&self, shape: &str, variant: &str) -> Option<f64> {
-        self.medians.iter().find(|m| m.shape == shape && m.variant == variant).map(|m| m.p50_us)
+    fn median(&self, shape: &str, variant: &str) -> Option<&PastMedian> {
+        self.medians.iter().find(|m| m.shape == shape && m.variant == variant)
+    }
+
+    /// The unique id of the GPU that timed a shape.
+    pub(super) fn gpu(&self, shape: &str) -> Option<&str> {
+        let timed = self.medians.iter().find(|m| m.shape == shape)?;
+        timed.gpu.as_deref().or(self.device_id.as_deref())
+    }
+
+    /// A variant's time on a shape in microseconds.
+    pub(super) fn us(&self, shape: &str, variant: &str) -> Option<f64> {
+        self.median(shape, variant).map(|m| m.p50_us).filter(|us| us.is_finite())
     }
 }
 
@@ -123,7 +144,7 @@ fn row(suite: &Suite, run: &str, outcome: &Result<PastRun, String>) -> Vec<Cell>
     ];
     for shape in &suite.time_shapes {
         let times = compared_variants(suite)
-            .filter_map(|variant| Some(format!("{variant} {}", significant(past.median(shape, variant)?))))
+            .filter_map(|variant| Some(format!("{variant} {}", significant(past.median(shape, variant)?.p50_us))))
             .collect::<Vec<_>>();
         cells.push(if times.is_empty() { Cell::text("not timed") } else { Cell::lines(&times) });
     }
@@ -169,10 +190,11 @@ fn plots(view: &RunView, earlier: &[HistoryPoint], this: &PastRun) -> String {
 
 /// Lines of one shape; `None` where fewer than two runs have a time.
 fn plot(suite: &Suite, runs: &[&PastRun], shape: &str) -> Option<String> {
+    let this = runs.last()?;
     let lines: Vec<(&str, Vec<(usize, f64)>)> = compared_variants(suite)
         .map(|variant| {
-            let times = runs.iter().enumerate().filter_map(|(i, r)| Some((i, r.median(shape, variant)?)));
-            (variant, times.filter(|t| t.1.is_finite()).collect())
+            let here = runs.iter().enumerate().filter(|(_, run)| run.gpu(shape) == this.gpu(shape));
+            (variant, here.filter_map(|(i, run)| Some((i, run.us(shape, variant)?))).collect())
         })
         .collect();
     if lines.iter().all(|(_, times)| times.len() < 2) {
@@ -219,7 +241,7 @@ mod tests {
 
     fn past(device_id: &str, us: f64) -> PastRun {
         with_view(&crate::judge::testing::evidence(), |view| {
-            let medians = vec![PastMedian { shape: "mission".into(), variant: "old".into(), p50_us: us }];
+            let medians = vec![PastMedian { shape: "mission".into(), variant: "old".into(), p50_us: us, gpu: None }];
             PastRun {
                 device: Some("NVIDIA L4".into()),
                 device_id: Some(device_id.into()),
@@ -258,6 +280,14 @@ mod tests {
             "{other}"
         );
         assert!(other.contains("old 111.5") && other.contains("(GPU-1)"), "{other}");
+    }
+
+    #[test]
+    fn a_shape_that_another_gpu_of_the_machine_timed_is_no_part_of_the_line() {
+        let mut elsewhere = past("GPU-0", 111.5);
+        elsewhere.medians[0].gpu = Some("GPU-7".into());
+        assert_eq!((elsewhere.gpu("mission"), past("GPU-0", 1.0).gpu("mission")), (Some("GPU-7"), Some("GPU-0")));
+        assert!(!shown(vec![Ok(elsewhere)]).contains("<svg"));
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod speedups;
 mod svg;
 mod targets;
 mod timing;
+mod trends;
 mod two_runs;
 mod verdicts;
 
@@ -29,6 +30,7 @@ pub use markdown::{markdown_file, markdown_summary};
 pub use page::html;
 pub use profile::section as profile_section;
 pub use speedups::speedups;
+pub use trends::{Entry, TrendRun, trends_html};
 pub use two_runs::{CodePair, Differences, GatePair, RatioPair, Regressions, differences, regressions, two_runs};
 
 use std::collections::BTreeMap;
@@ -118,7 +120,8 @@ fn counts(view: &RunView) -> String {
     format!("{pass} gates PASS, {fail} FAIL, {deferred} DEFERRED, {inconclusive} INCONCLUSIVE")
 }
 
-fn provenance(view: &RunView) -> String {
+/// Run, commit, device, compiler and time, in one line.
+pub fn provenance(view: &RunView) -> String {
     let environment = view.environment;
     let commit = environment.commit.as_deref().map_or("unknown commit", |c| &c[..c.len().min(12)]);
     let dirty = if environment.dirty == Some(true) { " with uncommitted changes" } else { "" };
@@ -411,7 +414,7 @@ fn gates(gates: &[Gate]) -> Vec<Vec<String>> {
 mod made;
 
 #[cfg(test)]
-mod testing {
+pub(crate) mod testing {
     //! A judged run around evidence, for the tests of every form of the report.
 
     use super::*;

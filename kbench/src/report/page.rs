@@ -12,16 +12,12 @@ use crate::evidence::Environment;
 use crate::gate::{Gate, State, significant};
 use crate::judge::{Comparison, compare, compare_everywhere};
 
-pub(super) const STYLE: &str = include_str!("report.css");
+const STYLE: &str = include_str!("report.css");
 
 /// The file: the same view and history give the same bytes. `history` holds earlier whole runs, oldest first.
 pub fn html(view: &RunView, history: &[HistoryPoint]) -> String {
     let comparisons = compare(view.suite, &view.evidence.samples);
-    let mut page = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
-         content=\"width=device-width, initial-scale=1\">\n<title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n",
-        escape(view.name)
-    );
+    let mut page = head(view.name);
     let mut sections = vec![
         ("overview", "Overview", super::forest::section(view, &compare_everywhere(view.suite, &view.evidence.samples))),
         ("gates", "Gates", gates(view)),
@@ -43,6 +39,15 @@ pub fn html(view: &RunView, history: &[HistoryPoint]) -> String {
         let _ = writeln!(page, "<section id=\"{id}\">\n<h2>{title}</h2>\n{body}</section>");
     }
     page + "</main>\n</body>\n</html>\n"
+}
+
+/// A page up to where its body begins: it needs nothing but itself.
+pub(super) fn head(title: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
+         content=\"width=device-width, initial-scale=1\">\n<title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n",
+        escape(title)
+    )
 }
 
 const READING: &str = "<ol>\n\
@@ -123,6 +128,11 @@ impl Cell {
     /// One line for each text.
     pub(super) fn lines(texts: &[String]) -> Cell {
         Cell { class: "lines", html: texts.iter().map(|t| escape(t)).collect::<Vec<_>>().join("<br>") }
+    }
+
+    /// What is marked up already.
+    pub(super) fn html(html: String) -> Cell {
+        Cell { class: "", html }
     }
 
     fn state(state: &State) -> Cell {

@@ -226,6 +226,22 @@ impl Svg {
         let _ = write!(self.body, r#"<path class="{class}" d="{path}"><title>{title}</title></path>"#);
     }
 
+    /// What follows is a link; `title` is shown where a pointer rests on it.
+    pub(super) fn open_link(&mut self, href: &str, title: &str) {
+        let _ = write!(self.body, r#"<a href="{}"><title>{}</title>"#, escape(href), escape(title));
+    }
+
+    /// Ends a link.
+    pub(super) fn close_link(&mut self) {
+        self.body.push_str("</a>");
+    }
+
+    /// Points of one look, as strokes without length: what is drawn is their round ends.
+    pub(super) fn points(&mut self, class: &str, places: &[(f64, f64)]) {
+        let path: String = places.iter().map(|(x, y)| format!("M{},{}h0", round(*x), round(*y))).collect();
+        let _ = write!(self.body, r#"<path class="{class}" d="{path}"/>"#);
+    }
+
     /// Many marks of one kind, in one element and without titles.
     pub(super) fn marks(&mut self, mark: Mark, class: &str, places: &[(f64, f64)]) {
         let paths: String = places.iter().map(|at| mark.path(*at)).collect();

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::deferral::Deferral;
 use crate::format::GATE_FILE;
 use crate::key::{BadKey, from_toml};
+use crate::ledger::{ACCEPTED, Ledger};
 use crate::operator::{Distribution, NoShape, Operator, Problem, Shape, attention};
 use crate::ordered::Ordered;
 use crate::stats::MIN_SITTINGS;
@@ -36,7 +37,7 @@ pub struct Suite {
     /// What is computed.
     #[serde(default, skip_serializing_if = "Operator::is_attention")]
     pub operator: Operator,
-    /// The accepted variant.
+    /// The accepted variant: by its name, or in a file as [`ACCEPTED`], which is then looked up in the ledger beside it.
     pub control: String,
     /// The variants that want to replace it.
     #[serde(deserialize_with = "limits::candidates")]
@@ -159,9 +160,14 @@ fn usual_distributions() -> Vec<Distribution> {
 }
 
 impl Suite {
-    /// Parses the text of a suite file, fills in what follows from the rest, and validates it.
+    /// Parses the text of a suite file, fills in what follows from the rest, and validates it. Nothing was accepted yet.
     pub fn parse(text: &str) -> Result<Suite, BadKey> {
-        let mut suite = Suite::read(text)?;
+        Suite::parse_with(text, &Ledger::default())
+    }
+
+    /// The same beside a ledger of what was accepted, which says what `control = "accepted"` is.
+    pub fn parse_with(text: &str, ledger: &Ledger) -> Result<Suite, BadKey> {
+        let mut suite = Suite::read(text, Some(ledger))?;
         if suite.timing.sittings < MIN_SITTINGS {
             return BadKey::refuse(
                 "timing.sittings",
@@ -175,7 +181,7 @@ impl Suite {
         Ok(suite)
     }
 
-    fn read(text: &str) -> Result<Suite, BadKey> {
+    fn read(text: &str, ledger: Option<&Ledger>) -> Result<Suite, BadKey> {
         // Before anything else: a newer format may have keys that this one refuses.
         let Head { format, .. } = from_toml(text)?;
         if !is_this_format(&format) {
@@ -183,6 +189,9 @@ impl Suite {
             return BadKey::refuse("format", why);
         }
         let mut suite: Suite = from_toml(text)?;
+        if let Some(ledger) = ledger {
+            suite.find_control(ledger)?;
+        }
         suite.complete();
         suite.validate()?;
         Ok(suite)
@@ -193,11 +202,35 @@ impl Suite {
     pub fn parse_recorded(text: &str) -> Result<Suite, BadKey> {
         let of_timing = |table: toml::Table| Some(table.get("timing")?.as_table()?.contains_key("sittings"));
         if text.parse().ok().and_then(of_timing).unwrap_or(false) {
-            return Suite::read(text);
+            return Suite::read(text, None);
         }
-        let mut suite = Suite::read(text)?;
+        let mut suite = Suite::read(text, None)?;
         suite.timing.sittings = 1;
         Ok(suite)
+    }
+
+    /// The name of the control where the file means what was accepted last.
+    fn find_control(&mut self, ledger: &Ledger) -> Result<(), BadKey> {
+        if self.variants.get(ACCEPTED).is_some() {
+            let why = "is what `control` calls the variant that was accepted last: take another name";
+            return BadKey::refuse(format!("variants.{ACCEPTED}"), why);
+        }
+        if self.control != ACCEPTED {
+            return Ok(());
+        }
+        let Some(accepted) = ledger.latest(&self.name) else {
+            let why = format!(
+                "nothing was accepted yet for `{}`: name a variant, and once a run says MERGE, `accept` it",
+                self.name
+            );
+            return BadKey::refuse("control", why);
+        };
+        if self.candidates.iter().any(|candidate| candidate.variant == accepted.variant) {
+            let why = format!("`{}` was accepted and is the control now: take it out", accepted.variant);
+            return BadKey::refuse("candidates", why);
+        }
+        self.control.clone_from(&accepted.variant);
+        Ok(())
     }
 
     /// A gate file need not say what can only be one thing: every shape is checked and timed, the smallest with unusual

@@ -39,6 +39,27 @@ fn a_recorded_suite_that_says_no_sittings_was_measured_in_one() {
     assert_eq!((timing.sittings, timing.rounds, timing.max_rounds), (1, 16, 64));
 }
 
+#[test]
+fn a_control_that_is_called_accepted_is_what_was_accepted_last() {
+    let ledger = r#"{"format": 1, "accepted": [{"suite": "t", "variant": "stage3b", "control": "stage2",
+        "when": "2026-11-27T17:00:00Z", "run": "r", "root": "0", "device": "NVIDIA L4", "nvcc": "13.0.88", "code": {},
+        "figures": []}]}"#;
+    let ledger = Ledger::parse(ledger).unwrap();
+    let asks = GOOD.replace("control = \"stage2\"", "control = \"accepted\"");
+    assert_eq!(Suite::parse_with(&asks, &ledger).unwrap().control, "stage3b");
+    assert_eq!(Suite::parse_with(GOOD, &ledger).unwrap().control, "stage2", "whoever names a variant means it");
+    let refused = |text: &str, ledger: &Ledger| Suite::parse_with(text, ledger).unwrap_err().to_string();
+    assert!(
+        refused(&asks, &Ledger::default()).starts_with("control: nothing was accepted yet for `t`: name a variant")
+    );
+    let other = asks.replace("name = \"t\"", "name = \"u\"");
+    assert!(refused(&other, &ledger).contains("nothing was accepted yet for `u`"), "of another suite");
+    let again = asks.replace("\"ws-p1\"", "\"stage3b\"");
+    assert!(refused(&again, &ledger).starts_with("candidates: `stage3b` was accepted and is the control now"));
+    let named = DECLARED.replace("variants.old", "variants.accepted");
+    assert!(refused(&named, &ledger).starts_with("variants.accepted: is what `control` calls"));
+}
+
 const DECLARED: &str = r#"
 name = "t"
 control = "old"

@@ -3,9 +3,10 @@
 //! Leaves to others: compiling, and finding entries in what came out.
 
 use kernel_spec::expr::{Expr, Lookup, Value};
+use kernel_spec::launch::Step;
 
 use super::table::DeclaredStep;
-use super::{Kind, Variant};
+use super::{Kind, Specialised, Variant};
 use crate::key::BadKey;
 use crate::names::{Axes, Names};
 use crate::operator::declared::Declared;
@@ -15,12 +16,14 @@ use crate::ordered::Ordered;
 pub const STANDARD: &str = "-std=c++17";
 
 /// One build of a variant.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Build {
     /// Names and texts of `-D`, in the order of the file.
     pub defines: Vec<(String, String)>,
     /// Every entry that a shape launches, in the order of launches.
     pub entries: Vec<String>,
+    /// What Triton is told, where it is the compiler.
+    pub triton: Option<Specialised>,
 }
 
 impl Build {
@@ -28,7 +31,7 @@ impl Build {
     pub fn distinct(builds: impl IntoIterator<Item = Build>) -> Vec<Build> {
         let mut found: Vec<Build> = Vec::new();
         for build in builds {
-            match found.iter_mut().find(|f| f.defines == build.defines) {
+            match found.iter_mut().find(|f| f.is_one_with(&build)) {
                 Some(same) => {
                     let new = build.entries.into_iter().filter(|e| !same.entries.contains(e)).collect::<Vec<_>>();
                     same.entries.extend(new);
@@ -37,6 +40,21 @@ impl Build {
             }
         }
         found
+    }
+
+    /// Whether both are compiled to the same.
+    pub fn is_one_with(&self, other: &Build) -> bool {
+        self.defines == other.defines && self.triton == other.triton
+    }
+
+    /// The build for these very launches, of which a compiler may look at the numbers.
+    pub fn by(&self, steps: &[Step]) -> Build {
+        let launch = steps.iter().find_map(|step| match step {
+            Step::Launch(launch) => Some(launch),
+            Step::Memset { .. } | Step::Copy { .. } => None,
+        });
+        let told = |triton: Specialised| launch.map(|launch| triton.by(launch));
+        Build { triton: self.triton.clone().and_then(told), ..self.clone() }
     }
 }
 
@@ -52,7 +70,11 @@ impl Variant {
                 entries.push(entry);
             }
         }
-        Ok(Build { defines: self.define_texts(&names)?, entries })
+        let triton = match &self.kind {
+            Kind::Triton(function) => Some(self.specialised(function, operator, &names)?),
+            Kind::Entry(_) | Kind::Launches(_) | Kind::Plan { .. } | Kind::Call(_) => None,
+        };
+        Ok(Build { defines: self.define_texts(&names)?, entries, triton })
     }
 
     /// Names and texts of `-D` on one shape, which need no answer of a plan.
@@ -81,11 +103,6 @@ impl Variant {
             None => BadKey::refuse(self.key(&format!("define.{name}")), "follows from the seed, and a build has none"),
         };
         self.define.keys().map(text).collect()
-    }
-
-    /// Whether its kernels come from C++, so that entries may be names and template-ids.
-    pub(super) fn is_compiled(&self) -> bool {
-        self.source.ends_with(".cu") && !matches!(self.kind, Kind::Triton(_) | Kind::Call(_))
     }
 }
 

@@ -4,7 +4,7 @@ use kernel_spec::words;
 
 use super::param::NO_MAPS_YET;
 use super::table::{DeclaredLaunch, DeclaredStep};
-use super::{Kind, Param, Variant, build, flags};
+use super::{Kind, Language, Param, Variant, build, flags};
 use crate::key::{BadKey, check_file};
 use crate::names::{Namespace, check_names, in_order};
 use crate::operator::declared::Declared;
@@ -30,10 +30,17 @@ impl Variant {
         self.check_source()?;
         self.check_definitions(operator)?;
         self.check_symbols(operator)?;
-        if matches!(self.kind, Kind::Triton(_) | Kind::Call(_)) {
-            return Err(self.not_yet());
-        }
         let known = self.known(operator);
+        match &self.kind {
+            Kind::Call(_) => return Err(self.not_yet()),
+            Kind::Triton(function) => {
+                function.check(&|part| self.key(part))?;
+                for (part, expr) in [("num_warps", &function.num_warps), ("num_stages", &function.num_stages)] {
+                    check_names(expr, &self.key(part), &known.build)?;
+                }
+            }
+            Kind::Entry(_) | Kind::Launches(_) | Kind::Plan { .. } => {}
+        }
         for (name, scratch) in self.scratch.iter() {
             for (i, extent) in scratch.shape.iter().enumerate() {
                 check_names(extent, &self.key(&format!("scratch.{name}.shape[{i}]")), &known.scratch)?;
@@ -69,24 +76,19 @@ impl Variant {
         let key = self.key("source");
         match &self.kind {
             Kind::Triton(_) | Kind::Call(_) => check_file(&key, &self.source, &["py"])?,
-            _ => check_file(&key, &self.source, &["cu", "ptx", "cubin"])?,
+            _ => check_file(&key, &self.source, &Language::BY_EXTENSION.map(|(extension, _)| extension))?,
         }
         if let Kind::Plan { file, .. } = &self.kind {
             check_file(&self.key("plan"), file, &["py"])?;
         }
-        if self.source.ends_with(".ptx") || self.source.ends_with(".cubin") {
-            let compiled =
-                |part: &str| BadKey::refuse(self.key(part), format!("{} is not compiled: remove it", self.source));
-            if !self.define.is_empty() {
-                let why = format!("{} is not compiled: use `let`", self.source);
-                return BadKey::refuse(self.key("define"), why);
-            }
-            if !self.flags.is_empty() {
-                return compiled("flags");
-            }
-            if !self.include.is_empty() {
-                return compiled("include");
-            }
+        let language = self.language();
+        if language.is_ready() && !self.define.is_empty() {
+            return BadKey::refuse(self.key("define"), format!("{} is not compiled: use `let`", self.source));
+        }
+        let of_cuda = [("flags", self.flags.is_empty()), ("include", self.include.is_empty())];
+        if let Some((part, _)) = of_cuda.iter().find(|(_, is_empty)| !language.is_cuda() && !is_empty) {
+            let how = if language.is_ready() { "not compiled" } else { "compiled without" };
+            return BadKey::refuse(self.key(part), format!("{} is {how}: remove it", self.source));
         }
         for (i, flag) in self.flags.iter().enumerate() {
             flags::check(flag).map_err(|why| BadKey::new(self.key(&format!("flags[{i}]")), why))?;
@@ -153,8 +155,8 @@ impl Variant {
             let expr = name.parse().map_err(crate::names::at(&entry_key))?;
             check_names(&expr, &entry_key, &known.build)?;
         }
-        if !self.is_compiled() && !build::is_symbol(&launch.entry) {
-            let why = format!("{:?} is not a PTX symbol, which is all that {} has", launch.entry, self.source);
+        if !self.language().is_cuda() && !build::is_symbol(&launch.entry) {
+            let why = format!("{:?} is not a symbol, which is all that {} has", launch.entry, self.source);
             return BadKey::refuse(entry_key, why);
         }
         let extents = [

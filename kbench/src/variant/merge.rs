@@ -5,7 +5,7 @@
 use kernel_spec::words;
 
 use super::table::{DeclaredLaunch, VariantTable};
-use super::{Kind, STANDARD, Variant};
+use super::{Function, Kind, Language, STANDARD, Variant};
 use crate::key::BadKey;
 use crate::ordered::Ordered;
 
@@ -128,7 +128,7 @@ fn launch_keys(table: &VariantTable) -> Vec<&'static str> {
 }
 
 /// Holds each kind to the keys that it takes.
-fn finish(name: &str, table: VariantTable) -> Result<Variant, BadKey> {
+fn finish(name: &str, mut table: VariantTable) -> Result<Variant, BadKey> {
     let key = |part: &str| format!("variants.{name}.{part}");
     let missing = |part: &str, what: &str| BadKey::new(key(part), format!("is missing: {what}"));
     let kind = kind_of(&table).ok().flatten();
@@ -143,8 +143,10 @@ fn finish(name: &str, table: VariantTable) -> Result<Variant, BadKey> {
     if let Some(extra) = launch_keys(&table).into_iter().find(|k| !allowed.contains(k)) {
         return BadKey::refuse(key(extra), format!("does not go with `{kind}`: {}", instead(kind)));
     }
-    let source = table.source.ok_or_else(|| missing("source", "name the file that the kernel is in"))?;
-    let kind = match (table.entry, table.launches, table.plan, table.triton, table.call) {
+    let source = table.source.take().ok_or_else(|| missing("source", "name the file that the kernel is in"))?;
+    let function = table.triton.take();
+    let function = function.map(|function| Function::of(function, &mut table, missing)).transpose()?;
+    let kind = match (table.entry, table.launches, table.plan, function, table.call) {
         (Some(entry), ..) => Kind::Entry(DeclaredLaunch {
             entry,
             params: table.params.ok_or_else(|| missing("params", "list what the kernel takes, in order"))?,
@@ -157,11 +159,11 @@ fn finish(name: &str, table: VariantTable) -> Result<Variant, BadKey> {
         }),
         (_, Some(steps), ..) => Kind::Launches(steps),
         (_, _, Some(file), ..) => Kind::Plan { file, answer: None },
-        (_, _, _, Some(function), _) => Kind::Triton(function),
+        (_, _, _, Some(function), _) => Kind::Triton(Box::new(function)),
         (.., function) => Kind::Call(function.unwrap_or_default()),
     };
-    let compiled = source.ends_with(".cu");
-    let standard = || if compiled { vec![STANDARD.to_owned()] } else { Vec::new() };
+    let is_cuda = !matches!(kind, Kind::Triton(_) | Kind::Call(_)) && Language::of_source(&source).is_cuda();
+    let standard = || if is_cuda { vec![STANDARD.to_owned()] } else { Vec::new() };
     Ok(Variant {
         name: name.to_owned(),
         source,

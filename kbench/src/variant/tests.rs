@@ -96,7 +96,7 @@ fn a_variant_inherits_what_it_does_not_say() {
 fn shapes_share_a_build_where_their_definitions_agree() {
     let file = File::read(SOFTMAX);
     let two_pass = file.builds("two-pass");
-    assert_eq!(two_pass, [Build { defines: Vec::new(), entries: vec!["softmax_two_pass".into()] }]);
+    assert_eq!(two_pass, [Build { defines: Vec::new(), entries: vec!["softmax_two_pass".into()], triton: None }]);
     let wide = file.builds("wide");
     let texts = |build: &Build| build.defines.iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>();
     assert_eq!(texts(&wide[0]), ["VEC=2", "NAME=f<half>", "NAME2=half", "FAST=1", "EPS=0.125"]);

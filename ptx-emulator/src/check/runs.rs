@@ -68,6 +68,12 @@ impl<'a> Lanes<'a> {
         Lanes { at, size, several, joined, starts: lanes & !joined, apart }
     }
 
+    /// Whether lanes that are runs of their own may be looked at before all others.
+    #[inline(always)]
+    pub(super) fn may_be_parted(&self) -> bool {
+        self.apart || self.joined == 0
+    }
+
     /// Takes out the lanes that are runs of their own.
     #[inline(always)]
     pub(super) fn take_single(&mut self) -> u32 {

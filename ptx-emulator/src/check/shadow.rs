@@ -217,7 +217,8 @@ impl Shadow {
     fn write(&mut self, view: &View<'_>, access: &Access<'_>, used: Used, extent: Extent, found: &mut Vec<Conflict>) {
         let Access { at, lanes, size, same, me, .. } = *access;
         let mut runs = Lanes::of(at, lanes, size, true, me);
-        if is_of_lanes(view, size, me) {
+        // Which lanes found their value in place was seen in the order of lanes: where two may meet, that order is kept.
+        if is_of_lanes(view, size, me) && runs.may_be_parted() {
             let single = runs.take_single();
             self.write_single(view, access, (single, extent, runs.apart), used, found);
         }

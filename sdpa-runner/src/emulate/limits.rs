@@ -25,6 +25,16 @@ const RESIDENT_CTAS: u64 = 256;
 #[error("the emulator {0}")]
 struct Beyond(String);
 
+/// Of a variant that is machine code alone.
+pub fn without_ptx(variant: &str) -> anyhow::Error {
+    Beyond(format!("executes PTX, and `{variant}` is machine code")).into()
+}
+
+/// Whether it was refused before anything ran.
+pub fn is_beyond(error: &anyhow::Error) -> bool {
+    error.is::<Beyond>()
+}
+
 /// Bounds on the run of a launch.
 pub fn of(launch: &Launch, bounded: bool) -> Limits {
     let together = if launch.cooperative { launch.ctas().max(RESIDENT_CTAS) } else { RESIDENT_CTAS };

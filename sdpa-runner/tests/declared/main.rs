@@ -65,7 +65,7 @@ impl Gate {
     fn launch(&self, variant: &str, ptx: &str, problems: &[Problem], planned: &dyn Fn(&Problem) -> Planned) -> Job {
         let file = self.path(&format!("{variant}.ptx"));
         std::fs::write(&file, ptx).unwrap();
-        let files = Files { image: PathBuf::new(), ptx: file };
+        let files = Files { image: PathBuf::new(), ptx: Some(file) };
         let plan = |problem: &Problem| {
             let planned = Planned { files: files.clone(), ..planned(problem) };
             (problem.shape.name.clone(), planned)
@@ -165,5 +165,5 @@ fn floats(path: &Path) -> Vec<f32> {
 fn planned(grid: u32, block: u32, entry: &str, params: Value) -> Planned {
     let launch = json!({"launch": {"entry": entry, "grid": [grid, 1, 1], "block": [block, 1, 1], "params": params}});
     let step: Step = serde_json::from_value(launch).unwrap();
-    Planned { files: Files { image: PathBuf::new(), ptx: PathBuf::new() }, steps: vec![step], scratch: Vec::new() }
+    Planned { files: Files { image: PathBuf::new(), ptx: None }, steps: vec![step], scratch: Vec::new() }
 }

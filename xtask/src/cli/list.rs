@@ -5,12 +5,12 @@ use clap::{Args, ValueEnum};
 use kbench::exit::Exit;
 use kbench::gate::GateId;
 use kbench::operator::attention::all_named;
-use kbench::suite::Suite;
 use sdpa_kernel::registry::{self, VARIANTS};
 use sdpa_kernel::toggles::TOGGLES;
 use serde_json::{Map, Value, json};
 
 use super::print::{print, table};
+use crate::accepted;
 use crate::layout::Layout;
 use crate::plan::suites;
 
@@ -123,10 +123,9 @@ fn of_suites() -> Result<List> {
     let header = columns(&["name", "control", "candidates", "about"]);
     let mut list = List { json: Vec::new(), header, rows: Vec::new() };
     for (name, about) in suites(&layout) {
-        let text = std::fs::read_to_string(layout.suites().join(format!("{name}.toml")))?;
         // One that is wrong is listed, and says why when it is run.
-        let (control, candidates) = match Suite::parse(&text) {
-            Ok(suite) => (suite.control, suite.candidates.into_iter().map(|c| c.variant).collect::<Vec<_>>()),
+        let (control, candidates) = match accepted::suite(&layout, &layout.suites().join(format!("{name}.toml"))) {
+            Ok((suite, _)) => (suite.control, suite.candidates.into_iter().map(|c| c.variant).collect::<Vec<_>>()),
             Err(_) => ("?".to_owned(), Vec::new()),
         };
         list.rows.push(vec![name.clone(), control.clone(), candidates.join(" "), about.clone()]);

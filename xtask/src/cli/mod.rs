@@ -1,6 +1,7 @@
 //! The command line: what a user may write, and a function for each subcommand that does it, prints what came of it and
 //! says what that means as an exit status. Leaves to others: doing it.
 
+mod accept;
 mod build;
 mod errors;
 mod fleet;
@@ -62,6 +63,8 @@ enum Command {
     Verify(runs::VerifyArgs),
     /// Feed the judge and `verify` their known lies, and honest controls.
     SelfTest(machine::SelfTestArgs),
+    /// Make a candidate that a run says MERGE of the control: record it in accepted.json, and print the merge's message.
+    Accept(accept::AcceptArgs),
     /// Put two runs side by side: gates, code and ratios that changed.
     Compare(runs::CompareArgs),
     /// List all runs: when, commit, device, decision, medians.
@@ -91,6 +94,7 @@ impl Command {
             Command::Report(args) => runs::report(args),
             Command::Verify(args) => runs::verify(args),
             Command::SelfTest(args) => machine::self_test(args),
+            Command::Accept(args) => accept::run(args),
             Command::Compare(args) => runs::compare(args),
             Command::History(args) => runs::history(args),
             Command::Ceilings(args) => machine::ceilings(args),

@@ -87,7 +87,7 @@ pub struct VerifyArgs {
 }
 
 /// SHA-256 in hexadecimal digits.
-fn root(text: &str) -> Result<String, String> {
+pub(super) fn root(text: &str) -> Result<String, String> {
     let is_hash = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_hash.then(|| text.to_ascii_lowercase()).ok_or_else(|| "a root has 64 hexadecimal digits".to_owned())
 }
@@ -148,16 +148,29 @@ pub struct HistoryArgs {
     /// The folder of runs; that of this checkout or dist folder when none is named.
     #[arg(long, value_name = "DIR")]
     runs: Option<PathBuf>,
+    /// Write one page of trends instead, to this file; history.html in the folder of runs when none is named.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, conflicts_with = "json")]
+    html: Option<Option<PathBuf>>,
     /// Print what each run came to as JSON.
     #[arg(long)]
     json: bool,
 }
+
+/// The page of trends, in the folder of runs.
+const TRENDS: &str = "history.html";
 
 pub fn history(args: &HistoryArgs) -> Result<Exit> {
     let folder = match &args.runs {
         Some(folder) => folder.clone(),
         None => Layout::find().context("name the folder of runs with --runs")?.runs(),
     };
+    if let Some(file) = &args.html {
+        let file = file.clone().unwrap_or_else(|| folder.join(TRENDS));
+        let page = runs::trends(&folder, &file)?;
+        std::fs::write(&file, &page).with_context(|| format!("failed to write `{}`", file.display()))?;
+        say(&format!("{}: {} KiB", file.display(), page.len().div_ceil(1024)))?;
+        return Ok(Exit::Good);
+    }
     let past = runs::history(&folder)?;
     print(args.json, &past, || history::render(&past))?;
     Ok(Exit::Good)

@@ -33,6 +33,7 @@ use kbench::fleet::Task;
 use kbench::suite::Suite;
 use serde::{Deserialize, Serialize};
 
+use crate::accepted::packed_suite;
 use crate::environment::SourceState;
 use crate::files::write_whole;
 use crate::plan::{Changes, Plan};
@@ -183,9 +184,7 @@ impl Fleet {
     fn suites<'a>(&'a self) -> Result<Vec<(&'a Gate, Suite)>> {
         let read = |gate: &'a Gate| -> Result<(&'a Gate, Suite)> {
             let path = self.shared().join(&gate.file);
-            let text =
-                std::fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
-            let suite = Suite::parse(&text).with_context(|| format!("gate file `{}`", path.display()))?;
+            let suite = packed_suite(&path).with_context(|| format!("gate file `{}`", path.display()))?;
             // Settled as a run settles it.
             let plan = Plan::of(suite, path.parent().unwrap_or(Path::new(".")), &Changes::default())?;
             Ok((gate, plan.suite))

@@ -1,19 +1,26 @@
-//! Compiles one source of a gate file: nvcc makes PTX, or the source is PTX, ptxas assembles that very PTX, and each entry that the gate file names
-//! is found in it. Results are cached under a key over everything that went in.
+//! Makes machine code of one source of a gate file, whatever it is written in, and finds each entry that the gate file
+//! names. What a compiler makes PTX of is assembled like PTX that somebody wrote; a cubin is taken as it is. Results are cached
+//! under a key over everything that went in.
 //! Leaves to others: what the entries are launched with, and judging them.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod cuda;
+pub mod triton;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use kbench::deferral::Deferral;
 use kbench::evidence::{BuildFailure, BuildRecord, EntryBuild, LaunchRecord, Operands};
 use kbench::key::BadKey;
+use kbench::variant::Language;
 use kernel_spec::ptx;
 use serde::{Deserialize, Serialize};
 
+use self::triton::{Function, Made};
 use super::names::{self, Name};
-use super::{atomics, source_text, sources, wrapper};
+use super::{atomics, source_text, sources};
 use crate::bounded::Limits;
 use crate::compiler::{self, Key, Product};
 use crate::cubin::{Cubin, sha256_hex};
@@ -23,9 +30,7 @@ use crate::ptx_text;
 use crate::toolchain::Toolchain;
 
 /// Changes when the meaning of a cached build does.
-const CACHE_VERSION: &str = "gate-build/1";
-/// The extension of a source that is compiled already.
-const PTX: &str = "ptx";
+const CACHE_VERSION: &str = "gate-build/2";
 /// What a compilation may use. The largest libraries of templates take a minute or two.
 pub const LIMITS: Limits = Limits { time: Duration::from_secs(300), memory_bytes: 12 << 30 };
 
@@ -36,6 +41,8 @@ pub struct Source<'a> {
     pub folder: &'a Path,
     /// The source, as a path from there.
     pub file: &'a str,
+    /// What it is written in.
+    pub language: Language,
     /// Macros with their values.
     pub defines: &'a [(String, String)],
     /// Flags of the gate file, all of them ones that kbench allows.
@@ -44,12 +51,14 @@ pub struct Source<'a> {
     pub include: &'a [String],
     /// The entries that the variant launches.
     pub entries: &'a [Named],
+    /// What Triton is told, where it is the compiler.
+    pub triton: Option<Function<'a>>,
 }
 
 /// An entry that a gate file names, and what its launches ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Named {
-    /// PTX symbol, C++ name or template-id.
+    /// PTX symbol, C++ name or template-id; the function of Triton.
     pub text: String,
     /// Threads of the largest block, 0 where that is not known.
     pub threads: u32,
@@ -62,25 +71,40 @@ pub struct Named {
 pub struct Compiled {
     /// What is known of it; its entries are those that were named.
     pub record: BuildRecord,
-    /// The folder with `kernel.ptx`, `kernel.cubin` and `ptxas.txt`.
+    /// The folder with `kernel.cubin` and, but of machine code, `kernel.ptx` and `ptxas.txt`.
     pub dir: PathBuf,
     /// The symbols of the entries that were named.
     pub symbols: BTreeMap<String, String>,
-    /// Every entry function of the PTX.
+    /// Every entry function.
     pub entries: Vec<ptx::Entry>,
     /// What it was compiled from, by path from the gate file's folder, with SHA-256.
     pub files: BTreeMap<String, String>,
+    /// What Triton decided of the launch.
+    pub triton: Option<Made>,
     /// Whether it came from the cache.
     pub cached: bool,
 }
 
 /// What is kept beside the products: that they are whole, and what only the compiler knew.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct Kept {
     ptx_sha256: String,
     cubin_sha256: String,
     /// The kernel that each template-id is, as C++ writes it.
     instances: BTreeMap<String, String>,
+    /// What Triton decided of the launch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    triton: Option<Made>,
+}
+
+/// PTX, or nothing where there is machine code already, with what only its maker knew.
+#[derive(Default)]
+struct Making {
+    ptx: Option<String>,
+    instances: BTreeMap<String, String>,
+    triton: Option<Made>,
+    /// What it was made of, where only its maker knows.
+    files: Option<BTreeMap<String, String>>,
 }
 
 /// Compiles a source, or takes it from the cache. The inner error is a kernel that does not compile; a [`BadKey`] is a
@@ -104,67 +128,58 @@ pub fn compile_within(
     arch: &str,
     limits: Limits,
 ) -> Result<Result<Compiled, BuildFailure>> {
-    let fail = |error: String| {
-        Ok(Err(BuildFailure { variant: variant.to_owned(), arch: arch.to_owned(), error, unclaimed: None }))
+    let fail = |error: String, unclaimed: Option<Deferral>| {
+        Ok(Err(BuildFailure { variant: variant.to_owned(), arch: arch.to_owned(), error, unclaimed }))
     };
+    let cache = layout.build_cache();
     let job = Job::of(toolchain, variant, source, arch, limits)?;
-    let files = match job.files()? {
+    let files = match job.files(&cache)? {
         Ok(files) => files,
-        Err(error) => return fail(error),
+        Err(error) => return fail(error, None),
     };
-    let key = job.key(&files);
-    let dir = layout.build_cache().join(&key);
-    let kept = kept(&dir);
-    let cached = kept.is_some();
-    let kept = match kept {
-        Some(kept) => kept,
-        None => match job.build(&layout.build_cache(), &key, &dir)? {
-            Ok(kept) => kept,
-            Err(error) => return fail(error),
+    let (key, dir, kept, files, cached) = match job.held(&cache, files)? {
+        Held::Found(key, dir, kept, files) => (key, dir, kept, files, true),
+        Held::Missing(files) => match job.build(&cache, files)? {
+            Ok((key, dir, kept, files)) => (key, dir, kept, files, false),
+            Err(error) => return fail(error, None),
         },
     };
     let product = Product::read(&dir)?;
-    let entries = ptx::entries(&product.ptx).context("failed to read the PTX")?;
-    let symbols = job.symbols(&entries, &kept.instances)?;
-    let record = BuildRecord {
-        variant: variant.to_owned(),
-        arch: arch.to_owned(),
-        key,
-        toggles: BTreeMap::new(),
-        nvcc: toolchain.nvcc_version.clone(),
-        ptxas: toolchain.ptxas_version.clone(),
-        plan_sha256: String::new(),
-        adds_floats_atomically: atomics::adds_floats(&product.ptx, symbols.values().map(String::as_str)),
-        ptx_sha256: kept.ptx_sha256,
-        cubin_sha256: kept.cubin_sha256,
-        global_bytes: variables(&product),
-        constant_bytes: product.resources.constant_variables(),
-        entries: entry_builds(&product, source.entries, &symbols)?,
-        warnings: product.warnings(),
-        toggle_mismatches: Vec::new(),
-        cache_hints: ptx_text::cache_hints(&product.ptx),
-        copies_in_bulk: ptx_text::copies_in_bulk(&product.ptx),
-        instructions: None,
-    };
-    Ok(Ok(Compiled { record, dir, symbols, entries, files, cached }))
+    if let Some(other) = job.other_device(&product)? {
+        return fail(other.why.clone(), Some(other));
+    }
+    let entries = product.declared()?;
+    let symbols = job.symbols(&entries, &kept)?;
+    let record = job.record(key, &product, &kept, &symbols)?;
+    Ok(Ok(Compiled { record, dir, symbols, entries, files, triton: kept.triton, cached }))
 }
 
-/// The entry functions of a source as it is, without any that it would have to be told of. The inner error is nvcc's.
+/// The entry functions of a CUDA source as it is, without any that it would have to be told of. The inner error is nvcc's.
 pub fn inspect(
     toolchain: &Toolchain,
     folder: &Path,
     file: &str,
     arch: &str,
 ) -> Result<Result<Vec<ptx::Entry>, String>> {
-    let source = Source { folder, file, defines: &[], flags: &[], include: &[], entries: &[] };
+    let source = Source {
+        folder,
+        file,
+        language: Language::Cuda,
+        defines: &[],
+        flags: &[],
+        include: &[],
+        entries: &[],
+        triton: None,
+    };
     let job = Job::of(toolchain, file, &source, arch, LIMITS)?;
     let work = tempfile::tempdir().context("failed to make a temporary folder")?;
-    let product = work.path().join("kernel.ptx");
-    if let Err(error) = job.nvcc(file.to_owned(), &product)? {
-        return Ok(Err(error));
-    }
-    let text = std::fs::read_to_string(&product).context("failed to read the PTX that nvcc made")?;
-    Ok(Ok(ptx::entries(&text).context("failed to read the PTX that nvcc made")?))
+    let made = cuda::Nvcc::of(&job)?.ptx(work.path(), "inspected", &work.path().join("kernel.ptx"))?;
+    Ok(match made {
+        Ok(making) => {
+            Ok(ptx::entries(&making.ptx.unwrap_or_default()).context("failed to read the PTX that nvcc made")?)
+        }
+        Err(error) => Err(error),
+    })
 }
 
 /// A record as its own files would have it: what only the compilation and the gate file knew is left as it is.
@@ -172,27 +187,29 @@ pub fn described_again(record: &BuildRecord, product: &Product) -> Result<BuildR
     let cubin = Cubin::parse(&product.image)?;
     let entry = |entry: &EntryBuild| product.entry(&cubin, entry.launch.clone(), entry.gated);
     let entries = record.entries.iter().map(entry).collect::<Result<Vec<_>>>()?;
+    Ok(BuildRecord { entries, ..described(record.clone(), product)? })
+}
+
+/// A record of named entries with what the product says besides.
+fn described(record: BuildRecord, product: &Product) -> Result<BuildRecord> {
+    let names = record.entries.iter().map(|e| e.launch.entry.as_str());
     Ok(BuildRecord {
-        adds_floats_atomically: atomics::adds_floats(
-            &product.ptx,
-            record.entries.iter().map(|e| e.launch.entry.as_str()),
-        ),
+        adds_floats_atomically: atomics::adds_floats(&product.ptx, names),
         ptx_sha256: product.ptx_sha256(),
         cubin_sha256: product.cubin_sha256(),
         global_bytes: variables(product),
         constant_bytes: product.resources.constant_variables(),
         cache_hints: ptx_text::cache_hints(&product.ptx),
-        copies_in_bulk: ptx_text::copies_in_bulk(&product.ptx),
-        entries,
+        copies_in_bulk: product.copies_in_bulk()?,
         warnings: product.warnings(),
         toggle_mismatches: Vec::new(),
-        ..record.clone()
+        ..record
     })
 }
 
 /// Bytes of the module's own variables.
 fn variables(product: &Product) -> u32 {
-    product.resources.global_bytes.saturating_sub(tables_of_the_library(&product.ptx))
+    product.resources.global_bytes.saturating_sub(ptx_text::inert_bytes(&product.ptx))
 }
 
 fn kept(dir: &Path) -> Option<Kept> {
@@ -201,8 +218,13 @@ fn kept(dir: &Path) -> Option<Kept> {
     (compiler::intact(dir, &kept.ptx_sha256, &kept.cubin_sha256) && is_one()).then_some(kept)
 }
 
-/// One record an entry function, with the largest of what its names ask for.
-fn entry_builds(product: &Product, named: &[Named], symbols: &BTreeMap<String, String>) -> Result<Vec<EntryBuild>> {
+/// One record an entry function, with the largest of what its names ask for, or with what its compiler decided.
+fn entry_builds(
+    product: &Product,
+    named: &[Named],
+    decided: Option<(u32, u32)>,
+    symbols: &BTreeMap<String, String>,
+) -> Result<Vec<EntryBuild>> {
     let cubin = Cubin::parse(&product.image)?;
     let mut launches: Vec<LaunchRecord> = Vec::new();
     for Named { text, threads, dynamic_smem_bytes } in named {
@@ -221,13 +243,14 @@ fn entry_builds(product: &Product, named: &[Named], symbols: &BTreeMap<String, S
             launches.len() - 1
         });
         let launch = &mut launches[at];
-        launch.threads = launch.threads.max(*threads);
-        launch.dynamic_smem_bytes = launch.dynamic_smem_bytes.max(*dynamic_smem_bytes);
+        let (threads, shared) = decided.unwrap_or((*threads, *dynamic_smem_bytes));
+        launch.threads = launch.threads.max(threads);
+        launch.dynamic_smem_bytes = launch.dynamic_smem_bytes.max(shared);
     }
     launches.into_iter().map(|launch| product.entry(&cubin, launch, true)).collect()
 }
 
-/// A compilation with everything checked that can be before it starts.
+/// A compilation with what can be checked before it starts.
 struct Job<'a> {
     toolchain: &'a Toolchain,
     variant: &'a str,
@@ -236,11 +259,14 @@ struct Job<'a> {
     limits: Limits,
     /// Where the source really is.
     path: PathBuf,
-    roots: sources::Roots,
-    /// Arguments of nvcc that the preprocessor gets as well.
-    arguments: Vec<String>,
-    /// Template-ids among the entries, each once.
-    templates: Vec<&'a str>,
+}
+
+/// What the cache has.
+enum Held {
+    /// A build, with its key, its folder, what was kept and what it was made of.
+    Found(String, PathBuf, Kept, BTreeMap<String, String>),
+    /// None of what it is made of.
+    Missing(BTreeMap<String, String>),
 }
 
 impl<'a> Job<'a> {
@@ -251,45 +277,8 @@ impl<'a> Job<'a> {
         arch: &'a str,
         limits: Limits,
     ) -> Result<Job<'a>> {
-        let at = |part: &str| format!("variants.{variant}.{part}");
-        let path = sources::below(source.folder, &at("source"), source.file)?;
-        if !path.extension().is_some_and(|extension| extension == "cu" || extension == PTX) {
-            let why = format!("`{}` is neither .cu nor .ptx: other kinds cannot be built yet", source.file);
-            return Err(BadKey::new(at("source"), why).into());
-        }
-        let declared = sources::declared(source.folder, &at("include"), source.include)?;
-        let is_standard = |flag: &&String| flag.trim_start_matches('-').starts_with("std=");
-        let standard = source.flags.iter().rev().find(is_standard).map_or(compiler::STANDARD, String::as_str);
-        let templates: BTreeSet<&str> =
-            source.entries.iter().map(|e| e.text.as_str()).filter(|e| wrapper::is_template_id(e)).collect();
-        if let Some(entry) = templates.first().filter(|_| standard.ends_with("c++14")) {
-            let why = format!("`{entry}` needs C++17 or newer: take {standard} out of `flags`");
-            return Err(BadKey::new(at("entry"), why).into());
-        }
-        let mut arguments = compiler::base_flags(standard, arch)?.split_off(1);
-        arguments.extend(source.flags.iter().filter(|flag| !is_standard(flag)).cloned());
-        arguments.extend(source.defines.iter().map(|(name, value)| format!("-D{name}={value}")));
-        for (_, folder) in &declared {
-            arguments.extend(["-I".to_owned(), folder.display().to_string()]);
-        }
-        let roots = sources::Roots::of(source.folder, &declared, toolchain)?;
-        let templates = templates.into_iter().collect();
-        Ok(Job { toolchain, variant, source, arch, limits, path, roots, arguments, templates })
-    }
-
-    fn is_ptx(&self) -> bool {
-        self.path.extension().is_some_and(|extension| extension == PTX)
-    }
-
-    /// What it is made of, by name, with hashes. The inner error is the preprocessor's.
-    fn files(&self) -> Result<Result<BTreeMap<String, String>, String>> {
-        if self.is_ptx() {
-            let bytes =
-                std::fs::read(&self.path).with_context(|| format!("failed to read `{}`", self.path.display()))?;
-            return Ok(Ok(BTreeMap::from([(self.source.file.to_owned(), sha256_hex(&bytes))])));
-        }
-        let key = self.at("source");
-        sources::read(self.toolchain, &self.roots, &key, self.source.file, &self.arguments, self.limits)
+        let path = sources::below(source.folder, &format!("variants.{variant}.source"), source.file)?;
+        Ok(Job { toolchain, variant, source, arch, limits, path })
     }
 
     /// The key of a part of the variant.
@@ -297,16 +286,51 @@ impl<'a> Job<'a> {
         format!("variants.{}.{part}", self.variant)
     }
 
+    fn bytes(&self) -> Result<Vec<u8>> {
+        std::fs::read(&self.path).with_context(|| format!("failed to read `{}`", self.path.display()))
+    }
+
+    fn own_file(&self) -> Result<BTreeMap<String, String>> {
+        Ok(BTreeMap::from([(self.source.file.to_owned(), sha256_hex(&self.bytes()?))]))
+    }
+
+    /// What it is made of as far as that is known before it is, by name, with hashes. The inner error is a preprocessor's.
+    fn files(&self, cache: &Path) -> Result<Result<BTreeMap<String, String>, String>> {
+        match self.source.language {
+            Language::Cuda => cuda::Nvcc::of(self)?.files(),
+            Language::Triton => Ok(Ok(self.imported(cache)?)),
+            Language::Ptx | Language::Cubin | Language::Call => Ok(Ok(self.own_file()?)),
+        }
+    }
+
+    /// Where the names of the files are that a source of Python imported when it was compiled last: only then are they known.
+    fn imports(&self, cache: &Path) -> Result<PathBuf> {
+        Ok(cache.join(format!("{}.imports.json", self.key(&self.own_file()?)?)))
+    }
+
+    fn imported(&self, cache: &Path) -> Result<BTreeMap<String, String>> {
+        let mut files = self.own_file()?;
+        let known = std::fs::read(self.imports(cache)?).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        for name in known.unwrap_or_else(Vec::<String>::new) {
+            let hash = std::fs::read(self.source.folder.join(&name)).map(|bytes| sha256_hex(&bytes));
+            files.insert(name, hash.unwrap_or_default());
+        }
+        Ok(files)
+    }
+
     /// Paths are left out, so that a copy of the gate file elsewhere is the same build.
-    fn key(&self, files: &BTreeMap<String, String>) -> String {
+    fn key(&self, files: &BTreeMap<String, String>) -> Result<String> {
         let mut key = Key::new(CACHE_VERSION, self.toolchain, self.arch);
         let defines = self.source.defines.iter().flat_map(|(name, value)| [name, value]);
-        let groups: [Vec<&str>; 5] = [
+        let function = self.source.entries.first().map(|named| named.text.clone()).unwrap_or_default();
+        let triton = self.source.triton.as_ref().map(|told| told.key(function)).transpose()?.unwrap_or_default();
+        let groups: [Vec<&str>; 6] = [
             vec![self.source.file],
             self.source.flags.iter().map(String::as_str).collect(),
             defines.map(String::as_str).collect(),
             self.source.include.iter().map(String::as_str).collect(),
-            self.templates.clone(),
+            cuda::templates(self.source.entries),
+            triton.iter().map(String::as_str).collect(),
         ];
         for group in groups {
             key.part(&group.len().to_le_bytes());
@@ -316,68 +340,115 @@ impl<'a> Job<'a> {
             key.part(name.as_bytes());
             key.part(sha256.as_bytes());
         }
-        key.finish()
+        Ok(key.finish())
     }
 
-    fn nvcc(&self, input: String, product: &Path) -> Result<Result<String, String>> {
-        let mut arguments = vec!["-ptx".to_owned()];
-        arguments.extend(self.arguments.iter().cloned());
-        arguments.extend([input, "-o".to_owned(), product.display().to_string()]);
-        compiler::nvcc(self.toolchain, &arguments, self.source.folder, self.limits)
+    fn held(&self, cache: &Path, files: BTreeMap<String, String>) -> Result<Held> {
+        let key = self.key(&files)?;
+        let dir = cache.join(&key);
+        Ok(match kept(&dir) {
+            Some(kept) => Held::Found(key, dir, kept, files),
+            None => Held::Missing(files),
+        })
     }
 
-    /// The PTX as it comes out of nvcc, or as the source has it. The inner error is nvcc's.
-    fn ptx(&self, cache: &Path, key: &str, product: &Path) -> Result<Result<String, String>> {
-        if self.is_ptx() {
-            let bytes =
-                std::fs::read(&self.path).with_context(|| format!("failed to read `{}`", self.path.display()))?;
-            let text = String::from_utf8(bytes);
-            return Ok(text.map_err(|_| format!("{} is not text, which PTX is", self.source.file)));
+    /// PTX, by whoever makes it of such a source. The inner error is the compiler's.
+    fn make(&self, cache: &Path, key: &str, product: &Path) -> Result<Result<Making, String>> {
+        match (self.source.language, &self.source.triton) {
+            (Language::Cuda, _) => cuda::Nvcc::of(self)?.ptx(cache, key, product),
+            (Language::Triton, Some(function)) => {
+                let named = self.source.entries.first().context("a function of Triton has a name")?;
+                let place = (self.source.folder, self.source.file, named.text.as_str());
+                let made = function.compile(place, self.arch, &|part| self.at(part), self.limits)?;
+                Ok(made.map(|made| Making {
+                    ptx: Some(made.ptx),
+                    instances: BTreeMap::from([(named.text.clone(), made.made.symbol.clone())]),
+                    triton: Some(made.made),
+                    files: Some(made.files),
+                }))
+            }
+            (Language::Ptx, _) => {
+                let text = String::from_utf8(self.bytes()?);
+                let text = text.map_err(|_| format!("{} is not text, which PTX is", self.source.file));
+                Ok(text.map(|text| Making { ptx: Some(text), ..Making::default() }))
+            }
+            (Language::Cubin, _) => Ok(Ok(Making::default())),
+            (Language::Triton | Language::Call, _) => anyhow::bail!("nothing compiles `{}`", self.source.file),
         }
-        let mut input = self.source.file.to_owned();
-        if !self.templates.is_empty() {
-            // In a place that depends on the content alone: the compiler puts a hash of it into the names of static kernels.
-            let wrapped = cache.join(format!("{key}.cu"));
-            write_whole(&wrapped, wrapper::text(&self.path, &self.templates).as_bytes())?;
-            input = wrapped.display().to_string();
-        }
-        if let Err(error) = self.nvcc(input, product)? {
-            return Ok(Err(error));
-        }
-        std::fs::read_to_string(product).map(Ok).context("failed to read the PTX that nvcc made")
     }
 
-    fn build(&self, cache: &Path, key: &str, dir: &Path) -> Result<Result<Kept, String>> {
+    /// Makes it and assembles it; with its key, its place and what it was made of.
+    #[expect(clippy::type_complexity, reason = "four things that are told apart at once")]
+    fn build(
+        &self,
+        cache: &Path,
+        files: BTreeMap<String, String>,
+    ) -> Result<Result<(String, PathBuf, Kept, BTreeMap<String, String>), String>> {
         let work = compiler::workplace(cache)?;
-        let product = work.path().join("kernel.ptx");
-        let made = match self.ptx(cache, key, &product)? {
-            Ok(made) => made,
-            Err(error) => return self.complaint(error).map(Err),
+        let path = work.path().join("kernel.ptx");
+        let making = match self.make(cache, &self.key(&files)?, &path)? {
+            Ok(making) => making,
+            Err(error) => return Ok(Err(error)),
         };
-        let (ptx, instances) = wrapper::unwrap(&made, &self.templates);
-        std::fs::write(&product, &ptx).with_context(|| format!("failed to write `{}`", product.display()))?;
-        if ptx::entries(&ptx).is_ok_and(|entries| entries.is_empty()) {
-            let why = format!("{} has no kernel: {}", self.source.file, self.known_kernels());
-            return Err(BadKey::new(self.at("source"), why).into());
-        }
-        let assembled = compiler::assemble(self.toolchain, self.arch, &[], work.path(), self.limits)?;
+        let assembled = match &making.ptx {
+            Some(ptx) => self.assembled(ptx, work.path())?,
+            None => self.machine_code(work.path())?,
+        };
         if let Err(error) = assembled {
             return Ok(Err(error));
         }
+        let files = match making.files {
+            Some(imported) => {
+                let names: Vec<&String> = imported.keys().collect();
+                write_whole(&self.imports(cache)?, &serde_json::to_vec(&names)?)?;
+                imported
+            }
+            None => files,
+        };
+        let key = self.key(&files)?;
         let product = Product::read(work.path())?;
-        let kept = Kept { ptx_sha256: product.ptx_sha256(), cubin_sha256: product.cubin_sha256(), instances };
+        let kept = Kept {
+            ptx_sha256: product.ptx_sha256(),
+            cubin_sha256: product.cubin_sha256(),
+            instances: making.instances,
+            triton: making.triton,
+        };
         write_whole(&work.path().join("build.json"), serde_json::to_string_pretty(&kept)?.as_bytes())?;
+        let dir = cache.join(&key);
         // A copy of the gate file elsewhere may have been faster, and its PTX names its own folder: what lies there counts.
-        Ok(Ok(compiler::keep(&work, dir, || self::kept(dir))?))
+        let kept = compiler::keep(&work, &dir, || self::kept(&dir))?;
+        Ok(Ok((key, dir, kept, files)))
     }
 
-    /// A complaint about an entry that the gate file names is the gate file's fault, any other the kernel's.
-    fn complaint(&self, error: String) -> Result<String> {
-        let Some((index, said)) = wrapper::complaint(&error) else {
-            return Ok(error.replace(&format!("{}/", self.source.folder.display()), ""));
-        };
-        let entry = self.templates.get(index).context("nvcc complains about an entry that there is not")?;
-        Err(BadKey::new(self.at("entry"), format!("`{entry}`: {said}: {}", self.known_kernels())).into())
+    fn assembled(&self, ptx: &str, work: &Path) -> Result<Result<(), String>> {
+        let path = work.join("kernel.ptx");
+        std::fs::write(&path, ptx).with_context(|| format!("failed to write `{}`", path.display()))?;
+        if ptx::entries(ptx).is_ok_and(|entries| entries.is_empty()) {
+            let why = format!("{} has no kernel: {}", self.source.file, self.known_kernels());
+            return Err(BadKey::new(self.at("source"), why).into());
+        }
+        let flags = self.source.triton.map_or(Vec::new(), |_| triton::PTXAS_FLAGS.map(str::to_owned).to_vec());
+        compiler::assemble(self.toolchain, &ptx_text::target_for(ptx, self.arch), &flags, work, self.limits)
+    }
+
+    fn machine_code(&self, work: &Path) -> Result<Result<(), String>> {
+        let image = self.bytes()?;
+        if let Err(error) = Cubin::parse(&image).and_then(|cubin| cubin.resources().map(drop)) {
+            let why = format!("{}: {error:#}", self.source.file);
+            return Err(BadKey::new(self.at("source"), why).into());
+        }
+        std::fs::write(work.join("kernel.cubin"), image)?;
+        Ok(Ok(()))
+    }
+
+    /// Why machine code that is there already says nothing of this device.
+    fn other_device(&self, product: &Product) -> Result<Option<Deferral>> {
+        let cubin = Cubin::parse(&product.image)?;
+        Ok((self.source.language == Language::Cubin && !cubin.runs_on(self.arch)).then(|| {
+            let (file, own) = (self.source.file, cubin.sm());
+            let why = format!("{file} is machine code for sm_{own}, which {} does not execute", self.arch);
+            Deferral::new(why, format!("run on a device of sm_{own}, or give the kernel's PTX"))
+        }))
     }
 
     /// What the source's text says that there is.
@@ -392,32 +463,43 @@ impl<'a> Job<'a> {
     }
 
     /// The symbol of every entry that the gate file names.
-    fn symbols(
-        &self,
-        entries: &[ptx::Entry],
-        instances: &BTreeMap<String, String>,
-    ) -> Result<BTreeMap<String, String>, BadKey> {
+    fn symbols(&self, entries: &[ptx::Entry], kept: &Kept) -> Result<BTreeMap<String, String>, BadKey> {
         let names: Vec<Name> = entries.iter().map(|e| Name::of(&e.name)).collect();
         let symbol = |text: &String| {
             // What the compiler took a template-id for is exact; without its word the text is read.
-            let instance = instances.get(text).and_then(|full| names.iter().position(|n| n.full == *full));
+            let instance = kept.instances.get(text);
+            let instance = instance.and_then(|full| names.iter().position(|n| n.full == *full));
             let found = instance.map_or_else(|| names::resolve(text, &names), Ok);
             let index = found.map_err(|why| BadKey::new(self.at("entry"), format!("{}: {why}", self.source.file)))?;
             Ok((text.clone(), names[index].symbol.clone()))
         };
         self.source.entries.iter().map(|named| symbol(&named.text)).collect()
     }
-}
 
-/// Bytes of the tables that the compiler's own mathematics brings along, such as that of `sincosf`: constants, which no kernel
-/// can keep anything in.
-fn tables_of_the_library(ptx: &str) -> u32 {
-    let bytes = |line: &str| {
-        let (declared, _) = line.strip_prefix(".global ")?.split_once('=')?;
-        let (before, rest) = declared.split_once("__cudart_")?;
-        let count: u32 = rest.split_once('[')?.1.split_once(']')?.0.trim().parse().ok()?;
-        let width = [(".b64", 8), (".b32", 4), (".b16", 2), (".b8", 1)];
-        width.iter().find(|(kind, _)| before.contains(kind)).map(|(_, bytes)| count * bytes)
-    };
-    ptx.lines().filter_map(bytes).sum()
+    fn record(
+        &self,
+        key: String,
+        product: &Product,
+        kept: &Kept,
+        symbols: &BTreeMap<String, String>,
+    ) -> Result<BuildRecord> {
+        let language = self.source.language;
+        let nvcc = match (language, &kept.triton) {
+            (Language::Cuda, _) => self.toolchain.nvcc_version.clone(),
+            (_, Some(made)) => format!("triton {}", made.version),
+            _ => product.nvcc().unwrap_or_default().to_owned(),
+        };
+        let decided = kept.triton.as_ref().map(|made| (made.threads, made.shared));
+        let record = BuildRecord {
+            variant: self.variant.to_owned(),
+            arch: self.arch.to_owned(),
+            key,
+            language,
+            nvcc,
+            ptxas: if language.has_ptx() { self.toolchain.ptxas_version.clone() } else { String::new() },
+            entries: entry_builds(product, self.source.entries, decided, symbols)?,
+            ..BuildRecord::default()
+        };
+        described(record, product)
+    }
 }

@@ -7,13 +7,14 @@ use anyhow::{Context, Result};
 use kbench::deferral::Deferral;
 use kbench::evidence::{BuildRecord, Builds};
 use kbench::suite::Suite;
+use kbench::variant::Language;
 
 use super::verify::Verified;
 use crate::build;
 use crate::compiler::Product;
 use crate::disassembly;
 use crate::foreign::compile::described_again as foreign_again;
-use crate::run_dir::{MEMORY, RunDir, build_folder, other_build_folder};
+use crate::run_dir::{MEMORY, RunDir, build_folders};
 
 /// Compares the records of a run with the builds that lie in it.
 pub fn examine(run: &RunDir, suite: &Suite, builds: &Builds, found: &mut Verified) -> Result<()> {
@@ -27,9 +28,7 @@ pub fn examine(run: &RunDir, suite: &Suite, builds: &Builds, found: &mut Verifie
         return Ok(());
     }
     let mut folders = BTreeSet::new();
-    for record in &builds.records {
-        let first = build_folder(record, &suite.arch);
-        let folder = if folders.contains(&first) { other_build_folder(record, &suite.arch) } else { first };
+    for (record, folder) in build_folders(&builds.records, &suite.arch) {
         let faults = of_record(run, suite, record, &folder).unwrap_or_else(|error| vec![format!("{error:#}")]);
         found.faults.extend(faults.into_iter().map(|fault| format!("{folder}: {fault}")));
         folders.insert(folder);
@@ -44,17 +43,33 @@ pub fn examine(run: &RunDir, suite: &Suite, builds: &Builds, found: &mut Verifie
     Ok(())
 }
 
+/// Whether code for an architecture is what a record is about: what was machine code already may be for an earlier one, and
+/// PTX for what is particular to one.
+fn is_for(record: &BuildRecord, arch: &str) -> bool {
+    match record.language {
+        Language::Cuda => arch == record.arch,
+        Language::Cubin => true,
+        Language::Ptx | Language::Triton | Language::Call => {
+            arch.trim_end_matches('a') == record.arch.trim_end_matches('a')
+        }
+    }
+}
+
 fn of_record(run: &RunDir, suite: &Suite, record: &BuildRecord, folder: &str) -> Result<Vec<String>> {
     let kept: BuildRecord = run.read_json(&format!("{folder}/build.json"))?;
     let mut faults = Vec::new();
     if kept != *record {
         faults.push("build.json is not the record in builds.json".to_owned());
     }
-    let product = Product::of(
-        run.raw_text(&format!("{folder}/ptxas.txt"))?,
-        run.raw_text(&format!("{folder}/kernel.ptx"))?,
-        run.bytes(&format!("{folder}/kernel.cubin"))?,
-    )?;
+    let image = run.bytes(&format!("{folder}/kernel.cubin"))?;
+    let product = match record.language.has_ptx() {
+        true => Product::of(
+            run.raw_text(&format!("{folder}/ptxas.txt"))?,
+            run.raw_text(&format!("{folder}/kernel.ptx"))?,
+            image,
+        )?,
+        false => Product::of_machine_code(image)?,
+    };
     let again = if suite.operator.is_attention() {
         build::described_again(record, &product)?
     } else {
@@ -82,7 +97,7 @@ fn of_record(run: &RunDir, suite: &Suite, record: &BuildRecord, folder: &str) ->
             .map(|(what, _)| format!("builds.json is not what was built: {what}")),
     );
     faults.extend(product.contradictions()?);
-    if let Some(wrong) = product.resources.entries.iter().find(|entry| entry.arch != record.arch) {
+    if let Some(wrong) = product.resources.entries.iter().find(|entry| !is_for(record, &entry.arch)) {
         faults.push(format!("ptxas.txt is of a build for {}, builds.json for {}", wrong.arch, record.arch));
     }
     if let Some(version) = product.nvcc().filter(|version| *version != record.nvcc) {

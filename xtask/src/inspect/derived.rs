@@ -14,10 +14,7 @@ use kbench::suite::Suite;
 
 use super::verify::Verified;
 use crate::run_dir::{FORMAT, REPORT, RunDir};
-use crate::runs::{EARLIER, recorded_earlier};
-
-/// The page.
-const PAGE: &str = "report.html";
+use crate::runs::{EARLIER, PAGE, recorded_earlier};
 
 /// Judges, decides, and writes gates, decision and reports: everything that is derived of the evidence in a run.
 pub fn derive(

@@ -138,7 +138,10 @@ fn operator_files(seen: &Seen) -> Result<Vec<String>> {
 
 fn compilers(seen: &Seen) -> Result<Vec<String>> {
     let (nvcc, ptxas) = (&seen.environment.nvcc, &seen.environment.ptxas);
-    let other = |b: &&kbench::evidence::BuildRecord| nvcc.as_ref() != Some(&b.nvcc) || ptxas.as_ref() != Some(&b.ptxas);
+    let other = |b: &&kbench::evidence::BuildRecord| {
+        let by_nvcc = b.language.is_cuda() && nvcc.as_ref() != Some(&b.nvcc);
+        by_nvcc || (b.language.has_ptx() && ptxas.as_ref() != Some(&b.ptxas))
+    };
     let builds = seen.evidence.builds.records.iter().filter(other);
     Ok(builds.map(|b| format!("{} {}: other compilers built it than ENV.json names", b.variant, b.arch)).collect())
 }

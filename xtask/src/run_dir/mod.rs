@@ -264,11 +264,15 @@ impl RunDir {
         let record = &built.record;
         let mut target = self.path.join(build_folder(record, suite_arch));
         // A variant of a gate file may have several builds: the first has the name, the others their keys behind it.
-        if std::fs::read(target.join("kernel.ptx")).is_ok_and(|ptx| sha256_hex(&ptx) != record.ptx_sha256) {
+        let differs = |file: &&str| {
+            let [kept, own] = [&target, &built.dir].map(|folder| std::fs::read(folder.join(file)));
+            kept.is_ok_and(|kept| own.is_ok_and(|own| own != kept))
+        };
+        if built.files().iter().any(differs) {
             target = self.path.join(other_build_folder(record, suite_arch));
         }
         self.folder_of(&target.join("build.json"))?;
-        for file in ["kernel.ptx", "kernel.cubin", "ptxas.txt"] {
+        for file in built.files() {
             let source = built.dir.join(file);
             let bytes = std::fs::read(&source).with_context(|| format!("failed to read `{}`", source.display()))?;
             write_whole(&target.join(file), &bytes)?;
@@ -412,15 +416,26 @@ impl RunDir {
 }
 
 /// The folder of a variant's build in a run.
-pub fn build_folder(record: &BuildRecord, suite_arch: &str) -> String {
+fn build_folder(record: &BuildRecord, suite_arch: &str) -> String {
     match record.arch == suite_arch {
         true => format!("builds/{}", record.variant),
         false => format!("builds/{}-{}", record.variant, record.arch),
     }
 }
 
+/// The folders of builds in a run, in the order of their records.
+pub fn build_folders<'a>(records: &'a [BuildRecord], suite_arch: &str) -> Vec<(&'a BuildRecord, String)> {
+    let mut folders: Vec<(&BuildRecord, String)> = Vec::new();
+    for record in records {
+        let first = build_folder(record, suite_arch);
+        let is_taken = folders.iter().any(|(_, folder)| *folder == first);
+        folders.push((record, if is_taken { other_build_folder(record, suite_arch) } else { first }));
+    }
+    folders
+}
+
 /// The folder of another build of the same variant for the same architecture.
-pub fn other_build_folder(record: &BuildRecord, suite_arch: &str) -> String {
+fn other_build_folder(record: &BuildRecord, suite_arch: &str) -> String {
     format!("{}-{}", build_folder(record, suite_arch), record.key)
 }
 

@@ -16,6 +16,8 @@ use crate::bounded::{self, End, Limits, Program};
 
 /// Oldest numpy that is taken where the pinned one cannot be had, as (major, minor).
 const OLDEST_NUMPY: (u32, u32) = (1, 24);
+/// What a person can do in the installer's stead.
+const OWN: &str = "install numpy 1.24 or newer for it yourself";
 /// Ample for a Python that starts and imports numpy on a busy machine.
 const LIMITS: Limits = Limits { time: Duration::from_secs(120), memory_bytes: 16 << 30 };
 /// What is asked of a Python: where it is, which it is, and which numpy it has.
@@ -79,7 +81,7 @@ pub fn find_or_install_for(pythons: &[PathBuf], target: &Path, progress: &dyn Fn
                 result.environment = environment(Some(&tree));
                 return Ok(result);
             }
-            Err(error) => deferral(error),
+            Err(error) => deferral(error, "numpy", OWN),
         },
         None => Deferral::new(
             format!("numpy is pinned for Python 3.10 to 3.13, and `{}` is {}", python.display(), result.version),
@@ -137,36 +139,35 @@ fn is_recent(version: &str) -> bool {
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= OLDEST_NUMPY
 }
 
-/// The installer's words are for the compiler; these are for numpy.
-fn deferral(error: ToolchainError) -> Deferral {
-    const OWN: &str = "install numpy 1.24 or newer for it yourself";
+/// The installer's words are for the compiler; these are for `what`, which a person can have by doing `own`.
+pub(super) fn deferral(error: ToolchainError, what: &str, own: &str) -> Deferral {
     match error {
-        ToolchainError::Platform { os, arch } => Deferral::new(format!("numpy is not pinned for {os} on {arch}"), OWN),
+        ToolchainError::Platform { os, arch } => Deferral::new(format!("{what} is not pinned for {os} on {arch}"), own),
         ToolchainError::PipMissing { python } => Deferral::new(
-            format!("`{}` has no pip to install numpy with", python.display()),
-            format!("install pip (python3 -m ensurepip, or apt-get install python3-pip), or {OWN}"),
+            format!("`{}` has no pip to install {what} with", python.display()),
+            format!("install pip (python3 -m ensurepip, or apt-get install python3-pip), or {own}"),
         ),
         ToolchainError::PythonMissing { tried } => Deferral::new(
-            format!("there is no Python to install numpy for (tried {tried})"),
+            format!("there is no Python to install {what} for (tried {tried})"),
             "install python3 with pip",
         ),
         ToolchainError::Network { detail } => Deferral::new(
-            format!("failed to download numpy: the package registry is out of reach ({detail})"),
-            format!("connect to a network or set PIP_INDEX_URL to a mirror, or {OWN}"),
+            format!("failed to download {what}: the package registry is out of reach ({detail})"),
+            format!("connect to a network or set PIP_INDEX_URL to a mirror, or {own}"),
         ),
         ToolchainError::HashMismatch { package, expected, got } => Deferral::new(
-            format!("refused to install numpy: {package} has sha256 {got}, pinned is {expected}"),
+            format!("refused to install {what}: {package} has sha256 {got}, pinned is {expected}"),
             "empty pip's cache (python3 -m pip cache purge), check PIP_INDEX_URL, and try again",
         ),
         ToolchainError::NoWheel { detail } => Deferral::new(
-            format!("failed to install numpy: {detail}"),
-            format!("update pip (python3 -m pip install --upgrade pip), or {OWN}"),
+            format!("failed to install {what}: {detail}"),
+            format!("update pip (python3 -m pip install --upgrade pip), or {own}"),
         ),
         ToolchainError::Pip { detail, log } => {
-            Deferral::new(format!("failed to install numpy: pip says: {detail}"), format!("see `{}`", log.display()))
+            Deferral::new(format!("failed to install {what}: pip says: {detail}"), format!("see `{}`", log.display()))
         }
         ToolchainError::TimedOut { seconds, log } => Deferral::new(
-            format!("failed to install numpy: pip was still running after {seconds} s and was stopped"),
+            format!("failed to install {what}: pip was still running after {seconds} s and was stopped"),
             format!("try again on a faster network, or see `{}`", log.display()),
         ),
         error @ (ToolchainError::Unusable { .. } | ToolchainError::Io { .. }) => Deferral::because(error.to_string()),

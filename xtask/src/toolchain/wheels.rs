@@ -46,6 +46,14 @@ pub const NUMPY_PINS: [(&str, &str, &str); 4] = [
 /// The minor version of the first of them.
 const FIRST_PYTHON: usize = 10;
 
+/// Triton's wheels for Python 3.11, 3.12 and so on, in the form of [`PINS`]; one serves all from 3.12 on.
+pub const TRITON_PINS: [(&str, &str, &str); 2] = [
+    ("triton", "3.9.0", "1622118a038b0c6e16fa4a0305da62c8b3c15904ee1cc4d4e65846a25969e41e"),
+    ("triton", "3.9.0", "5e52ab4e2f1d64f0ac494c9aa723697b793f81a91c4cae4c36608ca0bc4267bf"),
+];
+/// The minor versions of Python that they are for.
+const TRITON_PYTHONS: std::ops::RangeInclusive<usize> = 11..=14;
+
 /// What is installed together, in a tree of its own.
 pub(super) struct Package {
     pins: &'static [(&'static str, &'static str, &'static str)],
@@ -73,6 +81,13 @@ pub(super) fn numpy(minor: usize) -> Option<Package> {
     let at = minor.checked_sub(FIRST_PYTHON)?;
     let pins = NUMPY_PINS.get(at..=at)?;
     Some(Package { pins, files: &["numpy/__init__.py"], what: "numpy 2.2.6", size: "16 MB" })
+}
+
+/// Triton for Python 3 of this minor version, where one is pinned.
+pub(super) fn triton(minor: usize) -> Option<Package> {
+    let at = TRITON_PYTHONS.contains(&minor).then(|| usize::from(minor > *TRITON_PYTHONS.start()))?;
+    let pins = TRITON_PINS.get(at..=at)?;
+    Some(Package { pins, files: &["triton/__init__.py"], what: "Triton 3.9.0", size: "286 MB" })
 }
 
 /// The tree's own copy of the pins, written last: a tree without it is not whole.

@@ -2,7 +2,6 @@
 //! validation checks. Leaves to others: what the evidence adds up to (`kbench::tune::conclude`).
 
 use anyhow::Result;
-use kbench::job::Task;
 use kbench::suite::VariantPatch;
 use kbench::tune::{Evaluation, Finals, Proposal, Stage, finalists};
 use sdpa_kernel::registry::Variant;
@@ -34,14 +33,7 @@ impl Session<'_> {
         let variants = self.variants(proposals.iter())?;
         let builds = self.built(&variants)?;
         let scratch = tempfile::Builder::new().prefix("finals-").tempdir_in(self.parts.scratch)?;
-        let plan = SuitePlan {
-            suite: suite.clone(),
-            variants,
-            task: Task::default(),
-            file: None,
-            python: None,
-            no_python: None,
-        };
+        let plan = SuitePlan::with(suite.clone(), variants);
         let bench = self.bench();
         let mut watches = bench.watches(self.parts.started);
         let (occasion, scratch, seed) = (Occasion::Finals, scratch.path(), self.parts.plan.seed);

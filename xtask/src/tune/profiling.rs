@@ -93,7 +93,7 @@ impl Session<'_> {
         // Also where an earlier session built it.
         self.builder.want(&variants, false);
         let builds = self.builder.wait(&variants)?;
-        let plan = SuitePlan { suite, variants, task: Task::default(), file: None, python: None, no_python: None };
+        let plan = SuitePlan::with(suite, variants);
         let module = self.bench().module(&plan, &builds, parts.scratch, &proposal.name)?;
         let mut kernel = found.profile(&gpu.runner, &Task::default(), &module, &problem, parts.run)?;
         let verified = match &outcome {

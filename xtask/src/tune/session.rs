@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 use kbench::gate::significant;
-use kbench::job::{Executor, Task};
+use kbench::job::Executor;
 use kbench::judge::judge_builds;
 use kbench::suite::{Suite, VariantPatch};
 use kbench::tune::{
@@ -252,7 +252,7 @@ impl<'a> Session<'a> {
         let scratch = tempfile::Builder::new().prefix("job-").tempdir_in(self.parts.scratch)?;
         // Orders and placements are random, and the same whenever this job is run.
         let seed = u64::from(job[0].0) << 32 | u64::from(job[0].1) | self.parts.plan.seed << 40;
-        let plan = SuitePlan { suite, variants, task: Task::default(), file: None, python: None, no_python: None };
+        let plan = SuitePlan::with(suite, variants);
         let (occasion, scratch) = (Occasion::Search, scratch.path());
         let batch = Batch { plan: &plan, builds: &builds, occasion, scratch, seed };
         let measured = measure(bench, &batch, watches)?;

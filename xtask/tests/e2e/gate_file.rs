@@ -41,12 +41,15 @@ fn the_examples_are_judged_and_their_wrong_candidates_are_fixed_by_the_gate_that
     let cases = [
         ("softmax", "DEFER online: seen on a GPU", "FIX unrolled: correctness: finite output"),
         ("rmsnorm", "DEFER registers: seen on a GPU", "FIX unordered: correctness: emulator's checks"),
+        ("gemm", "DEFER tiled: seen on a GPU", "FIX unfenced: correctness: emulator's checks"),
     ];
     for (name, right, wrong) in cases {
         let out = tempfile::tempdir().unwrap();
         let ran = validate(&example(name).join("gate.toml"), out.path());
         assert_eq!((ran.status, &ran.errors), (1, &Vec::new()), "{}", ran.said);
         assert!(ran.said.contains(right) && ran.said.contains(wrong), "{}", ran.said);
+        // The other language is judged like the first; where Triton cannot be had, that is said in its stead.
+        assert!(name != "rmsnorm" || ran.said.contains("DEFER triton: "), "{}", ran.said);
         let run = the_only_run(out.path());
         assert!(run.join("operator").join(format!("{name}.py")).is_file(), "what was named is part of the run");
         let verified = Command::new(env!("CARGO_BIN_EXE_xtask")).arg("verify").arg(&run).status().unwrap();
@@ -56,6 +59,35 @@ fn the_examples_are_judged_and_their_wrong_candidates_are_fixed_by_the_gate_that
         let forged = Command::new(env!("CARGO_BIN_EXE_xtask")).arg("verify").arg(&run).output().unwrap();
         assert_eq!(forged.status.code(), Some(1), "who edits the reference edits the evidence");
     }
+}
+
+#[test]
+fn machine_code_is_for_a_gpu_and_what_is_in_ptx_beside_it_is_judged_all_the_same() {
+    let copy = copied("gemm");
+    let gate = copy.path().join("gate.toml");
+    let text = std::fs::read_to_string(&gate).unwrap().replace("name = \"gemm\"", "name = \"gemm\"\narch = \"sm_80\"");
+    std::fs::write(&gate, &text).unwrap();
+    let first = tempfile::tempdir().unwrap();
+    assert_eq!(validate(&gate, first.path()).status, 1);
+    let cubin = the_only_run(first.path()).join("builds/tiled/kernel.cubin");
+    std::fs::copy(cubin, copy.path().join("yesterday.cubin")).unwrap();
+    let as_candidate = text.replace("candidates = [\"tiled\"", "candidates = [\"tiled\", \"yesterday\"")
+        + "[variants.yesterday]\nbase = \"tiled\"\nsource = \"yesterday.cubin\"\n";
+    std::fs::write(&gate, as_candidate).unwrap();
+    let second = tempfile::tempdir().unwrap();
+    let ran = validate(&gate, second.path());
+    assert_eq!((ran.status, &ran.errors), (1, &Vec::new()), "{}", ran.said);
+    for line in ["DEFER tiled: seen on a GPU", "DEFER yesterday: ", "`yesterday` is machine code"] {
+        assert!(ran.said.contains(line), "{line}: {}", ran.said);
+    }
+    let run = the_only_run(second.path());
+    assert!(!run.join("builds/yesterday/kernel.ptx").exists());
+    let verified = Command::new(env!("CARGO_BIN_EXE_xtask")).arg("verify").arg(&run).status().unwrap();
+    assert!(verified.success(), "what machine code says of itself is asked again");
+    // Machine code of another architecture says nothing here, and is named.
+    std::fs::write(&gate, std::fs::read_to_string(&gate).unwrap().replace("sm_80", "sm_90a")).unwrap();
+    let ran = validate(&gate, tempfile::tempdir().unwrap().path());
+    assert!(ran.said.contains("yesterday.cubin is machine code for sm_80"), "{}", ran.said);
 }
 
 /// A wrong gate file: the file that is edited, what is replaced, by what, and what the line must say.

@@ -1,5 +1,6 @@
 //! End to end: the `xtask` binary, the real compilers and kernels. One test program, so that it is linked once.
 
+mod accept;
 mod cli;
 mod command_line;
 mod common;
@@ -16,6 +17,7 @@ mod ncu;
 mod pull_request;
 mod sanitize;
 mod several_gpus;
+mod triton;
 mod tune;
 mod unfinished;
 mod wheel;

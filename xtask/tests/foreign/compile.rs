@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use kbench::key::BadKey;
+use kbench::variant::Language;
 use xtask::bounded::Limits;
 use xtask::foreign::compile::{Compiled, LIMITS, Named, Source, compile, compile_within};
 use xtask::layout::Layout;
@@ -47,8 +48,21 @@ impl Room {
             owned(entries).into_iter().map(|text| Named { text, threads: 64, dynamic_smem_bytes: 128 }).collect();
         let (flags, include) = (owned(with.flags), owned(with.include));
         let folder = self.dir.path().join("gate");
-        let source =
-            Source { folder: &folder, file, defines: &defines, flags: &flags, include: &include, entries: &named };
+        let language = match file.rsplit_once('.').unwrap().1 {
+            "ptx" => Language::Ptx,
+            "cubin" => Language::Cubin,
+            _ => Language::Cuda,
+        };
+        let source = Source {
+            folder: &folder,
+            file,
+            language,
+            defines: &defines,
+            flags: &flags,
+            include: &include,
+            entries: &named,
+            triton: None,
+        };
         match compile_within(&self.layout, &self.tools, "v", &source, "sm_89", limits) {
             Ok(Ok(compiled)) => Ok(compiled),
             Ok(Err(failure)) => Err(format!("FAIL {}", failure.error)),
@@ -61,6 +75,20 @@ impl Room {
 
     fn compile(&self, entries: &[&str]) -> Result<Compiled, String> {
         self.try_with("kernel.cu", entries, &With::default(), LIMITS)
+    }
+}
+
+/// `kernel.cu` with nothing else that could be said of it.
+fn source<'a>(folder: &'a Path, entries: &'a [Named]) -> Source<'a> {
+    Source {
+        folder,
+        file: "kernel.cu",
+        language: Language::Cuda,
+        defines: &[],
+        flags: &[],
+        include: &[],
+        entries,
+        triton: None,
     }
 }
 
@@ -184,11 +212,6 @@ fn files_from_elsewhere_are_refused() {
     let refused = |file: &str| room.try_with(file, &["k"], &With::default(), LIMITS).unwrap_err();
     assert!(refused("../beside.h").starts_with("REFUSED variants.v.source: `../beside.h` is outside"));
     assert!(refused("none.cu").starts_with("REFUSED variants.v.source: there is no file `none.cu`"));
-    room.write("kernel.py", "");
-    assert_eq!(
-        refused("kernel.py"),
-        "REFUSED variants.v.source: `kernel.py` is neither .cu nor .ptx: other kinds cannot be built yet"
-    );
     room.write("empty.cu", "template <int N> __global__ void k(float* p) { *p = N; }\n");
     assert_eq!(refused("empty.cu"), "REFUSED variants.v.source: empty.cu has no kernel: empty.cu declares `k<N>`");
 }
@@ -205,9 +228,42 @@ fn ptx_is_assembled_as_it_is() {
     assert_eq!(ready.record.ptx_sha256, compiled.record.ptx_sha256);
     assert_eq!((ready.record.entries, ready.record.global_bytes), (compiled.record.entries, 4));
     assert_eq!(ready.files.keys().collect::<Vec<_>>(), ["ready.ptx"]);
+    assert_eq!((ready.record.language, ready.record.nvcc), (Language::Ptx, compiled.record.nvcc));
+    let old = ptx.replace("V13.0.88", "V12.4.131").replace("release 13.0", "release 12.4");
+    room.write("old.ptx", &old);
+    let old = room.try_with("old.ptx", &["_Z1kPf"], &With::default(), LIMITS).unwrap();
+    assert_eq!(old.record.nvcc, "12.4.131", "whoever made it, as it says");
     room.write("other.ptx", &ptx.replace("sm_89", "sm_90"));
     let failed = room.try_with("other.ptx", &["_Z1kPf"], &With::default(), LIMITS).unwrap_err();
     assert!(failed.starts_with("FAIL ptxas: "), "{failed}");
+}
+
+#[test]
+fn machine_code_is_taken_as_it_is_with_what_it_says_of_itself() {
+    let room = Room::new();
+    room.write("kernel.cu", KERNELS);
+    let compiled = room.compile(&["plain", "_Z4overPf"]).unwrap();
+    let gate = room.dir.path().join("gate");
+    std::fs::copy(compiled.dir.join("kernel.cubin"), gate.join("old.cubin")).unwrap();
+    let cubin = |entries: &[&str]| room.try_with("old.cubin", entries, &With::default(), LIMITS);
+    let taken = cubin(&["plain", "_Z4overPf"]).unwrap();
+    let figures = |compiled: &Compiled| {
+        let of = |e: &kbench::evidence::EntryBuild| {
+            (e.code_sha256.clone(), e.resources.registers, e.resources.static_smem_bytes, e.launch.clone())
+        };
+        compiled.record.entries.iter().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(figures(&taken), figures(&compiled));
+    let record = &taken.record;
+    assert_eq!((record.language, record.ptx_sha256.as_str(), record.ptxas.as_str()), (Language::Cubin, "", ""));
+    assert!(!taken.dir.join("kernel.ptx").exists());
+    let plain = taken.entries.iter().find(|e| e.name == "plain").unwrap();
+    let places: Vec<_> = plain.params.iter().map(|p| (p.offset, p.size)).collect();
+    assert_eq!((places, plain.max_block), (vec![(0, 8), (8, 8), (16, 4)], Some([128, 1, 1])));
+    assert!(cubin(&["plain"]).unwrap().cached);
+    assert!(cubin(&["plane"]).unwrap_err().starts_with("REFUSED variants.v.entry: old.cubin: there is no `plane`"));
+    std::fs::write(gate.join("old.cubin"), "text").unwrap();
+    assert!(cubin(&["plain"]).unwrap_err().starts_with("REFUSED variants.v.source: old.cubin: the cubin is no"));
 }
 
 #[test]
@@ -277,7 +333,7 @@ fn a_copy_of_the_folder_is_the_same_build() {
     room.write("other/kernel.cu", KERNELS);
     let entries = [Named { text: "lib::k<4, false, lib::Mode::A>".into(), threads: 1, dynamic_smem_bytes: 0 }];
     let build = |folder: &Path| {
-        let source = Source { folder, file: "kernel.cu", defines: &[], flags: &[], include: &[], entries: &entries };
+        let source = source(folder, &entries);
         compile(&room.layout, &room.tools, "v", &source, "sm_90a").unwrap().unwrap()
     };
     let gate = room.dir.path().join("gate");
@@ -297,7 +353,7 @@ fn copies_of_a_source_that_are_compiled_at_once_all_get_the_build_that_is_kept()
     let entries = [Named { text: "plain".into(), threads: 64, dynamic_smem_bytes: 128 }];
     let together = std::sync::Barrier::new(folders.len());
     let compile_one = |folder: &Path| {
-        let source = Source { folder, file: "kernel.cu", defines: &[], flags: &[], include: &[], entries: &entries };
+        let source = source(folder, &entries);
         together.wait();
         compile(&room.layout, &room.tools, "v", &source, "sm_89").unwrap().unwrap()
     };

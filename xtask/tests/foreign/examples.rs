@@ -1,5 +1,6 @@
 //! The kernels of `examples/`: every entry that their gate files name is found, for every architecture that is asked for most.
 
+use kbench::variant::Language;
 use xtask::foreign::compile::{Named, Source, compile};
 
 use super::compile::Room;
@@ -20,8 +21,16 @@ fn the_examples_compile_without_spills() {
         });
         let file = format!("{name}.cu");
         let defines = [("VEC".to_owned(), "8".to_owned())];
-        let source =
-            Source { folder: &folder, file: &file, defines: &defines, flags: &[], include: &[], entries: &named };
+        let source = Source {
+            folder: &folder,
+            file: &file,
+            language: Language::Cuda,
+            defines: &defines,
+            flags: &[],
+            include: &[],
+            entries: &named,
+            triton: None,
+        };
         for arch in ["sm_80", "sm_89", "sm_90"] {
             let compiled = compile(&room.layout, &room.tools, name, &source, arch).unwrap().unwrap();
             let record = compiled.record;

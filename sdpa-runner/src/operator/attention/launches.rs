@@ -101,13 +101,7 @@ pub fn quantise(record: &LaunchRecord, sizes: &Sizes) -> Launch {
 
 /// Sizes as the Hopper family counts them.
 pub fn of_hopper(sizes: &Sizes) -> hopper::Sizes {
-    hopper::Sizes {
-        heads: sizes.batch * sizes.heads,
-        seq_q: sizes.seq_q,
-        seq_kv: sizes.seq_kv,
-        head_dim: sizes.head_dim,
-        causal: sizes.causal,
-    }
+    sizes.of_a_call().into()
 }
 
 #[cfg(test)]

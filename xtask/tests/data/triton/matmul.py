@@ -1,0 +1,5 @@
+"""The product of two matrices."""
+
+
+def reference(a, b):
+    return a @ b
