@@ -352,8 +352,8 @@ mod tests {
             let span = (exponents.1 - exponents.0) as u32;
             (f64::from(significand) * 2f64.powi(exponents.0 + next(span) as i32)) as f32
         };
-        let models = [ADA8, AMPERE, Aligned { fraction: 25, result: 23, chunk: 16, half: false }];
-        let half = Aligned { fraction: 25, result: 23, chunk: 16, half: true };
+        let models = [ADA8, AMPERE, Aligned { fraction: 25, result: 23, chunk: 16, ..ADA8 }];
+        let half = Aligned { fraction: 25, result: 23, chunk: 16, half: true, ..ADA8 };
         for (round, model) in (0..60).flat_map(|i| models.map(|m| (i, m)).into_iter().chain([(i, half)])) {
             let exponents = if round % 3 == 0 { (-140, 100) } else { (-14, 4) };
             let exponents = if model.half { (-14, -6) } else { exponents };
