@@ -11,9 +11,14 @@ use kbench::judge::judge_checks;
 use kbench::operator::Distribution;
 use kbench::suite::Suite;
 
+/// Mutants that a causal shape with few tiles cannot show.
+const NOT_THERE: [&str; 2] =
+    ["every second tile of a CTA is left out", "keys behind the end count where nothing is causal"];
+
 /// A shape with a mask, a tail, several tiles and heads, unless the mutant needs its own.
 fn shape_of(mutant: &Mutant) -> &'static [&'static str] {
-    if mutant.cases == super::USUAL { &["1x3x40x77x64-causal"] } else { &mutant.cases.check[..1] }
+    let is_there = mutant.cases == super::USUAL && !NOT_THERE.contains(&mutant.name);
+    if is_there { &["1x3x40x77x64-causal"] } else { &mutant.cases.check[..1] }
 }
 
 /// By which distributions a mutant is rejected on the first of its shapes.
@@ -69,6 +74,9 @@ fn kill_matrix() {
     });
     let mut rows = found.into_inner().unwrap();
     rows.sort_by_key(|(family, mutant, _)| (*family, mutant.name));
+    let holes: Vec<&str> =
+        rows.iter().filter(|(_, _, found)| found.is_empty()).map(|(_, mutant, _)| mutant.name).collect();
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the checkout");
     std::fs::write(root.join(file), page(&rows)).unwrap();
+    assert!(holes.is_empty(), "no distribution rejects {holes:?}");
 }
