@@ -137,10 +137,10 @@ pub fn compile_within(
         Ok(files) => files,
         Err(error) => return fail(error, None),
     };
-    let (key, dir, kept, files, cached) = match job.held(&cache, files)? {
-        Held::Found(key, dir, kept, files) => (key, dir, kept, files, true),
-        Held::Missing(files) => match job.build(&cache, files)? {
-            Ok((key, dir, kept, files)) => (key, dir, kept, files, false),
+    let (Stored { key, dir, kept, files }, cached) = match job.held(&cache, &files)? {
+        Some(stored) => (stored, true),
+        None => match job.build(&cache, files)? {
+            Ok(stored) => (stored, false),
             Err(error) => return fail(error, None),
         },
     };
@@ -261,12 +261,12 @@ struct Job<'a> {
     path: PathBuf,
 }
 
-/// What the cache has.
-enum Held {
-    /// A build, with its key, its folder, what was kept and what it was made of.
-    Found(String, PathBuf, Kept, BTreeMap<String, String>),
-    /// None of what it is made of.
-    Missing(BTreeMap<String, String>),
+/// A build in the cache: its key, its folder, what only its compiler knew and what it was made of.
+struct Stored {
+    key: String,
+    dir: PathBuf,
+    kept: Kept,
+    files: BTreeMap<String, String>,
 }
 
 impl<'a> Job<'a> {
@@ -343,13 +343,11 @@ impl<'a> Job<'a> {
         Ok(key.finish())
     }
 
-    fn held(&self, cache: &Path, files: BTreeMap<String, String>) -> Result<Held> {
-        let key = self.key(&files)?;
+    /// The build of these files, where the cache has it.
+    fn held(&self, cache: &Path, files: &BTreeMap<String, String>) -> Result<Option<Stored>> {
+        let key = self.key(files)?;
         let dir = cache.join(&key);
-        Ok(match kept(&dir) {
-            Some(kept) => Held::Found(key, dir, kept, files),
-            None => Held::Missing(files),
-        })
+        Ok(kept(&dir).map(|kept| Stored { key, dir, kept, files: files.clone() }))
     }
 
     /// PTX, by whoever makes it of such a source. The inner error is the compiler's.
@@ -377,13 +375,8 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Makes it and assembles it; with its key, its place and what it was made of.
-    #[expect(clippy::type_complexity, reason = "four things that are told apart at once")]
-    fn build(
-        &self,
-        cache: &Path,
-        files: BTreeMap<String, String>,
-    ) -> Result<Result<(String, PathBuf, Kept, BTreeMap<String, String>), String>> {
+    /// Makes it and assembles it. The inner error is the compiler's or the assembler's.
+    fn build(&self, cache: &Path, files: BTreeMap<String, String>) -> Result<Result<Stored, String>> {
         let work = compiler::workplace(cache)?;
         let path = work.path().join("kernel.ptx");
         let making = match self.make(cache, &self.key(&files)?, &path)? {
@@ -417,7 +410,7 @@ impl<'a> Job<'a> {
         let dir = cache.join(&key);
         // A copy of the gate file elsewhere may have been faster, and its PTX names its own folder: what lies there counts.
         let kept = compiler::keep(&work, &dir, || self::kept(&dir))?;
-        Ok(Ok((key, dir, kept, files)))
+        Ok(Ok(Stored { key, dir, kept, files }))
     }
 
     fn assembled(&self, ptx: &str, work: &Path) -> Result<Result<(), String>> {

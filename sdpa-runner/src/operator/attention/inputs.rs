@@ -55,7 +55,7 @@ impl Inputs {
             let size = seq as usize * shape.head_dim as usize;
             let key = seed_of(problem, name);
             let drawn = || {
-                let of_head = |head| draw(problem, name, key, head as u64, size);
+                let of_head = |head| draw(problem, name, key, head, size);
                 (0..heads as u64).into_par_iter().flat_map_iter(of_head).collect::<Vec<f16>>()
             };
             let shares = heads * size >= LEAST_SHARED && !folder.as_os_str().is_empty();
