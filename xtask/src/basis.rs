@@ -127,6 +127,11 @@ impl Basis {
         Ok(differs.map(|(what, _)| format!("{what} {FILE}, which says what the run rests on")).collect())
     }
 
+    /// The sources that it began with.
+    pub fn source(&self) -> &SourceState {
+        &self.source
+    }
+
     /// What a gate file names, by path, with SHA-256.
     pub fn files(&self) -> &BTreeMap<String, String> {
         &self.files

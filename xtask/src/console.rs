@@ -54,6 +54,10 @@ fn fitted(line: &str, width: usize) -> Vec<String> {
     if line.chars().count() <= width || line.trim_start().starts_with(RULES) || line.contains(['│', '═']) {
         return vec![line.to_owned()];
     }
+    // A path stays whole, and where it is.
+    if line.contains('/') && !line.trim().contains(char::is_whitespace) {
+        return vec![line.to_owned()];
+    }
     let indent = line.len() - line.trim_start().len();
     // What hangs is two columns further in than the line that it belongs to.
     let (first, rest) = line.trim_start().split_once(' ').unwrap_or((line.trim_start(), ""));
@@ -184,6 +188,7 @@ mod tests {
         assert_eq!(fitted("short", 14), ["short"]);
         let row = format!("│ {} │", "x".repeat(30));
         assert_eq!(fitted(&row, 14), [row.as_str()]);
+        assert_eq!(fitted("   `/a/long/path/of/letters`", 14), ["   `/a/long/path/of/letters`"]);
         assert!(fitted(&"y".repeat(50), 20).iter().all(|line| line.len() <= 20));
     }
 

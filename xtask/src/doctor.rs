@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use kbench::deferral::Deferral;
 use kbench::job::{Event, Job};
+use kbench::report::hanging;
 use serde::Serialize;
 use serde_json::{Value, json};
 use xshell::{Shell, cmd};
@@ -274,17 +275,22 @@ fn peer(layout: &Layout, peer: &PeerScript) -> Finding {
     }
 }
 
-/// What is missing, then what is here, and last what to do next.
-pub fn render(findings: &[Finding]) -> String {
+/// What is missing, then what is here, and last what to do next. What does not fit into `width` columns goes on below, where it
+/// began.
+pub fn render(findings: &[Finding], width: usize) -> String {
     let (here, missing): (Vec<&Finding>, Vec<&Finding>) = findings.iter().partition(|f| f.here);
     let mut lines = Vec::new();
     for f in &missing {
-        lines.push(format!("MISSING {:18} {}", f.what, f.detail));
-        lines.push(format!("        defers: {}", f.lack));
+        lines.extend(hanging(&format!("MISSING {:18} ", f.what), &f.detail, width));
+        lines.extend(hanging("        defers: ", &f.lack, width));
     }
-    lines.extend(here.iter().map(|f| format!("ok      {:18} {}", f.what, f.detail)));
-    lines.push(format!("\nnext: {}", next(&missing)));
-    lines.join("\n")
+    for f in &here {
+        lines.extend(hanging(&format!("ok      {:18} ", f.what), &f.detail, width));
+    }
+    lines.push(String::new());
+    lines.extend(hanging("next: ", &next(&missing), width));
+    // A path that fits nowhere stands below its name.
+    lines.iter().map(|line| line.trim_end()).collect::<Vec<_>>().join("\n")
 }
 
 /// What is best done now. Some lacks mend themselves: then what is lacking is said to defer nothing.
@@ -330,16 +336,20 @@ mod tests {
             here("Python", "3.11".into()),
             missing("ncu", "not found", "profile gates: DEFERRED"),
         ];
-        let text = render(&findings);
+        let text = render(&findings, 200);
         let at = |words: &str| text.find(words).unwrap_or_else(|| panic!("`{words}`: {text}"));
         assert!(
             [at("MISSING GPU"), at("MISSING ncu"), at("ok      CUDA"), at("ok      Python"), at("next:")].is_sorted()
         );
         assert!(text.ends_with("run the folder on a machine with an NVIDIA GPU"), "{text}");
-        assert!(render(&findings[..1]).ends_with("next: cargo xtask validate --stage5"));
+        assert!(render(&findings[..1], 200).ends_with("next: cargo xtask validate --stage5"));
+        let narrow = render(&findings, 54);
+        let under = format!("        defers: every gate on time: DEFERRED; run\n{:16}elsewhere", "");
+        assert!(narrow.contains(&under), "{narrow}");
+        assert!(narrow.lines().all(|line| line.chars().count() <= 54), "{narrow}");
         let installs = missing("CUDA compiler", "none yet", "nothing: `build` installs pinned wheels");
-        assert!(render(&[installs]).ends_with("next: cargo xtask validate --stage5"));
+        assert!(render(&[installs], 200).ends_with("next: cargo xtask validate --stage5"));
         let none = missing("CUDA compiler", "no pip", "builds, and with them everything: DEFERRED");
-        assert!(render(&[none, findings[1].clone()]).contains("next: get a CUDA compiler (no pip)"));
+        assert!(render(&[none, findings[1].clone()], 200).contains("next: get a CUDA compiler (no pip)"));
     }
 }

@@ -107,6 +107,13 @@ impl Plan {
         Plan { suite, variants, task: Task::default(), file: None, python: None, no_python: None, control: None }
     }
 
+    /// The files that a gate file names, relative to its folder; those that sources include are not known yet.
+    pub fn named_files(&self) -> Vec<&str> {
+        let scripts = self.suite.declared().into_iter().flat_map(|of| [&of.reference, &of.check, &of.generate]);
+        let sources = self.suite.variants.iter().map(|(_, table)| &table.source);
+        scripts.chain(sources).flatten().map(String::as_str).collect()
+    }
+
     /// Draws one more seed from the system's entropy. Not larger than every format that it passes through can hold.
     pub fn draw_fresh_seed(&mut self) -> Result<()> {
         let seed = entropy::seed()? >> 16;

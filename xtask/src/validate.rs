@@ -11,7 +11,7 @@ use kbench::job::Executor;
 use kbench::judge::Evidence;
 use kbench::memory::Memory;
 
-use crate::basis::Basis;
+use crate::basis::{self, Basis};
 use crate::build::{BuildSet, build_all, disassemble};
 use crate::ceilings;
 use crate::console::Step;
@@ -64,7 +64,7 @@ pub struct Outcome {
 }
 
 pub fn validate(layout: &Layout, plan: &Plan, options: &Options) -> Result<Outcome> {
-    let (source, started) = (SourceState::of(layout), jiff::Timestamp::now());
+    let (source, started) = (source(layout, plan, options)?, jiff::Timestamp::now());
     let run = open_run(layout, plan, options, &source)?;
     let (kept, resumed, gpus) = (run.clone(), options.resume.is_some(), options.gpus.clone());
     let _said = interrupt::words(move || interrupted(&kept, resumed, &gpus));
@@ -76,6 +76,25 @@ pub fn validate(layout: &Layout, plan: &Plan, options: &Options) -> Result<Outco
     match &plan.file {
         Some(file) => outcome.with_context(|| format!("gate file `{}`", file.display())),
         None => outcome,
+    }
+}
+
+/// Of which sources the run is. One of an installed program that is gone on with has its gate file and sources in itself.
+fn source(layout: &Layout, plan: &Plan, options: &Options) -> Result<SourceState> {
+    if plan.suite.declared().is_none() || !layout.is_installed() {
+        return Ok(SourceState::of(layout));
+    }
+    match (&options.resume, &plan.file) {
+        (Some(path), _) => {
+            let begun = RunDir::open(path)?.read_if_there::<Basis>(basis::FILE)?;
+            let begun = begun.with_context(|| {
+                format!("`{}` cannot be resumed without its {}; start a new run", path.display(), basis::FILE)
+            })?;
+            let program_commit = SourceState::of(layout).commit;
+            Ok(SourceState { program_commit, ..begun.source().clone() })
+        }
+        (None, Some(file)) => Ok(SourceState::of_gate_file(layout, file, &plan.named_files())),
+        (None, None) => Ok(SourceState::of(layout)),
     }
 }
 

@@ -39,7 +39,7 @@ pub struct DoctorArgs {
 pub fn doctor(args: &DoctorArgs) -> Result<Exit> {
     args.gpu.alone()?;
     let findings = crate::doctor::examine(&Layout::find()?)?;
-    print(args.json, &findings, || crate::doctor::render(&findings))?;
+    print(args.json, &findings, || crate::doctor::render(&findings, crate::console::width()))?;
     Ok(Exit::Good)
 }
 

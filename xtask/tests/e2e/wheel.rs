@@ -121,6 +121,7 @@ fn pip_installs_a_judge_that_needs_no_rust_no_git_and_writes_nowhere_but_in_cach
     assert!(screen.contains("FIX unrolled: correctness") && screen.contains("DEFER online"), "{screen}");
     let runs: Vec<PathBuf> = entries(&installed.path("work/kernel-gate-runs"));
     assert_eq!(runs.len(), 1, "{runs:?}");
+    assert!(runs[0].display().to_string().ends_with("-nocommit-softmax"), "no repository tracks it: {runs:?}");
     let run = runs[0].display().to_string();
     assert!(installed.gate(&["verify", &run], 0).contains("every file is as it was sealed"));
     assert!(installed.gate(&["history"], 0).contains("-softmax"));
