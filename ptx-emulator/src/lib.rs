@@ -49,12 +49,11 @@
 //! - Without the check for races, what several blocks write unordered is left to the host's threads.
 //! - What is undefined is known by the bit in registers and local memory, by the byte in shared and global memory.
 //! - Approximate functions are within 1 ulp of the truth, not bit-equal to the hardware's. Every other
-//!   instruction form in [`conformance`] was compared with an H100 and agrees in every bit, but for the
-//!   probes that say why they are `unanswered`, the sums of its tensor cores ([`MmaModel::Sm90`]) among them; the models of Ampere and Ada are published ones
-//!   that were not compared with silicon here.
+//!   instruction form in [`conformance`] was compared with an H100 and agrees in every bit, the sums of its tensor cores
+//!   ([`MmaModel::Sm90`]) and `wgmma` with the layouts of its operands among them; the models of Ampere and Ada are
+//!   published ones that were not compared with silicon here.
 //! - What a fence of the asynchronous proxy covers is known by the warp, not by the lane. A `wgmma` reads its operands and
 //!   a bulk copy its source when they are issued; whoever changes them before the wait is reported.
-//! - No GPU has answered for `wgmma` and the layouts of its operands yet ([`conformance`] says so of each probe).
 //! - `wmma.load` and `wmma.store` have no lane of their own per byte: a plain access by the same warp
 //!   without `bar.warp.sync` between is a WARNING.
 //!
@@ -69,8 +68,8 @@
 //! # Adding an instruction
 //!
 //! Start with a failing case in `tests/instructions.rs` (or the test of its family) and a line in
-//! `conformance/table.rs`, which a machine with a GPU answers (`cargo xtask golden`); until then the
-//! line says why it is `unanswered`. A row operation is
+//! `conformance/table.rs`, which a machine with a GPU answers (`cargo xtask golden`); until then
+//! `conformance::UNANSWERED` says why it has no answer. A row operation is
 //! one line in the table of `isa/alu_table.rs` and an arm in `lower/` that takes every modifier it
 //! understands from `lower::mods`; what is left over is refused by itself. Anything that touches
 //! memory or other lanes is a variant of `isa::op::Op` with a handler in `exec/`, and says in

@@ -99,7 +99,7 @@ pub struct Answer {
     pub sample: String,
 }
 
-/// The committed answers of the ladder.
+/// The committed answers of the ladder or of the Hopper family.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answers {
     /// Who answered, with what.
@@ -449,7 +449,7 @@ fn probes_compared(recording: &Recording, raw: &Path, out: &Path) -> Result<(Str
     Ok((format!("{differences}probes: {} of {} agree\n", compared.len() - count, compared.len()), count == 0))
 }
 
-/// Compares the ladder and writes `ladder.json`.
+/// Compares the kernels and writes `ladder.json` and `hopper.json`.
 fn ladder(
     layout: &Layout,
     toolchain: &Toolchain,
@@ -502,8 +502,11 @@ fn ladder(
             }
         }
     }
-    let file = Answers { recorded: recording.recorded.clone(), answers };
-    write_whole(&out.join("ladder.json"), serde_json::to_string_pretty(&file)?.as_bytes())?;
+    let (family, ladder) = answers.into_iter().partition(|answer| answer.variant == hopper::NAME);
+    for (name, answers) in [("ladder.json", ladder), ("hopper.json", family)] {
+        let file = Answers { recorded: recording.recorded.clone(), answers };
+        write_whole(&out.join(name), serde_json::to_string_pretty(&file)?.as_bytes())?;
+    }
     Ok((text, agree))
 }
 

@@ -17,8 +17,6 @@ pub(super) struct Row {
     pub(super) target: &'static str,
     /// How closely answers must agree.
     pub(super) agreement: Agreement,
-    /// Why no GPU has answered it yet.
-    pub(super) unanswered: Option<&'static str>,
 }
 
 /// Collects lines.
@@ -37,12 +35,7 @@ impl Table {
     pub(super) fn text(&mut self, name: &str, text: &str, sources: &'static str, result: char) {
         let target = "sm_89";
         let (name, text) = (name.to_owned(), text.to_owned());
-        self.0.push(Row { name, text, sources, result, target, agreement: Agreement::Bits, unanswered: None });
-    }
-
-    /// No GPU has answered the last line yet, for this reason.
-    pub(super) fn unanswered(&mut self, why: &'static str) {
-        self.0.last_mut().expect("a line").unanswered = Some(why);
+        self.0.push(Row { name, text, sources, result, target, agreement: Agreement::Bits });
     }
 
     /// The last line exists since Hopper only.
@@ -155,7 +148,6 @@ fn bits(t: &mut Table) {
     }
     for form in ["clamp.u32", "clamp.s32", "wrap.u32", "wrap.s32"] {
         t.plain(&format!("szext.{form}"), "ws", 'w');
-        t.unanswered("added since the last recording");
     }
     for lut in ["0x01", "0x80", "0x96", "0xCA", "0xE8", "0xEA"] {
         t.text(&format!("lop3.b32 {lut}"), &format!("lop3.b32 %d, %a, %b, %c, {lut};"), "www", 'w');

@@ -153,7 +153,6 @@ fn probe(name: String, ptx: String, blocks: u32, inputs: Vec<u8>, outputs: usize
         inputs: vec![inputs],
         output_bytes: blocks as usize * 32 * 8 * outputs,
         agreement: Agreement::Bits,
-        unanswered: None,
     }
 }
 

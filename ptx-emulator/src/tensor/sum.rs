@@ -20,17 +20,22 @@ pub(crate) struct Aligned {
     pub(crate) chunk: usize,
     /// Whether the result is rounded to the nearest f16 instead, once, from the aligned sum.
     pub(crate) half: bool,
+    /// The exponent that a number of the first and of the second factor has at least: a subnormal one that is not normalised
+    /// has that of the smallest normal one.
+    pub(crate) least: [i32; 2],
 }
+
+/// Every subnormal number is normalised.
+pub(crate) const NORMALISED: [i32; 2] = [NOWHERE; 2];
 
 /// Exponent of a zero: far below that of any number.
 const NOWHERE: i32 = -1000;
 /// The leading bit of every significand.
 const LEADING: i32 = 23;
 
-/// A finite number taken apart: `significand * 2^(lead - 23)`. A subnormal one is normalised, as in the hardware, so that
-/// the exponent of a product is the sum of true exponents.
+/// A finite number taken apart: `significand * 2^(lead - 23)`, so that the exponent of a product is the sum of exponents.
 #[inline(always)]
-fn apart(x: f32) -> (i32, i32) {
+fn apart(x: f32, least: i32) -> (i32, i32) {
     let bits = x.to_bits();
     let biased = (bits >> 23 & 0xff) as i32;
     let fraction = (bits & 0x7f_ffff) as i32;
@@ -40,6 +45,9 @@ fn apart(x: f32) -> (i32, i32) {
         (0, _) => (fraction << up, -126 - up),
         _ => (fraction | 1 << LEADING, biased - 127),
     };
+    // A zero stays out of the way.
+    let below = if magnitude == 0 { 0 } else { (least - lead).clamp(0, LEADING) };
+    let (magnitude, lead) = (magnitude >> below, lead + below);
     (if bits >> 31 == 1 { -magnitude } else { magnitude }, lead)
 }
 
@@ -54,10 +62,10 @@ impl<const COUNT: usize> Apart<COUNT> {
     const ZERO: Self = Apart { significand: [0; COUNT], lead: [NOWHERE; COUNT] };
 
     #[inline(always)]
-    fn of(values: &[f32; COUNT]) -> Self {
+    fn of(values: &[f32; COUNT], least: i32) -> Self {
         let mut all = Self::ZERO;
         for (i, &value) in values.iter().enumerate() {
-            (all.significand[i], all.lead[i]) = apart(value);
+            (all.significand[i], all.lead[i]) = apart(value, least);
         }
         all
     }
@@ -66,7 +74,7 @@ impl<const COUNT: usize> Apart<COUNT> {
 /// Products of one row's factors with a line of the second factor each, and the addends, every one of them finite.
 #[inline(always)]
 fn chunk(a: &[(i32, i32)], b: &[Apart<N>], c: &[f32; N], model: Aligned) -> [f32; N] {
-    let c = Apart::of(c);
+    let c = Apart::of(c, NOWHERE);
     let mut top = c.lead;
     for ((_, lead), line) in a.iter().zip(b) {
         for (top, own) in top.iter_mut().zip(&line.lead) {
@@ -177,9 +185,9 @@ dispatch! {
 
 #[inline(always)]
 fn aligned(a: &FactorA, b: &FactorB, k: usize, tile: &mut Tile, model: Aligned) {
-    let (lines, is_finite) = taken_apart(a, b, k);
+    let (lines, is_finite) = taken_apart(a, b, k, model.least[1]);
     for (row, out) in a.iter().zip(tile.iter_mut()) {
-        let factors = row.map(apart);
+        let factors = row.map(|x| apart(x, model.least[0]));
         for first in (0..k).step_by(model.chunk) {
             let range = first..(first + model.chunk).min(k);
             let c = *out;
@@ -196,11 +204,11 @@ fn aligned(a: &FactorA, b: &FactorB, k: usize, tile: &mut Tile, model: Aligned) 
 
 /// The second factor taken apart, and whether both are finite.
 #[inline(always)]
-fn taken_apart(a: &FactorA, b: &FactorB, k: usize) -> ([Apart<N>; K], bool) {
+fn taken_apart(a: &FactorA, b: &FactorB, k: usize, least: i32) -> ([Apart<N>; K], bool) {
     let mut lines = [Apart::ZERO; K];
     let mut is_finite = a.iter().all(|row| row[..k].iter().all(|x| x.is_finite()));
     for (line, values) in lines.iter_mut().zip(&b[..k]) {
-        *line = Apart::of(values);
+        *line = Apart::of(values, least);
         is_finite &= values.iter().all(|x| x.is_finite());
     }
     (lines, is_finite)
@@ -215,7 +223,7 @@ dispatch! {
 
 #[inline(always)]
 fn in_two_products(a: &FactorA, b: &FactorB, k: usize, tile: &mut Tile, half: bool) {
-    let model = Aligned { fraction: 25, result: 23, chunk: k / 2, half };
+    let model = Aligned { fraction: 25, result: 23, chunk: k / 2, half, least: NORMALISED };
     // Where the i-th factor of the two products, one after the other, lies.
     let place = |i: usize| {
         let (product, i) = (i / (k / 2), i % (k / 2));
@@ -241,8 +249,8 @@ fn in_two_products(a: &FactorA, b: &FactorB, k: usize, tile: &mut Tile, half: bo
 mod tests {
     use super::*;
 
-    const ADA8: Aligned = Aligned { fraction: 13, result: 13, chunk: 16, half: false };
-    const AMPERE: Aligned = Aligned { fraction: 24, result: 23, chunk: 8, half: false };
+    const ADA8: Aligned = Aligned { fraction: 13, result: 13, chunk: 16, half: false, least: NORMALISED };
+    const AMPERE: Aligned = Aligned { fraction: 24, result: 23, chunk: 8, half: false, least: NORMALISED };
 
     fn sum(pairs: &[(f32, f32)], c: f32, model: Aligned) -> f32 {
         let (mut a, mut b): (FactorA, FactorB) = ([[0.0; K]; M], [[0.0; N]; K]);
@@ -284,6 +292,17 @@ mod tests {
         assert_eq!(sum(&pairs, 0.0, AMPERE), 1.0 + ulp);
     }
 
+    /// Found on an H100: 392 as 7 * 2^14 / 4 times a subnormal 7 * 2^-9 has the exponent 14 - 6, not that of its value.
+    #[test]
+    fn a_subnormal_factor_that_is_not_normalised_raises_the_largest_exponent() {
+        let wgmma = Aligned { least: [-14, -6], ..ADA8 };
+        let (large, subnormal) = (7.0 * 2f32.powi(12), 7.0 * 2f32.powi(-9));
+        let pairs = [(large, subnormal), (2f32.powi(-6), 1.0), (2f32.powi(-6), 1.0)];
+        assert_eq!(sum(&pairs, 0.0, ADA8), 392.0 + 2f32.powi(-5));
+        assert_eq!(sum(&pairs, 0.0, wgmma), 392.0);
+        assert_eq!(sum(&[(0.0, large), (subnormal, 1.0)], 0.0, wgmma), subnormal, "zeroes have no exponent");
+    }
+
     #[test]
     fn special_values_and_zero() {
         assert_eq!(sum(&[(0.0, 5.0)], 0.0, ADA8), 0.0);
@@ -298,8 +317,9 @@ mod tests {
     /// One chunk in integers that hold every bit, term by term.
     fn plain(pairs: &[(f32, f32)], c: f32, model: Aligned) -> f32 {
         let product = |(x, y): ((i32, i32), (i32, i32))| (i128::from(x.0) * i128::from(y.0), x.1 + y.1);
-        let mut terms: Vec<(i128, i32)> = pairs.iter().map(|&(x, y)| product((apart(x), apart(y)))).collect();
-        terms.push(product((apart(c), apart(1.0))));
+        let mut terms: Vec<(i128, i32)> =
+            pairs.iter().map(|&(x, y)| product((apart(x, NOWHERE), apart(y, NOWHERE)))).collect();
+        terms.push(product((apart(c, NOWHERE), apart(1.0, NOWHERE))));
         let Some(top) = terms.iter().filter(|(significand, _)| *significand != 0).map(|(_, lead)| *lead).max() else {
             return 0.0;
         };
@@ -332,8 +352,8 @@ mod tests {
             let span = (exponents.1 - exponents.0) as u32;
             (f64::from(significand) * 2f64.powi(exponents.0 + next(span) as i32)) as f32
         };
-        let models = [ADA8, AMPERE, Aligned { fraction: 25, result: 23, chunk: 16, half: false }];
-        let half = Aligned { fraction: 25, result: 23, chunk: 16, half: true };
+        let models = [ADA8, AMPERE, Aligned { fraction: 25, result: 23, chunk: 16, ..ADA8 }];
+        let half = Aligned { fraction: 25, result: 23, chunk: 16, half: true, ..ADA8 };
         for (round, model) in (0..60).flat_map(|i| models.map(|m| (i, m)).into_iter().chain([(i, half)])) {
             let exponents = if round % 3 == 0 { (-140, 100) } else { (-14, 4) };
             let exponents = if model.half { (-14, -6) } else { exponents };

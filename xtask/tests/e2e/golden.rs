@@ -1,4 +1,4 @@
-//! The emulated ladder against a GPU's answers to the same PTX and inputs, `data/golden/ladder.json`, made by
+//! The emulated kernels against a GPU's answers to the same PTX and inputs, `data/golden/{ladder,hopper}.json`, made by
 //! `cargo xtask golden`: within 2e-3 as the variants ship, and in every bit where every operation has one result.
 
 use std::collections::BTreeMap;
@@ -12,14 +12,15 @@ use xtask::layout::Layout;
 use xtask::runner::Runner;
 use xtask::toolchain;
 
-const RECORDED: &str = include_str!("../data/golden/ladder.json");
+/// Of the ladder and of the Hopper family, which were asked at different times.
+const RECORDED: [&str; 2] = [include_str!("../data/golden/ladder.json"), include_str!("../data/golden/hopper.json")];
 
 /// Compares every recorded variant in one form; `judge` says what is wrong with an output. Answers with the variants whose PTX is
 /// not the one that was recorded.
 fn compare(form: Form, judge: impl Fn(&Answer, &str, &[u16]) -> Option<String>) -> Vec<String> {
-    let recorded: Answers = serde_json::from_str(RECORDED).expect("ladder.json");
+    let recorded = RECORDED.map(|text| serde_json::from_str::<Answers>(text).expect("recorded answers").answers);
     let mut answers: BTreeMap<String, Vec<Answer>> = BTreeMap::new();
-    for answer in recorded.answers.into_iter().filter(|a| a.form == form) {
+    for answer in recorded.into_iter().flatten().filter(|a| a.form == form) {
         answers.entry(answer.variant.clone()).or_default().push(answer);
     }
     let asked = variants(form).expect("known variants");

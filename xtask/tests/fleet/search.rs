@@ -89,15 +89,17 @@ fn process(worker: &str) -> Option<i32> {
     std::fs::read_dir("/proc").unwrap().flatten().find_map(of)
 }
 
-/// The sealed run of a search, once all of its workers have ended.
+/// The sealed run of a search, once all of its workers have ended, of which one was cancelled.
 #[track_caller]
-fn found(room: &Room, fleet: &Path) -> (Tuned, Vec<Line>) {
+fn found(room: &Room, fleet: &Path, cancelled: Option<&String>) -> (Tuned, Vec<Line>) {
     let shown = fleet.display().to_string();
     let status = until(room, &shown, "the end", is_over);
     let run = PathBuf::from(status["search"]["run"].as_str().unwrap_or_else(|| panic!("{status:#}")));
     room.xtask(&["verify", &run.display().to_string()]).expect(0);
     assert_eq!(shelf(fleet, "runs").len(), 1, "one run");
-    assert_eq!(shelf(fleet, "workers"), [""; 0], "nobody is left");
+    // One that Slurm kills outright, three seconds after it asked, may leave its name behind.
+    let left: Vec<String> = shelf(fleet, "workers").into_iter().filter(|worker| Some(worker) != cancelled).collect();
+    assert_eq!(left, [""; 0], "nobody is left: {status:#}");
     let lines = parse_journal(&std::fs::read_to_string(run.join("tune.jsonl")).unwrap()).unwrap();
     let evaluated = |line: &Line| match line {
         Line::Evaluation(evaluation) => Some(evaluation.name.clone()),
@@ -136,7 +138,7 @@ fn a_search_finds_the_same_by_one_worker_by_three_of_which_one_is_killed_and_by_
     assert!(early.stdout.starts_with("DEFERRED (the search is not over, search: "), "{}", early.stdout);
     let measured = shelf(&one, "journal");
     room.xtask(&["fleet", "run", "--resume", &path]).expect(0).line(&["1 tasks: any is job "]);
-    let alone = found(&room, &one);
+    let alone = found(&room, &one, None);
     let winner = alone.0.winner.as_ref().expect("a winner").name.clone();
     assert_eq!(alone.0.sessions, 2);
     let again = |key: &String| shelf(&one, "claims").contains(&format!("{key}.1"));
@@ -147,7 +149,7 @@ fn a_search_finds_the_same_by_one_worker_by_three_of_which_one_is_killed_and_by_
     let (worker, claim) = wait_for("a worker at work", || busy(&three, 3));
     let pid = wait_for("its process", || process(&worker));
     assert!(Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap().success());
-    let killed = found(&room, &three);
+    let killed = found(&room, &three, None);
     let key = claim.strip_suffix(".0").unwrap();
     let claims = shelf(&three, "claims");
     assert!(claims.contains(&format!("{key}.1")), "{claim} of {worker} was not taken over: {claims:?}");
@@ -161,7 +163,7 @@ fn a_search_finds_the_same_by_one_worker_by_three_of_which_one_is_killed_and_by_
     let (worker, _) = wait_for("a worker at work", || busy(&eight, 5));
     let task = worker.strip_prefix("any-").and_then(|rest| rest.split('.').next()).unwrap().to_owned();
     room.run("scancel", &[&format!("{}_{task}", job(&eight, "any", 1))]).expect(0);
-    let cancelled = found(&room, &eight);
+    let cancelled = found(&room, &eight, Some(&worker));
     assert_eq!(facts(&cancelled), facts(&alone));
     let path = eight.display().to_string();
     let number: u32 = task.parse().unwrap();

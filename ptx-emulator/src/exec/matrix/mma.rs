@@ -190,15 +190,21 @@ fn four(rows: &[u16]) -> [u16; 4] {
 fn model_of(model: MmaModel, op: &Mma) -> Option<Aligned> {
     let (fp8, k) = (op.a_elem.is_byte(), op.k);
     let half = k.div_ceil(2).max(8);
-    let ada8 = Aligned { fraction: 13, result: 13, chunk: half, half: false };
+    let ada8 = Aligned { fraction: 13, result: 13, chunk: half, half: false, least: sum::NORMALISED };
     match model {
         MmaModel::Fast => None,
         MmaModel::FastExceptFp8 => fp8.then_some(ada8),
         MmaModel::Sm89 if fp8 => Some(ada8),
-        MmaModel::Sm80 | MmaModel::Sm89 => Some(Aligned { fraction: 24, result: 23, chunk: half.min(8), half: false }),
-        MmaModel::Sm90 => {
-            Some(Aligned { fraction: 25, result: 23, chunk: k, half: (op.c_acc, op.d_acc) == (Acc::F16, Acc::F16) })
+        MmaModel::Sm80 | MmaModel::Sm89 => {
+            Some(Aligned { fraction: 24, result: 23, chunk: half.min(8), half: false, least: sum::NORMALISED })
         }
+        MmaModel::Sm90 => Some(Aligned {
+            fraction: 25,
+            result: 23,
+            chunk: k,
+            half: (op.c_acc, op.d_acc) == (Acc::F16, Acc::F16),
+            least: sum::NORMALISED,
+        }),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::num::float::canon;
 use crate::num::small::{f16_to_f32, f32_to_f16};
 use crate::report::{Kind, RawSite, Severity};
 use crate::tensor::layout;
-use crate::tensor::sum::{Aligned, FactorA, M, N, Tile};
+use crate::tensor::sum::{Aligned, FactorA, M, N, NORMALISED, Tile};
 use crate::tensor::warpgroup::{CHUNK, Descriptor, Encoding, FactorRow, ROW_BYTES, decode, integer_product, product};
 
 /// Warps of a warpgroup.
@@ -284,14 +284,22 @@ fn encoding(elem: Elem) -> Encoding {
     }
 }
 
+/// The exponent of the smallest normal number: Hopper's FP8 unit does not normalise those below it.
+fn least(elem: Elem) -> i32 {
+    match elem {
+        Elem::E5m2 => -14,
+        _ => -6,
+    }
+}
+
 /// How Hopper sums, or none for a chain of fused multiply-adds.
 fn model_of(model: MmaModel, op: &Wgmma) -> Option<Aligned> {
     let half = op.acc == Acc::F16;
     if op.a_elem.is_byte() {
-        let exact = Aligned { fraction: 13, result: 13, chunk: op.k, half };
+        let exact = Aligned { fraction: 13, result: 13, chunk: op.k, half, least: [op.a_elem, op.b_elem].map(least) };
         return (model != MmaModel::Fast).then_some(exact);
     }
-    let exact = Aligned { fraction: 25, result: 23, chunk: op.k, half };
+    let exact = Aligned { fraction: 25, result: 23, chunk: op.k, half, least: NORMALISED };
     (!matches!(model, MmaModel::Fast | MmaModel::FastExceptFp8)).then_some(exact)
 }
 

@@ -91,3 +91,99 @@ fn moved(near: &Setup, part: Part, steps: Vec<Launch>, making: Vec<Launch>, size
     let steps_of = |launches: Vec<Launch>| launches.into_iter().map(Step::Launch).collect();
     Setup { steps: steps_of(steps), making: steps_of(making), part: Some(Part { ahead, ..part }), ..near.clone() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::attention::Attention;
+    use crate::operator::{Executor, Operator};
+    use kbench::evidence::Operands;
+    use kbench::job::{Files, Module};
+    use kbench::operator::attention::Rows;
+    use kbench::operator::{Distribution, Problem};
+    use std::path::Path;
+
+    fn record(entry: &str, operands: Operands, tile_q: u32) -> LaunchRecord {
+        LaunchRecord {
+            entry: entry.into(),
+            config_symbol: String::new(),
+            serves: BTreeMap::new(),
+            operands,
+            tile_q,
+            threads: 128,
+            dynamic_smem_bytes: 0,
+            workspace_bytes: 16,
+        }
+    }
+
+    /// A launch of a shape, and the same far from where its tensors begin.
+    fn both(shape: &str, scheduler: u32, launches: Vec<LaunchRecord>) -> [Setup; 2] {
+        let module = Module {
+            variant: "v".into(),
+            files: Files { image: "none".into(), ptx: None },
+            toggles: BTreeMap::from([("scheduler".to_owned(), scheduler)]),
+            launches,
+            planned: BTreeMap::new(),
+            quantised_as: Operands::RowMajor,
+        };
+        let problem = Problem { shape: shape.parse().unwrap(), seed: 0, distribution: Distribution::Normal };
+        let near = Executor { sm_count: 132, max_ctas: Some(4), far: false };
+        let mut attention = Attention::of(Path::new(""));
+        [near, Executor { far: true, ..near }].map(|executor| attention.setup(&module, &problem, &executor).unwrap())
+    }
+
+    fn ahead(setup: &Setup) -> &BTreeMap<String, u64> {
+        &setup.part.as_ref().expect("a part of a grid").ahead
+    }
+
+    #[test]
+    fn the_same_tiles_are_the_last_heads_of_tensors_that_32_bits_do_not_count() {
+        for scheduler in [0, 1] {
+            let [near, far] = both("1x2x520x128", scheduler, vec![record("e", Operands::RowMajor, 64)]);
+            let heads = ahead(&far)["out"] / (520 * 128 * 2);
+            assert!(heads * 520 * 128 >= 1 << 32 && heads + 2 <= MAX_HEADS, "{heads} heads ahead");
+            assert_eq!((ahead(&far)["q"], ahead(&far)["k_scale"]), (heads * 520 * 128, heads * 4));
+            assert_eq!((ahead(&far).get("workspace"), ahead(&near).len()), (None, 0), "counters are no head's");
+            let [near, far] = [&near, &far].map(|setup| setup.part.as_ref().unwrap());
+            assert_eq!(near.ranges, far.ranges);
+            let (width, all) = (9, heads as u32 + 2);
+            let tile_of = |[x, y, _]: [u32; 3]| match scheduler {
+                0 => [x, y],
+                _ => [width - 1 - (y * width + x) / all, (y * width + x) % all],
+            };
+            let tiles: Vec<[u32; 2]> = far.blocks["e"].iter().map(|block| tile_of(*block)).collect();
+            let rows: Vec<Rows> = serde_json::from_value(far.rows.clone()).unwrap();
+            let wanted: Vec<[u32; 2]> = rows.iter().map(|r| [r.first / 64, r.head + heads as u32]).collect();
+            assert_eq!(tiles, wanted);
+        }
+    }
+
+    #[test]
+    fn where_a_grid_does_not_reach_so_far_the_launch_is_what_it_was() {
+        let [near, far] = both("tiny", 0, vec![record("e", Operands::RowMajor, 64)]);
+        assert!(far.part.is_none() && near.part.is_none());
+        let [near, far] = both("1x2x520x128", 2, vec![record("e", Operands::RowMajor, 64)]);
+        assert!(far.part.is_none() && near.part.is_none(), "nobody knows which CTA computes what");
+    }
+
+    #[test]
+    fn the_family_goes_as_far_as_it_counts_and_its_quantiser_makes_those_heads_alone() {
+        let launches = ["attention_d128_1x2", "attention_d128_2x1", "attention_d128_3x1"]
+            .map(|name| record(name, Operands::HopperImages, 128))
+            .into_iter()
+            .chain([record("quantise_d128", Operands::Originals, 0)]);
+        let [near, far] = both("wide", 0, launches.collect());
+        let heads = (ahead(&far)["out"] / (2048 * 128 * 2)) as u32;
+        assert!((1 << 31..1u64 << 32).contains(&ahead(&far)["out"]), "bytes of the output, {heads} heads");
+        let part = far.part.as_ref().unwrap();
+        let made = &part.blocks["quantise_d128"];
+        assert!(made.iter().all(|[_, head, _]| (heads..heads + 16).contains(head)) && made.len() >= 16 * 3);
+        assert_eq!(part.ranges, near.part.as_ref().unwrap().ranges);
+        let sizes =
+            sdpa_kernel::hopper::Sizes { heads: heads + 16, seq_q: 2048, seq_kv: 2048, head_dim: 128, causal: false };
+        let entry = far.entry.as_ref().unwrap();
+        for [cta, ..] in &part.blocks[entry] {
+            assert!(sizes.items_of(*cta, part.sm_count, 128).iter().all(|[_, head]| *head >= heads), "CTA {cta}");
+        }
+    }
+}
