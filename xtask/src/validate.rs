@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, anyhow, bail};
 use kbench::decision::Decision;
-use kbench::evidence::{Checks, Environment, Peers, Samples};
+use kbench::evidence::{Builds, Checks, Environment, Peers, Samples};
 use kbench::job::Executor;
 use kbench::judge::Evidence;
 use kbench::memory::Memory;
@@ -141,7 +141,7 @@ fn validate_in(
     }
     let plan = &plan;
     run.write("suite.toml", &toml::to_string(&plan.suite)?)?;
-    let (toolchain, builds) = build(layout, plan, found, &run)?;
+    let (toolchain, builds, built) = build(layout, plan, found)?;
     if let Some(control) = &plan.control {
         let step = Step::begin("control", 0);
         let on_gpu = found.device.as_ref().filter(|_| executor == Some(Executor::Gpu));
@@ -156,11 +156,14 @@ fn validate_in(
     environment.other_devices = others.iter().filter_map(|card| Some(card.found.device.as_ref()?.0.clone())).collect();
     let uuids = environment.device.iter().chain(&environment.other_devices).map(|device| device.uuid.clone()).collect();
     Basis::of_validation(&plan.suite, &source, uuids, &builds, files)?.hold(&run)?;
+    // Not before it is clear that a resumed run rests on the same: one that is refused stays as it was.
+    run.keep_builds(&builds.built, &plan.suite.arch)?;
+    run.write_json("builds.json", &built)?;
     run.write_json("ENV.json", &environment)?;
     let scratch = Scratch::new(&layout.target, "sdpa-work-")?;
     let _room = interrupt::folder(scratch.path());
     let work = Work { plan, builds: &builds, runner, found, others, executor, scratch: scratch.path() };
-    let mut evidence = Evidence { builds: run.read_json("builds.json")?, ..Evidence::default() };
+    let mut evidence = Evidence { builds: built, ..Evidence::default() };
     (evidence.checks, evidence.samples, evidence.peers, evidence.memory) = measure(&work, layout, options, &run)?;
     if options.ncu {
         evidence.profile = Some(profile(&work, &run, &evidence.checks)?);
@@ -185,16 +188,15 @@ fn open_run(layout: &Layout, plan: &Plan, options: &Options, source: &SourceStat
     RunDir::open_unfinished(path)
 }
 
-/// Builds for the suite's architecture and for the device's, and keeps what was built.
-fn build(layout: &Layout, plan: &Plan, found: &Found, run: &RunDir) -> Result<(Option<Toolchain>, BuildSet)> {
+/// Builds for the suite's architecture and for the device's. What was built, or why nothing was, is evidence.
+fn build(layout: &Layout, plan: &Plan, found: &Found) -> Result<(Option<Toolchain>, BuildSet, Builds)> {
     let step = Step::begin("toolchain", 0);
     let toolchain = match toolchain::find_or_install(&layout.target, &|line| step.note(line)) {
         Ok(toolchain) => toolchain,
         Err(error) => {
             step.end("none");
-            let builds = kbench::evidence::Builds { deferred: Some(error.deferral()), ..Default::default() };
-            run.write_json("builds.json", &builds)?;
-            return Ok((None, BuildSet::default()));
+            let why = Builds { deferred: Some(error.deferral()), ..Builds::default() };
+            return Ok((None, BuildSet::default(), why));
         }
     };
     step.end(&format!("nvcc {} from {}", toolchain.nvcc_version, toolchain.origin));
@@ -214,11 +216,8 @@ fn build(layout: &Layout, plan: &Plan, found: &Found, run: &RunDir) -> Result<(O
     if plan.suite.machine_code.is_some() {
         disassemble(layout, &toolchain, &mut builds)?;
     }
-    for built in &builds.built {
-        run.keep_build(built, &plan.suite.arch)?;
-    }
-    run.write_json("builds.json", &builds.evidence())?;
-    Ok((Some(toolchain), builds))
+    let evidence = builds.evidence();
+    Ok((Some(toolchain), builds, evidence))
 }
 
 /// Cases, times and memory checks: the emulator works beside the GPU, and the sanitizer once nobody is timed any more.

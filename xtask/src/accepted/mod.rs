@@ -43,7 +43,7 @@ pub fn packed_suite(file: &Path) -> Result<Suite> {
 }
 
 fn suite_with(file: &Path, ledger_file: &Path) -> Result<(Suite, Option<Control>)> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("failed to read `{}`", file.display()))?;
+    let text = std::fs::read_to_string(file).context("failed to read it")?;
     let ledger = ledger(ledger_file)?;
     let suite = Suite::parse_with(&text, &ledger)?;
     let control = Control::of(&text, &suite, &ledger);

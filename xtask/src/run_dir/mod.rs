@@ -259,25 +259,25 @@ impl RunDir {
         Ok((self.read_json("ENV.json")?, self.read_json("gates.json")?, self.read_json("decision.json")?))
     }
 
-    /// Copies what was built: `builds/<variant>[-<arch>]/{kernel.ptx, kernel.cubin, ptxas.txt, build.json}`.
-    pub fn keep_build(&self, built: &Built, suite_arch: &str) -> Result<()> {
-        let record = &built.record;
-        let mut target = self.path.join(build_folder(record, suite_arch));
-        // A variant of a gate file may have several builds: the first has the name, the others their keys behind it.
-        let differs = |file: &&str| {
-            let [kept, own] = [&target, &built.dir].map(|folder| std::fs::read(folder.join(file)));
-            kept.is_ok_and(|kept| own.is_ok_and(|own| own != kept))
-        };
-        if built.files().iter().any(differs) {
-            target = self.path.join(other_build_folder(record, suite_arch));
+    /// Copies what was built: `builds/<variant>[-<arch>]/{kernel.ptx, kernel.cubin, ptxas.txt, build.json}`. What an earlier
+    /// try left there goes.
+    pub fn keep_builds(&self, builds: &[Built], suite_arch: &str) -> Result<()> {
+        let all = self.path.join("builds");
+        if all.exists() {
+            std::fs::remove_dir_all(&all).with_context(|| format!("failed to remove `{}`", all.display()))?;
         }
-        self.folder_of(&target.join("build.json"))?;
-        for file in built.files() {
-            let source = built.dir.join(file);
-            let bytes = std::fs::read(&source).with_context(|| format!("failed to read `{}`", source.display()))?;
-            write_whole(&target.join(file), &bytes)?;
+        let records: Vec<BuildRecord> = builds.iter().map(|built| built.record.clone()).collect();
+        for (built, (record, folder)) in builds.iter().zip(build_folders(&records, suite_arch)) {
+            let target = self.path.join(folder);
+            self.folder_of(&target.join("build.json"))?;
+            for file in built.files() {
+                let source = built.dir.join(file);
+                let bytes = std::fs::read(&source).with_context(|| format!("failed to read `{}`", source.display()))?;
+                write_whole(&target.join(file), &bytes)?;
+            }
+            write_whole(&target.join("build.json"), serde_json::to_string_pretty(record)?.as_bytes())?;
         }
-        write_whole(&target.join("build.json"), serde_json::to_string_pretty(record)?.as_bytes())
+        Ok(())
     }
 
     /// The folder of what a gate file names, as it was used.
@@ -423,20 +423,16 @@ fn build_folder(record: &BuildRecord, suite_arch: &str) -> String {
     }
 }
 
-/// The folders of builds in a run, in the order of their records.
+/// The folders of builds in a run, in the order of their records. A variant of a gate file may have several builds: the first
+/// has the name, the others their keys behind it.
 pub fn build_folders<'a>(records: &'a [BuildRecord], suite_arch: &str) -> Vec<(&'a BuildRecord, String)> {
     let mut folders: Vec<(&BuildRecord, String)> = Vec::new();
     for record in records {
         let first = build_folder(record, suite_arch);
         let is_taken = folders.iter().any(|(_, folder)| *folder == first);
-        folders.push((record, if is_taken { other_build_folder(record, suite_arch) } else { first }));
+        folders.push((record, if is_taken { format!("{first}-{}", record.key) } else { first }));
     }
     folders
-}
-
-/// The folder of another build of the same variant for the same architecture.
-fn other_build_folder(record: &BuildRecord, suite_arch: &str) -> String {
-    format!("{}-{}", build_folder(record, suite_arch), record.key)
 }
 
 /// Where a file of the operator is kept: an include from outside lies beside the others, under the name of its path.

@@ -63,7 +63,7 @@ impl Session<'_> {
     pub fn keep(&self, finals: &Finals, run: &RunDir) -> Result<()> {
         self.releasing(|| {
             run.write_json(FINALS_FILE, finals)?;
-            self.kept_builds(finals)?.iter().try_for_each(|built| run.keep_build(built, &self.parts.base.arch))
+            run.keep_builds(&self.kept_builds(finals)?, &self.parts.base.arch)
         })
     }
 
