@@ -9,27 +9,7 @@ use serde_json::Value;
 use xtask::run_dir::RunDir;
 
 use crate::common::{Dist, Ran};
-
-const SUITE: &str = r#"
-name = "m"
-control = "stage2"
-candidates = ["stage3b"]
-arch = "sm_89"
-seeds = [0]
-check_shapes = ["small", "ragged"]
-stress_shapes = ["ragged"]
-time_shapes = ["small"]
-[resources]
-max_registers = 255
-max_shared_kib = 99
-max_spill_bytes = 0
-[[performance]]
-shape = "small"
-min_latency_reduction = 0.10
-[emulation]
-shapes = ["small", "ragged"]
-max_ctas = 8
-"#;
+use crate::memory::SUITE;
 
 const FILE: &str = "kbench/suites/m.toml";
 const LEDGER: &str = "kbench/suites/accepted.json";

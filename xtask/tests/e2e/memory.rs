@@ -10,7 +10,8 @@ use xtask::toolchain;
 
 use crate::common::{Dist, NO_GPU, Ran};
 
-const SUITE: &str = r#"
+/// A suite of one candidate, which the stand-in for a runner makes a MERGE.
+pub const SUITE: &str = r#"
 name = "m"
 about = "One candidate that is faster in the stand-in"
 control = "stage2"
