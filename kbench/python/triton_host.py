@@ -107,7 +107,16 @@ def complaint(function, error):
     place = f"{file}:{first + node.lineno - 1}" if hasattr(node, "lineno") else file
     cause = getattr(error, "error_message", None) or getattr(error.__cause__, "error_message", None) or error.__cause__ or error
     lines = [line for line in str(cause).splitlines() if line.strip()]
-    return f"{place}: {one_line(lines[-1] if lines else type(error).__name__)}"
+    # Behind the assembler's own words Triton says how to run it again.
+    assembler = [line for line in lines if line.startswith("ptxas")]
+    return f"{place}: {one_line(([type(error).__name__] + lines + assembler[:1])[-1])}"
+
+
+def ptx_version(asked, arch):
+    """The version of PTX to make: as asked, or what Triton's own assembler takes, which is a step on the way, if less."""
+    from triton.backends.nvidia.compiler import get_ptxas, ptx_get_version
+
+    return min(asked, ptx_get_version(get_ptxas(arch).version))
 
 
 def compiled(question):
@@ -120,7 +129,7 @@ def compiled(question):
     signature, values, attributes, kept = specialised(function, dict(question["constants"]), question["arguments"])
     options = {"num_warps": question["num_warps"], "num_stages": question["num_stages"]}
     if question["ptx_version"]:
-        options["ptx_version"] = question["ptx_version"]
+        options["ptx_version"] = ptx_version(question["ptx_version"], arch)
     try:
         source = ASTSource(fn=function, signature=signature, constexprs=values, attrs=attributes)
         kernel = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)

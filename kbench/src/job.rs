@@ -261,6 +261,9 @@ pub struct ErrorsJob {
     /// Only the references are computed, which a comparer then has: there are no outputs yet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ahead: bool,
+    /// Threads of the host that it may take, and then only what nobody else wants of them; 0 takes all.
+    #[serde(default, skip_serializing_if = "is_unlimited")]
+    pub threads: u32,
 }
 
 /// See [`Job::Bench`].
@@ -446,6 +449,7 @@ mod tests {
             row_seed: u64::MAX,
             bad_element: 0.06,
             ahead: false,
+            threads: 0,
         });
         let line = serde_json::to_string(&job).unwrap();
         assert!(line.starts_with(r#"{"job":"errors""#) && !line.contains('\n'), "{line}");

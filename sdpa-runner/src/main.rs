@@ -23,7 +23,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use kbench::deferral::Deferral;
-use kbench::job::{EXIT_BAD_JOB, EXIT_DONE, EXIT_ERROR, Event, Executor, Job};
+use kbench::job::{EXIT_BAD_JOB, EXIT_DONE, EXIT_ERROR, ErrorsJob, Event, Executor, Job};
 
 use crate::events::emit;
 
@@ -67,7 +67,7 @@ fn end_with_the_pipeline() {
 
 fn run(job: &Job) -> Result<()> {
     match job {
-        Job::Errors(job) => return operator::comparer(&job.task, false).run(job),
+        Job::Errors(job) => return compare(job),
         Job::Comparer => return resident::compare(),
         Job::Generate(job) => return operator::declared::generate(job),
         Job::Probe => return probe(),
@@ -97,6 +97,15 @@ fn run(job: &Job) -> Result<()> {
         Job::Conformance { out_dir } => conformance::run(out_dir),
         Job::Errors(_) | Job::Generate(_) | Job::Comparer | Job::Probe | Job::Devices | Job::Resident => Ok(()),
     }
+}
+
+/// Compares outputs, beside others where it may not have the whole host.
+fn compare(job: &ErrorsJob) -> Result<()> {
+    if job.threads > 0 {
+        resident::make_way();
+        rayon::ThreadPoolBuilder::new().num_threads(job.threads as usize).build_global()?;
+    }
+    operator::comparer(&job.task, false).run(job)
 }
 
 /// Describes all devices, or says why there is none.

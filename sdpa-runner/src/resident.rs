@@ -48,8 +48,8 @@ pub fn run() -> Result<()> {
 
 /// Takes errors jobs.
 pub fn compare() -> Result<()> {
-    // References are computed ahead while others measure. The threads that compute them are started later, and are as polite.
-    let _ = rustix::process::nice(POLITE);
+    // References are computed ahead while others measure.
+    make_way();
     let lines = lines();
     let mut comparer: Option<(Task, Box<dyn Comparer>)> = None;
     while let Ok(line) = lines.recv() {
@@ -67,6 +67,12 @@ pub fn compare() -> Result<()> {
         emit(&Event::Done);
     }
     Ok(())
+}
+
+/// Leaves processors to those who measure; threads that are started later do as well. Where that is forbidden it is merely
+/// less polite.
+pub fn make_way() {
+    let _ = rustix::process::nice(POLITE);
 }
 
 /// The lines of standard input. When it closes, whoever asked is gone, and so are we, whatever is under way.

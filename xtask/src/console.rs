@@ -2,10 +2,11 @@
 //! colours the rest is printed. Results go to standard output, everything else to standard error.
 
 use std::io::IsTerminal;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use console::Term;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kbench::report::hanging;
 
 /// What is printed is never wider, unless COLUMNS asks for it.
@@ -112,6 +113,13 @@ fn painted(line: &str) -> String {
     text
 }
 
+/// Steps that are under way at the same time, each with its bar.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(|| {
+    let is_seen = std::io::stderr().is_terminal();
+    let target = if is_seen { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    MultiProgress::with_draw_target(target)
+});
+
 /// A step of the pipeline that is under way.
 pub struct Step {
     bar: ProgressBar,
@@ -122,9 +130,7 @@ pub struct Step {
 impl Step {
     /// Announces a step of `total` parts; 0 where that is not known.
     pub fn begin(name: &str, total: u64) -> Step {
-        let target =
-            if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(Some(total), target);
+        let bar = BARS.add(ProgressBar::new(total));
         let step = Step { bar, name: name.to_owned(), started: Instant::now() };
         step.shape(total);
         step.bar.set_prefix(name.to_owned());
@@ -166,7 +172,7 @@ impl Step {
 
     /// A line above the bar.
     pub fn note(&self, text: &str) {
-        self.bar.suspend(|| line(text));
+        BARS.suspend(|| line(text));
     }
 
     /// Ends the step with one line: its name, how long it took, and what came of it.
@@ -174,7 +180,7 @@ impl Step {
         self.bar.finish_and_clear();
         let seconds = self.started.elapsed().as_secs_f64();
         let said = hanging(&format!("{:>10} ", self.name), &format!("{outcome} ({seconds:.1} s)"), width());
-        eprintln!("{}", said.join("\n"));
+        BARS.suspend(|| eprintln!("{}", said.join("\n")));
     }
 }
 

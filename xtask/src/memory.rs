@@ -20,7 +20,7 @@ use crate::layout::Layout;
 use crate::runner::End;
 use crate::sanitize;
 use crate::spread::spread;
-use crate::work::Work;
+use crate::work::{Work, half_of_the_host};
 
 /// An emulated launch on a busy host.
 const SILENCE: Duration = Duration::from_secs(300);
@@ -38,7 +38,7 @@ pub fn is_due(work: &Work) -> bool {
 /// is set: somebody found that the run comes to nothing.
 pub fn emulate(work: &Work, stop: &AtomicBool) -> Result<Vec<CheckedCase>> {
     let modules = work.modules();
-    let half = (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1);
+    let half = half_of_the_host() as usize;
     let lanes = LANES.min(half).min(modules.len().max(1));
     let pool = rayon::ThreadPoolBuilder::new().num_threads(lanes).build().context("failed to start threads")?;
     let of = |module| emulate_one(work, module, (half / lanes) as u32, stop);

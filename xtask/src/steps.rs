@@ -1,33 +1,35 @@
-//! The step of a validation that checks: outputs against float64. Leaves to others: how a variant is launched (`work`), timing
-//! (`timing`), and what the figures are worth (kbench).
+//! The steps of a validation that check: launches, and outputs against float64. Leaves to others: how a variant is launched
+//! (`work`), timing (`timing`), and what the figures are worth (kbench).
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
 
 use anyhow::{Result, bail};
 use kbench::deferral::Deferral;
 use kbench::evidence::{CheckedCase, Checks, EMULATOR, LaunchOutcome};
-use kbench::job::{BenchJob, Event, Executor, GenerateJob, Job, Module};
-use kbench::judge::{emulated_problems, problems};
+use kbench::job::{BenchJob, ErrorsJob, Event, Executor, GenerateJob, Job, Module};
 use kbench::operator::Problem;
+use kbench::suite::Suite;
 
 use crate::console::Step;
 use crate::entropy;
 use crate::runner::End;
 use crate::spread::{shares, spread};
-use crate::work::{ErrorsByCase, REFERENCE_SILENCE, Work, errors_of, launch_all};
+use crate::work::{
+    ErrorsByCase, REFERENCE_SILENCE, Rows, Work, errors_job_of, errors_of, half_of_the_host, launch_all,
+};
 
-/// Runs every variant on every problem, then compares all outputs with float64 attention in another process.
-pub fn check(work: &Work) -> Result<Checks> {
+/// Runs every variant on every problem. What the outputs are worth, [`compare`] says.
+pub fn launch(work: &Work) -> Result<Checks> {
     if let Some(why) = work.why_nothing_is_checked() {
         return Ok(Checks { deferred: Some(why), ..Checks::default() });
     }
     let emulated = work.executor == Some(Executor::Emulator);
-    let problems = if emulated { emulated_problems(&work.plan.suite) } else { problems(&work.plan.suite) };
-    let (modules, suite) = (work.modules(), &work.plan.suite);
-    let by_check = suite.declared().is_some_and(|operator| operator.check.is_some());
+    let (modules, problems, suite) = (work.modules(), work.problems(), &work.plan.suite);
+    let by_check = is_by_check(suite);
     if by_check && !modules.iter().any(|module| module.variant == suite.control) {
         let why = format!("the control `{}`, on which `check` is tried first, was not built", suite.control);
         return Ok(Checks { deferred: Some(Deferral::new(why, "see its build gate")), ..Checks::default() });
@@ -40,30 +42,41 @@ pub fn check(work: &Work) -> Result<Checks> {
     let faults = launches.values().flatten().filter(|o| o.failure.is_some() && o.deferred.is_none()).count();
     step.end(&format!("{} variants on {} problems, {faults} faults", modules.len(), problems.len()));
     launch_control_beside(work, &modules, &problems)?;
-    let subjects = modules.iter().map(|m| m.variant.as_str()).collect::<Vec<_>>();
-    // Drawn when everything is built and has run.
-    let row_seed = entropy::seed()?;
-    let nothing_to_try_on = by_check && without_output(&launches[&suite.control]);
-    let mut errors = match nothing_to_try_on {
-        false => compare_outputs(work, "errors", &subjects, &problems, row_seed)?,
-        true => {
-            wait_for_the_control(&mut launches, &suite.control);
-            Default::default()
-        }
-    };
+    if by_check && without_output(&launches[&suite.control]) {
+        wait_for_the_control(&mut launches, &suite.control);
+    }
     let mut cases = Vec::new();
     for (variant, outcomes) in launches {
-        for launch in outcomes {
-            let errors = errors.remove(&(variant.clone(), launch.problem.id()));
-            cases.push(CheckedCase { variant: variant.clone(), launch, errors });
-        }
+        cases.extend(outcomes.into_iter().map(|launch| CheckedCase { variant: variant.clone(), launch, errors: None }));
     }
     let device = match &work.found.device {
         _ if emulated => Some(EMULATOR.to_owned()),
         device => device.as_ref().map(|(device, _)| format!("gpu: {}", device.name)),
     };
+    Ok(Checks { device, deferred: None, memory_apart: false, row_seed: None, cases })
+}
+
+fn is_by_check(suite: &Suite) -> bool {
+    suite.declared().is_some_and(|operator| operator.check.is_some())
+}
+
+/// Compares all outputs of launched cases with the reference, in another process. The rows of large problems are drawn now,
+/// when everything is built and has run. `beside` is told once the first problem is compared, where others work meanwhile.
+pub fn compare(work: &Work, launched: Checks, beside: Option<&Sender<()>>) -> Result<Checks> {
+    let nothing_to_try_on = || launched.cases.iter().all(|case| case.launch.output_sha256.is_none());
+    if launched.deferred.is_some() || is_by_check(&work.plan.suite) && nothing_to_try_on() {
+        return Ok(launched);
+    }
+    let subjects: BTreeSet<&str> = launched.cases.iter().map(|case| case.variant.as_str()).collect();
+    let row_seed = entropy::seed()?;
+    let compared = Compared { subjects: subjects.into_iter().collect(), problems: work.problems(), row_seed };
+    let mut errors = compare_outputs(work, "errors", &compared, beside)?;
+    let with_errors = |case: CheckedCase| {
+        let errors = errors.remove(&(case.variant.clone(), case.launch.problem.id()));
+        CheckedCase { errors, ..case }
+    };
     let row_seed = work.plan.suite.large.as_ref().map(|_| row_seed);
-    Ok(Checks { device, deferred: None, memory_apart: false, row_seed, cases })
+    Ok(Checks { row_seed, cases: launched.cases.into_iter().map(with_errors).collect(), ..launched })
 }
 
 /// Modules, each with the folder of its outputs, on every problem, by all GPUs that share the work; what came of each is in
@@ -134,8 +147,7 @@ fn wait_for_the_control(launches: &mut BTreeMap<String, Vec<LaunchOutcome>>, con
 
 /// Has the gate file's `generate` make the inputs that are not drawn.
 pub fn generate(work: &Work) -> Result<()> {
-    let suite = &work.plan.suite;
-    let problems = if work.executor == Some(Executor::Emulator) { emulated_problems(suite) } else { problems(suite) };
+    let problems = work.problems();
     if work.why_nothing_is_checked().is_some() {
         return Ok(());
     }
@@ -157,18 +169,33 @@ pub fn generate(work: &Work) -> Result<()> {
     Ok(())
 }
 
+/// Whose outputs are compared, on what.
+pub struct Compared<'a> {
+    pub subjects: Vec<&'a str>,
+    pub problems: Vec<Problem>,
+    /// What the rows of large problems are drawn by.
+    pub row_seed: u64,
+}
+
 /// Errors of every output that is there. A comparison that breaks off is nobody's error: where a gate file declares the
 /// operator its reference cannot be had, else we failed ourselves; and no case is judged on a part.
 pub fn compare_outputs(
     work: &Work,
     name: &str,
-    subjects: &[&str],
-    problems: &[Problem],
-    row_seed: u64,
+    Compared { subjects, problems, row_seed }: &Compared,
+    beside: Option<&Sender<()>>,
 ) -> Result<ErrorsByCase> {
     let step = Step::begin(name, problems.len() as u64);
-    let (errors, broke_off) =
-        errors_of(work, name, subjects, problems, row_seed, |done, total, what| step.at(done, total, what))?;
+    let rows = Rows { most: None, seed: *row_seed };
+    let threads = if beside.is_some() { half_of_the_host() } else { 0 };
+    let job = ErrorsJob { threads, ..errors_job_of(work, subjects, problems, rows) };
+    let (errors, broke_off) = errors_of(work, name, job, |done, total, what| {
+        step.at(done, total, what);
+        if done > 0 {
+            // Nobody waits any more once it was told.
+            let _ = beside.map(|beside| beside.send(()));
+        }
+    })?;
     if let Some(why) = broke_off {
         step.end("broke off");
         match work.plan.suite.declared() {

@@ -19,7 +19,7 @@ use crate::layout::Layout;
 use crate::peers::{self, PeerChoice};
 use crate::runner::End;
 use crate::spread::{merged, spread};
-use crate::steps::compare_outputs;
+use crate::steps::{Compared, compare_outputs};
 use crate::work::{BENCH_SILENCE, Work, launch_all, verified_outputs};
 
 /// What the command line says of timing.
@@ -31,14 +31,19 @@ pub struct Timing {
     pub peers: PeerChoice,
 }
 
-/// Times everything whose outputs were verified, with peers in the same rounds.
+/// Why nothing is timed here, where nothing is.
+pub fn why_not(work: &Work, timing: &Timing) -> Option<Deferral> {
+    let not_asked = || Deferral::new("time was not asked for", "run a suite with validate");
+    work.why_nothing_is_timed().or_else(|| (!timing.wanted).then(not_asked))
+}
+
+/// Times everything that was launched without a failure, with peers in the same rounds; each output is the launch's.
 pub fn bench(work: &Work, layout: &Layout, timing: &Timing, checks: &Checks) -> Result<(Samples, Peers)> {
     let suite = &work.plan.suite;
     let commands = peers::commands(layout, suite, &timing.peers);
     let wanted = !commands.is_empty();
     let missing = peers::left_out(suite, &timing.peers);
-    let not_asked = || Deferral::new("time was not asked for", "run a suite with validate");
-    if let Some(why) = work.why_nothing_is_timed().or_else(|| (!timing.wanted).then(not_asked)) {
+    if let Some(why) = why_not(work, timing) {
         let peers = Peers { wanted, deferred: wanted.then(|| why.clone()), missing, ..Peers::default() };
         return Ok((Samples { deferred: Some(why), ..Samples::default() }, peers));
     }
@@ -73,7 +78,6 @@ pub fn bench(work: &Work, layout: &Layout, timing: &Timing, checks: &Checks) -> 
     step.end(&format!("{} blocks, {} subjects not timed", samples.blocks.len(), samples.failures.len()));
     peers.wanted = wanted;
     peers.missing.extend(missing);
-    add_peer_errors(work, &mut peers, checks)?;
     Ok((samples, peers))
 }
 
@@ -187,7 +191,7 @@ fn none_left(work: &Work, failures: Vec<TimingFailure>) -> Samples {
 }
 
 /// Peers are compared on the rows that the candidates were, so that their errors can be.
-fn add_peer_errors(work: &Work, peers: &mut Peers, checks: &Checks) -> Result<()> {
+pub fn add_peer_errors(work: &Work, peers: &mut Peers, checks: &Checks) -> Result<()> {
     let suite = &work.plan.suite;
     let subjects: BTreeSet<&str> =
         peers.backends.iter().filter(|b| b.unavailable.is_none()).map(|b| b.subject.as_str()).collect();
@@ -196,8 +200,10 @@ fn add_peer_errors(work: &Work, peers: &mut Peers, checks: &Checks) -> Result<()
     }
     let problem = |shape| Problem { shape, seed: suite.seeds[0], distribution: Distribution::Normal };
     let problems: Vec<Problem> = suite.time().into_iter().map(problem).collect();
-    let (subjects, row_seed) = (subjects.into_iter().collect::<Vec<_>>(), checks.row_seed.unwrap_or_default());
-    let mut errors = compare_outputs(work, "peers", &subjects, &problems, row_seed)?;
+    let row_seed = checks.row_seed.unwrap_or_default();
+    let compared = Compared { subjects: subjects.into_iter().collect(), problems, row_seed };
+    let mut errors = compare_outputs(work, "peers", &compared, None)?;
+    let problems = compared.problems;
     for backend in &mut peers.backends {
         let problem = problems.iter().find(|p| p.shape.name == backend.shape).context("a peer ran on a timed shape")?;
         backend.errors = errors.remove(&(backend.subject.clone(), problem.id()));

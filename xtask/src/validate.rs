@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::ScopedJoinHandle;
 
 use anyhow::{Context, Result, anyhow, bail};
 use kbench::decision::Decision;
@@ -28,8 +30,8 @@ use crate::run_dir::{MEMORY, RunDir};
 use crate::runner::Runner;
 use crate::runs::earlier_runs;
 use crate::scratch::Scratch;
-use crate::steps::{check, generate};
-use crate::timing::{Timing, bench};
+use crate::steps::{compare, generate, launch};
+use crate::timing::{self, Timing, add_peer_errors, bench};
 use crate::toolchain::{self, Toolchain};
 use crate::work::{Card, Found, Work, executor};
 
@@ -248,15 +250,54 @@ fn measure(
 }
 
 fn check_and_time(work: &Work, layout: &Layout, options: &Options, run: &RunDir) -> Result<(Checks, Samples, Peers)> {
-    let checks = match run.finished_checks()? {
-        Some(checks) => checks,
-        None => Checks { memory_apart: memory::is_due(work), ..check(work)? },
+    let time = |checks: &Checks| bench(work, layout, &options.timing, checks);
+    let (checks, (samples, mut peers)) = match run.finished_checks()? {
+        Some(checks) => {
+            let timed = time(&checks)?;
+            (checks, timed)
+        }
+        None => {
+            let launched = Checks { memory_apart: memory::is_due(work), ..launch(work)? };
+            let compared = |beside: Option<&Sender<()>>| {
+                let checks = compare(work, launched.clone(), beside)?;
+                run.write_json("check.json", &checks)?;
+                Ok(checks)
+            };
+            match timing::why_not(work, &options.timing) {
+                None => side_by_side(|begun| compared(Some(&begun)), || time(&launched))?,
+                Some(_) => {
+                    let checks = compared(None)?;
+                    let timed = time(&checks)?;
+                    (checks, timed)
+                }
+            }
+        }
     };
-    run.write_json("check.json", &checks)?;
-    let (samples, peers) = bench(work, layout, &options.timing, &checks)?;
+    add_peer_errors(work, &mut peers, &checks)?;
     run.write_json("samples.json", &samples)?;
     run.write_json("peers.json", &peers)?;
     Ok((checks, samples, peers))
+}
+
+/// Outputs are compared while kernels are timed, since the one is the host's work and the other the GPU's. Where comparing
+/// fails before it has compared anything, nobody is timed.
+fn side_by_side<T: Send, U>(
+    compare: impl FnOnce(Sender<()>) -> Result<T> + Send,
+    time: impl FnOnce() -> Result<U>,
+) -> Result<(T, U)> {
+    let (begun, has_begun) = channel();
+    std::thread::scope(|scope| {
+        let comparing = scope.spawn(move || compare(begun));
+        let compared = |thread: ScopedJoinHandle<Result<T>>| {
+            thread.join().map_err(|_| anyhow!("the thread that compares outputs panicked"))?
+        };
+        if has_begun.recv().is_err() {
+            // It has ended already, well or not.
+            return Ok((compared(comparing)?, time()?));
+        }
+        let timed = time();
+        Ok((compared(comparing)?, timed?))
+    })
 }
 
 /// Judges, decides, reports, and seals the run.

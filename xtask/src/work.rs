@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use kbench::deferral::Deferral;
 use kbench::evidence::{BuildRecord, Checks, Device, Errors, GpuState, LaunchOutcome, Operands};
 use kbench::job::{BenchJob, ErrorsJob, Event, Executor, Job, LaunchJob, Module, Task};
+use kbench::judge::{emulated_problems, problems};
 use kbench::operator::Problem;
 use kbench::suite::Suite;
 use sdpa_kernel::registry::Variant;
@@ -119,6 +120,14 @@ impl Work<'_> {
         }
         let module = |variant: &Variant| Some(self.builds.get(&variant.name, target(variant, &arch))?.module());
         self.plan.variants.iter().filter_map(module).collect()
+    }
+
+    /// What every variant is run on.
+    pub fn problems(&self) -> Vec<Problem> {
+        match self.executor {
+            Some(Executor::Emulator) => emulated_problems(&self.plan.suite),
+            _ => problems(&self.plan.suite),
+        }
     }
 
     /// What a variant was given.
@@ -271,10 +280,15 @@ fn replays(suite: &Suite, module: &Module, problems: &[Problem]) -> BTreeMap<Str
     problems.iter().filter(|_| is_candidate).filter_map(of).collect()
 }
 
-/// Hashes of outputs whose case has errors, which is to say that it was compared with float64.
+/// Half of the host's threads: what works beside a GPU that is timed leaves the other half to whoever feeds it.
+pub fn half_of_the_host() -> u32 {
+    std::thread::available_parallelism().map_or(1, |all| (usize::from(all) / 2).max(1)) as u32
+}
+
+/// Hashes of the outputs of launches that did not fail.
 pub fn verified_outputs(checks: &Checks) -> BTreeMap<String, BTreeMap<String, String>> {
     let mut verified: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
-    for case in checks.cases.iter().filter(|c| c.errors.is_some()) {
+    for case in &checks.cases {
         if let Some(hash) = &case.launch.output_sha256 {
             verified.entry(case.variant.clone()).or_default().insert(case.launch.problem.id(), hash.clone());
         }
@@ -329,6 +343,7 @@ pub fn errors_job(
         row_seed: seed,
         bad_element: suite.correctness.bad_element,
         ahead: false,
+        threads: 0,
     }
 }
 
@@ -337,12 +352,9 @@ pub fn errors_job(
 pub fn errors_of(
     work: &Work,
     name: &str,
-    subjects: &[&str],
-    problems: &[Problem],
-    row_seed: u64,
+    job: ErrorsJob,
     mut report: impl FnMut(u64, u64, &str),
 ) -> Result<(ErrorsByCase, Option<String>)> {
-    let job = errors_job_of(work, subjects, problems, Rows { most: None, seed: row_seed });
     let mut errors = BTreeMap::new();
     let end = work.runner.run(name, &Job::Errors(job), REFERENCE_SILENCE, |event| match event {
         Event::Progress { done, total, what } => report(done, total, &what),

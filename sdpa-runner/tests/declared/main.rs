@@ -105,6 +105,7 @@ impl Gate {
             row_seed: 0,
             bad_element: 0.06,
             ahead: false,
+            threads: 0,
         });
         let compared = run(&job)?.into_iter().filter_map(|event| match event {
             Event::Compared { subject, problem, errors } => Some(((subject, problem.id()), errors)),

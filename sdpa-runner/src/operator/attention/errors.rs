@@ -495,6 +495,7 @@ mod tests {
             row_seed: 3,
             bad_element: 0.06,
             ahead: true,
+            threads: 0,
         };
         let mut comparer = Comparer::of(Path::new(""), true);
         assert!(!comparer.is_ready(&job, &problem));
@@ -550,6 +551,7 @@ mod tests {
             row_seed: 1,
             bad_element: 0.06,
             ahead: false,
+            threads: 0,
         };
         let whole = |job: &ErrorsJob| {
             let errors: BTreeMap<_, _> =
