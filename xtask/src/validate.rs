@@ -13,6 +13,7 @@ use kbench::job::Executor;
 use kbench::judge::Evidence;
 use kbench::memory::Memory;
 
+use crate::accepted;
 use crate::basis::{self, Basis};
 use crate::build::{BuildSet, build_all, disassemble};
 use crate::ceilings;
@@ -54,6 +55,11 @@ pub struct Options {
     /// Files of other runs that this one rests on, by their names there; they are copied into it.
     pub attachments: Vec<(RunDir, String)>,
 }
+
+/// Nothing is there to be judged.
+#[derive(Debug, thiserror::Error)]
+#[error("the candidate is the code that the control is")]
+pub struct SameCode;
 
 /// What a run came to.
 pub struct Outcome {
@@ -149,6 +155,9 @@ fn validate_in(
         let on_gpu = found.device.as_ref().filter(|_| executor == Some(Executor::Gpu));
         control.hold(&plan.suite, &builds, on_gpu.map(|(device, _)| device.name.as_str()))?;
         step.end(&control.shown());
+    }
+    if plan.is_of_a_change && accepted::are_one(&builds, [&plan.suite.control, &plan.suite.candidates[0].variant])? {
+        return Err(SameCode.into());
     }
     let files = run.keep_operator(&plan.task, &builds.files)?;
     let mut environment = environment::collect(&source, toolchain.as_ref(), started);
