@@ -17,7 +17,7 @@ use crate::accepted;
 use crate::basis::{self, Basis};
 use crate::build::{BuildSet, build_all, disassemble};
 use crate::ceilings;
-use crate::console::Step;
+use crate::console::{self, Step};
 use crate::declared;
 use crate::environment::{self, SourceState};
 use crate::gpus::{self, GpuChoice};
@@ -161,6 +161,13 @@ fn validate_in(
     }
     let files = run.keep_operator(&plan.task, &builds.files)?;
     let mut environment = environment::collect(&source, toolchain.as_ref(), started);
+    if plan.suite.declared().is_some() {
+        let enforced = confine::enforced();
+        for lack in enforced.lacks() {
+            console::line(&format!("warning: what the gate file runs is not confined, {lack}"));
+        }
+        environment.confinement = enforced.lines();
+    }
     if let Some((device, state)) = &found.device {
         (environment.device, environment.device_state) = (Some(device.clone()), Some(state.clone()));
     }
