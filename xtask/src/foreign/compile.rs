@@ -494,6 +494,7 @@ impl<'a> Job<'a> {
             nvcc,
             ptxas: if language.has_ptx() { self.toolchain.ptxas_version.clone() } else { String::new() },
             entries: entry_builds(product, self.source.entries, decided, symbols)?,
+            taken_off: kept.triton.as_ref().map(|made| made.removed.clone()).unwrap_or_default(),
             ..BuildRecord::default()
         };
         described(record, product)
