@@ -37,7 +37,7 @@ pub fn gpu_aa(layout: &Layout, count: u32, heard: &dyn Fn(&Again)) -> Result<Vec
         out: Some(layout.target.join("aa")),
         resume: None,
         fresh_seed: true,
-        timing: Timing { wanted: true, peers: PeerChoice::none() },
+        timing: Timing { wanted: true, peers: PeerChoice::none(), draw: None },
         ncu: false,
         attachments: Vec::new(),
     };

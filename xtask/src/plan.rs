@@ -33,6 +33,8 @@ pub struct Changes {
     pub shapes: Option<Vec<String>>,
     /// Only these seeds.
     pub seeds: Option<Vec<u64>>,
+    /// What orders and places of blocks are drawn by.
+    pub draw: Option<u64>,
     /// Launches of a timed block.
     pub iterations: Option<u32>,
     /// Untimed launches before a block.
@@ -253,6 +255,10 @@ fn apply(suite: &mut Suite, changes: &Changes) {
     if let Some(seeds) = &changes.seeds {
         suite.narrowed.push(Deferral::new(format!("only seeds {seeds:?} were run"), "run without --seeds"));
         suite.seeds.clone_from(seeds);
+    }
+    if let Some(draw) = changes.draw {
+        let why = format!("orders and places were drawn by {draw}, as somebody chose");
+        suite.narrowed.push(Deferral::new(why, "run without --draw"));
     }
     let missed: Vec<String> = left_out(suite, &changes.peers).into_keys().collect();
     if !missed.is_empty() {

@@ -11,7 +11,7 @@ use xtask::toolchain::python::{Python, find_or_install, find_or_install_for};
 /// A Python that says which it is, and whose pip says something and fails. A link to a committed script: one that was just
 /// written can be busy for a moment when another test thread forks.
 fn stand_in(dir: &Path, version: &str, numpy: &str, pip: &str) -> PathBuf {
-    let answer = format!(r#"{{"executable": "/it", "version": [{version}], "numpy": {numpy}}}"#);
+    let answer = format!(r#"{{"executable": "/it", "version": [{version}], "numpy": {numpy}, "paths": ["/it"]}}"#);
     std::fs::write(dir.join("answer"), answer).unwrap();
     std::fs::write(dir.join("says"), pip).unwrap();
     let path = dir.join("python3");
@@ -50,7 +50,7 @@ fn a_numpy_that_is_there_serves_where_the_pinned_one_cannot_be_had() {
     for version in ["3, 11, 7", "3, 14, 0"] {
         let python = found(version, "\"1.26.4\"", "No module named pip").unwrap();
         assert_eq!((python.numpy.as_str(), python.pinned), ("1.26.4", false));
-        assert_eq!(python.argv, ["/it"]);
+        assert_eq!((&python.argv[..], &python.paths[..]), (&["/it".to_owned()][..], &[PathBuf::from("/it")][..]));
         assert!(!python.environment.contains_key("PYTHONPATH"));
     }
 }

@@ -153,18 +153,15 @@ fn measure(bench: &Bench, job: &BenchJob, operator: &mut dyn Operator) -> Result
     let flush = Buffer::filled(bytes as usize, 0)?;
     let (digester, hold, originals) = (Digester::new(gpu)?, Hold::new()?, Originals::new(gpu)?);
     let ground = Ground { job, gpu, monitor, digester, hold, originals, flush };
-    let mut order = ChaCha8Rng::seed_from_u64(job.order_seed);
     let mut taken = Taken { samples, peers, running };
-    let mut places = 0;
     let claims = Claims::begin(job.share.as_ref())?;
     for (number, shape) in &claims.order(&job.suite) {
         if !claims.take(&shape.name)? {
             continue;
         }
-        if claims.are_shared() {
-            order = ChaCha8Rng::seed_from_u64(job.order_seed.wrapping_add(*number as u64));
-            places = (*number as u64) << 32;
-        }
+        // What is drawn for a shape depends neither on who has which others nor on what became of them.
+        let mut order = ChaCha8Rng::seed_from_u64(job.order_seed.wrapping_add(*number as u64));
+        let mut places = (*number as u64) << 32;
         for distribution in &job.suite.time_distributions {
             sittings(&ground, operator, (shape, *distribution), &mut places, &mut order, &mut taken)?;
         }

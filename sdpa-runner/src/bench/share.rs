@@ -43,11 +43,6 @@ impl Claims<'_> {
         shapes
     }
 
-    /// Whether shapes are shared: then what is drawn for one must not depend on who had which before.
-    pub(super) fn are_shared(&self) -> bool {
-        self.share.is_some()
-    }
-
     /// Whether a shape is this job's from now on.
     pub(super) fn take(&self, shape: &str) -> Result<bool> {
         let Some(Share { folder, worker }) = self.share else { return Ok(true) };

@@ -85,6 +85,10 @@ struct MeasuringArgs {
     /// Run these seeds and no fresh one, to see again what one showed; such a run can never MERGE.
     #[arg(long, value_delimiter = ',', value_name = "SEED,...")]
     seeds: Option<Vec<u64>>,
+    /// Draw orders and places of blocks by the `seed` that samples.json of another run has, to see again what it showed;
+    /// such a run can never MERGE.
+    #[arg(long, value_name = "SEED")]
+    draw: Option<u64>,
     /// Launches of a timed block.
     #[arg(long, value_name = "N")]
     iters: Option<u32>,
@@ -110,6 +114,7 @@ impl MeasuringArgs {
         Changes {
             shapes: self.shapes.clone(),
             seeds: self.seeds.clone(),
+            draw: self.draw,
             iterations: self.iters,
             warmup: self.warmup,
             smoke,
@@ -131,7 +136,7 @@ impl MeasuringArgs {
             out: self.out.clone(),
             resume: None,
             fresh_seed: self.seeds.is_none(),
-            timing: Timing { wanted: true, peers: self.peers.clone() },
+            timing: Timing { wanted: true, peers: self.peers.clone(), draw: self.draw },
             ncu: false,
             attachments: Vec::new(),
         })
@@ -336,7 +341,7 @@ pub fn ncu(args: &NcuArgs) -> Result<Exit> {
         out: args.out.clone(),
         resume: None,
         fresh_seed: false,
-        timing: Timing { wanted: false, peers: PeerChoice::none() },
+        timing: Timing { wanted: false, peers: PeerChoice::none(), draw: None },
         ncu: true,
         attachments: Vec::new(),
     };

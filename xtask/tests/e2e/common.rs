@@ -136,6 +136,32 @@ impl Dist {
         Ran::of(self.command(arguments).env("COLUMNS", columns).output().unwrap())
     }
 
+    /// What a pipe gets of standard output, where nothing says how wide it is.
+    pub fn run_in_a_pipe(&self, arguments: &[&str]) -> Ran {
+        Ran::of(self.command(arguments).env_remove("COLUMNS").output().unwrap())
+    }
+
+    /// Runs `xtask` with its standard output on a terminal of so many columns, with colours or without.
+    pub fn run_in_a_terminal(&self, columns: &str, colours: bool, arguments: &[&str]) -> Ran {
+        let inner = self.command(arguments);
+        let mut command = Command::new("python3");
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/terminal.py")).arg(columns);
+        command.arg(inner.get_program()).args(inner.get_args()).current_dir(self.dir.path());
+        for (key, value) in inner.get_envs() {
+            match value {
+                Some(value) => command.env(key, value),
+                None => command.env_remove(key),
+            };
+        }
+        command.env_remove("COLUMNS").env("TERM", "xterm-256color").stdin(Stdio::null());
+        if colours {
+            command.env_remove("NO_COLOR")
+        } else {
+            command.env("NO_COLOR", "1")
+        };
+        Ran::of(command.output().unwrap())
+    }
+
     /// The same with a folder of stand-ins first on PATH.
     pub fn run_with(&self, bin: &Path, arguments: &[&str]) -> Ran {
         let path = std::env::var_os("PATH").unwrap_or_default();

@@ -22,3 +22,4 @@ mod triton;
 mod tune;
 mod unfinished;
 mod wheel;
+mod width;
