@@ -53,7 +53,10 @@
 //!   ([`MmaModel::Sm90`]) and `wgmma` with the layouts of its operands among them; the models of Ampere and Ada are
 //!   published ones that were not compared with silicon here.
 //! - What a fence of the asynchronous proxy covers is known by the warp, not by the lane. A `wgmma` reads its operands and
-//!   a bulk copy its source when they are issued; whoever changes them before the wait is reported.
+//!   a bulk copy its source when they are issued; whoever changes them before the wait is reported. What `cp.async` wrote
+//!   and was waited for needs no such fence: the ISA's text leaves that open, and CUTLASS's Hopper main loops that fill
+//!   their ring by `cp.async` (`sm90_mma_multistage_gmma_*`), FlashAttention-3 (`paged_kv.h`) and Triton (its pass
+//!   FenceInsertion looks at stores from registers alone) rely on it.
 //! - `wmma.load` and `wmma.store` have no lane of their own per byte: a plain access by the same warp
 //!   without `bar.warp.sync` between is a WARNING.
 //!

@@ -256,6 +256,57 @@ fn a_product_without_fence_group_or_wait_is_found() {
     touched.is_found(Kind::RegisterInFlight, "add.f32");
 }
 
+/// As [`product`], with its factors copied from global memory, which holds words of 1000 and so on.
+fn copied_product() -> Case {
+    let stores = "st.shared.v4.b32 [%r6], {%r5, %r5, %r5, %r5};";
+    let more = "@%p2 st.shared.v4.b32 [%r6+2048], {%r5, %r5, %r5, %r5};\n        fence.proxy.async.shared::cta;";
+    let sum = "cvt.rzi.u32.f32 %r8, %f5;";
+    let copy = "and.b32 %r9, %r1, 31;
+        mul.wide.u32 %d6, %r9, 16;
+        add.s64 %d6, %d1, %d6;
+        cp.async.cg.shared.global [%r6], [%d6], 16;";
+    let rest = "@%p2 cp.async.cg.shared.global [%r6+2048], [%d6], 16;\n        cp.async.wait_all;";
+    // What the values are does not matter here.
+    product().with(stores, copy).with(more, rest).with(sum, "mov.u32 %r8, 7;")
+}
+
+#[test]
+fn what_cp_async_wrote_needs_a_wait_and_an_order_but_no_proxy_fence_before_a_product() {
+    let product = copied_product();
+    product.is_clean(|_| 7);
+    product.with("cp.async.wait_all;", "").is_found(Kind::InFlight, "wgmma.mma_async");
+    product.with("bar.sync 0;", "").is_found(Kind::RaceReadAfterWrite, "wgmma.mma_async");
+    // Nor does what lay there before; what is written over it by a plain store does.
+    let stored = "st.shared.v4.b32 [%r6], {%r5, %r5, %r5, %r5};\n";
+    let and = format!("{stored}and.b32 %r9, %r1, 31;");
+    product.with("and.b32 %r9, %r1, 31;", &and).is_clean(|_| 7);
+    for late in [stored, "st.shared.b8 [%r6+5], %r5;\n"] {
+        let late = format!("cp.async.wait_all;\n{late}");
+        product.with("cp.async.wait_all;", &late).is_found(Kind::MissingProxyFence, "wgmma.mma_async");
+    }
+}
+
+#[test]
+fn what_cp_async_wrote_may_be_waited_for_by_mbarrier_before_a_product() {
+    let begun = "mbarrier.init.shared.b64 [%r3], 128;\nBEGUN:\nbar.sync 0;\nand.b32 %r9, %r1, 31;";
+    let begin = format!("@!%p1 bra BEGUN;\n{begun}");
+    let wait = "mbarrier.try_wait.parity.shared::cta.b64 %p5, [%r3], 0;\n@!%p5 bra WAIT;";
+    let arrive = "cp.async.mbarrier.arrive.noinc.shared.b64 [%r3];\nWAIT:\n";
+    let product = copied_product().with("and.b32 %r9, %r1, 31;", &begin).with("bar.sync 0;\n        shr", "shr");
+    product.with("cp.async.wait_all;", &format!("{arrive}{wait}")).is_clean(|_| 7);
+    product.with("cp.async.wait_all;", arrive).is_found(Kind::InFlight, "wgmma.mma_async");
+}
+
+#[test]
+fn what_cp_async_wrote_is_sent_without_a_proxy_fence() {
+    let copied = send()
+        .with("st.shared.b32 [%r6], %r7;", "cvt.u64.u32 %d3, %r5;\nadd.s64 %d3, %d1, %d3;\nCOPY")
+        .with("COPY", "cp.async.ca.shared.global [%r6], [%d3], 4;\ncp.async.commit_group;")
+        .with("fence.proxy.async.shared::cta;", "cp.async.wait_group 0;");
+    copied.is_clean(|i| 1000 + i as u32);
+    copied.with("cp.async.wait_group 0;", "cp.async.wait_group 1;").is_found(Kind::InFlight, "cp.async.bulk");
+}
+
 #[test]
 fn a_descriptor_that_leads_elsewhere_is_found() {
     product().with("add.s64 %d4, %d3, 128;", "add.s64 %d4, %d3, 250;").is_found(Kind::OutOfBounds, "wgmma.mma_async");

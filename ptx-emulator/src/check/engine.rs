@@ -1,13 +1,13 @@
 //! Accesses to shared memory by the engines that work for warps, and by other blocks of a cluster.
 
-use super::clock::{EngineView, Epoch};
+use super::clock::{EngineView, Epoch, Relation, View, row};
 use super::recent::Extent;
 use super::runs::Run;
-use super::shadow::{Conflict, LINE, Shadow, span};
+use super::shadow::{Clash, Conflict, LINE, SIZES, Shadow, span};
 
 impl Shadow {
-    /// Judges and records an access by an engine: writes before it must be visible to its proxy, reads before it need only
-    /// be ordered.
+    /// Judges and records an access by an engine: writes before it must be visible to its proxy; reads before it, and what
+    /// `cp.async` wrote, need only be ordered.
     pub(crate) fn engine_access(
         &mut self,
         view: &EngineView,
@@ -27,8 +27,12 @@ impl Shadow {
             read = self.read[lines].iter().fold(0, |all, sizes| all | sizes.ever());
         }
         let (visible, ordered) = (view.visible(), view.ordered());
-        if !self.is_ordered(&visible, &run, written, 0) {
-            self.judge(&visible, &run, written, 0, found);
+        let noted = SIZES.into_iter().filter(|shift| written >> shift & 1 == 1);
+        let mut writes = noted.map(|shift| &self.cells[shift as usize].writes[span(shift, run.offset, run.end())]);
+        if !writes.all(|cells| row::are_visible(cells, visible.past(), ordered.past())) {
+            let mut unseen = Vec::new();
+            self.judge(&visible, &run, written, 0, &mut unseen);
+            found.extend(unseen.into_iter().filter(|conflict| !is_seen(conflict, &ordered)));
         }
         if read != 0 && !self.is_ordered(&ordered, &run, 0, read) {
             self.judge(&ordered, &run, 0, read, found);
@@ -40,4 +44,10 @@ impl Shadow {
         }
         self.recent.note(extent, write, run.me);
     }
+}
+
+/// Whether a copy was waited for and is ordered before an engine's access.
+fn is_seen(conflict: &Conflict, ordered: &View<'_>) -> bool {
+    let Conflict { clash, earlier, .. } = *conflict;
+    clash != Clash::InFlight && earlier.is_copied() && ordered.relation(earlier, u32::MAX) == Relation::Ordered
 }

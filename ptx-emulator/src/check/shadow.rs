@@ -357,10 +357,17 @@ impl Shadow {
         }
     }
 
-    /// Marks the words of a finished asynchronous copy as written by `me`.
+    /// Marks the words of a finished asynchronous copy as written by `me`. What was written there before is forgotten, in
+    /// cells of every size: no engine needs to see it.
     pub(crate) fn complete(&mut self, offset: u32, size: u32, me: Epoch) {
         self.made(WORD);
         let Shadow { cells, written, recent, .. } = self;
+        for shift in SIZES.into_iter().filter(|shift| *shift != WORD && size >> shift != 0) {
+            let covered = (offset >> shift) as usize..((offset + size) >> shift) as usize;
+            if let Some(cells) = cells[shift as usize].writes.get_mut(covered) {
+                cells.fill(0);
+            }
+        }
         let cells = &mut cells[WORD as usize].writes;
         for word in span(WORD, offset, offset + size) {
             if Epoch(cells[word]).is_in_flight() {
