@@ -88,7 +88,7 @@ pub(super) const LINE: u32 = 4;
 /// Bytes of a word, as a power of two.
 pub(super) const WORD: u32 = 2;
 /// The sizes of cells, as powers of two.
-pub(super) const SIZES: [u32; 4] = [LINE, WORD, 1, 0];
+pub(crate) const SIZES: [u32; 4] = [LINE, WORD, 1, 0];
 /// Bytes of a region, of which it is known when each warp last read there, as a power of two.
 pub(super) const REGION: u32 = 8;
 
@@ -357,17 +357,22 @@ impl Shadow {
         }
     }
 
-    /// Marks the words of a finished asynchronous copy as written by `me`. What was written there before is forgotten, in
-    /// cells of every size: no engine needs to see it.
-    pub(crate) fn complete(&mut self, offset: u32, size: u32, me: Epoch) {
-        self.made(WORD);
-        let Shadow { cells, written, recent, .. } = self;
-        for shift in SIZES.into_iter().filter(|shift| *shift != WORD && size >> shift != 0) {
+    /// Forgets what was written to aligned bytes, in cells of the given sizes: something else says that all know it.
+    pub(crate) fn forget_writes(&mut self, offset: u32, size: u32, shifts: &[u32]) {
+        for &shift in shifts.iter().filter(|shift| size >> **shift != 0) {
             let covered = (offset >> shift) as usize..((offset + size) >> shift) as usize;
-            if let Some(cells) = cells[shift as usize].writes.get_mut(covered) {
+            if let Some(cells) = self.cells[shift as usize].writes.get_mut(covered) {
                 cells.fill(0);
             }
         }
+    }
+
+    /// Marks the words of a finished asynchronous copy as written by `me`. What was written there before is forgotten, in
+    /// cells of every size: no engine needs to see it.
+    pub(crate) fn complete(&mut self, offset: u32, size: u32, me: Epoch) {
+        self.forget_writes(offset, size, &[LINE, 1, 0]);
+        self.made(WORD);
+        let Shadow { cells, written, recent, .. } = self;
         let cells = &mut cells[WORD as usize].writes;
         for word in span(WORD, offset, offset + size) {
             if Epoch(cells[word]).is_in_flight() {
