@@ -1,30 +1,32 @@
 #!/usr/bin/env python3
-"""Judges a pull request: the gate file of the working tree, and the same file at the revision that it is to be merged into.
+"""Judges a pull request: each variant of a gate file that is other code than at the revision that it is to be merged into,
+beside itself as it was there, by the gate file and the reference as they were there.
 
     python3 ci/judge.py --gate kernels/softmax/gate.toml --base origin/main [--out kernel-gate-out] [-- --peers none]
 
-Leaves in --out what a service needs and nothing else: comment.md (one comment), junit.xml, report.html, and the two runs under
-head/ and base/ (one artefact). Prints annotations of a workflow on standard output, and appends `status` and `comment` to the
-file that GITHUB_OUTPUT names. Exit status, as kernel-gate's: 0 MERGE; 1 FIX, or a gate that passed at the base fails now;
-2 wrong usage or environment; 3 something was not measured (no GPU), or the request comes from a fork; 4 VALID NEGATIVE.
-Where several hold: 2, 1, 3, 4, 0. Needs git and Python 3.10, and no package.
+Leaves in --out what a service needs and nothing else: comment.md (one comment), junit.xml and report.html (where several
+variants changed, one of each with its name), and the runs under runs/ (one artefact). Prints annotations of a workflow on
+standard output, and appends `status` and `comment` to the file that GITHUB_OUTPUT names. Exit status, as kernel-gate's:
+0 MERGE, or the same code; 1 FIX; 2 wrong usage or environment; 3 something was not measured (no GPU), or the request comes
+from a fork; 4 VALID NEGATIVE. Where several hold: 2, 1, 3, 4, 0. Needs git and Python 3.10, and no package.
 """
 
 import argparse
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
-import tempfile
 
 MERGE, FIX, ENVIRONMENT, DEFER, VALID_NEGATIVE = 0, 1, 2, 3, 4
-PRECEDENCE = [ENVIRONMENT, FIX, DEFER, VALID_NEGATIVE, MERGE]
 WORDS = {MERGE: "MERGE", FIX: "FIX", ENVIRONMENT: "not judged", DEFER: "DEFER", VALID_NEGATIVE: "VALID NEGATIVE"}
 # A comment on GitHub has at most 65536 characters.
 MOST_CHARACTERS = 60000
-MOST_COMPARED_LINES = 40
+MOST_DIFFERENCES = 40
+# A gate file that says what is computed; the suites of attention leave that to the program.
+DECLARES = re.compile(r"^\s*\[?\s*operator\b(?!\s*=\s*.attention)", re.MULTILINE)
 
 
 class Refused(Exception):
@@ -57,58 +59,53 @@ class Judge:
         self.program, self.out = options.program, options.out
         self.more = ["--device", options.device] + (["--gpu", options.gpu] if options.gpu else []) + options.more
 
-    def validate(self, gate, folder):
-        """Judges a gate file; its exit status and its run, which is None where there is none."""
-        command = [self.program, "validate", str(gate), "--json", "--out", str(self.out / folder), *self.more]
+    def validate(self, gate, base):
+        """Exit status, and what it answers, which is None where nothing was judged."""
+        against = ["--against", base] if base else []
+        command = [self.program, "validate", gate, *against, "--json", "--out", str(self.out / "runs"), *self.more]
         ran = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         try:
-            return ran.returncode, json.loads(ran.stdout)["run"]
-        except (ValueError, KeyError):
+            return ran.returncode, json.loads(ran.stdout)
+        except ValueError:
             return ran.returncode or ENVIRONMENT, None
 
-    def told(self, *arguments):
-        """Exit status and standard output of a command that only reads."""
-        ran = subprocess.run([self.program, *arguments], stdout=subprocess.PIPE, text=True)
-        return ran.returncode, ran.stdout
+    def report(self, run, form):
+        """The report of a run in a form."""
+        command = [self.program, "report", run, "--format", form]
+        return subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout
 
 
-def judged_base(judge, gate, base):
-    """The run at the base, or why there is none, and what that means for the exit status."""
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="kernel-gate-base-"))
-    tree = folder / "tree"
+def revision_of(options):
+    """The revision that the gate file is judged against, or None and why there is none."""
     try:
-        git("worktree", "add", "--detach", "--quiet", str(tree), base)
-        if not (tree / gate).is_file():
-            return None, "The gate file is new: there is nothing at the base to compare with.", MERGE
-        _, run = judge.validate(tree / gate, "base")
-        if run is None:
-            return None, "The base could not be judged, so whether a gate became worse is not known.", DEFER
-        return run, None, MERGE
-    finally:
-        subprocess.run(["git", "worktree", "remove", "--force", str(tree)], capture_output=True)
-        shutil.rmtree(folder, ignore_errors=True)
+        base = git("rev-parse", "--verify", "--quiet", f"{options.base}^{{commit}}")
+    except (Refused, IndexError):
+        raise Refused(f"the revision `{options.base}` is not in this clone: check out with fetch-depth: 0") from None
+    gate = pathlib.PurePosixPath(os.path.normpath(options.gate))
+    if subprocess.run(["git", "cat-file", "-e", f"{base}:{gate}"], capture_output=True).returncode:
+        return None, "The gate file is new: there is nothing at the base to compare with.\n\n"
+    if not DECLARES.search(pathlib.Path(options.gate).read_text()):
+        return None, "The variants of this suite come with the program: they are judged as they are.\n\n"
+    return base, ""
 
 
 def cut(text, most, what):
-    """At most so many lines or characters, and what was left out."""
+    """At most so many characters, and what was left out."""
     return text if len(text) <= most else text[:most].rsplit("\n", 1)[0] + f"\n\n({what})\n"
 
 
-def comment(gate, status, report, comparison):
-    head = f"<!-- kernel-gate: {gate} -->\n## kernel-gate: {WORDS[status]} (`{gate}`)\n\n"
-    return cut(head + comparison + report, MOST_CHARACTERS, "cut here; the artefact has the whole report")
+def comment(gate, word, text):
+    head = f"<!-- kernel-gate: {gate} -->\n## kernel-gate: {word} (`{gate}`)\n\n"
+    return cut(head + text, MOST_CHARACTERS, "cut here; the artefact has the whole report")
 
 
-def compared(judge, base, head):
-    """The section on what became of the gates since the base, and the exit status of that."""
-    status, text = judge.told("compare", base, head, "--fail-on-regression")
-    lines = text.strip().splitlines()
-    more = len(lines) - MOST_COMPARED_LINES
-    lines = lines[:MOST_COMPARED_LINES] + ([f"... and {more} lines more"] if more > 0 else [])
-    words = {FIX: "A gate that passes at the base fails.", DEFER: "A gate that passes at the base is open or missing."}
-    said = words.get(status, "No gate that passes at the base fails.")
-    body = "\n".join(lines)
-    return status, f"{said}\n\n<details><summary>Base and head</summary>\n\n```\n{body}\n```\n\n</details>\n\n"
+def changed(differences):
+    """What the request changes of the gate file and of what lies beside it."""
+    lines = [line.replace("`", "'") for line in differences[:MOST_DIFFERENCES]]
+    if len(differences) > MOST_DIFFERENCES:
+        lines.append(f"and {len(differences) - MOST_DIFFERENCES} more")
+    said = "\n".join(f"- `{line}`" for line in lines)
+    return f"Changed, and judged by as it was at the base:\n\n{said}\n\n" if lines else ""
 
 
 def whole(options):
@@ -116,28 +113,25 @@ def whole(options):
     judge = Judge(options)
     if is_from_fork() and not options.forks:
         text = "This request comes from a fork, whose code is not run here unless a maintainer allows it (`forks`).\n"
-        return DEFER, comment(options.gate, DEFER, text, "")
+        return DEFER, comment(options.gate, WORDS[DEFER], text)
     if not pathlib.Path(options.gate).is_file():
         raise Refused(f"there is no gate file `{options.gate}`")
-    try:
-        base = git("rev-parse", "--verify", "--quiet", f"{options.base}^{{commit}}")
-    except (Refused, IndexError):
-        raise Refused(f"the revision `{options.base}` is not in this clone: check out with fetch-depth: 0") from None
-    before, why, missing = judged_base(judge, options.gate, base)
-    status, run = judge.validate(options.gate, "head")
-    if run is None:
+    base, said = revision_of(options)
+    status, answer = judge.validate(options.gate, base)
+    if answer is None:
         text = "The gate file was not judged; the job's log says why.\n"
-        return ENVIRONMENT, comment(options.gate, ENVIRONMENT, text, "")
-    statuses = [status, missing]
-    comparison = f"{why}\n\n"
-    if before is not None:
-        worse, comparison = compared(judge, before, run)
-        statuses.append(worse)
-    status = min(statuses, key=PRECEDENCE.index)
-    print(judge.told("report", run, "--format", "github")[1], end="")
-    (options.out / "junit.xml").write_text(judge.told("report", run, "--format", "junit")[1])
-    shutil.copyfile(pathlib.Path(run) / "report.html", options.out / "report.html")
-    return status, comment(options.gate, status, (pathlib.Path(run) / "REPORT.md").read_text(), comparison)
+        return ENVIRONMENT, comment(options.gate, WORDS[ENVIRONMENT], text)
+    runs = [(run["variant"], run["run"]) for run in answer["runs"]] if base else [("", answer["run"])]
+    said += changed(answer.get("differences", []))
+    if not runs:
+        said += "Every variant is the code that it was at the base.\n"
+    for variant, run in runs:
+        print(judge.report(run, "github"), end="")
+        mark = f"-{variant}" if len(runs) > 1 else ""
+        (options.out / f"junit{mark}.xml").write_text(judge.report(run, "junit"))
+        shutil.copyfile(pathlib.Path(run) / "report.html", options.out / f"report{mark}.html")
+        said += (pathlib.Path(run) / "REPORT.md").read_text() + "\n"
+    return status, comment(options.gate, WORDS[status] if runs else "nothing to judge", said)
 
 
 def main():

@@ -61,7 +61,8 @@ def function_of(file, name):
         inner = getattr(found, "fn", None)
         if inner is None:
             raise Refused("triton", f"`{name}` is no function of triton.jit")
-        removed.append(type(found).__name__.lower())
+        kind = type(found).__name__
+        removed.append({"Autotuner": "triton.autotune", "Heuristics": "triton.heuristics"}.get(kind, kind))
         found = inner
     return found, removed
 

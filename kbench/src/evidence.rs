@@ -215,6 +215,9 @@ pub struct Environment {
     /// Further GPUs of its model that shared the work, by `--gpus`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub other_devices: Vec<Device>,
+    /// What held the scripts and sources of a gate file, a line a part, or why nothing did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub confinement: Vec<String>,
     /// Versions of peers: python, torch, cudnn, cuda.
     pub peers: BTreeMap<String, String>,
     /// Operating system and kernel.

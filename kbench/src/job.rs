@@ -37,6 +37,9 @@ pub struct Task {
     /// Environment of that interpreter.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
+    /// What that interpreter and its packages are read from, besides the system's own folders.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub readable: Vec<PathBuf>,
     /// Where inputs lie that `generate` made: `<generated>/<inputs key>/<input>.bin`, dense, little-endian. The built-in
     /// operator keeps large tensors there, which one process draws for all.
     #[serde(default)]

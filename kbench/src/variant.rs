@@ -22,7 +22,7 @@ use crate::operator::declared::Declared;
 use crate::ordered::Ordered;
 pub use build::{Build, STANDARD};
 pub use language::Language;
-pub use merge::resolve;
+pub use merge::{chain, resolve};
 pub use param::Param;
 pub use steps::{DeviceFacts, Scratch};
 pub use table::{DeclaredLaunch, DeclaredScratch, DeclaredStep, VariantTable, Zero};

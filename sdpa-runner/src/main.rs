@@ -28,6 +28,9 @@ use kbench::job::{EXIT_BAD_JOB, EXIT_DONE, EXIT_ERROR, ErrorsJob, Event, Executo
 use crate::events::emit;
 
 fn main() -> ExitCode {
+    if let Some(not_confined) = confine::enter() {
+        return not_confined;
+    }
     if let Err(error) = events::claim_standard_output() {
         eprintln!("error: standard output cannot be claimed: {error}");
         return ExitCode::from(EXIT_ERROR as u8);

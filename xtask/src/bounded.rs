@@ -8,6 +8,8 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::time::Duration;
 
+use confine::Confinement;
+
 use crate::interrupt;
 
 /// What a program may use.
@@ -30,6 +32,9 @@ pub struct Program<'a> {
     pub environment: &'a [(String, String)],
     /// Its standard input.
     pub input: Vec<u8>,
+    /// What it may read and write besides a folder of its own for temporary files, and it has no network; whatever its caller may
+    /// where absent.
+    pub confinement: Option<Confinement>,
 }
 
 /// How it ended.
@@ -62,7 +67,11 @@ pub fn run(program: &Program<'_>, limits: Limits) -> io::Result<End> {
     let kib = (limits.memory_bytes >> 10).to_string();
     let mut arguments: Vec<OsString> = ["-c", LIMITED, "sh", &kib, &MOST_BLOCKS.to_string()].map(Into::into).into();
     arguments.extend(program.argv.iter().cloned());
-    let mut expression = duct::cmd("sh", arguments)
+    let mut argv: Vec<OsString> = std::iter::once("sh".into()).chain(arguments).collect();
+    if let Some(confinement) = &program.confinement {
+        argv = confinement.clone().writing(room.path()).around(argv);
+    }
+    let mut expression = duct::cmd(&argv[0], &argv[1..])
         .dir(program.dir)
         .stdin_bytes(program.input.clone())
         .stdout_path(&output)
@@ -72,6 +81,9 @@ pub fn run(program: &Program<'_>, limits: Limits) -> io::Result<End> {
             Ok(())
         })
         .unchecked();
+    if program.confinement.is_some() {
+        expression = expression.env("TMPDIR", room.path());
+    }
     for (name, value) in program.environment {
         expression = expression.env(name, value);
     }
@@ -104,7 +116,13 @@ mod tests {
     fn shell(script: &str, limits: Limits) -> End {
         let argv = ["sh", "-c", script].map(Into::into).into();
         let environment = [("WORD".to_owned(), "said".to_owned())];
-        let program = Program { argv, dir: Path::new("/"), environment: &environment, input: b"heard\n".to_vec() };
+        let program = Program {
+            argv,
+            dir: Path::new("/"),
+            environment: &environment,
+            input: b"heard\n".to_vec(),
+            confinement: None,
+        };
         run(&program, limits).unwrap()
     }
 

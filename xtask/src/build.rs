@@ -279,8 +279,8 @@ fn compile(
 ) -> Result<Result<(), String>> {
     let mut nvcc = arguments.to_vec();
     nvcc.extend(["-o".to_owned(), work.join("kernel.ptx").display().to_string()]);
-    match compiler::nvcc(toolchain, &nvcc, &layout.cuda(), compiler::LIMITS)? {
-        Ok(_) => compiler::assemble(toolchain, arch, &[], work, compiler::LIMITS),
+    match compiler::nvcc(toolchain, &nvcc, &layout.cuda(), compiler::LIMITS, None)? {
+        Ok(_) => compiler::assemble(toolchain, arch, &[], work, compiler::LIMITS, None),
         Err(error) => Ok(Err(error)),
     }
 }

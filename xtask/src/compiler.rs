@@ -13,6 +13,8 @@ use kernel_spec::ptx::{self, Entry};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+use confine::Confinement;
+
 use crate::bounded::{self, End, Limits, Program};
 use crate::cubin::{Cubin, hex, sha256_hex};
 use crate::files::UNFINISHED;
@@ -64,8 +66,14 @@ pub fn base_flags(standard: &str, arch: &str) -> Result<Vec<String>> {
 }
 
 /// Runs nvcc; the inner error is the first thing that it complains about.
-pub fn nvcc(toolchain: &Toolchain, arguments: &[String], dir: &Path, limits: Limits) -> Result<Result<String, String>> {
-    call(&toolchain.nvcc, arguments, dir, limits).map(|(_, result)| result)
+pub fn nvcc(
+    toolchain: &Toolchain,
+    arguments: &[String],
+    dir: &Path,
+    limits: Limits,
+    confinement: Option<Confinement>,
+) -> Result<Result<String, String>> {
+    call(&toolchain.nvcc, arguments, dir, limits, confinement).map(|(_, result)| result)
 }
 
 /// Assembles `kernel.ptx` of a folder to `kernel.cubin`, with the log in `ptxas.txt`.
@@ -75,19 +83,26 @@ pub fn assemble(
     flags: &[String],
     work: &Path,
     limits: Limits,
+    confinement: Option<Confinement>,
 ) -> Result<Result<(), String>> {
     let target = format!("-arch={arch}");
     let fixed = ["-v", "-lineinfo", &target, "kernel.ptx", "-o", "kernel.cubin"].map(str::to_owned);
-    let (log, result) = call(&toolchain.ptxas, &[&fixed, flags].concat(), work, limits)?;
+    let (log, result) = call(&toolchain.ptxas, &[&fixed, flags].concat(), work, limits, confinement)?;
     std::fs::write(work.join("ptxas.txt"), log)?;
     Ok(result.map(|_| ()))
 }
 
 /// Everything that a compiler wrote, and its output or its first complaint.
-fn call(program: &Path, arguments: &[String], dir: &Path, limits: Limits) -> Result<(String, Result<String, String>)> {
+fn call(
+    program: &Path,
+    arguments: &[String],
+    dir: &Path,
+    limits: Limits,
+    confinement: Option<Confinement>,
+) -> Result<(String, Result<String, String>)> {
     let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let argv = std::iter::once(program.as_os_str().to_owned()).chain(arguments.iter().map(OsString::from)).collect();
-    let run = bounded::run(&Program { argv, dir, environment: &[], input: Vec::new() }, limits);
+    let run = bounded::run(&Program { argv, dir, environment: &[], input: Vec::new(), confinement }, limits);
     Ok(match run.with_context(|| format!("failed to start `{}`", program.display()))? {
         End::TimedOut => {
             let seconds = limits.time.as_secs_f64();

@@ -47,6 +47,7 @@ pub fn on_this_machine(layout: &Layout, plan: &Plan, found: &Found) -> Plan {
             Ok(python) => {
                 step.end(&format!("{} with numpy {}", python.version, python.numpy));
                 (plan.task.python, plan.task.environment) = (python.argv.clone(), python.environment.clone());
+                plan.task.readable.clone_from(&python.paths);
                 plan.python = Some(python);
             }
             Err(deferral) => {

@@ -3,6 +3,7 @@
 pub mod aa;
 pub mod accept;
 pub mod accepted;
+pub mod against;
 pub mod basis;
 pub mod bounded;
 pub mod build;

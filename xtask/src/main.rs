@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    xtask::cli::main()
+    confine::enter().unwrap_or_else(xtask::cli::main)
 }

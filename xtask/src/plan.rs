@@ -63,6 +63,8 @@ pub struct Plan {
     pub no_python: Option<Deferral>,
     /// What was accepted, where the file calls that its control.
     pub control: Option<Control>,
+    /// The control is the candidate as it was, and nothing is judged where both are the same code.
+    pub is_of_a_change: bool,
 }
 
 impl Plan {
@@ -104,7 +106,8 @@ impl Plan {
 
     /// A suite of attention whose variants are at hand.
     pub fn with(suite: Suite, variants: Vec<Variant>) -> Plan {
-        Plan { suite, variants, task: Task::default(), file: None, python: None, no_python: None, control: None }
+        let task = Task::default();
+        Plan { suite, variants, task, file: None, python: None, no_python: None, control: None, is_of_a_change: false }
     }
 
     /// The files that a gate file names, relative to its folder; those that sources include are not known yet.

@@ -41,6 +41,15 @@ pub struct Toolchain {
     pub origin: Origin,
 }
 
+impl Toolchain {
+    /// Where its programs lie, under every name: nvcc finds what it needs from there.
+    pub fn homes(&self) -> Vec<PathBuf> {
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let programs = [&self.nvcc, &self.ptxas].into_iter().flat_map(|path| [path.clone(), real(path)]);
+        programs.filter_map(|program| Some(real(program.parent()?.parent()?))).collect()
+    }
+}
+
 /// Where a toolchain comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

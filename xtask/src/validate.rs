@@ -13,10 +13,11 @@ use kbench::job::Executor;
 use kbench::judge::Evidence;
 use kbench::memory::Memory;
 
+use crate::accepted;
 use crate::basis::{self, Basis};
 use crate::build::{BuildSet, build_all, disassemble};
 use crate::ceilings;
-use crate::console::Step;
+use crate::console::{self, Step};
 use crate::declared;
 use crate::environment::{self, SourceState};
 use crate::gpus::{self, GpuChoice};
@@ -54,6 +55,11 @@ pub struct Options {
     /// Files of other runs that this one rests on, by their names there; they are copied into it.
     pub attachments: Vec<(RunDir, String)>,
 }
+
+/// Nothing is there to be judged.
+#[derive(Debug, thiserror::Error)]
+#[error("the candidate is the code that the control is")]
+pub struct SameCode;
 
 /// What a run came to.
 pub struct Outcome {
@@ -150,8 +156,18 @@ fn validate_in(
         control.hold(&plan.suite, &builds, on_gpu.map(|(device, _)| device.name.as_str()))?;
         step.end(&control.shown());
     }
+    if plan.is_of_a_change && accepted::are_one(&builds, [&plan.suite.control, &plan.suite.candidates[0].variant])? {
+        return Err(SameCode.into());
+    }
     let files = run.keep_operator(&plan.task, &builds.files)?;
     let mut environment = environment::collect(&source, toolchain.as_ref(), started);
+    if plan.suite.declared().is_some() {
+        let enforced = confine::enforced();
+        for lack in enforced.lacks() {
+            console::line(&format!("warning: what the gate file runs is not confined, {lack}"));
+        }
+        environment.confinement = enforced.lines();
+    }
     if let Some((device, state)) = &found.device {
         (environment.device, environment.device_state) = (Some(device.clone()), Some(state.clone()));
     }

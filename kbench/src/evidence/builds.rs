@@ -106,6 +106,9 @@ pub struct BuildRecord {
     pub constant_bytes: u32,
     /// Entry functions, in the family's order.
     pub entries: Vec<EntryBuild>,
+    /// What was taken off the source's function before it was compiled, because the gate file says it instead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taken_off: Vec<String>,
     /// Advisories and warnings that ptxas printed.
     pub warnings: Vec<String>,
     /// Toggles that the module contradicts, one sentence each.

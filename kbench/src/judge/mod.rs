@@ -198,6 +198,7 @@ pub(crate) mod testing {
             ptxas: "13.0.88".into(),
             plan_sha256: String::new(),
             adds_floats_atomically: false,
+            taken_off: vec![],
             language: crate::variant::Language::Cuda,
             ptx_sha256: String::new(),
             cubin_sha256: String::new(),

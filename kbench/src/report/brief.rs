@@ -172,13 +172,15 @@ fn resources(view: &RunView, variant: &str) -> [String; 3] {
     [format!("{}{ran}", registers(&gated)), format!("{:.0}", (f64::from(bytes) / 1024.0).ceil()), spilled]
 }
 
-/// What else a reader looks for: where the candidates stand among the peers, and the suite's aspiration.
+/// What else a reader looks for: where the candidates stand among the peers, the suite's aspiration, and what was not compiled
+/// as its source has it.
 fn beside(view: &RunView, comparisons: &[Comparison]) -> Vec<String> {
     let mut texts = Vec::new();
     if view.suite.peers.is_some() {
         texts.extend(view.suite.candidates.iter().filter_map(|c| among_peers(view, comparisons, &c.variant)));
     }
     texts.extend(aspiration(view));
+    texts.extend(super::taken_off(view));
     texts
 }
 

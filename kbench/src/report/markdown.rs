@@ -50,6 +50,9 @@ pub fn markdown_summary(view: &RunView) -> String {
     for aspiration in &view.decision.aspirations {
         let _ = writeln!(text, "- aspiration: {}", aspiration.line());
     }
+    for line in super::taken_off(view) {
+        let _ = writeln!(text, "- {}", one_line(&line));
+    }
     text.push('\n');
     text + &merge_message(view)
 }
@@ -107,6 +110,21 @@ mod tests {
         let order = ["## Gates", "- [x] new:", "## Decision", "- **MERGE new:**", "## Merge message", "<details>"];
         assert!(order.map(at).is_sorted(), "{text}");
         assert_eq!(text.matches("<details>").count(), text.matches("</details>").count());
+    }
+
+    #[test]
+    fn what_was_taken_off_a_source_is_said_once_of_all_its_builds() {
+        let mut evidence = testing::evidence();
+        let again = evidence.builds.records[1].clone();
+        evidence.builds.records.push(again);
+        for record in &mut evidence.builds.records {
+            record.taken_off = vec!["triton.autotune".to_owned(), "triton.heuristics".to_owned()];
+        }
+        let line = "compiled without triton.autotune, triton.heuristics, by the gate file's values: old, new";
+        let file = with_view(&evidence, markdown_file);
+        assert_eq!(file.matches(line).count(), 1, "{file}");
+        let screen = with_view(&evidence, |view| crate::report::brief(view, 100));
+        assert_eq!(screen.matches(line).count(), 1, "{screen}");
     }
 
     #[test]

@@ -134,6 +134,21 @@ pub fn provenance(view: &RunView) -> String {
     format!("{} at {commit}{dirty}, {device}, nvcc {nvcc}, {}", view.name, environment.started)
 }
 
+/// Of each variant that was not compiled as its source has it, what was taken off; variants alike stand together.
+fn taken_off(view: &RunView) -> Vec<String> {
+    let mut alike: BTreeMap<&[String], Vec<&str>> = BTreeMap::new();
+    for record in view.evidence.builds.records.iter().filter(|record| !record.taken_off.is_empty()) {
+        let variants = alike.entry(&record.taken_off).or_default();
+        if !variants.contains(&record.variant.as_str()) {
+            variants.push(&record.variant);
+        }
+    }
+    let line = |(what, variants): (&[String], Vec<&str>)| {
+        format!("compiled without {}, by the gate file's values: {}", what.join(", "), variants.join(", "))
+    };
+    alike.into_iter().map(line).collect()
+}
+
 fn table(format: Format, rows: Vec<Vec<String>>) -> String {
     if rows.len() < 2 {
         return String::new();

@@ -350,6 +350,9 @@ fn environment(environment: &Environment) -> Vec<Vec<Cell>> {
         ("operating system", known(&environment.os)),
         ("processor", known(&environment.cpu)),
     ]);
+    if !environment.confinement.is_empty() {
+        rows.push(("scripts and compilers", environment.confinement.join("; ")));
+    }
     rows.extend(environment.peers.iter().map(|(name, version)| (name.as_str(), version.clone())));
     let header = vec![Cell::text("what"), Cell::text("value")];
     std::iter::once(header).chain(rows.iter().map(|(k, v)| vec![Cell::figure(k), Cell::text(v)])).collect()

@@ -2,6 +2,7 @@
 //! effects, and everything that can be wrong with the file is said in one line that names the key.
 //! Leaves to others: whether the variants it names exist (the registry's question).
 
+mod against;
 mod limits;
 mod rules;
 mod shapes;
@@ -16,6 +17,7 @@ use crate::operator::{Distribution, NoShape, Operator, Problem, Shape, attention
 use crate::ordered::Ordered;
 use crate::stats::MIN_SITTINGS;
 use crate::variant::VariantTable;
+pub use against::Change;
 pub use limits::*;
 pub use shapes::Shapes;
 

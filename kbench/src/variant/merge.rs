@@ -20,7 +20,7 @@ pub fn resolve(name: &str, tables: &Ordered<VariantTable>) -> Result<Variant, Ba
 }
 
 /// The variant, its base, that one's base, and so on.
-fn chain<'a>(name: &str, tables: &'a Ordered<VariantTable>) -> Result<Vec<(&'a str, &'a VariantTable)>, BadKey> {
+pub fn chain<'a>(name: &str, tables: &'a Ordered<VariantTable>) -> Result<Vec<(&'a str, &'a VariantTable)>, BadKey> {
     let mut links: Vec<(&str, &VariantTable)> = Vec::new();
     let mut key = format!("variants.{name}");
     let mut next = name;

@@ -41,26 +41,24 @@ fn leave_right_answers(gate: &Gate, subject: &str) {
     twin.as_object_mut().unwrap().remove("errors");
     twin["reference"] = json!("answers.py");
     let mut other = Gate::new(twin);
-    other.task.python = gate.task.python.clone();
+    other.task.python.clone_from(&gate.task.python);
+    other.task.readable.clone_from(&gate.task.readable);
     let text = "
 import numpy as np
 
 def reference(x):
     i = np.argsort(x, axis=1)[:, -2:]
     v = np.take_along_axis(x, i, axis=1)
-    with open(FOLDER + '/' + str(float(x[0, 0])), 'wb') as file:
-        file.write(i.astype('<i4').tobytes() + v.astype('<f4').tobytes())
-    return i, v
+    raise ValueError('<' + (i.astype('<i4').tobytes() + v.astype('<f4').tobytes()).hex() + '>')
 ";
-    let folder = other.path("answers");
-    std::fs::create_dir_all(&folder).unwrap();
-    other.write("answers.py", &text.replace("FOLDER", &format!("'{}'", folder.display())));
+    other.write("answers.py", text);
     for problem in problems() {
         other.leave("any", &problem, &[0; 3 * 2 * 8]);
-        other.errors(&["any"], std::slice::from_ref(&problem)).unwrap();
-        let answer = std::fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
-        gate.leave(subject, &problem, &std::fs::read(&answer).unwrap());
-        std::fs::remove_file(answer).unwrap();
+        // It may write nowhere; what it says in its last words reaches us.
+        let words = other.errors(&["any"], std::slice::from_ref(&problem)).unwrap_err();
+        let hex = words.split(['<', '>']).nth(1).unwrap_or_else(|| panic!("{words}"));
+        let byte = |i: usize| u8::from_str_radix(&hex[i..i + 2], 16).unwrap();
+        gate.leave(subject, &problem, &(0..hex.len()).step_by(2).map(byte).collect::<Vec<u8>>());
     }
 }
 

@@ -1,6 +1,7 @@
 //! The runner on operators that a gate file declares: jobs go in, events come out, and PTX runs on the emulator.
 
 mod checking;
+mod confined;
 mod generating;
 mod launching;
 mod python;
@@ -34,6 +35,7 @@ impl Gate {
             folder: folder.path().to_owned(),
             python: Vec::new(),
             environment: BTreeMap::new(),
+            readable: Vec::new(),
             generated: folder.path().join("generated"),
         };
         Gate { folder, task }
@@ -43,6 +45,7 @@ impl Gate {
     fn with_python(operator: Value) -> Option<Gate> {
         let python = python::python()?;
         let mut gate = Gate::new(operator);
+        gate.task.readable = python::paths(&python);
         gate.task.python = python;
         Some(gate)
     }

@@ -21,6 +21,14 @@ pub fn python() -> Option<Vec<String>> {
     found.as_ref().map(|python| vec![python.display().to_string()])
 }
 
+/// What a Python and its packages are read from.
+pub fn paths(python: &[String]) -> Vec<PathBuf> {
+    let question =
+        "import sys; print(*dict.fromkeys([sys.prefix, sys.base_prefix, *filter(None, sys.path)]), sep='\\n')";
+    let answer = Command::new(&python[0]).args(["-c", question]).output().expect("it was found");
+    String::from_utf8_lossy(&answer.stdout).lines().map(PathBuf::from).collect()
+}
+
 /// The folder `target`, from the test's own executable upwards.
 fn folder_of_builds() -> PathBuf {
     let own = std::env::current_exe().unwrap_or_default();

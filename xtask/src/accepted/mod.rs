@@ -11,7 +11,7 @@ use kbench::suite::Suite;
 
 use crate::build::BuildSet;
 use crate::layout::Layout;
-pub use code::{of_builds, of_cubins};
+pub use code::{are_one, of_builds, of_cubins};
 
 /// Where the file lies: beside the suite or gate file. What a wheel installed is only read, so that of its own suites lies in
 /// the working directory.

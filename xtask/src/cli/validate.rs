@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use kbench::decision::Decision;
 use kbench::exit::Exit;
@@ -13,6 +13,7 @@ use serde_json::json;
 use super::gpu::GpuArgs;
 use super::print::print;
 use super::suite::{Choice, GROUP, usage};
+use crate::against::Against;
 use crate::console;
 use crate::gpus::GpuChoice;
 use crate::inspect::{self, ReportFormat, Screen};
@@ -24,7 +25,7 @@ use crate::run_dir::RunDir;
 use crate::runs::{speedups_of, with_view};
 use crate::signature;
 use crate::timing::Timing;
-use crate::validate::{Options, Outcome, validate};
+use crate::validate::{Options, Outcome, SameCode, validate};
 use crate::winner::{with_winner, with_winner_of};
 
 /// What `bench` and `ncu` compare with where nothing else is said.
@@ -54,6 +55,10 @@ pub struct ValidateArgs {
     /// Continue an interrupted run under its own suite.
     #[arg(long, value_name = "RUN", conflicts_with_all = [GROUP, "out", "shapes", "seeds", "iters", "warmup", "smoke"])]
     resume: Option<PathBuf>,
+    /// Judge what a change made of a gate file's variants: each that is other code beside itself as it was at this revision,
+    /// by the gate file and the reference of the revision.
+    #[arg(long, value_name = "REV", conflicts_with_all = ["all", "resume", "tune", "tuned", "sign", "smoke"])]
+    against: Option<String>,
     /// Sign the sealed run with this private key of SSH; it is signed by nobody without.
     #[arg(long, value_name = "KEY", conflicts_with = "all")]
     sign: Option<PathBuf>,
@@ -138,6 +143,11 @@ pub fn run(args: &ValidateArgs) -> Result<Exit> {
     if args.all {
         return run_all(&layout, args);
     }
+    if let Some(revision) = &args.against {
+        let gate = args.suite.named().filter(|name| name.ends_with(".toml"));
+        let gate = gate.context("--against takes a gate file, as in validate GATE.toml --against main")?;
+        return run_against(gate, revision, args.allow_deferred, &args.measuring);
+    }
     let plan = match &args.resume {
         None => Plan::read(&layout, args.suite.or_usual(), &args.measuring.changes(args.smoke))?,
         Some(path) => Plan::of(
@@ -160,6 +170,49 @@ pub fn run(args: &ValidateArgs) -> Result<Exit> {
         console::line(&format!("not signed: {why}"));
     }
     Ok(outcome.decision.exit(args.allow_deferred))
+}
+
+/// Each variant that is other code than at the revision is judged beside itself as it was. The exit status is that of all runs
+/// together, and good where nothing is there to be judged.
+fn run_against(gate: &str, revision: &str, allow_deferred: bool, args: &MeasuringArgs) -> Result<Exit> {
+    let layout = Layout::find()?;
+    let against = Against::read(&layout, gate.as_ref(), revision)?;
+    let (changes, options) = (args.changes(false), args.options()?);
+    let differences = against.differences();
+    let of = format!("{} ({})", against.revision, against.asked);
+    for line in &differences {
+        console::line(&format!("{:>10} {line}", "changed"));
+    }
+    if differences.iter().any(|line| !line.ends_with(" is another now") || line.contains(" judges ")) {
+        console::line(&format!("{:>10} what judges is that of {of}", "against"));
+    }
+    // Every plan is made before the first run, so that what is wrong with the last one is said now.
+    let touched = against.variants().filter(|variant| !against.is_untouched(variant));
+    let plans = touched.map(|variant| against.plan(variant, &changes)).collect::<Result<Vec<_>>>()?;
+    let (mut runs, mut exits) = (Vec::new(), Vec::new());
+    for plan in plans {
+        let (variant, control) = (&plan.suite.candidates[0].variant, &plan.suite.control);
+        console::line(&format!("{:>10} {variant} beside {control}", "against"));
+        match validate(&layout, &plan, &options) {
+            Ok(outcome) => {
+                if !args.json {
+                    show(&outcome, args)?;
+                }
+                exits.push(outcome.decision.exit(allow_deferred));
+                let (run, root) = (outcome.run.shown(), &outcome.root);
+                runs.push(json!({"variant": variant, "run": run, "root": root, "decision": outcome.decision}));
+            }
+            Err(error) if error.is::<SameCode>() => {
+                console::line(&format!("{:>10} {variant} is the code that it was", "against"));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let value = json!({"against": against.revision, "differences": differences, "runs": runs});
+    if args.json || runs.is_empty() {
+        print(args.json, &value, || format!("nothing to judge: every variant is the code of {of}"))?;
+    }
+    Ok(Exit::of_all(exits))
 }
 
 /// Where a run is, from here.

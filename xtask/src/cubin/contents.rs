@@ -186,7 +186,7 @@ mod tests {
             let text = PTX.replace("sm_80", arch);
             std::fs::write(work.path().join("kernel.ptx"), &text).unwrap();
             let limits = Limits { ..compiler::LIMITS };
-            compiler::assemble(&tools, arch, &[], work.path(), limits).unwrap().unwrap();
+            compiler::assemble(&tools, arch, &[], work.path(), limits, None).unwrap().unwrap();
             let product = compiler::Product::read(work.path()).unwrap();
             let cubin = Cubin::parse(&product.image).unwrap();
             let own = cubin.resources().unwrap();

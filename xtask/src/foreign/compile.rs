@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use confine::Confinement;
 use kbench::deferral::Deferral;
 use kbench::evidence::{BuildFailure, BuildRecord, EntryBuild, LaunchRecord, Operands};
 use kbench::key::BadKey;
@@ -421,7 +422,9 @@ impl<'a> Job<'a> {
             return Err(BadKey::new(self.at("source"), why).into());
         }
         let flags = self.source.triton.map_or(Vec::new(), |_| triton::PTXAS_FLAGS.map(str::to_owned).to_vec());
-        compiler::assemble(self.toolchain, &ptx_text::target_for(ptx, self.arch), &flags, work, self.limits)
+        let may =
+            self.toolchain.homes().iter().fold(Confinement::default().writing(work), |may, home| may.reading(home));
+        compiler::assemble(self.toolchain, &ptx_text::target_for(ptx, self.arch), &flags, work, self.limits, Some(may))
     }
 
     fn machine_code(&self, work: &Path) -> Result<Result<(), String>> {
@@ -491,6 +494,7 @@ impl<'a> Job<'a> {
             nvcc,
             ptxas: if language.has_ptx() { self.toolchain.ptxas_version.clone() } else { String::new() },
             entries: entry_builds(product, self.source.entries, decided, symbols)?,
+            taken_off: kept.triton.as_ref().map(|made| made.removed.clone()).unwrap_or_default(),
             ..BuildRecord::default()
         };
         described(record, product)

@@ -106,6 +106,7 @@ pub fn ask_within(python: &Python, question: &Question<'_>, limits: Limits) -> R
         dir: question.folder,
         environment: &environment,
         input: serde_json::to_vec(&asked)?,
+        confinement: Some(python.confinement().reading(question.folder)),
     };
     let run = bounded::run(&program, limits).with_context(|| format!("failed to start `{}`", python.argv.join(" ")))?;
     let output = match run {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result};
+use confine::Confinement;
 use kbench::key::BadKey;
 
 use crate::bounded::Limits;
@@ -51,9 +52,14 @@ impl Roots {
     pub fn of(folder: &Path, declared: &[(String, PathBuf)], toolchain: &Toolchain) -> Result<Roots> {
         let real = |path: &Path| path.canonicalize().with_context(|| format!("failed to find `{}`", path.display()));
         // A link to nvcc and what it points to may each be what nvcc takes for its home.
-        let homes = [toolchain.nvcc.clone(), real(&toolchain.nvcc)?];
-        let toolkits = homes.iter().filter_map(|nvcc| real(nvcc.parent()?.parent()?).ok()).collect();
-        Ok(Roots { folder: real(folder)?, declared: declared.to_vec(), toolkits })
+        Ok(Roots { folder: real(folder)?, declared: declared.to_vec(), toolkits: toolchain.homes() })
+    }
+
+    /// What a compiler of it may read.
+    pub fn readable(&self) -> Confinement {
+        let declared = self.declared.iter().map(|(_, folder)| folder);
+        let all = [&self.folder].into_iter().chain(&self.toolkits).chain(declared);
+        all.fold(Confinement::default(), |may, folder| may.reading(folder))
     }
 
     /// The name of a file that is the user's, none for the toolkit's; an error for any other.
@@ -79,7 +85,9 @@ pub fn read(
     limits: Limits,
 ) -> Result<Result<BTreeMap<String, String>, String>> {
     let listing = [&["-MM".to_owned()], arguments, &[source.to_owned()]].concat();
-    let listed = match compiler::nvcc(toolchain, &listing, &roots.folder, limits)? {
+    // So that a file outside is named and not merely missing; whatever is read here is not kept.
+    let anywhere = Confinement::default().reading("/");
+    let listed = match compiler::nvcc(toolchain, &listing, &roots.folder, limits, Some(anywhere))? {
         Ok(listed) => listed,
         Err(error) => return Ok(Err(error)),
     };

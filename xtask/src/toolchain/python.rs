@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use confine::Confinement;
 use kbench::deferral::Deferral;
 use serde::Deserialize;
 
@@ -28,8 +29,18 @@ try:
     version = numpy.__version__
 except Exception:
     version = None
-print(json.dumps({"executable": sys.executable, "version": list(sys.version_info[:3]), "numpy": version}))
+import os
+paths = [sys.prefix, sys.base_prefix, sys.exec_prefix, *sys.path]
+print(json.dumps({"executable": sys.executable, "version": list(sys.version_info[:3]), "numpy": version,
+                  "paths": [path for path in dict.fromkeys(paths) if os.path.exists(path) and path != "/"]}))
 "#;
+
+impl Python {
+    /// What every script of somebody's may read; it may write nowhere but where it is told to.
+    pub fn confinement(&self) -> Confinement {
+        self.paths.iter().fold(Confinement::default(), |may, path| may.reading(path))
+    }
+}
 
 /// How to run a script that imports numpy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +49,8 @@ pub struct Python {
     pub argv: Vec<String>,
     /// Variables to set.
     pub environment: BTreeMap<String, String>,
+    /// What it and its packages are read from.
+    pub paths: Vec<PathBuf>,
     /// Version of Python: `3.11.7`.
     pub version: String,
     /// Version of numpy.
@@ -51,6 +64,7 @@ struct Answer {
     executable: String,
     version: [usize; 3],
     numpy: Option<String>,
+    paths: Vec<PathBuf>,
 }
 
 /// Finds a Python with numpy, or installs numpy for the Python that is there, under cargo's target directory.
@@ -70,6 +84,7 @@ pub fn find_or_install_for(pythons: &[PathBuf], target: &Path, progress: &dyn Fn
     let mut result = Python {
         argv: vec![answer.executable],
         environment: BTreeMap::new(),
+        paths: answer.paths,
         version: format!("{major}.{minor}.{patch}"),
         numpy: String::new(),
         pinned: true,
@@ -79,6 +94,7 @@ pub fn find_or_install_for(pythons: &[PathBuf], target: &Path, progress: &dyn Fn
             Ok(tree) => {
                 result.numpy = wheels::NUMPY_PINS[0].1.to_owned();
                 result.environment = environment(Some(&tree));
+                result.paths.push(tree);
                 return Ok(result);
             }
             Err(error) => deferral(error, "numpy", OWN),
@@ -103,7 +119,7 @@ pub fn find_or_install_for(pythons: &[PathBuf], target: &Path, progress: &dyn Fn
 /// What a Python says of itself.
 fn ask(python: &Path) -> Option<Answer> {
     let argv = [python.as_os_str(), "-c".as_ref(), QUESTION.as_ref()].map(ToOwned::to_owned).into();
-    let program = Program { argv, dir: Path::new("."), environment: &[], input: Vec::new() };
+    let program = Program { argv, dir: Path::new("."), environment: &[], input: Vec::new(), confinement: None };
     match bounded::run(&program, LIMITS).ok()? {
         End::Exited { success: true, output, .. } => serde_json::from_str(output.lines().last()?).ok(),
         End::Exited { .. } | End::TimedOut => None,

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kbench::deferral::Deferral;
@@ -25,6 +25,8 @@ pub struct Triton {
     pub argv: Vec<String>,
     /// Variables to set.
     pub environment: BTreeMap<String, String>,
+    /// What it is read from.
+    pub paths: Vec<PathBuf>,
     /// `triton 3.9.0`.
     pub version: String,
 }
@@ -56,7 +58,8 @@ fn there(python: &Python) -> Option<Triton> {
     let environment: Vec<(String, String)> = python.environment.clone().into_iter().collect();
     let argv =
         python.argv.iter().map(OsStr::new).chain(["-c", QUESTION].map(OsStr::new)).map(OsStr::to_owned).collect();
-    let program = Program { argv, dir: Path::new("."), environment: &environment, input: Vec::new() };
+    let program =
+        Program { argv, dir: Path::new("."), environment: &environment, input: Vec::new(), confinement: None };
     match bounded::run(&program, LIMITS).ok()? {
         End::Exited { success: true, output, .. } => {
             Some(with_path(python, None, format!("triton {}", output.lines().last()?.trim())))
@@ -73,7 +76,8 @@ fn with_path(python: &Python, tree: Option<&Path>, version: String) -> Triton {
     }
     // What the version of the day does where nothing is said, for whoever sets another default.
     environment.insert("TRITON_DEFAULT_FP_FUSION".to_owned(), "1".to_owned());
-    Triton { argv: python.argv.clone(), environment, version }
+    let paths = python.paths.iter().cloned().chain(tree.map(Path::to_owned)).collect();
+    Triton { argv: python.argv.clone(), environment, paths, version }
 }
 
 #[cfg(test)]
@@ -87,6 +91,7 @@ mod tests {
             let python = Python {
                 argv: vec!["false".to_owned()],
                 environment: BTreeMap::new(),
+                paths: Vec::new(),
                 version: version.to_owned(),
                 numpy: String::new(),
                 pinned: true,
@@ -110,6 +115,7 @@ mod tests {
         let python = Python {
             argv: vec!["python3".to_owned()],
             environment,
+            paths: Vec::new(),
             version: "3.12.0".to_owned(),
             numpy: String::new(),
             pinned: true,

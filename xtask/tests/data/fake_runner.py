@@ -5,6 +5,7 @@ says what goes wrong: `kills`, who takes the process along while timed; `faults`
 faults `alone` too; `ends`, at which job the process ends without a word; `dies`, on which GPU the process that times is killed,
 once."""
 import json
+import math
 import os
 import pathlib
 import sys
@@ -30,8 +31,11 @@ def wrong(variant):
     return "st2" in variant and "sw1" in variant
 
 
-def microseconds(toggles):
-    us = 200.0
+def microseconds(module):
+    """By its toggles; one of a gate file takes as many as its first launch has threads."""
+    for planned in module.get("planned", {}).values():
+        return float(planned["steps"][0]["launch"]["block"][0])
+    toggles, us = module["toggles"], 200.0
     us *= {32: 1.0, 64: 0.7, 128: 0.8}[toggles["tile_q"]]
     us *= 0.8 if toggles["scheduler"] else 1.0
     us *= 0.9 if toggles["swizzle"] else 1.0
@@ -41,6 +45,8 @@ def microseconds(toggles):
 
 def errors(subject, problem):
     sizes = problem["shape"]["axes"]
+    if "B" not in sizes:
+        return errors_of_a_gate_file(sizes)
     wide = folder / "wrong-at-128"
     too_wide = wide.exists() and wide.read_text().strip() == subject and sizes["D"] == 128
     rows, more = sizes["B"] * sizes["H"] * sizes["S_q"], {}
@@ -52,6 +58,16 @@ def errors(subject, problem):
                 kernel_mean=0.01 if too_wide or wrong(subject) else 0.0001, worst_at=[0, 0, 0, 0], floor_max=0.05,
                 end_to_end_max=0.05, end_to_end_mean=0.003, bad_share=0.0, reference_amax=1.0, from_control_max=0.0,
                 proportion=dict(rows=1, slope=0.0, row_rms=0.0, magnitude=1.0), **more)
+
+
+def errors_of_a_gate_file(sizes):
+    """Of one output `y` that has every axis."""
+    elements = math.prod(sizes.values())
+    same = dict(elements=elements, worst_at=[0] * len(sizes), reference_amax=1.0)
+    y = dict(output="y", wrong=0, max=1e-6, mean=1e-7, relative=1e-6, relative_rms=1e-6, slope=0.0, row_relative=1e-6,
+             gaps_intact=True, **same)
+    return dict(nan=0, inf=0, kernel_max=1e-6, kernel_mean=1e-7, floor_max=0.0, end_to_end_max=0.0, end_to_end_mean=0.0,
+                bad_share=0.0, from_control_max=0.0, outputs=[y], **same)
 
 
 def outcome(problem):
@@ -131,7 +147,7 @@ def timed(suite, shapes, names, placement):
         if (folder / "kills").exists() and module["variant"] == (folder / "kills").read_text().strip():
             os.kill(os.getpid(), 9)
         time.sleep(0.002)
-        us = microseconds(module["toggles"])
+        us = microseconds(module)
         arms = [dict(who=module["variant"])]
         if module["variant"] == suite["control"]:
             arms.append(dict(who=module["variant"], arm="again"))

@@ -92,6 +92,43 @@ fn machine_code_is_for_a_gpu_and_what_is_in_ptx_beside_it_is_judged_all_the_same
     assert!(ran.said.contains("yesterday.cubin is machine code for sm_80"), "{}", ran.said);
 }
 
+#[test]
+fn what_a_gate_file_runs_is_confined_and_the_run_says_how_far() {
+    let copy = copied("softmax");
+    let (gate, out) = (copy.path().join("gate.toml"), tempfile::tempdir().unwrap());
+    validate(&gate, out.path());
+    let environment = std::fs::read_to_string(the_only_run(out.path()).join("ENV.json")).unwrap();
+    let environment: serde_json::Value = serde_json::from_str(&environment).unwrap();
+    let lines: Vec<&str> =
+        environment["confinement"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
+    let parts: Vec<&str> = lines.iter().map(|line| line.split(": ").next().unwrap()).collect();
+    assert_eq!(parts, ["files", "network", "processes"], "{lines:?}");
+    if lines[0].contains("not enforced") {
+        eprintln!("left out: {}", lines[0]);
+        return;
+    }
+    let room = tempfile::tempdir().unwrap();
+    let target = room.path().join("left");
+    let write = format!("open('{}', 'w')", target.display());
+    let text = std::fs::read_to_string(&gate).unwrap();
+    let plan = "def launches(axes, device, let, define):\n    WRITE\n    return []\n".replace("WRITE", &write);
+    std::fs::write(copy.path().join("plan.py"), plan).unwrap();
+    let planned = text.replace("[\"online\",", "[\"planned\", \"online\",")
+        + "[variants.planned]\nbase = \"two-pass\"\nplan = \"plan.py\"\n";
+    std::fs::write(&gate, planned).unwrap();
+    let of_the_plan = validate(&gate, room.path().join("out").as_path());
+    std::fs::write(&gate, &text).unwrap();
+    let reference = copy.path().join("softmax.py");
+    let body = std::fs::read_to_string(&reference).unwrap();
+    std::fs::write(&reference, body.replace("    e =", &format!("    {write}\n    e ="))).unwrap();
+    let of_the_reference = validate(&gate, room.path().join("out").as_path());
+    for ran in [of_the_plan, of_the_reference] {
+        assert_eq!((ran.status, ran.errors.len()), (2, 1), "{:?}\n{}", ran.errors, ran.said);
+        assert!(ran.errors[0].contains("PermissionError: [Errno 13] Permission denied"), "{:?}", ran.errors);
+        assert!(!target.exists(), "it left something behind");
+    }
+}
+
 /// A wrong gate file: the file that is edited, what is replaced, by what, and what the line must say.
 type Wrong = (&'static str, &'static str, &'static str, &'static str);
 

@@ -1,6 +1,7 @@
 //! End to end: the `xtask` binary, the real compilers and kernels. One test program, so that it is linked once.
 
 mod accept;
+mod against;
 mod cli;
 mod command_line;
 mod common;

@@ -105,6 +105,13 @@ fn what_triton_cannot_be_asked_is_one_line_and_what_it_cannot_compile_fixes_the_
         assert!(status == 2 && said.contains(says), "{to}: {status} {said}");
     }
     std::fs::write(&path, &gate).unwrap();
+    let tuned = "@triton.autotune(configs=[triton.Config({}, num_warps=2)], key=['cols'])\n@triton.jit\ndef cumsum(";
+    let decorated = source.replace("@triton.jit\ndef cumsum(", tuned);
+    assert_ne!(decorated, source);
+    std::fs::write(gates.path().join("kernels.py"), decorated).unwrap();
+    let (status, said) = validate(&path);
+    let line = "compiled without triton.autotune, by the gate file's values: usual, wide";
+    assert!(status == 3 && said.contains(line), "{status} {said}");
     std::fs::write(gates.path().join("kernels.py"), source.replace("tl.cumsum(values", "tl.cumsum(nothing")).unwrap();
     let (status, said) = validate(&path);
     assert!(status == 1 && said.contains("kernels.py:") && said.contains("nothing is not defined"), "{status} {said}");

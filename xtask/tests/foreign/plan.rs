@@ -14,7 +14,7 @@ use xtask::toolchain::python::Python;
 fn python() -> Python {
     let environment = [("PYTHONDONTWRITEBYTECODE".to_owned(), "1".to_owned())].into();
     let (version, numpy) = (String::new(), String::new());
-    Python { argv: vec!["python3".to_owned()], environment, version, numpy, pinned: false }
+    Python { argv: vec!["python3".to_owned()], environment, paths: Vec::new(), version, numpy, pinned: false }
 }
 
 fn ask(plan: &str, limits: Limits) -> Result<Vec<DeclaredStep>, String> {

@@ -3,13 +3,15 @@
 //! memory. Leaves to others: which arrays, and what is made of them.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use confine::Confinement;
 use kbench::job::Task;
 use kbench::operator::declared::{Declared, Tensor};
 use kernel_spec::dtype::Dtype;
@@ -140,9 +142,16 @@ impl Host {
         let scratch = tempfile::Builder::new().prefix("operator-").tempdir().context("no folder for arrays")?;
         let script = scratch.path().join("operator_host.py");
         std::fs::write(&script, PROGRAM).with_context(|| format!("failed to write `{}`", script.display()))?;
-        let mut child = Command::new(program)
-            .args(arguments)
-            .arg(&script)
+        ensure!(
+            !program.contains('/') || Path::new(program).exists(),
+            "{name}: failed to start `{program}`: there is no such file; install Python 3 with numpy"
+        );
+        let may = task.readable.iter().fold(Confinement::default(), |may, path| may.reading(path));
+        let argv = [program].into_iter().chain(arguments).map(OsString::from).chain([script.into_os_string()]);
+        let argv = may.reading(&task.folder).writing(scratch.path()).around(argv.collect());
+        let mut child = Command::new(&argv[0])
+            .args(&argv[1..])
+            .env("TMPDIR", scratch.path())
             .current_dir(scratch.path())
             .envs(&task.environment)
             .env("PYTHONDONTWRITEBYTECODE", "1")
@@ -290,7 +299,9 @@ mod tests {
     fn refused(text: &str, bounds: Bounds) -> Option<String> {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("r.py"), text).unwrap();
-        let task = Task { folder: folder.path().to_owned(), python: python::python()?, ..Task::default() };
+        let python = python::python()?;
+        let readable = python::paths(&python);
+        let task = Task { folder: folder.path().to_owned(), python, readable, ..Task::default() };
         let mut host = Host::start(&task, Kind::Reference, "r.py", bounds).unwrap();
         let shape = [4];
         let y = host.expect("out", &Array { name: "y", dtype: Dtype::F32, shape: &shape });

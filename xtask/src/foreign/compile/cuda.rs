@@ -55,23 +55,25 @@ impl<'a> Nvcc<'a> {
         sources::read(toolchain, &self.roots, &self.job.at("source"), source.file, &self.arguments, *limits)
     }
 
-    fn nvcc(&self, input: String, product: &Path) -> Result<Result<String, String>> {
+    fn nvcc(&self, input: String, wrapped: &Path, product: &Path) -> Result<Result<String, String>> {
         let mut arguments = vec!["-ptx".to_owned()];
         arguments.extend(self.arguments.iter().cloned());
         arguments.extend([input, "-o".to_owned(), product.display().to_string()]);
-        compiler::nvcc(self.job.toolchain, &arguments, self.job.source.folder, self.job.limits)
+        let folder = product.parent().context("a product lies in a folder")?;
+        let may = self.roots.readable().reading(wrapped).writing(folder);
+        compiler::nvcc(self.job.toolchain, &arguments, self.job.source.folder, self.job.limits, Some(may))
     }
 
     /// The PTX without what was added to make it. The inner error is nvcc's.
     pub(super) fn ptx(&self, cache: &Path, key: &str, product: &Path) -> Result<Result<Making, String>> {
         let mut input = self.job.source.file.to_owned();
+        // In a place that depends on the content alone: the compiler puts a hash of it into the names of static kernels.
+        let wrapped = cache.join(format!("{key}.cu"));
         if !self.templates.is_empty() {
-            // In a place that depends on the content alone: the compiler puts a hash of it into the names of static kernels.
-            let wrapped = cache.join(format!("{key}.cu"));
             write_whole(&wrapped, wrapper::text(&self.job.path, &self.templates).as_bytes())?;
             input = wrapped.display().to_string();
         }
-        if let Err(error) = self.nvcc(input, product)? {
+        if let Err(error) = self.nvcc(input, &wrapped, product)? {
             return self.complaint(error).map(Err);
         }
         let made = std::fs::read_to_string(product).context("failed to read the PTX that nvcc made")?;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use confine::Confinement;
 use kbench::key::BadKey;
 use kbench::variant::{Specialised, Told};
 use kernel_spec::expr::Value;
@@ -156,11 +157,14 @@ impl Function<'_> {
         let cache = room.path().display().to_string();
         let own = ["TRITON_CACHE_DIR", "TRITON_HOME"].map(|name| (name.to_owned(), cache.clone()));
         let environment: Vec<(String, String)> = self.by.environment.clone().into_iter().chain(own).collect();
+        let may = self.by.paths.iter().fold(Confinement::default(), |may, path| may.reading(path));
+        let may = may.reading(folder).writing(room.path());
         let program = Program {
             argv: self.by.argv.iter().map(String::as_str).chain(["-c", HOST]).map(Into::into).collect(),
             dir: folder,
             environment: &environment,
             input: serde_json::to_vec(&asked)?,
+            confinement: Some(may),
         };
         let end =
             bounded::run(&program, limits).with_context(|| format!("failed to start `{}`", self.by.argv.join(" ")))?;
