@@ -1,9 +1,9 @@
 //! Accesses to shared memory by the engines that work for warps, and by other blocks of a cluster.
 
 use super::clock::{EngineView, Epoch, Relation, View, row};
-use super::recent::Extent;
+use super::recent::{ALWAYS, Extent};
 use super::runs::Run;
-use super::shadow::{Clash, Conflict, LINE, SIZES, Shadow, span};
+use super::shadow::{Clash, Conflict, LINE, SIZES, Shadow, WORD, span};
 
 impl Shadow {
     /// Judges and records an access by an engine: writes before it must be visible to its proxy; reads before it, and what
@@ -43,6 +43,36 @@ impl Shadow {
             self.record_read(&run, 0, None);
         }
         self.recent.note(extent, write, run.me);
+    }
+
+    /// Forgets what was written to aligned bytes, in cells of the given sizes: something else says that all know it.
+    pub(crate) fn forget_writes(&mut self, offset: u32, size: u32, shifts: &[u32]) {
+        for &shift in shifts.iter().filter(|shift| size >> **shift != 0) {
+            let covered = (offset >> shift) as usize..((offset + size) >> shift) as usize;
+            if let Some(cells) = self.cells[shift as usize].writes.get_mut(covered) {
+                cells.fill(0);
+            }
+        }
+    }
+
+    /// Marks the words of a finished asynchronous copy as written by `me`. What was written there before is forgotten, in
+    /// cells of every size: no engine needs to see it.
+    pub(crate) fn complete(&mut self, offset: u32, size: u32, me: Epoch) {
+        self.forget_writes(offset, size, &[LINE, 1, 0]);
+        self.made(WORD);
+        let Shadow { cells, written, recent, .. } = self;
+        let cells = &mut cells[WORD as usize].writes;
+        for word in span(WORD, offset, offset + size) {
+            if Epoch(cells[word]).is_in_flight() {
+                recent.end_copy(word, me);
+            }
+            cells[word] = me.0;
+        }
+        for line in span(LINE, offset, offset + size) {
+            let open =
+                cells[line << (LINE - WORD)..][..1 << (LINE - WORD)].iter().any(|cell| Epoch(*cell).is_in_flight());
+            written[line].end(if open { ALWAYS } else { recent.era() });
+        }
     }
 }
 

@@ -356,36 +356,6 @@ impl Shadow {
             }
         }
     }
-
-    /// Forgets what was written to aligned bytes, in cells of the given sizes: something else says that all know it.
-    pub(crate) fn forget_writes(&mut self, offset: u32, size: u32, shifts: &[u32]) {
-        for &shift in shifts.iter().filter(|shift| size >> **shift != 0) {
-            let covered = (offset >> shift) as usize..((offset + size) >> shift) as usize;
-            if let Some(cells) = self.cells[shift as usize].writes.get_mut(covered) {
-                cells.fill(0);
-            }
-        }
-    }
-
-    /// Marks the words of a finished asynchronous copy as written by `me`. What was written there before is forgotten, in
-    /// cells of every size: no engine needs to see it.
-    pub(crate) fn complete(&mut self, offset: u32, size: u32, me: Epoch) {
-        self.forget_writes(offset, size, &[LINE, 1, 0]);
-        self.made(WORD);
-        let Shadow { cells, written, recent, .. } = self;
-        let cells = &mut cells[WORD as usize].writes;
-        for word in span(WORD, offset, offset + size) {
-            if Epoch(cells[word]).is_in_flight() {
-                recent.end_copy(word, me);
-            }
-            cells[word] = me.0;
-        }
-        for line in span(LINE, offset, offset + size) {
-            let open =
-                cells[line << (LINE - WORD)..][..1 << (LINE - WORD)].iter().any(|cell| Epoch(*cell).is_in_flight());
-            written[line].end(if open { ALWAYS } else { recent.era() });
-        }
-    }
 }
 
 /// Whether lanes can be looked at each on its own.
