@@ -35,7 +35,8 @@
 //! ```
 //!
 //! Not executed, refused when the kernel is loaded: bulk copies by tensor map but for whole tiles, bulk copies that reduce,
-//! tensor maps made or changed on the device (`tensormap.replace`), sparse products, recursive calls, textures and surfaces, allocation on the device. Every launch counts as cooperative. A call through
+//! tensor maps made or changed on the device (`tensormap.replace`), sparse products, recursive calls, textures and surfaces,
+//! allocation on the device. Every launch counts as cooperative. A call through
 //! a register tries every function whose address is taken and whose parameters fit. What a kernel prints is
 //! collected in [`Outcome::printed`].
 //!
@@ -62,8 +63,8 @@
 //!
 //! # Hopper kernels of others
 //!
-//! Of 16 kernels of CUTLASS, DeepGEMM, ThunderKittens and FlashAttention-3, compiled for sm_90a and launched by their own host
-//! code, 15 load (DeepGEMM's FP8 product with both scales by row wants a copy that reduces) and 14 agree with a float64
+//! Of 16 kernels of CUTLASS, DeepGEMM, ThunderKittens and FlashAttention-3, compiled for sm_90a and launched as their hosts
+//! do, 15 load (DeepGEMM's FP8 product with both scales by row wants a copy that reduces) and 14 agree with a float64
 //! reference. What is found in seven is that nobody fences an mbarrier between its `init` and the first copy that it is told
 //! of, as NVIDIA's programming guide wants. CuTe's first tutorial (`wgmma_sm90.cu`) relies on a warpgroup's product beginning
 //! when all four warps are there, which is not modelled: each warp reads when it comes, here before others' `cp.async` ended.

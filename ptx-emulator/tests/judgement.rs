@@ -154,6 +154,13 @@ fn lanes_of_one_store_may_write_equal_values() {
     assert!(found.contains(&(RACE, Severity::Error)), "{found:?}");
 }
 
+#[test]
+fn a_warp_may_arrive_and_then_wait_but_not_arrive_twice() {
+    assert_eq!(kinds("bar.arrive 1, 64;\nbar.sync 1, 64;", 64), []);
+    let twice = kinds("bar.arrive 1, 64;\nbar.arrive 1, 64;", 64);
+    assert_eq!(twice, [(Kind::BarrierMisuse, Severity::Error)]);
+}
+
 /// Every lane in turn takes a lock, counts in shared memory at `%r2+64`, and gives the lock back.
 fn lock(take: &str, give: &str) -> String {
     format!(
