@@ -257,6 +257,72 @@ fn a_product_without_fence_group_or_wait_is_found() {
 }
 
 #[test]
+fn what_one_warp_waited_for_is_read_for_the_whole_warpgroup() {
+    // Thread 0 writes where the last warp's rows were.
+    let over = |wait: &str| {
+        let late = format!("{wait}\n@%p1 st.shared.b32 [%r2+1988], %r5;");
+        product().with("wgmma.wait_group.sync.aligned 0;", &late)
+    };
+    over("wgmma.wait_group.sync.aligned 0;").is_clean(|_| 4 * 2 * 32);
+    over("wgmma.wait_group.sync.aligned 1;").is_found(Kind::RaceWriteAfterRead, "st.shared");
+    // A warp of the four that never begins its part holds up the others.
+    let held = "setp.lt.u32 %p5, %r1, 96;\n@%p5 bra ON;\nbar.sync 3, 64;\nON:\nwgmma.fence";
+    let runs = product().with("wgmma.fence", held).run();
+    assert!(runs.iter().all(|(_, outcome)| outcome.findings.iter().any(|f| f.kind == Kind::NoProgress)));
+}
+
+/// As [`product`], with its factors copied from global memory, which holds words of 1000 and so on.
+fn copied_product() -> Case {
+    let stores = "st.shared.v4.b32 [%r6], {%r5, %r5, %r5, %r5};";
+    let more = "@%p2 st.shared.v4.b32 [%r6+2048], {%r5, %r5, %r5, %r5};\n        fence.proxy.async.shared::cta;";
+    let sum = "cvt.rzi.u32.f32 %r8, %f5;";
+    let copy = "and.b32 %r9, %r1, 31;
+        mul.wide.u32 %d6, %r9, 16;
+        add.s64 %d6, %d1, %d6;
+        cp.async.cg.shared.global [%r6], [%d6], 16;";
+    let rest = "@%p2 cp.async.cg.shared.global [%r6+2048], [%d6], 16;\n        cp.async.wait_all;";
+    // What the values are does not matter here.
+    product().with(stores, copy).with(more, rest).with(sum, "mov.u32 %r8, 7;")
+}
+
+#[test]
+fn what_cp_async_wrote_needs_a_wait_and_an_order_but_no_proxy_fence_before_a_product() {
+    let product = copied_product();
+    product.is_clean(|_| 7);
+    product.with("cp.async.wait_all;", "").is_found(Kind::InFlight, "wgmma.mma_async");
+    product.with("bar.sync 0;", "").is_found(Kind::RaceReadAfterWrite, "wgmma.mma_async");
+    // Nor does what lay there before; what is written over it by a plain store does.
+    let stored = "st.shared.v4.b32 [%r6], {%r5, %r5, %r5, %r5};\n";
+    let and = format!("{stored}and.b32 %r9, %r1, 31;");
+    product.with("and.b32 %r9, %r1, 31;", &and).is_clean(|_| 7);
+    for late in [stored, "st.shared.b8 [%r6+5], %r5;\n"] {
+        let late = format!("cp.async.wait_all;\n{late}");
+        product.with("cp.async.wait_all;", &late).is_found(Kind::MissingProxyFence, "wgmma.mma_async");
+    }
+}
+
+#[test]
+fn what_cp_async_wrote_may_be_waited_for_by_mbarrier_before_a_product() {
+    let begun = "mbarrier.init.shared.b64 [%r3], 128;\nBEGUN:\nbar.sync 0;\nand.b32 %r9, %r1, 31;";
+    let begin = format!("@!%p1 bra BEGUN;\n{begun}");
+    let wait = "mbarrier.try_wait.parity.shared::cta.b64 %p5, [%r3], 0;\n@!%p5 bra WAIT;";
+    let arrive = "cp.async.mbarrier.arrive.noinc.shared.b64 [%r3];\nWAIT:\n";
+    let product = copied_product().with("and.b32 %r9, %r1, 31;", &begin).with("bar.sync 0;\n        shr", "shr");
+    product.with("cp.async.wait_all;", &format!("{arrive}{wait}")).is_clean(|_| 7);
+    product.with("cp.async.wait_all;", arrive).is_found(Kind::InFlight, "wgmma.mma_async");
+}
+
+#[test]
+fn what_cp_async_wrote_is_sent_without_a_proxy_fence() {
+    let copied = send()
+        .with("st.shared.b32 [%r6], %r7;", "cvt.u64.u32 %d3, %r5;\nadd.s64 %d3, %d1, %d3;\nCOPY")
+        .with("COPY", "cp.async.ca.shared.global [%r6], [%d3], 4;\ncp.async.commit_group;")
+        .with("fence.proxy.async.shared::cta;", "cp.async.wait_group 0;");
+    copied.is_clean(|i| 1000 + i as u32);
+    copied.with("cp.async.wait_group 0;", "cp.async.wait_group 1;").is_found(Kind::InFlight, "cp.async.bulk");
+}
+
+#[test]
 fn a_descriptor_that_leads_elsewhere_is_found() {
     product().with("add.s64 %d4, %d3, 128;", "add.s64 %d4, %d3, 250;").is_found(Kind::OutOfBounds, "wgmma.mma_async");
     let undefined = product().with("add.s64 %d4, %d3, 128;", "add.s64 %d4, %d3, 160;");
@@ -310,6 +376,44 @@ fn blocks_of_a_cluster_that_do_not_wait_for_each_other_are_found() {
     alone.is_found(Kind::ClusterMisuse, "st.shared::cluster");
     let lonely = exchange().with("barrier.cluster.arrive.aligned;", "@%p1 bra GONE;\nbarrier.cluster.arrive.aligned;");
     lonely.with("st.global.b32 [%d3], %r11;", "st.global.b32 [%d3], %r11;\nGONE:").run();
+}
+
+/// Two blocks of two warps; thread 0 initialises an mbarrier at which all threads of the other block arrive.
+fn meeting() -> Case {
+    let case = Case::new(
+        "@!%p1 bra READY;
+        mbarrier.init.shared.b64 [%r3], 64;
+        fence.mbarrier_init.release.cluster;
+        READY:
+        barrier.cluster.arrive.relaxed.aligned;
+        barrier.cluster.wait.acquire.aligned;
+        mov.u32 %r5, %cluster_ctarank;
+        xor.b32 %r6, %r5, 1;
+        mapa.shared::cluster.u32 %r7, %r3, %r6;
+        mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%r7];
+        WAIT:
+        mbarrier.try_wait.parity.shared::cta.b64 %p2, [%r3], 0;
+        @!%p2 bra WAIT;
+        barrier.cluster.arrive.aligned;
+        barrier.cluster.wait.aligned;
+        mad.lo.u32 %r8, %r5, 64, %r1;
+        mul.wide.u32 %d3, %r8, 4;
+        add.s64 %d3, %d2, %d3;
+        st.global.b32 [%d3], %r8;",
+        64,
+        128,
+    );
+    Case { blocks: 2, cluster: 2, ..case }
+}
+
+#[test]
+fn what_a_fence_of_mbarriers_released_is_known_after_a_relaxed_meeting_of_the_cluster() {
+    meeting().is_clean(|i| i as u32);
+    let unfenced = meeting().with("fence.mbarrier_init.release.cluster;", "");
+    unfenced.is_found(Kind::RaceReadAfterWrite, "mbarrier.try_wait");
+    // The fence is of mbarriers alone.
+    let stored = meeting().with("mbarrier.init", "st.shared.b32 [%r2], %r1;\nmbarrier.init");
+    stored.with("WAIT:", "ld.shared.b32 %r9, [%r2];\nWAIT:").is_found(Kind::RaceReadAfterWrite, "ld.shared");
 }
 
 /// A box of a tensor of words is loaded from where it ends, and stored, one more each, to the corner of another.

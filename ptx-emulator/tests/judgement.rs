@@ -144,9 +144,21 @@ fn lanes_of_one_store_may_write_equal_values() {
     assert_eq!(kinds(&store("%r1"), 32), [(RACE, Severity::Error)]);
     // Two warps.
     assert_eq!(kinds("st.shared.u32 [%r2], 7;", 64), [(RACE, Severity::Info)]);
+    // Rows of a matrix that two warps hold both, as Triton's compiler leaves them.
+    let matrix = "stmatrix.sync.aligned.m8n8.x1.shared.b16 [%r5], {%r4};";
+    let rows = "and.b32 %r4, %r1, 31;\nshl.b32 %r5, %r4, 4;\nadd.u32 %r5, %r2, %r5;\n";
+    assert_eq!(kinds(&format!("{rows}{matrix}"), 64), [(RACE, Severity::Info)]);
+    assert_eq!(kinds(&format!("{rows}mov.u32 %r4, %r1;\n{matrix}"), 64), [(RACE, Severity::Error)]);
     let apart = "setp.lt.u32 %p1, %r1, 32;\n@!%p1 mov.u32 %r4, 8;\n@%p1 mov.u32 %r4, 7;\n";
     let found = kinds(&format!("{apart}st.shared.u32 [%r2], %r4;"), 64);
     assert!(found.contains(&(RACE, Severity::Error)), "{found:?}");
+}
+
+#[test]
+fn a_warp_may_arrive_and_then_wait_but_not_arrive_twice() {
+    assert_eq!(kinds("bar.arrive 1, 64;\nbar.sync 1, 64;", 64), []);
+    let twice = kinds("bar.arrive 1, 64;\nbar.arrive 1, 64;", 64);
+    assert_eq!(twice, [(Kind::BarrierMisuse, Severity::Error)]);
 }
 
 /// Every lane in turn takes a lock, counts in shared memory at `%r2+64`, and gives the lock back.

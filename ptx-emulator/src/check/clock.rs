@@ -18,6 +18,7 @@ const COLLECTIVE: u64 = 1 << 57;
 const STRONG: u64 = 1 << 58;
 const IN_FLIGHT: u64 = 1 << 59;
 const VOLATILE: u64 = 1 << 60;
+const COPIED: u64 = 1 << 61;
 const VALID: u64 = 1 << 62;
 
 /// Agents of a block at most: its warps, and the engines that work for them.
@@ -37,7 +38,7 @@ const SAME_LANE: u64 = 31 << LANE_AT | WARPS << WARP_AT | MULTI | COLLECTIVE;
 /// Epochs of many accesses at once, as the plain numbers that they are: shadows keep those, and compare and write them
 /// by the row. To be inlined where an instruction set was chosen.
 pub(crate) mod row {
-    use super::{COLLECTIVE, Epoch, IN_FLIGHT, LANE_AT, MAX_AGENTS, MULTI, SAME_LANE, WARP_AT, WARPS};
+    use super::{COLLECTIVE, COPIED, Epoch, IN_FLIGHT, LANE_AT, MAX_AGENTS, MULTI, SAME_LANE, WARP_AT, WARPS};
     use crate::machine::regs::{LANES, lane_numbers};
 
     const AGE: u64 = IN_FLIGHT | ((1 << LANE_AT) - 1);
@@ -63,6 +64,13 @@ pub(crate) mod row {
     #[inline(always)]
     pub(crate) fn are_past(cells: &[u64], past: &[u64; MAX_AGENTS]) -> bool {
         cells.iter().fold(true, |all, &old| all & (old & AGE <= limit_of(old, past)))
+    }
+
+    /// Whether all accesses are past and visible to an engine, by the ages that are `visible` of each warp; of what was
+    /// copied, those that are `ordered` suffice.
+    pub(crate) fn are_visible(cells: &[u64], visible: &[u64; MAX_AGENTS], ordered: &[u64; MAX_AGENTS]) -> bool {
+        let side = |old: u64| if old & COPIED == 0 { visible } else { ordered };
+        cells.iter().fold(true, |all, &old| all & (old & AGE <= limit_of(old, side(old))))
     }
 
     /// Whether all accesses are past or of the lane itself that accesses the cell now: `per_lane` cells belong to the
@@ -174,6 +182,15 @@ impl Epoch {
     /// Issued but not complete.
     pub(crate) fn in_flight(self) -> Epoch {
         Epoch(self.0 | IN_FLIGHT)
+    }
+
+    /// Written by `cp.async`: once it is ordered, engines of the asynchronous proxy see it, too.
+    pub(crate) fn copied(self) -> Epoch {
+        Epoch(self.0 | COPIED)
+    }
+
+    pub(crate) fn is_copied(self) -> bool {
+        self.0 & COPIED != 0
     }
 
     /// Several lanes of the warp did the same.

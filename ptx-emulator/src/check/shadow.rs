@@ -88,7 +88,7 @@ pub(super) const LINE: u32 = 4;
 /// Bytes of a word, as a power of two.
 pub(super) const WORD: u32 = 2;
 /// The sizes of cells, as powers of two.
-pub(super) const SIZES: [u32; 4] = [LINE, WORD, 1, 0];
+pub(crate) const SIZES: [u32; 4] = [LINE, WORD, 1, 0];
 /// Bytes of a region, of which it is known when each warp last read there, as a power of two.
 pub(super) const REGION: u32 = 8;
 
@@ -354,24 +354,6 @@ impl Shadow {
                     conflicts.push(Conflict { clash, relation, earlier, lane, offset, same_value });
                 }
             }
-        }
-    }
-
-    /// Marks the words of a finished asynchronous copy as written by `me`.
-    pub(crate) fn complete(&mut self, offset: u32, size: u32, me: Epoch) {
-        self.made(WORD);
-        let Shadow { cells, written, recent, .. } = self;
-        let cells = &mut cells[WORD as usize].writes;
-        for word in span(WORD, offset, offset + size) {
-            if Epoch(cells[word]).is_in_flight() {
-                recent.end_copy(word, me);
-            }
-            cells[word] = me.0;
-        }
-        for line in span(LINE, offset, offset + size) {
-            let open =
-                cells[line << (LINE - WORD)..][..1 << (LINE - WORD)].iter().any(|cell| Epoch(*cell).is_in_flight());
-            written[line].end(if open { ALWAYS } else { recent.era() });
         }
     }
 }

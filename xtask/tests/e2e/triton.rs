@@ -1,4 +1,4 @@
-//! Kernels in Triton through the binary, for two architectures and without a GPU: ten that are right are right on the
+//! Kernels in Triton through the binary, for three architectures and without a GPU: ten that are right are right on the
 //! emulator, with every check and no false alarm, and what goes wrong with such kernels is rejected by the gate that sees it.
 
 use std::path::Path;
@@ -47,7 +47,7 @@ fn validate(gate: &Path) -> (i32, String) {
 }
 
 /// Two at a time: the compiler takes one processor.
-fn ten_kernels_for(arch: &str) {
+fn kernels_for(arch: &str, wanted: &[(&str, &[&str])]) {
     let gates = copied(arch);
     let judge = |(name, planted): &(&str, &[&str])| {
         let (status, said) = validate(&gates.path().join(format!("{name}.toml")));
@@ -58,7 +58,7 @@ fn ten_kernels_for(arch: &str) {
     };
     std::thread::scope(|scope| {
         for first in 0..2 {
-            scope.spawn(move || KERNELS.iter().skip(first).step_by(2).for_each(judge));
+            scope.spawn(move || wanted.iter().skip(first).step_by(2).for_each(judge));
         }
     });
 }
@@ -66,13 +66,25 @@ fn ten_kernels_for(arch: &str) {
 #[test]
 #[ignore = "minutes of Triton's compiler; .ci/run runs it by name"]
 fn ten_kernels_for_sm_80() {
-    ten_kernels_for("sm_80");
+    kernels_for("sm_80", &KERNELS);
 }
 
 #[test]
 #[ignore = "minutes of Triton's compiler; .ci/run runs it by name"]
 fn ten_kernels_for_sm_89() {
-    ten_kernels_for("sm_89");
+    kernels_for("sm_89", &KERNELS);
+}
+
+#[test]
+#[ignore = "minutes of Triton's compiler; run by name"]
+fn ten_kernels_for_sm_90() {
+    kernels_for("sm_90", &KERNELS);
+}
+
+#[test]
+#[ignore = "half a minute of Triton's compiler; .ci/run runs it by name"]
+fn kernels_for_sm_90_whose_products_are_of_warpgroups_and_whose_rows_two_warps_store() {
+    kernels_for("sm_90", &[KERNELS[3], KERNELS[9]]);
 }
 
 #[test]

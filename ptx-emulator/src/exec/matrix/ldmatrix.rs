@@ -48,8 +48,8 @@ impl Block {
                 });
                 return;
             }
-            block.shadow_shared(context, warp, target, usage, 0);
-            block.move_rows(target, op.store, &mut rows, &mut undefined);
+            let same = block.move_rows(target, op.store, &mut rows, &mut undefined);
+            block.shadow_shared(context, warp, target, usage, same);
         });
         if !op.store {
             spread_matrix(&mut warp.regs, op, &rows, &undefined, active, context.launch.checks.uninitialised);
@@ -74,18 +74,29 @@ impl Block {
         true
     }
 
-    /// Copies 16-byte rows between shared memory and `rows`; bit `i` of `undefined` is half `i`.
-    fn move_rows(&mut self, target: &Target, store: bool, rows: &mut [[u32; 4]; LANES], undefined: &mut [u8; LANES]) {
+    /// Copies 16-byte rows between shared memory and `rows`; bit `i` of `undefined` is half `i`. Returns the lanes whose
+    /// store changes nothing there.
+    fn move_rows(
+        &mut self,
+        target: &Target,
+        store: bool,
+        rows: &mut [[u32; 4]; LANES],
+        undefined: &mut [u8; LANES],
+    ) -> u32 {
+        let mut same = 0;
         crate::machine::regs::each_lane(target.lanes, |l| {
             let at = target.at[l] as u32;
+            let mut kept = store && undefined[l] == 0 && self.shared.is_defined(at, 16);
             for (i, word) in rows[l].iter_mut().enumerate() {
                 let place = at + 4 * i as u32;
                 if store {
+                    kept &= self.shared.load(place, 4) == u64::from(*word);
                     self.shared.store(place, 4, u64::from(*word));
                 } else {
                     *word = self.shared.load(place, 4) as u32;
                 }
             }
+            same |= u32::from(kept) << l;
             if store && undefined[l] == 0 {
                 self.shared.define(at, 16, true);
                 return;
@@ -106,6 +117,7 @@ impl Block {
                 undefined[l] = flags;
             }
         });
+        same
     }
 
     #[expect(clippy::too_many_arguments, reason = "position of the instruction and its operands")]

@@ -7,7 +7,7 @@
 use crate::check::clock::Epoch;
 use crate::exec::run::block::{Block, Context};
 use crate::exec::run::step::Flow;
-use crate::exec::run::warp::{OpenProduct, Warp};
+use crate::exec::run::warp::{OpenProduct, State, Warp};
 use crate::isa::engines::{FactorA as Source, Held, WARPGROUP_ROWS, Wgmma};
 use crate::isa::op::{Acc, Elem, Op};
 use crate::launch::MmaModel;
@@ -215,6 +215,15 @@ impl Block {
             return flow;
         }
         let done = warp.products_committed.saturating_sub(pending);
+        // A product is one operation of four warps: it ends when all have begun it, and then for all of them.
+        let first = warp.index / WARPS * WARPS;
+        let others = (first..first + WARPS).filter(|other| *other != warp.index && *other < self.warps.len());
+        let begun = |other: &Warp| other.alive() == 0 || other.products_committed >= done;
+        if !others.clone().all(|other| self.warps[other].as_ref().is_none_or(|other| begun(other))) {
+            warp.wants_rest = true;
+            warp.fragments[current].state = State::Parked;
+            return Flow::Wait;
+        }
         let insts = &context.kernel.program.insts;
         for open in warp.products.extract_if(.., |open| open.group <= done) {
             let Op::Wgmma(op) = &insts[open.pc as usize].op else { continue };
@@ -225,7 +234,9 @@ impl Block {
         }
         warp.factors.retain(|(_, group)| *group > done);
         if self.agents.proxied {
-            self.clocks.complete(warp.index, self.agents.tensor(warp.index), done);
+            for agent in others.chain([warp.index]).map(|warp| self.agents.tensor(warp)) {
+                self.clocks.complete(warp.index, agent, done);
+            }
         }
         Flow::Next
     }

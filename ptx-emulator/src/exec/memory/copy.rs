@@ -151,7 +151,7 @@ impl Block {
     /// Begins copies to places that are free of errors: they end at once unless that is checked.
     fn issue(&mut self, context: &Context<'_>, warp: &Warp, lanes: u32, usage: Use, open: &OpenCopy) {
         let late = context.launch.checks.in_flight;
-        let base = self.epoch(warp, usage.pc);
+        let base = self.epoch(warp, usage.pc).copied();
         let base = if late { base.in_flight() } else { base };
         self.shadow_rows(context, warp, &open.dst, (lanes, 0), base, usage);
         each_lane(lanes, |l| {
@@ -167,7 +167,7 @@ impl Block {
     /// poisoned.
     fn complete(&mut self, context: &Context<'_>, warp: &Warp, open: &OpenCopy, lanes: u32) {
         self.check_sources(context, warp, open, lanes);
-        let me = self.epoch(warp, open.pc as usize);
+        let me = self.epoch(warp, open.pc as usize).copied();
         each_lane(lanes, |l| {
             let (dst, me) = (open.dst[l], me.with_lane(l as u32));
             self.shared.end_copy(dst, open.bytes, |shared, at, size| {

@@ -248,6 +248,8 @@ impl Block {
             Op::WgmmaCommit => {
                 let flow = self.aligned(context, warp, current, pc, active);
                 warp.products_committed += u32::from(flow.is_none());
+                // Other warps may wait for this one to begin its part.
+                self.progressed();
                 flow.unwrap_or(Flow::Next)
             }
             Op::WgmmaWait { pending, .. } => self.wgmma_wait(context, warp, current, pc, active, *pending),

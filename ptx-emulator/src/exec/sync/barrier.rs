@@ -119,7 +119,9 @@ impl Block {
         let waits = op.kind != BarrierKind::Arrive;
         let barrier = &mut self.barriers[id];
         let first = barrier.members.first().copied();
-        let twice = barrier.members.iter().any(|m| m.warp == warp.index && m.lanes & active != 0);
+        // To arrive and then wait is two arrivals that are meant: the last warp of CUTLASS's and FlashAttention-3's epilogues
+        // does so, and a warpgroup that gives itself the first turn.
+        let twice = !waits && barrier.members.iter().any(|m| m.warp == warp.index && m.lanes & active != 0);
         let expected = barrier.expected;
         if first.is_none() {
             barrier.expected = count;

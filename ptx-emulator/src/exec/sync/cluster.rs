@@ -200,6 +200,7 @@ impl Block {
         let count = self.peers.len().max(1);
         let mut news = vec![News::default(); count];
         let mut collect = |block: &mut Block| {
+            block.publish_inits();
             let member = &mut block.member;
             let stamp = std::mem::take(&mut member.stamp);
             news[block.rank as usize] = News { stamp, time: member.time, relaxed: member.relaxed };

@@ -8,6 +8,7 @@ use std::collections::hash_map::Entry;
 
 use crate::check::clock::Stamp;
 use crate::check::order::Published;
+use crate::check::shadow::SIZES;
 use crate::exec::memory::target::{Target, Use};
 use crate::exec::run::block::{Block, Context};
 use crate::exec::run::step::Flow;
@@ -43,6 +44,8 @@ pub(crate) struct MbarState {
     made: (usize, u32),
     site: Option<RawSite>,
     visible: bool,
+    /// Its maker has fenced it since for a cluster that meets next.
+    fenced: bool,
     /// What arrivals of other blocks of the cluster have told, by rank: times of their agents, and their own time.
     peers: HashMap<usize, (Stamp, u32)>,
     done_peers: HashMap<usize, (Stamp, u32)>,
@@ -296,6 +299,7 @@ impl Block {
         for state in self.mbarriers.values_mut() {
             let (maker, t) = state.made;
             state.visible |= maker == warp.index || self.clocks.knows(warp.index, maker, t);
+            state.fenced |= barriers_only && maker == warp.index;
         }
         if barriers_only {
             self.clocks.tick(warp.index);
@@ -303,6 +307,17 @@ impl Block {
             self.clocks.fence_proxy(warp.index);
         }
         Flow::Next
+    }
+
+    /// The cluster has met: all its warps know the mbarriers that `fence.mbarrier_init` released, also those that arrived
+    /// relaxed.
+    pub(crate) fn publish_inits(&mut self) {
+        let Some(shadow) = &mut self.shared.shadow else { return };
+        for (&at, state) in &mut self.mbarriers {
+            if std::mem::take(&mut state.fenced) {
+                shadow.forget_writes(at, 8, &SIZES);
+            }
+        }
     }
 
     /// Bytes have been delivered, or are said to be.
