@@ -225,6 +225,9 @@ pub struct LaunchJob {
     /// with every check, and one seeded without.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub schedules: Vec<Schedule>,
+    /// On the emulator, whether its checks are left out, since only outputs are asked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unchecked: bool,
     /// Threads of the host that the emulator may take, and then only what nobody else wants of them; 0 takes all.
     #[serde(default, skip_serializing_if = "is_unlimited")]
     pub threads: u32,

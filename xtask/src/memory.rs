@@ -87,6 +87,7 @@ fn job(work: &Work, module: &Module, problems: Vec<Problem>, executor: Executor,
         replays: BTreeMap::new(),
         max_ctas: None,
         schedules: Vec::new(),
+        unchecked: false,
         threads: 0,
     }
 }

@@ -84,6 +84,7 @@ impl Prepared {
             replays: BTreeMap::new(),
             max_ctas: None,
             schedules: Vec::new(),
+            unchecked: false,
             threads: 0,
         }
     }

@@ -269,6 +269,7 @@ pub fn launch_job(work: &Work, module: &Module, problems: &[Problem], out_dir: &
         replays: replays(&work.plan.suite, module, problems),
         max_ctas: work.plan.suite.emulation.as_ref().map(|e| e.max_ctas),
         schedules: Vec::new(),
+        unchecked: false,
         threads: 0,
     })
 }

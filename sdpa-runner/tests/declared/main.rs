@@ -92,6 +92,7 @@ impl Gate {
             replays: BTreeMap::new(),
             max_ctas: None,
             schedules: Vec::new(),
+            unchecked: false,
         })
     }
 
