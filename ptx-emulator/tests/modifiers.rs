@@ -1,6 +1,8 @@
 //! Every modifier that the lowering knows is obeyed or refused, wherever it is written: put into each instruction of
 //! the conformance table it either is an error, or changes some answer, or stands below with the reason why it cannot.
 
+use std::cell::LazyCell;
+
 use ptx_emulator::conformance::{Probe, probes};
 
 /// Words that change what an instruction computes, or how.
@@ -108,14 +110,17 @@ fn every_modifier_is_obeyed_or_refused() {
         let walk = |from: usize| {
             let mut ignored = Vec::new();
             for probe in probes.iter().skip(from).step_by(count) {
+                // As it is, on its own inputs and on tiny ones.
+                let usual = LazyCell::new(|| probe.emulate());
+                let usual_tiny = LazyCell::new(|| tiny(probe).emulate());
                 for (word, (start, changed)) in
                     WORDS.iter().flat_map(|word| with_word(probe, word).into_iter().map(move |case| (word, case)))
                 {
-                    if changed.emulate().is_err() || reason(&start, word).is_some() {
+                    if reason(&start, word).is_some() {
                         continue;
                     }
-                    let differs = |a: &Probe, b: &Probe| a.emulate() != b.emulate();
-                    if !differs(probe, &changed) && !differs(&tiny(probe), &tiny(&changed)) {
+                    let answer = changed.emulate();
+                    if answer.is_ok() && answer == *usual && tiny(&changed).emulate() == *usual_tiny {
                         ignored.push(format!("`.{word}` in `{start}` of `{}`", probe.name));
                     }
                 }
