@@ -87,7 +87,7 @@ impl Against {
 
     /// Whether neither what is said of a variant nor any file is another now.
     pub fn is_untouched(&self, variant: &str) -> bool {
-        self.files.iter().all(|file| self.is_gate(file)) && self.before.says_the_same_of(&self.now, variant)
+        self.others().next().is_none() && self.before.says_the_same_of(&self.now, variant)
     }
 
     fn is_gate(&self, file: &str) -> bool {
@@ -104,20 +104,30 @@ impl Against {
         Ok(Plan { file: Some(self.gate.clone()), is_of_a_change: true, ..plan })
     }
 
-    /// Whatever is judged otherwise now, or is not there any more, a line each; the revision's holds.
-    pub fn differences(&self) -> Vec<String> {
-        let mut lines = self.before.asks_otherwise(&self.now);
+    /// What the change judges otherwise, a line each; the revision's holds.
+    pub fn judged_otherwise(&self) -> Vec<String> {
+        let scripts = self.others().filter(|file| self.scripts().contains(file));
+        let lines = scripts.map(|file| format!("{file} judges and is another now"));
+        self.before.asks_otherwise(&self.now).into_iter().chain(lines).collect()
+    }
+
+    /// What else is another now or not there any more, a line each.
+    pub fn changed(&self) -> Vec<String> {
+        let files = self.others().filter(|file| !self.scripts().contains(file));
+        let gone = self.before.variant_names().filter(|name| self.variants().all(|now| now != *name));
+        let files = files.map(|file| format!("{file} is another now"));
+        files.chain(gone.map(|name| format!("variants.{name} is gone"))).collect()
+    }
+
+    /// Files that are others now, without the gate file.
+    fn others(&self) -> impl Iterator<Item = &String> {
+        self.files.iter().filter(|file| !self.is_gate(file))
+    }
+
+    /// The revision's scripts that judge.
+    fn scripts(&self) -> Vec<&String> {
         let scripts = self.before.declared().into_iter().flat_map(|of| [&of.reference, &of.check, &of.generate]);
-        let scripts: Vec<&String> = scripts.flatten().collect();
-        for file in self.files.iter().filter(|file| !self.is_gate(file)) {
-            lines.push(match scripts.contains(&file) {
-                true => format!("{file} judges and is another now"),
-                false => format!("{file} is another now"),
-            });
-        }
-        let gone = self.before.variant_names().filter(|name| self.now.variant_names().all(|now| now != *name));
-        lines.extend(gone.map(|name| format!("variants.{name} is gone")));
-        lines
+        scripts.flatten().collect()
     }
 }
 
@@ -133,15 +143,11 @@ fn within(path: &Path) -> Option<PathBuf> {
         match part {
             Component::Normal(part) => whole.push(part),
             Component::CurDir => {}
-            Component::ParentDir => ensure_popped(&mut whole)?,
-            Component::RootDir | Component::Prefix(_) => return None,
+            Component::ParentDir if whole.pop() => {}
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return None,
         }
     }
     Some(whole)
-}
-
-fn ensure_popped(path: &mut PathBuf) -> Option<()> {
-    path.pop().then_some(())
 }
 
 /// Files whose contents are not the same below two folders, from the folder of the gate file.

@@ -183,12 +183,13 @@ fn run_against(gate: &str, revision: &str, allow_deferred: bool, args: &Measurin
     let layout = Layout::find()?;
     let against = Against::read(&layout, gate.as_ref(), revision)?;
     let (changes, options) = (args.changes(false), args.options()?);
-    let differences = against.differences();
+    let judged_otherwise = against.judged_otherwise();
+    let differences = [judged_otherwise.clone(), against.changed()].concat();
     let of = format!("{} ({})", against.revision, against.asked);
     for line in &differences {
         console::line(&format!("{:>10} {line}", "changed"));
     }
-    if differences.iter().any(|line| !line.ends_with(" is another now") || line.contains(" judges ")) {
+    if !judged_otherwise.is_empty() {
         console::line(&format!("{:>10} what judges is that of {of}", "against"));
     }
     // Every plan is made before the first run, so that what is wrong with the last one is said now.
