@@ -105,7 +105,7 @@ def changed(differences):
     if len(differences) > MOST_DIFFERENCES:
         lines.append(f"and {len(differences) - MOST_DIFFERENCES} more")
     said = "\n".join(f"- `{line}`" for line in lines)
-    return f"Changed, and judged by as it was at the base:\n\n{said}\n\n" if lines else ""
+    return f"Changed since the base, by whose gate file and reference this is judged:\n\n{said}\n\n" if lines else ""
 
 
 def whole(options):

@@ -96,6 +96,11 @@ impl Enforced {
 }
 
 impl Confinement {
+    /// May read all of these.
+    pub fn of(paths: impl IntoIterator<Item = impl AsRef<Path>>) -> Confinement {
+        paths.into_iter().fold(Confinement::default(), Confinement::reading)
+    }
+
     /// May also read a file or whatever is in a folder, and run programs from there. What is not there is no fault.
     pub fn reading(mut self, path: impl AsRef<Path>) -> Confinement {
         self.read.push(path.as_ref().to_owned());

@@ -34,7 +34,7 @@ pub struct Against {
     /// The first letters of the commit.
     pub revision: String,
     /// Files of the folder and of the folders that it includes which are others now, from the folder.
-    pub files: Vec<String>,
+    files: Vec<String>,
 }
 
 impl Against {
@@ -62,13 +62,16 @@ impl Against {
         repository.check_out(&commit, &[&prefix], room.path(), &base)?;
         let before = accepted::packed_suite(&base.join(&file))
             .with_context(|| format!("gate file `{}` of {asked}", named(&file)))?;
-        let mut folders = BTreeSet::from([prefix.clone()]);
+        let mut beside = BTreeSet::new();
         for include in [&before, &now].into_iter().flat_map(includes) {
             let folder = within(&prefix.join(include));
-            folders.insert(folder.with_context(|| format!("include: `{include}` is outside of the repository"))?);
+            beside.insert(folder.with_context(|| format!("include: `{include}` is outside of the repository"))?);
         }
-        let folders: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
-        repository.check_out(&commit, &folders, room.path(), &base)?;
+        let mut folders: Vec<&Path> = beside.iter().map(PathBuf::as_path).collect();
+        if !folders.is_empty() {
+            repository.check_out(&commit, &folders, room.path(), &base)?;
+        }
+        folders.push(&prefix);
         let folder = base.join(&prefix);
         let change = folder.join(CHANGE);
         ensure!(!change.exists(), "`{}` has a folder `{CHANGE}`: give it another name", named(&prefix));

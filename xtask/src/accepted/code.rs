@@ -45,9 +45,8 @@ fn contents(parts: &[(&BuildRecord, Vec<u8>)]) -> Result<BTreeMap<String, Vec<St
 pub fn are_one(builds: &BuildSet, [one, other]: [&str; 2]) -> Result<bool> {
     let of = |variant: &str| {
         let parts = parts(builds, variant)?;
-        let launches: BTreeSet<_> = parts.iter().map(|(record, _)| (&record.arch, &record.plan_sha256)).collect();
-        let launches: Vec<_> = launches.into_iter().map(|(arch, plan)| (arch.clone(), plan.clone())).collect();
-        anyhow::Ok((contents(&parts)?, launches))
+        let launches = parts.iter().map(|(record, _)| (record.arch.clone(), record.plan_sha256.clone()));
+        anyhow::Ok((contents(&parts)?, launches.collect::<BTreeSet<_>>()))
     };
     let (one, other) = (of(one)?, of(other)?);
     Ok(!one.0.is_empty() && one == other)

@@ -422,8 +422,7 @@ impl<'a> Job<'a> {
             return Err(BadKey::new(self.at("source"), why).into());
         }
         let flags = self.source.triton.map_or(Vec::new(), |_| triton::PTXAS_FLAGS.map(str::to_owned).to_vec());
-        let may =
-            self.toolchain.homes().iter().fold(Confinement::default().writing(work), |may, home| may.reading(home));
+        let may = Confinement::of(self.toolchain.homes()).writing(work);
         compiler::assemble(self.toolchain, &ptx_text::target_for(ptx, self.arch), &flags, work, self.limits, Some(may))
     }
 

@@ -58,8 +58,7 @@ impl Roots {
     /// What a compiler of it may read.
     pub fn readable(&self) -> Confinement {
         let declared = self.declared.iter().map(|(_, folder)| folder);
-        let all = [&self.folder].into_iter().chain(&self.toolkits).chain(declared);
-        all.fold(Confinement::default(), |may, folder| may.reading(folder))
+        Confinement::of([&self.folder].into_iter().chain(&self.toolkits).chain(declared))
     }
 
     /// The name of a file that is the user's, none for the toolkit's; an error for any other.

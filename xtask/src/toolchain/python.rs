@@ -38,7 +38,7 @@ print(json.dumps({"executable": sys.executable, "version": list(sys.version_info
 impl Python {
     /// What every script of somebody's may read; it may write nowhere but where it is told to.
     pub fn confinement(&self) -> Confinement {
-        self.paths.iter().fold(Confinement::default(), |may, path| may.reading(path))
+        Confinement::of(&self.paths)
     }
 }
 

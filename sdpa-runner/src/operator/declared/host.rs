@@ -146,9 +146,9 @@ impl Host {
             !program.contains('/') || Path::new(program).exists(),
             "{name}: failed to start `{program}`: there is no such file; install Python 3 with numpy"
         );
-        let may = task.readable.iter().fold(Confinement::default(), |may, path| may.reading(path));
+        let may = Confinement::of(&task.readable).reading(&task.folder).writing(scratch.path());
         let argv = [program].into_iter().chain(arguments).map(OsString::from).chain([script.into_os_string()]);
-        let argv = may.reading(&task.folder).writing(scratch.path()).around(argv.collect());
+        let argv = may.around(argv.collect());
         let mut child = Command::new(&argv[0])
             .args(&argv[1..])
             .env("TMPDIR", scratch.path())

@@ -157,8 +157,7 @@ impl Function<'_> {
         let cache = room.path().display().to_string();
         let own = ["TRITON_CACHE_DIR", "TRITON_HOME"].map(|name| (name.to_owned(), cache.clone()));
         let environment: Vec<(String, String)> = self.by.environment.clone().into_iter().chain(own).collect();
-        let may = self.by.paths.iter().fold(Confinement::default(), |may, path| may.reading(path));
-        let may = may.reading(folder).writing(room.path());
+        let may = Confinement::of(&self.by.paths).reading(folder).writing(room.path());
         let program = Program {
             argv: self.by.argv.iter().map(String::as_str).chain(["-c", HOST]).map(Into::into).collect(),
             dir: folder,
