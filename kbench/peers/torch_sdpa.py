@@ -379,9 +379,10 @@ def classify(kernels):
 
 
 class Peer:
-    """What is kept between requests."""
+    """What is kept between requests. A peer that is asked otherwise overrides `OPS`, and has a method of each name."""
 
     Case = Case
+    OPS = ("hello", "load", "output", "block", "bye")
 
     def __init__(self):
         self.torch = None
@@ -446,25 +447,22 @@ class Peer:
         return {}
 
 
-OPS = ("hello", "load", "output", "block", "bye")
-
-
-def parse(line):
+def parse(line, known):
     try:
         request = json.loads(line.decode())
     except ValueError as error:
         raise Refusal(f"a request must be one JSON object a line: {one_line(error)}") from None
     if not isinstance(request, dict):
         raise Refusal("a request must be one JSON object a line")
-    if request.get("op") not in OPS:
-        raise Refusal(f"unknown op {json.dumps(request.get('op'))}; known are {', '.join(OPS)}")
+    if request.get("op") not in known:
+        raise Refusal(f"unknown op {json.dumps(request.get('op'))}; known are {', '.join(known)}")
     return request
 
 
 def answer(peer, line):
     """The answer to one line, and whether the conversation goes on."""
     try:
-        request = parse(line)
+        request = parse(line, peer.OPS)
         return {"ok": True, **getattr(peer, request["op"])(request)}, request["op"] != "bye"
     except Refusal as refusal:
         remedy = {"remedy": refusal.remedy} if refusal.remedy else {}
@@ -474,12 +472,12 @@ def answer(peer, line):
         return {"ok": False, "error": f"{type(error).__name__}: {one_line(error)}"}, True
 
 
-def serve(peer):
+def serve(peer, requests=None):
     # Standard output belongs to the answers, against C libraries too: its descriptor is put aside, and
     # the number they know leads to standard error.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    for line in sys.stdin.buffer:
+    for line in requests or sys.stdin.buffer:
         reply, goes_on = answer(peer, line)
         try:
             answers.write(json.dumps(reply) + "\n")

@@ -14,7 +14,7 @@ use crate::operator::{Cost, Problem, Unit};
 
 pub use builds::{BuildFailure, BuildRecord, Builds, EntryBuild, LaunchRecord, Operands};
 pub use errors::{Errors, Floor, OutputErrors, Proportion, WholeOutput};
-pub use timed::{Block, Cache, GpuState, Mode, PeerBackend, Peers, Samples, TimingFailure};
+pub use timed::{Block, Cache, GpuState, HostCode, Mode, Outer, PeerBackend, Peers, Samples, TimingFailure};
 
 /// The device that cases ran on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -114,6 +114,9 @@ pub struct LaunchOutcome {
     /// The entry function that ran, where a module has several for one head dimension.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entry: Option<String>,
+    /// The kernels that host code launched, as the profiler of its own process named them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kernels: Vec<String>,
     /// Further launches, where they were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replays: Option<Replays>,
@@ -145,6 +148,7 @@ impl LaunchOutcome {
             sampled_ctas: None,
             findings: Vec::new(),
             entry: None,
+            kernels: Vec::new(),
             replays: None,
             deferred: None,
         }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use kernel_spec::expr::Value;
 use kernel_spec::launch::Step;
 use kernel_spec::schedule::Schedule;
 use serde::{Deserialize, Serialize};
@@ -67,9 +68,44 @@ pub struct Module {
     /// What is done on each shape, by name, where a gate file says so instead; with the build for that shape.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub planned: BTreeMap<String, Planned>,
+    /// Host code that is called instead, where the variant is some; then there are no files and no launches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call: Option<Callable>,
     /// Whose codes and scales entries that take them row by row are given: their own, or those that another form holds.
     #[serde(default, skip_serializing_if = "Operands::is_row_major")]
     pub quantised_as: Operands,
+}
+
+/// A Python function on tensors that does its own launches, and the process in which it is called.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Callable {
+    /// The driver: program and arguments.
+    pub argv: Vec<String>,
+    /// Variables that it is started with.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub environment: BTreeMap<String, String>,
+    /// What the driver, Python and its packages are read from, besides the system's own folders and the gate file's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub readable: Vec<PathBuf>,
+    /// The file, from the gate file's folder.
+    pub source: String,
+    /// The function in it.
+    pub function: String,
+    /// What it may be handed besides tensors, by shape.
+    pub values: BTreeMap<String, BTreeMap<String, Value>>,
+    /// What its process may use.
+    pub limits: CallLimits,
+}
+
+/// What the process of a callable may use.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CallLimits {
+    /// Seconds for its import and for the first call on a shape, when compilers run.
+    pub first_s: f64,
+    /// Seconds for anything else.
+    pub then_s: f64,
+    /// Memory of the host that it and what it started may hold, in bytes.
+    pub memory_bytes: u64,
 }
 
 /// What a variant of a gate file does on one shape.

@@ -236,6 +236,7 @@ fn sit(
                     us: vec![CONTROL_US * factor * source.block()],
                     before: GpuState::default(),
                     after: GpuState::default(),
+                    outer: None,
                     outputs_verified: true,
                 });
             }

@@ -14,7 +14,9 @@ mod table;
 mod tests;
 mod triton;
 
-use kernel_spec::expr::Expr;
+use std::collections::BTreeMap;
+
+use kernel_spec::expr::{Expr, Value};
 
 use crate::key::BadKey;
 use crate::names::{Axes, Definition, Names};
@@ -106,13 +108,24 @@ impl Variant {
                 let key = format!("variants.{}", self.name);
                 Ok(vec![(key, DeclaredStep::Launch(function.launch.clone()))])
             }
-            Kind::Call(_) => Err(self.not_yet()),
+            // It launches for itself.
+            Kind::Call(_) => Ok(Vec::new()),
         }
     }
 
-    /// What cannot be launched yet, and what to do instead.
-    fn not_yet(&self) -> BadKey {
-        BadKey::new(self.key("call"), "not yet: give the kernel as .cu, .ptx or .cubin with `entry` or `launches`")
+    /// The function on tensors that it is, where it is one.
+    pub fn call(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Call(function) => Some(function),
+            Kind::Entry(_) | Kind::Launches(_) | Kind::Plan { .. } | Kind::Triton(_) => None,
+        }
+    }
+
+    /// What a function on tensors may be handed besides them on one shape: axes, `let` and `define`, but those that follow from
+    /// the seed.
+    pub fn call_values(&self, operator: &Declared, axes: &Axes) -> Result<BTreeMap<String, Value>, BadKey> {
+        let names = self.names(operator, axes, None)?;
+        Ok(names.iter().map(|(name, value)| (name.to_owned(), value.clone())).collect())
     }
 
     /// Its `let` and `define`, with keys.

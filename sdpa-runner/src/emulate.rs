@@ -68,6 +68,10 @@ fn run_all(jobs: &[LaunchJob], tell: impl Fn(&str, LaunchOutcome)) -> Result<()>
             let variant = &job.module.variant;
             let (done, total) = (i * jobs.len() + j, problems.len() * jobs.len());
             progress(done, total, &format!("emulating {variant} on {}", problem.id()));
+            if job.module.call.is_some() {
+                tell(variant, LaunchOutcome::deferred(problem, host_code(variant)));
+                continue;
+            }
             let solved = parsed
                 .of(operator.as_ref(), &job.module, problem)
                 .map(|module| solve(job, module, operator.as_mut(), problem));
@@ -83,6 +87,12 @@ fn run_all(jobs: &[LaunchJob], tell: impl Fn(&str, LaunchOutcome)) -> Result<()>
         }
     }
     Ok(())
+}
+
+/// Host code launches on the device that it finds.
+fn host_code(variant: &str) -> Deferral {
+    let why = format!("`{variant}` is host code, which runs on a GPU only");
+    Deferral::new(why, "run on a machine with an NVIDIA GPU and PyTorch")
 }
 
 /// The outcome of a launch that has no output: the kernel's fault, or a limit of the emulator's.
@@ -331,6 +341,7 @@ fn solve(job: &LaunchJob, module: &Module, operator: &mut dyn Operator, problem:
         sampled_ctas: part.map(|part| (part.count, part.of)),
         findings: far_off.into_iter().chain(found.iter().map(|found| demangled(&found.told()))).collect(),
         entry: setup.entry.clone(),
+        kernels: Vec::new(),
         replays: None,
         deferred: None,
     })

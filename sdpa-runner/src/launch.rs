@@ -130,6 +130,7 @@ fn launch(on: &OnGpu, job: &LaunchJob, problem: &Problem, setup: Setup) -> Resul
         sampled_ctas: None,
         findings: Vec::new(),
         entry: workload.setup.entry.clone(),
+        kernels: Vec::new(),
         replays: None,
         deferred: None,
     };

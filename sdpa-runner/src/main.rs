@@ -2,6 +2,7 @@
 //! hangs or faults takes only this process with it. The protocol is `kbench::job`.
 
 mod bench;
+mod callable;
 mod ceilings;
 mod conformance;
 mod cuda;
@@ -16,6 +17,7 @@ mod peers;
 mod profile;
 mod resident;
 mod setup;
+mod talk;
 mod workload;
 
 use std::io::{BufRead, Read};
@@ -77,6 +79,7 @@ fn run(job: &Job) -> Result<()> {
         Job::Devices => return devices(),
         Job::Resident => return resident::run(),
         Job::Launch(job) if job.executor != Executor::Gpu => return emulate::run(job),
+        Job::Launch(job) if let Some(call) = callable::of(&job.module) => return callable::run(job, call),
         Job::LaunchBatch { jobs } if jobs.iter().any(|job| job.executor != Executor::Gpu) => {
             return emulate::run_batch(jobs);
         }

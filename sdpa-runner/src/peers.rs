@@ -2,17 +2,18 @@
 //! The peer gets the same FP16 tensors through a safetensors file. Leaves to others: when a block runs.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use kbench::deferral::Deferral;
 use kbench::evidence::{Mode, PeerBackend};
 use kbench::job::{PeerCommand, output_file};
 use kbench::operator::Problem;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
+
+use crate::talk::{Silence, Talk};
 
 /// A backend of a peer that is timed.
 #[derive(Clone, Debug)]
@@ -26,9 +27,8 @@ pub struct PeerSubject {
 /// A running peer process.
 pub struct Peer {
     name: String,
-    child: Child,
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
+    talk: Option<Talk>,
+    pid: u32,
     /// Versions that it told.
     pub versions: BTreeMap<String, String>,
 }
@@ -37,16 +37,12 @@ impl Peer {
     /// Starts a peer; see [`deferral_of`] for the error.
     pub fn start(command: &PeerCommand) -> Result<Peer> {
         let (program, arguments) = command.argv.split_first().context("a peer needs a program")?;
-        let mut child =
-            Command::new(program).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(
-                |e| {
-                    let why = format!("peer `{}`: failed to start `{program}`: {e}", command.name);
-                    Deferral::new(why, "install it or pass --peers none")
-                },
-            )?;
-        let stdin = child.stdin.take().context("the peer's standard input is piped")?;
-        let stdout = BufReader::new(child.stdout.take().context("the peer's standard output is piped")?);
-        let mut peer = Peer { name: command.name.clone(), child, stdin, stdout, versions: BTreeMap::new() };
+        let talk = Talk::start(Command::new(program).args(arguments)).map_err(|e| {
+            let why = format!("peer `{}`: failed to start `{program}`: {e}", command.name);
+            Deferral::new(why, "install it or pass --peers none")
+        })?;
+        let pid = talk.pid();
+        let mut peer = Peer { name: command.name.clone(), talk: Some(talk), pid, versions: BTreeMap::new() };
         let hello = peer.ask(&json!({"op": "hello"}))?;
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let told = ["torch", "cudnn", "cuda", "python", "cudnn_frontend", "flash_attn"].iter();
@@ -60,26 +56,23 @@ impl Peer {
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid
     }
 
     /// One question, one answer. An answer that is not ok becomes an error with its remedy.
     fn ask(&mut self, question: &Value) -> Result<Value> {
-        let ended = format!("peer `{}` ended before it answered", self.name);
-        let asked = writeln!(self.stdin, "{question}").and_then(|()| self.stdin.flush());
-        asked.map_err(|e| Deferral::new(format!("{ended}: {e}"), "see the log"))?;
-        let mut line = String::new();
-        if self.stdout.read_line(&mut line)? == 0 {
-            bail!(Deferral::new(ended, "see the log"));
-        }
-        let answer: Value =
-            serde_json::from_str(&line).with_context(|| format!("peer `{}` said `{}`", self.name, line.trim()))?;
+        let name = &self.name;
+        let talk = self.talk.as_mut().context("it is talked to until it leaves")?;
+        let answer = talk.ask(question, None).map_err(|why| match why {
+            Silence::Nonsense(_) => anyhow!("peer `{name}` {why}"),
+            why => Deferral::new(format!("peer `{name}` {why}"), "see the log").into(),
+        })?;
         if answer["ok"] == json!(true) {
             return Ok(answer);
         }
         let error = answer["error"].as_str().unwrap_or("no reason given");
         let remedy = answer["remedy"].as_str().unwrap_or_default();
-        bail!(Deferral::new(format!("peer `{}`: {error}", self.name), remedy))
+        bail!(Deferral::new(format!("peer `{name}`: {error}"), remedy))
     }
 
     /// Hands over the tensors of one shape by the operator's message; answers with every backend, available or not.
@@ -145,10 +138,8 @@ pub fn deferral_of(error: &anyhow::Error) -> Deferral {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        let asked = writeln!(self.stdin, "{}", json!({"op": "bye"})).is_ok();
-        if !asked {
-            let _ = self.child.kill();
+        if let Some(talk) = self.talk.take() {
+            talk.leave(&json!({"op": "bye"}));
         }
-        let _ = self.child.wait();
     }
 }

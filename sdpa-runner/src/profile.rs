@@ -49,6 +49,7 @@ pub fn run(job: &ProfileJob) -> Result<()> {
         sampled_ctas: None,
         findings: Vec::new(),
         entry: workload.setup.entry.clone(),
+        kernels: Vec::new(),
         replays: None,
         deferred: None,
     };

@@ -61,6 +61,7 @@ impl Built {
             toggles: self.record.toggles.clone(),
             launches: self.record.entries.iter().map(|e| e.launch.clone()).collect(),
             planned: BTreeMap::new(),
+            call: None,
             quantised_as: Operands::RowMajor,
         }
     }

@@ -194,6 +194,7 @@ mod tests {
             toggles: BTreeMap::new(),
             launches: vec![],
             planned: BTreeMap::new(),
+            call: None,
             quantised_as: Default::default(),
         };
         let two = problems(&plan.suite).into_iter().take(2).collect();

@@ -101,8 +101,27 @@ pub struct Block {
     pub before: GpuState,
     /// State after the block.
     pub after: GpuState,
+    /// What the judge's own clock said of a block that another process timed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outer: Option<Outer>,
     /// Whether the outputs after the block equalled the verified ones; true for peers, whose outputs are checked once.
     pub outputs_verified: bool,
+}
+
+/// A block of another process from outside: from the question to the answer, with the device idle at both.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outer {
+    /// Microseconds of all of it.
+    pub wall_us: f64,
+    /// Launches in it.
+    pub launches: u32,
+}
+
+impl Outer {
+    /// What the samples of its block say that all launches took, in microseconds.
+    pub fn said_us(&self, samples: &[f64]) -> f64 {
+        samples.iter().sum::<f64>() / samples.len().max(1) as f64 * f64::from(self.launches)
+    }
 }
 
 impl Block {
@@ -128,6 +147,20 @@ fn is_zero(seed: &u64) -> bool {
     *seed == 0
 }
 
+/// How host code of a gate file was timed: a process of its own that launches for itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HostCode {
+    /// Why it could have started processes while it was timed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_sealed: Option<String>,
+    /// Why there is no kernel time of a shape: a CUDA graph of its calls could not be made.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub not_captured: BTreeMap<String, String>,
+    /// Inputs of which no block has new values, because only `generate` can make some.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub same_inputs: Vec<String>,
+}
+
 /// `samples.json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Samples {
@@ -145,6 +178,9 @@ pub struct Samples {
     /// The unique id of the GPU that timed each shape, where several shared them; all were timed on the device without.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub gpus: BTreeMap<String, String>,
+    /// Variants that are host code, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub host_code: BTreeMap<String, HostCode>,
     /// All blocks, dropped ones included.
     pub blocks: Vec<Block>,
     /// What could not be timed.

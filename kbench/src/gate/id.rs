@@ -105,6 +105,8 @@ gates! {
     PeerErrorMax = "peer-error-max", Correctness, "end-to-end max against {}", "largest error is no worse than a peer's";
     TimedEverywhere = "timed-everywhere", Correctness, "timed on every shape", "it was timed on every shape that is timed";
     TimedOutputs = "timed-outputs", Correctness, "timed outputs", "every timed launch gives the verified output";
+    OwnClock = "own-clock", Correctness, "own clock",
+        "a process that times itself leaves little of the judge's clock unexplained";
     ConsistentBlocks = "consistent-blocks", Correctness, "consistent blocks",
         "what was timed is what the suite asks for, each block once";
     WholeSuite = "whole-suite", Correctness, "whole suite", "nothing of the suite was left out";

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::correctness::problems;
+use super::resources::work;
 use super::{Evidence, left_out};
 use crate::evidence::{BuildRecord, CheckedCase, EMULATOR, Errors, LaunchOutcome, OutputErrors};
 use crate::gate::{Draft, Gate, GateId};
@@ -82,8 +83,9 @@ fn of_builds(suite: &Suite, evidence: &Evidence, variant: &str) -> Vec<String> {
     for build in &own {
         let name = |entry: &crate::evidence::EntryBuild| entry.launch.entry.clone();
         let names: Vec<String> = build.entries.iter().map(name).collect();
-        if names.is_empty() {
-            faults.push(format!("a build for {} without an entry function", build.arch));
+        if names.is_empty() != build.language.is_host_code() {
+            let has = if names.is_empty() { "without an" } else { "of host code with an" };
+            faults.push(format!("a build for {} {has} entry function", build.arch));
         }
         if let Some(name) = names.iter().enumerate().find_map(|(i, name)| names[..i].contains(name).then_some(name)) {
             faults.push(format!("entry `{name}` twice in the build for {}", build.arch));
@@ -118,11 +120,7 @@ fn build_that_ran(evidence: &Evidence, own: &[&BuildRecord]) -> Option<String> {
 
 /// A candidate whose every entry is an earlier candidate's: one binary under two names is measured as two.
 fn twin(suite: &Suite, evidence: &Evidence, variant: &str) -> Option<String> {
-    let code = |name: &str| -> Vec<(&str, &str, &str)> {
-        let own = evidence.builds.records.iter().filter(|build| build.variant == name);
-        let entries = own.flat_map(|b| b.entries.iter().map(move |e| (b.arch.as_str(), b.plan_sha256.as_str(), e)));
-        entries.map(|(arch, plan, entry)| (arch, plan, entry.code_sha256.as_str())).collect()
-    };
+    let code = |name: &str| work(&evidence.builds, name);
     let own = code(variant);
     let place = suite.candidates.iter().position(|candidate| candidate.variant == variant)?;
     let earlier = suite.candidates[..place].iter().find(|other| !own.is_empty() && code(&other.variant) == own)?;

@@ -129,10 +129,13 @@ fn judge_variant(suite: &Suite, builds: &Builds, checks: &Checks, variant: &str)
     let deferred: Vec<&CheckedCase> = cases.iter().copied().filter(|c| c.launch.deferred.is_some()).collect();
     let compared: Vec<String> = cases.iter().filter_map(|case| proportion::compared(suite, case)).collect();
     let every = draft(GateId::EveryCaseRan);
+    let is_host_code = builds.get(variant, &suite.arch).is_some_and(|build| build.language.is_host_code());
     let mut gates = vec![launch_gate(&every, &planned, &missing, &failures, &deferred, &compared.concat())];
     if emulated {
         gates.push(not_emulated(&draft(GateId::SeenOnAGpu), suite));
-        gates.push(findings_gate(draft(GateId::EmulatorChecks), &cases));
+        if !is_host_code {
+            gates.push(findings_gate(draft(GateId::EmulatorChecks), &cases));
+        }
     }
     gates.extend(replay_gate(draft(GateId::Deterministic), suite, variant, emulated, &cases));
     let has_output: Vec<&CheckedCase> = cases.iter().copied().filter(|c| c.errors.is_some()).collect();
@@ -158,7 +161,7 @@ fn judge_variant(suite: &Suite, builds: &Builds, checks: &Checks, variant: &str)
             let control = checks.cases.iter().filter(|c| c.variant == suite.control && variant != suite.control);
             let control = control.map(|case| (case.launch.problem.id(), case)).collect();
             gates.extend(declared::error_gates(operator, variant, &has_output, &control));
-            if !emulated && !checks.memory_apart {
+            if !emulated && !checks.memory_apart && !is_host_code {
                 gates.push(no_memory_checks(&draft(GateId::MemoryChecks)));
             }
         }

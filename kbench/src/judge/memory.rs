@@ -24,7 +24,7 @@ pub fn judge_memory(suite: &Suite, builds: &Builds, checks: &Checks, memory: Opt
     suite
         .variant_names()
         .filter(|variant| left_out(suite, builds, variant).is_none())
-        .filter(|variant| builds.get(variant, &suite.arch).is_some())
+        .filter(|variant| builds.get(variant, &suite.arch).is_some_and(|build| !build.language.is_host_code()))
         .map(|variant| gate(suite, builds, memory, variant))
         .collect()
 }

@@ -269,6 +269,7 @@ pub(crate) mod testing {
             us: vec![us * jitter; 5],
             before: GpuState::default(),
             after: GpuState::default(),
+            outer: None,
             outputs_verified: true,
         }
     }
@@ -289,6 +290,7 @@ pub(crate) mod testing {
             input_sets: 4,
             seed: 0,
             gpus: Default::default(),
+            host_code: Default::default(),
             blocks,
             failures: vec![],
         }
@@ -308,6 +310,7 @@ pub(crate) mod testing {
                 sampled_ctas: None,
                 findings: vec![],
                 entry: None,
+                kernels: vec![],
                 replays: None,
                 deferred: None,
             },

@@ -42,6 +42,11 @@ fn judge_variant(suite: &Suite, builds: &Builds, variant: &str) -> Vec<Gate> {
     let Some(record) = builds.get(variant, &suite.arch) else {
         return vec![compiles.holds(&suite.arch, "no build record", "no error", false)];
     };
+    if record.language.is_host_code() {
+        // Nothing was compiled of it here, and what it launches is not looked into: it is only not the control itself.
+        let own = || distinct_work(&draft(GateId::OwnMachineCode), suite, builds, variant);
+        return (variant != suite.control).then(own).into_iter().collect();
+    }
     let mut gates = vec![compiles.holds(&suite.arch, "yes", "no error", true)];
     gates.extend(unclaimed.map(|(_, why)| compiles.deferred("no error for the device", why)));
     // A kernel of a gate file says nothing of itself, so there is no echo to ask for.
@@ -163,14 +168,20 @@ fn distinct_code(draft: &Draft, suite: &Suite, builds: &Builds, variant: &str) -
     draft.holds(&same.join(", "), measured, &format!("differs from {}", suite.control), same.is_empty())
 }
 
+/// What a variant of a gate file launches, and how: by architecture, with the plan, each entry's code; of host code, all of it.
+pub(super) fn work<'b>(builds: &'b Builds, variant: &str) -> Vec<(&'b str, &'b str, &'b str)> {
+    let own = builds.records.iter().filter(|b| b.variant == variant);
+    own.flat_map(|b| {
+        let all = b.language.is_host_code().then_some(b.key.as_str());
+        let codes = b.entries.iter().map(|entry| entry.code_sha256.as_str()).chain(all);
+        codes.map(|code| (b.arch.as_str(), b.plan_sha256.as_str(), code))
+    })
+    .collect()
+}
+
 /// A variant of a gate file may launch the control's code in another way; the same code in the same way is the control.
 fn distinct_work(draft: &Draft, suite: &Suite, builds: &Builds, variant: &str) -> Gate {
-    let work = |name: &str| -> Vec<(&str, &str, &str)> {
-        let records = builds.records.iter().filter(|b| b.variant == name);
-        let entries = records.flat_map(|b| b.entries.iter().map(|e| (b.arch.as_str(), b.plan_sha256.as_str(), e)));
-        entries.map(|(arch, plan, entry)| (arch, plan, entry.code_sha256.as_str())).collect()
-    };
-    let (own, control) = (work(variant), work(&suite.control));
+    let (own, control) = (work(builds, variant), work(builds, &suite.control));
     let is_other = own.iter().any(|part| !control.contains(part));
     let measured = if is_other { "differs" } else { "the control's code, launched as the control launches it" };
     draft.holds("", measured, &format!("differs from {}", suite.control), is_other)

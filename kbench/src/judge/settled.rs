@@ -3,7 +3,7 @@
 
 use super::pairs::{Few, Timed};
 use crate::deferral::Deferral;
-use crate::evidence::Samples;
+use crate::evidence::{Mode, Samples};
 use crate::gate::{Draft, Gate, State, significant};
 use crate::setting::Setting;
 use crate::stats::Interval;
@@ -103,10 +103,22 @@ impl<'a> Bench<'a> {
         if !suite.time_shapes.iter().any(|s| s == setting.shape) {
             return Some(draft.deferred(threshold, Deferral::new("the shape was left out", "run the whole suite")));
         }
+        for who in [draft.variant(), &suite.control] {
+            let why = self.samples.host_code.get(who).and_then(|code| code.not_captured.get(setting.shape));
+            if let Some(why) = why.filter(|_| setting.mode == Mode::Kernel) {
+                return Some(draft.deferred(threshold, not_captured(who, setting.shape, why)));
+            }
+        }
         let failed = |s: &Subject| s.is_plain(draft.variant());
         let failure = self.samples.failures.iter().find(|f| f.shape == setting.shape && failed(&f.subject))?;
         Some(draft.deferred(threshold, Deferral::new(&failure.why, "see the gate `timed on every shape`")))
     }
+}
+
+/// Why host code has no kernel time of a shape.
+pub(super) fn not_captured(who: &str, shape: &str, why: &str) -> Deferral {
+    let why = format!("there is no CUDA graph of `{who}` on {shape}, and so no kernel time: {why}");
+    Deferral::new(why, "leave out what waits for the device or changes streams")
 }
 
 /// How many intervals the gates of a candidate rest on, by the suite alone: the level must not depend on what was measured.

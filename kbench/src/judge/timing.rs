@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use super::blocks::block_gates;
 use super::performance::settings_of;
+use super::settled::not_captured;
 use crate::deferral::Deferral;
 use crate::evidence::{Block, Builds, Mode, Peers, Samples};
 use crate::gate::{Draft, Gate, GateId, Limit, Reading, Unit, significant};
@@ -39,6 +40,7 @@ fn variant_gates(suite: &Suite, builds: &Builds, samples: &Samples, variant: &st
         let adds_floats = builds.records.iter().any(|b| b.variant == variant && b.adds_floats_atomically);
         gates.push(outputs_gate(variant, &own, adds_floats));
         gates.extend(floor_gate(suite, samples, variant, &own));
+        gates.extend(own_clock_gate(variant, &own));
     }
     gates
 }
@@ -56,9 +58,20 @@ fn timed_everywhere(suite: &Suite, samples: &Samples, variant: &str) -> Gate {
     }
     let own = samples.blocks.iter().filter(|b| b.subject.is_plain(variant));
     let timed: BTreeSet<Setting> = own.map(Setting::of).collect();
-    let settings = suite.time_shapes.iter().flat_map(|shape| settings_of(suite, shape));
+    let settings: Vec<Setting> = suite.time_shapes.iter().flat_map(|shape| settings_of(suite, shape)).collect();
+    let settings = settings.iter().copied();
     // A cold L2 is looked at where it was timed.
-    let missing = settings.filter(|setting| setting.cache.is_hot()).find(|setting| !timed.contains(setting));
+    let mut missing = settings.filter(|setting| setting.cache.is_hot()).filter(|setting| !timed.contains(setting));
+    let code = samples.host_code.get(variant);
+    let uncaptured = |s: &Setting| code.and_then(|code| code.not_captured.get(s.shape)).filter(|_| s.mode == Mode::Kernel);
+    let mut without_reason = missing.clone().filter(|setting| uncaptured(setting).is_none());
+    let missing = match without_reason.next() {
+        Some(setting) => Some(setting),
+        None => match missing.next().and_then(|setting| Some((setting, uncaptured(&setting)?))) {
+            Some((setting, why)) => return draft.deferred(&threshold, not_captured(variant, setting.shape, why)),
+            None => None,
+        },
+    };
     let measured = if missing.is_none() { "yes" } else { "no samples" };
     let place = missing.as_ref().map(Setting::place).unwrap_or_default();
     draft.holds(&place, measured, &threshold, missing.is_none())
@@ -97,7 +110,10 @@ fn floor_gate(suite: &Suite, samples: &Samples, variant: &str, own: &[&Block]) -
         return None;
     }
     let closest = floors.into_iter().filter_map(|(shape, floor)| {
-        let blocks = own.iter().filter(|b| b.shape == shape.name && b.mode == Mode::Kernel);
+        let code = samples.host_code.get(variant);
+        let is_captured = code.is_none_or(|code| !code.not_captured.contains_key(&shape.name));
+        let mode = if is_captured { Mode::Kernel } else { Mode::Call };
+        let blocks = own.iter().filter(|b| b.shape == shape.name && b.mode == mode && b.cache.is_hot());
         let least = blocks.filter_map(|b| median(&b.us)).min_by(f64::total_cmp)?;
         Some((shape, least / floor))
     });
@@ -109,6 +125,45 @@ fn floor_gate(suite: &Suite, samples: &Samples, variant: &str, own: &[&Block]) -
             draft.holds(&shape.name, reading, rule, ratio >= 1.0)
         }
     })
+}
+
+/// What the question, the answer and the first launch may take of a block, in microseconds.
+const BESIDE_US: f64 = 2_000.0;
+/// What the loop around a call that is timed by itself may take.
+const BESIDE_CALL_US: f64 = 60.0;
+/// What clocks may differ by.
+const BESIDE_SHARE: f64 = 0.1;
+/// Blocks that may be beyond it: a machine has other work now and then.
+const BEYOND_SHARE: f64 = 0.25;
+
+/// Host code times itself, in a process that is its own. Whatever it says, the judge's clock ran meanwhile: what its samples
+/// leave of that unexplained is work that it did not time. No gate where the judge itself timed.
+fn own_clock_gate(variant: &str, own: &[&Block]) -> Option<Gate> {
+    const RULE: &str = "at most 2 ms and a tenth of a block unexplained";
+    let draft = Draft::new(variant, GateId::OwnClock).limited(Limit::at_most(BEYOND_SHARE), Unit::One);
+    let mut settings: Vec<Setting> = own.iter().map(|b| Setting::of(b)).collect();
+    settings.sort_unstable();
+    settings.dedup();
+    let worst = settings.into_iter().filter_map(|setting| {
+        let outer = own.iter().filter(|b| Setting::of(b) == setting && b.cache.is_hot()).filter_map(|b| Some((b, b.outer?)));
+        let blocks: Vec<(f64, bool)> = outer
+            .map(|(block, outer)| {
+                let said = outer.said_us(&block.us);
+                let calls = if block.mode == Mode::Call { f64::from(outer.launches) * BESIDE_CALL_US } else { 0.0 };
+                let left = outer.wall_us - said;
+                (left, !(left <= BESIDE_SHARE * said + BESIDE_US + calls))
+            })
+            .collect();
+        let beyond = blocks.iter().filter(|(_, beyond)| *beyond).count() as f64 / blocks.len().max(1) as f64;
+        let left: Vec<f64> = blocks.iter().map(|(left, _)| *left).collect();
+        Some((beyond, median(&left)?, setting))
+    });
+    let (beyond, left, setting) = worst.max_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)))?;
+    let words = match beyond <= BEYOND_SHARE {
+        true => format!("{} ms of a block unexplained", significant(left / 1000.0)),
+        false => format!("{} ms of a block, and the times that it gives do not hold them", significant(left / 1000.0)),
+    };
+    Some(draft.holds(&setting.name(), Reading::said(beyond, words), RULE, beyond <= BEYOND_SHARE))
 }
 
 /// Peers that were asked for and did not run are a deferral: they say nothing about a candidate.

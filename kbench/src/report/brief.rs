@@ -181,6 +181,7 @@ fn beside(view: &RunView, comparisons: &[Comparison]) -> Vec<String> {
     }
     texts.extend(aspiration(view));
     texts.extend(super::taken_off(view));
+    texts.extend(super::host_code(view));
     texts
 }
 

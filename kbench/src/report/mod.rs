@@ -110,7 +110,40 @@ fn sections(view: &RunView, format: Format) -> Vec<(&'static str, String)> {
 
 /// The three lines that open REPORT.md: the decision, the gates by state, and where it was measured.
 pub fn headline(view: &RunView) -> String {
-    format!("{}: {}\n{}\n{}", view.suite.name, verdicts::summary(view), counts(view), provenance(view))
+    let text = format!("{}: {}\n{}\n{}", view.suite.name, verdicts::summary(view), counts(view), provenance(view));
+    host_code(view).into_iter().fold(text, |text, line| format!("{text}\n{line}"))
+}
+
+/// That host code ran, where it did, and what was therefore not seen; the kernels that it launched, by its own profiler.
+fn host_code(view: &RunView) -> Vec<String> {
+    let evidence = view.evidence;
+    let is_one = |name: &&str| evidence.builds.records.iter().any(|b| b.variant == *name && b.language.is_host_code());
+    let ran = |name: &&str| {
+        evidence.checks.cases.iter().any(|case| case.variant == *name && case.launch.output_sha256.is_some())
+    };
+    let variants: Vec<&str> = view.suite.variant_names().filter(is_one).filter(ran).collect();
+    if variants.is_empty() {
+        return Vec::new();
+    }
+    let mut lines = vec![format!(
+        "host code ran in {}: not seen are its registers, spills, races and uninitialised reads, what it does at import, and \
+         within 2 ms and a tenth of a block whether its own times are true",
+        variants.join(", ")
+    )];
+    for variant in variants {
+        let cases = evidence.checks.cases.iter().filter(|case| case.variant == variant);
+        let kernels: std::collections::BTreeSet<&str> =
+            cases.flat_map(|case| case.launch.kernels.iter().map(String::as_str)).collect();
+        let kernels = kernels.into_iter().map(|name| shortened(name, 60)).collect::<Vec<_>>().join(", ");
+        let kernels = if kernels.is_empty() { "not known".to_owned() } else { kernels };
+        let code = evidence.samples.host_code.get(variant);
+        let not_sealed = code.and_then(|code| code.not_sealed.as_ref());
+        let sealed = not_sealed.map_or(String::new(), |why| format!("; it could start processes while timed ({why})"));
+        let same = code.map(|code| code.same_inputs.join(", ")).filter(|same| !same.is_empty());
+        let same = same.map_or(String::new(), |same| format!("; values of {same} were the same in several launches"));
+        lines.push(format!("kernels of {variant}: {kernels}{sealed}{same}"));
+    }
+    lines
 }
 
 /// How many gates are in each state.

@@ -32,7 +32,7 @@ impl Variant {
         self.check_symbols(operator)?;
         let known = self.known(operator);
         match &self.kind {
-            Kind::Call(_) => return Err(self.not_yet()),
+            Kind::Call(function) => return self.check_call(function),
             Kind::Triton(function) => {
                 function.check(&|part| self.key(part))?;
                 for (part, expr) in [("num_warps", &function.num_warps), ("num_stages", &function.num_stages)] {
@@ -65,6 +65,18 @@ impl Variant {
         self.check_outputs(operator, &steps)
     }
 
+    /// A function does its own launches, and has the memory of its own that it asks for.
+    fn check_call(&self, function: &str) -> Result<(), BadKey> {
+        if !build::is_symbol(function) || function.contains('$') || function.starts_with(|c: char| c.is_ascii_digit()) {
+            return BadKey::refuse(self.key("call"), format!("{function:?} is not the name of a function"));
+        }
+        let not_for_it = [("scratch", !self.scratch.is_empty()), ("symbols", !self.symbols.is_empty())];
+        match not_for_it.iter().find(|(_, is_given)| *is_given) {
+            Some((part, _)) => BadKey::refuse(self.key(part), "does not go with `call`: the function takes memory for itself"),
+            None => Ok(()),
+        }
+    }
+
     fn take_names(&self, mut space: Namespace) -> Result<(), BadKey> {
         for definition in self.definitions() {
             space.take(definition.name, &definition.key)?;
@@ -87,7 +99,10 @@ impl Variant {
         }
         let of_cuda = [("flags", self.flags.is_empty()), ("include", self.include.is_empty())];
         if let Some((part, _)) = of_cuda.iter().find(|(_, is_empty)| !language.is_cuda() && !is_empty) {
-            let how = if language.is_ready() { "not compiled" } else { "compiled without" };
+            let how = match language {
+                Language::Ptx | Language::Cubin | Language::Call => "not compiled",
+                Language::Cuda | Language::Triton => "compiled without",
+            };
             return BadKey::refuse(self.key(part), format!("{} is {how}: remove it", self.source));
         }
         for (i, flag) in self.flags.iter().enumerate() {

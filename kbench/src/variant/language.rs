@@ -46,6 +46,11 @@ impl Language {
         matches!(self, Language::Ptx | Language::Cubin)
     }
 
+    /// Whether it is host code, which does its own launches: nothing is built of it, and what it launches is not looked into.
+    pub fn is_host_code(self) -> bool {
+        self == Language::Call
+    }
+
     /// Whether what is known of it comes from PTX, and from the assembler that was given that.
     pub fn has_ptx(self) -> bool {
         matches!(self, Language::Cuda | Language::Ptx | Language::Triton)

@@ -93,6 +93,7 @@ impl Stamp<'_> {
             us,
             before,
             after,
+            outer: None,
             outputs_verified,
         }
     }

@@ -3,6 +3,7 @@
 //! inconclusive. A device that fails ends the job, and the pipeline is told who was on it.
 
 mod contestant;
+mod guests;
 mod hold;
 mod mixes;
 mod originals;
@@ -28,6 +29,7 @@ use crate::events::emit;
 use crate::nvml::Monitor;
 use crate::operator::{self, Operator};
 use crate::peers::Peer;
+use guests::Guests;
 use hold::Hold;
 use originals::Originals;
 use rivals::{Rivals, start_peers};
@@ -188,6 +190,7 @@ fn sittings(
     let suite = &ground.job.suite;
     let mut field = Field::prepare(ground, operator, shape, distribution, taken)?;
     let mut rivals = Rivals::load(ground.job, operator, &field.problems, taken);
+    let mut guests = Guests::invite(ground, operator, &mut field, *places, taken);
     let rounds = suite.rounds_of_sitting(&shape.name);
     let (looks, at_once) = (suite.looks(&shape.name), suite.timing.sittings.max(1));
     for look in 0..looks {
@@ -197,10 +200,11 @@ fn sittings(
         }
         for number in look * at_once..(look + 1) * at_once {
             let sitting = Sitting { number, rounds: number * rounds..(number + 1) * rounds, place: *places };
-            sitting.take(ground, operator, &mut field, &mut rivals, order, taken)?;
+            sitting.take(ground, operator, &mut field, (&mut rivals, &mut guests), order, taken)?;
             *places += 1;
         }
     }
+    guests.leave(ground, &mut field, taken);
     ground.originals.forget()
 }
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow, bail, ensure};
-use kbench::evidence::{Cache, GpuState, Mode, TimingFailure};
+use kbench::evidence::{Block, Cache, GpuState, Mode, TimingFailure};
 use kbench::job::{Event, Module};
 use kbench::judge::timed_problems;
 use kbench::operator::{Distribution, Problem, Shape};
@@ -15,9 +15,11 @@ use kbench::subject::{Arm, Subject};
 use rand_chacha::ChaCha8Rng;
 
 use super::contestant::{Contestant, Entry, Stamp};
+use super::guests::Guests;
 use super::place::Placement;
 use super::rivals::{Rivals, subject_of};
 use super::{Ground, Taken};
+use crate::callable;
 use crate::cuda::{Buffer, Gpu, LoadedModule, OnGpu, words};
 use crate::events::{emit, progress};
 use crate::launch::{executor, load_echoed, sha256_hex};
@@ -59,7 +61,7 @@ impl Field {
         let problems: Vec<Problem> = all.into_iter().filter(|p| p.distribution == distribution).collect();
         let shape = shape.clone();
         let mut field = Field { shape, distribution, problems, planned: Vec::new(), failed: BTreeSet::new() };
-        for module in &ground.job.modules {
+        for module in ground.job.modules.iter().filter(|module| callable::of(module).is_none()) {
             progress(0, 1, &format!("inputs of {} on {}", module.variant, field.shape.name));
             match field.plan(ground, operator, module) {
                 Ok(setups) => {
@@ -73,17 +75,26 @@ impl Field {
     }
 
     fn plan(&self, ground: &Ground, operator: &mut dyn Operator, module: &Module) -> Result<Vec<Arc<Setup>>> {
-        let none = BTreeMap::new();
-        let verified = ground.job.verified.get(&module.variant).unwrap_or(&none);
-        // What was not verified is not run: a kernel that faults would take everybody's context with it.
-        if let Some(problem) = self.problems.iter().find(|p| !verified.contains_key(&p.id())) {
-            bail!("there is no verified output of {}", problem.id());
-        }
+        self.check_verified(ground, &module.variant)?;
         let executor = executor(ground.gpu);
         self.problems.iter().map(|problem| operator.setup(module, problem, &executor).map(Arc::new)).collect()
     }
 
-    fn fail(&mut self, taken: &mut Taken, subject: &Subject, why: &str) {
+    /// What was not verified is not run: a kernel that faults would take everybody's context with it.
+    pub(super) fn check_verified(&self, ground: &Ground, variant: &str) -> Result<()> {
+        let none = BTreeMap::new();
+        let verified = ground.job.verified.get(variant).unwrap_or(&none);
+        match self.problems.iter().find(|p| !verified.contains_key(&p.id())) {
+            Some(problem) => bail!("there is no verified output of {}", problem.id()),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn has_failed(&self, subject: &Subject) -> bool {
+        self.failed.iter().any(|failed| failed.who == subject.who)
+    }
+
+    pub(super) fn fail(&mut self, taken: &mut Taken, subject: &Subject, why: &str) {
         let is_usual = self.distribution == Distribution::Normal;
         let why = if is_usual { why.to_owned() } else { format!("on {} inputs: {why}", self.distribution.name()) };
         if self.failed.insert(subject.clone()) {
@@ -112,7 +123,7 @@ impl Field {
         Ok(None)
     }
 
-    fn about_to_time(&self, subject: &Subject) {
+    pub(super) fn about_to_time(&self, subject: &Subject) {
         emit(&Event::Timing { shape: self.shape.name.clone(), subject: subject.clone() });
     }
 }
@@ -129,12 +140,13 @@ pub(super) struct Sitting {
 enum Turn {
     Variant { index: usize, subject: Subject },
     Peer { index: usize, subject: PeerSubject },
+    Guest { index: usize, subject: Subject },
 }
 
 impl Turn {
     fn subject(&self) -> Subject {
         match self {
-            Turn::Variant { subject, .. } => subject.clone(),
+            Turn::Variant { subject, .. } | Turn::Guest { subject, .. } => subject.clone(),
             Turn::Peer { subject, .. } => subject_of(subject),
         }
     }
@@ -147,7 +159,7 @@ impl Sitting {
         ground: &Ground,
         operator: &mut dyn Operator,
         field: &mut Field,
-        rivals: &mut Rivals,
+        (rivals, guests): (&mut Rivals, &mut Guests),
         order: &mut ChaCha8Rng,
         taken: &mut Taken,
     ) -> Result<()> {
@@ -178,8 +190,9 @@ impl Sitting {
                 contestants.extend(field.turn(ground.gpu, taken, &subject, placed)?);
             }
         }
-        let turns = turns(&ground.job.suite.control, &contestants, rivals);
-        self.rounds(ground, field, (&contestants, &turns), rivals, order, taken)?;
+        guests.sit(field, taken);
+        let turns = turns(&ground.job.suite.control, &contestants, rivals, guests);
+        self.rounds(ground, field, (&contestants, &turns), (rivals, guests), order, taken)?;
         for contestant in &contestants {
             let subject = contestant.subject.clone();
             if let Some(Some(what)) = field.turn(ground.gpu, taken, &subject, contestant.trespass())? {
@@ -194,7 +207,7 @@ impl Sitting {
         ground: &Ground,
         field: &mut Field,
         (contestants, turns): (&[Contestant], &[Turn]),
-        rivals: &mut Rivals,
+        (rivals, guests): (&mut Rivals, &mut Guests),
         order: &mut ChaCha8Rng,
         taken: &mut Taken,
     ) -> Result<()> {
@@ -210,6 +223,7 @@ impl Sitting {
                     if field.failed.contains(&subject) || !rivals.is_there(&subject.who) {
                         continue;
                     }
+                    let mut outer = None;
                     let block = match turn {
                         // Whether a peer's memory is flushed is not ours to say.
                         Turn::Peer { .. } if !cache.is_hot() => continue,
@@ -229,6 +243,21 @@ impl Sitting {
                                 }
                             }
                         }
+                        Turn::Guest { .. } if field.has_failed(&subject) => continue,
+                        Turn::Guest { index, .. } => {
+                            field.about_to_time(&subject);
+                            let flush = if cache.is_hot() { 0 } else { ground.flush.len() };
+                            match guests.block(*index, mode, flush, taken.samples.blocks.len()) {
+                                Ok(timed) => timed.map(|timed| {
+                                    outer = Some(timed.outer);
+                                    (timed.us, true)
+                                }),
+                                Err(error) => {
+                                    field.fail(taken, &subject, &format!("{error:#}"));
+                                    None
+                                }
+                            }
+                        }
                     };
                     let after = state(ground.monitor);
                     let states = [std::mem::replace(&mut before, after.clone()), after];
@@ -242,7 +271,8 @@ impl Sitting {
                             round,
                             slot: slot as u32,
                         };
-                        taken.samples.blocks.push(stamp.block(subject, us, states, outputs_verified));
+                        let block = stamp.block(subject, us, states, outputs_verified);
+                        taken.samples.blocks.push(Block { outer, ..block });
                     }
                 }
             }
@@ -261,14 +291,21 @@ fn state(monitor: Option<&Monitor>) -> GpuState {
     monitor.map(Monitor::state).unwrap_or_default()
 }
 
-fn turns(control: &str, contestants: &[Contestant], rivals: &Rivals) -> Vec<Turn> {
+/// The control has a second turn: it is timed against itself.
+fn twice(control: &str, subject: &Subject) -> impl Iterator<Item = Subject> {
+    let again = subject.is_plain(control).then(|| Subject::again(&subject.who));
+    std::iter::once(subject.clone()).chain(again)
+}
+
+fn turns(control: &str, contestants: &[Contestant], rivals: &Rivals, guests: &Guests) -> Vec<Turn> {
     let variants = contestants.iter().enumerate().flat_map(|(index, contestant)| {
-        let subject = &contestant.subject;
-        let again = subject.is_plain(control).then(|| Subject::again(&subject.who));
-        std::iter::once(subject.clone()).chain(again).map(move |subject| Turn::Variant { index, subject })
+        twice(control, &contestant.subject).map(move |subject| Turn::Variant { index, subject })
     });
+    let guests = guests
+        .subjects()
+        .flat_map(|(index, subject)| twice(control, subject).map(move |subject| Turn::Guest { index, subject }));
     let peers = rivals.subjects.iter().cloned().map(|(index, subject)| Turn::Peer { index, subject });
-    variants.chain(peers).collect()
+    variants.chain(guests).chain(peers).collect()
 }
 
 impl Field {

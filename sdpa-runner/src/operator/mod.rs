@@ -8,10 +8,12 @@ use std::path::Path;
 
 use anyhow::Result;
 use kbench::job::{ErrorsJob, Module, Task};
+use kbench::operator::declared::Layout;
 use kbench::operator::{Operator as Kind, Problem};
+use kernel_spec::dtype::Dtype;
 use serde_json::Value;
 
-use crate::setup::Setup;
+use crate::setup::{Role, Setup};
 
 /// What a setup depends on besides the problem.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +32,34 @@ pub struct Executor {
 #[error("{0}")]
 pub struct NoSetup(pub String);
 
+/// A tensor as host code is handed it.
+#[derive(Clone, Debug)]
+pub struct Handed {
+    /// Its name.
+    pub name: String,
+    /// The input that it overwrites, where that has another name.
+    pub also: Option<String>,
+    pub dtype: Dtype,
+    pub layout: Layout,
+    /// What it holds before a call; there is no scratch.
+    pub role: Role,
+    /// How its values may be replaced.
+    pub fresh: Fresh,
+}
+
+/// How an element of an input may be replaced so that the tensor is still one that could have been drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fresh {
+    /// By any other that was drawn for this tensor: each was drawn for itself.
+    Each,
+    /// By another of the same tensor, which takes its place.
+    Swapped,
+    /// Every drawing gives the same.
+    Constant,
+    /// Elements depend on each other in a way that is not known.
+    Never,
+}
+
 /// Draws inputs and sets up launches. It may keep what it drew.
 pub trait Operator {
     /// Refuses a module that says of itself what it was not asked for: `read` gives the bytes of an exported symbol.
@@ -37,6 +67,9 @@ pub trait Operator {
 
     /// What a variant is launched on, and how.
     fn setup(&mut self, module: &Module, problem: &Problem, executor: &Executor) -> Result<Setup>;
+
+    /// Every tensor of a problem as host code is handed it, inputs first.
+    fn handed(&mut self, problem: &Problem) -> Result<Vec<Handed>>;
 
     /// Writes the inputs of problems of one shape for peers; answers with the message that hands them over.
     fn hand_to_peers(&mut self, problems: &[Problem], dir: &Path) -> Result<Value>;

@@ -81,6 +81,7 @@ impl Gate {
             toggles: BTreeMap::new(),
             launches: Vec::new(),
             planned,
+            call: None,
             quantised_as: Default::default(),
         };
         Job::Launch(LaunchJob {

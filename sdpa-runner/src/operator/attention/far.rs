@@ -124,6 +124,7 @@ mod tests {
             toggles: BTreeMap::from([("scheduler".to_owned(), scheduler)]),
             launches,
             planned: BTreeMap::new(),
+            call: None,
             quantised_as: Operands::RowMajor,
         };
         let problem = Problem { shape: shape.parse().unwrap(), seed: 0, distribution: Distribution::Normal };

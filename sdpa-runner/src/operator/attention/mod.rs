@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use kbench::evidence::{LaunchRecord, Operands};
 use kbench::job::Module;
 use kbench::operator::Problem;
@@ -26,7 +26,7 @@ use sdpa_kernel::abi::Config;
 use sdpa_kernel::sample::Sample;
 use serde_json::Value;
 
-use super::{Executor, Operator};
+use super::{Executor, Handed, Operator};
 use crate::setup::{Fill, Mixing, NAN, Part, Role, Setup, Tensor};
 use inputs::{Drawn, Inputs};
 
@@ -90,6 +90,10 @@ impl Operator for Attention {
                 Ok(from_images(record, quantiser, &sizes, inputs, executor))
             }
         }
+    }
+
+    fn handed(&mut self, _problem: &Problem) -> Result<Vec<Handed>> {
+        bail!("host code computes what a gate file declares, and no attention")
     }
 
     fn hand_to_peers(&mut self, problems: &[Problem], dir: &Path) -> Result<Value> {

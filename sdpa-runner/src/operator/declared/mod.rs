@@ -15,14 +15,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use kbench::job::{Module, Task};
-use kbench::operator::Problem;
-use kbench::operator::declared::{Declared, Role as Part, Tensor as Declaration};
+use kbench::operator::declared::{Declared, Draw, Role as Part, Tensor as Declaration};
+use kbench::operator::{Distribution, Problem};
 use kernel_spec::launch::{Argument, Step};
 use serde_json::Value;
 
-use super::{Executor, NoSetup, Operator};
+use super::{Executor, Fresh, Handed, NoSetup, Operator};
 use crate::setup::{Fill, Mixing, Role, Setup, Tensor};
 pub use comparing::Comparing;
 pub use generating::run as generate;
@@ -52,6 +52,29 @@ impl Drawing {
         let floats = inputs.iter().map(|input| &input.tensor).filter(|tensor| tensor.dtype.is_float());
         let apart = floats.filter(|tensor| !overwritten.contains_key(tensor.name.as_str()));
         Mixing { groups: apart.map(|tensor| vec![tensor.name.clone()]).collect(), woven: None }
+    }
+}
+
+impl Drawing {
+    /// How an input may be made new.
+    fn fresh(&self, input: &inputs::Input, problem: &Problem) -> Fresh {
+        let Part::Input { draw: Some(draw) } = &input.tensor.role else { return Fresh::Never };
+        if self.operator.generate.is_some() {
+            return Fresh::Never;
+        }
+        let own = self.operator.inputs.get(&input.tensor.name).and_then(|input| input.distribution.as_ref());
+        let is_replaced = own.is_none() && input.tensor.dtype.is_float();
+        match draw {
+            _ if is_replaced && matches!(problem.distribution, Distribution::Constant | Distribution::Zeros) => {
+                Fresh::Constant
+            }
+            Draw::Normal | Draw::Uniform | Draw::Integers { .. } | Draw::Outliers | Draw::Large | Draw::Negative => {
+                Fresh::Each
+            }
+            Draw::Permutation { .. } => Fresh::Swapped,
+            Draw::Constant { .. } => Fresh::Constant,
+            Draw::Offsets { .. } => Fresh::Never,
+        }
     }
 }
 
@@ -109,6 +132,36 @@ impl Operator for Drawing {
             part: None,
             bounded: true,
         })
+    }
+
+    fn handed(&mut self, problem: &Problem) -> Result<Vec<Handed>> {
+        let inputs = self.drawn.of(&self.task, &self.operator, problem)?;
+        let all = inputs::tensors(&self.operator, problem)?;
+        let bytes = |input: &inputs::Input| Arc::new(layout::spread(&input.tensor, input.elements.clone()));
+        let by_name = |name: &str| inputs.iter().find(|input| input.tensor.name == name);
+        let is_overwritten = |name: &str| all.iter().any(|output| overwrites(output) == Some(name));
+        let mut handed = Vec::new();
+        for tensor in &all {
+            let Declaration { name, dtype, layout, .. } = tensor.clone();
+            let (of, also, role) = match &tensor.role {
+                Part::Input { .. } if is_overwritten(&name) => continue,
+                Part::Input { .. } => {
+                    let input = by_name(&name).with_context(|| format!("`{name}` was drawn"))?;
+                    (Some(input), None, Role::Input(bytes(input)))
+                }
+                Part::Output { inplace: Some(from) } => {
+                    let input = by_name(from).with_context(|| format!("`{from}` was drawn"))?;
+                    (Some(input), Some(from.clone()).filter(|from| *from != name), Role::InPlace(bytes(input)))
+                }
+                Part::Output { inplace: None } => {
+                    (None, None, Role::Output(layout.bytes as usize, layout::unwritten(dtype)))
+                }
+            };
+            let fresh = of.map_or(Fresh::Never, |input| self.fresh(input, problem));
+            handed.push(Handed { name, also, dtype, layout, role, fresh });
+        }
+        handed.sort_by_key(|tensor| tensor.role.is_output());
+        Ok(handed)
     }
 
     fn hand_to_peers(&mut self, _problems: &[Problem], _dir: &Path) -> Result<Value> {

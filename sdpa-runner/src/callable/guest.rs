@@ -1,0 +1,184 @@
+//! Host code in the rounds of one shape and distribution. Before every block the inputs of each of its calls get values that
+//! nobody had before, and after it the judge asks for the output of one call, drawn then. When all rounds are over a fresh
+//! process of the same function, which is never timed, must give the same bytes for each of those inputs, in another order,
+//! and for each set the output that was held to the reference.
+//!
+//! What keeps a call from finding its answer: whatever was kept by address or by value is that of other values, and a function
+//! that answers with something else at some point does so at another point of another process. It does not close what a
+//! function does that has taken over its own driver: that could compute while inputs are filled.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Result, bail, ensure};
+use kbench::evidence::{HostCode, Mode, Outer};
+use kbench::job::{Callable, Task};
+use kbench::operator::Problem;
+use kbench::stats::{median, shuffled, uniform_below};
+use kbench::subject::Subject;
+use rand_chacha::ChaCha8Rng;
+
+use super::{Fill, Host, Refused};
+use crate::launch::sha256_hex;
+use crate::operator::{Fresh, Handed};
+
+/// Bytes of tensors that the calls of a block may have on the device together.
+const MOST_BYTES: usize = 8 << 30;
+/// Memory that is left before what is placed, at most.
+const MOST_PAD: usize = 64 << 20;
+
+/// A block that was timed.
+pub struct Timed {
+    /// Samples in microseconds per launch.
+    pub us: Vec<f64>,
+    pub outer: Outer,
+}
+
+/// An output that was asked for after a block.
+struct Asked {
+    /// By which whoever keeps the blocks knows it.
+    block: usize,
+    fill: Fill,
+    sha256: String,
+}
+
+/// One variant that is host code, on one shape in one distribution.
+pub struct Guest {
+    pub subject: Subject,
+    task: Task,
+    call: Callable,
+    host: Host,
+    problems: Vec<Problem>,
+    sets: Vec<Vec<Handed>>,
+    slots: usize,
+    warmup: usize,
+    asked: Vec<Asked>,
+    /// How it can be timed.
+    pub code: HostCode,
+    /// Whether this sitting has a graph.
+    graph: bool,
+}
+
+impl Guest {
+    /// Starts the process, hands it the input sets, and sizes its blocks: `within` says how many launches of so many
+    /// microseconds a block has room for.
+    pub fn start(
+        (task, call, who): (&Task, &Callable, &str),
+        problems: &[Problem],
+        sets: Vec<Vec<Handed>>,
+        (launches, warmup): (usize, usize),
+        within: fn(f64) -> usize,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<Guest> {
+        let mut host = Host::start(task, who, call)?;
+        host.load(&problems[0], &sets)?;
+        host.place(1, 1)?;
+        let mut once = Vec::new();
+        for _ in 0..3 {
+            host.fill(&[Fill::draw(&sets, rng)])?;
+            host.call(1)?;
+            host.fill(&[Fill::draw(&sets, rng)])?;
+            once.extend(host.block(Mode::Call, 1, 0)?.0);
+        }
+        let not_sealed = host.seal()?;
+        let bytes: usize = sets[0].iter().map(|tensor| tensor.role.len()).sum();
+        let room = within(median(&once).unwrap_or(f64::NAN)).min(MOST_BYTES / bytes.max(1)).max(1);
+        let same = |tensor: &&Handed| tensor.fresh == Fresh::Never && super::held(tensor).is_some();
+        let same_inputs = sets[0].iter().filter(same).map(|tensor| tensor.name.clone()).collect();
+        Ok(Guest {
+            subject: Subject::plain(who),
+            task: task.clone(),
+            call: call.clone(),
+            host,
+            problems: problems.to_vec(),
+            sets,
+            slots: launches.min(room),
+            warmup,
+            asked: Vec::new(),
+            code: HostCode { not_sealed, same_inputs, ..HostCode::default() },
+            graph: false,
+        })
+    }
+
+    /// Begins a sitting: memory elsewhere, and a graph of its calls, as long as one can be made.
+    pub fn sit(&mut self, rng: &mut ChaCha8Rng) -> Result<()> {
+        self.host.place(self.slots, uniform_below(rng, MOST_PAD))?;
+        self.fill(rng)?;
+        self.host.call(self.slots)?;
+        let shape = &self.problems[0].shape.name;
+        self.graph = false;
+        if self.code.not_captured.contains_key(shape) {
+            return Ok(());
+        }
+        let Some(why) = self.host.capture()? else {
+            self.graph = true;
+            return Ok(());
+        };
+        self.code.not_captured.insert(shape.clone(), why);
+        // A capture that broke off may leave the context as it is: another process never tries.
+        self.host = Host::start(&self.task, &self.subject.who, &self.call)?;
+        self.host.load(&self.problems[0], &self.sets)?;
+        self.host.place(self.slots, uniform_below(rng, MOST_PAD))?;
+        self.fill(rng)?;
+        self.host.call(self.slots)?;
+        self.code.not_sealed = self.host.seal()?;
+        Ok(())
+    }
+
+    /// New values for the inputs of every call.
+    fn fill(&mut self, rng: &mut ChaCha8Rng) -> Result<Vec<Fill>> {
+        let fills: Vec<Fill> = (0..self.slots).map(|_| Fill::draw(&self.sets, rng)).collect();
+        self.host.fill(&fills)?;
+        Ok(fills)
+    }
+
+    /// Times a block; none where there is no graph for it. `number` is that of the block, to whoever keeps them.
+    pub fn block(&mut self, mode: Mode, flush: usize, number: usize, rng: &mut ChaCha8Rng) -> Result<Option<Timed>> {
+        if mode == Mode::Kernel && !self.graph {
+            return Ok(None);
+        }
+        self.fill(rng)?;
+        match mode {
+            Mode::Kernel => drop(self.host.block(mode, self.slots, 0)?),
+            Mode::Call => self.host.call(self.warmup.clamp(1, self.slots))?,
+        }
+        let fills = self.fill(rng)?;
+        let (us, outer) = self.host.block(mode, self.slots, flush)?;
+        let slot = uniform_below(rng, self.slots);
+        let left = self.host.output(slot, &fills[slot], &self.sets)?;
+        ensure!(left.inputs_unchanged, Refused("an input was written while timed".to_owned()));
+        ensure!(left.guards_intact, Refused("a guard band was written while timed".to_owned()));
+        let (fill, sha256) = (fills[slot].clone(), sha256_hex(&left.outputs));
+        self.asked.push(Asked { block: number, fill, sha256 });
+        Ok(Some(Timed { us, outer }))
+    }
+
+    /// When everything was timed: has a fresh process compute again what was asked for. Answers with the blocks that left
+    /// something else; `verified` has the hashes of outputs that were held to the reference, by problem.
+    pub fn conclude(self, verified: &BTreeMap<String, String>, rng: &mut ChaCha8Rng) -> Result<BTreeSet<usize>> {
+        let Guest { task, call, host, problems, sets, asked, subject, .. } = self;
+        // The device is for one of them.
+        drop(host);
+        let mut witness = Host::start(&task, &subject.who, &call)?;
+        witness.load(&problems[0], &sets)?;
+        witness.place(1, 1)?;
+        let mut answer = |fill: &Fill| {
+            witness.fill(std::slice::from_ref(fill))?;
+            witness.call(1)?;
+            Ok::<_, anyhow::Error>(sha256_hex(&witness.output(0, fill, &sets)?.outputs))
+        };
+        let mut wrong = BTreeSet::new();
+        for at in shuffled(rng, asked.len()) {
+            let Asked { block, fill, sha256 } = &asked[at];
+            if answer(fill)? != *sha256 {
+                wrong.insert(*block);
+            }
+        }
+        for set in shuffled(rng, problems.len()) {
+            let id = problems[set].id();
+            if verified.get(&id) != Some(&answer(&Fill::of_set(set))?) {
+                bail!(Refused(format!("the output on {id} is not the verified one")));
+            }
+        }
+        Ok(wrong)
+    }
+}

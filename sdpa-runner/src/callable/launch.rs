@@ -1,0 +1,76 @@
+//! The launch job of host code: on each problem a call into poisoned outputs, and another one that must leave the same bytes.
+//! Leaves to others: errors against the reference.
+
+use anyhow::{Context, Result};
+use kbench::deferral::Deferral;
+use kbench::evidence::LaunchOutcome;
+use kbench::job::{Callable, Event, LaunchJob, output_file};
+use kbench::operator::Problem;
+
+use super::{Fill, Host, Refused};
+use crate::events::{emit, progress};
+use crate::launch::sha256_hex;
+use crate::operator::{self, Operator};
+
+/// Runs the job. Ends with the first fault: whoever asks starts anew for the problems that are left.
+pub fn run(job: &LaunchJob, call: &Callable) -> Result<()> {
+    std::fs::create_dir_all(&job.out_dir).with_context(|| format!("failed to create `{}`", job.out_dir.display()))?;
+    let variant = &job.module.variant;
+    progress(0, job.problems.len(), &format!("starting {variant}"));
+    let mut host = match Host::start(&job.task, variant, call) {
+        Ok(host) => host,
+        Err(error) => {
+            let Some(deferral) = error.downcast_ref::<Deferral>() else { return Err(error) };
+            for problem in &job.problems {
+                emit(&Event::Launched { outcome: LaunchOutcome::deferred(problem, deferral.clone()) });
+            }
+            return Ok(());
+        }
+    };
+    let mut operator = operator::of(&job.task);
+    for (i, problem) in job.problems.iter().enumerate() {
+        progress(i, job.problems.len(), &format!("{variant} on {}", problem.id()));
+        let outcome = match solve(&mut host, job, operator.as_mut(), problem) {
+            Ok(outcome) => outcome,
+            Err(error) if error.is::<Refused>() => LaunchOutcome::failed(problem, &error.to_string()),
+            Err(error) => return Err(error),
+        };
+        let fault = outcome.failure.is_some();
+        emit(&Event::Launched { outcome });
+        if fault {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn solve(host: &mut Host, job: &LaunchJob, operator: &mut dyn Operator, problem: &Problem) -> Result<LaunchOutcome> {
+    let sets = [operator.handed(problem)?];
+    let fill = Fill::of_set(0);
+    host.load(problem, &sets)?;
+    host.place(1, 1)?;
+    let mut once = || {
+        host.fill(std::slice::from_ref(&fill))?;
+        host.call(1)?;
+        host.output(0, &fill, &sets)
+    };
+    let (first, second) = (once()?, once()?);
+    host.fill(std::slice::from_ref(&fill))?;
+    let outcome = LaunchOutcome {
+        problem: problem.clone(),
+        failure: None,
+        output_sha256: Some(sha256_hex(&first.outputs)),
+        repeat_equal: first.outputs == second.outputs,
+        inputs_unchanged: first.inputs_unchanged && second.inputs_unchanged,
+        guards_intact: first.guards_intact && second.guards_intact,
+        sampled_ctas: None,
+        findings: Vec::new(),
+        entry: None,
+        kernels: host.kernels()?,
+        replays: None,
+        deferred: None,
+    };
+    let path = job.out_dir.join(output_file(problem));
+    std::fs::write(&path, first.outputs).with_context(|| format!("failed to write `{}`", path.display()))?;
+    Ok(outcome)
+}

@@ -1,0 +1,1 @@
+"""There, so that it can be imported."""
