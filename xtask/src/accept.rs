@@ -135,7 +135,10 @@ fn entry(run: &RunDir, view: &RunView, variant: &str, root: &str) -> Result<Acce
 fn code_in(run: &RunDir, view: &RunView, variant: &str) -> Result<BTreeMap<String, String>> {
     let folders = build_folders(&view.evidence.builds.records, &view.suite.arch);
     let own = folders.iter().filter(|(record, _)| record.variant == variant);
-    let parts = own.map(|(record, folder)| Ok((*record, run.bytes(&format!("{folder}/kernel.cubin"))?)));
+    let parts = own.map(|(record, folder)| match record.language.is_host_code() {
+        true => Ok((*record, Vec::new())),
+        false => Ok((*record, run.bytes(&format!("{folder}/kernel.cubin"))?)),
+    });
     of_cubins(view.suite, &files_of(run)?, variant, &parts.collect::<Result<Vec<_>>>()?)
 }
 

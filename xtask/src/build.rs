@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use kbench::deferral::Deferral;
 use kbench::evidence::{BuildFailure, BuildRecord, Builds, EntryBuild, LaunchRecord, Operands};
-use kbench::job::{Files, Module, Planned};
+use kbench::job::{Callable, Files, Module, Planned};
+use kbench::variant::Language;
 use rayon::prelude::*;
 use sdpa_kernel::abi::Config;
 use sdpa_kernel::registry::{EntryPoint, Family, Operands as Takes, Variant};
@@ -50,7 +51,11 @@ pub fn files_in(dir: &Path) -> Files {
 impl Built {
     /// The files that it consists of.
     pub fn files(&self) -> &'static [&'static str] {
-        if self.record.language.has_ptx() { &["kernel.ptx", "kernel.cubin", "ptxas.txt"] } else { &["kernel.cubin"] }
+        match self.record.language {
+            Language::Cuda | Language::Ptx | Language::Triton => &["kernel.ptx", "kernel.cubin", "ptxas.txt"],
+            Language::Cubin => &["kernel.cubin"],
+            Language::Call => &[],
+        }
     }
 
     /// For whoever executes it.
@@ -78,6 +83,8 @@ pub struct BuildSet {
     pub not_disassembled: Option<Deferral>,
     /// What variants of a gate file do, by variant and architecture, then by shape.
     pub planned: BTreeMap<(String, String), BTreeMap<String, Planned>>,
+    /// How variants that are host code are called.
+    pub callables: BTreeMap<String, Callable>,
     /// What they were compiled from, by path from the gate file's folder, with SHA-256.
     pub files: BTreeMap<String, String>,
 }
@@ -90,8 +97,11 @@ impl BuildSet {
 
     /// A variant of a gate file for whoever executes it.
     pub fn planned_module(&self, variant: &str, arch: &str) -> Option<Module> {
-        let planned = self.planned.get(&(variant.to_owned(), arch.to_owned()))?;
         let module = self.get(variant, arch)?.module();
+        if let Some(call) = self.callables.get(variant) {
+            return Some(Module { call: Some(call.clone()), ..module });
+        }
+        let planned = self.planned.get(&(variant.to_owned(), arch.to_owned()))?;
         Some(Module { launches: Vec::new(), planned: planned.clone(), ..module })
     }
 
@@ -179,9 +189,11 @@ pub fn disassemble(layout: &Layout, toolchain: &Toolchain, set: &mut BuildSet) -
     match disassembly::find(&layout.target, toolchain) {
         Err(why) => set.not_disassembled = Some(why),
         Ok(program) => {
+            let mut kernels: Vec<&mut Built> =
+                set.built.iter_mut().filter(|built| !built.record.language.is_host_code()).collect();
             let listed: Vec<Result<disassembly::Counts>> =
-                set.built.par_iter().map(|built| disassembly::counts(&program, &built.dir)).collect();
-            for (built, counts) in set.built.iter_mut().zip(listed) {
+                kernels.par_iter().map(|built| disassembly::counts(&program, &built.dir)).collect();
+            for (built, counts) in kernels.iter_mut().zip(listed) {
                 built.record.instructions = Some(counts?);
             }
         }

@@ -3,7 +3,7 @@
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use kbench::deferral::Deferral;
@@ -24,10 +24,12 @@ use crate::cubin::sha256_hex;
 use crate::foreign::compile::triton::{Function, SCRATCH};
 use crate::foreign::compile::{Compiled, Named, Source, compile};
 use crate::foreign::plan::{Question, ask};
+use crate::hosted;
 use crate::layout::Layout;
 use crate::plan::Plan;
 use crate::toolchain::Toolchain;
 use crate::toolchain::python::{self, Python};
+use crate::toolchain::torch;
 use crate::toolchain::triton::{self, Triton};
 use crate::work::Found;
 
@@ -76,7 +78,8 @@ pub fn build_all(
     for (arch, name) in arches.iter().flat_map(|arch| suite.variant_names().map(move |name| (arch, name))) {
         let facts = facts_of(arch, device);
         let (folder, python) = (plan.task.folder.as_path(), plan.python.as_ref());
-        let work = Work { layout, toolchain, folder, suite, operator, arch, facts, python, triton: &triton };
+        let is_here = device.is_some();
+        let work = Work { layout, toolchain, folder, suite, operator, arch, facts, is_here, python, triton: &triton };
         work.build(name, &mut set, &|line| step.note(line))?;
         step.advance(&format!("{name} {arch}"));
     }
@@ -109,6 +112,8 @@ struct Work<'a> {
     operator: &'a Declared,
     arch: &'a str,
     facts: DeviceFacts,
+    /// Whether a device is here.
+    is_here: bool,
     python: Option<&'a Python>,
     /// Looked for when the first variant asks for it.
     triton: &'a OnceCell<Result<Triton, Deferral>>,
@@ -123,6 +128,9 @@ impl Work<'_> {
         let shapes = self.suite.check();
         if !variant.symbols.is_empty() {
             bail!("variants.{name}.symbols: not yet: give the kernel the input as a parameter");
+        }
+        if let Some(function) = variant.call() {
+            return self.host_code((&variant, function), set);
         }
         let asked = self.asked(&variant, &shapes)?;
         let mut planned = BTreeMap::new();
@@ -155,6 +163,29 @@ impl Work<'_> {
             set.built.push(Built { record: product.record, dir: product.dir, cached: product.cached });
         }
         set.planned.insert((name.to_owned(), self.arch.to_owned()), planned);
+        Ok(())
+    }
+
+    /// A function that launches for itself; without PyTorch it cannot be called on the device that is here.
+    fn host_code(&self, what: (&Variant, &str), set: &mut BuildSet) -> Result<()> {
+        let mut shapes = self.suite.check();
+        let timed = self.suite.time().into_iter().filter(|shape| !shapes.contains(shape)).collect::<Vec<_>>();
+        shapes.extend(timed);
+        let torch = self.is_here.then(|| torch::find(&self.layout.target)).transpose();
+        let (variant, arch) = (what.0.name.clone(), self.arch.to_owned());
+        let torch = match torch {
+            Ok(torch) => torch,
+            Err(why) => {
+                let error = why.why.clone();
+                set.failures.push(BuildFailure { variant, arch, error, unclaimed: Some(why) });
+                return Ok(());
+            }
+        };
+        let place = (self.layout, self.toolchain, self.folder);
+        let found = hosted::find(place, what, self.operator, &shapes, torch.as_ref(), self.arch)?;
+        set.files.extend(found.files);
+        set.built.push(Built { record: found.record, dir: PathBuf::new(), cached: true });
+        set.callables.insert(variant, found.call);
         Ok(())
     }
 

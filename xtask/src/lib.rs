@@ -25,6 +25,7 @@ pub mod fleet;
 pub mod foreign;
 pub mod golden;
 pub mod gpus;
+pub mod hosted;
 pub mod inspect;
 pub mod interrupt;
 pub mod layout;

@@ -37,7 +37,7 @@ pub fn is_due(work: &Work) -> bool {
 /// Runs every variant in the emulator, on half of the host: the rest launches, compares and times. Ends early once `stop`
 /// is set: somebody found that the run comes to nothing.
 pub fn emulate(work: &Work, stop: &AtomicBool) -> Result<Vec<CheckedCase>> {
-    let modules = work.modules();
+    let modules = work.kernels();
     let half = half_of_the_host() as usize;
     let lanes = LANES.min(half).min(modules.len().max(1));
     let pool = rayon::ThreadPoolBuilder::new().num_threads(lanes).build().context("failed to start threads")?;
@@ -128,7 +128,7 @@ fn launch(work: &Work, job: &LaunchJob) -> Result<Vec<LaunchOutcome>> {
 pub fn conclude(work: &Work, layout: &Layout, emulated: Vec<CheckedCase>) -> Result<Memory> {
     let suite = &work.plan.suite;
     let mut memory = Memory { emulated, ..Memory::default() };
-    let modules = work.modules();
+    let modules = work.kernels();
     let wanted = |module: &Module| for_tools(suite, &left_for_tools(suite, &memory, &module.variant));
     let needs = modules.iter().map(|module| (module, wanted(module))).filter(|(_, problems)| !problems.is_empty());
     let needs: Vec<(&Module, Vec<Problem>)> = needs.collect();

@@ -48,7 +48,7 @@ fn profile_here(work: &Work, dir: &Path, checks: &Checks) -> Result<Profile> {
         Ok(ncu) => ncu,
         Err(obstacle) => return Ok(Profile { deferred: Some(obstacle), ..Profile::default() }),
     };
-    let (suite, modules) = (&work.plan.suite, work.modules());
+    let (suite, modules) = (&work.plan.suite, work.kernels());
     let pairs = pairs(suite, &modules);
     let step = Step::begin("profile", pairs.len() as u64);
     let mut kernels = Vec::new();

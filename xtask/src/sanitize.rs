@@ -198,9 +198,7 @@ fn prepare(
     let in_bulk = |module: &Module| {
         builds.built.iter().any(|built| built.record.variant == module.variant && built.record.copies_in_bulk)
     };
-    let names = plan.suite.variant_names();
-    let modules =
-        names.filter_map(|name| builds.planned_module(name, &arch)).map(|m| (m.clone(), in_bulk(&m))).collect();
+    let modules = work.kernels().into_iter().map(|m| (m.clone(), in_bulk(&m))).collect();
     Ok(Ok(Prepared { task: work.task(), modules, problems, scratch }))
 }
 

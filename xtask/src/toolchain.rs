@@ -11,6 +11,7 @@
 
 pub(crate) mod child;
 pub mod python;
+pub mod torch;
 mod trial;
 pub mod triton;
 mod wheels;

@@ -122,6 +122,11 @@ impl Work<'_> {
         self.plan.variants.iter().filter_map(module).collect()
     }
 
+    /// Those that are kernels: what host code launches is not looked into.
+    pub fn kernels(&self) -> Vec<Module> {
+        self.modules().into_iter().filter(|module| module.call.is_none()).collect()
+    }
+
     /// What every variant is run on.
     pub fn problems(&self) -> Vec<Problem> {
         match self.executor {

@@ -150,6 +150,9 @@ fn is_zero(seed: &u64) -> bool {
 /// How host code of a gate file was timed: a process of its own that launches for itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct HostCode {
+    /// Versions that its process told: torch, cuda, cudnn, python.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub versions: BTreeMap<String, String>,
     /// Why it could have started processes while it was timed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_sealed: Option<String>,

@@ -128,6 +128,40 @@ mod tests {
     }
 
     #[test]
+    fn that_host_code_ran_stands_in_the_headline_with_what_was_not_seen() {
+        let mut evidence = testing::evidence();
+        assert!(!with_view(&evidence, markdown_file).contains("host code"));
+        evidence.builds.records[1].language = crate::variant::Language::Call;
+        evidence.builds.records[1].entries.clear();
+        let own = evidence.checks.cases.iter_mut().filter(|case| case.variant == "new");
+        own.for_each(|case| case.launch.kernels = vec!["vectorized_elementwise_kernel".to_owned()]);
+        let code = evidence.samples.host_code.entry("new".to_owned()).or_default();
+        code.not_sealed = Some("seccomp: Invalid argument".to_owned());
+        let file = with_view(&evidence, markdown_file);
+        let head = file.split("## Gates").next().unwrap();
+        for words in [
+            "host code ran in new: not seen are its registers, spills, races and uninitialised reads",
+            "what it does at import",
+            "kernels of new: vectorized_elementwise_kernel; it could start processes while timed (seccomp: Invalid argument)",
+        ] {
+            assert!(head.contains(words), "{words}: {head}");
+        }
+        let screen = with_view(&evidence, |view| crate::report::brief(view, 100));
+        assert!(
+            screen.contains("host code ran in new") && screen.lines().all(|line| line.chars().count() <= 100),
+            "{screen}"
+        );
+        // Where nothing of it ran there is nothing to say.
+        evidence
+            .checks
+            .cases
+            .iter_mut()
+            .filter(|case| case.variant == "new")
+            .for_each(|c| c.launch.output_sha256 = None);
+        assert!(!with_view(&evidence, markdown_file).contains("host code ran"));
+    }
+
+    #[test]
     fn those_of_the_shipped_suites_fit_a_comment() {
         for (name, suite) in crate::report::made::suites() {
             let text = crate::report::made::with_made(name, &suite, markdown_file);

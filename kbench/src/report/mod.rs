@@ -141,7 +141,8 @@ fn host_code(view: &RunView) -> Vec<String> {
         let sealed = not_sealed.map_or(String::new(), |why| format!("; it could start processes while timed ({why})"));
         let same = code.map(|code| code.same_inputs.join(", ")).filter(|same| !same.is_empty());
         let same = same.map_or(String::new(), |same| format!("; values of {same} were the same in several launches"));
-        lines.push(format!("kernels of {variant}: {kernels}{sealed}{same}"));
+        let torch = code.and_then(|code| code.versions.get("torch")).map_or(String::new(), |v| format!(" (torch {v})"));
+        lines.push(format!("kernels of {variant}{torch}: {kernels}{sealed}{same}"));
     }
     lines
 }

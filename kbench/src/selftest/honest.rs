@@ -1,9 +1,9 @@
 //! Honest states of affairs, and the verdict that each deserves: a judge that refuses everybody catches every lie.
 
-use super::{Honest, beside_a_rival, everywhere, hint, made_of, one_case, own_build, slow_where};
+use super::{CANDIDATE, Honest, beside_a_rival, everywhere, hint, host_code, made_of, one_case, own_build, slow_where};
 use crate::decision::Verdict;
 use crate::deferral::Deferral;
-use crate::evidence::{BuildFailure, Checks, Samples};
+use crate::evidence::{BuildFailure, Checks, Mode, Samples};
 use crate::judge::testing;
 use crate::subject::Subject;
 use crate::suite::MachineCode;
@@ -38,6 +38,17 @@ pub(super) const HONEST: &[Honest] = &[
                 other
             });
             e.builds.records.extend(other);
+        },
+    },
+    Honest { name: "right, 20% faster, and host code", verdict: Verdict::Merge, set: |_, e| host_code(e, 1.0) },
+    Honest {
+        name: "right, faster, and host code of which no graph can be made",
+        verdict: Verdict::Defer,
+        set: |_, e| {
+            host_code(e, 1.0);
+            e.samples.blocks.retain(|b| !b.subject.is_plain(CANDIDATE) || b.mode == Mode::Call);
+            let code = e.samples.host_code.entry(CANDIDATE.to_owned()).or_default();
+            code.not_captured.insert("mission".into(), "it waits for the device".into());
         },
     },
     Honest {

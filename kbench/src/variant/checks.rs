@@ -72,7 +72,9 @@ impl Variant {
         }
         let not_for_it = [("scratch", !self.scratch.is_empty()), ("symbols", !self.symbols.is_empty())];
         match not_for_it.iter().find(|(_, is_given)| *is_given) {
-            Some((part, _)) => BadKey::refuse(self.key(part), "does not go with `call`: the function takes memory for itself"),
+            Some((part, _)) => {
+                BadKey::refuse(self.key(part), "does not go with `call`: the function takes memory for itself")
+            }
             None => Ok(()),
         }
     }

@@ -70,6 +70,7 @@ impl Guests {
             known.not_captured.extend(guest.code.not_captured.clone());
             known.not_sealed = known.not_sealed.take().or(guest.code.not_sealed.clone());
             known.same_inputs.clone_from(&guest.code.same_inputs);
+            known.versions.clone_from(&guest.code.versions);
         }
     }
 

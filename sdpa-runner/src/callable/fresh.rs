@@ -46,7 +46,9 @@ impl Fill {
 
     /// As the driver is told of it.
     pub fn told(&self) -> Value {
-        let of = |places: &BTreeMap<u64, i64>| json!([places.keys().collect::<Vec<_>>(), places.values().collect::<Vec<_>>()]);
+        let of = |places: &BTreeMap<u64, i64>| {
+            json!([places.keys().collect::<Vec<_>>(), places.values().collect::<Vec<_>>()])
+        };
         let assign: BTreeMap<&String, Value> = self.assign.iter().map(|(name, places)| (name, of(places))).collect();
         json!({"set": self.set, "assign": assign})
     }
@@ -78,7 +80,9 @@ fn replaced(tensor: &Handed, other: &Handed, rng: &mut ChaCha8Rng) -> BTreeMap<u
             }
         }
         Fresh::Swapped => {
-            let now = |assign: &BTreeMap<u64, i64>, at| assign.get(&at).copied().unwrap_or_else(|| bits(tensor.dtype, own, at));
+            let now = |assign: &BTreeMap<u64, i64>, at| {
+                assign.get(&at).copied().unwrap_or_else(|| bits(tensor.dtype, own, at))
+            };
             for _ in 0..REPLACED.min(elements) {
                 let (one, two) = (place(), place());
                 let (of_one, of_two) = (now(&assign, one), now(&assign, two));
@@ -126,7 +130,14 @@ mod tests {
         let elements = values.len() as u64 / 2;
         // Every other element is a gap.
         let layout = Layout { shape: vec![elements], strides: vec![2], elements, bytes: bytes.len() as u64 };
-        Handed { name: "x".to_owned(), also: None, dtype: Dtype::I32, layout, role: Role::Input(Arc::new(bytes)), fresh }
+        Handed {
+            name: "x".to_owned(),
+            also: None,
+            dtype: Dtype::I32,
+            layout,
+            role: Role::Input(Arc::new(bytes)),
+            fresh,
+        }
     }
 
     fn values(bytes: &[u8]) -> Vec<i32> {
@@ -135,7 +146,9 @@ mod tests {
 
     /// Elements of several fills; gaps are held to what they were.
     fn drawn(fresh: Fresh) -> Vec<Vec<i32>> {
-        let set = |from: i32| vec![tensor(fresh, &(0..2000).map(|i| if i % 2 == 0 { from - i } else { -7 }).collect::<Vec<_>>())];
+        let set = |from: i32| {
+            vec![tensor(fresh, &(0..2000).map(|i| if i % 2 == 0 { from - i } else { -7 }).collect::<Vec<_>>())]
+        };
         let sets = [set(0), set(100_000)];
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         let fills: Vec<Fill> = (0..20).map(|_| Fill::draw(&sets, &mut rng)).collect();

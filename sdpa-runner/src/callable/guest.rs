@@ -23,6 +23,8 @@ use crate::operator::{Fresh, Handed};
 
 /// Bytes of tensors that the calls of a block may have on the device together.
 const MOST_BYTES: usize = 8 << 30;
+/// Launches of a cold block, as kernels have them.
+const COLD_LAUNCHES: usize = 5;
 /// Memory that is left before what is placed, at most.
 const MOST_PAD: usize = 64 << 20;
 
@@ -79,7 +81,7 @@ impl Guest {
             host.fill(&[Fill::draw(&sets, rng)])?;
             once.extend(host.block(Mode::Call, 1, 0)?.0);
         }
-        let not_sealed = host.seal()?;
+        let (not_sealed, versions) = (host.seal()?, host.versions.clone());
         let bytes: usize = sets[0].iter().map(|tensor| tensor.role.len()).sum();
         let room = within(median(&once).unwrap_or(f64::NAN)).min(MOST_BYTES / bytes.max(1)).max(1);
         let same = |tensor: &&Handed| tensor.fresh == Fresh::Never && super::held(tensor).is_some();
@@ -94,7 +96,7 @@ impl Guest {
             slots: launches.min(room),
             warmup,
             asked: Vec::new(),
-            code: HostCode { not_sealed, same_inputs, ..HostCode::default() },
+            code: HostCode { versions, not_sealed, same_inputs, ..HostCode::default() },
             graph: false,
         })
     }
@@ -142,11 +144,12 @@ impl Guest {
             Mode::Call => self.host.call(self.warmup.clamp(1, self.slots))?,
         }
         let fills = self.fill(rng)?;
-        let (us, outer) = self.host.block(mode, self.slots, flush)?;
-        let slot = uniform_below(rng, self.slots);
+        let launches = if flush > 0 { self.slots.min(COLD_LAUNCHES) } else { self.slots };
+        let (us, outer) = self.host.block(mode, launches, flush)?;
+        let slot = uniform_below(rng, launches);
         let left = self.host.output(slot, &fills[slot], &self.sets)?;
-        ensure!(left.inputs_unchanged, Refused("an input was written while timed".to_owned()));
-        ensure!(left.guards_intact, Refused("a guard band was written while timed".to_owned()));
+        ensure!(left.inputs_unchanged, Refused::because("an input was written while timed"));
+        ensure!(left.guards_intact, Refused::because("a guard band was written while timed"));
         let (fill, sha256) = (fills[slot].clone(), sha256_hex(&left.outputs));
         self.asked.push(Asked { block: number, fill, sha256 });
         Ok(Some(Timed { us, outer }))
@@ -176,7 +179,7 @@ impl Guest {
         for set in shuffled(rng, problems.len()) {
             let id = problems[set].id();
             if verified.get(&id) != Some(&answer(&Fill::of_set(set))?) {
-                bail!(Refused(format!("the output on {id} is not the verified one")));
+                bail!(Refused::because(&format!("the output on {id} is not the verified one")));
             }
         }
         Ok(wrong)

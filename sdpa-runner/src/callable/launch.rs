@@ -1,11 +1,17 @@
-//! The launch job of host code: on each problem a call into poisoned outputs, and another one that must leave the same bytes.
+//! The launch job of host code: on each problem a call on values that are nearly the problem's, whose answer nobody asks for,
+//! then one on the problem, into poisoned outputs at the same addresses, and another one that must leave the same bytes.
 //! Leaves to others: errors against the reference.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 
 use anyhow::{Context, Result};
 use kbench::deferral::Deferral;
 use kbench::evidence::LaunchOutcome;
 use kbench::job::{Callable, Event, LaunchJob, output_file};
 use kbench::operator::Problem;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
 
 use super::{Fill, Host, Refused};
 use crate::events::{emit, progress};
@@ -28,27 +34,38 @@ pub fn run(job: &LaunchJob, call: &Callable) -> Result<()> {
         }
     };
     let mut operator = operator::of(&job.task);
+    // Of the system's own entropy: nobody knows what is drawn before it is handed over.
+    let mut rng = ChaCha8Rng::seed_from_u64(RandomState::new().hash_one(variant));
     for (i, problem) in job.problems.iter().enumerate() {
         progress(i, job.problems.len(), &format!("{variant} on {}", problem.id()));
-        let outcome = match solve(&mut host, job, operator.as_mut(), problem) {
-            Ok(outcome) => outcome,
-            Err(error) if error.is::<Refused>() => LaunchOutcome::failed(problem, &error.to_string()),
-            Err(error) => return Err(error),
+        let error = match solve(&mut host, job, operator.as_mut(), problem, &mut rng) {
+            Ok(outcome) => {
+                emit(&Event::Launched { outcome });
+                continue;
+            }
+            Err(error) => error,
         };
-        let fault = outcome.failure.is_some();
-        emit(&Event::Launched { outcome });
-        if fault {
-            break;
-        }
+        let Some(refused) = error.downcast_ref::<Refused>() else { return Err(error) };
+        let failed = job.problems[i..].iter().take(if refused.at_its_limit { usize::MAX } else { 1 });
+        failed.for_each(|p| emit(&Event::Launched { outcome: LaunchOutcome::failed(p, &refused.why) }));
+        break;
     }
     Ok(())
 }
 
-fn solve(host: &mut Host, job: &LaunchJob, operator: &mut dyn Operator, problem: &Problem) -> Result<LaunchOutcome> {
+fn solve(
+    host: &mut Host,
+    job: &LaunchJob,
+    operator: &mut dyn Operator,
+    problem: &Problem,
+    rng: &mut ChaCha8Rng,
+) -> Result<LaunchOutcome> {
     let sets = [operator.handed(problem)?];
     let fill = Fill::of_set(0);
     host.load(problem, &sets)?;
     host.place(1, 1)?;
+    host.fill(&[Fill::draw(&sets, rng)])?;
+    host.call(1)?;
     let mut once = || {
         host.fill(std::slice::from_ref(&fill))?;
         host.call(1)?;

@@ -46,8 +46,18 @@ const OWN: Duration = Duration::from_secs(300);
 
 /// The function did something wrong, or what it may not.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Refused(String);
+#[error("{why}")]
+pub struct Refused {
+    why: String,
+    /// Whether it took all the time or memory that it may: nobody waits for that again.
+    at_its_limit: bool,
+}
+
+impl Refused {
+    fn because(why: &str) -> Refused {
+        Refused { why: why.to_owned(), at_its_limit: false }
+    }
+}
 
 /// What one call left, as it lies on the device.
 pub struct Left {
@@ -68,6 +78,8 @@ pub struct Host {
     /// What it reads, and what it writes: whatever it leaves in the latter is never followed.
     given: TempDir,
     scratch: TempDir,
+    /// Versions that it told.
+    pub versions: BTreeMap<String, String>,
     /// Whether the next call is the first on its shape, when compilers run.
     first: bool,
 }
@@ -95,9 +107,15 @@ impl Host {
             Deferral::new(why, "install Python 3 with PyTorch")
         })?;
         let source = task.folder.join(&call.source);
-        let mut host = Host { call: call.clone(), source, talk, given, scratch, first: true };
+        let versions = BTreeMap::new();
+        let mut host = Host { call: call.clone(), source, talk, given, scratch, versions, first: true };
         match host.ask(&json!({"op": "hello"}), OWN) {
-            Ok(_) => Ok(host),
+            Ok(hello) => {
+                let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                let told = ["torch", "cuda", "cudnn", "python"].into_iter();
+                host.versions = told.filter_map(|key| Some((key.to_owned(), text(hello.get(key)?)))).collect();
+                Ok(host)
+            }
             Err(error) => bail!(
                 error
                     .downcast_ref::<Deferral>()
@@ -114,7 +132,10 @@ impl Host {
         let answer = match self.talk.ask(question, Some(&patience)) {
             Ok(answer) => answer,
             Err(Silence::Ended) => bail!(self.refused("its process ended before it answered")),
-            Err(silence) => bail!(self.refused(&silence.to_string())),
+            Err(silence) => {
+                let at_its_limit = matches!(silence, Silence::Late(_) | Silence::Memory(_));
+                bail!(Refused { at_its_limit, ..self.refused(&silence.to_string()) })
+            }
         };
         if answer["ok"] == json!(true) {
             return Ok(answer);
@@ -128,7 +149,7 @@ impl Host {
 
     fn refused(&self, why: &str) -> Refused {
         let why: String = why.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(600).collect();
-        Refused(format!("`{}` of {} {why}", self.call.function, self.call.source))
+        Refused::because(&format!("`{}` of {} {why}", self.call.function, self.call.source))
     }
 
     fn time_of_call(&mut self) -> Duration {
@@ -191,7 +212,10 @@ impl Host {
         let filters = |pid: u32| {
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
             let of = |key: &str| {
-                status.lines().find_map(|line| line.strip_prefix(key)).and_then(|count| count.trim().parse::<u32>().ok())
+                status
+                    .lines()
+                    .find_map(|line| line.strip_prefix(key))
+                    .and_then(|count| count.trim().parse::<u32>().ok())
             };
             of("Seccomp_filters:").or_else(|| of("Seccomp:"))
         };
@@ -236,7 +260,8 @@ impl Host {
         let tensors = &sets[fill.set];
         let most: usize = tensors.iter().map(|tensor| tensor.role.len() + 2 * GUARD_BYTES + 1024).sum();
         let bytes = self.read(&file, most as u64 + 4096)?;
-        let found = SafeTensors::deserialize(&bytes).map_err(|error| self.refused(&format!("left no tensors: {error}")))?;
+        let found =
+            SafeTensors::deserialize(&bytes).map_err(|error| self.refused(&format!("left no tensors: {error}")))?;
         let mut left = Left { outputs: Vec::new(), inputs_unchanged: true, guards_intact: true };
         for tensor in tensors {
             let raw = found.tensor(&tensor.name);

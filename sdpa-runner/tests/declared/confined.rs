@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{Gate, problem};
 
 /// What a process that the runner confined found here.
-fn enforced() -> Enforced {
+pub fn enforced() -> Enforced {
     let own = env!("CARGO_BIN_EXE_sdpa-runner");
     let asked = r#"{"read": [], "write": []}"#;
     let output = std::process::Command::new(own).args(["__confined", asked]).output().unwrap();

@@ -1,5 +1,6 @@
 //! The runner on operators that a gate file declares: jobs go in, events come out, and PTX runs on the emulator.
 
+mod callable;
 mod cheats;
 mod checking;
 mod confined;

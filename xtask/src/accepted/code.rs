@@ -9,7 +9,7 @@ use kbench::evidence::BuildRecord;
 use kbench::suite::Suite;
 use kbench::variant::{VariantTable, chain};
 
-use crate::build::BuildSet;
+use crate::build::{BuildSet, Built};
 use crate::cubin::{Cubin, sha256_hex};
 
 /// Hashes by architecture of what was built of a variant; none of one that was not built.
@@ -35,7 +35,10 @@ fn contents(parts: &[(&BuildRecord, Vec<u8>)]) -> Result<BTreeMap<String, Vec<St
     for (record, image) in parts {
         let own = lines.entry(record.arch.clone()).or_default();
         own.extend(record.entries.iter().map(|entry| format!("entry {}", entry.code_sha256)));
-        own.push(format!("contents {}", Cubin::parse(image)?.contents_sha256()?));
+        own.push(match record.language.is_host_code() {
+            true => format!("host code {}", record.key),
+            false => format!("contents {}", Cubin::parse(image)?.contents_sha256()?),
+        });
     }
     lines.values_mut().for_each(|lines| lines.sort());
     Ok(lines)
@@ -57,7 +60,11 @@ fn parts<'b>(builds: &'b BuildSet, variant: &str) -> Result<Vec<(&'b BuildRecord
     let own = builds.built.iter().filter(|built| built.record.variant == variant);
     let image =
         |path: &std::path::Path| std::fs::read(path).with_context(|| format!("failed to read `{}`", path.display()));
-    own.map(|built| Ok((&built.record, image(&built.dir.join("kernel.cubin"))?))).collect()
+    let of = |built: &'b Built| match built.record.language.is_host_code() {
+        true => Ok((&built.record, Vec::new())),
+        false => Ok((&built.record, image(&built.dir.join("kernel.cubin"))?)),
+    };
+    own.map(of).collect()
 }
 
 /// What a gate file says of a variant and of those that it inherits from, and the script that plans its launches. Of a suite of

@@ -1,7 +1,7 @@
 """A stand-in for sdpa-runner: no GPU, no kernels, only the protocol. Times are a function of the toggles, so that a test
 knows who must win. Environment: FAKE_DIR, a folder with `gpus` (how many there are) where `timed.log` is written. There a test
 says what goes wrong: `kills`, who takes the process along while timed; `faults`, who faults where it is launched;
-`breaks`, as `CULPRIT SHOWN WHERE`, in whose turn the device fails while the culprit takes part, and whether the culprit then
+`lies`, whose own clock leaves out most of its time; `breaks`, as `CULPRIT SHOWN WHERE`, in whose turn the device fails while the culprit takes part, and whether the culprit then
 faults `alone` too; `ends`, at which job the process ends without a word; `dies`, on which GPU the process that times is killed,
 once."""
 import json
@@ -32,7 +32,9 @@ def wrong(variant):
 
 
 def microseconds(module):
-    """By its toggles; one of a gate file takes as many as its first launch has threads."""
+    """By its toggles; one of a gate file takes as many as its first launch has threads, and host code 100."""
+    if module.get("call"):
+        return 100.0
     for planned in module.get("planned", {}).values():
         return float(planned["steps"][0]["launch"]["block"][0])
     toggles, us = module["toggles"], 200.0
@@ -92,6 +94,14 @@ def emulated(variant, problem):
 def breaks():
     """Who breaks the device while timed, in whose turn, and whether alone too."""
     return (folder / "breaks").read_text().split() if (folder / "breaks").exists() else [None, None, None]
+
+
+def outer(module, us):
+    """What the judge's clock said of twenty launches of host code; `lies` names who left out most of them."""
+    if not module.get("call"):
+        return {}
+    lies = (folder / "lies").exists() and (folder / "lies").read_text().strip() == module["variant"]
+    return dict(outer=dict(wall_us=20 * us * (5 if lies else 1) + 500.0, launches=20))
 
 
 def shapes_of(suite):
@@ -160,7 +170,7 @@ def timed(suite, shapes, names, placement):
                     jitter = 1 + 0.001 * (zlib.crc32(f"{arm} {placement} {number}".encode()) % 5 - 2)
                     blocks.append(dict(shape=shape, distribution=drawn, sitting=number // each, cache=cache, subject=arm,
                                        mode=mode, round=number, slot=0, us=[us * jitter], before=STATE, after=STATE,
-                                       outputs_verified=True))
+                                       outputs_verified=True, **outer(module, us)))
     return blocks
 
 

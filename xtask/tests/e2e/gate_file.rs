@@ -50,6 +50,8 @@ fn the_examples_are_judged_and_their_wrong_candidates_are_fixed_by_the_gate_that
         assert!(ran.said.contains(right) && ran.said.contains(wrong), "{}", ran.said);
         // The other language is judged like the first; where Triton cannot be had, that is said in its stead.
         assert!(name != "rmsnorm" || ran.said.contains("DEFER triton: "), "{}", ran.said);
+        // Host code runs on a GPU only.
+        assert!(name != "rmsnorm" || ran.said.contains("DEFER torch: every case ran is DEFERRED"), "{}", ran.said);
         let run = the_only_run(out.path());
         assert!(run.join("operator").join(format!("{name}.py")).is_file(), "what was named is part of the run");
         let verified = Command::new(env!("CARGO_BIN_EXE_xtask")).arg("verify").arg(&run).status().unwrap();

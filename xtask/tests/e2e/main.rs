@@ -11,6 +11,7 @@ mod evidence;
 mod gate_file;
 mod golden;
 mod hopper;
+mod host_code;
 mod machine_code;
 mod memory;
 mod mutants;

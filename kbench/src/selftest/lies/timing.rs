@@ -1,6 +1,6 @@
 //! Lies about time: of some rounds, some inputs, some callers, or none.
 
-use super::super::{CANDIDATE, Lie, everywhere, limit_on, own_blocks, slow_where};
+use super::super::{CANDIDATE, Lie, everywhere, host_code, limit_on, own_blocks, slow_where};
 use crate::evidence::Mode;
 use crate::gate::GateId;
 use crate::judge::testing;
@@ -21,6 +21,11 @@ pub(in super::super) const LIES: &[Lie] = &[
         name: "a time that the tensor cores cannot reach",
         gate: GateId::PhysicallyPossible,
         tell: |_, e| e.samples = testing::samples(100.0, 0.01),
+    },
+    Lie {
+        name: "a process that times itself with a clock of its own making",
+        gate: GateId::OwnClock,
+        tell: |_, e| host_code(e, 3.0),
     },
     Lie { name: "times without a device", gate: GateId::PhysicallyPossible, tell: |_, e| e.samples.device = None },
     Lie {

@@ -142,8 +142,7 @@ def takes_all_memory(x, w, y):
 
 
 def reads_outside(x, w, y):
-    outside = os.environ.get("CHEAT_OUTSIDE", "/root/.bash_history")
-    open(outside).read()
+    os.listdir("/root")
     torch.mul(x, w, out=y)
 
 
