@@ -26,6 +26,7 @@ pub enum End {
 pub const CHEATS: &[(&str, End)] = &[
     ("honest", End::Passes),
     ("honest_return", End::Passes),
+    ("waits_for_the_device", End::Passes),
     ("returns_its_input", End::Refused("returns memory of `x`")),
     ("returns_nothing", End::Refused("returns nothing")),
     ("returns_another_shape", End::Refused("has the shape")),
