@@ -24,9 +24,6 @@ block = [256]
 source = "host.py"
 call = "scale"
 let = { factor = 2.0 }
-[timing]
-sittings = 4
-rounds = 16
 [[performance]]
 shape = "small"
 min_latency_reduction = 0.10
