@@ -15,6 +15,9 @@ mod nvml;
 mod operator;
 mod peers;
 mod profile;
+#[cfg(test)]
+#[path = "../tests/declared/python.rs"]
+mod python;
 mod resident;
 mod setup;
 mod talk;

@@ -153,10 +153,10 @@ fn own_clock_gate(variant: &str, own: &[&Block]) -> Option<Gate> {
                 let said = outer.said_us(&block.us);
                 let calls = if block.mode == Mode::Call { f64::from(outer.launches) * BESIDE_CALL_US } else { 0.0 };
                 let left = outer.wall_us - said;
-                (left, !(left <= BESIDE_SHARE * said + BESIDE_US + calls))
+                (left, left <= BESIDE_SHARE * said + BESIDE_US + calls)
             })
             .collect();
-        let beyond = blocks.iter().filter(|(_, beyond)| *beyond).count() as f64 / blocks.len().max(1) as f64;
+        let beyond = blocks.iter().filter(|(_, within)| !within).count() as f64 / blocks.len().max(1) as f64;
         let left: Vec<f64> = blocks.iter().map(|(left, _)| *left).collect();
         (!blocks.is_empty()).then(|| (beyond, median(&left).unwrap_or(f64::NAN), setting))
     });

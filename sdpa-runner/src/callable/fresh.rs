@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::held;
 use crate::operator::{Fresh, Handed};
-use kbench::stats::uniform_below;
+use stats::uniform_below;
 
 /// Elements of a tensor that are replaced.
 const REPLACED: usize = 64;

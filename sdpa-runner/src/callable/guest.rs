@@ -13,9 +13,9 @@ use anyhow::{Result, bail, ensure};
 use kbench::evidence::{HostCode, Mode, Outer};
 use kbench::job::{Callable, Task};
 use kbench::operator::Problem;
-use kbench::stats::{median, shuffled, uniform_below};
 use kbench::subject::Subject;
 use rand_chacha::ChaCha8Rng;
+use stats::{median, shuffled, uniform_below};
 
 use super::{Fill, Host, Refused};
 use crate::launch::sha256_hex;

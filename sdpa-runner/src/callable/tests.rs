@@ -15,9 +15,7 @@ use serde_json::json;
 use super::*;
 use crate::launch::sha256_hex;
 use crate::operator;
-
-#[path = "../../tests/declared/python.rs"]
-mod python;
+use crate::python;
 
 const ELEMENTS: i64 = 4096;
 
@@ -30,6 +28,7 @@ fn task(function: &str) -> Option<(Task, Callable)> {
     static SEEN: OnceLock<Option<Vec<String>>> = OnceLock::new();
     let python = SEEN.get_or_init(python::python).clone()?;
     let folder = root().join("sdpa-runner/tests/data/callable");
+    let readable = python::paths(&python);
     let operator: Kind = serde_json::from_value(json!({
         "axes": ["n"],
         "reference": "product.py",
@@ -43,7 +42,7 @@ fn task(function: &str) -> Option<(Task, Callable)> {
             .chain(["-u".to_owned(), root().join("kbench/peers/callable.py").display().to_string()])
             .collect(),
         environment: [("PYTHONPATH".to_owned(), folder.display().to_string())].into(),
-        readable: Vec::new(),
+        readable,
         source: "cheats.py".to_owned(),
         function: function.to_owned(),
         values: BTreeMap::new(),
@@ -100,7 +99,7 @@ fn timed(function: &str) -> Option<Result<Came>> {
 fn unexplained(came: &Came, mode: Mode) -> f64 {
     let of = came.timed.iter().filter(|(own, _)| *own == mode);
     let left: Vec<f64> = of.map(|(_, block)| (block.outer.wall_us - block.outer.said_us(&block.us)) / 1e3).collect();
-    kbench::stats::median(&left).unwrap()
+    stats::median(&left).unwrap()
 }
 
 #[test]

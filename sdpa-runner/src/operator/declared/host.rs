@@ -289,12 +289,9 @@ pub fn values(operator: &Declared, axes: &BTreeMap<String, i64>) -> Result<Value
 }
 
 #[cfg(test)]
-#[path = "../../../tests/declared/python.rs"]
-mod python;
-
-#[cfg(test)]
 mod tests {
     use super::*;
+    use crate::python;
 
     fn refused(text: &str, bounds: Bounds) -> Option<String> {
         let folder = tempfile::tempdir().unwrap();
