@@ -23,8 +23,8 @@ back the raw bytes of outputs, inputs and guard bands, and looks at a clock of i
     {"op": "block", "mode": "call" | "graph", "launches": N, "flush": BYTES}
         calls on the first N slots, each between two events, behind a write of so many bytes; or one replay of the graph,
         divided by its calls. Samples in microseconds.
-    {"op": "output", "slot": I, "file": PATH}
-        the raw bytes of the slot's tensors with their guard bands, by name (safetensors)
+    {"op": "output", "slot": I, "file": PATH, "inputs": BOOL}
+        the raw bytes of the slot's outputs, or of all its tensors, with their guard bands, by name (safetensors)
     {"op": "bye"}
 
 The function takes tensors by keyword: inputs by their names, and outputs where it has parameters of their names, which it
@@ -45,7 +45,7 @@ import struct
 import sys
 import traceback
 
-from torch_sdpa import HEADER_BYTES_MAX, Peer, Refusal, fields, one_line, one_of, serve, text, whole
+from torch_sdpa import HEADER_BYTES_MAX, Peer, Refusal, fields, flag, one_line, one_of, serve, text, whole
 
 GUARD_BYTES = 4096
 GUARD = 0x7F
@@ -398,14 +398,15 @@ class Tensors:
         self.results = results
         return [us / launches]
 
-    def output(self, at, path):
+    def output(self, at, path, inputs):
         slot = self.slots[at]
         self.clock.synchronize()
         self.settle()
         for name, value in slot.returned.items():
             slot.views[name].copy_(value)
         self.clock.synchronize()
-        write_bytes(path, list(slot.raw.items()))
+        read_only = [t["name"] for t in self.tensors if t["role"] == "input"]
+        write_bytes(path, [(name, raw) for name, raw in slot.raw.items() if inputs or name not in read_only])
 
 
 class Clock:
@@ -530,8 +531,8 @@ class Callable(Peer):
         return {"us": case.time_calls(wanted["launches"], wanted["flush"])}
 
     def output(self, request):
-        wanted = fields(request, {"slot": whole(0, SLOTS_MAX), "file": text})
-        self.loaded().output(wanted["slot"], wanted["file"])
+        wanted = fields(request, {"slot": whole(0, SLOTS_MAX), "file": text, "inputs": flag})
+        self.loaded().output(wanted["slot"], wanted["file"], wanted["inputs"])
         return {}
 
 

@@ -253,17 +253,17 @@ impl Host {
         Ok((us, Outer { wall_us, launches: launches as u32 }))
     }
 
-    /// What lies in a slot, which was filled so.
-    pub fn output(&mut self, slot: usize, fill: &Fill, sets: &[Vec<Handed>]) -> Result<Left> {
+    /// What lies in a slot, which was filled so; without its inputs nothing is known of these.
+    pub fn output(&mut self, slot: usize, fill: &Fill, sets: &[Vec<Handed>], inputs: bool) -> Result<Left> {
         let file = self.scratch.path().join("output.safetensors");
-        self.ask(&json!({"op": "output", "slot": slot, "file": file}), OWN)?;
+        self.ask(&json!({"op": "output", "slot": slot, "file": file, "inputs": inputs}), OWN)?;
         let tensors = &sets[fill.set];
         let most: usize = tensors.iter().map(|tensor| tensor.role.len() + 2 * GUARD_BYTES + 1024).sum();
         let bytes = self.read(&file, most as u64 + 4096)?;
         let found =
             SafeTensors::deserialize(&bytes).map_err(|error| self.refused(&format!("left no tensors: {error}")))?;
         let mut left = Left { outputs: Vec::new(), inputs_unchanged: true, guards_intact: true };
-        for tensor in tensors {
+        for tensor in tensors.iter().filter(|tensor| inputs || tensor.role.is_output()) {
             let raw = found.tensor(&tensor.name);
             let raw = raw.map_err(|error| self.refused(&format!("left no `{}`: {error}", tensor.name)))?;
             let (raw, len) = (raw.data(), tensor.role.len());
