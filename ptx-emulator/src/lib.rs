@@ -113,4 +113,4 @@ pub use memory::{Buffer, Memory, MemoryError};
 pub use module::{Kernel, Module};
 pub use parse::ParseError;
 pub use report::{Finding, Kind, Severity, Site, findings_to_json};
-pub use tensor_map::{MAP_BYTES, TensorMap, TensorMapError};
+pub use tensor_map::{MAP_BYTES, TensorElement, TensorMap, TensorMapError};

@@ -4,12 +4,15 @@
 //! accumulators a wait may end the flight of, so that no other register takes their rows before; which instructions may
 //! touch a register in flight, before which a [`Held`] then looks whether it is; and which products use a register that
 //! was touched without a `wgmma.fence` in between.
+//!
+//! A register that an accumulator in flight was moved to is in flight as well: nvcc puts such moves at the end of loops
+//! whose wait is at the start of the next round. Its assembler sees through them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::isa::engines::{BulkWay, Engines, FactorA, Held, TensorWay};
 use crate::isa::op::{Inst, NO_GUARD, Op};
-use crate::isa::reads_writes::visit;
+use crate::isa::reads_writes::{moved, visit};
 use crate::isa::slot::{Class, Role};
 use crate::program::Program;
 
@@ -20,7 +23,7 @@ pub(super) fn engines(program: &Program) -> Engines {
         match &inst.op {
             Op::Wgmma(_) => engines.tensor = true,
             Op::Bulk(copy) => match copy.way {
-                BulkWay::Send => engines.groups = true,
+                BulkWay::Send { .. } => engines.groups = true,
                 BulkWay::Fetch { multicast, .. } => {
                     engines.copies = true;
                     engines.cluster |= multicast.is_some();
@@ -28,7 +31,7 @@ pub(super) fn engines(program: &Program) -> Engines {
                 BulkWay::Pass { .. } => (engines.copies, engines.groups, engines.cluster) = (true, true, true),
             },
             Op::Tensor(copy) => match &copy.way {
-                TensorWay::Store => engines.groups = true,
+                TensorWay::Store { .. } => engines.groups = true,
                 TensorWay::Load { multicast, .. } => {
                     engines.copies = true;
                     engines.cluster |= multicast.is_some();
@@ -64,7 +67,7 @@ fn join(into: &mut Set, from: &Set) -> bool {
 /// What may be true before an instruction.
 #[derive(Clone)]
 struct Flight {
-    /// Accumulators of products that no wait has ended.
+    /// Accumulators of products that no wait has ended, and what they were moved to.
     sums: Set,
     /// First factors of such products.
     factors: Set,
@@ -104,13 +107,19 @@ impl Registers {
                 factor_rows(&wgmma.a).iter().copied().for_each(&mut add);
             }
         }
-        let words = rows.len().div_ceil(64);
-        let mut is_sum = vec![0; words];
+        let mut sums = BTreeSet::new();
         for inst in insts {
             if let Op::Wgmma(wgmma) = &inst.op {
-                wgmma.d.iter().for_each(|row| insert(&mut is_sum, number[row]));
+                sums.extend(wgmma.d.iter().copied());
             }
         }
+        let mut carriers = sums.clone();
+        let moves: Vec<(u16, u16)> = insts.iter().filter_map(|inst| moved(&inst.op)).collect();
+        while moves.iter().fold(false, |more, (to, from)| more | (carriers.contains(from) && carriers.insert(*to))) {}
+        carriers.into_iter().for_each(&mut add);
+        let words = rows.len().div_ceil(64);
+        let mut is_sum = vec![0; words];
+        sums.iter().for_each(|row| insert(&mut is_sum, number[row]));
         Registers { number, rows, is_sum, words }
     }
 
@@ -153,18 +162,26 @@ fn step(op: &mut Op, at: &mut Flight, registers: &Registers) -> Found {
             wgmma.d.iter().for_each(|row| insert(&mut at.sums, registers.number[row]));
             factor_rows(&wgmma.a).iter().for_each(|row| insert(&mut at.factors, registers.number[row]));
         }
-        other => visit(other, &mut |class, row, role| {
-            let Some(&number) = registers.number.get(row).filter(|_| class == Class::W) else { return };
-            let writes = matches!(role, Role::Write | Role::WriteSome);
-            if writes && (contains(&at.sums, number) || contains(&at.factors, number)) {
-                found.held.writes.push(*row);
-            } else if !writes && contains(&at.sums, number) {
-                found.held.reads.push(*row);
+        other => {
+            let moved = moved(other)
+                .filter(|(_, from)| registers.number.get(from).is_some_and(|&number| contains(&at.sums, number)));
+            visit(other, &mut |class, row, role| {
+                let Some(&number) = registers.number.get(row).filter(|_| class == Class::W) else { return };
+                let writes = matches!(role, Role::Write | Role::WriteSome);
+                if writes && (contains(&at.sums, number) || contains(&at.factors, number)) {
+                    found.held.writes.push(*row);
+                } else if !writes && contains(&at.sums, number) {
+                    found.held.reads.push(*row);
+                }
+                if writes || contains(&registers.is_sum, number) {
+                    insert(&mut at.touched, number);
+                }
+            });
+            if let Some((to, _)) = moved {
+                found.held.moves = true;
+                insert(&mut at.sums, registers.number[&to]);
             }
-            if writes || contains(&registers.is_sum, number) {
-                insert(&mut at.touched, number);
-            }
-        }),
+        }
     }
     found
 }
