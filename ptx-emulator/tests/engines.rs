@@ -299,6 +299,18 @@ fn a_product_in_flight_may_be_moved_and_arrives_where_it_was_moved_to() {
     taken.is_clean(|_| 3 * 2 * 32 + 32);
 }
 
+#[test]
+fn what_is_moved_to_a_product_after_its_fence_was_there_before() {
+    let fence = "wgmma.fence.sync.aligned;";
+    let zero = "mov.u32 %r12, 0;\nadd.u32 %r12, %r12, %r12;\nsetp.ne.u32 %p3";
+    let after = |moves: &str| product().with("setp.ne.u32 %p3", zero).with(fence, &format!("{fence}\n{moves}"));
+    after("mov.b32 %f1, %r12;\nmov.f32 %f9, %f1;\nmov.f32 %f2, %f9;").is_clean(|_| 4 * 2 * 32);
+    for touched in ["add.u32 %r12, %r12, 1;\nmov.b32 %f1, %r12;", "mov.f32 %f1, 0f00000000;", "add.f32 %f1, %f1, %f1;"]
+    {
+        after(touched).is_found(Kind::MissingFence, "wgmma.mma_async");
+    }
+}
+
 /// As [`product`], with its factors copied from global memory, which holds words of 1000 and so on.
 fn copied_product() -> Case {
     let stores = "st.shared.v4.b32 [%r6], {%r5, %r5, %r5, %r5};";

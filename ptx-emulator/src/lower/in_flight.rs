@@ -5,8 +5,10 @@
 //! touch a register in flight, before which a [`Held`] then looks whether it is; and which products use a register that
 //! was touched without a `wgmma.fence` in between.
 //!
-//! A register that an accumulator in flight was moved to is in flight as well: nvcc puts such moves at the end of loops
-//! whose wait is at the start of the next round. Its assembler sees through them.
+//! A move only passes on what a register holds. One that an accumulator in flight was moved to is in flight as well, and
+//! one that was moved to after a fence counts as touched if what it was moved from was: nvcc puts such moves between fence
+//! and product, and at the end of loops whose wait is at the start of the next round. Its assembler sees through them: the
+//! machine code is that without the moves.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -92,7 +94,7 @@ struct Registers {
 }
 
 impl Registers {
-    fn of(insts: &[Inst]) -> Registers {
+    fn of(insts: &mut [Inst]) -> Registers {
         let mut number = BTreeMap::new();
         let mut rows = Vec::new();
         let mut add = |row: u16| {
@@ -101,22 +103,19 @@ impl Registers {
                 rows.len() - 1
             });
         };
-        for inst in insts {
+        for inst in insts.iter() {
             if let Op::Wgmma(wgmma) = &inst.op {
                 wgmma.d.iter().copied().for_each(&mut add);
                 factor_rows(&wgmma.a).iter().copied().for_each(&mut add);
             }
         }
         let mut sums = BTreeSet::new();
-        for inst in insts {
+        for inst in insts.iter() {
             if let Op::Wgmma(wgmma) = &inst.op {
                 sums.extend(wgmma.d.iter().copied());
             }
         }
-        let mut carriers = sums.clone();
-        let moves: Vec<(u16, u16)> = insts.iter().filter_map(|inst| moved(&inst.op)).collect();
-        while moves.iter().fold(false, |more, (to, from)| more | (carriers.contains(from) && carriers.insert(*to))) {}
-        carriers.into_iter().for_each(&mut add);
+        passed_on(insts, &sums).into_iter().for_each(&mut add);
         let words = rows.len().div_ceil(64);
         let mut is_sum = vec![0; words];
         sums.iter().for_each(|row| insert(&mut is_sum, number[row]));
@@ -126,6 +125,29 @@ impl Registers {
     fn members(&self, set: &Set) -> Vec<u16> {
         (0..self.rows.len()).filter(|&at| contains(set, at)).map(|at| self.rows[at]).collect()
     }
+}
+
+/// Registers that accumulators are moved to, and those that registers of products are moved from, but for constants.
+fn passed_on(insts: &mut [Inst], sums: &BTreeSet<u16>) -> BTreeSet<u16> {
+    let (mut written, mut ends) = (BTreeSet::new(), sums.clone());
+    for inst in insts.iter_mut() {
+        if let Op::Wgmma(wgmma) = &inst.op {
+            ends.extend(factor_rows(&wgmma.a));
+        }
+        visit(&mut inst.op, &mut |class, row, role| {
+            if class == Class::W && matches!(role, Role::Write | Role::WriteSome) {
+                written.insert(*row);
+            }
+        });
+    }
+    let moves: Vec<(u16, u16)> = insts.iter().filter_map(|inst| moved(&inst.op)).collect();
+    let mut starts = sums.clone();
+    while moves.iter().fold(false, |more, (to, from)| more | (starts.contains(from) && starts.insert(*to))) {}
+    let feeds = |from: &u16| written.contains(from);
+    while moves.iter().fold(false, |more, (to, from)| more | (ends.contains(to) && feeds(from) && ends.insert(*from))) {
+    }
+    starts.extend(ends);
+    starts
 }
 
 fn factor_rows(a: &FactorA) -> &[u16] {
@@ -163,8 +185,8 @@ fn step(op: &mut Op, at: &mut Flight, registers: &Registers) -> Found {
             factor_rows(&wgmma.a).iter().for_each(|row| insert(&mut at.factors, registers.number[row]));
         }
         other => {
-            let moved = moved(other)
-                .filter(|(_, from)| registers.number.get(from).is_some_and(|&number| contains(&at.sums, number)));
+            let number = |row| registers.number.get(&row).copied();
+            let moved = moved(other).and_then(|(to, from)| Some((number(to)?, number(from)?)));
             visit(other, &mut |class, row, role| {
                 let Some(&number) = registers.number.get(row).filter(|_| class == Class::W) else { return };
                 let writes = matches!(role, Role::Write | Role::WriteSome);
@@ -173,13 +195,18 @@ fn step(op: &mut Op, at: &mut Flight, registers: &Registers) -> Found {
                 } else if !writes && contains(&at.sums, number) {
                     found.held.reads.push(*row);
                 }
-                if writes || contains(&registers.is_sum, number) {
+                if moved.is_none() && (writes || contains(&registers.is_sum, number)) {
                     insert(&mut at.touched, number);
                 }
             });
-            if let Some((to, _)) = moved {
-                found.held.moves = true;
-                insert(&mut at.sums, registers.number[&to]);
+            if let Some((to, from)) = moved {
+                if contains(&at.touched, from) {
+                    insert(&mut at.touched, to);
+                }
+                if contains(&at.sums, from) {
+                    found.held.moves = true;
+                    insert(&mut at.sums, to);
+                }
             }
         }
     }
@@ -242,7 +269,7 @@ pub(super) fn mark(program: &mut Program) {
     if !program.engines.tensor {
         return;
     }
-    let registers = Registers::of(&program.insts);
+    let registers = Registers::of(&mut program.insts);
     let (before, begins) = flow(&mut program.insts, &registers);
     let (mut held, mut unfenced) = (BTreeMap::new(), Vec::new());
     for (first, mut state) in before {
