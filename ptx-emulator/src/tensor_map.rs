@@ -10,8 +10,8 @@ const MAGIC: [u8; 4] = *b"PTXM";
 /// Alignment of a box in shared memory.
 const SHARED_ALIGNMENT: u32 = 128;
 
-/// Type of a tensor's elements: `CUtensorMapDataType`, of which the forms of `FLOAT32` that flush or round what a copy to
-/// shared memory brings are [`TensorElement::F32`] here.
+/// Type of a tensor's elements: `CUtensorMapDataType`, of which the forms of `FLOAT32` that flush or round what a
+/// copy to shared memory brings are [`TensorElement::F32`] here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TensorElement {
     /// `UINT8`, or any 8-bit float.

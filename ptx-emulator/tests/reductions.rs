@@ -165,7 +165,7 @@ fn a_box_is_reduced_into_a_tensor_as_its_type_says() {
     };
     let inside = |i: u64| i % 8 >= 1 && i / 8 < 6;
     // Of 32-byte rows, the chunks of every second four are exchanged.
-    let swizzled = |row: u64, column: u64| row * 8 + (column ^ (row / 4 & 1) * 4);
+    let swizzled = |row: u64, column: u64| row * 8 + (column ^ (4 * ((row / 4) & 1)));
     let from = |i: u64| swizzled(i / 8, i % 8 - 1);
     let floats = elements(4, 256, |i| f32_bits((i % 64) as f32));
     let ones = elements(4, 64, |_| f32_bits(1.0));
@@ -188,7 +188,8 @@ fn a_box_is_reduced_into_a_tensor_as_its_type_says() {
     assert!(of_floats.iter().all(|(out, _)| *out == [0; TILE]));
 }
 
-/// Thread 0 of each block adds a vector; what was there goes to the output from byte 128 + 16 times the block's number on.
+/// Thread 0 of each block adds a vector; what was there goes to the output from byte 128 + 16 times the block's
+/// number on.
 fn vector(instruction: &str) -> String {
     let place = "mul.wide.u32 %d4, %r3, 16;\nadd.s64 %d4, %d2, %d4;\n";
     let values =

@@ -68,8 +68,8 @@ pub(crate) struct Held {
 pub(crate) enum BulkWay {
     /// From global to shared memory; the mbarrier gets the bytes. With a mask row, to every block of the cluster named.
     Fetch { barrier: Addr, multicast: Option<u16> },
-    /// From shared to global memory, as part of a bulk group of the thread. With a reduction, elements of so many bytes are
-    /// combined with what is there.
+    /// From shared to global memory, as part of a bulk group of the thread. With a reduction, elements of so many
+    /// bytes are combined with what is there.
     Send { reduction: Option<(AtomOp, u32)> },
     /// From shared memory to that of another block of the cluster, whose mbarrier gets the bytes.
     Pass { barrier: Addr },

@@ -5,10 +5,10 @@
 //! touch a register in flight, before which a [`Held`] then looks whether it is; and which products use a register that
 //! was touched without a `wgmma.fence` in between.
 //!
-//! A move only passes on what a register holds. One that an accumulator in flight was moved to is in flight as well, and
-//! one that was moved to after a fence counts as touched if what it was moved from was: nvcc puts such moves between fence
-//! and product, and at the end of loops whose wait is at the start of the next round. Its assembler sees through them: the
-//! machine code is that without the moves.
+//! A move only passes on what a register holds. One that an accumulator in flight was moved to is in flight as well,
+//! and one that was moved to after a fence counts as touched if what it was moved from was: nvcc puts such moves
+//! between fence and product, and at the end of loops whose wait is at the start of the next round. Its assembler
+//! sees through them: the machine code is that without the moves, or waits earlier where they cannot be left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 

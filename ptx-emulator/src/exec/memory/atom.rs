@@ -61,8 +61,8 @@ pub(crate) fn combine(op: AtomOp, bytes: u32, old: u64, a: u64, b: u64) -> u64 {
     if wide { out } else { out & ((1 << (8 * bytes)) - 1) }
 }
 
-/// As [`combine`], of an element of global memory: only in shared memory does an f32 sum keep subnormal numbers. For bulk
-/// copies the ISA does not say; they are taken to do as `red` does.
+/// As [`combine`], of an element of global memory: only in shared memory does an f32 sum keep subnormal numbers. For
+/// bulk copies the ISA does not say; they are taken to do as `red` does.
 fn combine_global(op: AtomOp, bytes: u32, old: u64, a: u64, b: u64) -> u64 {
     if op != AtomOp::AddF32 {
         return combine(op, bytes, old, a, b);
