@@ -11,9 +11,9 @@ use crate::gate::{Gate, GateId, Kind, State, significant};
 use crate::judge::{Timed, correctness_pattern, ratio, settings_of};
 use crate::operator::Distribution;
 use crate::setting::Setting;
-use crate::stats::Interval;
 use crate::subject::Subject;
 use crate::suite::Suite;
+use stats::Interval;
 
 /// The verdict on one variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::operator::Distribution;
-use crate::stats::Interval;
+use stats::Interval;
 
 /// The file's name.
 pub const FILE: &str = "accepted.json";

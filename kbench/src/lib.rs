@@ -26,7 +26,6 @@ pub mod resources;
 pub mod selftest;
 pub mod setting;
 pub mod simulation;
-pub mod stats;
 pub mod subject;
 pub mod suite;
 pub mod tune;

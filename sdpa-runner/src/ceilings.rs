@@ -4,10 +4,10 @@
 use anyhow::{Result, ensure};
 use kbench::ceilings::{Ceiling, Ceilings, Quantity};
 use kbench::job::{CeilingsJob, Event as JobEvent};
-use kbench::stats::median;
 use kernel_spec::dtype::Dtype;
 use kernel_spec::expr::Value;
 use kernel_spec::launch::{Argument, Launch};
+use stats::median;
 
 use crate::cuda::{Buffer, Event, Gpu, Graph, Kernel, LoadedModule, cause, first_uuid};
 use crate::events::{emit, progress};

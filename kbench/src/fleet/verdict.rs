@@ -11,8 +11,8 @@ use crate::decision::{Decision, Verdict};
 use crate::evidence::{Mode, Samples};
 use crate::exit::Exit;
 use crate::judge::{compare, compare_everywhere};
-use crate::stats::Interval;
 use crate::suite::Suite;
+use stats::Interval;
 
 /// A kind of device that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -8,9 +8,9 @@ use std::fmt;
 use crate::evidence::{Block, Mode};
 use crate::operator::Distribution;
 use crate::setting::Setting;
-use crate::stats::{Interval, MIN_ROUNDS, median, median_interval, paired_ratio_at};
 use crate::subject::Subject;
 use crate::suite::Suite;
+use stats::{Interval, MIN_ROUNDS, median, median_interval, paired_ratio_at};
 
 /// What is compared of a block.
 #[derive(Clone, Copy, Debug)]

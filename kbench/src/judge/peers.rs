@@ -7,9 +7,9 @@ use crate::evidence::{Checks, Errors, Mode, Peers};
 use crate::gate::{Draft, Gate, GateId, Limit, Reading, State, Unit, significant};
 use crate::operator::{Distribution, Problem, Shape};
 use crate::setting::Setting;
-use crate::stats::Interval;
 use crate::subject::Subject;
 use crate::suite::{PeerLimit, Suite};
+use stats::Interval;
 
 /// The gates of a candidate in every timed distribution, on one shape or on all.
 pub(super) fn peer_gates(bench: &Bench, variant: &str, shape: Option<&str>) -> Vec<Gate> {

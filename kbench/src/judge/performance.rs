@@ -15,9 +15,9 @@ use crate::evidence::{Block, Builds, Cache, Mode, Peers, Samples};
 use crate::gate::{Draft, Gate, GateId, Limit, Reading, State, Unit, significant};
 use crate::operator::Distribution;
 use crate::setting::Setting;
-use crate::stats::{Interval, Summary};
 use crate::subject::{Arm, Subject};
 use crate::suite::{AbsoluteLimit, PerformanceLimit, Regressions, Suite};
+use stats::{Interval, Summary};
 
 /// What a report shows of one subject on one shape in one mode.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -6,9 +6,9 @@ use crate::deferral::Deferral;
 use crate::evidence::Samples;
 use crate::gate::{Draft, Gate, State, significant};
 use crate::setting::Setting;
-use crate::stats::Interval;
 use crate::subject::Subject;
 use crate::suite::Suite;
+use stats::Interval;
 
 /// How often anything may be wrong about one candidate, or about the quiet of one setting.
 const ERROR: f64 = 0.05;

@@ -9,8 +9,8 @@ use crate::deferral::Deferral;
 use crate::evidence::{Block, Builds, Mode, Peers, Samples};
 use crate::gate::{Draft, Gate, GateId, Limit, Reading, Unit, significant};
 use crate::setting::Setting;
-use crate::stats::median;
 use crate::suite::Suite;
+use stats::median;
 
 /// Timing gates of every variant that was built, and the peer gate.
 pub fn judge_timing(suite: &Suite, builds: &Builds, samples: &Samples, peers: &Peers) -> Vec<Gate> {

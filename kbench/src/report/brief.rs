@@ -7,8 +7,8 @@ use crate::evidence::{CheckedCase, Mode};
 use crate::gate::{Gate, State, significant};
 use crate::judge::{Comparison, compare, ratio as paired_ratio};
 use crate::operator::Distribution;
-use crate::stats::Interval;
 use crate::subject::Subject;
+use stats::Interval;
 
 /// Lines of a screen: eight steps stand above it, the place of the evidence and its root below, and that makes thirty. Where the table
 /// takes most of them, gates that do not pass get [`LEAST_GATE_LINES`] all the same; the rest are counted.
@@ -132,7 +132,8 @@ fn ratio(ratio: Interval) -> String {
     let side = f64::max(ratio.high - ratio.estimate, ratio.estimate - ratio.low);
     // What rounding the estimate moves it by is part of what is said.
     let shown = (ratio.estimate * 1000.0).round() / 1000.0;
-    let side = ((side + (shown - ratio.estimate).abs()) * 1000.0 - 1e-6).ceil().max(0.0) / 1000.0;
+    // Adding zero takes the sign off a zero, which `max` may leave there.
+    let side = ((side + (shown - ratio.estimate).abs()) * 1000.0 - 1e-6).ceil().max(0.0) / 1000.0 + 0.0;
     format!("{shown:.3}±{side:.3}")
 }
 

@@ -197,7 +197,7 @@ mod tests {
     use crate::decision::{CandidateDecision, Counts, Decision};
     use crate::fleet::{Kind, Measured, Task, matrix};
     use crate::judge::testing;
-    use crate::stats::Interval;
+    use stats::Interval;
 
     fn measured(kind: &str, repeat: u32, node: &str, estimate: f64) -> RunOutcome {
         let interval = |estimate| Interval { estimate, low: estimate - 0.01, high: estimate + 0.01 };

@@ -8,7 +8,7 @@ use crate::evidence::Mode;
 use crate::gate::significant;
 use crate::judge::Comparison;
 use crate::operator::Distribution;
-use crate::stats::Interval;
+use stats::Interval;
 
 /// Height of a shape's own line, and of what precedes the first.
 const BAND: f64 = 20.0;

@@ -10,9 +10,9 @@ use crate::gate::significant;
 use crate::judge::{Comparison, paired_rounds, ratio};
 use crate::operator::{Distribution, Shape};
 use crate::setting::Setting;
-use crate::stats::{Interval, median, quantile};
 use crate::subject::{Arm, Subject};
 use crate::suite::{PerformanceLimit, Suite};
+use stats::{Interval, median, quantile};
 
 /// What a subject is to the suite; it gives the mark and the colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

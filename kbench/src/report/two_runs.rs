@@ -11,7 +11,7 @@ use crate::deferral::Deferral;
 use crate::evidence::Mode;
 use crate::gate::{Gate, State, significant};
 use crate::judge::compare;
-use crate::stats::Interval;
+use stats::Interval;
 
 /// What differs between two runs, A and B.
 #[derive(Clone, Debug, PartialEq, Serialize)]

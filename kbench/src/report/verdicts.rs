@@ -8,7 +8,7 @@ use crate::decision::CandidateDecision;
 use crate::evidence::Mode;
 use crate::gate::{Gate, GateId, State};
 use crate::judge::Comparison;
-use crate::stats::Interval;
+use stats::Interval;
 
 /// A verdict as it is printed: who got which, and why.
 pub(super) struct Words {

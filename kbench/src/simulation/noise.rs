@@ -3,7 +3,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use crate::stats::shuffled;
+use stats::shuffled;
 
 /// A kind of noise. It falls on the time of each block by itself, so that a ratio has it twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +115,7 @@ impl Source {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::{Summary, median};
+    use stats::{Summary, median};
 
     #[test]
     fn noise_is_as_wide_as_it_says_and_changes_no_median_of_ratios() {

@@ -15,11 +15,11 @@ use crate::key::{BadKey, from_toml};
 use crate::ledger::{ACCEPTED, Ledger};
 use crate::operator::{Distribution, NoShape, Operator, Problem, Shape, attention};
 use crate::ordered::Ordered;
-use crate::stats::MIN_SITTINGS;
 use crate::variant::VariantTable;
 pub use against::Change;
 pub use limits::*;
 pub use shapes::Shapes;
+use stats::MIN_SITTINGS;
 
 /// How much slower than the control a candidate of a gate file may be on a timed shape, where the file does not say.
 const USUAL_SLOWDOWN: f64 = 0.05;

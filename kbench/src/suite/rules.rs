@@ -8,9 +8,9 @@ use crate::key::BadKey;
 use crate::names::Namespace;
 use crate::operator::declared::Declared;
 use crate::operator::{Distribution, Operator};
-use crate::stats::MIN_ROUNDS;
 use crate::subject::is_peer;
 use crate::variant::{DeviceFacts, VariantTable, resolve};
+use stats::MIN_ROUNDS;
 
 /// What a launch is tried with before a device is known.
 const ANY_DEVICE: DeviceFacts = DeviceFacts { sms: 108, max_shared: 166_912, max_active: Some(1) };

@@ -16,9 +16,9 @@ use crate::evidence::{Block, CheckedCase, Mode};
 use crate::gate::{Gate, GateId, Kind, State, significant};
 use crate::judge::{Evidence, judge, paired_rounds};
 use crate::operator::{Distribution, Problem};
-use crate::stats::{Interval, median, paired_ratio};
 use crate::subject::Subject;
 use crate::suite::{Suite, VariantPatch};
+use stats::{Interval, median, paired_ratio};
 
 /// The widest interval of the control against itself with which a winner is settled.
 const NOISE_LIMIT: f64 = 0.02;
@@ -419,10 +419,10 @@ fn deferred(all: &[&Evaluation], finals: &Option<Deferral>) -> Option<Deferral> 
 mod tests {
     use super::*;
     use crate::judge::testing;
-    use crate::stats::MIN_ROUNDS;
     use crate::tune::properties::{evaluation, plan, timed};
     use crate::tune::record::{Generation, Proposal};
     use crate::tune::space::tests::space;
+    use stats::MIN_ROUNDS;
 
     /// Evidence in which `names` stand for configurations, with their times in the finals; the control takes 100 us.
     fn finals(times: &[(&str, f64)]) -> Finals {

@@ -8,7 +8,7 @@ use super::record::{Evaluation, Figures, Outcome, Plan, Stopped};
 use super::search::{GENERATION, LAG, Search, elites};
 use super::space::tests::space;
 use super::space::{Space, Toggles};
-use crate::stats::Interval;
+use stats::Interval;
 
 /// A time over the control's.
 pub fn timed(score: f64) -> Outcome {

@@ -9,8 +9,8 @@ use super::space::{Dimension, Toggles};
 use crate::deferral::Deferral;
 use crate::evidence::{Builds, Checks, Samples};
 use crate::profile::{KernelProfile, Settings};
-use crate::stats::Interval;
 use crate::suite::{Suite, VariantPatch};
+use stats::Interval;
 
 /// What a search was asked to do; `tune-plan.json`. Everything that decides which configurations are tried.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

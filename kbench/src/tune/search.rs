@@ -10,7 +10,7 @@ use rand_chacha::rand_core::SeedableRng;
 use super::insight::{Effect, effects, predicted};
 use super::record::{Evaluation, Generation, Phase, Plan, Proposal, Stopped};
 use super::space::{Dimension, Space, Toggles, structure};
-use crate::stats::uniform_below;
+use stats::uniform_below;
 
 /// Configurations of a generation.
 pub const GENERATION: usize = 4;

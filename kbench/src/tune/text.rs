@@ -9,7 +9,7 @@ use super::profiled::ProfileInsight;
 use super::record::{Activity, Outcome, Phase, Stage};
 use super::spent::Spent;
 use crate::gate::significant;
-use crate::stats::Interval;
+use stats::Interval;
 
 /// Rejections of one reason are shown once, with how many there are; all of them are in `elite.json`.
 const SHOWN_NAMES: usize = 3;

@@ -13,10 +13,10 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use kbench::evidence::{Block, Cache, GpuState, Mode};
 use kbench::operator::Distribution;
-use kbench::stats::shuffled;
 use kbench::subject::Subject;
 use kernel_spec::launch::Step;
 use rand_chacha::ChaCha8Rng;
+use stats::shuffled;
 
 use super::Ground;
 use super::hold::Hold;

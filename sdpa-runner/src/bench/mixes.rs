@@ -7,8 +7,8 @@
 
 use std::collections::BTreeSet;
 
-use kbench::stats::shuffled;
 use rand_chacha::ChaCha8Rng;
+use stats::shuffled;
 
 /// The set that each group of inputs comes from.
 pub type Mix = Vec<usize>;

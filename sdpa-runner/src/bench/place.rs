@@ -2,9 +2,9 @@
 //! modules are loaded. Leaves to others: loading and placing.
 
 use anyhow::Result;
-use kbench::stats::{shuffled, uniform_below};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
+use stats::{shuffled, uniform_below};
 
 use crate::cuda::Buffer;
 

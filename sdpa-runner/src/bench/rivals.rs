@@ -7,8 +7,8 @@ use anyhow::{Result, anyhow};
 use kbench::evidence::{Mode, PeerBackend, Peers, TimingFailure};
 use kbench::job::BenchJob;
 use kbench::operator::Problem;
-use kbench::stats::median;
 use kbench::subject::Subject;
+use stats::median;
 
 use super::Taken;
 use super::contestant::{LEAST_LAUNCHES, launches_within_target};

@@ -10,9 +10,9 @@ use kbench::evidence::{Cache, GpuState, Mode, TimingFailure};
 use kbench::job::{Event, Module};
 use kbench::judge::timed_problems;
 use kbench::operator::{Distribution, Problem, Shape};
-use kbench::stats::shuffled;
 use kbench::subject::{Arm, Subject};
 use rand_chacha::ChaCha8Rng;
+use stats::shuffled;
 
 use super::contestant::{Contestant, Entry, Stamp};
 use super::place::Placement;
