@@ -58,8 +58,10 @@
 //!   and was waited for needs no such fence: the ISA's text leaves that open, and CUTLASS's Hopper main loops that fill
 //!   their ring by `cp.async` (`sm90_mma_multistage_gmma_*`), FlashAttention-3 (`paged_kv.h`) and Triton (its pass
 //!   FenceInsertion looks at stores from registers alone) rely on it.
-//! - What a bulk copy that reduces adds was not compared with hardware. Its sums of `f32` flush subnormal numbers as
-//!   those of `red` do; the ISA does not say.
+//! - Of what a bulk copy that reduces adds, an H100 was asked one thing: its sums of `f32` and `f16` keep subnormal
+//!   numbers, where those of `red` flush them. The ISA does not say.
+//! - An H100 begins a `wgmma` when all four warps of the warpgroup have come. The ISA promises less, and here each warp's
+//!   part is computed as that comes: what another had still to write is missed, and the race is reported.
 //! - A `mov` of a register of a product between its fence and its wait only passes it on, as nvcc's assembler takes
 //!   it; any other use is reported.
 //! - `wmma.load` and `wmma.store` have no lane of their own per byte: a plain access by the same warp

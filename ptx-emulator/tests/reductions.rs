@@ -89,7 +89,7 @@ fn elements(bytes: usize, count: usize, of: impl Fn(u64) -> u64) -> Vec<u8> {
 /// An operation, bytes of an element, elements of block and place, what is there before, and after.
 type Row = (&'static str, usize, fn(u64, u64) -> u64, u64, fn(u64) -> u64);
 
-const ROWS: [Row; 13] = [
+const ROWS: [Row; 14] = [
     ("add.u32", 4, |b, i| 10 * b + i, 7, |i| 67 + 4 * i),
     ("add.u64", 8, |b, i| (b << 40) + i, 7, |i| (6 << 40) + 7 + 4 * i),
     ("min.s32", 4, |b, i| i.wrapping_sub(20 * b), 5, |i| i.wrapping_sub(60)),
@@ -100,6 +100,8 @@ const ROWS: [Row; 13] = [
     ("or.b64", 8, |b, _| 1 << (40 + b), 1, |_| 0xf << 40 | 1),
     ("xor.b32", 4, |b, _| 1 << b, 3, |_| 12),
     ("add.f32", 4, |b, i| f32_bits(0.5 * b as f32 + i as f32), 0x3f80_0000, |i| f32_bits(4.0 + 4.0 * i as f32)),
+    // Four times 2^-140: an H100 keeps subnormal numbers here.
+    ("add.f32", 4, |_, _| 0x200, 0x200, |_| 0xa00),
     ("add.f64", 8, |b, i| (b as f64 + i as f64).to_bits(), 0, |i| (6.0 + 4.0 * i as f64).to_bits()),
     ("add.noftz.f16", 2, |_, _| 0x3c00, 0x3c00, |_| 0x4500),
     ("add.noftz.bf16", 2, |_, _| 0x3f80, 0x3f80, |_| 0x40a0),

@@ -61,8 +61,8 @@ pub(crate) fn combine(op: AtomOp, bytes: u32, old: u64, a: u64, b: u64) -> u64 {
     if wide { out } else { out & ((1 << (8 * bytes)) - 1) }
 }
 
-/// As [`combine`], of an element of global memory: only in shared memory does an f32 sum keep subnormal numbers. For
-/// bulk copies the ISA does not say; they are taken to do as `red` does.
+/// As [`combine`], of an element of global memory: there an f32 sum flushes subnormal numbers. In shared memory it keeps
+/// them, and so does a bulk copy that adds to global memory, of which the ISA says nothing: an H100 was asked.
 fn combine_global(op: AtomOp, bytes: u32, old: u64, a: u64, b: u64) -> u64 {
     if op != AtomOp::AddF32 {
         return combine(op, bytes, old, a, b);
@@ -93,7 +93,7 @@ impl Block {
         let defined = allocation.is_defined(offset, size);
         for (i, element) in (0..).zip(data.chunks_exact(bytes as usize)) {
             let value = element.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
-            let new = |old| combine_global(op, bytes, old, value, 0);
+            let new = |old| combine(op, bytes, old, value, 0);
             update(allocation, offset + u64::from(bytes) * i, bytes, new);
         }
         allocation.define(offset, size);
