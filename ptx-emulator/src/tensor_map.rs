@@ -10,13 +10,61 @@ const MAGIC: [u8; 4] = *b"PTXM";
 /// Alignment of a box in shared memory.
 const SHARED_ALIGNMENT: u32 = 128;
 
+/// Type of a tensor's elements: `CUtensorMapDataType`, of which the forms of `FLOAT32` that flush or round what a
+/// copy to shared memory brings are [`TensorElement::F32`] here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TensorElement {
+    /// `UINT8`, or any 8-bit float.
+    U8,
+    /// `UINT16`.
+    U16,
+    /// `UINT32`.
+    U32,
+    /// `INT32`.
+    S32,
+    /// `UINT64`.
+    U64,
+    /// `INT64`.
+    S64,
+    /// `FLOAT16`.
+    F16,
+    /// `BFLOAT16`.
+    Bf16,
+    /// `FLOAT32`.
+    F32,
+    /// `FLOAT64`.
+    F64,
+}
+
+impl TensorElement {
+    /// All, in the order of their codes.
+    const ALL: [TensorElement; 10] = {
+        use TensorElement::{Bf16, F16, F32, F64, S32, S64, U8, U16, U32, U64};
+        [U8, U16, U32, S32, U64, S64, F16, Bf16, F32, F64]
+    };
+
+    /// Bytes of an element: 1, 2, 4 or 8.
+    pub fn bytes(self) -> u32 {
+        match self {
+            TensorElement::U8 => 1,
+            TensorElement::U16 | TensorElement::F16 | TensorElement::Bf16 => 2,
+            TensorElement::U32 | TensorElement::S32 | TensorElement::F32 => 4,
+            TensorElement::U64 | TensorElement::S64 | TensorElement::F64 => 8,
+        }
+    }
+
+    fn is_float(self) -> bool {
+        matches!(self, TensorElement::F16 | TensorElement::Bf16 | TensorElement::F32 | TensorElement::F64)
+    }
+}
+
 /// A tensor and the box of it that one copy moves; dimensions from the innermost to the outermost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorMap {
     /// Address of the first element, a multiple of 16.
     pub address: u64,
-    /// Bytes of an element: 1, 2, 4 or 8.
-    pub element_bytes: u32,
+    /// Type of an element.
+    pub element: TensorElement,
     /// Elements along each dimension.
     pub sizes: Vec<u64>,
     /// Bytes from one element to the next along each dimension but the innermost; multiples of 16.
@@ -40,7 +88,7 @@ impl TensorMap {
         self.check()?;
         let mut bytes = Vec::with_capacity(MAP_BYTES);
         bytes.extend(MAGIC);
-        bytes.extend([self.sizes.len() as u8, self.element_bytes as u8, self.swizzle as u8, u8::from(self.nan_fill)]);
+        bytes.extend([self.sizes.len() as u8, self.element as u8, self.swizzle as u8, u8::from(self.nan_fill)]);
         bytes.extend(self.address.to_le_bytes());
         let padded = |values: &[u64], count: usize| {
             let values = values.iter().copied().chain(std::iter::repeat(0));
@@ -59,8 +107,11 @@ impl TensorMap {
         if !(1..=MAX_RANK).contains(&rank) || self.extents.len() != rank || self.strides.len() != rank - 1 {
             return refuse(format!("{rank} sizes, {} strides, {} extents", self.strides.len(), self.extents.len()));
         }
-        if !matches!(self.element_bytes, 1 | 2 | 4 | 8) || !matches!(self.swizzle, 0 | 32 | 64 | 128) {
-            return refuse(format!("elements of {} bytes, swizzle of {}", self.element_bytes, self.swizzle));
+        if !matches!(self.swizzle, 0 | 32 | 64 | 128) {
+            return refuse(format!("a swizzle of {} bytes", self.swizzle));
+        }
+        if self.nan_fill && !self.element.is_float() {
+            return refuse(format!("elements that are {:?} cannot be filled with NaN", self.element));
         }
         if self.sizes.iter().any(|size| !(1..=1 << 32).contains(size)) {
             return refuse(format!("sizes {:?} are not 1 to 2^32", self.sizes));
@@ -75,7 +126,7 @@ impl TensorMap {
                 self.address, self.strides
             ));
         }
-        let inner = self.extents[0] * self.element_bytes;
+        let inner = self.extents[0] * self.element.bytes();
         if !inner.is_multiple_of(16) || self.swizzle != 0 && inner > self.swizzle {
             return refuse(format!("rows of {inner} bytes are no multiple of 16, or longer than the swizzle"));
         }
@@ -94,7 +145,7 @@ impl TensorMap {
         let extent = |i: usize| u32::from(u16::from_le_bytes([bytes[extents + 2 * i], bytes[extents + 2 * i + 1]]));
         let map = TensorMap {
             address: word(8),
-            element_bytes: u32::from(bytes[5]),
+            element: *TensorElement::ALL.get(usize::from(bytes[5]))?,
             sizes: words(16, rank),
             strides: words(16 + 8 * MAX_RANK, rank - 1),
             extents: (0..rank).map(extent).collect(),
@@ -106,7 +157,7 @@ impl TensorMap {
 
     /// Bytes that a box takes in shared memory, all of which count as transferred.
     pub(crate) fn box_bytes(&self) -> usize {
-        self.extents.iter().map(|extent| *extent as usize).product::<usize>() * self.element_bytes as usize
+        self.extents.iter().map(|extent| *extent as usize).product::<usize>() * self.element.bytes() as usize
     }
 
     /// Multiple that the place of a box in shared memory is of.
@@ -147,7 +198,7 @@ mod tests {
     fn map() -> TensorMap {
         TensorMap {
             address: 0x1000,
-            element_bytes: 2,
+            element: TensorElement::Bf16,
             sizes: vec![100, 30, 4],
             strides: vec![256, 8192],
             extents: vec![64, 8, 2],
@@ -159,6 +210,10 @@ mod tests {
     #[test]
     fn what_is_encoded_is_decoded() {
         assert_eq!(TensorMap::decode(&map().to_bytes().unwrap()), Some(map()));
+        for element in TensorElement::ALL {
+            let map = TensorMap { element, extents: vec![16, 8, 2], nan_fill: false, ..map() };
+            assert_eq!(TensorMap::decode(&map.to_bytes().unwrap()), Some(map));
+        }
         assert_eq!(TensorMap::decode(&[0; MAP_BYTES]), None);
         for wrong in [
             TensorMap { extents: vec![128, 8, 2], ..map() },
@@ -166,6 +221,7 @@ mod tests {
             TensorMap { sizes: vec![100, 30], ..map() },
             TensorMap { address: 8, ..map() },
             TensorMap { extents: vec![64, 0, 2], ..map() },
+            TensorMap { element: TensorElement::U16, ..map() },
         ] {
             assert!(wrong.to_bytes().is_err(), "{wrong:?}");
         }

@@ -2,7 +2,7 @@
 //! it stands, and wrong in one known way with one of its lines changed.
 
 use ptx_emulator::{
-    Buffer, Finding, Kind, Launch, Memory, MmaModel, Module, Outcome, Params, Schedule, TensorMap, run,
+    Buffer, Finding, Kind, Launch, Memory, MmaModel, Module, Outcome, Params, Schedule, TensorElement, TensorMap, run,
 };
 
 const SCHEDULES: [Schedule; 5] =
@@ -271,6 +271,46 @@ fn what_one_warp_waited_for_is_read_for_the_whole_warpgroup() {
     assert!(runs.iter().all(|(_, outcome)| outcome.findings.iter().any(|f| f.kind == Kind::NoProgress)));
 }
 
+#[test]
+fn a_product_in_flight_may_be_moved_and_arrives_where_it_was_moved_to() {
+    let wait = "wgmma.wait_group.sync.aligned 0;";
+    // As nvcc ends a loop whose next round begins with the wait.
+    let away = "mov.b32 %r12, %f1;\nmov.b32 %r13, %f2;\nmov.b32 %r14, %f3;\nmov.b32 %r15, %f4;";
+    let back = "mov.b32 %f1, %r12;\nmov.b32 %f2, %r13;\nmov.b32 %f3, %r14;\nmov.b32 %f4, %r15;";
+    let around = |between: &str| product().with(wait, &format!("{away}\n{between}\n{wait}\n{back}"));
+    around("").is_clean(|_| 4 * 2 * 32);
+    // Back where it still is to arrive.
+    product().with(wait, &format!("{away}\n{back}\n{wait}")).is_clean(|_| 4 * 2 * 32);
+    // Elsewhere, whatever was moved there before.
+    around("mov.b32 %r12, %r13;\nmov.b32 %r13, %f1;").is_clean(|_| 4 * 2 * 32);
+    around("mov.u32 %r12, 0x42800000;").is_clean(|_| 4 * 2 * 32);
+    around("add.u32 %r16, %r12, 1;").is_found(Kind::RegisterInFlight, "add.u32");
+    around("@%p2 mov.b32 %r12, %f2;").is_found(Kind::RegisterInFlight, "mov.b32");
+    around("mov.b32 %f1, %f2;").is_found(Kind::RegisterInFlight, "mov.b32");
+    // The next product adds to what was moved, and what stays behind is the first alone.
+    let mma = "wgmma.mma_async.sync.aligned.m64n8k32.f32.e4m3.e4m3";
+    let second = format!("{mma} {{%f1,%f2,%f3,%f4}}, %d3, %d4, %p4, 1, 1;");
+    let moves = "mov.f32 %f5, %f1;\nmov.f32 %f6, %f2;\nmov.f32 %f7, %f3;\nmov.f32 %f8, %f4;";
+    let on = format!("wgmma.commit_group.sync.aligned;\n{moves}\nwgmma.fence.sync.aligned;\n{mma} {{%f5,%f6,%f7,%f8}}");
+    let taken = product()
+        .with(&second, &format!("{on}, %d3, %d4, %p4, 1, 1;"))
+        .with("add.f32 %f5, %f1, %f2;", "add.f32 %f5, %f5, %f1;")
+        .with("add.f32 %f6, %f3, %f4;", "add.f32 %f6, %f6, %f7;");
+    taken.is_clean(|_| 3 * 2 * 32 + 32);
+}
+
+#[test]
+fn what_is_moved_to_a_product_after_its_fence_was_there_before() {
+    let fence = "wgmma.fence.sync.aligned;";
+    let zero = "mov.u32 %r12, 0;\nadd.u32 %r12, %r12, %r12;\nsetp.ne.u32 %p3";
+    let after = |moves: &str| product().with("setp.ne.u32 %p3", zero).with(fence, &format!("{fence}\n{moves}"));
+    after("mov.b32 %f1, %r12;\nmov.f32 %f9, %f1;\nmov.f32 %f2, %f9;").is_clean(|_| 4 * 2 * 32);
+    for touched in ["add.u32 %r12, %r12, 1;\nmov.b32 %f1, %r12;", "mov.f32 %f1, 0f00000000;", "add.f32 %f1, %f1, %f1;"]
+    {
+        after(touched).is_found(Kind::MissingFence, "wgmma.mma_async");
+    }
+}
+
 /// As [`product`], with its factors copied from global memory, which holds words of 1000 and so on.
 fn copied_product() -> Case {
     let stores = "st.shared.v4.b32 [%r6], {%r5, %r5, %r5, %r5};";
@@ -480,7 +520,7 @@ fn boxes(source: &str, map: impl Fn(TensorMap) -> TensorMap) -> (Vec<u32>, Vec<u
     let out = memory.alloc("out", 128).expect("fits");
     let of = |buffer: Buffer| TensorMap {
         address: buffer.address(),
-        element_bytes: 4,
+        element: TensorElement::F32,
         sizes: vec![20, 6],
         strides: vec![96],
         extents: vec![8, 4],

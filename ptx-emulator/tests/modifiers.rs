@@ -207,6 +207,7 @@ const NAMES: &[&str] = &[
     "multicast::cluster",
     "prefetch",
     "read",
+    "reduce",
     "release",
     "shared::cluster",
     "sp",

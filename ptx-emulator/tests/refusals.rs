@@ -40,6 +40,14 @@ fn what_cannot_run_is_refused_by_name_and_line() {
         ),
         ("wgmma.mma_async.sync.aligned.m64n8k8.f32.tf32.tf32 {%f1}, %d1, %d2, %p1, 1, 1;", "1 registers given"),
         ("wgmma.wait_group.sync.aligned %r1;", "immediate"),
+        ("cp.reduce.async.bulk.global.shared::cta.bulk_group.min.f32 [%d1], [%r2], 16;", "min of .f32"),
+        ("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f16 [%d1], [%r2], 16;", "of .f16"),
+        (
+            "cp.reduce.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes.add.u32 [%r1], [%r2], 16, [%r3];",
+            "reduce into shared memory",
+        ),
+        ("atom.shared.add.v2.f32 {%f1, %f2}, [%r1], {%f1, %f2};", "vectors work on global memory"),
+        ("red.global.add.v2.u32 [%d1], {%r1, %r2};", "2 elements of .u32"),
         ("cp.async.bulk.global.global.bulk_group [%d1], [%d2], 16;", "no bulk copy goes this way"),
         ("setmaxnreg.inc.sync.aligned.u32 20;", "registers are 24 to 256"),
         (

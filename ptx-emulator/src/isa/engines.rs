@@ -1,6 +1,7 @@
 //! Instructions that start work of engines beside the warps: the tensor core of a warpgroup, and bulk copies.
 
-use crate::isa::op::{Acc, Elem};
+use crate::isa::op::{Acc, AtomOp, Elem};
+use crate::isa::reduction::Reduction;
 use crate::isa::slot::Slot;
 use crate::isa::space::Addr;
 
@@ -58,6 +59,8 @@ pub(crate) struct Held {
     /// Registers that it reads or writes.
     pub(crate) reads: Vec<u16>,
     pub(crate) writes: Vec<u16>,
+    /// Whether it is a move of one of them, which only passes it on.
+    pub(crate) moves: bool,
 }
 
 /// Which way a bulk copy goes, and what tells of its end.
@@ -65,8 +68,9 @@ pub(crate) struct Held {
 pub(crate) enum BulkWay {
     /// From global to shared memory; the mbarrier gets the bytes. With a mask row, to every block of the cluster named.
     Fetch { barrier: Addr, multicast: Option<u16> },
-    /// From shared to global memory, as part of a bulk group of the thread.
-    Send,
+    /// From shared to global memory, as part of a bulk group of the thread. With a reduction, elements of so many
+    /// bytes are combined with what is there.
+    Send { reduction: Option<(AtomOp, u32)> },
     /// From shared memory to that of another block of the cluster, whose mbarrier gets the bytes.
     Pass { barrier: Addr },
 }
@@ -86,8 +90,8 @@ pub(crate) struct BulkCopy {
 pub(crate) enum TensorWay {
     /// To shared memory; the mbarrier gets the bytes. With a mask row, to every block of the cluster named.
     Load { barrier: Addr, multicast: Option<u16> },
-    /// From shared memory, as part of a bulk group of the thread.
-    Store,
+    /// From shared memory, as part of a bulk group of the thread; with a reduction, combined with what is there.
+    Store { reduction: Option<Reduction> },
 }
 
 /// `cp.async.bulk.tensor`.

@@ -5,6 +5,7 @@ pub(crate) mod alu_table;
 pub(crate) mod engines;
 pub(crate) mod op;
 pub(crate) mod reads_writes;
+pub(crate) mod reduction;
 pub(crate) mod slot;
 pub(crate) mod space;
 pub(crate) mod undefined;

@@ -186,6 +186,8 @@ pub(crate) struct Atom {
     pub(crate) op: AtomOp,
     pub(crate) addr: Addr,
     pub(crate) bytes: u32,
+    /// What the address is a multiple of: `bytes`, or those of the whole vector that it is the first of.
+    pub(crate) align: u32,
     /// Old value; none for `red`.
     pub(crate) dst: Option<Slot>,
     pub(crate) a: Slot,

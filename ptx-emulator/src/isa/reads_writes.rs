@@ -1,6 +1,6 @@
 //! Which rows an instruction reads and which it writes.
 
-use crate::isa::alu_table::visit_rows;
+use crate::isa::alu_table::{AluOp, visit_rows};
 use crate::isa::engines::{BulkWay, ClusterOp, FactorA, TensorWay, Wgmma};
 use crate::isa::op::{MbarOp, Op};
 use crate::isa::slot::{Class, Role, Slot};
@@ -14,6 +14,14 @@ fn visit_wgmma(wgmma: &mut Wgmma, visit: &mut impl FnMut(Class, &mut u16, Role))
     }
     wgmma.d.iter_mut().for_each(|row| visit(Class::W, row, Role::ReadResult));
     wgmma.d.iter_mut().for_each(|row| visit(Class::W, row, Role::Write));
+}
+
+/// Where a 32-bit register is moved, and from where.
+pub(crate) fn moved(op: &Op) -> Option<(u16, u16)> {
+    match op {
+        Op::Alu(alu) if alu.op == AluOp::MovW => Some((alu.d, alu.a)),
+        _ => None,
+    }
 }
 
 /// Calls `visit` with every row of a register that is not a predicate.
@@ -44,7 +52,7 @@ pub(crate) fn visit(op: &mut Op, visit: &mut impl FnMut(Class, &mut u16, Role)) 
                     multicast.iter_mut().for_each(|row| visit(Class::W, row, Role::Read));
                 }
                 BulkWay::Pass { barrier } => slot(visit, &mut barrier.base, Role::Read),
-                BulkWay::Send => {}
+                BulkWay::Send { .. } => {}
             }
         }
         Op::Tensor(copy) => {

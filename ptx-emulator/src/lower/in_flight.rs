@@ -4,12 +4,17 @@
 //! accumulators a wait may end the flight of, so that no other register takes their rows before; which instructions may
 //! touch a register in flight, before which a [`Held`] then looks whether it is; and which products use a register that
 //! was touched without a `wgmma.fence` in between.
+//!
+//! A move only passes on what a register holds. One that an accumulator in flight was moved to is in flight as well,
+//! and one that was moved to after a fence counts as touched if what it was moved from was: nvcc puts such moves
+//! between fence and product, and at the end of loops whose wait is at the start of the next round. Its assembler
+//! sees through them: the machine code is that without the moves, or waits earlier where they cannot be left out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::isa::engines::{BulkWay, Engines, FactorA, Held, TensorWay};
 use crate::isa::op::{Inst, NO_GUARD, Op};
-use crate::isa::reads_writes::visit;
+use crate::isa::reads_writes::{moved, visit};
 use crate::isa::slot::{Class, Role};
 use crate::program::Program;
 
@@ -20,7 +25,7 @@ pub(super) fn engines(program: &Program) -> Engines {
         match &inst.op {
             Op::Wgmma(_) => engines.tensor = true,
             Op::Bulk(copy) => match copy.way {
-                BulkWay::Send => engines.groups = true,
+                BulkWay::Send { .. } => engines.groups = true,
                 BulkWay::Fetch { multicast, .. } => {
                     engines.copies = true;
                     engines.cluster |= multicast.is_some();
@@ -28,7 +33,7 @@ pub(super) fn engines(program: &Program) -> Engines {
                 BulkWay::Pass { .. } => (engines.copies, engines.groups, engines.cluster) = (true, true, true),
             },
             Op::Tensor(copy) => match &copy.way {
-                TensorWay::Store => engines.groups = true,
+                TensorWay::Store { .. } => engines.groups = true,
                 TensorWay::Load { multicast, .. } => {
                     engines.copies = true;
                     engines.cluster |= multicast.is_some();
@@ -64,7 +69,7 @@ fn join(into: &mut Set, from: &Set) -> bool {
 /// What may be true before an instruction.
 #[derive(Clone)]
 struct Flight {
-    /// Accumulators of products that no wait has ended.
+    /// Accumulators of products that no wait has ended, and what they were moved to.
     sums: Set,
     /// First factors of such products.
     factors: Set,
@@ -89,7 +94,7 @@ struct Registers {
 }
 
 impl Registers {
-    fn of(insts: &[Inst]) -> Registers {
+    fn of(insts: &mut [Inst]) -> Registers {
         let mut number = BTreeMap::new();
         let mut rows = Vec::new();
         let mut add = |row: u16| {
@@ -98,25 +103,51 @@ impl Registers {
                 rows.len() - 1
             });
         };
-        for inst in insts {
+        for inst in insts.iter() {
             if let Op::Wgmma(wgmma) = &inst.op {
                 wgmma.d.iter().copied().for_each(&mut add);
                 factor_rows(&wgmma.a).iter().copied().for_each(&mut add);
             }
         }
-        let words = rows.len().div_ceil(64);
-        let mut is_sum = vec![0; words];
-        for inst in insts {
+        let mut sums = BTreeSet::new();
+        for inst in insts.iter() {
             if let Op::Wgmma(wgmma) = &inst.op {
-                wgmma.d.iter().for_each(|row| insert(&mut is_sum, number[row]));
+                sums.extend(wgmma.d.iter().copied());
             }
         }
+        passed_on(insts, &sums).into_iter().for_each(&mut add);
+        let words = rows.len().div_ceil(64);
+        let mut is_sum = vec![0; words];
+        sums.iter().for_each(|row| insert(&mut is_sum, number[row]));
         Registers { number, rows, is_sum, words }
     }
 
     fn members(&self, set: &Set) -> Vec<u16> {
         (0..self.rows.len()).filter(|&at| contains(set, at)).map(|at| self.rows[at]).collect()
     }
+}
+
+/// Registers that accumulators are moved to, and those that registers of products are moved from, but for constants.
+fn passed_on(insts: &mut [Inst], sums: &BTreeSet<u16>) -> BTreeSet<u16> {
+    let (mut written, mut ends) = (BTreeSet::new(), sums.clone());
+    for inst in insts.iter_mut() {
+        if let Op::Wgmma(wgmma) = &inst.op {
+            ends.extend(factor_rows(&wgmma.a));
+        }
+        visit(&mut inst.op, &mut |class, row, role| {
+            if class == Class::W && matches!(role, Role::Write | Role::WriteSome) {
+                written.insert(*row);
+            }
+        });
+    }
+    let moves: Vec<(u16, u16)> = insts.iter().filter_map(|inst| moved(&inst.op)).collect();
+    let mut starts = sums.clone();
+    while moves.iter().fold(false, |more, (to, from)| more | (starts.contains(from) && starts.insert(*to))) {}
+    let feeds = |from: &u16| written.contains(from);
+    while moves.iter().fold(false, |more, (to, from)| more | (ends.contains(to) && feeds(from) && ends.insert(*from))) {
+    }
+    starts.extend(ends);
+    starts
 }
 
 fn factor_rows(a: &FactorA) -> &[u16] {
@@ -153,18 +184,31 @@ fn step(op: &mut Op, at: &mut Flight, registers: &Registers) -> Found {
             wgmma.d.iter().for_each(|row| insert(&mut at.sums, registers.number[row]));
             factor_rows(&wgmma.a).iter().for_each(|row| insert(&mut at.factors, registers.number[row]));
         }
-        other => visit(other, &mut |class, row, role| {
-            let Some(&number) = registers.number.get(row).filter(|_| class == Class::W) else { return };
-            let writes = matches!(role, Role::Write | Role::WriteSome);
-            if writes && (contains(&at.sums, number) || contains(&at.factors, number)) {
-                found.held.writes.push(*row);
-            } else if !writes && contains(&at.sums, number) {
-                found.held.reads.push(*row);
+        other => {
+            let number = |row| registers.number.get(&row).copied();
+            let moved = moved(other).and_then(|(to, from)| Some((number(to)?, number(from)?)));
+            visit(other, &mut |class, row, role| {
+                let Some(&number) = registers.number.get(row).filter(|_| class == Class::W) else { return };
+                let writes = matches!(role, Role::Write | Role::WriteSome);
+                if writes && (contains(&at.sums, number) || contains(&at.factors, number)) {
+                    found.held.writes.push(*row);
+                } else if !writes && contains(&at.sums, number) {
+                    found.held.reads.push(*row);
+                }
+                if moved.is_none() && (writes || contains(&registers.is_sum, number)) {
+                    insert(&mut at.touched, number);
+                }
+            });
+            if let Some((to, from)) = moved {
+                if contains(&at.touched, from) {
+                    insert(&mut at.touched, to);
+                }
+                if contains(&at.sums, from) {
+                    found.held.moves = true;
+                    insert(&mut at.sums, to);
+                }
             }
-            if writes || contains(&registers.is_sum, number) {
-                insert(&mut at.touched, number);
-            }
-        }),
+        }
     }
     found
 }
@@ -225,7 +269,7 @@ pub(super) fn mark(program: &mut Program) {
     if !program.engines.tensor {
         return;
     }
-    let registers = Registers::of(&program.insts);
+    let registers = Registers::of(&mut program.insts);
     let (before, begins) = flow(&mut program.insts, &registers);
     let (mut held, mut unfenced) = (BTreeMap::new(), Vec::new());
     for (first, mut state) in before {

@@ -6,7 +6,7 @@ use super::{Lower, Lowered};
 use crate::isa::alu_table::AluOp;
 use crate::isa::op::{Atom, AtomOp, CopyAsync, Load, Op, Order, Store};
 use crate::isa::slot::{Class, Slot};
-use crate::isa::space::Space;
+use crate::isa::space::{Addr, Space};
 use crate::parse::ast::{Inst as AstInst, Operand, Ty};
 
 /// State space word of an access.
@@ -63,9 +63,10 @@ impl Lower<'_> {
             "ld" | "ldu" => self.load(inst, mods)?,
             "st" => self.store(inst, mods)?,
             "atom" | "red" => self.atom(inst, mods)?,
-            "cp" if mods.flag("async") => match mods.flag("bulk") {
-                true => self.bulk(inst, mods)?,
-                false => self.copy_async(inst, mods)?,
+            "cp" if mods.flag("async") => match (mods.flag("bulk"), mods.flag("reduce")) {
+                (true, reduces) => self.bulk(inst, mods, reduces)?,
+                (false, false) => self.copy_async(inst, mods)?,
+                (false, true) => return Err("only bulk copies reduce".into()),
             },
             "prefetch" | "prefetchu" => self.prefetch(inst, mods)?,
             _ => return Ok(false),
@@ -136,27 +137,74 @@ impl Lower<'_> {
         });
         let word = word.ok_or("an operation is missing")?;
         let noftz = mods.flag("noftz");
+        let count = vector_count(mods);
         let ty = mods.ty().ok_or("a type is missing")?;
         let op = atom_op(word, ty)?;
-        if noftz && !matches!(op, AtomOp::AddF16x2 | AtomOp::AddBf16x2) {
+        let packed = matches!(op, AtomOp::AddF16x2 | AtomOp::AddBf16x2);
+        if noftz && !packed {
             return Err("`.noftz` belongs to sums of 16-bit floats".into());
         }
         let reduction = inst.opcode == "red";
         let first = usize::from(!reduction);
         let values = if op == AtomOp::Cas { 2 } else { 1 };
         arity(inst, first + 1 + values..=first + 1 + values)?;
-        let class = class_of(ty);
-        let dst = if reduction { None } else { Some(Slot { class, row: self.dst(operand(inst, 0)?, ty)? }) };
+        let dst = (!reduction).then(|| operand(inst, 0)).transpose()?;
         let addr = self.address(operand(inst, first)?, space)?;
+        let a = operand(inst, first + 1)?;
+        if count > 1 {
+            if !(packed || op == AtomOp::AddF32) || count > 4 {
+                return Err(format!("an atomic on {count} elements of .{ty:?} is not supported").to_lowercase());
+            }
+            return self.atom_vector(op, ty, count, dst, addr, a, order);
+        }
         if !matches!(addr.space, Space::Global | Space::Shared | Space::Generic) {
             return Err("atomics work on global and shared memory".into());
         }
-        let a = Slot { class, row: self.src(operand(inst, first + 1)?, ty)? };
+        let class = class_of(ty);
+        let dst = dst.map(|dst| self.dst(dst, ty)).transpose()?.map(|row| Slot { class, row });
+        let a = Slot { class, row: self.src(a, ty)? };
         let b = match values {
             2 => Some(Slot { class, row: self.src(operand(inst, first + 2)?, ty)? }),
             _ => None,
         };
-        self.emit(Op::Atom(Box::new(Atom { op, addr, bytes: ty.bytes(), dst, a, b, order })))
+        let bytes = ty.bytes();
+        self.emit(Op::Atom(Box::new(Atom { op, addr, bytes, align: bytes, dst, a, b, order })))
+    }
+
+    /// An atomic on several elements side by side: each is an atomic of its own.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one instruction")]
+    fn atom_vector(
+        &mut self,
+        op: AtomOp,
+        ty: Ty,
+        count: usize,
+        dst: Option<&Operand>,
+        addr: Addr,
+        values: &Operand,
+        order: Order,
+    ) -> Lowered {
+        if !matches!(addr.space, Space::Global | Space::Generic) {
+            return Err("atomics on vectors work on global memory".into());
+        }
+        let (class, bytes) = (class_of(ty), ty.bytes());
+        let mut sources = Vec::with_capacity(count);
+        // What one element returns may be what the next adds: all sources are read first.
+        for row in self.rows(values, count, ty, false)? {
+            let temp = if dst.is_some() { self.temp(class)? } else { row };
+            if dst.is_some() {
+                self.alu(AluOp::MovW, temp, &[row], 0)?;
+            }
+            sources.push(temp);
+        }
+        let results = dst.map(|dst| self.rows(dst, count, ty, true)).transpose()?;
+        for (i, row) in sources.into_iter().enumerate() {
+            let at = Addr { offset: addr.offset + i64::from(bytes) * i as i64, ..addr };
+            let align = if i == 0 { bytes * count as u32 } else { bytes };
+            let dst = results.as_ref().map(|rows| Slot { class, row: rows[i] });
+            let a = Slot { class, row };
+            self.emit(Op::Atom(Box::new(Atom { op, addr: at, bytes, align, dst, a, b: None, order })))?;
+        }
+        Ok(())
     }
 
     fn copy_async(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {

@@ -9,7 +9,8 @@ use crate::exec::run::block::{Block, Context};
 use crate::exec::run::step::Flow;
 use crate::exec::run::warp::{OpenProduct, State, Warp};
 use crate::isa::engines::{FactorA as Source, Held, WARPGROUP_ROWS, Wgmma};
-use crate::isa::op::{Acc, Elem, Op};
+use crate::isa::op::{Acc, Elem, Inst, Op};
+use crate::isa::reads_writes::moved;
 use crate::launch::MmaModel;
 use crate::machine::regs::{FULL, LANES, d, w};
 use crate::num::float::canon;
@@ -69,7 +70,7 @@ impl Block {
         if matches!(op.a, Source::Registers(_)) {
             warp.factors.push((pc as u32, group));
         }
-        warp.products.push(OpenProduct { pc: pc as u32, group, sums, taint });
+        warp.products.push(OpenProduct { pc: pc as u32, group, sums, taint, moved: Vec::new(), taken_up: false });
         Flow::Next
     }
 
@@ -83,19 +84,25 @@ impl Block {
         adds: bool,
     ) -> (Sums, Vec<u32>) {
         let insts = &context.kernel.program.insts;
-        let registers = |open: &OpenProduct| match &insts[open.pc as usize].op {
-            Op::Wgmma(open) => open.d.as_slice(),
-            _ => &[],
-        };
-        let same = |open: &OpenProduct| registers(open) == op.d;
-        let clashes = |open: &&OpenProduct| !same(open) && registers(open).iter().any(|row| op.d.contains(row));
+        let same = |open: &OpenProduct| holds(insts, open, &op.d);
+        let shares = |open: &OpenProduct| op.d.iter().any(|&row| place(insts, open, row).is_some());
+        let clashes = |open: &&OpenProduct| !same(open) && shares(open);
         if let Some(open) = warp.products.iter().find(clashes) {
             let sites = [site("multiplies", open.pc, warp), site("multiplies", pc as u32, warp)];
             self.report(context, Kind::RegisterInFlight, Severity::Error, &sites, || {
                 "an accumulator shares registers with another in flight".into()
             });
         }
-        let before = warp.products.iter().position(same).map(|at| warp.products.remove(at));
+        let before = warp.products.iter().position(same).map(|at| {
+            let open = &mut warp.products[at];
+            let own = registers(insts, open) == op.d;
+            open.moved.retain(|(row, _)| !op.d.contains(row));
+            if own && open.moved.is_empty() {
+                return warp.products.remove(at);
+            }
+            open.taken_up |= own;
+            open.clone()
+        });
         if !adds {
             return (vec![[0; LANES]; op.d.len()], vec![0; op.d.len()]);
         }
@@ -226,10 +233,10 @@ impl Block {
         }
         let insts = &context.kernel.program.insts;
         for open in warp.products.extract_if(.., |open| open.group <= done) {
-            let Op::Wgmma(op) = &insts[open.pc as usize].op else { continue };
-            for ((&row, values), &taint) in op.d.iter().zip(&open.sums).zip(&open.taint) {
-                warp.regs.set_w(row, values, active);
-                warp.regs.taint_w(row, taint, active);
+            let own = registers(insts, &open).iter().copied().zip(0..);
+            for (row, at) in own.chain(open.moved.iter().copied()) {
+                warp.regs.set_w(row, &open.sums[at], active);
+                warp.regs.taint_w(row, open.taint[at], active);
             }
         }
         warp.factors.retain(|(_, group)| *group > done);
@@ -242,21 +249,43 @@ impl Block {
     }
 
     /// Looks whether registers that the next instruction touches are in flight.
-    pub(crate) fn held(&mut self, context: &Context<'_>, warp: &Warp, pc: usize, held: &Held) {
+    pub(crate) fn held(&mut self, context: &Context<'_>, warp: &mut Warp, pc: usize, active: u32, held: &Held) {
         let insts = &context.kernel.program.insts;
-        let sums = warp.products.iter().map(|open| (open.pc, true));
-        let factors = warp.factors.iter().map(|(pc, _)| (*pc, false));
-        let found = sums.chain(factors).find_map(|(at, of_sums)| {
-            let Op::Wgmma(op) = &insts[at as usize].op else { return None };
-            let touched = |row: &u16| match (of_sums, &op.a) {
-                (true, _) => op.d.contains(row),
-                (false, Source::Registers(rows)) => rows.contains(row),
-                (false, Source::Shared(_)) => false,
-            };
-            let written = held.writes.iter().any(touched);
-            let read = of_sums && held.reads.iter().any(touched);
-            (written || read).then_some((at, of_sums))
+        let passes = moved(&insts[pc + 1].op).filter(|_| held.moves && active == FULL);
+        let from = passes.and_then(|(to, from)| {
+            let of = warp.products.iter().position(|open| place(insts, open, from).is_some())?;
+            let at = place(insts, &warp.products[of], from)?;
+            Some((to, of, at))
         });
+        if let Some((to, of, at)) = from
+            && place(insts, &warp.products[of], to) == Some(at)
+        {
+            return;
+        }
+        // Nobody misses what was moved to a register that is written anew.
+        if active == FULL {
+            warp.products.iter_mut().for_each(|open| open.moved.retain(|(row, _)| !held.writes.contains(row)));
+        }
+        self.check_held(context, warp, pc, held, from.is_some());
+        if let Some((to, of, at)) = from {
+            warp.products[of].moved.push((to, at));
+        }
+    }
+
+    /// Reports a register in flight that the next instruction writes, or reads if it does not only pass it on.
+    fn check_held(&mut self, context: &Context<'_>, warp: &Warp, pc: usize, held: &Held, passes: bool) {
+        let insts = &context.kernel.program.insts;
+        let sums = warp.products.iter().find(|open| {
+            let touched = |row: &u16| place(insts, open, *row).is_some();
+            held.writes.iter().any(touched) || !passes && held.reads.iter().any(touched)
+        });
+        let factors = || {
+            warp.factors.iter().find(|(pc, _)| match &insts[*pc as usize].op {
+                Op::Wgmma(op) => matches!(&op.a, Source::Registers(a) if held.writes.iter().any(|row| a.contains(row))),
+                _ => false,
+            })
+        };
+        let found = sums.map(|open| (open.pc, true)).or_else(|| factors().map(|(pc, _)| (*pc, false)));
         let Some((at, of_sums)) = found else { return };
         let sites = [site("multiplies", at, warp), site("touches", pc as u32 + 1, warp)];
         self.report(context, Kind::RegisterInFlight, Severity::Error, &sites, || match of_sums {
@@ -264,6 +293,26 @@ impl Block {
             false => "a register of a factor is written before the wait for its product".into(),
         });
     }
+}
+
+/// The registers of the accumulator of a product in flight, unless a later product has taken them up.
+fn registers<'a>(insts: &'a [Inst], open: &OpenProduct) -> &'a [u16] {
+    match &insts[open.pc as usize].op {
+        Op::Wgmma(of) if !open.taken_up => &of.d,
+        _ => &[],
+    }
+}
+
+/// Which register of its accumulator a product in flight will put into `row`, if any.
+fn place(insts: &[Inst], open: &OpenProduct, row: u16) -> Option<usize> {
+    let own = registers(insts, open).iter().position(|own| *own == row);
+    own.or_else(|| open.moved.iter().find(|(to, _)| *to == row).map(|(_, at)| *at))
+}
+
+/// Whether these registers, in this order, will hold the accumulator of a product in flight.
+fn holds(insts: &[Inst], open: &OpenProduct, rows: &[u16]) -> bool {
+    let moved = || rows.iter().enumerate().all(|(at, &row)| open.moved.contains(&(row, at)));
+    registers(insts, open) == rows || open.sums.len() == rows.len() && moved()
 }
 
 fn site(role: &'static str, pc: u32, warp: &Warp) -> RawSite {

@@ -8,9 +8,10 @@ use crate::exec::run::warp::Warp;
 use crate::isa::op::{Atom, AtomOp};
 use crate::isa::space::Space;
 use crate::machine::regs::{LANES, each_lane};
+use crate::memory::Allocation;
 use crate::num::float::ftz;
 use crate::num::small::{self, Bfloat, Fp16, halves2};
-use crate::report::Kind;
+use crate::report::{Kind, RawSite, Severity};
 
 /// New value of a read-modify-write of `bytes` width.
 pub(crate) fn combine(op: AtomOp, bytes: u32, old: u64, a: u64, b: u64) -> u64 {
@@ -60,9 +61,56 @@ pub(crate) fn combine(op: AtomOp, bytes: u32, old: u64, a: u64, b: u64) -> u64 {
     if wide { out } else { out & ((1 << (8 * bytes)) - 1) }
 }
 
+/// As [`combine`], of an element of global memory: there an f32 sum flushes subnormal numbers. In shared memory it keeps
+/// them, and so does a bulk copy that adds to global memory, of which the ISA says nothing: an H100 was asked.
+fn combine_global(op: AtomOp, bytes: u32, old: u64, a: u64, b: u64) -> u64 {
+    if op != AtomOp::AddF32 {
+        return combine(op, bytes, old, a, b);
+    }
+    let flush = |v: u64| u64::from(ftz(v as u32));
+    flush(combine(op, bytes, flush(old), flush(a), b))
+}
+
 impl Block {
+    /// Combines elements of `bytes` each, one after the other, with those of global memory at `at`, for a copy that
+    /// reduces. What it does to one element is done in one step, and no race with another such.
+    pub(crate) fn reduce_elements(
+        &mut self,
+        context: &Context<'_>,
+        warp: &Warp,
+        site: RawSite,
+        (index, at): (usize, u64),
+        (op, bytes): (AtomOp, u32),
+        data: &[u8],
+    ) {
+        let target = Target { space: Space::Global, at: [at; LANES], lanes: 1, allocation: [index as u32; LANES] };
+        let (pc, size) = (site.pc as usize, data.len() as u32);
+        self.before_write(context, &target, size);
+        self.shadow_global(context, warp, &target, Use { strong: true, ..Use::weak(pc, size, true) }, 0);
+        self.note_first(context, &target, size);
+        let allocation = context.memory.at(index);
+        let offset = at - allocation.base;
+        let defined = allocation.is_defined(offset, size);
+        for (i, element) in (0..).zip(data.chunks_exact(bytes as usize)) {
+            let value = element.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
+            let new = |old| combine(op, bytes, old, value, 0);
+            update(allocation, offset + u64::from(bytes) * i, bytes, new);
+        }
+        allocation.define(offset, size);
+        if !defined && context.launch.checks.uninitialised {
+            self.report(
+                context,
+                Kind::UninitialisedStore,
+                Severity::Error,
+                &[RawSite { role: "reads", ..site }],
+                || "a copy reduces into uninitialised memory".into(),
+            );
+        }
+        self.check_first(context, warp, &target, pc);
+    }
+
     pub(crate) fn atom(&mut self, context: &Context<'_>, warp: &mut Warp, pc: usize, active: u32, atom: &Atom) -> Flow {
-        let usage = Use { strong: true, ..Use::weak(pc, atom.bytes, true) };
+        let usage = Use { strong: true, align: atom.align, ..Use::weak(pc, atom.bytes, true) };
         let (a, a_taint) = source(warp, atom.a, atom.bytes);
         let (b, b_taint) = atom.b.map_or(([0; LANES], 0), |b| source(warp, b, atom.bytes));
         warp.polled = true;
@@ -118,12 +166,10 @@ impl Block {
         let mut undefined = 0;
         each_lane(target.lanes, |l| {
             let new = |old: u64| {
-                // Only in shared memory does an f32 sum keep subnormal numbers.
-                if atom.op == AtomOp::AddF32 && target.space != Space::Shared {
-                    let flush = |v: u64| u64::from(ftz(v as u32));
-                    return flush(combine(atom.op, atom.bytes, flush(old), flush(a[l]), b[l]));
+                if target.space == Space::Shared {
+                    return combine(atom.op, atom.bytes, old, a[l], b[l]);
                 }
-                combine(atom.op, atom.bytes, old, a[l], b[l])
+                combine_global(atom.op, atom.bytes, old, a[l], b[l])
             };
             if target.space == Space::Shared {
                 let at = target.at[l] as u32;
@@ -135,11 +181,7 @@ impl Block {
                 let allocation = context.memory.at(target.allocation[l] as usize);
                 let at = target.at[l] - allocation.base;
                 undefined |= u32::from(!allocation.is_defined(at, atom.bytes)) << l;
-                old[l] = match atom.bytes {
-                    8 => allocation.update64(at, new),
-                    4 => u64::from(allocation.update32(at, |v| new(u64::from(v)) as u32)),
-                    _ => update16(allocation, at, new),
-                };
+                old[l] = update(allocation, at, atom.bytes, new);
                 allocation.define(at, atom.bytes);
             }
             changed |= new(old[l]) != old[l];
@@ -153,8 +195,17 @@ impl Block {
     }
 }
 
+/// Changes an element in one step; what was there.
+fn update(allocation: &Allocation, at: u64, bytes: u32, new: impl Fn(u64) -> u64) -> u64 {
+    match bytes {
+        8 => allocation.update64(at, new),
+        4 => u64::from(allocation.update32(at, |v| new(u64::from(v)) as u32)),
+        _ => update16(allocation, at, new),
+    }
+}
+
 /// 16-bit update inside a 32-bit word.
-fn update16(allocation: &crate::memory::Allocation, at: u64, new: impl Fn(u64) -> u64) -> u64 {
+fn update16(allocation: &Allocation, at: u64, new: impl Fn(u64) -> u64) -> u64 {
     let shift = 8 * (at & 2) as u32;
     let old = allocation.update32(at & !3, |word| {
         let half = u64::from(word >> shift & 0xffff);

@@ -11,6 +11,7 @@ use crate::exec::run::block::{Block, Context};
 use crate::exec::run::step::Flow;
 use crate::exec::run::warp::{OpenSend, Warp};
 use crate::isa::engines::{BulkCopy, BulkWay};
+use crate::isa::op::AtomOp;
 use crate::isa::space::{Space, peer_of, without_peer};
 use crate::launch::Schedule;
 use crate::machine::regs::{LANES, each_lane};
@@ -64,7 +65,9 @@ impl Block {
                 self.check_addresses(context, warp, 1 << l, addr, Use::weak(pc, GRAIN, write));
             }
             match &op.way {
-                BulkWay::Send => self.send(context, warp, site, (dst, src as u32), bytes),
+                BulkWay::Send { reduction } => {
+                    self.send(context, warp, site, (dst, src as u32), bytes, *reduction);
+                }
                 BulkWay::Fetch { barrier, multicast } => {
                     let barrier = Self::addresses(warp, barrier)[l] as u32;
                     let mask = multicast.map(|row| Self::word(warp, row, l) & 0xffff);
@@ -290,7 +293,15 @@ impl Block {
         Content { defined: defined.collect(), bytes: self.shared.bytes[src as usize..][..bytes as usize].to_vec() }
     }
 
-    fn send(&mut self, context: &Context<'_>, warp: &mut Warp, site: RawSite, (dst, src): (u64, u32), bytes: u32) {
+    fn send(
+        &mut self,
+        context: &Context<'_>,
+        warp: &mut Warp,
+        site: RawSite,
+        (dst, src): (u64, u32),
+        bytes: u32,
+        reduction: Option<(AtomOp, u32)>,
+    ) {
         if !self.has_room(context, site, src, bytes, false) {
             return;
         }
@@ -301,8 +312,17 @@ impl Block {
             });
         }
         let usage = Use::weak(site.pc as usize, GRAIN, true);
+        let mut grains = content.bytes.chunks_exact(GRAIN as usize);
         let mut pieces = content.bytes.as_chunks::<8>().0.iter();
         self.global_pieces(context, site, (dst, bytes), true, |block, target| {
+            if let Some(operation) = reduction {
+                each_lane(target.lanes, |l| {
+                    let place = (target.allocation[l] as usize, target.at[l]);
+                    let data = grains.next().unwrap_or_default();
+                    block.reduce_elements(context, warp, site, place, operation, data);
+                });
+                return;
+            }
             block.before_write(context, target, GRAIN);
             each_lane(target.lanes, |l| {
                 let allocation = context.memory.at(target.allocation[l] as usize);

@@ -7,6 +7,7 @@ use crate::exec::run::block::{Block, Context};
 use crate::exec::run::step::Flow;
 use crate::exec::run::warp::Warp;
 use crate::isa::engines::{TensorCopy, TensorWay};
+use crate::isa::op::AtomOp;
 use crate::isa::space::{PARAM_WINDOW, Space};
 use crate::machine::regs::{LANES, each_lane};
 use crate::report::{Kind, RawSite, Severity};
@@ -55,7 +56,18 @@ impl Block {
                     let fetch = OpenFetch { site, dst: shared, barrier, content, src: None };
                     self.distribute(context, warp, fetch, mask);
                 }
-                TensorWay::Store => self.store_box(context, warp, site, &map, &at, shared),
+                TensorWay::Store { reduction: None } => self.store_box(context, warp, site, &map, (&at, shared), None),
+                TensorWay::Store { reduction: Some(reduction) } => match reduction.on(map.element) {
+                    Some(op) => self.store_box(context, warp, site, &map, (&at, shared), Some(op)),
+                    None => {
+                        let of = map.element;
+                        self.misuse(
+                            context,
+                            site,
+                            format!("{reduction:?} of elements that are {of:?} is not modelled"),
+                        );
+                    }
+                },
             }
         });
         self.progressed();
@@ -89,7 +101,7 @@ impl Block {
 
     /// Calls `act` with every piece of a box, in the order of shared memory.
     fn pieces(map: &TensorMap, at: &[i32], mut act: impl FnMut(Piece)) {
-        let (element, width) = (map.element_bytes as usize, map.extents[0] as usize);
+        let (element, width) = (map.element.bytes() as usize, map.extents[0] as usize);
         let row_bytes = width * element;
         let per_piece = PIECE / element;
         for row in 0..map.rows() {
@@ -112,11 +124,10 @@ impl Block {
         }
     }
 
-    /// Whether a piece lies in one buffer; notes the access.
-    fn touch_global(
+    /// The buffer that a piece lies in.
+    fn find_global(
         &mut self,
         context: &Context<'_>,
-        warp: &Warp,
         site: RawSite,
         (at, bytes): (u64, usize),
         write: bool,
@@ -131,6 +142,19 @@ impl Block {
             });
             return None;
         };
+        Some(index)
+    }
+
+    /// Whether a piece lies in one buffer; notes the access.
+    fn touch_global(
+        &mut self,
+        context: &Context<'_>,
+        warp: &Warp,
+        site: RawSite,
+        (at, bytes): (u64, usize),
+        write: bool,
+    ) -> Option<usize> {
+        let index = self.find_global(context, site, (at, bytes), write)?;
         let target = Target { space: Space::Global, at: [at; LANES], lanes: 1, allocation: [index as u32; LANES] };
         if write {
             self.before_write(context, &target, bytes as u32);
@@ -177,8 +201,8 @@ impl Block {
         warp: &mut Warp,
         site: RawSite,
         map: &TensorMap,
-        at: &[i32],
-        shared: u32,
+        (at, shared): (&[i32], u32),
+        reduction: Option<AtomOp>,
     ) {
         let size = map.box_bytes() as u32;
         if !self.has_room(context, site, shared, size, false) {
@@ -193,9 +217,15 @@ impl Block {
             let Some(global) = global else { continue };
             let known = |i: usize| content.defined[(from + i) / PIECE] >> ((from + i) % PIECE) & 1 == 1;
             undefined |= !(0..size).all(known);
+            if let Some(op) = reduction {
+                let Some(index) = self.find_global(context, site, (global, size), true) else { continue };
+                let data = &content.bytes[from..from + size];
+                self.reduce_elements(context, warp, site, (index, global), (op, map.element.bytes()), data);
+                continue;
+            }
             let Some(index) = self.touch_global(context, warp, site, (global, size), true) else { continue };
             let allocation = context.memory.at(index);
-            let element = map.element_bytes as usize;
+            let element = map.element.bytes() as usize;
             for (i, piece) in content.bytes[from..from + size].chunks_exact(element).enumerate() {
                 let place = global - allocation.base + (i * element) as u64;
                 let value = piece.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));

@@ -5,6 +5,7 @@ use crate::exec::run::block::{Block, Context, Turn};
 use crate::exec::run::print::device_text;
 use crate::exec::run::rows::{guard_bits, run_checked};
 use crate::exec::run::warp::{Fragment, State, Warp};
+use crate::isa::engines::{BulkWay, TensorWay};
 use crate::isa::op::{Inst, Op};
 use crate::isa::slot::{Class, Slot};
 use crate::isa::space::{Addr, Space};
@@ -40,21 +41,32 @@ fn strong(op: &Op) -> Option<&Addr> {
     }
 }
 
+/// Whether this is a copy that combines what it brings with what is in global memory.
+fn reduces(op: &Op) -> bool {
+    match op {
+        Op::Bulk(copy) => matches!(copy.way, BulkWay::Send { reduction: Some(_) }),
+        Op::Tensor(copy) => matches!(copy.way, TensorWay::Store { reduction: Some(_) }),
+        _ => false,
+    }
+}
+
 /// Whether a kernel has accesses that may order blocks: without, blocks meet in races alone.
 pub(crate) fn can_order_blocks(insts: &[Inst]) -> bool {
-    insts.iter().filter_map(|inst| strong(&inst.op)).any(|addr| matches!(addr.space, Space::Global | Space::Generic))
+    let to_global = |addr: &Addr| matches!(addr.space, Space::Global | Space::Generic);
+    insts.iter().any(|inst| reduces(&inst.op) || strong(&inst.op).is_some_and(to_global))
 }
 
 /// Whether an instruction is a strong access to global memory.
 fn orders_blocks(warp: &Warp, active: u32, op: &Op) -> bool {
-    strong(op).is_some_and(|addr| match addr.space {
-        Space::Global => active != 0,
-        Space::Generic => {
-            let at = Block::addresses(warp, addr);
-            (0..LANES).any(|l| active >> l & 1 == 1 && space_of(at[l]) == Space::Global)
-        }
-        _ => false,
-    })
+    active != 0 && reduces(op)
+        || strong(op).is_some_and(|addr| match addr.space {
+            Space::Global => active != 0,
+            Space::Generic => {
+                let at = Block::addresses(warp, addr);
+                (0..LANES).any(|l| active >> l & 1 == 1 && space_of(at[l]) == Space::Global)
+            }
+            _ => false,
+        })
 }
 
 impl Block {
@@ -254,7 +266,7 @@ impl Block {
             }
             Op::WgmmaWait { pending, .. } => self.wgmma_wait(context, warp, current, pc, active, *pending),
             Op::Held(held) => {
-                self.held(context, warp, pc, held);
+                self.held(context, warp, pc, active, held);
                 Flow::Next
             }
             Op::Bulk(copy) => self.bulk(context, warp, pc, active, copy),

@@ -70,6 +70,10 @@ pub(crate) struct OpenProduct {
     /// What its accumulator will hold, register by register, and which lanes of it are undefined.
     pub(crate) sums: Vec<[u32; LANES]>,
     pub(crate) taint: Vec<u32>,
+    /// Registers that some of the accumulator's were moved to, and which of them.
+    pub(crate) moved: Vec<(u16, usize)>,
+    /// Whether a later product has taken up the accumulator's own registers, and only those moved to are left.
+    pub(crate) taken_up: bool,
 }
 
 /// A bulk copy out of shared memory that no wait has ended.
