@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow, bail, ensure};
-use kbench::evidence::{Block, Cache, GpuState, Mode, TimingFailure};
+use kbench::evidence::{Block, Cache, GpuState, Mode, Outer, TimingFailure};
 use kbench::job::{Event, Module};
 use kbench::judge::timed_problems;
 use kbench::operator::{Distribution, Problem, Shape};
@@ -220,65 +220,78 @@ impl Sitting {
                 for (slot, turn) in shuffled(order, turns.len()).into_iter().enumerate() {
                     let turn = &turns[turn];
                     let subject = turn.subject();
-                    if field.failed.contains(&subject) || !rivals.is_there(&subject.who) {
-                        continue;
-                    }
-                    let mut outer = None;
-                    let block = match turn {
-                        // Whether a peer's memory is flushed is not ours to say.
-                        Turn::Peer { .. } if !cache.is_hot() => continue,
-                        Turn::Variant { index, .. } => {
-                            field.about_to_time(&subject);
-                            let flush = (!cache.is_hot()).then_some(&ground.flush);
-                            let block = contestants[*index].block(ground, mode, flush);
-                            field.turn(ground.gpu, taken, &subject, block)?
-                        }
-                        Turn::Peer { index, subject: peer } => {
-                            field.about_to_time(&subject);
-                            match rivals.block(ground.job, &mut taken.running, (*index, peer), mode) {
-                                Ok(us) => Some((us, true)),
-                                Err(error) => {
-                                    field.fail(taken, &subject, &format!("{error:#}"));
-                                    None
-                                }
-                            }
-                        }
-                        Turn::Guest { .. } if field.has_failed(&subject) => continue,
-                        Turn::Guest { index, .. } => {
-                            field.about_to_time(&subject);
-                            let flush = if cache.is_hot() { 0 } else { ground.flush.len() };
-                            match guests.block(*index, mode, flush, taken.samples.blocks.len()) {
-                                Ok(timed) => timed.map(|timed| {
-                                    outer = Some(timed.outer);
-                                    (timed.us, true)
-                                }),
-                                Err(error) => {
-                                    field.fail(taken, &subject, &format!("{error:#}"));
-                                    None
-                                }
-                            }
-                        }
-                    };
+                    let number = taken.samples.blocks.len();
+                    let on = (contestants, &mut *rivals, &mut *guests);
+                    let came = block_of(ground, field, turn, on, (mode, cache, number), taken)?;
                     let after = state(ground.monitor);
                     let states = [std::mem::replace(&mut before, after.clone()), after];
-                    if let Some((us, outputs_verified)) = block {
-                        let stamp = Stamp {
-                            shape: &field.shape.name,
-                            distribution: field.distribution,
-                            sitting: self.number,
-                            cache,
-                            mode,
-                            round,
-                            slot: slot as u32,
-                        };
-                        let block = stamp.block(subject, us, states, outputs_verified);
-                        taken.samples.blocks.push(Block { outer, ..block });
-                    }
+                    let Some(Came { us, outer, outputs_verified }) = came else { continue };
+                    let stamp = Stamp {
+                        shape: &field.shape.name,
+                        distribution: field.distribution,
+                        sitting: self.number,
+                        cache,
+                        mode,
+                        round,
+                        slot: slot as u32,
+                    };
+                    let block = stamp.block(subject, us, states, outputs_verified);
+                    taken.samples.blocks.push(Block { outer, ..block });
                 }
             }
         }
         Ok(())
     }
+}
+
+/// What came of a turn.
+struct Came {
+    us: Vec<f64>,
+    outer: Option<Outer>,
+    outputs_verified: bool,
+}
+
+/// A block of whose turn it is; none of who has failed, now or before, or takes no part in such a block. `number` is that of
+/// the block in the samples.
+fn block_of(
+    ground: &Ground,
+    field: &mut Field,
+    turn: &Turn,
+    (contestants, rivals, guests): (&[Contestant], &mut Rivals, &mut Guests),
+    (mode, cache, number): (Mode, Cache, usize),
+    taken: &mut Taken,
+) -> Result<Option<Came>> {
+    let subject = turn.subject();
+    if field.failed.contains(&subject) || !rivals.is_there(&subject.who) {
+        return Ok(None);
+    }
+    let of = |us, outer| Came { us, outer, outputs_verified: true };
+    let came = match turn {
+        // Whether a peer's memory is flushed is not ours to say.
+        Turn::Peer { .. } if !cache.is_hot() => return Ok(None),
+        Turn::Guest { .. } if field.has_failed(&subject) => return Ok(None),
+        Turn::Variant { index, .. } => {
+            field.about_to_time(&subject);
+            let flush = (!cache.is_hot()).then_some(&ground.flush);
+            let block = contestants[*index].block(ground, mode, flush);
+            let block = field.turn(ground.gpu, taken, &subject, block)?;
+            return Ok(block.map(|(us, outputs_verified)| Came { us, outer: None, outputs_verified }));
+        }
+        Turn::Peer { index, subject: peer } => {
+            field.about_to_time(&subject);
+            rivals.block(ground.job, &mut taken.running, (*index, peer), mode).map(|us| Some(of(us, None)))
+        }
+        Turn::Guest { index, .. } => {
+            field.about_to_time(&subject);
+            let flush = if cache.is_hot() { 0 } else { ground.flush.len() };
+            let timed = guests.block(*index, mode, flush, number);
+            timed.map(|timed| timed.map(|timed| of(timed.us, Some(timed.outer))))
+        }
+    };
+    came.or_else(|error| {
+        field.fail(taken, &subject, &format!("{error:#}"));
+        Ok(None)
+    })
 }
 
 /// What is timed in a round: both timers with a hot L2, and calls with a cold one in the first round of a sitting.
