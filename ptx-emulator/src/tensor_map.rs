@@ -6,7 +6,7 @@ pub const MAP_BYTES: usize = 128;
 /// Most dimensions of a tensor.
 const MAX_RANK: usize = 5;
 /// How an encoded map begins.
-const MAGIC: [u8; 4] = *b"PTXM";
+pub(crate) const MAGIC: [u8; 4] = *b"PTXM";
 /// Alignment of a box in shared memory.
 const SHARED_ALIGNMENT: u32 = 128;
 
@@ -37,10 +37,10 @@ pub enum TensorElement {
 }
 
 impl TensorElement {
-    /// All, in the order of their codes.
-    const ALL: [TensorElement; 10] = {
+    /// By the codes that `tensormap.replace` has for them: there are three more of what is F32 here.
+    const BY_CODE: [TensorElement; 13] = {
         use TensorElement::{Bf16, F16, F32, F64, S32, S64, U8, U16, U32, U64};
-        [U8, U16, U32, S32, U64, S64, F16, Bf16, F32, F64]
+        [U8, U16, U32, S32, U64, S64, F16, F32, F32, F64, Bf16, F32, F32]
     };
 
     /// Bytes of an element: 1, 2, 4 or 8.
@@ -55,6 +55,84 @@ impl TensorElement {
 
     fn is_float(self) -> bool {
         matches!(self, TensorElement::F16 | TensorElement::Bf16 | TensorElement::F32 | TensorElement::F64)
+    }
+}
+
+/// What `tensormap.replace` replaces, of the table of the PTX ISA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Field {
+    Address,
+    /// Dimensions, less one.
+    Rank,
+    Extent,
+    Size,
+    Stride,
+    /// 1, or 0 where nobody said: a box that leaves elements out is not modelled.
+    ElementStride,
+    /// An index of [`TensorElement::BY_CODE`].
+    Element,
+    /// 0: no other is modelled.
+    Interleave,
+    /// 0 to 3, for 0, 32, 64 and 128 bytes.
+    Swizzle,
+    /// 0: no other is modelled.
+    Atomicity,
+    /// 1 fills with NaN.
+    Fill,
+}
+
+impl Field {
+    /// By its word.
+    pub(crate) fn parse(word: &str) -> Option<Field> {
+        Some(match word {
+            "global_address" => Field::Address,
+            "rank" => Field::Rank,
+            "box_dim" => Field::Extent,
+            "global_dim" => Field::Size,
+            "global_stride" => Field::Stride,
+            "element_stride" => Field::ElementStride,
+            "elemtype" => Field::Element,
+            "interleave_layout" => Field::Interleave,
+            "swizzle_mode" => Field::Swizzle,
+            "swizzle_atomicity" => Field::Atomicity,
+            "fill_mode" => Field::Fill,
+            _ => return None,
+        })
+    }
+
+    /// Whether there is one for each dimension.
+    pub(crate) fn is_of_dimension(self) -> bool {
+        matches!(self, Field::Extent | Field::Size | Field::Stride | Field::ElementStride)
+    }
+
+    /// Where it begins in an encoded map, and its bytes; nothing for a dimension that there is not.
+    pub(crate) fn place(self, dimension: usize) -> Option<(usize, u32)> {
+        let (first, bytes, count) = match self {
+            Field::Rank => (4, 1, 1),
+            Field::Element => (5, 1, 1),
+            Field::Swizzle => (6, 1, 1),
+            Field::Fill => (7, 1, 1),
+            Field::Address => (8, 8, 1),
+            Field::Stride => (16, 8, MAX_RANK - 1),
+            Field::Size => (48, 4, MAX_RANK),
+            Field::Extent => (68, 2, MAX_RANK),
+            Field::ElementStride => (78, 1, MAX_RANK),
+            Field::Interleave => (83, 1, 1),
+            Field::Atomicity => (84, 1, 1),
+        };
+        (dimension < count).then_some((first + bytes * dimension, bytes as u32))
+    }
+
+    fn write(self, dimension: usize, value: u64, map: &mut [u8; MAP_BYTES]) {
+        if let Some((at, bytes)) = self.place(dimension) {
+            map[at..at + bytes as usize].copy_from_slice(&value.to_le_bytes()[..bytes as usize]);
+        }
+    }
+
+    /// 0 for a dimension that there is not.
+    fn read(self, dimension: usize, map: &[u8; MAP_BYTES]) -> u64 {
+        let (at, bytes) = self.place(dimension).unwrap_or_default();
+        map[at..at + bytes as usize].iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
     }
 }
 
@@ -86,19 +164,26 @@ impl TensorMap {
     /// The map as a kernel gets it, by value or in memory.
     pub fn to_bytes(&self) -> Result<[u8; MAP_BYTES], TensorMapError> {
         self.check()?;
-        let mut bytes = Vec::with_capacity(MAP_BYTES);
-        bytes.extend(MAGIC);
-        bytes.extend([self.sizes.len() as u8, self.element as u8, self.swizzle as u8, u8::from(self.nan_fill)]);
-        bytes.extend(self.address.to_le_bytes());
-        let padded = |values: &[u64], count: usize| {
-            let values = values.iter().copied().chain(std::iter::repeat(0));
-            values.take(count).flat_map(u64::to_le_bytes).collect::<Vec<u8>>()
-        };
-        bytes.extend(padded(&self.sizes, MAX_RANK));
-        bytes.extend(padded(&self.strides, MAX_RANK - 1));
-        bytes.extend(self.extents.iter().flat_map(|extent| (*extent as u16).to_le_bytes()));
-        bytes.resize(MAP_BYTES, 0);
-        bytes.try_into().map_err(|_| TensorMapError("too long".to_owned()))
+        let mut bytes = [0; MAP_BYTES];
+        bytes[..4].copy_from_slice(&MAGIC);
+        let code = TensorElement::BY_CODE.iter().position(|element| *element == self.element).unwrap_or_default();
+        let single = [
+            (Field::Rank, self.sizes.len() as u64 - 1),
+            (Field::Element, code as u64),
+            (Field::Swizzle, u64::from((self.swizzle / 16).max(1).ilog2())),
+            (Field::Fill, u64::from(self.nan_fill)),
+            (Field::Address, self.address),
+        ];
+        for (field, value) in single {
+            field.write(0, value, &mut bytes);
+        }
+        let extents = self.extents.iter().map(|extent| u64::from(*extent)).collect::<Vec<_>>();
+        for (field, values) in [(Field::Size, &self.sizes), (Field::Stride, &self.strides), (Field::Extent, &extents)] {
+            for (dimension, value) in values.iter().enumerate() {
+                field.write(dimension, *value, &mut bytes);
+            }
+        }
+        Ok(bytes)
     }
 
     fn check(&self) -> Result<(), TensorMapError> {
@@ -135,22 +220,25 @@ impl TensorMap {
 
     /// The map that was encoded, if this is one.
     pub(crate) fn decode(bytes: &[u8; MAP_BYTES]) -> Option<TensorMap> {
-        let rank = usize::from(bytes[4]);
-        if bytes[..4] != MAGIC || !(1..=MAX_RANK).contains(&rank) {
+        let field = |field: Field| field.read(0, bytes);
+        let rank = field(Field::Rank) as usize + 1;
+        let of_each = |field: Field, count: usize| (0..count).map(|i| field.read(i, bytes)).collect::<Vec<u64>>();
+        let plain = [Field::Interleave, Field::Atomicity].iter().all(|other| field(*other) == 0);
+        if bytes[..4] != MAGIC || rank > MAX_RANK || !plain {
             return None;
         }
-        let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
-        let words = |at: usize, count: usize| (0..count).map(|i| word(at + 8 * i)).collect::<Vec<u64>>();
-        let extents = 16 + 8 * (2 * MAX_RANK - 1);
-        let extent = |i: usize| u32::from(u16::from_le_bytes([bytes[extents + 2 * i], bytes[extents + 2 * i + 1]]));
+        if of_each(Field::ElementStride, rank).iter().any(|stride| *stride > 1) || field(Field::Fill) > 1 {
+            return None;
+        }
         let map = TensorMap {
-            address: word(8),
-            element: *TensorElement::ALL.get(usize::from(bytes[5]))?,
-            sizes: words(16, rank),
-            strides: words(16 + 8 * MAX_RANK, rank - 1),
-            extents: (0..rank).map(extent).collect(),
-            swizzle: u32::from(bytes[6]),
-            nan_fill: bytes[7] != 0,
+            address: field(Field::Address),
+            element: *TensorElement::BY_CODE.get(field(Field::Element) as usize)?,
+            // 2^32 has no room.
+            sizes: of_each(Field::Size, rank).into_iter().map(|size| if size == 0 { 1 << 32 } else { size }).collect(),
+            strides: of_each(Field::Stride, rank - 1),
+            extents: of_each(Field::Extent, rank).into_iter().map(|extent| extent as u32).collect(),
+            swizzle: *[0, 32, 64, 128].get(field(Field::Swizzle) as usize)?,
+            nan_fill: field(Field::Fill) == 1,
         };
         map.check().is_ok().then_some(map)
     }
@@ -210,7 +298,7 @@ mod tests {
     #[test]
     fn what_is_encoded_is_decoded() {
         assert_eq!(TensorMap::decode(&map().to_bytes().unwrap()), Some(map()));
-        for element in TensorElement::ALL {
+        for element in TensorElement::BY_CODE {
             let map = TensorMap { element, extents: vec![16, 8, 2], nan_fill: false, ..map() };
             assert_eq!(TensorMap::decode(&map.to_bytes().unwrap()), Some(map));
         }

@@ -159,7 +159,7 @@ fn element_operation(reduction: Reduction, mods: &mut Mods<'_>) -> Lowered<(Atom
     Ok((op, element.bytes()))
 }
 
-fn shared_or_global(word: &str) -> Option<Space> {
+pub(super) fn shared_or_global(word: &str) -> Option<Space> {
     match word {
         "global" => Some(Space::Global),
         "shared::cluster" | "shared::cta" => Some(Space::Shared),

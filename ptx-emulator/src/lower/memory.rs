@@ -68,6 +68,7 @@ impl Lower<'_> {
                 (false, false) => self.copy_async(inst, mods)?,
                 (false, true) => return Err("only bulk copies reduce".into()),
             },
+            "tensormap" => self.tensormap(inst, mods)?,
             "prefetch" | "prefetchu" => self.prefetch(inst, mods)?,
             _ => return Ok(false),
         }

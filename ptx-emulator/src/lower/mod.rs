@@ -21,6 +21,7 @@ mod multiply;
 mod operands;
 mod sync;
 mod tensor;
+mod tensormap;
 mod video;
 mod warpgroup;
 mod wmma;

@@ -126,6 +126,16 @@ impl Lower<'_> {
     }
 
     fn fence(&mut self, inst: &AstInst, mods: &mut Mods<'_>) -> Lowered {
+        if mods.flag("tensormap::generic") {
+            // A map is read as it is when a copy begins. What is acquired is the map at an address.
+            let acquires = usize::from(mods.flag("acquire"));
+            if !mods.flag("proxy") || acquires == 0 && !mods.flag("release") {
+                return Err("a fence of tensor maps acquires or releases".into());
+            }
+            scope(mods);
+            arity(inst, 2 * acquires..=2 * acquires)?;
+            return self.emit(Op::Fence { device: true });
+        }
         arity(inst, 0..=0)?;
         if mods.flag("mbarrier_init") {
             if !mods.flag("release") || !mods.flag("cluster") {
@@ -139,7 +149,7 @@ impl Lower<'_> {
                 return self.emit(Op::Fence { device: true });
             }
             if !mods.flag("async") {
-                return Err("only `.proxy.async` and `.proxy.alias` are supported".into());
+                return Err("only `.proxy.async`, `.proxy.alias` and `.proxy.tensormap::generic` are supported".into());
             }
             mods.pick(|w| matches!(w, "global" | "shared::cta" | "shared::cluster").then_some(()));
             return self.emit(Op::ProxyFence { barriers_only: false });
