@@ -113,11 +113,14 @@ impl Confinement {
         self
     }
 
-    /// May also compute on NVIDIA GPUs: by their devices, whose memory no rule of files reaches.
+    /// May also compute on NVIDIA GPUs: by their devices, whose memory no rule of files reaches. CUDA writes to what the
+    /// system says of its own process, or does not begin ("OS call failed").
     pub fn computing(self) -> Confinement {
         let folders = ["/dev", "/dev/nvidia-caps"].into_iter().flat_map(std::fs::read_dir).flatten().flatten();
         let devices = folders.filter(|entry| entry.file_name().to_string_lossy().starts_with("nvidia"));
-        devices.filter(|entry| !entry.path().is_dir()).fold(self, |may, entry| may.writing(entry.path()))
+        devices
+            .filter(|entry| !entry.path().is_dir())
+            .fold(self.writing("/proc/self"), |may, entry| may.writing(entry.path()))
     }
 
     /// The command that runs another one so. In a program that does not begin with [`enter`] it is that one itself.
