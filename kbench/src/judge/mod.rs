@@ -29,7 +29,7 @@ pub use resources::{chip_shared_bytes, judge_builds};
 use crate::ceilings::Ceilings;
 use crate::deferral::Deferral;
 use crate::evidence::{Builds, Checks, Peers, Samples};
-use crate::gate::{Draft, Gate, GateId};
+use crate::gate::{Draft, Gate, GateId, State};
 use crate::memory::Memory;
 use crate::profile::Profile;
 use crate::suite::Suite;
@@ -60,12 +60,25 @@ pub fn judge(suite: &Suite, evidence: &Evidence) -> Vec<Gate> {
     gates.extend(judge_checks(suite, &evidence.builds, &evidence.checks));
     gates.extend(memory::judge_memory(suite, &evidence.builds, &evidence.checks, evidence.memory.as_ref()));
     gates.extend(judge_peer_errors(suite, &evidence.checks, &evidence.peers));
-    gates.extend(judge_samples(suite, &evidence.builds, &evidence.samples, &evidence.peers));
+    let timed = judge_samples(suite, &evidence.builds, &evidence.samples, &evidence.peers);
+    gates.extend(timed.into_iter().map(|gate| excused(gate, evidence)));
     gates.extend(hints::judge_hints(suite, &evidence.builds, &evidence.samples));
     gates.extend(judge_profile(suite, evidence));
     gates.extend(narrowed_gates(suite));
     gates.sort_by_key(|gate| gate.kind);
     gates
+}
+
+/// What could be launched on no case was timed nowhere for the same reason, which is no fault of its own.
+fn excused(mut gate: Gate, evidence: &Evidence) -> Gate {
+    let mut own = evidence.checks.cases.iter().filter(|case| case.variant == gate.variant).peekable();
+    let why = own.peek().and_then(|case| case.launch.deferred.clone());
+    if let (GateId::TimedEverywhere, State::Fail, Some(why)) = (gate.id, &gate.state, why)
+        && own.all(|case| case.launch.deferred.is_some())
+    {
+        gate.state = State::Deferred(why);
+    }
+    gate
 }
 
 /// Part of a suite cannot carry a merge: what was left out is a deferral of every candidate.

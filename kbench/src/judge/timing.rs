@@ -263,6 +263,27 @@ mod tests {
         assert_eq!(failed(&other), ["new timed on every shape"]);
     }
 
+    #[test]
+    fn what_could_be_launched_nowhere_is_timed_nowhere_without_a_fault() {
+        let mut evidence = testing::evidence();
+        evidence.samples.blocks.retain(|b| b.subject.who != "new");
+        let why = "there is no verified output of mission".to_owned();
+        evidence.samples.failures.push(TimingFailure { shape: "mission".into(), subject: "new".into(), why });
+        let state = |evidence: &crate::judge::Evidence| {
+            let gates = crate::judge::judge(&testing::suite(), evidence);
+            gates.into_iter().find(|g| (g.id, g.variant.as_str()) == (GateId::TimedEverywhere, "new")).unwrap().state
+        };
+        assert_eq!(state(&evidence), State::Fail);
+        let last = evidence.checks.cases.iter().rposition(|case| case.variant == "new").unwrap();
+        let why = Deferral::because("it sees no GPU");
+        for case in evidence.checks.cases[..last].iter_mut().filter(|case| case.variant == "new") {
+            case.launch.deferred = Some(why.clone());
+        }
+        assert_eq!(state(&evidence), State::Fail, "one case was launched");
+        evidence.checks.cases[last].launch.deferred = Some(why.clone());
+        assert_eq!(state(&evidence), State::Deferred(why));
+    }
+
     /// The gate on the clock of the candidate's process, of whose blocks `outer` gives the judge's time of twenty launches.
     fn own_clock(outer: impl Fn(&Block, f64) -> f64) -> Gate {
         let mut samples = testing::samples(100.0, 80.0);
