@@ -162,7 +162,8 @@ fn own_clock_gate(suite: &Suite, variant: &str, own: &[&Block]) -> Option<Gate> 
         let left: Vec<f64> = blocks.iter().map(|(left, _)| *left).collect();
         let of_setting = own.iter().filter(|b| Setting::of(b) == setting && b.cache.is_hot());
         let shares: Vec<f64> = of_setting.filter_map(|b| b.outer.map(|o| o.wall_us / o.said_us(&b.us) - 1.0)).collect();
-        unexplained = unexplained.max(median(&shares).unwrap_or(f64::INFINITY));
+        // A cold L2 is no setting of its own here.
+        unexplained = unexplained.max(median(&shares).unwrap_or_default());
         (!blocks.is_empty()).then(|| (beyond, median(&left).unwrap_or(f64::NAN), setting))
     });
     let (beyond, left, setting) = worst.max_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)))?;
