@@ -35,7 +35,7 @@
 //! ```
 //!
 //! Not executed, refused when the kernel is loaded: bulk copies by tensor map but for whole tiles, bulk copies that
-//! reduce into shared memory, tensor maps made or changed on the device (`tensormap.replace`), sparse products,
+//! reduce into shared memory, sparse products,
 //! recursive calls, textures and surfaces, allocation on the device. Every launch counts as cooperative. A call
 //! through a register tries every function whose address is taken and whose parameters fit. What a kernel prints is
 //! collected in [`Outcome::printed`].
@@ -62,6 +62,8 @@
 //!   numbers, where those of `red` flush them. The ISA does not say.
 //! - An H100 begins a `wgmma` when all four warps of the warpgroup have come. The ISA promises less, and here each warp's
 //!   part is computed as that comes: what another had still to write is missed, and the race is reported.
+//! - A map that a kernel makes (`tensormap.replace`) is read as it is when a copy begins: that nobody fenced it
+//!   (`fence.proxy.tensormap`) is not found.
 //! - A `mov` of a register of a product between its fence and its wait only passes it on, as nvcc's assembler takes
 //!   it; any other use is reported.
 //! - `wmma.load` and `wmma.store` have no lane of their own per byte: a plain access by the same warp
@@ -70,8 +72,8 @@
 //! # Hopper kernels of others
 //!
 //! Of 30 kernels of CUTLASS, DeepGEMM, ThunderKittens and FlashAttention-3 (forward and backward), compiled for
-//! sm_90a and launched as their hosts do, 28 load and 27 agree with a float64 reference. Refused are CUTLASS's
-//! grouped product, by `tensormap.replace`, and its sparse one. What is found in eight is that nobody fences an
+//! sm_90a and launched as their hosts do, 29 load and 27 agree with a float64 reference. Refused is CUTLASS's sparse
+//! product; its grouped one loads and was not launched. What is found in eight is that nobody fences an
 //! mbarrier between its `init` and the first copy that it is told of, as NVIDIA's programming guide wants. CuTe's
 //! first tutorial (`wgmma_sm90.cu`) has no barrier between its wait for `cp.async` and its product, so that a warp
 //! reads what others have not waited for: it relies on a warpgroup's product beginning when all four warps are there,
