@@ -153,6 +153,15 @@ pub fn enter() -> Option<ExitCode> {
     Some(NOT_STARTED.into())
 }
 
+/// Bytes of memory that this machine has, as Linux says; 16 GiB where it does not. Whoever sets limits takes a share of it.
+pub fn memory_of_machine() -> u64 {
+    let kib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        line.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    kib.unwrap_or(16 << 20) << 10
+}
+
 /// What this machine enforces, as a process that was confined found it.
 pub fn enforced() -> Enforced {
     let argv = Confinement::default().around(Vec::new());

@@ -35,10 +35,9 @@
 //! ```
 //!
 //! Not executed, refused when the kernel is loaded: bulk copies by tensor map but for whole tiles, bulk copies that
-//! reduce into shared memory, sparse products,
-//! recursive calls, textures and surfaces, allocation on the device. Every launch counts as cooperative. A call
-//! through a register tries every function whose address is taken and whose parameters fit. What a kernel prints is
-//! collected in [`Outcome::printed`].
+//! reduce into shared memory, sparse products, recursive calls, textures and surfaces, allocation on the device.
+//! Every launch counts as cooperative. A call through a register tries every function whose address is taken and
+//! whose parameters fit. What a kernel prints is collected in [`Outcome::printed`].
 //!
 //! # What a clean run does not prove
 //!

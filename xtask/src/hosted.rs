@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use confine::memory_of_machine;
 use kbench::evidence::BuildRecord;
 use kbench::job::{CallLimits, Callable};
 use kbench::operator::Shape;
@@ -69,7 +70,11 @@ pub fn find(
         source: variant.source.clone(),
         function: function.to_owned(),
         values,
-        limits: CallLimits { first_s: FIRST_S, then_s: THEN_S, memory_bytes: memory() },
+        limits: CallLimits {
+            first_s: FIRST_S,
+            then_s: THEN_S,
+            memory_bytes: (memory_of_machine() / 2).min(MOST_MEMORY),
+        },
     };
     Ok(Found { record, files, call })
 }
@@ -106,14 +111,6 @@ fn imported(text: &str) -> BTreeSet<&str> {
         .filter_map(|name| name.split(|c: char| !c.is_alphanumeric() && c != '_').next())
         .filter(|name| !name.is_empty())
         .collect()
-}
-
-fn memory() -> u64 {
-    let kib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-        line.split_whitespace().next()?.parse::<u64>().ok()
-    });
-    (kib.unwrap_or(16 << 20) << 9).min(MOST_MEMORY)
 }
 
 #[cfg(test)]

@@ -99,10 +99,7 @@ pub fn merged(suite: &Suite, parts: Vec<(Samples, Peers)>) -> Result<(Samples, P
             part.failures.into_iter().filter(|failure| !samples.failures.contains(failure)).collect::<Vec<_>>(),
         );
         for (variant, part) in part.host_code {
-            let whole = samples.host_code.entry(variant).or_default();
-            whole.not_captured.extend(part.not_captured);
-            whole.not_sealed = whole.not_sealed.take().or(part.not_sealed);
-            (whole.same_inputs, whole.versions) = (part.same_inputs, part.versions);
+            samples.host_code.entry(variant).or_default().join(part);
         }
         peers.wanted |= of_peers.wanted;
         peers.deferred = peers.deferred.or(of_peers.deferred);

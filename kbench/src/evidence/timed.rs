@@ -164,6 +164,15 @@ pub struct HostCode {
     pub same_inputs: Vec<String>,
 }
 
+impl HostCode {
+    /// Adds what is known of it from other shapes, or from another GPU.
+    pub fn join(&mut self, other: HostCode) {
+        self.not_captured.extend(other.not_captured);
+        self.not_sealed = self.not_sealed.take().or(other.not_sealed);
+        (self.same_inputs, self.versions) = (other.same_inputs, other.versions);
+    }
+}
+
 /// `samples.json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Samples {
@@ -188,6 +197,13 @@ pub struct Samples {
     pub blocks: Vec<Block>,
     /// What could not be timed.
     pub failures: Vec<TimingFailure>,
+}
+
+impl Samples {
+    /// Why a variant has no kernel time of a shape, where it is host code of which there is no CUDA graph.
+    pub fn not_captured(&self, variant: &str, shape: &str) -> Option<&str> {
+        self.host_code.get(variant)?.not_captured.get(shape).map(String::as_str)
+    }
 }
 
 /// One backend of a peer on one shape.

@@ -103,11 +103,9 @@ impl<'a> Bench<'a> {
         if !suite.time_shapes.iter().any(|s| s == setting.shape) {
             return Some(draft.deferred(threshold, Deferral::new("the shape was left out", "run the whole suite")));
         }
-        for who in [draft.variant(), &suite.control] {
-            let why = self.samples.host_code.get(who).and_then(|code| code.not_captured.get(setting.shape));
-            if let Some(why) = why.filter(|_| setting.mode == Mode::Kernel) {
-                return Some(draft.deferred(threshold, not_captured(who, setting.shape, why)));
-            }
+        let mut both = [draft.variant(), &suite.control].into_iter();
+        if let Some(why) = both.find_map(|who| not_captured(self.samples, who, setting)) {
+            return Some(draft.deferred(threshold, why));
         }
         let failed = |s: &Subject| s.is_plain(draft.variant());
         let failure = self.samples.failures.iter().find(|f| f.shape == setting.shape && failed(&f.subject))?;
@@ -115,10 +113,12 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// Why host code has no kernel time of a shape.
-pub(super) fn not_captured(who: &str, shape: &str, why: &str) -> Deferral {
+/// Why host code has no time in a setting, where that is kernel time and no graph could be made.
+pub(super) fn not_captured(samples: &Samples, who: &str, setting: &Setting) -> Option<Deferral> {
+    let shape = setting.shape;
+    let why = samples.not_captured(who, shape).filter(|_| setting.mode == Mode::Kernel)?;
     let why = format!("there is no CUDA graph of `{who}` on {shape}, and so no kernel time: {why}");
-    Deferral::new(why, "leave out what waits for the device or changes streams")
+    Some(Deferral::new(why, "leave out what waits for the device or changes streams"))
 }
 
 /// How many intervals the gates of a candidate rest on, by the suite alone: the level must not depend on what was measured.

@@ -1,7 +1,7 @@
 //! Gates on the timing itself: every variant was timed everywhere, left the verified output behind, and took no less than
 //! the chip allows; and somebody else's kernels ran beside ours. They say whether the samples can be believed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::blocks::block_gates;
 use super::performance::settings_of;
@@ -58,24 +58,16 @@ fn timed_everywhere(suite: &Suite, samples: &Samples, variant: &str) -> Gate {
     }
     let own = samples.blocks.iter().filter(|b| b.subject.is_plain(variant));
     let timed: BTreeSet<Setting> = own.map(Setting::of).collect();
-    let settings: Vec<Setting> = suite.time_shapes.iter().flat_map(|shape| settings_of(suite, shape)).collect();
-    let settings = settings.iter().copied();
+    let settings = suite.time_shapes.iter().flat_map(|shape| settings_of(suite, shape));
     // A cold L2 is looked at where it was timed.
-    let mut missing = settings.filter(|setting| setting.cache.is_hot()).filter(|setting| !timed.contains(setting));
-    let code = samples.host_code.get(variant);
-    let uncaptured =
-        |s: &Setting| code.and_then(|code| code.not_captured.get(s.shape)).filter(|_| s.mode == Mode::Kernel);
-    let mut without_reason = missing.clone().filter(|setting| uncaptured(setting).is_none());
-    let missing = match without_reason.next() {
-        Some(setting) => Some(setting),
-        None => match missing.next().and_then(|setting| Some((setting, uncaptured(&setting)?))) {
-            Some((setting, why)) => return draft.deferred(&threshold, not_captured(variant, setting.shape, why)),
-            None => None,
-        },
-    };
-    let measured = if missing.is_none() { "yes" } else { "no samples" };
-    let place = missing.as_ref().map(Setting::place).unwrap_or_default();
-    draft.holds(&place, measured, &threshold, missing.is_none())
+    let missing = settings.filter(|setting| setting.cache.is_hot()).filter(|setting| !timed.contains(setting));
+    let (excused, unexcused): (Vec<_>, Vec<_>) =
+        missing.map(|setting| (setting, not_captured(samples, variant, &setting))).partition(|(_, why)| why.is_some());
+    match (unexcused.first(), excused.into_iter().find_map(|(_, why)| why)) {
+        (Some((setting, _)), _) => draft.holds(&setting.place(), "no samples", &threshold, false),
+        (None, Some(why)) => draft.deferred(&threshold, why),
+        (None, None) => draft.holds("", "yes", &threshold, true),
+    }
 }
 
 fn outputs_gate(variant: &str, own: &[&Block], adds_floats: bool) -> Gate {
@@ -111,9 +103,7 @@ fn floor_gate(suite: &Suite, samples: &Samples, variant: &str, own: &[&Block]) -
         return None;
     }
     let closest = floors.into_iter().filter_map(|(shape, floor)| {
-        let code = samples.host_code.get(variant);
-        let is_captured = code.is_none_or(|code| !code.not_captured.contains_key(&shape.name));
-        let mode = if is_captured { Mode::Kernel } else { Mode::Call };
+        let mode = if samples.not_captured(variant, &shape.name).is_none() { Mode::Kernel } else { Mode::Call };
         let blocks = own.iter().filter(|b| b.shape == shape.name && b.mode == mode && b.cache.is_hot());
         let least = blocks.filter_map(|b| median(&b.us)).min_by(f64::total_cmp)?;
         Some((shape, least / floor))
@@ -143,28 +133,23 @@ const BEYOND_SHARE: f64 = 0.25;
 fn own_clock_gate(suite: &Suite, variant: &str, own: &[&Block]) -> Option<Gate> {
     const RULE: &str = "at most 2 ms and a tenth of a block unexplained";
     let draft = Draft::new(variant, GateId::OwnClock).limited(Limit::at_most(BEYOND_SHARE), Unit::One);
-    let mut settings: Vec<Setting> = own.iter().map(|b| Setting::of(b)).collect();
-    settings.sort_unstable();
-    settings.dedup();
+    // What of a block is unexplained, in microseconds and as a share, and whether it is within the rule.
+    let mut settings: BTreeMap<Setting, Vec<(f64, f64, bool)>> = BTreeMap::new();
+    for block in own.iter().filter(|block| block.cache.is_hot()) {
+        let Some(outer) = block.outer else { continue };
+        let said = outer.said_us(&block.us);
+        let calls = if block.mode == Mode::Call { f64::from(outer.launches) * BESIDE_CALL_US } else { 0.0 };
+        let left = outer.wall_us - said;
+        let is_within = left <= BESIDE_SHARE * said + BESIDE_US + calls;
+        settings.entry(Setting::of(block)).or_default().push((left, left / said, is_within));
+    }
     let mut unexplained: f64 = 0.0;
-    let worst = settings.into_iter().filter_map(|setting| {
-        let outer =
-            own.iter().filter(|b| Setting::of(b) == setting && b.cache.is_hot()).filter_map(|b| Some((b, b.outer?)));
-        let blocks: Vec<(f64, bool)> = outer
-            .map(|(block, outer)| {
-                let said = outer.said_us(&block.us);
-                let calls = if block.mode == Mode::Call { f64::from(outer.launches) * BESIDE_CALL_US } else { 0.0 };
-                let left = outer.wall_us - said;
-                (left, left <= BESIDE_SHARE * said + BESIDE_US + calls)
-            })
-            .collect();
-        let beyond = blocks.iter().filter(|(_, within)| !within).count() as f64 / blocks.len().max(1) as f64;
-        let left: Vec<f64> = blocks.iter().map(|(left, _)| *left).collect();
-        let of_setting = own.iter().filter(|b| Setting::of(b) == setting && b.cache.is_hot());
-        let shares: Vec<f64> = of_setting.filter_map(|b| b.outer.map(|o| o.wall_us / o.said_us(&b.us) - 1.0)).collect();
-        // A cold L2 is no setting of its own here.
+    let worst = settings.into_iter().map(|(setting, blocks)| {
+        let beyond = blocks.iter().filter(|(.., is_within)| !is_within).count() as f64 / blocks.len() as f64;
+        let (left, shares): (Vec<f64>, Vec<f64>) = blocks.iter().map(|(left, share, _)| (*left, *share)).unzip();
+        // A time that is no number is beyond the rule already.
         unexplained = unexplained.max(median(&shares).unwrap_or_default());
-        (!blocks.is_empty()).then(|| (beyond, median(&left).unwrap_or(f64::NAN), setting))
+        (beyond, median(&left).unwrap_or(f64::NAN), setting)
     });
     let (beyond, left, setting) = worst.max_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)))?;
     let words = match beyond <= BEYOND_SHARE {

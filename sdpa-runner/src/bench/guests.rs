@@ -66,11 +66,7 @@ impl Guests {
             if let Err(error) = guest.sit(&mut self.rng) {
                 field.fail(taken, &guest.subject, &format!("{error:#}"));
             }
-            let known = taken.samples.host_code.entry(guest.subject.who.clone()).or_default();
-            known.not_captured.extend(guest.code.not_captured.clone());
-            known.not_sealed = known.not_sealed.take().or(guest.code.not_sealed.clone());
-            known.same_inputs.clone_from(&guest.code.same_inputs);
-            known.versions.clone_from(&guest.code.versions);
+            taken.samples.host_code.entry(guest.subject.who.clone()).or_default().join(guest.code.clone());
         }
     }
 

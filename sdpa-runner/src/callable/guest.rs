@@ -105,9 +105,7 @@ impl Guest {
 
     /// Begins a sitting: memory elsewhere, and a graph of its calls, as long as one can be made.
     pub fn sit(&mut self, rng: &mut ChaCha8Rng) -> Result<()> {
-        self.host.place(self.slots, uniform_below(rng, MOST_PAD))?;
-        self.fill(rng)?;
-        self.host.call(self.slots)?;
+        self.begin(rng)?;
         let shape = &self.problems[0].shape.name;
         self.graph = false;
         if self.code.not_captured.contains_key(shape) {
@@ -121,11 +119,16 @@ impl Guest {
         // A capture that broke off may leave the context as it is: another process never tries.
         self.host = Host::start(&self.task, &self.subject.who, &self.call)?;
         self.host.load(&self.problems[0], &self.sets)?;
-        self.host.place(self.slots, uniform_below(rng, MOST_PAD))?;
-        self.fill(rng)?;
-        self.host.call(self.slots)?;
+        self.begin(rng)?;
         self.code.not_sealed = self.host.seal()?;
         Ok(())
+    }
+
+    /// Memory elsewhere, with new values, and a call on each that nobody times.
+    fn begin(&mut self, rng: &mut ChaCha8Rng) -> Result<()> {
+        self.host.place(self.slots, uniform_below(rng, MOST_PAD))?;
+        self.fill(rng)?;
+        self.host.call(self.slots)
     }
 
     /// New values for the inputs of every call.

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use confine::Confinement;
+use confine::{Confinement, memory_of_machine};
 use kbench::job::Task;
 use kbench::operator::declared::{Declared, Tensor};
 use kernel_spec::dtype::Dtype;
@@ -73,15 +73,6 @@ impl Default for Bounds {
     fn default() -> Bounds {
         Bounds { time: Duration::from_secs(120), memory: (memory_of_machine() / 2).max(1 << 30) }
     }
-}
-
-/// Bytes of memory, as Linux says; 16 GiB where it does not.
-fn memory_of_machine() -> u64 {
-    let kib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-        line.split_whitespace().next()?.parse::<u64>().ok()
-    });
-    kib.unwrap_or(16 << 20) << 10
 }
 
 /// The user's code was refused.
