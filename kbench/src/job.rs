@@ -182,6 +182,33 @@ pub enum Executor {
     EmulatedHopper,
 }
 
+// Lines are read and written here and nowhere else: each program that did it for itself would compile readers and writers of
+// every type in them, which took longer than the rest of the runner.
+
+impl Job {
+    /// A job from the line that holds it.
+    pub fn from_line(line: &str) -> serde_json::Result<Job> {
+        serde_json::from_str(line)
+    }
+
+    /// The line that holds it, without its end.
+    pub fn to_line(&self) -> serde_json::Result<String> {
+        serde_json::to_string(self)
+    }
+}
+
+impl Event {
+    /// An event from the line that holds it.
+    pub fn from_line(line: &[u8]) -> serde_json::Result<Event> {
+        serde_json::from_slice(line)
+    }
+
+    /// The line that holds it, without its end.
+    pub fn to_line(&self) -> serde_json::Result<String> {
+        serde_json::to_string(self)
+    }
+}
+
 /// What the runner is asked to do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "job", rename_all = "kebab-case")]

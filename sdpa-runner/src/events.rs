@@ -22,7 +22,7 @@ pub fn claim_standard_output() -> std::io::Result<()> {
 
 /// Writes one event. A closed pipe means that nobody listens any more: the process ends.
 pub fn emit(event: &Event) {
-    let written = serde_json::to_string(event).map_err(std::io::Error::other).and_then(|line| {
+    let written = event.to_line().map_err(std::io::Error::other).and_then(|line| {
         let channel = CHANNEL.get().ok_or_else(|| std::io::Error::other("no channel for events"))?;
         let mut channel = channel.lock().map_err(|_| std::io::Error::other("a thread died while it spoke"))?;
         channel.write_all(format!("{line}\n").as_bytes())

@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     }
     let mut line = String::new();
     let read = std::io::stdin().lock().read_line(&mut line);
-    let job = match read.map_err(anyhow::Error::from).and_then(|_| Ok(serde_json::from_str::<Job>(&line)?)) {
+    let job = match read.map_err(anyhow::Error::from).and_then(|_| Ok(Job::from_line(&line)?)) {
         Ok(job) => job,
         Err(error) => {
             emit(&Event::Error { why: format!("the job on standard input is not one: {error}") });

@@ -27,7 +27,7 @@ pub fn run() -> Result<()> {
     let bench = Bench::open()?.map_err(anyhow::Error::msg)?;
     let mut operator: Option<(Task, Box<dyn Operator>)> = None;
     while let Ok(line) = lines.recv() {
-        let job: Job = serde_json::from_str(&line).context("a line on standard input is no job")?;
+        let job = Job::from_line(&line).context("a line on standard input is no job")?;
         match &job {
             Job::LaunchBatch { jobs } => launch::run_batch(&bench.gpu, jobs)?,
             Job::Bench(job) => {
@@ -53,7 +53,7 @@ pub fn compare() -> Result<()> {
     let lines = lines();
     let mut comparer: Option<(Task, Box<dyn Comparer>)> = None;
     while let Ok(line) = lines.recv() {
-        match serde_json::from_str(&line).context("a line on standard input is no job")? {
+        match Job::from_line(&line).context("a line on standard input is no job")? {
             Job::Errors(job) => {
                 if comparer.as_ref().is_none_or(|(kept, _)| *kept != job.task) {
                     comparer = Some((job.task.clone(), operator::comparer(&job.task, true)));

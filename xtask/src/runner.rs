@@ -88,7 +88,7 @@ impl Runner {
     pub fn run(&self, name: &str, job: &Job, silence: Duration, mut on_event: impl FnMut(Event)) -> Result<End> {
         let log = self.log(name)?;
         let child = Child::start(self, &log)?;
-        child.send(serde_json::to_string(job)?);
+        child.send(job.to_line()?);
         match child.hear(silence, &log, &mut on_event) {
             Heard::Done => child.ended(Some(End::Done), &log),
             Heard::Error(why) => child.ended(Some(End::Error(why)), &log),
@@ -137,7 +137,7 @@ impl Resident {
         }
         let log = runner.log(self.name)?;
         let child = Child::start(runner, &log)?;
-        child.send(serde_json::to_string(&self.job)?);
+        child.send(self.job.to_line()?);
         Ok((child, log))
     }
 
@@ -150,7 +150,7 @@ impl Resident {
         mut on_event: impl FnMut(Event),
     ) -> Result<End> {
         let (child, log) = self.running(runner)?;
-        child.send(serde_json::to_string(job)?);
+        child.send(job.to_line()?);
         match child.hear(silence, &log, &mut on_event) {
             Heard::Done => {
                 self.child = Some((child, log));
@@ -319,7 +319,7 @@ fn read_events(stdout: PipeReader) -> Receiver<Result<Event, String>> {
         let mut line = Vec::new();
         while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
             let shown = || String::from_utf8_lossy(&line).trim_end().chars().take(200).collect();
-            if sender.send(serde_json::from_slice(&line).map_err(|_| shown())).is_err() {
+            if sender.send(Event::from_line(&line).map_err(|_| shown())).is_err() {
                 break;
             }
             line.clear();
