@@ -11,7 +11,7 @@ const LOADS: u32 = 16;
 /// Words of the buffer: a page of 1 KiB for each lane.
 const WORDS: u32 = 32 * 256;
 /// Runs, of which the quickest counts.
-const RUNS: usize = 9;
+const RUNS: usize = 25;
 
 /// Where lane `%l` reads, and the words of a load.
 const PATTERNS: [(&str, &str, u32); 6] = [

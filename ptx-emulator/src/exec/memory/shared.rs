@@ -10,8 +10,6 @@ const PIECE: u32 = 16;
 
 /// Bytes of a region whose undefined bytes are counted.
 const REGION: u32 = 256;
-/// Most bytes that are looked at one by one, when asked whether a range is whole.
-const FEW: u32 = 1024;
 
 /// Shared memory with its checks.
 pub(crate) struct Shared {
@@ -155,12 +153,11 @@ impl Shared {
         all
     }
 
-    /// Whether all bytes from the first to the last of an instruction were written, as far as that is seen quickly.
+    /// Whether all bytes of the regions that a range touches were written; true when that is not tracked.
     #[inline(always)]
     pub(crate) fn is_whole(&self, offset: u32, size: u32) -> bool {
         let regions = (offset / REGION) as usize..((offset + size - 1) / REGION) as usize + 1;
-        let whole = self.holes.get(regions).is_none_or(|holes| holes.iter().fold(0, |all, holes| all | holes) == 0);
-        whole || size <= FEW && self.is_defined(offset, size)
+        self.holes.get(regions).is_none_or(|holes| holes.iter().fold(0, |all, holes| all | holes) == 0)
     }
 
     /// Whether all bytes of the aligned elements at `offset` behind each place were written; none is larger than a

@@ -90,6 +90,9 @@ impl Offsets {
     }
 }
 
+/// Most bytes for which it pays to ask at once whether all are defined.
+const WHOLE: u32 = 1024;
+
 /// Where an instruction of `bytes` per lane accesses shared memory, if nothing is wrong with that.
 #[inline]
 fn valid_offsets(level: Level, regs: &Regs, shared: &Shared, active: u32, addr: &Addr, bytes: u32) -> Option<Offsets> {
@@ -169,7 +172,7 @@ impl Block {
         }
         if context.launch.checks.uninitialised {
             let (low, span) = from.span(total);
-            let whole = self.shared.is_whole(low, span);
+            let whole = self.shared.is_whole(low, span) || span <= WHOLE && self.shared.is_defined(low, span);
             for (i, slot) in load.dst.iter().enumerate() {
                 let offset = i as u32 * load.bytes;
                 let unknown = if whole { None } else { from.unknown(&self.shared, active, offset, load.bytes) };
