@@ -99,6 +99,7 @@
 
 #![warn(missing_docs)]
 
+mod buffer;
 mod check;
 pub mod conformance;
 mod exec;
@@ -115,10 +116,11 @@ mod report;
 mod tensor;
 mod tensor_map;
 
+pub use buffer::Buffer;
 pub use exec::run::grid::run;
 pub use launch::{BlockFilter, Checks, EmuError, Launch, Limits, MmaModel, Outcome, Params, ProfileLine, Schedule};
 pub use lower::LoadError;
-pub use memory::{Buffer, Memory, MemoryError};
+pub use memory::{Memory, MemoryError};
 pub use module::{Kernel, Module};
 pub use parse::ParseError;
 pub use report::{Finding, Kind, Severity, Site, findings_to_json};
