@@ -66,6 +66,12 @@ impl Status {
         call.map_or_else(|status| status.0, |()| 0)
     }
 
+    /// Whether a kernel did something wrong, of which a later call tells.
+    pub fn is_of_a_launch(self) -> bool {
+        let all = [Status::ILLEGAL_ADDRESS, Status::MISALIGNED, Status::ASSERT, Status::LAUNCH_FAILED, Status::TIMEOUT];
+        all.contains(&self)
+    }
+
     fn row(self) -> Option<&'static Row> {
         ROWS.iter().find(|row| row.0 == self.0)
     }

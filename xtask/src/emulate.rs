@@ -14,11 +14,10 @@ use kernel_spec::demangle::demangled;
 use kernel_spec::schedule::Schedule;
 use serde::Serialize;
 
+use crate::dist::LIBRARY;
 use crate::layout::Layout;
 use crate::runner::built;
 
-/// The library that stands for CUDA's.
-const LIBRARY: &str = "libcuda_shim.so";
 /// Names under which programs look for it.
 const NAMES: [&str; 3] = ["libcudart.so.13", "libcuda.so.1", "libcuda.so"];
 /// Where the dynamic linker looks first.
@@ -52,7 +51,7 @@ pub struct Emulated {
 
 /// The library, which is built first in a checkout.
 fn library(layout: &Layout) -> Result<PathBuf> {
-    if layout.is_dist() { Ok(layout.root.join(LIBRARY)) } else { built(layout, "cuda-shim", LIBRARY) }
+    if layout.is_dist() { Ok(layout.root.join(LIBRARY)) } else { built(layout, LIBRARY) }
 }
 
 /// Runs a program to its end, and reads what was told of it.
@@ -135,7 +134,8 @@ pub fn examine(program: &Path) -> Result<()> {
     let Ok(bytes) = std::fs::read(program) else { return Ok(()) };
     let Ok(file) = object::File::parse(bytes.as_slice()) else { return Ok(()) };
     let is_cuda = file.section_by_name(".nvFatBinSegment").is_some_and(|section| section.size() > 0);
-    let is_shared = file.dynamic_symbols().any(|symbol| symbol.name() == Ok("__cudaRegisterFatBinary"));
+    let is_call = |name: &str| name.starts_with("cuda") || name.starts_with("__cuda");
+    let is_shared = file.dynamic_symbols().any(|symbol| symbol.name().is_ok_and(is_call));
     if is_cuda && !is_shared {
         bail!(
             "`{}` has CUDA's runtime inside; link it with: nvcc -cudart shared -gencode arch=compute_80,code=compute_80",

@@ -51,12 +51,19 @@ impl Device {
         let outcome = run(&kernel, &self.memory, &launch);
         self.hand_back()?;
         let outcome = outcome.map_err(|error| {
-            self.report.refused(kernel.name(), &error.to_string(), &site);
-            match error {
-                EmuError::Shape { .. } => Status::INVALID_CONFIGURATION,
-                EmuError::Parameters { .. } => Status::INVALID_VALUE,
-                _ => Status::NOT_SUPPORTED,
+            let (what, status) = (
+                error.to_string(),
+                match error {
+                    EmuError::Shape { .. } => Status::INVALID_CONFIGURATION,
+                    EmuError::Parameters { .. } => Status::INVALID_VALUE,
+                    _ => Status::NOT_SUPPORTED,
+                },
+            );
+            match status {
+                Status::NOT_SUPPORTED => self.report.refused(kernel.name(), &what, &site),
+                _ => self.report.misused("launch", &what, &site),
             }
+            status
         })?;
         self.clock_ns += LAUNCH_NS + outcome.instructions;
         self.printed.push_str(&outcome.printed);

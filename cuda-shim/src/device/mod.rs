@@ -326,9 +326,11 @@ impl Device {
         self.report.misused(call, what, &Site::here());
     }
 
-    /// Notes that a call of the program's failed.
+    /// Notes that a call of the program's failed. What a launch did wrong is a finding already.
     pub fn failed(&mut self, call: &str, status: Status) {
-        self.report.failed(call, status, &Site::here());
+        if !status.is_of_a_launch() {
+            self.report.failed(call, status, &Site::here());
+        }
     }
 
     /// Everything anew, as after a reset: memory is given back, modules stay.

@@ -114,17 +114,17 @@ impl Report {
         }
     }
 
-    /// A call that cannot be right, told once for a place.
+    /// A call that cannot be right, told once. Where it was is looked up for that only: it takes long.
     pub fn misused(&mut self, call: &str, what: &str, site: &Site) {
-        if self.told.insert(format!("misused {call}: {what}{}", words(site))) {
+        if self.told.insert(format!("misused {call}: {what}")) {
             let at = places(site);
             self.tell(&Record::Misused { call, what, at }, || format!("WARNING `{call}`: {what}{}", words(site)));
         }
     }
 
-    /// A call that failed, told once for a place.
+    /// A call that failed, told once.
     pub fn failed(&mut self, call: &str, status: Status, site: &Site) {
-        if self.told.insert(format!("failed {call}: {}{}", status.0, words(site))) {
+        if self.told.insert(format!("failed {call}: {}", status.0)) {
             let (error, text, at) = (status.runtime_name(), status.text(), places(site));
             self.tell(&Record::Failed { call, error, text, at }, || format!("INFO `{call}`: {text}{}", words(site)));
         }

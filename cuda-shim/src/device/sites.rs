@@ -66,12 +66,13 @@ fn frames(text: &str) -> Vec<Frame> {
     };
     let behind = frames.iter().rposition(is_ours).map_or(0, |last| last + 1);
     let end = frames.iter().position(|frame| frame.function == "main").map_or(frames.len(), |main| main + 1);
-    // What nvcc makes of `<<<>>>` and the headers' templates are no places of the user's.
+    // What nvcc makes of `<<<>>>`, a stub and the kernel's own name for the host, and the headers' templates are no places
+    // of the user's.
+    let stub = frames.iter().rposition(|frame| frame.function.contains("__device_stub__")).map_or(0, |stub| stub + 2);
     let is_users = |frame: &Frame| {
-        let stub = frame.function.contains("__device_stub__") || frame.function.contains("_wrapper__device_stub");
-        !stub && !frame.place.as_ref().is_some_and(|place| place.contains("cuda_runtime.h"))
+        frame.function != "<unknown>" && !frame.place.as_ref().is_some_and(|place| place.contains("cuda_runtime.h"))
     };
-    frames.drain(..end).skip(behind).filter(is_users).collect()
+    frames.drain(..end).skip(behind.max(stub)).filter(is_users).collect()
 }
 
 #[cfg(test)]
@@ -95,6 +96,8 @@ mod tests {
 ";
         let frame = |function: &str, place: &str| Frame { function: function.into(), place: Some(place.into()) };
         assert_eq!(frames(text), [frame("upload(float**)", "src/app.cu:41"), frame("main", "src/app.cu:57")]);
+        let launch = "   0: __cudaLaunchKernel\n   1: _Z16__device_stub__Z3sumv\n   2: sum()\n   3: main\n";
+        assert_eq!(frames(launch), [Frame { function: "main".into(), place: None }]);
         assert_eq!(frames("   0: cuInit\n   1: main\n"), [Frame { function: "main".into(), place: None }]);
     }
 }

@@ -12,6 +12,11 @@ macro_rules! absent {
                 refuse(stringify!($name))
             }
         )*
+
+        /// The functions of this file.
+        pub(super) fn table() -> Vec<super::Row> {
+            vec![$((stringify!($name), $name as *const () as u64),)*]
+        }
     };
 }
 

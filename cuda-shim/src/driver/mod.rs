@@ -48,7 +48,7 @@ use driver;
 
 /// The address of a function by the name that the header has for it: the newest version of its arguments.
 fn address(name: &str) -> Option<u64> {
-    let tables = [context::table(), memory::table(), module::table(), queue::table(), own_table()];
+    let tables = [context::table(), memory::table(), module::table(), queue::table(), lookup::table(), absent::table()];
     let all: Vec<Row> = tables.into_iter().flatten().collect();
     let versions = ["_v4", "_v3", "_v2", ""].map(|version| format!("{name}{version}"));
     versions.iter().find_map(|wanted| all.iter().find(|row| row.0 == wanted)).map(|row| row.1)
@@ -82,10 +82,6 @@ mod lookup {
             look_up(out, name, Some(status))
         }
     }
-}
-
-fn own_table() -> Vec<Row> {
-    lookup::table()
 }
 
 #[cfg(test)]
