@@ -77,7 +77,7 @@ fn an_address_leads_to_its_buffer() {
 fn bytes_are_written_copied_and_defined_wherever_a_range_begins_and_ends() {
     let mut memory = Memory::default();
     let (from, to) = (memory.alloc("from", 200).expect("fits"), memory.alloc("to", 200).expect("fits"));
-    assert_eq!(memory.undefined(from, 0..200), Ok(vec![0..200]));
+    assert_eq!(memory.undefined(from, 0..200).expect("its size").first(), Some(&(0..200)));
     for (start, len) in [(3, 1), (5, 9), (17, 64), (100, 0), (126, 70)] {
         let content: Vec<u8> = (start..start + len).map(|i| i as u8).collect();
         memory.write(from, start, &content).expect("inside");

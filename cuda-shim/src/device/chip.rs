@@ -78,6 +78,9 @@ pub fn attribute(number: i32, arch: u32, sm_count: u32) -> Option<i32> {
     /// Numbers that CUDA 13 has.
     const LAST: i32 = 148;
     let limits = Limits::of(arch);
+    if !(1..=LAST).contains(&number) {
+        return None;
+    }
     let value = match number {
         1 => MAX_THREADS,
         2..=4 => MAX_BLOCK[(number - 2) as usize],
@@ -107,8 +110,7 @@ pub fn attribute(number: i32, arch: u32, sm_count: u32) -> Option<i32> {
         106 => limits.blocks,
         111 => RESERVED_SHARED as u32,
         120 => u32::from(arch >= 90),
-        1..=LAST => 0,
-        _ => return None,
+        _ => 0,
     };
     Some(value as i32)
 }

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
+use kernel_spec::demangle::demangled;
 use ptx_emulator::{Finding, Kind, Severity};
 use serde::Serialize;
 
@@ -77,7 +78,10 @@ impl Report {
     fn tell(&mut self, record: &Record<'_>, text: impl FnOnce() -> String) {
         let written = match (&mut self.file, serde_json::to_string(record)) {
             (Some(file), Ok(line)) => file.write_all(format!("{line}\n").as_bytes()),
-            _ => Ok(eprintln!("{}", text())),
+            _ => {
+                eprintln!("{}", demangled(&text()));
+                Ok(())
+            }
         };
         // A full disk must not end the program; what is lost is said.
         if let Err(error) = written {

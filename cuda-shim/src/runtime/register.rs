@@ -144,7 +144,6 @@ extern "C" fn __cudaInitModule(_binary: u64) -> c_char {
 }
 
 #[unsafe(no_mangle)]
-#[expect(clippy::too_many_arguments, reason = "nvcc's own call")]
 extern "C" fn __cudaRegisterFunction(
     binary: u64,
     host: u64,
@@ -163,7 +162,6 @@ extern "C" fn __cudaRegisterFunction(
 }
 
 #[unsafe(no_mangle)]
-#[expect(clippy::too_many_arguments, reason = "nvcc's own call")]
 extern "C" fn __cudaRegisterVar(
     binary: u64,
     host: u64,
@@ -180,7 +178,6 @@ extern "C" fn __cudaRegisterVar(
 }
 
 #[unsafe(no_mangle)]
-#[expect(clippy::too_many_arguments, reason = "nvcc's own call")]
 extern "C" fn __cudaRegisterManagedVar(
     binary: u64,
     pointer: Out<u64>,

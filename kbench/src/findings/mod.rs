@@ -7,6 +7,8 @@ mod policy;
 mod sarif;
 mod text;
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 pub use ci::{annotations, junit};
@@ -24,6 +26,16 @@ pub enum Severity {
     Warning,
     /// A fault, or undefined behaviour that other timing would show.
     Error,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Severity::Info => "INFO",
+            Severity::Warning => "WARNING",
+            Severity::Error => "ERROR",
+        })
+    }
 }
 
 /// One access or instruction that takes part in a finding.

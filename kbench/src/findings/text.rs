@@ -4,14 +4,6 @@ use std::fmt::Write;
 
 use super::{Finding, Frame, Judged, Refused, Severity, Site, Standing};
 
-fn severity(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Info => "INFO",
-        Severity::Warning => "WARNING",
-        Severity::Error => "ERROR",
-    }
-}
-
 /// Where something is, below a folder without that.
 fn place(found: Option<super::Place>, root: &str) -> String {
     found.map_or_else(String::new, |place| format!("{}:{}", place.below(root).unwrap_or(&place.path), place.line))
@@ -40,7 +32,7 @@ fn finding(out: &mut String, one: &Judged, root: &str) {
         Standing::Known => " (known)",
         Standing::Suppressed(_) => " (suppressed)",
     };
-    let _ = write!(out, "{}{known} {message}", severity(one.finding.severity));
+    let _ = write!(out, "{}{known} {message}", one.finding.severity);
     if !sites.is_empty() {
         let _ = write!(out, ", in `{kernel}` block ({x},{y},{z})");
     }

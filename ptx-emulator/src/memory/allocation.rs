@@ -231,7 +231,7 @@ impl Allocation {
         }
         let mut at = range.start;
         while at < range.end {
-            if at % 32 == 0 && self.defined[at / 32].load(Relaxed) == u32::MAX {
+            if at.is_multiple_of(32) && self.defined[at / 32].load(Relaxed) == u32::MAX {
                 at += 32;
                 continue;
             }
