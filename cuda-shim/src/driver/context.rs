@@ -184,6 +184,14 @@ driver! {
         out.put(0)
     }
 
+    fn cuCtxGetDevice_v2(out: Out<i32>, _context: u64) {
+        out.put(0)
+    }
+
+    fn cuCtxSynchronize_v2(_context: u64) {
+        hold().synchronize()
+    }
+
     fn cuCtxGetFlags(out: Out<u32>) {
         out.put(0)
     }
