@@ -3,6 +3,9 @@ one builds on, about any tensors. Whoever asks is the judge and believes nothing
 back the raw bytes of outputs, inputs and guard bands, and looks at a clock of its own.
 
     {"op": "hello"}
+    {"op": "tare", "mode": "call" | "graph", "launches": N, "flush": BYTES}
+        a block of launches that do next to nothing, before any code of the user is here: what its samples leave of the
+        judge's clock is what a block takes by itself. Answers with the microseconds that its samples are of, and of the hold.
     {"op": "load", "case": NAME, "file": PATH, "sets": N, "tensors": [TENSOR...], "source": PATH, "function": NAME,
      "values": {NAME: VALUE}}
         TENSOR is {"name", "also", "dtype", "shape", "strides", "bytes", "role", "poison"}: `also` is another name for the same
@@ -23,8 +26,8 @@ back the raw bytes of outputs, inputs and guard bands, and looks at a clock of i
     {"op": "block", "mode": "call" | "graph", "launches": N, "flush": BYTES}
         calls on the first N slots, each between two events, behind a write of so many bytes; or one replay of the graph,
         divided by its calls. Samples in microseconds.
-    {"op": "output", "slot": I, "file": PATH, "inputs": BOOL}
-        the raw bytes of the slot's outputs, or of all its tensors, with their guard bands, by name (safetensors)
+    {"op": "output", "slot": I, "file": PATH, "parts": {NAME: [[BEGIN, END]...]}}
+        parts of the raw bytes of the slot's tensors, one behind the other; they count from the first guard band (safetensors)
     {"op": "bye"}
 
 The function takes tensors by keyword: inputs by their names, and outputs where it has parameters of their names, which it
@@ -45,7 +48,7 @@ import struct
 import sys
 import traceback
 
-from torch_sdpa import HEADER_BYTES_MAX, Peer, Refusal, fields, flag, one_line, one_of, serve, text, whole
+from torch_sdpa import HEADER_BYTES_MAX, Peer, Refusal, fields, one_line, one_of, serve, text, whole
 
 GUARD_BYTES = 4096
 GUARD = 0x7F
@@ -371,42 +374,28 @@ class Tensors:
     def time_calls(self, launches, flush):
         if flush and (self.flushed is None or self.flushed.shape[0] != flush):
             self.flushed = self.torch.empty(flush, dtype=self.torch.uint8, device="cuda")
-        slots = self.slots[:launches]
-        pairs = [(self.clock.event(), self.clock.event()) for _ in slots]
-        results = []
-        for at, (slot, (start, stop)) in enumerate(zip(slots, pairs)):
-            if flush:
-                self.flushed.fill_(at % 251)
-            self.clock.record(start)
-            result = self.invoke(slot)
-            self.clock.record(stop)
-            results.append(result)
-        us = self.clock.elapsed_us(pairs)
-        self.results = results
+        flushed = self.flushed if flush else None
+        us, self.results = self.clock.time_calls(self.invoke, self.slots[:launches], flushed)
         return us
 
     def time_graph(self, launches):
         if self.graph is None:
             raise Refusal("there is no graph")
         graph, results = self.graph
-        start, stop = self.clock.event(), self.clock.event()
-        self.clock.hold()
-        self.clock.record(start)
-        graph.replay()
-        self.clock.record(stop)
-        (us,) = self.clock.elapsed_us([(start, stop)])
+        us = self.clock.time_graph(graph)
         self.results = results
         return [us / launches]
 
-    def output(self, at, path, inputs):
+    def output(self, at, path, parts):
         slot = self.slots[at]
         self.clock.synchronize()
         self.settle()
         for name, value in slot.returned.items():
             slot.views[name].copy_(value)
         self.clock.synchronize()
-        read_only = [t["name"] for t in self.tensors if t["role"] == "input"]
-        write_bytes(path, [(name, raw) for name, raw in slot.raw.items() if inputs or name not in read_only])
+        cut = {name: [slot.raw[name][begin:end] for begin, end in of] for name, of in parts.items()}
+        joined = [(name, pieces[0] if len(pieces) == 1 else self.torch.cat(pieces)) for name, pieces in cut.items()]
+        write_bytes(path, joined)
 
 
 class Clock:
@@ -432,6 +421,57 @@ class Clock:
         self.synchronize()
         return [self.elapsed(start, stop) * 1000.0 for start, stop in pairs]
 
+    def time_calls(self, call, slots, flushed=None):
+        """Microseconds of each call, and what it returned."""
+        pairs = [(self.event(), self.event()) for _ in slots]
+        results = []
+        for at, (slot, (start, stop)) in enumerate(zip(slots, pairs)):
+            if flushed is not None:
+                flushed.fill_(at % 251)
+            self.record(start)
+            result = call(slot)
+            self.record(stop)
+            results.append(result)
+        return self.elapsed_us(pairs), results
+
+    def time_graph(self, graph):
+        """Microseconds of a replay."""
+        start, stop = self.event(), self.event()
+        self.hold()
+        self.record(start)
+        graph.replay()
+        self.record(stop)
+        return self.elapsed_us([(start, stop)])[0]
+
+    def tare(self, torch, mode, launches, flush):
+        """A function that times a block of fills of one element. It answers with the microseconds that its samples are of, and
+        those of a hold that other blocks do not have."""
+        one = torch.empty(1, device="cuda")
+        flushed = torch.empty(flush, dtype=torch.uint8, device="cuda") if flush else None
+        if mode == "graph":
+            graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+            with torch.cuda.graph(graph, stream=stream):
+                for _ in range(launches):
+                    one.fill_(0.0)
+            self.synchronize()
+
+            def block():
+                return self.time_graph(graph), 0.0
+        else:
+            start, stop = self.event(), self.event()
+
+            def block():
+                # Calls are queued behind a hold, so that what lies between them is the device's alone, as with long ones.
+                self.record(start)
+                for _ in range(launches):
+                    self.hold()
+                self.record(stop)
+                us, _ = self.time_calls(lambda _: one.fill_(0.0), range(launches), flushed)
+                return sum(us), self.elapsed(start, stop) * 1000.0
+
+        block()
+        return block
+
 
 LOAD = {
     "case": text,
@@ -447,11 +487,11 @@ LOAD = {
 class Callable(Peer):
     """What is kept between requests."""
 
-    OPS = ("hello", "load", "place", "fill", "call", "kernels", "seal", "capture", "block", "output", "bye")
+    OPS = ("hello", "tare", "load", "place", "fill", "call", "kernels", "seal", "capture", "block", "output", "bye")
 
     def __init__(self):
         super().__init__()
-        self.clock = self.function = None
+        self.clock = self.function = self.tared = None
 
     def device(self):
         torch = super().device()
@@ -461,6 +501,18 @@ class Callable(Peer):
             torch.empty(1, device="cuda")
         return torch
 
+    def tare(self, request):
+        limits = {"mode": one_of("call", "graph"), "launches": whole(1, SLOTS_MAX), "flush": whole(0, BYTES_MAX)}
+        wanted = fields(request, limits)
+        if self.function is not None:
+            raise Refusal("the user's code is here already")
+        kind = (wanted["mode"], wanted["launches"], wanted["flush"])
+        if self.tared is None or self.tared[0] != kind:
+            torch = self.device()
+            self.tared = (kind, self.clock.tare(torch, *kind))
+        us, hold_us = self.tared[1]()
+        return {"us": us, "hold_us": hold_us}
+
     def load(self, request):
         wanted = fields(request, LOAD)
         torch = self.device()
@@ -468,6 +520,7 @@ class Callable(Peer):
         gc.collect()
         torch.cuda.empty_cache()
         if self.function is None:
+            self.tared = None
             self.function = Function(wanted["source"], wanted["function"])
         self.case = Tensors(self, wanted)
         return {"given": self.case.given}
@@ -531,8 +584,8 @@ class Callable(Peer):
         return {"us": case.time_calls(wanted["launches"], wanted["flush"])}
 
     def output(self, request):
-        wanted = fields(request, {"slot": whole(0, SLOTS_MAX), "file": text, "inputs": flag})
-        self.loaded().output(wanted["slot"], wanted["file"], wanted["inputs"])
+        wanted = fields(request, {"slot": whole(0, SLOTS_MAX), "file": text, "parts": table})
+        self.loaded().output(wanted["slot"], wanted["file"], wanted["parts"])
         return {}
 
 

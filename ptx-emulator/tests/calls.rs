@@ -89,6 +89,34 @@ fn vectors_of_32_bytes_are_moved_whole() {
 }
 
 #[test]
+fn families_of_vector_registers_are_declared() {
+    let text = "
+        .version 8.0
+        .target sm_80
+        .address_size 64
+        .visible .entry k(.param .u64 out)
+        {
+            .reg .v2 .b32 pair_<2>;
+            .reg .b64 %rd<4>;
+            ld.param.u64 %rd1, [out];
+            mov.u32 pair_1.y, %tid.x;
+            mov.u32 pair_1.x, 3;
+            mov.v2.u32 pair_0, {pair_1.y, pair_1.x};
+            mul.wide.u32 %rd2, pair_0.x, 8;
+            add.s64 %rd3, %rd1, %rd2;
+            st.global.v2.u32 [%rd3], pair_0;
+            ret;
+        }
+    ";
+    let (words, outcome) = words_of(text, "k", 2);
+    assert!(outcome.is_clean(), "{:?}", outcome.findings);
+    assert!((0..32).zip(words.as_chunks::<2>().0).all(|(lane, pair)| *pair == [lane, 3]), "{words:?}");
+    for wrong in ["pair_<4097>", "pair_<1>"] {
+        assert!(Module::parse(&text.replace("pair_<2>", wrong)).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn the_reserved_shared_memory_starts_as_zeros() {
     let words = clean("lends", 1);
     assert_eq!(words, [32; 32]);

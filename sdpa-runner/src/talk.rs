@@ -51,6 +51,8 @@ pub struct Talk {
     child: Child,
     /// Whether it leads a process group of its own, which is ended with it.
     apart: bool,
+    /// Whether it stands still until it is asked again.
+    paused: bool,
     stdin: ChildStdin,
     lines: Receiver<String>,
 }
@@ -81,7 +83,7 @@ impl Talk {
                 line.clear();
             }
         });
-        Ok(Talk { child, apart, stdin, lines })
+        Ok(Talk { child, apart, paused: false, stdin, lines })
     }
 
     pub fn pid(&self) -> u32 {
@@ -90,6 +92,9 @@ impl Talk {
 
     /// One question, one answer; for as long as it takes without a limit.
     pub fn ask(&mut self, question: &Value, patience: Option<&Patience>) -> Result<Value, Silence> {
+        if std::mem::take(&mut self.paused) {
+            self.signal(Signal::CONT);
+        }
         let asked = writeln!(self.stdin, "{question}").and_then(|()| self.stdin.flush());
         asked.map_err(|_| Silence::Ended)?;
         let line = match patience {
@@ -136,10 +141,19 @@ impl Talk {
         of_group.map(|process| held(&std::fs::read_to_string(process.path().join("status")).unwrap_or_default())).sum()
     }
 
+    /// Has it and what it started stand still, with all threads, until it is asked again. Only who is apart can be.
+    pub fn pause(&mut self) {
+        self.paused = self.signal(Signal::STOP);
+    }
+
+    /// To all of its group, where it has one of its own.
+    fn signal(&self, signal: Signal) -> bool {
+        let group = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).filter(|_| self.apart);
+        group.is_some_and(|group| kill_process_group(group, signal).is_ok())
+    }
+
     fn kill(&mut self) {
-        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).filter(|_| self.apart) {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
+        self.signal(Signal::KILL);
         let _ = self.child.kill();
     }
 
@@ -192,6 +206,25 @@ mod tests {
         let small = Patience { memory: 100 << 20, ..AMPLE };
         let hungry = "read q; head -c 300000000 /dev/zero | tail -c 250000000 | sleep 60";
         assert_eq!(asked(hungry, small), Err(Silence::Memory(small.memory)));
+    }
+
+    #[test]
+    fn who_is_paused_does_nothing_until_it_is_asked() {
+        let room = tempfile::tempdir().unwrap();
+        let file = room.path().join("ticks");
+        let script = "(while echo >> \"$0\"; do sleep 0.01; done) & read q; echo 1; read q; echo 2; wait";
+        let mut talk = Talk::start_apart(Command::new("sh").args(["-c", script]).arg(&file)).unwrap();
+        assert_eq!(talk.ask(&json!(0), Some(&AMPLE)), Ok(json!(1)));
+        let ticks = || std::fs::read(&file).unwrap().len();
+        let pause = || std::thread::sleep(Duration::from_millis(150));
+        talk.pause();
+        pause();
+        let before = ticks();
+        pause();
+        assert_eq!(ticks(), before);
+        assert_eq!(talk.ask(&json!(0), Some(&AMPLE)), Ok(json!(2)));
+        pause();
+        assert!(ticks() > before);
     }
 
     #[test]

@@ -113,6 +113,9 @@ pub struct Block {
 pub struct Outer {
     /// Microseconds of all of it.
     pub wall_us: f64,
+    /// Microseconds that a block takes in that process by itself: measured before the user's code was there.
+    #[serde(default)]
+    pub beside_us: f64,
     /// Launches in it.
     pub launches: u32,
 }
@@ -121,6 +124,11 @@ impl Outer {
     /// What the samples of its block say that all launches took, in microseconds.
     pub fn said_us(&self, samples: &[f64]) -> f64 {
         samples.iter().sum::<f64>() / samples.len().max(1) as f64 * f64::from(self.launches)
+    }
+
+    /// What neither they nor the block itself explain, in microseconds.
+    pub fn unexplained_us(&self, samples: &[f64]) -> f64 {
+        self.wall_us - self.beside_us - self.said_us(samples)
     }
 }
 
@@ -156,6 +164,9 @@ pub struct HostCode {
     /// Why it could have started processes while it was timed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_sealed: Option<String>,
+    /// Why nobody could see whether it kept the device busy while others were timed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_quiet: Option<String>,
     /// Why there is no kernel time of a shape: a CUDA graph of its calls could not be made.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub not_captured: BTreeMap<String, String>,
@@ -169,6 +180,7 @@ impl HostCode {
     pub fn join(&mut self, other: HostCode) {
         self.not_captured.extend(other.not_captured);
         self.not_sealed = self.not_sealed.take().or(other.not_sealed);
+        self.not_quiet = self.not_quiet.take().or(other.not_quiet);
         (self.same_inputs, self.versions) = (other.same_inputs, other.versions);
     }
 }

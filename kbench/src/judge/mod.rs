@@ -8,6 +8,7 @@ mod declared;
 mod hints;
 mod launches;
 mod memory;
+mod own_clock;
 mod pairs;
 mod peers;
 mod performance;

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::own_clock::{at_longest, bounded};
 use super::pairs::Timed;
 use super::peers::peer_gates;
 use super::settled::{Bench, Margin, distance, side_of};
@@ -121,7 +122,15 @@ pub fn judge_samples(suite: &Suite, builds: &Builds, samples: &Samples, peers: &
         if super::left_out(suite, builds, variant).is_some() || builds.get(variant, &suite.arch).is_none() {
             continue;
         }
-        gates.extend(gates_on_time(&bench, variant, None));
+        let said = gates_on_time(&bench, variant, None);
+        let longest = at_longest(samples, variant).filter(|_| variant != suite.control);
+        gates.extend(match longest {
+            None => said,
+            Some(longest) => {
+                let longest = gates_on_time(&Bench::of(suite, &longest), variant, None);
+                said.into_iter().zip(&longest).map(|(gate, at_longest)| bounded(gate, at_longest)).collect()
+            }
+        });
         if suite.performance.is_empty() && suite.absolute.is_empty() && suite.peers.is_none() {
             let deferral = Deferral::new("the suite has no gate on time", "add one to the suite");
             gates.push(Draft::new(variant, GateId::GateOnTime).deferred("at least one", deferral));

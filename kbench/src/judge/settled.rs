@@ -17,8 +17,8 @@ const MAX_DROPPED_SHARE: f64 = 0.25;
 /// More peers than there are: how many are timed is known after the run, and its level must be known before.
 const PEERS: usize = 8;
 /// The control may differ from itself by this share of the margin that a gate asks for, or by this much where that is less.
-pub(super) const SHARE_OF_MARGIN: f64 = 0.2;
-pub(super) const LEAST_DIFFERENCE: f64 = 0.01;
+const SHARE_OF_MARGIN: f64 = 0.2;
+const LEAST_DIFFERENCE: f64 = 0.01;
 /// The same in runs of one sitting: the widest interval of the control against itself where the margin is smaller.
 const LEAST_NOISE_LIMIT: f64 = 0.02;
 

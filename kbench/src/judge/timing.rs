@@ -1,11 +1,12 @@
 //! Gates on the timing itself: every variant was timed everywhere, left the verified output behind, and took no less than
 //! the chip allows; and somebody else's kernels ran beside ours. They say whether the samples can be believed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::blocks::block_gates;
+use super::own_clock::own_clock_gate;
 use super::performance::settings_of;
-use super::settled::{LEAST_DIFFERENCE, SHARE_OF_MARGIN, not_captured};
+use super::settled::not_captured;
 use crate::deferral::Deferral;
 use crate::evidence::{Block, Builds, Mode, Peers, Samples};
 use crate::gate::{Draft, Gate, GateId, Limit, Reading, Unit, significant};
@@ -40,7 +41,7 @@ fn variant_gates(suite: &Suite, builds: &Builds, samples: &Samples, variant: &st
         let adds_floats = builds.records.iter().any(|b| b.variant == variant && b.adds_floats_atomically);
         gates.push(outputs_gate(variant, &own, adds_floats));
         gates.extend(floor_gate(suite, samples, variant, &own));
-        gates.extend(own_clock_gate(suite, variant, &own));
+        gates.extend(own_clock_gate(variant, &own));
     }
     gates
 }
@@ -118,64 +119,6 @@ fn floor_gate(suite: &Suite, samples: &Samples, variant: &str, own: &[&Block]) -
     })
 }
 
-/// What the question, the answer and the first launch may take of a block, in microseconds.
-const BESIDE_US: f64 = 2_000.0;
-/// What the loop around a call that is timed by itself may take.
-const BESIDE_CALL_US: f64 = 60.0;
-/// What clocks may differ by.
-const BESIDE_SHARE: f64 = 0.1;
-/// Blocks that may be beyond it: a machine has other work now and then.
-const BEYOND_SHARE: f64 = 0.25;
-
-/// Host code times itself, in a process that is its own. Whatever it says, the judge's clock ran meanwhile: what its samples
-/// leave of that unexplained may be work that it did not time. Much of it fails; more than a gate on time could bear leaves
-/// a candidate open, however fast it says that it is. No gate where the judge itself timed.
-fn own_clock_gate(suite: &Suite, variant: &str, own: &[&Block]) -> Option<Gate> {
-    const RULE: &str = "at most 2 ms and a tenth of a block unexplained";
-    let draft = Draft::new(variant, GateId::OwnClock).limited(Limit::at_most(BEYOND_SHARE), Unit::One);
-    // What of a block is unexplained, in microseconds and as a share, and whether it is within the rule.
-    let mut settings: BTreeMap<Setting, Vec<(f64, f64, bool)>> = BTreeMap::new();
-    for block in own.iter().filter(|block| block.cache.is_hot()) {
-        let Some(outer) = block.outer else { continue };
-        let said = outer.said_us(&block.us);
-        let calls = if block.mode == Mode::Call { f64::from(outer.launches) * BESIDE_CALL_US } else { 0.0 };
-        let left = outer.wall_us - said;
-        let is_within = left <= BESIDE_SHARE * said + BESIDE_US + calls;
-        settings.entry(Setting::of(block)).or_default().push((left, left / said, is_within));
-    }
-    let mut unexplained: f64 = 0.0;
-    let worst = settings.into_iter().map(|(setting, blocks)| {
-        let beyond = blocks.iter().filter(|(.., is_within)| !is_within).count() as f64 / blocks.len() as f64;
-        let (left, shares): (Vec<f64>, Vec<f64>) = blocks.iter().map(|(left, share, _)| (*left, *share)).unzip();
-        // A time that is no number is beyond the rule already.
-        unexplained = unexplained.max(median(&shares).unwrap_or_default());
-        (beyond, median(&left).unwrap_or(f64::NAN), setting)
-    });
-    let (beyond, left, setting) = worst.max_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)))?;
-    let words = match beyond <= BEYOND_SHARE {
-        true => format!("{} ms of a block unexplained", significant(left / 1000.0)),
-        false => format!("{} ms of a block, and the times that it gives do not hold them", significant(left / 1000.0)),
-    };
-    let bearable = bearable(suite);
-    if beyond <= BEYOND_SHARE && unexplained > bearable && variant != suite.control {
-        let [share, most] = [unexplained, bearable].map(|share| significant(100.0 * share));
-        let why = format!(
-            "{share}% of its blocks is not explained by the times that its own process gives, and a gate on time \
-             bears {most}%"
-        );
-        return Some(draft.deferred(RULE, Deferral::new(why, "give its kernels as .cu, .ptx or Triton")));
-    }
-    Some(draft.holds(&setting.name(), Reading::said(beyond, words), RULE, beyond <= BEYOND_SHARE))
-}
-
-/// What times may be wrong by without deciding a gate: as much as the control may differ from itself.
-fn bearable(suite: &Suite) -> f64 {
-    let asked = suite.performance.iter().map(|limit| limit.min_latency_reduction);
-    let forbidden = suite.regressions.iter().map(|regressions| regressions.max_slowdown);
-    let least = asked.chain(forbidden).min_by(f64::total_cmp).unwrap_or_default();
-    f64::max(SHARE_OF_MARGIN * least, LEAST_DIFFERENCE)
-}
-
 /// Peers that were asked for and did not run are a deferral: they say nothing about a candidate.
 fn peer_gate(suite: &Suite, samples: &Samples, peers: &Peers) -> Option<Gate> {
     if !peers.wanted {
@@ -206,7 +149,7 @@ fn missing_peer_gates(peers: &Peers) -> impl Iterator<Item = Gate> + '_ {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evidence::{Outer, TimingFailure};
+    use crate::evidence::TimingFailure;
     use crate::gate::State;
     use crate::judge::testing;
     use crate::subject::Subject;
@@ -268,38 +211,6 @@ mod tests {
         assert_eq!(state(&evidence), State::Fail, "one case was launched");
         evidence.checks.cases[last].launch.deferred = Some(why.clone());
         assert_eq!(state(&evidence), State::Deferred(why));
-    }
-
-    /// The gate on the clock of the candidate's process, of whose blocks `outer` gives the judge's time of twenty launches.
-    fn own_clock(outer: impl Fn(&Block, f64) -> f64) -> Gate {
-        let mut samples = testing::samples(100.0, 80.0);
-        for block in samples.blocks.iter_mut().filter(|b| b.subject.is_plain("new")) {
-            let said = Outer { wall_us: 0.0, launches: 20 }.said_us(&block.us);
-            block.outer = Some(Outer { wall_us: outer(block, said), launches: 20 });
-        }
-        let gates = judge_timing(&testing::suite(), &testing::evidence().builds, &samples, &Peers::default());
-        let mut own = gates.into_iter().filter(|g| g.id == GateId::OwnClock);
-        let gate = own.next().expect("who times itself has the gate");
-        assert!(gate.variant == "new" && own.next().is_none(), "and nobody else has it");
-        gate
-    }
-
-    #[test]
-    fn a_process_that_times_itself_may_leave_little_of_the_judges_clock_unexplained() {
-        let state = |outer: &dyn Fn(&Block, f64) -> f64| own_clock(outer).state;
-        assert_eq!(state(&|_, said| 1.005 * said), State::Pass);
-        let open = |state: State| matches!(state, State::Deferred(_));
-        assert!(open(state(&|_, said| said + 1_900.0)), "faster than it is by more than what a gate asks");
-        assert!(open(state(&|block, said| said + if block.mode == Mode::Call { 3_000.0 } else { 0.0 })));
-        assert_eq!(state(&|_, said| said + 3_600.0), State::Fail);
-        assert_eq!(state(&|_, _| f64::NAN), State::Fail);
-        // Now and then a machine has other work; more often is no accident, and the timer that is worse is named.
-        assert_eq!(state(&|block, said| said + if block.round < 4 { 90_000.0 } else { 1.0 }), State::Pass);
-        let gate =
-            own_clock(|block, said| said + if block.mode == Mode::Call && block.round < 5 { 9e4 } else { 100.0 });
-        assert_eq!((gate.state, gate.place.as_str()), (State::Fail, "mission, call time"));
-        let gate = own_clock(|_, said| 10.0 * said);
-        assert_eq!(gate.measured, "14.39 ms of a block, and the times that it gives do not hold them");
     }
 
     #[test]

@@ -126,8 +126,8 @@ fn host_code(view: &RunView) -> Vec<String> {
         return Vec::new();
     }
     let mut lines = vec![format!(
-        "host code ran in {}: not seen are its registers, spills, races and uninitialised reads, what it does at import, and \
-         within 2 ms and a tenth of a block whether its own times are true",
+        "host code ran in {}: not seen are its registers, spills, races and uninitialised reads, and what it does at \
+         import; it times itself, and counts as slow as the runner's clock allows",
         variants.join(", ")
     )];
     for variant in variants {
@@ -139,10 +139,14 @@ fn host_code(view: &RunView) -> Vec<String> {
         let code = evidence.samples.host_code.get(variant);
         let not_sealed = code.and_then(|code| code.not_sealed.as_ref());
         let sealed = not_sealed.map_or(String::new(), |why| format!("; it could start processes while timed ({why})"));
+        let not_quiet = code.and_then(|code| code.not_quiet.as_ref());
+        let quiet = not_quiet.map_or(String::new(), |why| {
+            format!("; not seen is whether it kept the device busy in others' turns ({why})")
+        });
         let same = code.map(|code| code.same_inputs.join(", ")).filter(|same| !same.is_empty());
         let same = same.map_or(String::new(), |same| format!("; values of {same} were the same in several launches"));
         let torch = code.and_then(|code| code.versions.get("torch")).map_or(String::new(), |v| format!(" (torch {v})"));
-        lines.push(format!("kernels of {variant}{torch}: {kernels}{sealed}{same}"));
+        lines.push(format!("kernels of {variant}{torch}: {kernels}{sealed}{quiet}{same}"));
     }
     lines
 }

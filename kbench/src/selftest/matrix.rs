@@ -17,6 +17,11 @@ const BACKED: &[(GateId, &[GateId], &str)] = &[
     (GateId::EmulatorChecks, &[GateId::SeenOnAGpu, GateId::ConsistentEvidence], "what was emulated alone never merges"),
     (GateId::SeenOnAGpu, &[GateId::ConsistentEvidence], "no run has a GPU's times and the emulator's cases"),
     (GateId::Compiles, &[GateId::ConsistentEvidence], "what was never built has no case either"),
+    (
+        GateId::OwnClock,
+        &[GateId::LatencyReduction],
+        "what the runner's clock leaves unexplained counts as the candidate's",
+    ),
     (GateId::WholeOutput, &[GateId::ConsistentEvidence], "rows that were not drawn are no evidence"),
 ];
 

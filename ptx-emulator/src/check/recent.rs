@@ -17,9 +17,11 @@ const SIZES: u32 = 5;
 /// Where the era stands above the sizes.
 const ERA_AT: u32 = 2 * SIZES;
 /// Reads that wait at most.
-const WAITING: usize = 256;
-/// Places in which a read that waits is looked for.
-const PLACES: usize = 256;
+const WAITING: usize = 1024;
+/// Places that say where reads stand that wait.
+const PLACES: usize = 2048;
+/// Neighbouring places in which one read is looked for.
+const NEAR: usize = 4;
 
 /// A read by the lanes of one instruction.
 #[derive(Clone, Debug)]
@@ -71,6 +73,12 @@ impl Extent {
         Extent { low, end }
     }
 
+    /// Their number.
+    #[inline(always)]
+    pub(super) fn bytes(self) -> u32 {
+        self.end - self.low
+    }
+
     /// Its parts of `1 << shift` bytes.
     #[inline(always)]
     pub(super) fn span(self, shift: u32) -> std::ops::Range<usize> {
@@ -112,7 +120,44 @@ impl Sizes {
 /// Every size.
 const ALL: u32 = (1 << SIZES) - 1;
 
-/// Whether the regions of an access were used in this era.
+/// The uses of a region in the era in which it last had one.
+#[derive(Clone, Copy, Debug)]
+struct Uses {
+    era: u32,
+    /// The agent that alone had them, or [`MANY`].
+    agent: u32,
+    /// The largest age of its uses.
+    age: u64,
+}
+
+/// No agent in particular.
+const MANY: u32 = u32::MAX;
+
+impl Uses {
+    const NONE: Uses = Uses { era: 0, agent: MANY, age: 0 };
+
+    /// Adds a use by `me`.
+    #[inline(always)]
+    fn add(&mut self, era: u32, me: Epoch) {
+        if self.era < era {
+            *self = Uses { era, agent: me.warp(), age: me.age() };
+            return;
+        }
+        self.age = self.age.max(me.age());
+        if self.agent != me.warp() {
+            self.agent = MANY;
+        }
+    }
+
+    /// Whether a use of this era may not be past for an access of `me`, by the ages that are past of each agent. What one
+    /// warp keeps for itself is told without a look at the cells.
+    #[inline(always)]
+    fn matters(&self, era: u32, me: Epoch, past: &[u64; MAX_AGENTS]) -> bool {
+        self.era >= era && (self.agent != me.warp() || self.age > past[me.warp() as usize % MAX_AGENTS])
+    }
+}
+
+/// Whether the regions of an access were used in this era by accesses that may not be past.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Used {
     pub(super) written: bool,
@@ -123,10 +168,11 @@ pub(super) struct Used {
 #[derive(Debug)]
 pub(super) struct Recent {
     era: u32,
-    /// Era of the last write to each region.
-    written: Vec<u32>,
-    /// Era of the last read.
-    read: Vec<u32>,
+    /// The era of the last write; beyond all once a copy was in flight.
+    last_write: u32,
+    /// Of each region.
+    written: Vec<Uses>,
+    read: Vec<Uses>,
     /// Words of each region that a copy is in flight to.
     open: Vec<u16>,
     /// The largest age of an access of each agent, but for what is in flight.
@@ -142,8 +188,9 @@ impl Recent {
         let regions = bytes.div_ceil(1 << REGION);
         Recent {
             era: 1,
-            written: vec![0; regions],
-            read: vec![0; regions],
+            last_write: 0,
+            written: vec![Uses::NONE; regions],
+            read: vec![Uses::NONE; regions],
             open: vec![0; regions],
             newest: [0; MAX_AGENTS],
             waiting: Vec::new(),
@@ -163,12 +210,13 @@ impl Recent {
         lines.iter().fold(0, |all, line| all | line.in_era(self.era))
     }
 
-    /// What the regions of an access were used for.
+    /// What the regions of an access of `me` were used for, but for what is past. Only a write asks for reads.
     #[inline(always)]
-    pub(super) fn used(&self, extent: Extent) -> Used {
-        let in_era =
-            |eras: &[u32]| eras[extent.span(REGION)].iter().fold(0, |newest, era| newest.max(*era)) >= self.era;
-        Used { written: in_era(&self.written), read: in_era(&self.read) }
+    pub(super) fn used(&self, extent: Extent, write: bool, me: Epoch, past: &[u64; MAX_AGENTS]) -> Used {
+        let any = |regions: &[Uses]| {
+            regions[extent.span(REGION)].iter().fold(false, |any, uses| any | uses.matters(self.era, me, past))
+        };
+        Used { written: self.last_write >= self.era && any(&self.written), read: write && any(&self.read) }
     }
 
     /// Notes that an access was made that is not in flight.
@@ -176,10 +224,10 @@ impl Recent {
     pub(super) fn note(&mut self, extent: Extent, write: bool, me: Epoch) {
         let era = self.era;
         if write {
-            self.written[extent.span(REGION)].iter_mut().for_each(|last| *last = (*last).max(era));
-        } else {
-            self.read[extent.span(REGION)].fill(era);
+            self.last_write = self.last_write.max(era);
         }
+        let regions = if write { &mut self.written } else { &mut self.read };
+        regions[extent.span(REGION)].iter_mut().for_each(|uses| uses.add(era, me));
         self.note_age(me);
     }
 
@@ -194,7 +242,8 @@ impl Recent {
     pub(super) fn begin_copy(&mut self, word: usize) {
         let region = word >> (REGION - 2);
         self.open[region] = self.open[region].saturating_add(1);
-        self.written[region] = ALWAYS;
+        self.last_write = ALWAYS;
+        self.written[region] = Uses { era: ALWAYS, agent: MANY, age: 0 };
     }
 
     /// Notes that a word is in flight no longer, which makes it a write of `me`.
@@ -203,7 +252,7 @@ impl Recent {
         let region = word >> (REGION - 2);
         self.open[region] = self.open[region].saturating_sub(1);
         if self.open[region] == 0 {
-            self.written[region] = self.era;
+            self.written[region].era = self.era;
         }
         self.note_age(me);
     }
@@ -225,14 +274,22 @@ impl Recent {
     #[inline(always)]
     pub(super) fn wait(&mut self, extent: Extent, read: &Read) -> bool {
         let key = extent.low ^ extent.end << 3 ^ read.at[1] << 5;
-        let place = &mut self.places[(key.wrapping_mul(0x9e37_79b1) >> 24) as usize % PLACES];
-        if let Some(old) = self.waiting.get_mut(usize::from(*place)).filter(|old| old.is_again(read)) {
-            (old.me, old.limit) = (read.me, read.limit);
-            return true;
+        let first = (key.wrapping_mul(0x9e37_79b1) >> 16) as usize;
+        let mut free = first % PLACES;
+        for place in (first..first + NEAR).map(|place| place % PLACES) {
+            let at = usize::from(self.places[place]);
+            match self.extents.get(at) {
+                Some(other) if *other == extent && self.waiting[at].is_again(read) => {
+                    (self.waiting[at].me, self.waiting[at].limit) = (read.me, read.limit);
+                    return true;
+                }
+                Some(_) => {}
+                None => free = place,
+            }
         }
         let room = self.waiting.len() < WAITING;
         if room {
-            *place = self.waiting.len() as u16;
+            self.places[free] = self.waiting.len() as u16;
             self.waiting.push(read.clone());
             self.extents.push(extent);
         }

@@ -9,7 +9,7 @@
 use super::clock::{Epoch, MAX_AGENTS, Relation, View, row};
 use super::recent::{ALWAYS, Extent, Read, Recent, Sizes, Used};
 use super::runs::{Access, Lanes, Run};
-use crate::machine::regs::lane_numbers;
+use crate::machine::regs::{LANES, lane_numbers};
 use crate::machine::simd::{Level, dispatch};
 
 /// What a conflicting pair did.
@@ -43,7 +43,7 @@ fn access_lanes(shadow: &mut Shadow, view: &View<'_>, access: &Access<'_>, found
         return;
     }
     let extent = Extent::of(at, lanes, size);
-    let used = shadow.recent.used(extent);
+    let used = shadow.recent.used(extent, write, me, view.past());
     if view.has_lane_order() {
         // From now on, order is not what it was for those that wait.
         shadow.note_waiting(Extent::ALL);
@@ -188,26 +188,28 @@ impl Shadow {
     #[inline(always)]
     fn read(&mut self, view: &View<'_>, access: &Access<'_>, written: bool, extent: Extent, found: &mut Vec<Conflict>) {
         let Access { at, lanes, size, same, me, .. } = *access;
-        let used = Used { written, read: false };
-        let mut runs = Lanes::of(at, lanes, size, false, me);
-        // To note these is as quick as to let them wait.
-        let few = runs.starts.count_ones() <= 2;
-        if written && is_of_lanes(view, size, me) {
-            let single = runs.take_single();
-            let clear = self.lanes_clear(view, access, (single, extent), used);
-            for l in lane_numbers(single & !clear) {
-                self.judge_lane(view, access, (l, runs.several >> l & 1 == 1), found);
-            }
-        }
+        let read = Read { at: *at, lanes, size, me, limit: view.past()[me.warp() as usize % MAX_AGENTS] };
         if written {
+            let used = Used { written, read: false };
+            let mut runs = Lanes::of(at, lanes, size, false, me);
+            if is_of_lanes(view, size, me) {
+                let single = runs.take_single();
+                let clear = self.lanes_clear(view, access, (single, extent), used);
+                for l in lane_numbers(single & !clear) {
+                    self.judge_lane(view, access, (l, runs.several >> l & 1 == 1), found);
+                }
+            }
             for run in runs.runs(false, same, me) {
                 self.judge_run(view, &run, used, found);
             }
         }
-        let read = Read { at: *at, lanes, size, me, limit: view.past()[me.warp() as usize % MAX_AGENTS] };
         if view.has_lane_order() {
-            self.note_read(&read, Some(view));
-        } else if few || !self.recent.wait(extent, &read) {
+            return self.note_read(&read, Some(view));
+        }
+        // To note few is as quick as to let them wait.
+        let few =
+            extent.bytes() <= LANES as u32 * size && Lanes::of(at, lanes, size, false, me).starts.count_ones() <= 2;
+        if few || !self.recent.wait(extent, &read) {
             self.note_read(&read, None);
         }
     }
@@ -444,7 +446,6 @@ mod tests {
     use crate::check::agents::Agents;
     use crate::check::clock::Clocks;
     use crate::isa::engines::Engines;
-    use crate::machine::regs::LANES;
     use proptest::prelude::*;
 
     const WARPS: usize = 3;

@@ -1,12 +1,14 @@
 //! Register-to-register operations: one table of name, operand classes and lane formula.
 //!
-//! The table yields the op enum and the row interpreter. Classes are `W` (32-bit row, also 8 and
+//! The table yields the op enum and a function per operation. Classes are `W` (32-bit row, also 8 and
 //! 16 bits zero-extended), `D` (64-bit row) and `P` (predicate). `x` is the small immediate
-//! (rounding, comparison mask, byte-permute mode). The interpreter is compiled for several
-//! instruction sets and chosen at run time; results do not depend on the choice.
+//! (rounding, comparison mask, byte-permute mode). The functions are compiled for several
+//! instruction sets and chosen at run time; results do not depend on the choice. They are many and
+//! small, where one that holds all of them takes a compiler minutes.
 
 use crate::isa::slot::{Class, Role};
-use crate::machine::regs::{Bits, LANES, Regs, Source, d as drow, w as wrow};
+use crate::machine::regs::{Bits, DEFINED, FULL, LANES, Regs, Source, d as drow, w as wrow};
+use crate::machine::simd::{Level, Versions, versions};
 use crate::num::convert::{float_to_int, int_to_f32, int_to_f64, to_integral};
 use crate::num::float::{self as fl, Round, canon, d, f, ftz, order};
 use crate::num::small::{self, Bfloat, E4M3, E5M2, Fp16, halves1, halves2, halves3, narrow, widen};
@@ -47,22 +49,11 @@ macro_rules! class_source {
     };
 }
 
-macro_rules! class_taint {
-    (W, $regs:ident, $at:expr) => {
-        $regs.tw[usize::from($at)]
-    };
-    (D, $regs:ident, $at:expr) => {
-        $regs.td[usize::from($at)]
-    };
-    (P, $regs:ident, $at:expr) => {
-        $regs.tp[usize::from($at)]
-    };
-}
-
 macro_rules! class_store {
     (W, $regs:ident, $at:expr, $lane:expr) => {{
         let mut out = [0u32; LANES];
         for l in 0..LANES {
+            let l = number::<SMALL>(l);
             out[l] = $lane(l);
         }
         $regs.w[usize::from($at)].0 = out;
@@ -70,6 +61,7 @@ macro_rules! class_store {
     (D, $regs:ident, $at:expr, $lane:expr) => {{
         let mut out = [0u64; LANES];
         for l in 0..LANES {
+            let l = number::<SMALL>(l);
             out[l] = $lane(l);
         }
         $regs.d[usize::from($at)].0 = out;
@@ -77,22 +69,17 @@ macro_rules! class_store {
     (P, $regs:ident, $at:expr, $lane:expr) => {{
         let mut out = 0u32;
         for l in 0..LANES {
+            let l = number::<SMALL>(l);
             out |= u32::from($lane(l)) << l;
         }
         $regs.p[usize::from($at)] = out;
     }};
 }
 
-macro_rules! class_clear_taint {
-    (W, $regs:ident, $at:expr, $mask:ident) => {
-        $regs.tw[usize::from($at)] &= !$mask
-    };
-    (D, $regs:ident, $at:expr, $mask:ident) => {
-        $regs.td[usize::from($at)] &= !$mask
-    };
-    (P, $regs:ident, $at:expr, $mask:ident) => {
-        $regs.tp[usize::from($at)] &= !$mask
-    };
+/// The number of a lane. In `SMALL` code the compiler does not know it, and leaves a loop over lanes a loop.
+#[inline(always)]
+fn number<const SMALL: bool>(l: usize) -> usize {
+    if SMALL { std::hint::black_box(l) } else { l }
 }
 
 macro_rules! alu_table {
@@ -121,43 +108,74 @@ macro_rules! alu_table {
             /// Class of the result.
             #[inline(always)]
             pub(crate) fn result(self) -> Class {
-                match self {
-                    $(AluOp::$name => Class::$out,)*
-                }
+                self.rows().result
+            }
+
+            /// Classes of the rows that the operation reads and writes.
+            #[inline(always)]
+            pub(crate) fn rows(self) -> &'static OpRows {
+                const ROWS: &[OpRows] = &[$(OpRows::of(Class::$out, &[$((stringify!($slot), Class::$class)),*])),*];
+                &ROWS[self as usize]
             }
         }
 
-        /// Executes one operation on all lanes. With `CHECK` it makes the result defined in the lanes of `mask`, unless a
-        /// source is not, or there is `doubt`: then it calls `look` before it changes anything, and leaves the rest to
-        /// the caller.
-        #[inline(always)]
-        pub(crate) fn execute<const CHECK: bool>(
-            regs: &mut Regs,
-            inst: &AluInst,
-            mask: u32,
-            doubt: u32,
-            mut look: impl FnMut(&Regs),
-        ) {
-            match inst.op {
-                $(AluOp::$name => {
-                    if CHECK {
-                        let taint = 0 $(| class_taint!($class, regs, inst.$slot))*;
-                        if taint & mask | doubt == 0 {
-                            class_clear_taint!($out, regs, inst.d, mask);
-                        } else {
-                            look(regs);
-                        }
-                    }
-                    let $x = inst.x;
-                    $(let $arg = class_source!($class, regs, inst.$slot);)*
-                    class_store!($out, regs, inst.d, |l: usize| {
-                        $(let $arg: class_value!($class) = $arg.lane(l);)*
-                        $formula
-                    });
-                })*
-            }
+        /// The lane formulas, each as a function over all lanes.
+        #[expect(non_snake_case, reason = "named after the operations")]
+        mod formula {
+            use super::*;
+
+            $(#[inline(always)]
+            pub(super) fn $name<const SMALL: bool>(regs: &mut Regs, inst: &AluInst) {
+                let $x = inst.x;
+                $(let $arg = class_source!($class, regs, inst.$slot);)*
+                class_store!($out, regs, inst.d, |l: usize| {
+                    $(let $arg: class_value!($class) = $arg.lane(l);)*
+                    $formula
+                });
+            })*
         }
+
+        /// The operations by their numbers, compiled for each instruction set.
+        static COMPILED: &[Versions<Compute>] =
+            &[$(versions!(fn(regs: &mut Regs, inst: &AluInst) = formula::$name)),*];
     };
+}
+
+/// Computes one operation for all lanes. Unsafe where it is compiled for an instruction set that not every machine has.
+type Compute = unsafe fn(&mut Regs, &AluInst);
+
+/// Executes one operation for all lanes.
+#[inline(always)]
+pub(crate) fn execute(level: Level, regs: &mut Regs, inst: &AluInst) {
+    let compute = COMPILED[inst.op as usize].of(level);
+    // SAFETY: the versions of a `Level` need no instruction that this machine lacks.
+    unsafe { compute(regs, inst) }
+}
+
+/// Classes of the rows that an operation names.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OpRows {
+    pub(crate) result: Class,
+    /// Numbers of those of the slots `a`, `b` and `c`; [`DEFINED`] where there is none.
+    pub(crate) sources: [u8; 3],
+    /// All lanes if the result is a source, too, or none.
+    pub(crate) reads_result: u32,
+}
+
+impl OpRows {
+    const fn of(result: Class, named: &[(&str, Class)]) -> OpRows {
+        let mut rows = OpRows { result, sources: [DEFINED; 3], reads_result: 0 };
+        let mut i = 0;
+        while i < named.len() {
+            let (slot, class) = named[i];
+            match slot.as_bytes()[0] {
+                b'd' => rows.reads_result = FULL,
+                letter => rows.sources[(letter - b'a') as usize] = class as u8,
+            }
+            i += 1;
+        }
+        rows
+    }
 }
 
 /// What becomes of a source slot; some operations read what they replace.

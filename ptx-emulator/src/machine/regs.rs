@@ -6,6 +6,8 @@ use crate::machine::slot::{Class, Slot};
 pub(crate) const LANES: usize = 32;
 /// Every lane.
 pub(crate) const FULL: u32 = u32::MAX;
+/// The number of a class of one row that is always defined, for [`Regs::taint_of`].
+pub(crate) const DEFINED: u8 = 3;
 
 /// 32 values of one register; also holds 8- and 16-bit values zero-extended.
 #[derive(Clone, Copy, Debug)]
@@ -27,9 +29,8 @@ pub(crate) struct Regs {
     pub(crate) d: Vec<Row64>,
     /// Predicates, one bit per lane.
     pub(crate) p: Vec<u32>,
-    pub(crate) tw: Vec<u32>,
-    pub(crate) td: Vec<u32>,
-    pub(crate) tp: Vec<u32>,
+    /// Lanes of each row that are not wholly defined, by its class; then one that is, [`DEFINED`].
+    taints: [Vec<u32>; 4],
     /// Undefined bits of each tainted lane of `w`; meaningless for the others. Empty when not tracked.
     unknown_w: Vec<Row>,
     unknown_d: Vec<Row64>,
@@ -77,9 +78,7 @@ impl Regs {
             w: vec![Row([u32::MAX; LANES]); w],
             d: vec![Row64([u64::MAX; LANES]); d],
             p: vec![0; p],
-            tw: vec![FULL; w],
-            td: vec![FULL; d],
-            tp: vec![FULL; p],
+            taints: [vec![FULL; w], vec![FULL; d], vec![FULL; p], vec![0]],
             unknown_w: vec![Row([u32::MAX; LANES]); kept(w)],
             unknown_d: vec![Row64([u64::MAX; LANES]); kept(d)],
         }
@@ -94,12 +93,37 @@ impl Regs {
     /// Lanes of a row that are not wholly defined.
     #[inline(always)]
     pub(crate) fn taint(&self, slot: Slot) -> u32 {
-        let row = usize::from(slot.row);
-        match slot.class {
-            Class::W => self.tw[row],
-            Class::D => self.td[row],
-            Class::P => self.tp[row],
-        }
+        self.taint_of(slot.class as u8, slot.row)
+    }
+
+    /// Lanes of a row of the class of this number that are not wholly defined; what is needed for each instruction is
+    /// found without a branch on the class.
+    #[inline(always)]
+    pub(crate) fn taint_of(&self, class: u8, row: u16) -> u32 {
+        self.taints[usize::from(class) % 4][usize::from(row)]
+    }
+
+    /// Lanes of a 32-bit row that are not wholly defined.
+    #[inline(always)]
+    pub(crate) fn tw(&self, row: u16) -> u32 {
+        self.taint_of(Class::W as u8, row)
+    }
+
+    /// As [`Regs::tw`], of a 64-bit row.
+    #[inline(always)]
+    pub(crate) fn td(&self, row: u16) -> u32 {
+        self.taint_of(Class::D as u8, row)
+    }
+
+    /// As [`Regs::tw`], of a predicate.
+    #[inline(always)]
+    pub(crate) fn tp(&self, row: u16) -> u32 {
+        self.taint_of(Class::P as u8, row)
+    }
+
+    #[inline(always)]
+    fn taint_mut(&mut self, slot: Slot) -> &mut u32 {
+        &mut self.taints[slot.class as usize][usize::from(slot.row)]
     }
 
     /// Undefined bits of every lane of a row.
@@ -135,11 +159,12 @@ impl Regs {
     /// Sets the undefined bits of the lanes of `mask`.
     pub(crate) fn set_unknown(&mut self, slot: Slot, bits: &[u64; LANES], mask: u32) {
         let row = usize::from(slot.row);
-        let (width, taint) = match slot.class {
-            Class::W => (u64::from(u32::MAX), &mut self.tw[row]),
-            Class::D => (u64::MAX, &mut self.td[row]),
-            Class::P => (1, &mut self.tp[row]),
+        let width = match slot.class {
+            Class::W => u64::from(u32::MAX),
+            Class::D => u64::MAX,
+            Class::P => 1,
         };
+        let taint = self.taint_mut(slot);
         *taint = (*taint & !mask) | (lanes_with(bits, width) & mask);
         match slot.class {
             Class::W => {
@@ -192,7 +217,7 @@ impl Regs {
     /// Makes the lanes of `mask` wholly undefined where `taint` says so, and defined elsewhere.
     #[inline(always)]
     pub(crate) fn taint_w(&mut self, at: u16, taint: u32, mask: u32) {
-        let row = &mut self.tw[usize::from(at)];
+        let row = self.taint_mut(Slot { class: Class::W, row: at });
         *row = (*row & !mask) | (taint & mask);
         if taint & mask != 0 {
             self.fill_unknown(Slot { class: Class::W, row: at }, taint & mask);
@@ -202,7 +227,7 @@ impl Regs {
     /// As [`Regs::taint_w`].
     #[inline(always)]
     pub(crate) fn taint_d(&mut self, at: u16, taint: u32, mask: u32) {
-        let row = &mut self.td[usize::from(at)];
+        let row = self.taint_mut(Slot { class: Class::D, row: at });
         *row = (*row & !mask) | (taint & mask);
         if taint & mask != 0 {
             self.fill_unknown(Slot { class: Class::D, row: at }, taint & mask);
@@ -212,8 +237,14 @@ impl Regs {
     /// As [`Regs::taint_w`].
     #[inline(always)]
     pub(crate) fn taint_p(&mut self, at: u16, taint: u32, mask: u32) {
-        let row = &mut self.tp[usize::from(at)];
+        let row = self.taint_mut(Slot { class: Class::P, row: at });
         *row = (*row & !mask) | (taint & mask);
+    }
+
+    /// Makes the lanes of `mask` defined.
+    #[cold]
+    pub(crate) fn define(&mut self, slot: Slot, mask: u32) {
+        *self.taint_mut(slot) &= !mask;
     }
 
     #[cold]

@@ -62,6 +62,47 @@ impl Level {
     }
 }
 
+/// One function, compiled by [`versions!`].
+#[derive(Debug)]
+pub(crate) struct Versions<F> {
+    pub(crate) base: F,
+    pub(crate) avx2: F,
+    pub(crate) avx512: F,
+}
+
+impl<F: Copy> Versions<F> {
+    /// The version for `level`.
+    #[inline(always)]
+    pub(crate) fn of(&self, level: Level) -> F {
+        match level.kind() {
+            Kind::Base => self.base,
+            Kind::Avx2 => self.avx2,
+            Kind::Avx512 => self.avx512,
+        }
+    }
+}
+
+/// The [`Versions`] of an `#[inline(always)]` body, as pointers to unsafe functions. The body's argument says whether it
+/// is to be small rather than fast: x86 processors without AVX2 are old, and vectors for them take the compiler longest.
+macro_rules! versions {
+    (fn($($arg:ident: $ty:ty),*) = $($body:ident)::+) => {{
+        #[cfg(target_arch = "x86_64")]
+        {
+            #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt,f16c")]
+            fn avx2($($arg: $ty),*) { $($body)::+::<false>($($arg),*) }
+            #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt,f16c,avx512f,avx512bw,avx512dq,avx512cd,avx512vl")]
+            fn avx512($($arg: $ty),*) { $($body)::+::<false>($($arg),*) }
+            $crate::machine::simd::Versions { base: $($body)::+::<true>, avx2, avx512 }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            let base = $($body)::+::<false>;
+            $crate::machine::simd::Versions { base, avx2: base, avx512: base }
+        }
+    }};
+}
+pub(crate) use versions;
+
 /// Defines a function that runs an `#[inline(always)]` body compiled for the chosen [`Level`]. With
 /// `avx512: other`, the function `other` takes its place there; it needs no feature that is not named below.
 macro_rules! dispatch {

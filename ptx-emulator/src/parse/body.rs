@@ -170,12 +170,14 @@ impl Body<'_> {
         };
         let name = cursor.ident("a register name")?.to_owned();
         if vector != 1 {
-            let elements = vector_register(self.function, &name, ty, vector);
-            for &index in &elements {
-                let element = self.function.regs[index].name.clone();
-                self.scope().regs.insert(element, index);
+            for name in vector_names(cursor, name)? {
+                let elements = vector_register(self.function, &name, ty, vector);
+                for &index in &elements {
+                    let element = self.function.regs[index].name.clone();
+                    self.scope().regs.insert(element, index);
+                }
+                self.scope().vectors.insert(name, elements);
             }
-            self.scope().vectors.insert(name, elements);
         } else if cursor.eat('<') {
             let count = cursor.u32()?;
             cursor.expect('>')?;
@@ -359,6 +361,22 @@ fn part(suffix: &str) -> Option<Part> {
         _ => return None,
     };
     Some(Part { first_bit: bits * u32::from(index), bits })
+}
+
+/// Most members of a family of vector registers, all of which are declared at once.
+const MOST_VECTORS: u32 = 4096;
+
+/// The vector registers that a declaration names: one, or a family of them.
+fn vector_names(cursor: &mut Cursor<'_, '_>, name: String) -> Result<Vec<String>, ParseError> {
+    if !cursor.eat('<') {
+        return Ok(vec![name]);
+    }
+    let count = cursor.u32()?;
+    if count > MOST_VECTORS {
+        return cursor.expected("a count of vector registers up to 4096");
+    }
+    cursor.expect('>')?;
+    Ok((0..count).map(|i| format!("{name}{i}")).collect())
 }
 
 /// Declares the elements of a vector register and returns them.

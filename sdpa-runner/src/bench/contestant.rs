@@ -48,10 +48,23 @@ struct Slot<'m> {
     wanted: Vec<u64>,
 }
 
+/// The builds of a variant that a shape needs, of which each set has one: what is known when a kernel is compiled may depend
+/// on the seed.
+pub(super) struct Builds<'m> {
+    pub(super) on: Vec<OnGpu<'m>>,
+    pub(super) of_set: Vec<usize>,
+}
+
+impl<'m> Builds<'m> {
+    fn of(&self, set: usize) -> &OnGpu<'m> {
+        &self.on[self.of_set[set]]
+    }
+}
+
 /// Everything of one variant on one shape in one place.
 pub(super) struct Contestant<'m> {
     pub(super) subject: Subject,
-    on: OnGpu<'m>,
+    builds: Builds<'m>,
     /// Whether a launch begins with the operator's own kernels.
     from_originals: bool,
     sets: Vec<Workload<OnGpu<'m>>>,
@@ -118,16 +131,16 @@ pub(super) struct Entry<'a> {
 impl<'m> Contestant<'m> {
     /// Places everything, and has `verified` say of each set's bytes what their digests are; the inner error is the kernel's.
     pub(super) fn place(
-        on: OnGpu<'m>,
+        builds: Builds<'m>,
         entry: Entry,
         digester: &Digester,
         rng: &mut ChaCha8Rng,
         verified: &mut Verified,
     ) -> Result<Contestant<'m>> {
-        let sets: Vec<_> =
-            entry.setups.iter().map(|setup| Workload::place(&on, setup.clone())).collect::<Result<_>>()?;
-        for workload in &sets {
-            workload.make(&on)?.map_err(anyhow::Error::msg)?;
+        let placed = entry.setups.iter().enumerate().map(|(set, setup)| Workload::place(builds.of(set), setup.clone()));
+        let sets: Vec<_> = placed.collect::<Result<_>>()?;
+        for (set, workload) in sets.iter().enumerate() {
+            workload.make(builds.of(set))?.map_err(anyhow::Error::msg)?;
         }
         let (group_of, groups) = groups(entry.setups);
         let mixes = mixes(groups, sets.len(), entry.launches, rng);
@@ -135,7 +148,7 @@ impl<'m> Contestant<'m> {
         let mut contestant = Contestant {
             digests: Digester::room(entry.launches * outputs)?,
             subject: entry.subject,
-            on,
+            builds,
             from_originals: entry.from_originals,
             sets,
             group_of,
@@ -157,7 +170,7 @@ impl<'m> Contestant<'m> {
         let mut slots: Vec<Option<Slot>> = contestant.slots.drain(..).map(Some).collect();
         contestant.slots = shuffled(rng, launches).into_iter().filter_map(|i| slots[i].take()).collect();
         let steps = || (0..launches).try_for_each(|i| contestant.launch(i));
-        let graph = Graph::capture(contestant.on.gpu, steps)?;
+        let graph = Graph::capture(contestant.on().gpu, steps)?;
         contestant.graph = Some(graph);
         Ok(contestant)
     }
@@ -171,7 +184,7 @@ impl<'m> Contestant<'m> {
                 Some((name.clone(), Buffer::holding(&bytes)?, Arc::new(bytes)))
             }
         };
-        let written = self.sets[*mix.last().unwrap_or(&0)].written(&self.on)?;
+        let written = self.sets[*mix.last().unwrap_or(&0)].written(self.on())?;
         self.slots.push(Slot { mix: mix.to_vec(), woven, written, wanted: Vec::new() });
         self.events.push((Event::new()?, Event::new()?));
         Ok(())
@@ -179,7 +192,12 @@ impl<'m> Contestant<'m> {
 
     /// The set that a slot's tensors come from where they are in no group, and whose outputs it has.
     fn rest(&self, slot: &Slot) -> &Workload<OnGpu<'m>> {
-        &self.sets[*slot.mix.last().unwrap_or(&0)]
+        &self.sets[rest_of(slot)]
+    }
+
+    /// Where memory lies; whichever of the builds.
+    fn on(&self) -> &OnGpu<'m> {
+        &self.builds.on[0]
     }
 
     fn run(&self, slot: &Slot, steps: &[Step]) -> Result<()> {
@@ -189,7 +207,8 @@ impl<'m> Contestant<'m> {
         };
         let woven = |name: &str| slot.woven.as_ref().filter(|(woven, ..)| woven == name).map(|(_, buffer, _)| buffer);
         let named = |name: &str| slot.written.get(name).or_else(|| woven(name)).or_else(|| read(name));
-        steps.iter().try_for_each(|step| self.on.perform(step, &named))
+        let on = self.builds.of(rest_of(slot));
+        steps.iter().try_for_each(|step| on.perform(step, &named))
     }
 
     fn launch(&self, i: usize) -> Result<()> {
@@ -203,12 +222,12 @@ impl<'m> Contestant<'m> {
     fn verify(&mut self, digester: &Digester, verified: &mut Verified) -> Result<()> {
         // Images stay: they were compared when they were made.
         for slot in &self.slots {
-            self.rest(slot).begin_anew(&self.on, &slot.written)?;
+            self.rest(slot).begin_anew(self.on(), &slot.written)?;
         }
         for slot in &self.slots {
             self.run(slot, &self.rest(slot).setup.steps)?;
         }
-        self.on.finish()?;
+        self.on().finish()?;
         let found = self.found(digester, self.slots.len())?;
         let mut wanted = Vec::new();
         for (slot, found) in self.slots.iter().zip(found) {
@@ -221,12 +240,12 @@ impl<'m> Contestant<'m> {
         }
         self.slots.iter_mut().zip(wanted).for_each(|(slot, wanted)| slot.wanted = wanted);
         self.start_afresh()?;
-        self.on.finish()
+        self.on().finish()
     }
 
     /// Digests of the outputs of the first launches.
     fn found(&self, digester: &Digester, launches: usize) -> Result<Vec<Vec<u64>>> {
-        let gpu = self.on.gpu;
+        let gpu = self.on().gpu;
         self.digests.fill(gpu, 0)?;
         let mut next = 0;
         for slot in self.slots.iter().take(launches) {
@@ -234,7 +253,7 @@ impl<'m> Contestant<'m> {
             digester.add(gpu, results.iter().copied(), &self.digests, next)?;
             next += results.len();
         }
-        self.on.finish()?;
+        self.on().finish()?;
         let digests = Digester::read(&self.digests)?;
         let outputs = next / launches.clamp(1, self.slots.len());
         Ok(digests.chunks_exact(outputs.max(1)).take(launches).map(<[u64]>::to_vec).collect())
@@ -243,7 +262,7 @@ impl<'m> Contestant<'m> {
     /// Warms up, poisons everything again, times, compares every output with the right one, and poisons it. `flush` is
     /// written before each launch of a cold block. Also answers whether all outputs were right.
     pub(super) fn block(&self, ground: &Ground, mode: Mode, flush: Option<&Buffer>) -> Result<(Vec<f64>, bool)> {
-        self.on.gpu.forget_persisting()?;
+        self.on().gpu.forget_persisting()?;
         let us = match (flush, mode) {
             (Some(flush), _) => self.time_cold(flush)?,
             (None, Mode::Call) => self.time_calls(&ground.hold)?,
@@ -261,10 +280,10 @@ impl<'m> Contestant<'m> {
         let (start, end) = &self.events[0];
         // What its images are made of is there; the first launch loads code.
         self.launch(0)?;
-        start.record(self.on.gpu)?;
+        start.record(self.on().gpu)?;
         self.launch(0)?;
-        end.record(self.on.gpu)?;
-        self.on.finish()?;
+        end.record(self.on().gpu)?;
+        self.on().finish()?;
         Ok(end.us_since(start)?)
     }
 
@@ -272,9 +291,9 @@ impl<'m> Contestant<'m> {
     /// stream.
     fn start_afresh(&self) -> Result<()> {
         if self.from_originals {
-            self.sets.iter().try_for_each(|workload| workload.unmake(&self.on))?;
+            self.sets.iter().try_for_each(|workload| workload.unmake(self.on()))?;
         }
-        self.slots.iter().try_for_each(|slot| self.rest(slot).begin_anew(&self.on, &slot.written))
+        self.slots.iter().try_for_each(|slot| self.rest(slot).begin_anew(self.on(), &slot.written))
     }
 
     fn time_calls(&self, hold: &Hold) -> Result<Vec<f64>> {
@@ -282,11 +301,11 @@ impl<'m> Contestant<'m> {
         self.start_afresh()?;
         let setup = &self.sets[0].setup;
         let steps = if self.from_originals { &setup.from_originals } else { &setup.steps };
-        hold.until_queued(self.on.gpu, self.events.len() * (steps.len() + 2))?;
+        hold.until_queued(self.on().gpu, self.events.len() * (steps.len() + 2))?;
         for (i, (start, end)) in self.events.iter().enumerate() {
-            start.record(self.on.gpu)?;
+            start.record(self.on().gpu)?;
             self.launch(i)?;
-            end.record(self.on.gpu)?;
+            end.record(self.on().gpu)?;
         }
         self.times(self.events.len())
     }
@@ -297,22 +316,22 @@ impl<'m> Contestant<'m> {
         (0..self.warmup).try_for_each(|i| self.launch(i))?;
         self.start_afresh()?;
         for (i, (start, end)) in self.events.iter().enumerate().take(launches) {
-            flush.fill(self.on.gpu, i as u8)?;
-            start.record(self.on.gpu)?;
+            flush.fill(self.on().gpu, i as u8)?;
+            start.record(self.on().gpu)?;
             self.launch(i)?;
-            end.record(self.on.gpu)?;
+            end.record(self.on().gpu)?;
         }
         self.times(launches)
     }
 
     fn times(&self, launches: usize) -> Result<Vec<f64>> {
-        self.on.finish()?;
+        self.on().finish()?;
         self.events.iter().take(launches).map(|(start, end)| Ok(end.us_since(start)?)).collect()
     }
 
     /// The first replay warms up, the second is the sample; the poison between them is outside the events.
     fn time_graph(&self) -> Result<Vec<f64>> {
-        let gpu = self.on.gpu;
+        let gpu = self.on().gpu;
         let (start, end) = &self.events[0];
         let graph = self.graph.as_ref().context("the launches of a block were captured")?;
         graph.launch(gpu)?;
@@ -320,7 +339,7 @@ impl<'m> Contestant<'m> {
         start.record(gpu)?;
         graph.launch(gpu)?;
         end.record(gpu)?;
-        self.on.finish()?;
+        self.on().finish()?;
         Ok(vec![end.us_since(start)? / self.slots.len() as f64])
     }
 
@@ -328,29 +347,35 @@ impl<'m> Contestant<'m> {
     pub(super) fn trespass(&self) -> Result<Option<&'static str>> {
         if self.from_originals {
             // Images are poison between blocks; the other arm of this variant looks at them.
-            self.sets.iter().try_for_each(|workload| workload.make(&self.on).map(drop))?;
+            let mut sets = self.sets.iter().enumerate();
+            sets.try_for_each(|(set, workload)| workload.make(self.builds.of(set)).map(drop))?;
         }
         for workload in &self.sets {
-            if !workload.inputs_unchanged(&self.on)? {
+            if !workload.inputs_unchanged(self.on())? {
                 return Ok(Some("an input was written while timed"));
             }
         }
         for slot in &self.slots {
             if let Some((_, buffer, bytes)) = &slot.woven {
-                let is_intact = self.from_originals || self.on.holds(buffer, bytes)?;
+                let is_intact = self.from_originals || self.on().holds(buffer, bytes)?;
                 if !is_intact {
                     return Ok(Some("an input was written while timed"));
                 }
-                if !self.on.guards_intact(buffer)? {
+                if !self.on().guards_intact(buffer)? {
                     return Ok(Some("a guard band was written while timed"));
                 }
             }
-            if !self.rest(slot).guards_intact(&self.on, &slot.written)? {
+            if !self.rest(slot).guards_intact(self.on(), &slot.written)? {
                 return Ok(Some("a guard band was written while timed"));
             }
         }
         Ok(None)
     }
+}
+
+/// The set that a slot's tensors come from where they are in no group.
+fn rest_of(slot: &Slot) -> usize {
+    slot.mix.last().copied().unwrap_or(0)
 }
 
 /// The group of each tensor that has one, and how many there are: those of the operator, and one more of what is left.

@@ -8,6 +8,7 @@ mod hold;
 mod mixes;
 mod originals;
 mod place;
+mod quiet;
 mod rivals;
 mod share;
 mod sitting;
@@ -157,6 +158,7 @@ fn measure(bench: &Bench, job: &BenchJob, operator: &mut dyn Operator) -> Result
     let ground = Ground { job, gpu, monitor, digester, hold, originals, flush };
     let mut taken = Taken { samples, peers, running };
     let claims = Claims::begin(job.share.as_ref())?;
+    let mut guests = Guests::new(job.order_seed);
     for (number, shape) in &claims.order(&job.suite) {
         if !claims.take(&shape.name)? {
             continue;
@@ -165,8 +167,9 @@ fn measure(bench: &Bench, job: &BenchJob, operator: &mut dyn Operator) -> Result
         let mut order = ChaCha8Rng::seed_from_u64(job.order_seed.wrapping_add(*number as u64));
         let mut places = (*number as u64) << 32;
         for distribution in &job.suite.time_distributions {
-            sittings(&ground, operator, (shape, *distribution), &mut places, &mut order, &mut taken)?;
+            sittings(&ground, operator, (shape, *distribution), &mut guests, &mut places, &mut order, &mut taken)?;
         }
+        guests.part();
         let now = monitor.map(Monitor::compute_processes).unwrap_or_default();
         let is_stranger = |p: &String| !ours.contains(p) && !is_ours(p, &taken.running);
         let strangers: Vec<String> = now.into_iter().filter(is_stranger).collect();
@@ -183,6 +186,7 @@ fn sittings(
     ground: &Ground,
     operator: &mut dyn Operator,
     (shape, distribution): (&Shape, Distribution),
+    guests: &mut Guests,
     places: &mut u64,
     order: &mut ChaCha8Rng,
     taken: &mut Taken,
@@ -190,7 +194,7 @@ fn sittings(
     let suite = &ground.job.suite;
     let mut field = Field::prepare(ground, operator, shape, distribution, taken)?;
     let mut rivals = Rivals::load(ground.job, operator, &field.problems, taken);
-    let mut guests = Guests::invite(ground, operator, &mut field, *places, taken);
+    guests.invite(ground, operator, &mut field, *places, taken)?;
     let rounds = suite.rounds_of_sitting(&shape.name);
     let (looks, at_once) = (suite.looks(&shape.name), suite.timing.sittings.max(1));
     for look in 0..looks {
@@ -200,7 +204,7 @@ fn sittings(
         }
         for number in look * at_once..(look + 1) * at_once {
             let sitting = Sitting { number, rounds: number * rounds..(number + 1) * rounds, place: *places };
-            sitting.take(ground, operator, &mut field, (&mut rivals, &mut guests), order, taken)?;
+            sitting.take(ground, operator, &mut field, (&mut rivals, guests), order, taken)?;
             *places += 1;
         }
     }

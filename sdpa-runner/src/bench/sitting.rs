@@ -14,7 +14,7 @@ use kbench::subject::{Arm, Subject};
 use rand_chacha::ChaCha8Rng;
 use stats::shuffled;
 
-use super::contestant::{Contestant, Entry, Stamp};
+use super::contestant::{Builds, Contestant, Entry, Stamp};
 use super::guests::Guests;
 use super::place::Placement;
 use super::rivals::{Rivals, subject_of};
@@ -35,6 +35,28 @@ struct Planned {
     setups: Vec<Arc<Setup>>,
     /// Digests of the verified outputs of each set, once its bytes were seen.
     digests: Vec<Option<Vec<u64>>>,
+}
+
+/// A variant's builds on a shape, each loaded once, and which of them each set has.
+struct Loaded {
+    modules: Vec<LoadedModule>,
+    of_set: Vec<usize>,
+}
+
+impl Loaded {
+    fn of(operator: &dyn Operator, module: &Module, problems: &[Problem]) -> Result<Loaded> {
+        let (mut images, mut loaded) = (Vec::new(), Loaded { modules: Vec::new(), of_set: Vec::new() });
+        for problem in problems {
+            let image = &module.files(problem).image;
+            let known = images.iter().position(|known| known == image);
+            loaded.of_set.push(known.unwrap_or(images.len()));
+            if known.is_none() {
+                images.push(image.clone());
+                loaded.modules.push(load_echoed(operator, module, problem)?);
+            }
+        }
+        Ok(loaded)
+    }
 }
 
 /// Who meets on one shape in one distribution.
@@ -165,20 +187,20 @@ impl Sitting {
     ) -> Result<()> {
         let mut placement = Placement::take(ground.job.placement, self.place, field.planned.len())?;
         // Modules are loaded anew, so that nothing that a kernel kept in device globals survives.
-        let mut loaded: Vec<(usize, LoadedModule)> = Vec::new();
+        let mut loaded: Vec<(usize, Loaded)> = Vec::new();
         for at in placement.order.clone() {
             let subject = Subject::plain(&field.planned[at].module.variant);
             if field.failed.contains(&subject) {
                 continue;
             }
             field.about_to_time(&subject);
-            let module = load_echoed(operator, &field.planned[at].module, &field.problems[0]);
-            if let Some(module) = field.turn(ground.gpu, taken, &subject, module)? {
-                loaded.push((at, module));
+            let modules = Loaded::of(operator, &field.planned[at].module, &field.problems);
+            if let Some(modules) = field.turn(ground.gpu, taken, &subject, modules)? {
+                loaded.push((at, modules));
             }
         }
         let mut contestants = Vec::new();
-        for (at, module) in &loaded {
+        for (at, modules) in &loaded {
             let has_originals = field.planned[*at].setups.iter().any(|setup| !setup.from_originals.is_empty());
             for arm in [Arm::Plain, Arm::FromOriginals].into_iter().take(1 + usize::from(has_originals)) {
                 let subject = Subject { who: field.planned[*at].module.variant.clone(), arm };
@@ -186,11 +208,11 @@ impl Sitting {
                     continue;
                 }
                 field.about_to_time(&subject);
-                let placed = field.contestant(ground, (*at, module), &subject, &mut placement.rng);
+                let placed = field.contestant(ground, (*at, modules), &subject, &mut placement.rng);
                 contestants.extend(field.turn(ground.gpu, taken, &subject, placed)?);
             }
         }
-        guests.sit(field, taken);
+        guests.sit(ground, field, taken);
         let turns = turns(&ground.job.suite.control, &contestants, rivals, guests);
         self.rounds(ground, field, (&contestants, &turns), (rivals, guests), order, taken)?;
         for contestant in &contestants {
@@ -283,8 +305,7 @@ fn block_of(
         }
         Turn::Guest { index, .. } => {
             field.about_to_time(&subject);
-            let flush = if cache.is_hot() { 0 } else { ground.flush.len() };
-            let timed = guests.block(*index, mode, flush, number);
+            let timed = guests.block(ground, *index, (mode, cache), number);
             timed.map(|timed| timed.map(|timed| of(timed.us, Some(timed.outer))))
         }
     };
@@ -326,7 +347,7 @@ impl Field {
     fn contestant<'m>(
         &mut self,
         ground: &'m Ground,
-        (at, module): (usize, &'m LoadedModule),
+        (at, loaded): (usize, &'m Loaded),
         subject: &Subject,
         rng: &mut ChaCha8Rng,
     ) -> Result<Contestant<'m>> {
@@ -357,8 +378,9 @@ impl Field {
             warmup: timing.warmup,
             reuse_inputs: job.is_search,
         };
-        let placed =
-            Contestant::place(OnGpu::new(gpu, module).with_copies(originals), entry, digester, rng, &mut verified);
+        let on = |module| OnGpu::new(gpu, module).with_copies(originals);
+        let builds = Builds { on: loaded.modules.iter().map(on).collect(), of_set: loaded.of_set.clone() };
+        let placed = Contestant::place(builds, entry, digester, rng, &mut verified);
         placed.map_err(|error| if error.is::<cudarc::driver::DriverError>() { error } else { anyhow!("{error:#}") })
     }
 }

@@ -7,6 +7,8 @@
 mod fresh;
 mod guest;
 mod launch;
+mod parts;
+mod tare;
 #[cfg(test)]
 mod tests;
 
@@ -35,8 +37,10 @@ use crate::operator::Handed;
 use crate::setup::Role;
 use crate::talk::{Patience, Silence, Talk};
 use fresh::Fill;
-pub use guest::{Guest, Timed};
+pub use guest::{Guest, Processes, Timed, Wanted};
 pub use launch::run;
+use parts::Parts;
+use tare::Tare;
 
 /// Bytes of a guard band, and what it holds; the driver has the same.
 const GUARD_BYTES: usize = 4096;
@@ -61,9 +65,9 @@ impl Refused {
 
 /// What one call left, as it lies on the device.
 pub struct Left {
-    /// All outputs, one after the other.
+    /// All outputs as far as they were asked for, one after the other.
     pub outputs: Vec<u8>,
-    /// Whether the inputs still hold what they were filled with.
+    /// Whether the inputs still hold there what they were filled with.
     pub inputs_unchanged: bool,
     /// Whether nothing around any tensor was written.
     pub guards_intact: bool,
@@ -82,6 +86,10 @@ pub struct Host {
     pub versions: BTreeMap<String, String>,
     /// Whether the next call is the first on its shape, when compilers run.
     first: bool,
+    /// What a block takes by itself; nothing is known of who is not timed.
+    tare: Tare,
+    /// What came of sealing it, once that was tried.
+    sealed: Option<Option<String>>,
 }
 
 impl Host {
@@ -108,7 +116,9 @@ impl Host {
         })?;
         let source = task.folder.join(&call.source);
         let versions = BTreeMap::new();
-        let mut host = Host { call: call.clone(), source, talk, given, scratch, versions, first: true };
+        let call = call.clone();
+        let mut host =
+            Host { call, source, talk, given, scratch, versions, first: true, tare: Tare::default(), sealed: None };
         match host.ask(&json!({"op": "hello"}), OWN) {
             Ok(hello) => {
                 let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -209,6 +219,15 @@ impl Host {
     /// Has the kernel refuse it further processes; the inner value says why that cannot be. What the process says of it is
     /// held to what the system says.
     pub fn seal(&mut self) -> Result<Option<String>> {
+        if let Some(known) = &self.sealed {
+            return Ok(known.clone());
+        }
+        let came = self.try_to_seal()?;
+        self.sealed = Some(came.clone());
+        Ok(came)
+    }
+
+    fn try_to_seal(&mut self) -> Result<Option<String>> {
         let filters = |pid: u32| {
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
             let of = |key: &str| {
@@ -235,47 +254,57 @@ impl Host {
         Ok((answer["captured"] != json!(true)).then(why))
     }
 
+    /// Measures what a block takes by itself. Afterwards the user's code may be loaded, and then never before.
+    pub fn weigh(&mut self, flush: usize) -> Result<()> {
+        self.tare = Tare::measure(flush, |mode, launches, flush| {
+            let question = json!({"op": "tare", "mode": named(mode), "launches": launches, "flush": flush});
+            let start = Instant::now();
+            let answer = self.ask(&question, OWN)?;
+            let wall_us = start.elapsed().as_secs_f64() * 1e6;
+            let of = |key: &str| answer[key].as_f64().with_context(|| format!("the driver gave no `{key}`"));
+            Ok(wall_us - of("us")? - of("hold_us")?)
+        })?;
+        Ok(())
+    }
+
+    /// Has it stand still until it is asked again, with whatever threads it has.
+    pub fn pause(&mut self) {
+        self.talk.pause();
+    }
+
     /// One block of calls on the first slots: the samples that it gives, and what the clock here said meanwhile.
     pub fn block(&mut self, mode: Mode, launches: usize, flush: usize) -> Result<(Vec<f64>, Outer)> {
-        let mode = match mode {
-            Mode::Call => "call",
-            Mode::Kernel => "graph",
-        };
-        let question = json!({"op": "block", "mode": mode, "launches": launches, "flush": flush});
+        let question = json!({"op": "block", "mode": named(mode), "launches": launches, "flush": flush});
         let (time, start) = (self.time_of_call(), Instant::now());
         let answer = self.ask(&question, time)?;
         let wall_us = start.elapsed().as_secs_f64() * 1e6;
         let us: Vec<f64> = answer["us"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
-        let wanted = if mode == "call" { launches } else { 1 };
+        let wanted = if mode == Mode::Call { launches } else { 1 };
         if us.len() != wanted || us.iter().any(|us| !us.is_finite() || *us <= 0.0) {
             bail!(self.refused(&format!("gave {} times for {wanted} samples, or one that no clock gives", us.len())));
         }
-        Ok((us, Outer { wall_us, launches: launches as u32 }))
+        Ok((us, Outer { wall_us, beside_us: self.tare.beside_us(mode, launches, flush), launches: launches as u32 }))
     }
 
-    /// What lies in a slot, which was filled so; without its inputs nothing is known of these.
-    pub fn output(&mut self, slot: usize, fill: &Fill, sets: &[Vec<Handed>], inputs: bool) -> Result<Left> {
+    /// What lies in a slot, which was filled so, in parts of its tensors.
+    pub fn output(&mut self, slot: usize, fill: &Fill, sets: &[Vec<Handed>], parts: &Parts) -> Result<Left> {
         let file = self.scratch.path().join("output.safetensors");
-        self.ask(&json!({"op": "output", "slot": slot, "file": file, "inputs": inputs}), OWN)?;
-        let tensors = &sets[fill.set];
-        let most: usize = tensors.iter().map(|tensor| tensor.role.len() + 2 * GUARD_BYTES + 1024).sum();
-        let bytes = self.read(&file, most as u64 + 4096)?;
+        self.ask(&json!({"op": "output", "slot": slot, "file": file, "parts": parts.told()}), OWN)?;
+        let bytes = self.read(&file, parts.bytes() as u64 + 4096 + 1024 * parts.count() as u64)?;
         let found =
             SafeTensors::deserialize(&bytes).map_err(|error| self.refused(&format!("left no tensors: {error}")))?;
         let mut left = Left { outputs: Vec::new(), inputs_unchanged: true, guards_intact: true };
-        for tensor in tensors.iter().filter(|tensor| inputs || tensor.role.is_output()) {
+        for tensor in &sets[fill.set] {
+            let Some(wanted) = parts.of(&tensor.name) else { continue };
             let raw = found.tensor(&tensor.name);
-            let raw = raw.map_err(|error| self.refused(&format!("left no `{}`: {error}", tensor.name)))?;
-            let (raw, len) = (raw.data(), tensor.role.len());
-            if raw.len() != len + 2 * GUARD_BYTES {
+            let raw = raw.map_err(|error| self.refused(&format!("left no `{}`: {error}", tensor.name)))?.data();
+            let Some((guards, data)) = wanted.split(raw) else {
                 bail!(self.refused(&format!("left {} bytes of `{}`", raw.len(), tensor.name)));
-            }
-            let (before, rest) = raw.split_at(GUARD_BYTES);
-            let (data, after) = rest.split_at(len);
-            left.guards_intact &= before.iter().chain(after).all(|byte| *byte == GUARD);
+            };
+            left.guards_intact &= guards.into_iter().flatten().all(|byte| *byte == GUARD);
             match &tensor.role {
                 Role::Output(..) | Role::InPlace(_) => left.outputs.extend_from_slice(data),
-                _ => left.inputs_unchanged &= fill.bytes(tensor).is_some_and(|filled| filled == data),
+                _ => left.inputs_unchanged &= fill.bytes(tensor).is_some_and(|filled| wanted.matches(data, &filled)),
             }
         }
         Ok(left)
@@ -300,6 +329,14 @@ fn held(tensor: &Handed) -> Option<&[u8]> {
     match &tensor.role {
         Role::Input(bytes) | Role::Made(bytes) | Role::InPlace(bytes) => Some(bytes),
         Role::Output(..) | Role::Scratch(..) => None,
+    }
+}
+
+/// A timer as the driver calls it.
+fn named(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Call => "call",
+        Mode::Kernel => "graph",
     }
 }
 

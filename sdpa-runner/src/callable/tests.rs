@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use kbench::evidence::Mode;
+use kbench::evidence::{Cache, HostCode, Mode};
 use kbench::job::{CallLimits, Callable, Task};
 use kbench::operator::{Distribution, Operator as Kind, Problem, Shape};
 use rand_chacha::ChaCha8Rng;
@@ -77,20 +77,34 @@ fn timed(function: &str) -> Option<Result<Came>> {
     let right = problems.iter().zip(&sets).map(|(problem, set)| (problem.id(), sha256_hex(&product(set)))).collect();
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let mut times = || {
-        let who = (&task, &call, function);
-        let mut guest = Guest::start(who, &problems, sets.clone(), (6, 2), |_| 6, &mut rng)?;
-        let mut blocks = Vec::new();
+        let (mut blocks, mut wrong) = (Vec::new(), BTreeSet::new());
+        let (mut processes, mut known) = (Processes::default(), HostCode::default());
+        // Two distributions of one shape.
         for _ in 0..2 {
+            let wanted = Wanted {
+                task: &task,
+                call: &call,
+                who: function,
+                problems: &problems,
+                sets: sets.clone(),
+                warmup: 2,
+                within: |_| 6,
+                flush: 1 << 16,
+                known,
+            };
+            let mut guest = Guest::start(wanted, &mut processes, &mut rng)?;
             guest.sit(&mut rng)?;
             for _ in 0..4 {
                 for mode in Mode::ALL {
-                    let block = guest.block(mode, 0, blocks.len(), &mut rng)?;
+                    guest.pause();
+                    let block = guest.block(mode, Cache::Hot, blocks.len(), &mut rng)?;
                     blocks.extend(block.map(|block| (mode, block)));
                 }
             }
+            known = guest.code.clone();
+            wrong.extend(guest.conclude(&right, &mut processes, &mut rng)?);
         }
-        let code = guest.code.clone();
-        Ok(Came { wrong: guest.conclude(&right, &mut rng)?, timed: blocks, code })
+        Ok(Came { wrong, timed: blocks, code: known })
     };
     Some(times())
 }
@@ -98,7 +112,7 @@ fn timed(function: &str) -> Option<Result<Came>> {
 /// What a block leaves of the judge's clock unexplained, in milliseconds: the median of those of a mode.
 fn unexplained(came: &Came, mode: Mode) -> f64 {
     let of = came.timed.iter().filter(|(own, _)| *own == mode);
-    let left: Vec<f64> = of.map(|(_, block)| (block.outer.wall_us - block.outer.said_us(&block.us)) / 1e3).collect();
+    let left: Vec<f64> = of.map(|(_, block)| (block.outer.unexplained_us(&block.us)) / 1e3).collect();
     stats::median(&left).unwrap()
 }
 

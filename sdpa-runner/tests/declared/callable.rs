@@ -101,7 +101,12 @@ fn every_cheat_that_a_checked_launch_shows_is_named_and_the_honest_pass() {
             End::Wrong => assert!(first.failure.is_none() && !is_right(name, room.path()), "{name}: {came:?}"),
             End::WroteInput => assert!(!first.inputs_unchanged && first.failure.is_none(), "{name}: {came:?}"),
             // What shows only while it is timed is right before.
-            End::Passes | End::TimedOutput | End::RefusedWhenTimed(_) | End::OwnClock | End::Unseen(_) => {
+            End::Passes
+            | End::TimedOutput
+            | End::RefusedWhenTimed(_)
+            | End::OwnClock
+            | End::DeviceBusy
+            | End::Unseen(_) => {
                 assert!(came.len() == 2 && kept && is_right(name, room.path()), "{name}: {came:?}");
                 assert_eq!(first.kernels, ["elementwise_kernel"], "{name}");
             }

@@ -18,6 +18,8 @@ pub enum End {
     RefusedWhenTimed(&'static str),
     /// Its own clock does not fit the judge's.
     OwnClock,
+    /// Refused on a GPU, which it keeps busy while others are timed.
+    DeviceBusy,
     /// Nobody sees it, and the report names it.
     Unseen(&'static str),
 }
@@ -41,6 +43,8 @@ pub const CHEATS: &[(&str, End)] = &[
     ("on_a_side_stream", End::OwnClock),
     ("with_a_patched_event", End::OwnClock),
     ("with_a_patched_clock", End::Passes),
+    ("works_in_others_turns", End::Passes),
+    ("leaves_work_behind", End::DeviceBusy),
     ("works_at_import", End::Unseen("at import")),
     ("opens_a_socket", End::Refused("Error")),
     ("starts_a_process", End::RefusedWhenTimed("PermissionError")),

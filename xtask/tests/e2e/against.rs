@@ -85,6 +85,7 @@ const WRONG: (&str, &str, &str) =
     ("softmax.cu", "const float scale = 1.0f / row.sum;", "const float scale = 1.1f / row.sum;");
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn the_same_code_is_nothing_to_judge_whatever_else_was_changed() {
     let repository = Repository::new();
     let same = repository.judged("HEAD").expect(0);
@@ -106,6 +107,7 @@ fn the_same_code_is_nothing_to_judge_whatever_else_was_changed() {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn a_change_is_judged_by_the_reference_and_the_limits_that_were() {
     let repository = Repository::new();
     // A wrong kernel, whose author weakens all that would say so.
@@ -166,6 +168,7 @@ fn what_cannot_be_compared_is_one_line() {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn on_a_gpu_a_faster_change_merges_and_one_that_is_no_faster_is_a_valid_negative() {
     let dist = Dist::timing();
     let repository = Repository::new();

@@ -78,6 +78,7 @@ fn without_a_gpu_resources_are_gated_and_the_rest_is_deferred_with_a_remedy() {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn one_changed_toggle_rebuilds_one_variant() {
     let dist = Dist::new(NO_GPU);
     let suite = "kbench/suites/stage5.toml";
@@ -132,6 +133,7 @@ fn a_syntax_error_is_shown_with_file_and_line_and_fails_the_build() {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn wrong_usage_is_one_clear_line_and_status_2() {
     let dist = Dist::new(NO_GPU);
     dist.write("kbench/suites/wrong.toml", "name = 3\n");
@@ -177,6 +179,7 @@ const NOTHING_TIMED: &str = r#"case "$job" in *'"job":"bench"'*) echo '{"event":
 "backends":[]}}' | tr -d '\n'; echo;; esac"#;
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn a_runner_that_dies_on_every_launch_is_a_fail_that_names_the_signal() {
     let dist = Dist::new(&format!(
         "{CLAIMS_A_GPU}\ncase \"$job\" in *'\"job\":\"launch\"'*) kill -9 $$;; esac\n{NOTHING_TIMED}\necho '{{\"event\":\"done\"}}'"
@@ -188,6 +191,7 @@ fn a_runner_that_dies_on_every_launch_is_a_fail_that_names_the_signal() {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn an_interrupted_run_is_not_whole_and_can_be_resumed() {
     let dist = Dist::new(&format!("{CLAIMS_A_GPU}\nread until_the_pipeline_is_gone"));
     let mut child = dist.start(&["validate", "--stage5", "--peers", "none"]);
@@ -252,6 +256,7 @@ fn ctrl_c_ends_everything_that_was_started_and_says_what_is_left() {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn all_suites_run_in_order_and_end_in_one_summary() {
     let dist = Dist::new(NO_GPU);
     let ran = dist.run(&["validate", "--all", "--smoke", "--peers", "none"]).expect(3);

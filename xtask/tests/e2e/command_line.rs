@@ -65,6 +65,7 @@ fn what_only_reads_works_anywhere() {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn what_a_person_reads_fits_on_one_screen_without_a_gpu() {
     let dist = Dist::new(NO_GPU);
     for width in ["80", "100"] {
@@ -230,6 +231,7 @@ const WRONG: &[(&str, &str)] = &[
 ];
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn what_cannot_be_is_one_line_said_once_and_leaves_nothing_behind() {
     let dist = Dist::new(NO_GPU);
     let good = std::fs::read_to_string(dist.path("kbench/suites/stage2.toml")).unwrap();

@@ -18,6 +18,7 @@ fn timed(dist: &Dist) -> Vec<String> {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn who_breaks_the_device_is_fixed_and_the_others_are_timed_without_it() {
     let dist = Dist::timing();
     for (breaks, words) in [
@@ -49,6 +50,7 @@ fn who_breaks_the_device_is_fixed_and_the_others_are_timed_without_it() {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn a_runner_that_ends_without_a_word_is_an_error_that_nothing_passes_over() {
     let dist = Dist::timing();
     for (job, words) in [

@@ -380,6 +380,7 @@ fn whatever_lies_there(sealed: &Sealed, parent: &Path) {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn no_edit_of_a_run_is_taken_for_the_run() {
     let sealed = Sealed::new();
     let parent = tempfile::tempdir().unwrap();

@@ -37,6 +37,7 @@ fn the_only_run(out: &Path) -> PathBuf {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn the_examples_are_judged_and_their_wrong_candidates_are_fixed_by_the_gate_that_sees_it() {
     let cases = [
         ("softmax", "DEFER online: seen on a GPU", "FIX unrolled: correctness: finite output"),
@@ -260,6 +261,7 @@ fn a_wrong_gate_file_is_refused_in_one_line_and_leaves_nothing() {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn a_gate_file_that_names_what_cannot_be_is_refused_in_one_line_and_leaves_nothing() {
     let wrong = refused(OF_WHAT_IT_NAMES);
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), OF_WHAT_IT_NAMES.len(), wrong.join("\n"));

@@ -140,6 +140,7 @@ fn what_a_real_ncu_wrote_becomes_figures_a_gate_and_a_diagnosis() {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn every_obstacle_is_deferred_with_its_remedy() {
     let dist = Dist::new(&format!("{CLAIMS_A_GPU}{SOUND}"));
     let arguments = ["ncu", "ws-p1", "--shape", "mission"];
@@ -190,6 +191,7 @@ fn every_obstacle_is_deferred_with_its_remedy() {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn without_a_gpu_validate_defers_the_profile_and_without_the_flag_it_has_no_gate() {
     let dist = Dist::new(NO_GPU);
     let arguments = ["validate", "--stage5", "--peers", "none", "--full"];

@@ -63,6 +63,7 @@ fn a_planted_race_is_named_with_both_lines_and_replays() {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn shipped_kernels_are_clean_under_five_schedules() {
     let dist = Dist::emulating();
     let ladder: Vec<&str> = sdpa_kernel::registry::VARIANTS.iter().map(|entry| entry.name).collect();
@@ -74,6 +75,7 @@ fn shipped_kernels_are_clean_under_five_schedules() {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn the_flagship_is_clean_and_a_schedule_that_is_none_is_refused() {
     let dist = Dist::emulating();
     let ran = dist.run(&["sanitize", "hopper", "--device", "emulator", "--shapes", "tiny"]).expect(0);

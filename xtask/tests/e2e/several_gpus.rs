@@ -120,6 +120,7 @@ fn two_gpus_leave_what_one_would_and_no_pair_is_split() {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn a_gpu_whose_process_dies_takes_its_shapes_again_and_who_breaks_one_is_fixed() {
     let dist = dist();
     let (_, whole) = validate(&dist, &["--gpus", "2"]);
@@ -140,6 +141,7 @@ fn a_gpu_whose_process_dies_takes_its_shapes_again_and_who_breaks_one_is_fixed()
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn a_shared_run_goes_on_with_the_gpus_that_it_began_with() {
     let dist = dist();
     dist.write("hangs", "");

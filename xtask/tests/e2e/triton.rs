@@ -64,7 +64,7 @@ fn kernels_for(arch: &str, wanted: &[(&str, &[&str])]) {
 }
 
 #[test]
-#[ignore = "minutes of Triton's compiler; .ci/run runs it by name"]
+#[ignore = "minutes of Triton's compiler; run by name"]
 fn ten_kernels_for_sm_80() {
     kernels_for("sm_80", &KERNELS);
 }

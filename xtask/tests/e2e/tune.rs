@@ -85,6 +85,7 @@ fn unique(names: &[String]) -> usize {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn a_search_names_the_fastest_survives_a_kill_and_repeats_nothing() {
     let fake = Fake::new();
 
@@ -203,6 +204,7 @@ fn a_search_names_the_fastest_survives_a_kill_and_repeats_nothing() {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn a_proposer_is_heard_and_a_bad_one_is_dropped_with_a_warning() {
     let fake = Fake::new();
     let wanted = r#"{"loader":2,"softmax":2,"scheduler":1,"tile_q":128,"tile_k":32,"producer_warps":0,"stages":3,"exp":0,"swizzle":1}"#;
@@ -238,6 +240,7 @@ fn a_proposer_is_heard_and_a_bad_one_is_dropped_with_a_warning() {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn a_kernel_that_kills_its_process_while_timed_or_is_wrong_on_a_shape_that_is_not_timed_is_no_elite() {
     let fake = Fake::new();
     let killer = "ld2-sm2-pe1-q64-k32-pw0-st3-ex0-sw0";
@@ -259,6 +262,7 @@ fn a_kernel_that_kills_its_process_while_timed_or_is_wrong_on_a_shape_that_is_no
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn a_kernel_that_faults_in_company_is_rejected_alone() {
     let fake = Fake::new();
     let faulty = "ld2-sm2-pe1-q64-k32-pw0-st3-ex0-sw0";
@@ -283,6 +287,7 @@ fn a_kernel_that_faults_in_company_is_rejected_alone() {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn profiles_of_elites_reach_the_proposer_the_search_and_the_record() {
     let fake = Fake::new();
     // What a real ncu wrote of another kernel stands for each: only the way of the figures is looked at.
@@ -365,6 +370,7 @@ fn profiles_of_elites_reach_the_proposer_the_search_and_the_record() {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn without_a_gpu_nothing_is_searched_and_wrong_words_are_one_line() {
     let dist = Dist::new(NO_GPU);
     let ran = dist.run(&["tune"]).expect(3);
@@ -392,6 +398,7 @@ fn without_a_gpu_nothing_is_searched_and_wrong_words_are_one_line() {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn on_the_emulator_configurations_are_checked_and_none_is_named() {
     let dist = Dist::emulating();
     let out = dist.path("out").display().to_string();

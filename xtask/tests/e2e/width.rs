@@ -67,6 +67,7 @@ fn timeless(text: &str) -> String {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn nothing_is_wider_than_a_hundred_columns_and_colours_are_all_that_a_terminal_adds() {
     let dist = Dist::new(NO_GPU);
     dist.run(&["validate", "--stage5", "--allow-deferred"]).expect(0);

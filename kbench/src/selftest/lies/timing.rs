@@ -27,6 +27,11 @@ pub(in super::super) const LIES: &[Lie] = &[
         gate: GateId::OwnClock,
         tell: |_, e| host_code(e, 3.0),
     },
+    Lie {
+        name: "a process that leaves a seventh of its work out of its own times",
+        gate: GateId::LatencyReduction,
+        tell: |_, e| host_code(e, 1.16),
+    },
     Lie { name: "times without a device", gate: GateId::PhysicallyPossible, tell: |_, e| e.samples.device = None },
     Lie {
         name: "no kernel times, only call times",

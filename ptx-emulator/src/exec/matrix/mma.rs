@@ -283,7 +283,7 @@ fn integer_product(regs: &mut Regs, op: &Mma, half: &MmaHalf, active: u32) {
 
 /// An undefined factor element taints its row or column of the result.
 fn taint_product(regs: &mut Regs, op: &Mma, half: &MmaHalf, active: u32) {
-    let taint_of = |rows: &[u16]| rows.iter().fold(0, |t, &r| t | regs.tw[usize::from(r)]);
+    let taint_of = |rows: &[u16]| rows.iter().fold(0, |t, &r| t | regs.tw(r));
     if taint_of(&op.a) | taint_of(&half.b) | taint_of(&half.c) == 0 {
         for &row in &half.d {
             regs.taint_w(row, 0, active);
@@ -292,14 +292,14 @@ fn taint_product(regs: &mut Regs, op: &Mma, half: &MmaHalf, active: u32) {
     }
     let mut rows = 0u32;
     for (reg, &row) in op.a.iter().enumerate() {
-        let taint = regs.tw[usize::from(row)];
+        let taint = regs.tw(row);
         for lane in 0..LANES {
             rows |= (taint >> lane & 1) << (lane / 4 + 8 * (reg & 1));
         }
     }
     let column_taint = taint_of(&half.b);
     let columns = (0..LANES).fold(0u32, |c, lane| c | (column_taint >> lane & 1) << (lane / 4));
-    let sums: Vec<u32> = half.c.iter().map(|&r| regs.tw[usize::from(r)]).collect();
+    let sums: Vec<u32> = half.c.iter().map(|&r| regs.tw(r)).collect();
     for (reg, &row) in half.d.iter().enumerate() {
         let mut taint = if op.c_acc == op.d_acc { sums[reg] } else { sums.iter().fold(0, |t, s| t | s) };
         for lane in 0..LANES {

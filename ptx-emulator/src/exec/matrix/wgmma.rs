@@ -110,7 +110,7 @@ impl Block {
             Some(open) => (open.sums, open.taint),
             None => {
                 let sums = op.d.iter().map(|&row| *w(&warp.regs, row)).collect();
-                (sums, op.d.iter().map(|&row| warp.regs.tw[usize::from(row)]).collect())
+                (sums, op.d.iter().map(|&row| warp.regs.tw(row)).collect())
             }
         }
     }
@@ -147,7 +147,7 @@ impl Block {
                 "a matrix descriptor with a base offset, which is not modelled".into()
             });
         }
-        if context.launch.checks.uninitialised && warp.regs.td[usize::from(descriptor)] != 0 {
+        if context.launch.checks.uninitialised && warp.regs.td(descriptor) != 0 {
             self.report_lane(context, warp, Kind::UninitialisedAddress, pc, "multiplies", FULL, || {
                 "uninitialised value used as a matrix descriptor".into()
             });
@@ -323,7 +323,7 @@ fn site(role: &'static str, pc: u32, warp: &Warp) -> RawSite {
 fn fragments(warp: &Warp, rows: &[u16]) -> Gathered {
     let mut found = Gathered { rows: vec![[0; ROW_BYTES]; M], undefined: vec![false; M] };
     for (reg, &row) in rows.iter().enumerate() {
-        let taint = warp.regs.tw[usize::from(row)];
+        let taint = warp.regs.tw(row);
         for (lane, word) in w(&warp.regs, row).iter().enumerate() {
             // Four bytes are as many of 8 bits, two of 16 or one of 32, side by side.
             let (m, byte) = layout::a8(lane, reg, 0);

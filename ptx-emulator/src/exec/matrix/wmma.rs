@@ -145,10 +145,11 @@ impl Block {
             return false;
         }
         let Place { form, first, pitch, bytes, .. } = place;
-        if tracked && op.store && op.regs.iter().any(|&r| warp.regs.tw[usize::from(r)] != 0) {
+        if tracked && op.store && op.regs.iter().any(|&r| warp.regs.tw(r) != 0) {
             return false;
         }
-        let defined = |shared: &Shared| (0..16).all(|i| shared.is_defined(first + i * pitch, 16 * bytes));
+        let whole = self.shared.is_whole(first, 15 * pitch + 16 * bytes);
+        let defined = |shared: &Shared| whole || (0..16).all(|i| shared.is_defined(first + i * pitch, 16 * bytes));
         if tracked && !op.store && !defined(&self.shared) {
             return false;
         }
@@ -158,7 +159,7 @@ impl Block {
         let range = place.range();
         if op.store {
             fragment::store(context.level, &warp.regs, &op.regs, form, pitch as usize, &mut self.shared.bytes[range]);
-            for line in &lines[..16] {
+            for line in lines[..16].iter().filter(|_| !whole) {
                 self.shared.define(*line, 16 * bytes, true);
             }
             return true;

@@ -8,11 +8,18 @@ use crate::machine::regs::LANES;
 /// Bytes whose definedness is one word.
 const PIECE: u32 = 16;
 
+/// Bytes of a region whose undefined bytes are counted.
+const REGION: u32 = 256;
+/// Most bytes that are looked at one by one, when asked whether a range is whole.
+const FEW: u32 = 1024;
+
 /// Shared memory with its checks.
 pub(crate) struct Shared {
     pub(crate) bytes: Vec<u8>,
     /// One bit per byte that was written, [`PIECE`] bytes a word; empty when that is not tracked.
     defined: Vec<u16>,
+    /// Bytes of each region that were not.
+    holes: Vec<u16>,
     /// Ranges that belong to a variable, sorted; gaps are red zones.
     ranges: Vec<(u32, u32)>,
     pub(crate) shadow: Option<Box<Shadow>>,
@@ -32,10 +39,12 @@ impl Shared {
         }
         ranges.sort_unstable();
         let total = if ranges.is_empty() { 0 } else { total };
+        let tracked = if checks.uninitialised { total } else { 0 };
         let mut shared = Shared {
             // 0xFF is NaN in every float format: zero-filled memory would hide missing stores.
             bytes: vec![0xff; total],
-            defined: vec![0; if checks.uninitialised { total.div_ceil(PIECE as usize) } else { 0 }],
+            defined: vec![0; tracked.div_ceil(PIECE as usize)],
+            holes: (0..tracked).step_by(REGION as usize).map(|at| (tracked - at).min(REGION as usize) as u16).collect(),
             ranges,
             shadow: checks.races.then(|| Box::new(Shadow::new(total, warps))),
             in_flight: vec![0; if checks.in_flight { total.div_ceil(4) } else { 0 }],
@@ -51,7 +60,7 @@ impl Shared {
     #[cfg(test)]
     pub(crate) fn unchecked(bytes: Vec<u8>) -> Shared {
         let ranges = vec![(64, bytes.len() as u32)];
-        Shared { bytes, defined: Vec::new(), ranges, shadow: None, in_flight: Vec::new() }
+        Shared { bytes, defined: Vec::new(), holes: Vec::new(), ranges, shadow: None, in_flight: Vec::new() }
     }
 
     /// Start and end of the variable that `offset` lies in or behind.
@@ -146,6 +155,14 @@ impl Shared {
         all
     }
 
+    /// Whether all bytes from the first to the last of an instruction were written, as far as that is seen quickly.
+    #[inline(always)]
+    pub(crate) fn is_whole(&self, offset: u32, size: u32) -> bool {
+        let regions = (offset / REGION) as usize..((offset + size - 1) / REGION) as usize + 1;
+        let whole = self.holes.get(regions).is_none_or(|holes| holes.iter().fold(0, |all, holes| all | holes) == 0);
+        whole || size <= FEW && self.is_defined(offset, size)
+    }
+
     /// Whether all bytes of the aligned elements at `offset` behind each place were written; none is larger than a
     /// [`PIECE`].
     #[inline(always)]
@@ -177,7 +194,13 @@ impl Shared {
         }
         let mut set = |at: usize, bits: u16| {
             let word = &mut self.defined[at];
-            *word = if defined { *word | bits } else { *word & !bits };
+            let changed = bits & if defined { !*word } else { *word };
+            if changed != 0 {
+                *word ^= changed;
+                let holes = &mut self.holes[at / (REGION / PIECE) as usize];
+                let count = changed.count_ones() as u16;
+                *holes = if defined { *holes - count } else { *holes + count };
+            }
         };
         let first = offset % PIECE;
         if first + size <= PIECE {
@@ -208,6 +231,7 @@ mod tests {
         let mut shared = Shared {
             bytes: vec![0; 70],
             defined: vec![0; 5],
+            holes: vec![REGION as u16; 1],
             ranges: vec![(0, 70)],
             shadow: None,
             in_flight: Vec::new(),

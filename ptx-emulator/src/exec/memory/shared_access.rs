@@ -90,9 +90,6 @@ impl Offsets {
     }
 }
 
-/// Most bytes for which it pays to ask at once whether all are defined.
-const WHOLE: u32 = 1024;
-
 /// Where an instruction of `bytes` per lane accesses shared memory, if nothing is wrong with that.
 #[inline]
 fn valid_offsets(level: Level, regs: &Regs, shared: &Shared, active: u32, addr: &Addr, bytes: u32) -> Option<Offsets> {
@@ -172,7 +169,7 @@ impl Block {
         }
         if context.launch.checks.uninitialised {
             let (low, span) = from.span(total);
-            let whole = span <= WHOLE && self.shared.is_defined(low, span);
+            let whole = self.shared.is_whole(low, span);
             for (i, slot) in load.dst.iter().enumerate() {
                 let offset = i as u32 * load.bytes;
                 let unknown = if whole { None } else { from.unknown(&self.shared, active, offset, load.bytes) };
@@ -206,7 +203,7 @@ impl Block {
             } else {
                 write_words(&mut self.shared.bytes, &to, rows, active);
             }
-            taint = store.src.iter().fold(0, |t, slot| t | warp.regs.tw[usize::from(slot.row)]);
+            taint = store.src.iter().fold(0, |t, slot| t | warp.regs.tw(slot.row));
         } else {
             for (i, slot) in store.src.iter().enumerate() {
                 let (value, undefined) = source(warp, *slot, store.bytes);
@@ -231,8 +228,11 @@ impl Block {
     /// Marks stored elements as defined unless their value is not.
     fn define_stored(&mut self, warp: &Warp, to: &Offsets, active: u32, store: &Store, taint: u32) {
         let total = store.bytes * store.src.len() as u32;
+        let (low, span) = to.span(total);
+        if taint == 0 && self.shared.is_whole(low, span) {
+            return;
+        }
         if taint == 0 && to.contiguous && active == FULL {
-            let (low, span) = to.span(total);
             self.shared.define(low, span, true);
         } else if taint == 0 {
             each_lane(active, |l| self.shared.define(to.at[l], total, true));

@@ -5,7 +5,7 @@ use crate::exec::run::rows::{run_checked, run_plain};
 use crate::isa::alu_table::{AluInst, AluOp};
 use crate::isa::op::{Inst, NO_GUARD, Op};
 use crate::isa::slot::{Class, Slot};
-use crate::machine::regs::{FULL, LANES, Regs};
+use crate::machine::regs::{DEFINED, FULL, LANES, Regs};
 use crate::machine::simd::Level;
 
 /// Values that formulas treat apart: zeros, ones, limits, subnormals, infinities and NaN of every
@@ -116,6 +116,13 @@ fn result(regs: &Regs, class: Class) -> [u64; LANES] {
     }
 }
 
+/// An operation whose result is row 0, with those of its sources that it has.
+fn instruction(op: AluOp, rows: [u16; 3], x: u16) -> AluInst {
+    let sources = op.rows().sources;
+    let [a, b, c] = std::array::from_fn(|i| if sources[i] == DEFINED { 0 } else { rows[i] });
+    AluInst { op, d: 0, a, b, c, x }
+}
+
 #[test]
 fn a_bit_that_counts_as_defined_does_not_depend_on_undefined_ones() {
     let immediates = [0u16, 1, 2, 3, 5, 0x96, 0xea, 0x200c, 0x2013, 0x1030];
@@ -127,7 +134,7 @@ fn a_bit_that_counts_as_defined_does_not_depend_on_undefined_ones() {
             // Now and then both sources are one register, and the operation has a guard that is not defined.
             let b = if round % 7 == 0 { 1 } else { 2 };
             let guard = if round % 3 == 0 { 2 * 3 } else { NO_GUARD };
-            let inst = Inst { op: Op::Alu(AluInst { op, d: 0, a: 1, b, c: 3, x }), guard };
+            let inst = Inst { op: Op::Alu(instruction(op, [1, b, 3], x)), guard };
             let before = registers((number * 1000 + round) as u64);
             let mut checked = before.clone();
             run_checked(Level::detect(), &mut checked, std::slice::from_ref(&inst), 0, usize::MAX, FULL);
@@ -156,7 +163,7 @@ fn every_row_operation_is_the_same_at_every_level() {
             // These need a width that is not 0.
             let has_width = matches!(op, AluOp::ClampIntW | AluOp::ClampIntD | AluOp::F64ToIntW | AluOp::F64ToIntD);
             let x = if has_width && x < 0x100 { x | 0x2000 } else { x };
-            let inst = Inst { op: Op::Alu(AluInst { op, d: 0, a: 1, b: 2, c: 3, x }), guard: NO_GUARD };
+            let inst = Inst { op: Op::Alu(instruction(op, [1, 2, 3], x)), guard: NO_GUARD };
             let mask = [FULL, 0x00ff_f0f1][round % 2];
             let before = registers((number * 100 + round) as u64);
             let mut plain = before.clone();

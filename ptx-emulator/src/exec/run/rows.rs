@@ -1,8 +1,8 @@
 //! Runs of row operations, with taint and without.
 
-use crate::isa::alu_table::{AluInst, execute};
+use crate::isa::alu_table::{AluInst, OpRows, execute};
 use crate::isa::op::{Inst, NO_GUARD, Op};
-use crate::isa::slot::Class;
+use crate::isa::slot::{Class, Slot};
 use crate::isa::undefined::{after, before};
 use crate::machine::regs::{FULL, LANES, Regs, Row, Row64};
 use crate::machine::simd::{Level, dispatch};
@@ -28,13 +28,18 @@ impl Kept {
 
     /// Restores the lanes that are not in `mask`.
     #[inline(always)]
-    fn put_back(&self, regs: &mut Regs, inst: &AluInst, mask: u32) {
+    fn restore(&self, regs: &mut Regs, inst: &AluInst, mask: u32) {
         match inst.op.result() {
             Class::W => regs.set_w(inst.d, &self.w.0, !mask),
             Class::D => regs.set_d(inst.d, &self.d.0, !mask),
             Class::P => regs.set_p(inst.d, self.p, !mask),
         }
     }
+}
+
+dispatch! {
+    /// [`Kept::restore`] compiled for `level`.
+    fn put_back(kept: &Kept, regs: &mut Regs, inst: &AluInst, mask: u32) = Kept::restore;
 }
 
 /// What a straight run of row operations did.
@@ -59,6 +64,7 @@ pub(crate) enum Other {
 /// Executes row operations from `pc`, and what `other` does not refuse of the rest, until `stop`; returns the new pc.
 #[inline(always)]
 pub(crate) fn run_rows<const CHECK: bool>(
+    level: Level,
     regs: &mut Regs,
     insts: &[Inst],
     pc: usize,
@@ -92,7 +98,7 @@ pub(crate) fn run_rows<const CHECK: bool>(
         };
         let mut doubt = 0;
         if CHECK && *guard != NO_GUARD {
-            doubt = active & regs.tp[usize::from(*guard >> 1)];
+            doubt = active & regs.tp(*guard >> 1);
         }
         if mask != FULL {
             if mask | doubt == 0 {
@@ -101,16 +107,41 @@ pub(crate) fn run_rows<const CHECK: bool>(
             kept.take(regs, alu);
         }
         let mut pending = None;
-        execute::<CHECK>(regs, alu, mask, doubt, |regs| pending = Some(before(regs, alu)));
+        if CHECK {
+            let Taint { sources, result } = Taint::of(regs, alu);
+            if sources & mask | doubt != 0 {
+                pending = Some(before(regs, alu));
+            } else if result & mask != 0 {
+                regs.define(Slot { class: alu.op.result(), row: alu.d }, mask);
+            }
+        }
+        execute(level, regs, alu);
         if CHECK && let Some(pending) = &pending {
             after(regs, alu, pending, mask, doubt);
         }
         if mask != FULL {
-            kept.put_back(regs, alu, mask);
+            put_back(level, &kept, regs, alu, mask);
         }
     }
     let insts = done as u64;
     (pc + done, RunCount { insts, lanes: insts * u64::from(active.count_ones()) - left_out })
+}
+
+/// Lanes of the rows of an operation that are not wholly defined.
+struct Taint {
+    sources: u32,
+    result: u32,
+}
+
+impl Taint {
+    /// Without a branch that depends on the operation: which comes next cannot be foretold.
+    #[inline(always)]
+    fn of(regs: &Regs, inst: &AluInst) -> Taint {
+        let OpRows { result, sources: [first, second, third], reads_result } = *inst.op.rows();
+        let result = regs.taint(Slot { class: result, row: inst.d });
+        let sources = regs.taint_of(first, inst.a) | regs.taint_of(second, inst.b) | regs.taint_of(third, inst.c);
+        Taint { sources: sources | result & reads_result, result }
+    }
 }
 
 /// Lanes whose guard holds.
@@ -123,24 +154,27 @@ pub(crate) fn guard_bits(regs: &Regs, guard: u16) -> u32 {
     if guard & 1 == 1 { !bits } else { bits }
 }
 
-#[inline(always)]
-fn only_rows<const CHECK: bool>(
+/// Row operations with taint, up to another kind of instruction.
+pub(crate) fn run_checked(
+    level: Level,
     regs: &mut Regs,
     insts: &[Inst],
     pc: usize,
     stop: usize,
     active: u32,
 ) -> (usize, RunCount) {
-    run_rows::<CHECK>(regs, insts, pc, stop, active, |_, _, _| Other::Refused)
+    run_rows::<true>(level, regs, insts, pc, stop, active, |_, _, _| Other::Refused)
 }
 
-dispatch! {
-    /// Row operations with taint, up to another kind of instruction.
-    pub(crate) fn run_checked(regs: &mut Regs, insts: &[Inst], pc: usize, stop: usize, active: u32) -> (usize, RunCount) = only_rows::<true>;
-}
-
+/// Row operations without taint, up to another kind of instruction.
 #[cfg(test)]
-dispatch! {
-    /// Row operations without taint, up to another kind of instruction.
-    pub(crate) fn run_plain(regs: &mut Regs, insts: &[Inst], pc: usize, stop: usize, active: u32) -> (usize, RunCount) = only_rows::<false>;
+pub(crate) fn run_plain(
+    level: Level,
+    regs: &mut Regs,
+    insts: &[Inst],
+    pc: usize,
+    stop: usize,
+    active: u32,
+) -> (usize, RunCount) {
+    run_rows::<false>(level, regs, insts, pc, stop, active, |_, _, _| Other::Refused)
 }

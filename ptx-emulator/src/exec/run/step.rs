@@ -179,7 +179,7 @@ impl Block {
 
     /// An undefined predicate that decides whether an instruction with effects runs.
     fn check_guard(&mut self, context: &Context<'_>, warp: &Warp, pc: usize, guard: u16, mask: u32) {
-        let tainted = warp.regs.tp[usize::from(guard >> 1)] & mask;
+        let tainted = warp.regs.tp(guard >> 1) & mask;
         if tainted != 0 {
             let lane = tainted.trailing_zeros();
             let site = RawSite { role: "decides", pc: pc as u32, warp: warp.index as u32, lane };

@@ -9,7 +9,7 @@ use crate::exec::run::block::{Block, Context};
 use crate::exec::run::rows::{Other, RunCount, run_rows};
 use crate::exec::run::warp::{OpenCopy, Warp};
 use crate::exec::sync::lanes;
-use crate::isa::op::{Inst, Load, Op, Store};
+use crate::isa::op::{Load, Op, Store};
 use crate::launch::MmaModel;
 use crate::machine::regs::{FULL, LANES, Regs};
 use crate::machine::simd::{Level, dispatch};
@@ -78,23 +78,6 @@ impl<'a> Surroundings<'a> {
 }
 
 #[inline(always)]
-fn run(
-    around: &mut Surroundings<'_>,
-    regs: &mut Regs,
-    insts: &[Inst],
-    pc: usize,
-    stop: usize,
-    active: u32,
-) -> (usize, RunCount) {
-    run_rows::<false>(regs, insts, pc, stop, active, |regs, op, active| around.execute(regs, op, active))
-}
-
-dispatch! {
-    /// [`run_rows`] without taint, and with the other instructions of a straight run.
-    fn run_straight(around: &mut Surroundings<'_>, regs: &mut Regs, insts: &[Inst], pc: usize, stop: usize, active: u32) -> (usize, RunCount) = run;
-}
-
-#[inline(always)]
 fn refuse_load(_: &mut Regs, _: &Shared, _: &Load, _: u32) -> bool {
     false
 }
@@ -132,7 +115,8 @@ impl Block {
         let Warp { index, regs, groups, copies, .. } = warp;
         let mut around = Surroundings::new(context, &mut self.shared, (groups, copies), left, rows_only);
         let insts = &context.kernel.program.insts;
-        let out = run_straight(context.level, &mut around, regs, insts, pc, stop, active);
+        let other = |regs: &mut Regs, op: &Op, active| around.execute(regs, op, active);
+        let out = run_rows::<false>(context.level, regs, insts, pc, stop, active, other);
         let ticks = around.ticks;
         self.clocks.advance(*index, ticks);
         out

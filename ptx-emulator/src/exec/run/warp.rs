@@ -279,6 +279,7 @@ pub(crate) fn rank(block: [u32; 3], cluster: [u32; 3]) -> u32 {
 fn fill_constants(regs: &mut Regs, program: &Program, warp: u32, at: &Position) {
     for (slot, init) in &program.inits {
         let row = usize::from(slot.row);
+        regs.define(*slot, FULL);
         let mut values = [0; LANES];
         match *init {
             RowInit::Const(value) => values = [value; LANES],
@@ -293,15 +294,12 @@ fn fill_constants(regs: &mut Regs, program: &Program, warp: u32, at: &Position) 
                 for (to, value) in regs.w[row].0.iter_mut().zip(values) {
                     *to = value as u32;
                 }
-                regs.tw[row] = 0;
             }
             Class::D => {
                 regs.d[row] = Row64(values);
-                regs.td[row] = 0;
             }
             Class::P => {
                 regs.p[row] = if values[0] != 0 { FULL } else { 0 };
-                regs.tp[row] = 0;
             }
         }
     }

@@ -71,7 +71,7 @@ impl Block {
     ) -> Flow {
         self.grouped(context, warp, current, pc, active, op.members, |block, warp, group| {
             let tracked = context.launch.checks.uninitialised;
-            let choice = warp.regs.tw[usize::from(op.lane)] | warp.regs.tw[usize::from(op.clamp)];
+            let choice = warp.regs.tw(op.lane) | warp.regs.tw(op.clamp);
             let source = Slot { class: Class::W, row: op.src };
             let unknown = (tracked && warp.regs.taint(source) != 0).then(|| warp.regs.unknown(source));
             let Shuffled { from, valid, stray } = shuffled(context.level, &mut warp.regs, op, group);
@@ -107,7 +107,7 @@ impl Block {
             let row = usize::from(op.src);
             let bits = (warp.regs.p[row] ^ if op.negated { FULL } else { 0 }) & group;
             // Lanes whose say is not defined; the others may decide without them.
-            let open = warp.regs.tp[row] & group;
+            let open = warp.regs.tp(op.src) & group;
             let (yes, no) = (bits & !open, !bits & group & !open);
             let (value, unknown) = match op.mode {
                 VoteMode::All => (u64::from(bits == group), u64::from(open != 0 && no == 0)),
@@ -161,7 +161,7 @@ impl Block {
                 let value = u64::from(src[l]);
                 total = Some(total.map_or(value, |old| combine(op.op, 4, old, value, 0)));
             });
-            let tainted = warp.regs.tw[usize::from(op.src)] & group != 0;
+            let tainted = warp.regs.tw(op.src) & group != 0;
             warp.regs.set_w(op.dst, &[total.unwrap_or(0) as u32; LANES], group);
             warp.regs.taint_w(op.dst, if tainted { FULL } else { 0 }, group);
         })

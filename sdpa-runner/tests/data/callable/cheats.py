@@ -4,6 +4,7 @@ each stands in `cheats.rs`, which was written before anything that rejects them.
 import os
 import socket
 import subprocess
+import threading
 import time
 
 import torch
@@ -113,6 +114,27 @@ def with_a_patched_clock(x, w, y):
     time.perf_counter = lambda: 0.0
     torch.cuda._sleep(SLEEP)
     torch.mul(x, w, out=y)
+
+
+def works_in_others_turns(x, w, y):
+    # A thread that never rests: it takes the host's processors, and what else it does is luck.
+    global calls
+    calls += 1
+    if calls == 1:
+        threading.Thread(target=lambda: [sum(range(1000)) for _ in iter(int, 1)], daemon=True).start()
+    torch.mul(x, w, out=y)
+
+
+def leaves_work_behind(x, w, y):
+    def wait_for_little(device=None):
+        import torch
+
+        torch.cuda.current_stream().synchronize()
+
+    torch.cuda.synchronize.__code__ = wait_for_little.__code__
+    torch.mul(x, w, out=y)
+    with torch.cuda.stream(torch.cuda.Stream()):
+        torch.cuda._sleep(10 * SLEEP)
 
 
 def works_at_import(x, w, y):
