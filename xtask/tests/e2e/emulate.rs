@@ -79,6 +79,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn a_program_prints_what_a_gpu_prints_however_its_ptx_is_packed() {
     for compression in ["default", "speed", "none"] {
         let ran = Program::compile("calls.cu", compression).run(&[], &["hello"]);
@@ -90,6 +91,7 @@ fn a_program_prints_what_a_gpu_prints_however_its_ptx_is_packed() {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn defects_are_found_at_their_lines_and_counted_as_the_project_says() {
     let program = Program::compile("defects.cu", "default");
     let files =
@@ -146,6 +148,7 @@ fn defects_are_found_at_their_lines_and_counted_as_the_project_says() {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn a_program_with_the_runtime_inside_is_told_how_to_be_compiled() {
     let ran = Program::linked("defects.cu", "default", "static").run(&[], &[]);
     assert_eq!(ran.status.code(), Some(2));
