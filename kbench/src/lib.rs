@@ -8,6 +8,7 @@ pub mod decision;
 pub mod deferral;
 pub mod evidence;
 pub mod exit;
+pub mod findings;
 pub mod fleet;
 pub mod format;
 pub mod gate;

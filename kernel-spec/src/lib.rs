@@ -4,6 +4,7 @@
 
 #![warn(missing_docs)]
 
+pub mod demangle;
 pub mod dtype;
 pub mod expr;
 pub mod launch;

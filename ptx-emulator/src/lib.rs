@@ -34,6 +34,32 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # A device that lasts
+//!
+//! A host program has one device for many modules and launches. [`Memory::default`] is such a device without a module;
+//! [`Memory::load`] parses one and places its variables beside those of others ([`Module::symbol`]). Buffers come and go
+//! ([`Memory::alloc`], [`Memory::free`]): an address is never given twice, and whoever uses one that was freed is told its
+//! name. [`Memory::locate`] leads from an address to its buffer, [`Memory::copy`] keeps what is undefined so, and
+//! [`Memory::undefined`] says which bytes nobody wrote. [`Module::entry`] lowers a kernel once. [`Kernel::pack`] makes the
+//! parameter block from one value a parameter, as `cudaLaunchKernel` is given them.
+//!
+//! ```
+//! use ptx_emulator::{Launch, Memory, run};
+//!
+//! let source = ".version 9.0\n.target sm_80\n.address_size 64\n.visible .entry store(.param .u64 to, .param .u32 value)
+//! { .reg .b64 %rd<2>; .reg .b32 %r<2>; ld.param.u64 %rd1, [to]; ld.param.u32 %r1, [value]; st.global.u32 [%rd1], %r1; ret; }";
+//! let mut memory = Memory::default();
+//! let module = memory.load(source)?;
+//! let kernel = module.entry("store")?;
+//! let to = memory.alloc("to", 8)?;
+//! let params = kernel.pack(&[&to.address().to_le_bytes(), &7u32.to_le_bytes()]).expect("a pointer and a word");
+//! assert!(run(&kernel, &memory, &Launch::new([1; 3], [1; 3], params))?.is_clean());
+//! assert_eq!(memory.undefined(to, 0..8)?, [4..8]);
+//! memory.free(to)?;
+//! assert_eq!(memory.describe(to.address()), "to + 0x0 of 8 bytes, which was freed");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! Not executed, refused when the kernel is loaded: bulk copies by tensor map but for whole tiles, bulk copies that
 //! reduce into shared memory, sparse products, recursive calls, textures and surfaces, allocation on the device.
 //! Every launch counts as cooperative. A call through a register tries every function whose address is taken and
@@ -99,6 +125,7 @@
 
 #![warn(missing_docs)]
 
+mod buffer;
 mod check;
 pub mod conformance;
 mod exec;
@@ -115,10 +142,11 @@ mod report;
 mod tensor;
 mod tensor_map;
 
+pub use buffer::Buffer;
 pub use exec::run::grid::run;
 pub use launch::{BlockFilter, Checks, EmuError, Launch, Limits, MmaModel, Outcome, Params, ProfileLine, Schedule};
 pub use lower::LoadError;
-pub use memory::{Buffer, Memory, MemoryError};
+pub use memory::{Memory, MemoryError};
 pub use module::{Kernel, Module};
 pub use parse::ParseError;
 pub use report::{Finding, Kind, Severity, Site, findings_to_json};

@@ -139,6 +139,8 @@ pub struct Site {
     pub ptx_line: u32,
     /// CUDA source, outermost caller first, as `file:line`.
     pub source: Vec<String>,
+    /// The same with the paths that the compiler was given.
+    pub paths: Vec<String>,
     /// Warp within the block.
     pub warp: u32,
     /// Lane within the warp.
@@ -293,20 +295,17 @@ fn resolve(kernel: &Kernel, raw: &RawSite) -> Site {
     let origin = program.origins.get(pc).copied().unwrap_or_default();
     let text = program.texts.get(pc).and_then(|&t| program.text_table.get(t as usize));
     let chain = program.sources.get(origin.source as usize);
-    let source = chain
-        .into_iter()
-        .flat_map(|chain| chain.0.iter().rev())
-        .map(|pos| {
-            let file = kernel.files.get(&pos.file).map_or("?", |name| name.rsplit('/').next().unwrap_or(name));
-            format!("{file}:{}", pos.line)
-        })
-        .collect();
+    let frames = chain.into_iter().flat_map(|chain| chain.0.iter().rev());
+    let paths: Vec<String> =
+        frames.map(|pos| format!("{}:{}", kernel.files.get(&pos.file).map_or("?", String::as_str), pos.line)).collect();
+    let source = paths.iter().map(|path| path.rsplit('/').next().unwrap_or(path).to_owned()).collect();
     Site {
         pc: raw.pc,
         role: raw.role.to_owned(),
         instruction: text.cloned().unwrap_or_default(),
         ptx_line: origin.line,
         source,
+        paths,
         warp: raw.warp,
         lane: raw.lane,
     }

@@ -242,3 +242,15 @@ fn a_copy_that_ends_does_not_end_another_to_the_same_place() {
     let reads = findings.iter().filter(|f| f.sites.last().is_some_and(|s| s.role == "read")).count();
     assert_eq!(reads, 0, "{findings:#?}");
 }
+
+#[test]
+fn tiles_of_a_warp_meet_each_for_itself() {
+    let halves = |other: &str| {
+        let masks = format!("setp.lt.u32 %p1, %r1, 16;\nselp.b32 %r4, 0xffff, {other}, %p1;\n");
+        kinds(&(masks + "bar.warp.sync %r4;"), 32)
+    };
+    assert_eq!(halves("0xffff0000"), []);
+    let wrong = (Kind::SyncDivergence, Severity::Error);
+    assert_eq!(halves("0xffff"), [wrong], "lanes that nobody names");
+    assert!(halves("0xffff8000").contains(&wrong), "a lane that two tiles name");
+}

@@ -84,7 +84,7 @@ fn execute(source: &str, schedule: Schedule, threads: usize) -> (Outcome, Vec<Ve
     launch.limits.warp_instructions = 20_000;
     launch.limits.idle_turns = 50;
     let outcome = run(&kernel, &memory, &launch).expect("valid launch");
-    let left = [Some(out), memory.symbol("shelf")].into_iter().flatten();
+    let left = [Some(out), module.symbol("shelf")].into_iter().flatten();
     (outcome, left.map(|buffer| memory.read(buffer).expect("own buffer")).collect())
 }
 

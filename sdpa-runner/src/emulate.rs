@@ -25,12 +25,12 @@ use ptx_emulator::{
 };
 use serde::Serialize;
 
-use crate::demangle::demangled;
 use crate::events::{emit, progress};
 use crate::launch::sha256_hex;
 use crate::operator::{self, NoSetup, Operator};
 use crate::setup::{NAN, Part, Pattern, Setup};
 use crate::workload::{Content, Machine, Workload};
+use kernel_spec::demangle::demangled;
 
 /// Most places in the first line of a finding; the lines below have them all.
 const MAX_PLACES: usize = 3;

@@ -6,7 +6,6 @@ mod callable;
 mod ceilings;
 mod conformance;
 mod cuda;
-mod demangle;
 mod digest;
 mod emulate;
 mod events;

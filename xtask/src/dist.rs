@@ -1,4 +1,4 @@
-//! `dist`: everything that `validate` needs on a machine without Rust, as a folder or as a wheel: both programs, what they
+//! `dist`: everything that `validate` needs on a machine without Rust, as a folder or as a wheel: the programs, what they
 //! read, the flagship's cubin with its Python, and the licences of all of it. Leaves to others: how a wheel is written
 //! (`wheel`), on which systems it runs (`platform`), and whose code is in it (`notices`).
 
@@ -30,6 +30,8 @@ pub const FILES: [&str; 3] = [PIPELINE, RUNNER, DIST_FILE];
 const PIPELINE: &str = "xtask";
 /// The program that it starts.
 const RUNNER: &str = "sdpa-runner";
+/// The library that stands for CUDA's where a program is emulated.
+pub const LIBRARY: &str = "libcuda_shim.so";
 /// The folder of what is called from Python.
 const PYTHON: &str = "python";
 /// What is called from Python, as the checkout has it.
@@ -41,18 +43,20 @@ const PAPERS: [&str; 5] = ["README.md", "CHANGELOG.md", "LICENSE", "LICENSE-APAC
 /// Whose code is in the programs, and under which licences.
 const NOTICES: &str = "THIRD-PARTY.txt";
 
-/// The two programs, once they are built.
+/// The programs and the library, once they are built.
 #[derive(Clone, Debug)]
 pub struct Programs {
     pub pipeline: PathBuf,
     pub runner: PathBuf,
+    pub library: PathBuf,
 }
 
 impl Programs {
     /// Those of a release build, made now. They name no folder of the machine that they are built on.
     pub fn release(layout: &Layout) -> Result<Programs> {
         let step = Step::begin("programs", 0);
-        let arguments = ["build", "--quiet", "--release", "--locked", "--package", "xtask", "--package", "sdpa-runner"];
+        let packages = ["xtask", "sdpa-runner", "cuda-shim"].into_iter().flat_map(|package| ["--package", package]);
+        let arguments = ["build", "--quiet", "--release", "--locked"].into_iter().chain(packages);
         let remapped = [(cargo_home()?, "/cargo"), (layout.root.clone(), "/source")];
         let flags = remapped.map(|(folder, name)| format!("--remap-path-prefix={}={name}", folder.display()));
         let command = duct::cmd(cargo(), arguments).env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
@@ -63,7 +67,7 @@ impl Programs {
         }
         step.end("ready");
         let folder = layout.target.join("release");
-        Ok(Programs { pipeline: folder.join(PIPELINE), runner: folder.join(RUNNER) })
+        Ok(Programs { pipeline: folder.join(PIPELINE), runner: folder.join(RUNNER), library: folder.join(LIBRARY) })
     }
 }
 
@@ -105,6 +109,7 @@ pub fn contents(layout: &Layout, programs: &Programs) -> Result<Contents> {
     }
     add(&mut contents, PIPELINE, &programs.pipeline, true)?;
     add(&mut contents, RUNNER, &programs.runner, true)?;
+    add(&mut contents, LIBRARY, &programs.library, false)?;
     for paper in PAPERS {
         add(&mut contents, paper, &layout.root.join(paper), false)?;
     }

@@ -17,6 +17,7 @@ pub mod declared;
 pub mod disassembly;
 pub mod dist;
 pub mod doctor;
+pub mod emulate;
 mod entropy;
 pub mod environment;
 pub mod export;

@@ -11,7 +11,7 @@ use crate::gate::{Gate, State};
 use crate::judge::compare;
 
 /// GitHub shows ten annotations of a kind from one step.
-const MOST_ANNOTATIONS: usize = 10;
+pub(crate) const MOST_ANNOTATIONS: usize = 10;
 
 /// Workflow commands, one a line: the verdict on every candidate, then the gates that do not pass, alike ones together.
 pub fn annotations(view: &RunView) -> String {
@@ -45,11 +45,11 @@ pub fn annotations(view: &RunView) -> String {
 }
 
 /// Percent signs and ends of lines would end a workflow command's text, or begin an escape in it.
-fn data(text: &str) -> String {
+pub(crate) fn data(text: &str) -> String {
     text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
 }
 
-fn property(text: &str) -> String {
+pub(crate) fn property(text: &str) -> String {
     data(text).replace(':', "%3A").replace(',', "%2C")
 }
 
@@ -96,7 +96,7 @@ fn case(gate: &Gate, class: &str) -> String {
 }
 
 /// Text of an attribute; XML has no way to write most control characters.
-fn safe(text: &str) -> String {
+pub(crate) fn safe(text: &str) -> String {
     escape(&text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>())
 }
 

@@ -2,7 +2,7 @@
 //! from the evidence; nothing is computed here that a gate does not also use. Leaves to others: where the text goes.
 
 mod brief;
-mod ci;
+pub(crate) mod ci;
 mod clocks;
 mod fleet;
 mod forest;

@@ -13,7 +13,7 @@ use crate::runner::VISIBLE_DEVICES;
 /// The variable by which CUDA numbers GPUs as nvidia-smi does; by speed without it.
 const DEVICE_ORDER: (&str, &str) = ("CUDA_DEVICE_ORDER", "PCI_BUS_ID");
 
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct GpuArgs {
     /// The GPU to use: its number as nvidia-smi shows it, or its UUID; the first one without.
     #[arg(long, value_name = "INDEX|UUID", value_parser = named)]

@@ -87,6 +87,18 @@ pub fn sanitize(args: &SanitizeArgs) -> Result<Exit> {
     }
 }
 
+/// The emulator's checks on every launch of a gate file.
+pub fn emulated_gate_file(gate: &str, json: bool) -> Result<Exit> {
+    sanitize(&SanitizeArgs {
+        variants: vec![gate.to_owned()],
+        device: DeviceChoice::Emulator,
+        gpu: GpuArgs::default(),
+        shapes: Vec::new(),
+        schedules: Vec::new(),
+        json,
+    })
+}
+
 /// A name that is no variant's may be a suite's or a gate file's, which stands alone.
 fn whose(layout: &Layout, names: &[String]) -> Result<Whose> {
     let [name] = names else { return Ok(Whose::Variants(registered(names)?)) };

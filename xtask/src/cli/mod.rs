@@ -3,6 +3,7 @@
 
 mod accept;
 mod build;
+mod emulate;
 mod errors;
 mod fleet;
 mod gpu;
@@ -55,6 +56,8 @@ enum Command {
     Ncu(validate::NcuArgs),
     /// Look for what a correct result hides: compute-sanitizer on a GPU, the emulator's checks without one.
     Sanitize(machine::SanitizeArgs),
+    /// Run a program, or a gate file's launches, on the emulator, and tell what is wrong with the kernels.
+    Emulate(emulate::EmulateArgs),
     /// Search the toggles for a faster variant.
     Tune(tune::TuneArgs),
     /// Print the report of a run, or a section of it.
@@ -90,6 +93,7 @@ impl Command {
             Command::Bench(args) => validate::bench(args),
             Command::Ncu(args) => validate::ncu(args),
             Command::Sanitize(args) => machine::sanitize(args),
+            Command::Emulate(args) => emulate::emulate(args),
             Command::Tune(args) => tune::run(args),
             Command::Report(args) => runs::report(args),
             Command::Verify(args) => runs::verify(args),

@@ -13,7 +13,7 @@ use crate::layout::Layout;
 /// What the programs are built for.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// The crates that are the programs.
-const PROGRAMS: [&str; 2] = ["xtask", "sdpa-runner"];
+const PROGRAMS: [&str; 3] = ["xtask", "sdpa-runner", "cuda-shim"];
 /// How the name of a file with a licence begins, in capitals.
 const LICENCE_FILES: [&str; 6] = ["LICENSE", "LICENCE", "COPYING", "COPYRIGHT", "NOTICE", "UNLICENSE"];
 

@@ -12,7 +12,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
 use super::platform::{needs, tag};
-use super::{Contents, Item, NOTICES, PIPELINE, PYTHON, RUNNER};
+use super::{Contents, Item, LIBRARY, NOTICES, PIPELINE, PYTHON, RUNNER};
 use crate::console::Step;
 use crate::files::write_whole;
 use crate::layout::{INSTALLED, SHARE};
@@ -31,7 +31,7 @@ pub fn wheel(contents: &Contents, folder: &Path) -> Result<PathBuf> {
         let item = contents.get(name).with_context(|| format!("there is no {name}"))?;
         needs(&item.bytes).with_context(|| name.to_owned())
     };
-    let platform = tag([&program(PIPELINE)?, &program(RUNNER)?])?;
+    let platform = tag([&program(PIPELINE)?, &program(RUNNER)?, &program(LIBRARY)?])?;
     let version = env!("CARGO_PKG_VERSION");
     let name = format!("{PACKAGE}-{version}-py3-none-{platform}.whl");
     let bytes = zipped(&files(contents, version, &platform)?)?;

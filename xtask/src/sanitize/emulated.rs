@@ -1,6 +1,7 @@
 //! The emulator's checks under the names of compute-sanitizer's tools.
 
 use anyhow::{Context, Result};
+use kbench::findings;
 use kbench::job::{Event, Job, LaunchJob, findings_file};
 use kbench::memory::{Finding, Sanitized, Site, State, TOOLS};
 use kbench::operator::Problem;
@@ -14,22 +15,12 @@ use crate::runner::{End, Runner};
 const SCHEDULES: [Schedule; 5] =
     [Schedule::Greedy, Schedule::Seeded(1), Schedule::Seeded(2), Schedule::Seeded(3), Schedule::Seeded(4)];
 
-/// A finding as the runner writes it; the emulator's own fields.
+/// A finding as the runner writes it, and the order that replays it.
 #[derive(Deserialize)]
 struct Written {
     schedule: Schedule,
-    kind: String,
-    severity: String,
-    message: String,
-    sites: Vec<WrittenSite>,
-    hits: u64,
-}
-
-#[derive(Deserialize)]
-struct WrittenSite {
-    role: String,
-    /// Outermost caller first.
-    source: Vec<String>,
+    #[serde(flatten)]
+    finding: findings::Finding,
 }
 
 /// Runs a launch job under every schedule and deals what was found to the tools.
@@ -76,16 +67,17 @@ struct Ends<'a> {
 fn row(variant: &str, tool: &str, written: &[Written], ends: &Ends) -> Sanitized {
     // One rule broken at the same places is one finding, whichever bytes it was seen on first.
     let mut findings: Vec<(&Written, Finding)> = Vec::new();
-    for one in written.iter().filter(|w| tool_of(&w.kind) == tool) {
-        let site = |s: &WrittenSite| Site { role: s.role.clone(), source: s.source.iter().rev().cloned().collect() };
-        let sites: Vec<Site> = one.sites.iter().map(site).collect();
-        let is_same = |first: &Written| first.kind == one.kind && first.severity == one.severity;
+    for one in written.iter().filter(|w| tool_of(&w.finding.kind) == tool) {
+        let site = |s: &findings::Site| Site { role: s.role.clone(), source: s.source.iter().rev().cloned().collect() };
+        let sites: Vec<Site> = one.finding.sites.iter().map(site).collect();
+        let is_same =
+            |first: &Written| first.finding.kind == one.finding.kind && first.finding.severity == one.finding.severity;
         match findings.iter_mut().find(|(first, known)| is_same(first) && known.sites == sites) {
-            Some((_, known)) => known.hits += one.hits,
+            Some((_, known)) => known.hits += one.finding.hits,
             None => {
-                let what = format!("{} {}", one.severity, one.message);
+                let what = format!("{} {}", one.finding.severity, one.finding.message);
                 let replay = Some(format!("--schedule {}", one.schedule));
-                findings.push((one, Finding { what, sites, hits: one.hits, replay }));
+                findings.push((one, Finding { what, sites, hits: one.finding.hits, replay }));
             }
         }
     }
@@ -120,23 +112,23 @@ fn tool_of(kind: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     const ENDS: Ends = Ends { planned: 20, lost: None, deferred: None };
 
     fn written(kind: &str) -> Written {
-        let site = |role: &str, line: &str| WrittenSite {
-            role: role.to_owned(),
-            source: vec!["ladder.cu:80".to_owned(), line.to_owned()],
-        };
-        Written {
-            schedule: Schedule::Seeded(3),
-            kind: kind.to_owned(),
-            severity: "ERROR".to_owned(),
-            message: format!("{kind} on shared+0x40"),
-            sites: vec![site("write", "a.cuh:1"), site("read", "b.cuh:2")],
-            hits: 7,
-        }
+        let site = |role: &str, line: &str| json!({"role": role, "source": ["ladder.cu:80", line]});
+        let written = json!({
+            "schedule": "seeded:3",
+            "kind": kind,
+            "severity": "ERROR",
+            "message": format!("{kind} on shared+0x40"),
+            "sites": [site("write", "a.cuh:1"), site("read", "b.cuh:2")],
+            "hits": 7,
+        });
+        serde_json::from_value(written).unwrap()
     }
 
     #[test]

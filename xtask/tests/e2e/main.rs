@@ -6,6 +6,7 @@ mod cli;
 mod command_line;
 mod common;
 mod culprit;
+mod emulate;
 mod emulated_hopper;
 mod evidence;
 mod gate_file;

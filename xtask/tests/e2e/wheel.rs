@@ -23,8 +23,9 @@ impl Installed {
         let room = tempfile::tempdir().unwrap();
         let installed = Installed { room };
         let runner = Runner::locate(&checkout, &installed.path("logs")).expect("the runner builds");
-        let programs =
-            Programs { pipeline: env!("CARGO_BIN_EXE_xtask").into(), runner: runner.command[0].clone().into() };
+        let runner: PathBuf = runner.command[0].clone().into();
+        let library = runner.with_file_name("libcuda_shim.so");
+        let programs = Programs { pipeline: env!("CARGO_BIN_EXE_xtask").into(), runner, library };
         let contents = contents(&checkout, &programs).expect("everything that travels is there");
         let wheel = wheel(&contents, &installed.path("wheels")).expect("a wheel");
         let python = |arguments: &[&str]| installed.run("python3", arguments, 0);

@@ -268,22 +268,7 @@ impl Block {
             }
             Space::Local => format!("local 0x{address:x}"),
             Space::Param => format!("parameters + 0x{address:x} of {}", context.launch.params.len()),
-            _ => match context.memory.nearest(address) {
-                Some(a) if address >= a.base + a.bytes => {
-                    format!(
-                        "{} + 0x{:x}, {} bytes past a {}-byte buffer",
-                        a.name,
-                        address - a.base,
-                        address - a.base - a.bytes,
-                        a.bytes
-                    )
-                }
-                Some(a) if address >= a.base => {
-                    format!("{} + 0x{:x} of {} bytes", a.name, address - a.base, a.bytes)
-                }
-                Some(a) => format!("0x{address:x}, {} bytes before {}", a.base - address, a.name),
-                None => format!("0x{address:x}"),
-            },
+            _ => context.memory.describe(address),
         };
         self.report_lane(context, warp, Kind::OutOfBounds, usage.pc, what, 1 << l, || {
             format!("out of bounds: {size}-byte {what} at {place}")

@@ -166,10 +166,7 @@ fn check(kernel: &Kernel, launch: &Launch) -> Result<Vec<[u32; 3]>, EmuError> {
         return Err(shape(format!("grid {:?} is empty or too large", launch.grid)));
     }
     check_cluster(kernel, launch)?;
-    // What the system reserves comes on top of what a block may ask for.
-    let own = program.shared.iter().filter(|v| Some(v.offset) != program.reserved_shared);
-    let static_bytes: u64 = own.map(|v| u64::from(v.bytes)).sum();
-    let shared = static_bytes + u64::from(launch.dynamic_shared_bytes);
+    let shared = kernel.shared_bytes() as u64 + u64::from(launch.dynamic_shared_bytes);
     if shared > launch.limits.shared_bytes as u64 {
         return Err(shape(format!("{shared} bytes of shared memory exceed {}", launch.limits.shared_bytes)));
     }

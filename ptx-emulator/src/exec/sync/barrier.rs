@@ -243,15 +243,13 @@ impl Block {
         active: u32,
         mask: u16,
     ) -> Flow {
-        let members = lane_word(&warp.regs, mask, active);
-        if let Some(flow) = self.converge(context, warp, current, pc, active, members) {
-            return flow;
-        }
-        self.clocks.sync_warp(warp.index);
-        if self.warps.len() == 1 {
-            self.settle();
-        }
-        Flow::Next
+        // Tiles of a warp may meet at one instruction, each for itself.
+        self.grouped(context, warp, current, pc, active, mask, |block, warp, _| {
+            block.clocks.sync_warp(warp.index);
+            if block.warps.len() == 1 {
+                block.settle();
+            }
+        })
     }
 
     /// Warps have met: what all of them did may be past for all that go on.

@@ -17,7 +17,7 @@ impl Block {
     /// Waits for every lane named by an executing lane; then calls `act` once per group of lanes
     /// with the same member mask.
     #[expect(clippy::too_many_arguments, reason = "position of the instruction and its action")]
-    fn grouped(
+    pub(super) fn grouped(
         &mut self,
         context: &Context<'_>,
         warp: &mut Warp,
