@@ -234,7 +234,7 @@ const PEERS: [PeerScript; 3] = [
         what: "PyTorch",
         script: "torch_sdpa.py",
         versions: &[("", "torch"), ("cuDNN ", "cudnn"), ("Python ", "python")],
-        lack: "gates on peers and ratios to PyTorch: DEFERRED",
+        lack: "gates on peers, ratios to PyTorch, and host code (`call`) of gate files: DEFERRED",
         remedy: "install PyTorch with CUDA, or pass --peers none",
     },
     PeerScript {
