@@ -51,7 +51,7 @@ pub struct Emulated {
 
 /// The library, which is built first in a checkout.
 fn library(layout: &Layout) -> Result<PathBuf> {
-    if layout.is_dist() { Ok(layout.root.join(LIBRARY)) } else { built(layout, LIBRARY) }
+    if layout.is_dist() { Ok(layout.root.join(LIBRARY)) } else { built(layout, "cuda-shim", LIBRARY) }
 }
 
 /// Runs a program to its end, and reads what was told of it.

@@ -56,7 +56,11 @@ pub struct Runner {
 impl Runner {
     /// The runner of a dist folder, or the checkout's, built first if need be.
     pub fn locate(layout: &Layout, logs: &Path) -> Result<Runner> {
-        let program = if layout.is_dist() { layout.root.join("sdpa-runner") } else { built(layout, "sdpa-runner")? };
+        let program = if layout.is_dist() {
+            layout.root.join("sdpa-runner")
+        } else {
+            built(layout, "sdpa-runner", "sdpa-runner")?
+        };
         std::fs::create_dir_all(logs).with_context(|| format!("failed to create `{}`", logs.display()))?;
         Ok(Runner { command: vec![program.display().to_string()], logs: logs.to_owned(), gpu: None })
     }
@@ -175,15 +179,13 @@ enum Heard {
     Nothing,
 }
 
-/// Builds the runner as this program was built, so that what both are made of is compiled once: together, since cargo
-/// compiles a crate anew for every set of features.
-/// A file that cargo makes in the checkout, once it has; in the profile of this program. What programs start is built
-/// together, so that nothing is compiled twice for another choice of features.
-pub fn built(layout: &Layout, file: &str) -> Result<PathBuf> {
+/// A file of a package, which cargo makes as it made this program: together with it, since cargo compiles a crate anew for
+/// every set of features, and would put another program in this one's place if there were two.
+pub fn built(layout: &Layout, package: &str, file: &str) -> Result<PathBuf> {
     let step = crate::console::Step::begin(file, 0);
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let profile = if own_profile() == "release" { "release" } else { "dev" };
-    let packages = ["--package", "xtask", "--package", "sdpa-runner", "--package", "cuda-shim"];
+    let packages = ["--package", "xtask", "--package", package];
     let arguments = ["build", "--quiet", "--locked", "--profile", profile].into_iter().chain(packages);
     let output = duct::cmd(&cargo, arguments).dir(&layout.root).stderr_capture().stdout_null().unchecked().run();
     let output = output.with_context(|| format!("failed to start `{}`", cargo.display()))?;

@@ -128,6 +128,7 @@ fn honest_functions_are_timed_by_both_timers_and_answer_the_same_again() {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn a_clock_that_was_patched_in_place_or_work_on_another_stream_leaves_the_judges_clock_unexplained() {
     for function in ["with_a_patched_event", "on_a_side_stream"] {
         let Some(came) = timed(function) else { return };
@@ -143,6 +144,7 @@ fn a_clock_that_was_patched_in_place_or_work_on_another_stream_leaves_the_judges
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn what_was_kept_by_value_or_is_done_at_first_only_is_another_output() {
     for function in ["caches_by_value", "honest_at_first", "caches_by_pointer"] {
         let Some(came) = timed(function) else { return };
@@ -163,6 +165,7 @@ fn what_cannot_be_captured_is_timed_by_call_alone_and_says_why() {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn what_shows_only_when_it_is_timed_ends_the_talk_with_its_reason() {
     let cases = [
         ("reuses_its_output", "returns memory that an earlier call returned"),

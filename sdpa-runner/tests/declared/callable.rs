@@ -76,6 +76,7 @@ fn is_right(function: &str, room: &Path) -> bool {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn every_cheat_that_a_checked_launch_shows_is_named_and_the_honest_pass() {
     let room = tempfile::tempdir().unwrap();
     let confinement = enforced();
