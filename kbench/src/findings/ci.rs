@@ -68,15 +68,15 @@ mod tests {
         let judged = judge(&[race()], &Policy::default(), &Baseline::default());
         let wanted = "::error file=sum.cu,line=14,title=race-read-after-write::race on shared smem+0x10 in sum. nothing \
                       orders the two accesses\n";
-        assert_eq!(annotations(&judged, "/work/app"), wanted);
-        assert_eq!(annotations(&judge(&[race()], &Policy::default(), &Baseline::of(&judged)), "/work/app"), "");
+        assert_eq!(annotations(&judged, "/src/app"), wanted);
+        assert_eq!(annotations(&judge(&[race()], &Policy::default(), &Baseline::of(&judged)), "/src/app"), "");
     }
 
     #[test]
     fn junit_counts_what_it_lists() {
         let judged = judge(&[race()], &Policy::default(), &Baseline::default());
         let refused = [Refused { what: "cudaX".into(), why: "no".into(), at: Vec::new() }];
-        let text = junit(&judged, &refused, "./app", "/work/app");
+        let text = junit(&judged, &refused, "./app", "/src/app");
         assert!(text.contains("tests=\"2\" failures=\"1\" errors=\"0\" skipped=\"1\""), "{text}");
         assert_eq!((text.matches("<testcase").count(), text.matches("<failure").count()), (2, 1));
         assert!(junit(&[], &[], "./app", "/").contains("tests=\"1\" failures=\"0\""));

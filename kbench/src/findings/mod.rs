@@ -250,14 +250,14 @@ pub fn read(lines: &str) -> Result<Told, serde_json::Error> {
 pub(crate) mod testing {
     use super::*;
 
-    /// A race in `/work/app/sum.cu`, one access in a header.
+    /// A race in `/src/app/sum.cu`, one access in a header.
     pub fn race() -> Finding {
         let site = |role: &str, line: u32, header: bool| Site {
             role: role.into(),
             instruction: format!("{}.shared.f32", if role == "write" { "st" } else { "ld" }),
             ptx_line: line * 10,
             source: vec![format!("sum.cu:{line}")].into_iter().chain(header.then(|| "lib.h:5".to_owned())).collect(),
-            paths: vec![format!("/work/app/sum.cu:{line}")]
+            paths: vec![format!("/src/app/sum.cu:{line}")]
                 .into_iter()
                 .chain(header.then(|| "/cuda/include/lib.h:5".to_owned()))
                 .collect(),
@@ -271,10 +271,10 @@ pub(crate) mod testing {
             hint: "nothing orders the two accesses".into(),
             kernel: "sum".into(),
             launch: 1,
-            at: vec![Frame { function: "main".into(), place: Some("/work/app/sum.cu:40".into()) }],
+            at: vec![Frame { function: "main".into(), place: Some("/src/app/sum.cu:40".into()) }],
             block: [0; 3],
             sites: vec![site("write", 12, false), site("read", 14, true)],
-            notes: vec!["cudaMalloc#1 (64 bytes) was allocated at /work/app/sum.cu:30 (main)".into()],
+            notes: vec!["cudaMalloc#1 (64 bytes) was allocated at /src/app/sum.cu:30 (main)".into()],
             hits: 3,
         }
     }
@@ -306,11 +306,11 @@ mod tests {
     #[test]
     fn the_place_is_the_users_own_line_of_the_later_access() {
         let place = |root: &str| testing::race().place(root).unwrap();
-        assert_eq!(place("/work/app"), Place { path: "/work/app/sum.cu".into(), line: 14 });
-        assert_eq!(place("/work/app").below("/work/app"), Some("sum.cu"));
+        assert_eq!(place("/src/app"), Place { path: "/src/app/sum.cu".into(), line: 14 });
+        assert_eq!(place("/src/app").below("/src/app"), Some("sum.cu"));
         assert_eq!(place("/elsewhere").line, 14, "the outermost where none is the user's");
         let call = of_call(MISUSE, "cudaFree".into(), "x".into(), testing::race().at);
-        assert_eq!(call.place("/work/app").map(|place| place.line), Some(40));
+        assert_eq!(call.place("/src/app").map(|place| place.line), Some(40));
     }
 
     #[test]

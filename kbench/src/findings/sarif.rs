@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn a_result_has_its_line_both_accesses_and_what_it_counts_for() {
         let new = judge(&[race()], &Policy::default(), &Baseline::default());
-        let file = sarif(&new, "/work/app");
+        let file = sarif(&new, "/src/app");
         let result = &file["runs"][0]["results"][0];
         assert_eq!(result["level"], "error");
         let place = &result["locations"][0]["physicalLocation"];
@@ -89,9 +89,9 @@ mod tests {
         assert_eq!((&result["baselineState"], result.get("suppressions")), (&json!("new"), None));
         assert_eq!(file["runs"][0]["tool"]["driver"]["rules"][0]["id"], result["ruleId"]);
         let known = judge(&[race()], &Policy::default(), &Baseline::of(&new));
-        assert_eq!(sarif(&known, "/work/app")["runs"][0]["results"][0]["baselineState"], "unchanged");
+        assert_eq!(sarif(&known, "/src/app")["runs"][0]["results"][0]["baselineState"], "unchanged");
         let policy = Policy::parse("[[suppress]]\nreason = \"why\"\nkernel = \"sum\"\n").unwrap();
-        let hidden = sarif(&judge(&[race()], &policy, &Baseline::default()), "/work/app");
+        let hidden = sarif(&judge(&[race()], &policy, &Baseline::default()), "/src/app");
         assert_eq!(hidden["runs"][0]["results"][0]["suppressions"][0]["justification"], "why");
     }
 }

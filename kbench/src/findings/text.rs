@@ -87,7 +87,7 @@ mod tests {
         let judged = judge(&[race()], &Policy::default(), &Baseline::default());
         let refused = [Refused { what: "cudaGraphLaunch".into(), why: "it is not emulated".into(), at: Vec::new() }];
         assert_eq!(
-            text(&judged, &refused, "/work/app"),
+            text(&judged, &refused, "/src/app"),
             "ERROR race on shared smem+0x10, in `sum` block (0,0,0)\n  \
              sum.cu:12  write: st.shared.f32 by thread 34 (warp 1, lane 2)\n  \
              sum.cu:14  read: ld.shared.f32 by thread 34 (warp 1, lane 2)\n  \
@@ -98,6 +98,6 @@ mod tests {
              1 error, 0 warnings; 1 not emulated\n"
         );
         let known = judge(&[race()], &Policy::default(), &Baseline::of(&judged));
-        assert_eq!(text(&known, &[], "/work/app"), "0 errors, 0 warnings, 1 known\n");
+        assert_eq!(text(&known, &[], "/src/app"), "0 errors, 0 warnings, 1 known\n");
     }
 }
