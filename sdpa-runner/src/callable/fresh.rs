@@ -3,6 +3,7 @@
 //! Pure. Leaves to others: handing them over.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use kernel_spec::dtype::Dtype;
 use rand_chacha::ChaCha8Rng;
@@ -53,12 +54,13 @@ impl Fill {
         json!({"set": self.set, "assign": assign})
     }
 
-    /// The bytes of a tensor of its set that is filled so.
-    pub fn bytes(&self, tensor: &Handed) -> Option<Vec<u8>> {
-        let mut bytes = held(tensor)?.to_vec();
+    /// Some bytes of a tensor of its set that is filled so; they begin and end between elements.
+    pub fn bytes(&self, tensor: &Handed, range: Range<usize>) -> Option<Vec<u8>> {
+        let mut bytes = held(tensor)?[range.clone()].to_vec();
         let size = tensor.dtype.bytes();
-        for (place, bits) in self.assign.get(&tensor.name).into_iter().flatten() {
-            let at = *place as usize * size;
+        let places = (range.start / size) as u64..(range.end / size) as u64;
+        for (place, bits) in self.assign.get(&tensor.name).into_iter().flat_map(|all| all.range(places.clone())) {
+            let at = *place as usize * size - range.start;
             bytes[at..at + size].copy_from_slice(&bits.to_le_bytes()[..size]);
         }
         Some(bytes)
@@ -155,7 +157,7 @@ mod tests {
         fills
             .iter()
             .map(|fill| {
-                let all = values(&fill.bytes(&sets[fill.set][0]).unwrap());
+                let all = values(&fill.bytes(&sets[fill.set][0], 0..sets[fill.set][0].role.len()).unwrap());
                 assert!(all.iter().skip(1).step_by(2).all(|gap| *gap == -7));
                 all.into_iter().step_by(2).collect()
             })
