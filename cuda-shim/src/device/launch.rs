@@ -16,6 +16,31 @@ pub struct Grid {
     pub cooperative: bool,
 }
 
+/// `CUlaunchAttribute` and `cudaLaunchAttribute`: which, and a value of 64 bytes.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+pub struct Attribute {
+    id: u32,
+    padding: u32,
+    value: [u32; 16],
+}
+
+impl Grid {
+    /// With what attributes say of it; those that say how soon or where something runs change nothing here.
+    pub fn with(mut self, attributes: &[Attribute]) -> Grid {
+        const COOPERATIVE: u32 = 2;
+        const CLUSTER: u32 = 4;
+        for Attribute { id, value, .. } in attributes {
+            match *id {
+                COOPERATIVE => self.cooperative = value[0] != 0,
+                CLUSTER => self.cluster = [value[0], value[1], value[2]].map(|size| size.max(1)),
+                _ => {}
+            }
+        }
+        self
+    }
+}
+
 /// What a GPU would say of the launch at the next synchronisation.
 fn fault(findings: &[Finding]) -> Option<Status> {
     let errors = findings.iter().filter(|finding| finding.severity == Severity::Error);

@@ -19,7 +19,7 @@ use crate::status::{Call, Status};
 
 pub use copies::{Box3, Pitched};
 pub use host::Kind as HostKind;
-pub use launch::Grid;
+pub use launch::{Attribute, Grid};
 use report::Report;
 use sites::Site;
 

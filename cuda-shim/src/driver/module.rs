@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::driver;
-use crate::device::{Device, Grid, chip, hold};
+use crate::device::{Attribute, Device, Grid, chip, hold};
 use crate::fatbin::{self, Refusal};
 use crate::ffi::{Given, Out, Place, Text, lasting};
 use crate::status::{Call, Status};
@@ -168,15 +168,6 @@ struct LaunchConfig {
     stream: u64,
     attributes: Given<Attribute>,
     count: u32,
-}
-
-/// `CUlaunchAttribute`: which, and a value of 64 bytes.
-#[derive(Clone, Copy)]
-#[repr(C, align(8))]
-struct Attribute {
-    id: u32,
-    padding: u32,
-    value: [u32; 16],
 }
 
 /// Texts that a linker was given, by its handle; and what it made.
@@ -359,20 +350,9 @@ driver! {
     }
 
     fn cuLaunchKernelEx(config: Given<LaunchConfig>, handle: u64, arguments: Given<Place>, extra: Given<u64>) {
-        const COOPERATIVE: u32 = 2;
-        const CLUSTER: u32 = 4;
         let LaunchConfig { grid, block, shared_bytes, stream, attributes, count } = config.get()?;
-        let mut shape =
-            Grid { grid, block, cluster: [1; 3], shared_bytes: shared_bytes as usize, cooperative: false };
-        for Attribute { id, value, .. } in attributes.list(count as usize)? {
-            match id {
-                COOPERATIVE => shape.cooperative = value[0] != 0,
-                CLUSTER => shape.cluster = [value[0], value[1], value[2]].map(|size| size.max(1)),
-                // The others say how soon or where it runs.
-                _ => {}
-            }
-        }
-        launch(handle, shape, stream, arguments, extra)
+        let shape = Grid { grid, block, cluster: [1; 3], shared_bytes: shared_bytes as usize, cooperative: false };
+        launch(handle, shape.with(&attributes.list(count as usize)?), stream, arguments, extra)
     }
 
     fn cuOccupancyMaxActiveBlocksPerMultiprocessor(out: Out<i32>, handle: u64, threads: i32, shared_bytes: usize) {

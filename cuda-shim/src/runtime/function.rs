@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use super::register::function;
 use super::runtime;
-use crate::device::{Grid, chip};
+use crate::device::{Attribute, Grid, chip};
 use crate::ffi::{Dim3, Given, Out, Place, lasting};
 use crate::status::{Call, Status};
 
@@ -57,29 +57,11 @@ struct LaunchConfig {
     count: u32,
 }
 
-/// `cudaLaunchAttribute`: which, and a value of 64 bytes.
-#[derive(Clone, Copy)]
-#[repr(C, align(8))]
-struct Attribute {
-    id: u32,
-    padding: u32,
-    value: [u32; 16],
-}
-
 impl LaunchConfig {
-    /// The shape that it asks for; attributes that say how soon or where something runs change nothing here.
+    /// The shape that it asks for.
     fn shape(self) -> Call<Grid> {
-        const COOPERATIVE: u32 = 2;
-        const CLUSTER: u32 = 4;
-        let mut shape = plain(self.grid, self.block, self.shared_bytes);
-        for Attribute { id, value, .. } in self.attributes.list(self.count as usize)? {
-            match id {
-                COOPERATIVE => shape.cooperative = value[0] != 0,
-                CLUSTER => shape.cluster = [value[0], value[1], value[2]].map(|size| size.max(1)),
-                _ => {}
-            }
-        }
-        Ok(shape)
+        let shape = plain(self.grid, self.block, self.shared_bytes);
+        Ok(shape.with(&self.attributes.list(self.count as usize)?))
     }
 }
 
