@@ -207,6 +207,11 @@ impl Event {
     pub fn to_line(&self) -> serde_json::Result<String> {
         serde_json::to_string(self)
     }
+
+    /// So many steps are done of so many; what comes now, in a few words.
+    pub fn progress(done: usize, total: usize, what: &str) -> Event {
+        Event::Progress { done: done as u64, total: total as u64, what: what.to_owned() }
+    }
 }
 
 /// What the runner is asked to do.

@@ -14,8 +14,8 @@ use kbench::deferral::Deferral;
 use kbench::evidence::Device;
 use kernel_spec::launch::{Argument, Launch, Step};
 use kernel_spec::params;
+use operators::setup::Pattern;
 
-use crate::setup::Pattern;
 use crate::workload::{Content, Machine};
 
 /// Why there is no device.

@@ -16,9 +16,12 @@ use kbench::deferral::Deferral;
 use kbench::evidence::LaunchOutcome;
 use kbench::job::{Event, Executor, LaunchJob, findings_file, output_file, rows_file};
 use kbench::operator::Problem;
+use kernel_spec::demangle::demangled;
 use kernel_spec::launch::{Argument, Step};
 use kernel_spec::params;
 use kernel_spec::schedule::Schedule as Order;
+use operators::setup::{NAN, Part, Pattern, Setup};
+use operators::{NoSetup, Operator};
 use ptx_emulator::{
     BlockFilter, Buffer, Checks, Finding, Kernel, Launch, Limits, Memory, MmaModel, Module, ParseError, Schedule,
     Severity, Site, run as execute,
@@ -27,10 +30,7 @@ use serde::Serialize;
 
 use crate::events::{emit, progress};
 use crate::launch::sha256_hex;
-use crate::operator::{self, NoSetup, Operator};
-use crate::setup::{NAN, Part, Pattern, Setup};
 use crate::workload::{Content, Machine, Workload};
-use kernel_spec::demangle::demangled;
 
 /// Most places in the first line of a finding; the lines below have them all.
 const MAX_PLACES: usize = 3;
@@ -61,7 +61,7 @@ fn run_all(jobs: &[LaunchJob], tell: impl Fn(&str, LaunchOutcome)) -> Result<()>
         std::fs::create_dir_all(&job.out_dir)
             .with_context(|| format!("failed to create `{}`", job.out_dir.display()))?;
     }
-    let mut operator = operator::of(&first.task);
+    let mut operator = operators::of(&first.task);
     let mut parsed = Parsed::default();
     for (i, problem) in problems.iter().enumerate() {
         for (j, job) in jobs.iter().enumerate() {
@@ -285,7 +285,7 @@ fn attempt(
 }
 
 fn solve(job: &LaunchJob, module: &Module, operator: &mut dyn Operator, problem: &Problem) -> Result<LaunchOutcome> {
-    let near = operator::Executor { sm_count: MULTIPROCESSORS, max_ctas: job.max_ctas, far: false };
+    let near = operators::Executor { sm_count: MULTIPROCESSORS, max_ctas: job.max_ctas, far: false };
     let setup = Arc::new(operator.setup(&job.module, problem, &near)?);
     limits::check(&setup)?;
     let mut kernels = HashMap::new();
@@ -309,7 +309,7 @@ fn solve(job: &LaunchJob, module: &Module, operator: &mut dyn Operator, problem:
     let mut far_off = None;
     if job.schedules.is_empty() {
         // In another order, and far from where its tensors begin: neither may show. Which of them does, a third launch says.
-        let far = Arc::new(operator.setup(&job.module, problem, &operator::Executor { far: true, ..near })?);
+        let far = Arc::new(operator.setup(&job.module, problem, &operators::Executor { far: true, ..near })?);
         let order = Order::Seeded(SCHEDULE_SEED);
         let is_far = far.part.as_ref().is_some_and(|part| !part.ahead.is_empty());
         let mut second = attempt(&far, order, Checks::none());

@@ -34,5 +34,5 @@ pub fn emit(event: &Event) {
 
 /// Writes a progress event.
 pub fn progress(done: usize, total: usize, what: &str) {
-    emit(&Event::Progress { done: done as u64, total: total as u64, what: what.to_owned() });
+    emit(&Event::progress(done, total, what));
 }

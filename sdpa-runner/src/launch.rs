@@ -9,13 +9,13 @@ use cudarc::driver::DriverError;
 use kbench::evidence::{LaunchOutcome, Replays};
 use kbench::job::{Event, LaunchJob, Module, output_file};
 use kbench::operator::Problem;
+use operators::setup::Setup;
+use operators::{Executor, Operator};
 use sha2::{Digest, Sha256};
 
 use crate::cuda::{Gpu, Graph, LoadedModule, OnGpu, words};
 use crate::digest::Digester;
 use crate::events::{emit, progress};
-use crate::operator::{self, Executor, Operator};
-use crate::setup::Setup;
 use crate::workload::{Machine, Workload, Written};
 
 /// Runs the job. Ends at the first fault of the kernel: the context is lost with it, so the pipeline starts a new
@@ -23,13 +23,13 @@ use crate::workload::{Machine, Workload, Written};
 pub fn run(job: &LaunchJob) -> Result<()> {
     let gpu = Gpu::open()?;
     std::fs::create_dir_all(&job.out_dir).with_context(|| format!("failed to create `{}`", job.out_dir.display()))?;
-    let operator = operator::of(&job.task);
+    let operator = operators::of(&job.task);
     let executor = executor(&gpu);
     std::thread::scope(|scope| {
         // Inputs of the next problem are drawn while this one is launched: with large ones, either takes a second.
         let (ready, setups) = sync_channel(0);
         scope.spawn(move || {
-            let mut operator = operator::of(&job.task);
+            let mut operator = operators::of(&job.task);
             for problem in &job.problems {
                 if ready.send(operator.setup(&job.module, problem, &executor)).is_err() {
                     break;
@@ -61,7 +61,7 @@ pub fn run_batch(gpu: &Gpu, jobs: &[LaunchJob]) -> Result<()> {
         std::fs::create_dir_all(&job.out_dir)
             .with_context(|| format!("failed to create `{}`", job.out_dir.display()))?;
     }
-    let mut operator = operator::of(&first.task);
+    let mut operator = operators::of(&first.task);
     for (i, problem) in problems.iter().enumerate() {
         for (j, job) in jobs.iter().enumerate() {
             let variant = &job.module.variant;

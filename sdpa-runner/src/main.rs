@@ -11,14 +11,12 @@ mod emulate;
 mod events;
 mod launch;
 mod nvml;
-mod operator;
 mod peers;
 mod profile;
 #[cfg(test)]
 #[path = "../tests/declared/python.rs"]
 mod python;
 mod resident;
-mod setup;
 mod talk;
 mod workload;
 
@@ -76,7 +74,7 @@ fn run(job: &Job) -> Result<()> {
     match job {
         Job::Errors(job) => return compare(job),
         Job::Comparer => return resident::compare(),
-        Job::Generate(job) => return operator::declared::generate(job),
+        Job::Generate(job) => return operators::declared::generate(job, &mut |event| emit(&event)),
         Job::Probe => return probe(),
         Job::Devices => return devices(),
         Job::Resident => return resident::run(),
@@ -113,7 +111,7 @@ fn compare(job: &ErrorsJob) -> Result<()> {
         resident::make_way();
         rayon::ThreadPoolBuilder::new().num_threads(job.threads as usize).build_global()?;
     }
-    operator::comparer(&job.task, false).run(job)
+    operators::comparer(&job.task, false).run(job, &mut |event| emit(&event))
 }
 
 /// Describes all devices, or says why there is none.

@@ -11,7 +11,6 @@ use crate::bench::lock_gpu;
 use crate::cuda::{Gpu, OnGpu, words};
 use crate::events::{emit, progress};
 use crate::launch::{executor, load_echoed, sha256_hex};
-use crate::operator;
 use crate::workload::{Machine, Workload};
 
 /// Runs the job and emits the outcome of its last launch.
@@ -20,7 +19,7 @@ pub fn run(job: &ProfileJob) -> Result<()> {
     let gpu = Gpu::open()?;
     // Time that is taken on this GPU meanwhile would be wrong, and so would be our counters.
     let _lock = lock_gpu(&gpu.device.uuid).map_err(anyhow::Error::msg)?;
-    let mut operator = operator::of(&job.task);
+    let mut operator = operators::of(&job.task);
     let module = load_echoed(operator.as_ref(), &job.module, &job.problem)?;
     let setup = operator.setup(&job.module, &job.problem, &executor(&gpu))?;
     let on = OnGpu::new(&gpu, &module);

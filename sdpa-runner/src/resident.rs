@@ -8,10 +8,10 @@ use std::sync::mpsc::{Receiver, channel};
 
 use anyhow::{Context, Result, bail};
 use kbench::job::{EXIT_ERROR, Event, Job, Task};
+use operators::{Comparer, Operator};
 
 use crate::bench::{self, Bench};
 use crate::events::emit;
-use crate::operator::{self, Comparer, Operator};
 use crate::{cuda, launch};
 
 /// What a comparer adds to its nice value.
@@ -33,7 +33,7 @@ pub fn run() -> Result<()> {
             Job::Bench(job) => {
                 let asked = &job.task;
                 if operator.as_ref().is_none_or(|(kept, _)| kept != asked) {
-                    operator = Some((asked.clone(), operator::of(asked)));
+                    operator = Some((asked.clone(), operators::of(asked)));
                 }
                 if let Some((_, operator)) = &mut operator {
                     bench::run_on(&bench, job, operator.as_mut())?;
@@ -56,10 +56,10 @@ pub fn compare() -> Result<()> {
         match Job::from_line(&line).context("a line on standard input is no job")? {
             Job::Errors(job) => {
                 if comparer.as_ref().is_none_or(|(kept, _)| *kept != job.task) {
-                    comparer = Some((job.task.clone(), operator::comparer(&job.task, true)));
+                    comparer = Some((job.task.clone(), operators::comparer(&job.task, true)));
                 }
                 if let Some((_, comparer)) = &mut comparer {
-                    comparer.run(&job)?;
+                    comparer.run(&job, &mut |event| emit(&event))?;
                 }
             }
             _ => bail!("a comparer takes errors jobs"),

@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use kernel_spec::launch::Step;
-
-use crate::setup::{Fill, NAN, Pattern, Role, Setup};
+use operators::setup::{Fill, NAN, Pattern, Role, Setup};
 
 /// What memory holds when it is handed out or filled again.
 pub enum Content<'a> {
@@ -77,7 +76,7 @@ impl<M: Machine> Workload<M> {
     /// Memory for what one launch writes, as a launch must find it.
     pub fn written(&self, machine: &M) -> Result<Written<M>> {
         let tensors = self.setup.tensors.iter().filter(|t| t.role.is_written());
-        let place = |t: &crate::setup::Tensor| Ok((t.name.clone(), machine.place(&t.name, &content(&t.role))?));
+        let place = |t: &operators::setup::Tensor| Ok((t.name.clone(), machine.place(&t.name, &content(&t.role))?));
         Ok(Written { memory: tensors.map(place).collect::<Result<_>>()? })
     }
 

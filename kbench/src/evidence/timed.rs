@@ -121,6 +121,9 @@ pub struct Outer {
 }
 
 impl Outer {
+    /// Launches at most in a block that another process times: more than a kernel's, whose times need no second clock.
+    pub const MOST_LAUNCHES: u32 = 200;
+
     /// What the samples of its block say that all launches took, in microseconds.
     pub fn said_us(&self, samples: &[f64]) -> f64 {
         samples.iter().sum::<f64>() / samples.len().max(1) as f64 * f64::from(self.launches)

@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::evidence::{Block, Mode, Samples};
+use crate::evidence::{Block, Mode, Outer, Samples};
 use crate::gate::{Draft, Gate, GateId};
 use crate::setting::Setting;
 use crate::subject::{Arm, Subject};
@@ -77,7 +77,7 @@ fn fault_of(suite: &Suite, block: &Block) -> Option<String> {
         "holds no time"
     } else if !block.us.iter().all(|us| us.is_finite() && *us > 0.0) {
         "holds a time that no clock gives"
-    } else if block.us.len() > timing.launches as usize {
+    } else if block.us.len() > launches_at_most(suite, block) as usize {
         "holds more times than it has launches"
     } else if block.round >= rounds_at_most(suite, &block.shape) {
         "is of a round after the last"
@@ -87,6 +87,12 @@ fn fault_of(suite: &Suite, block: &Block) -> Option<String> {
         return None;
     };
     Some(format!("{} {why}", name(block)))
+}
+
+/// A block that another process times is as long as its two clocks need.
+fn launches_at_most(suite: &Suite, block: &Block) -> u32 {
+    let of_another = |outer: Outer| outer.launches.min(Outer::MOST_LAUNCHES);
+    block.outer.map_or(suite.timing.launches, of_another)
 }
 
 fn rounds_at_most(suite: &Suite, shape: &str) -> u32 {
@@ -110,7 +116,8 @@ mod tests {
     #[test]
     fn every_fault_is_named_with_its_block() {
         type Break = fn(&mut Vec<Block>);
-        let cases: [(&str, Break); 16] = [
+        const LONG: Outer = Outer { wall_us: 1e6, beside_us: 0.0, launches: 42 };
+        let cases: [(&str, Break); 18] = [
             ("was recorded twice", |b| b.push(b[95].clone())),
             ("was recorded twice", |b| b[95].round = 14),
             ("is of sitting 3, others of its round of 15", |b| b[95].sitting = 3),
@@ -126,6 +133,10 @@ mod tests {
             ("a time that no clock gives", |b| b[95].us[2] = f64::NAN),
             ("a time that no clock gives", |b| b[95].us[2] = f64::INFINITY),
             ("more times than it has launches", |b| b[95].us = vec![80.0; 21]),
+            ("more times than it has launches", |b| (b[95].us, b[95].outer) = (vec![80.0; 43], Some(LONG))),
+            ("more times than it has launches", |b| {
+                (b[95].us, b[95].outer) = (vec![80.0; 201], Some(Outer { launches: 201, ..LONG }));
+            }),
             ("is of a round after the last", |b| b[95].round = 48),
         ];
         let suite = testing::suite();
@@ -138,6 +149,10 @@ mod tests {
             assert!(gates.len() == 2 && gates.iter().all(|gate| gate.state == State::Fail), "{gates:?}");
         }
         assert_eq!(faults(&suite, &testing::samples(100.0, 80.0)), [""; 0]);
+        // What times itself has as many launches in a block as its second clock needs.
+        let mut samples = testing::samples(100.0, 80.0);
+        (samples.blocks[95].us, samples.blocks[95].outer) = (vec![80.0; 42], Some(LONG));
+        assert_eq!(faults(&suite, &samples), [""; 0]);
     }
 
     #[test]

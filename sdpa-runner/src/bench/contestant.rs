@@ -15,6 +15,7 @@ use kbench::evidence::{Block, Cache, GpuState, Mode};
 use kbench::operator::Distribution;
 use kbench::subject::Subject;
 use kernel_spec::launch::Step;
+use operators::setup::Setup;
 use rand_chacha::ChaCha8Rng;
 use stats::shuffled;
 
@@ -23,7 +24,6 @@ use super::hold::Hold;
 use super::mixes::{Mix, mixes};
 use crate::cuda::{Buffer, Event, Graph, OnGpu};
 use crate::digest::Digester;
-use crate::setup::Setup;
 use crate::workload::{Machine, Workload, Written};
 
 /// A block of slow launches has fewer of them, so that the two arms of a round stay close in time.
@@ -412,7 +412,7 @@ fn weave(words: &[usize], mix: &[usize], parts: &[&[u8]]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::setup::{Mixing, NAN, Role, Tensor};
+    use operators::setup::{Mixing, NAN, Role, Tensor};
 
     fn setup(mixing: Mixing, steps: Vec<Step>) -> Arc<Setup> {
         let input = |name: &str| Tensor { name: name.to_owned(), role: Role::Input(Arc::new(vec![0; 8])) };

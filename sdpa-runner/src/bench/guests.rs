@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, bail};
 use kbench::evidence::{Cache, Mode};
 use kbench::subject::Subject;
+use operators::Operator;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
@@ -15,7 +16,6 @@ use super::quiet::Quiet;
 use super::sitting::Field;
 use super::{Ground, Taken};
 use crate::callable::{self, Guest, Processes, Timed, Wanted};
-use crate::operator::Operator;
 
 /// Those of a field that have not failed, and the processes of a shape.
 pub(super) struct Guests {

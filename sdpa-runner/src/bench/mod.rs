@@ -21,6 +21,7 @@ use kbench::evidence::{Peers, Samples};
 use kbench::job::{BenchJob, Event as JobEvent};
 use kbench::judge::open_distributions;
 use kbench::operator::{Distribution, Shape};
+use operators::Operator;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
@@ -28,7 +29,6 @@ use crate::cuda::{Buffer, Gpu, first_uuid};
 use crate::digest::Digester;
 use crate::events::emit;
 use crate::nvml::Monitor;
-use crate::operator::{self, Operator};
 use crate::peers::Peer;
 use guests::Guests;
 use hold::Hold;
@@ -44,7 +44,7 @@ const FLUSH_MORE: u64 = 32 << 20;
 /// Runs the job and emits its samples.
 pub fn run(job: &BenchJob) -> Result<()> {
     match Bench::open()? {
-        Ok(bench) => run_on(&bench, job, operator::of(&job.task).as_mut()),
+        Ok(bench) => run_on(&bench, job, operators::of(&job.task).as_mut()),
         Err(deferral) => {
             told(
                 Samples { deferred: Some(deferral), ..none_of(job) },

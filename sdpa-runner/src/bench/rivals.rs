@@ -8,11 +8,11 @@ use kbench::evidence::{Mode, PeerBackend, Peers, TimingFailure};
 use kbench::job::BenchJob;
 use kbench::operator::Problem;
 use kbench::subject::Subject;
+use operators::Operator;
 use stats::median;
 
 use super::Taken;
 use super::contestant::{LEAST_LAUNCHES, launches_within_target};
-use crate::operator::Operator;
 use crate::peers::{Peer, PeerSubject, deferral_of};
 
 /// Timed graph replays of a block.

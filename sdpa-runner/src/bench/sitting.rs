@@ -11,6 +11,8 @@ use kbench::job::{Event, Module};
 use kbench::judge::timed_problems;
 use kbench::operator::{Distribution, Problem, Shape};
 use kbench::subject::{Arm, Subject};
+use operators::Operator;
+use operators::setup::Setup;
 use rand_chacha::ChaCha8Rng;
 use stats::shuffled;
 
@@ -24,9 +26,7 @@ use crate::cuda::{Buffer, Gpu, LoadedModule, OnGpu, words};
 use crate::events::{emit, progress};
 use crate::launch::{executor, load_echoed, sha256_hex};
 use crate::nvml::Monitor;
-use crate::operator::Operator;
 use crate::peers::PeerSubject;
-use crate::setup::Setup;
 
 /// One variant on one shape in one distribution, as long as sittings go on.
 struct Planned {

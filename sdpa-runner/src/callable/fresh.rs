@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
 use super::held;
-use crate::operator::{Fresh, Handed};
+use operators::{Fresh, Handed};
 use stats::uniform_below;
 
 /// Elements of a tensor that are replaced.
@@ -125,7 +125,7 @@ mod tests {
     use rand_chacha::rand_core::SeedableRng;
 
     use super::*;
-    use crate::setup::Role;
+    use operators::setup::Role;
 
     fn tensor(fresh: Fresh, values: &[i32]) -> Handed {
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
@@ -157,7 +157,7 @@ mod tests {
         fills
             .iter()
             .map(|fill| {
-                let all = values(&fill.bytes(&sets[fill.set][0], 0..sets[fill.set][0].role.len()).unwrap());
+                let all = values(&fill.bytes(&sets[fill.set][0], 0..sets[fill.set][0].role.bytes()).unwrap());
                 assert!(all.iter().skip(1).step_by(2).all(|gap| *gap == -7));
                 all.into_iter().step_by(2).collect()
             })

@@ -14,19 +14,19 @@ use kbench::evidence::{Cache, HostCode, Mode, Outer};
 use kbench::job::{Callable, Task};
 use kbench::operator::Problem;
 use kbench::subject::Subject;
+use operators::{Fresh, Handed};
 use rand_chacha::ChaCha8Rng;
 use stats::{median, shuffled, uniform_below};
 
 use super::{Fill, Host, Parts, Refused};
 use crate::launch::sha256_hex;
-use crate::operator::{Fresh, Handed};
 
 /// Bytes of tensors that the calls of a block may have on the device together.
 const MOST_BYTES: usize = 2 << 30;
 /// In one of so many blocks every byte is read back; in the others some places of every tensor.
 const BLOCKS_A_LOOK: usize = 8;
 /// Calls of a block at most. Small ones are many, so that the clock of the runner can tell what they take.
-const MOST_SLOTS: usize = 200;
+const MOST_SLOTS: usize = Outer::MOST_LAUNCHES as usize;
 /// Launches of a cold block, as kernels have them.
 const COLD_LAUNCHES: usize = 5;
 /// Memory that is left before what is placed, at most.
@@ -112,7 +112,7 @@ impl Guest {
             once.push(outer.unexplained_us(&us).max(0.0) + outer.said_us(&us));
         }
         let (not_sealed, versions) = (host.seal()?, host.versions.clone());
-        let bytes: usize = sets[0].iter().map(|tensor| tensor.role.len()).sum();
+        let bytes: usize = sets[0].iter().map(|tensor| tensor.role.bytes()).sum();
         let room = within(median(&once).unwrap_or(f64::NAN)).min(MOST_BYTES / bytes.max(1)).clamp(1, MOST_SLOTS);
         let same = |tensor: &&Handed| tensor.fresh == Fresh::Never && super::held(tensor).is_some();
         let same_inputs = sets[0].iter().filter(same).map(|tensor| tensor.name.clone()).collect();

@@ -11,13 +11,13 @@ use kbench::deferral::Deferral;
 use kbench::evidence::LaunchOutcome;
 use kbench::job::{Callable, Event, LaunchJob, output_file};
 use kbench::operator::Problem;
+use operators::Operator;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 use super::{Fill, Host, Parts, Refused};
 use crate::events::{emit, progress};
 use crate::launch::sha256_hex;
-use crate::operator::{self, Operator};
 
 /// Runs the job. Ends with the first fault: whoever asks starts anew for the problems that are left.
 pub fn run(job: &LaunchJob, call: &Callable) -> Result<()> {
@@ -34,7 +34,7 @@ pub fn run(job: &LaunchJob, call: &Callable) -> Result<()> {
             return Ok(());
         }
     };
-    let mut operator = operator::of(&job.task);
+    let mut operator = operators::of(&job.task);
     // Of the system's own entropy: nobody knows what is drawn before it is handed over.
     let mut rng = ChaCha8Rng::seed_from_u64(RandomState::new().hash_one(variant));
     // A profiler takes seconds to begin with.

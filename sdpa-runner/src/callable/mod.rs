@@ -26,6 +26,8 @@ use kbench::deferral::Deferral;
 use kbench::evidence::{Mode, Outer};
 use kbench::job::{Callable, Module, Task};
 use kbench::operator::Problem;
+use operators::Handed;
+use operators::setup::Role;
 use rustix::fs::OFlags;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
@@ -33,8 +35,6 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::events::progress;
-use crate::operator::Handed;
-use crate::setup::Role;
 use crate::talk::{Patience, Silence, Talk};
 use fresh::Fill;
 pub use guest::{Guest, Processes, Timed, Wanted};
@@ -349,7 +349,7 @@ fn described(tensor: &Handed) -> Value {
     };
     json!({
         "name": tensor.name, "also": tensor.also, "dtype": tensor.dtype, "shape": tensor.layout.shape,
-        "strides": tensor.layout.strides, "bytes": tensor.role.len(), "role": role, "poison": poison,
+        "strides": tensor.layout.strides, "bytes": tensor.role.bytes(), "role": role, "poison": poison,
     })
 }
 

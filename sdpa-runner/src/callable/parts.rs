@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
 use super::GUARD_BYTES;
-use crate::operator::Handed;
+use operators::Handed;
 use stats::uniform_below;
 
 /// Bytes of a piece, and pieces of a tensor: of what is larger than all of them together only so much is read.
@@ -32,12 +32,12 @@ impl Parts {
     /// All of what a call writes, or of every tensor.
     pub fn whole(tensors: &[Handed], with_inputs: bool) -> Parts {
         let wanted = tensors.iter().filter(|tensor| with_inputs || tensor.role.is_output());
-        Parts(wanted.map(|tensor| (tensor.name.clone(), Part::whole(tensor.role.len()))).collect())
+        Parts(wanted.map(|tensor| (tensor.name.clone(), Part::whole(tensor.role.bytes()))).collect())
     }
 
     /// Some places of every tensor; all of a small one.
     pub fn draw(tensors: &[Handed], rng: &mut ChaCha8Rng) -> Parts {
-        Parts(tensors.iter().map(|tensor| (tensor.name.clone(), Part::draw(tensor.role.len(), rng))).collect())
+        Parts(tensors.iter().map(|tensor| (tensor.name.clone(), Part::draw(tensor.role.bytes(), rng))).collect())
     }
 
     /// The same of what is written alone.

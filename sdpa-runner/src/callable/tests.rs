@@ -14,7 +14,6 @@ use serde_json::json;
 
 use super::*;
 use crate::launch::sha256_hex;
-use crate::operator;
 use crate::python;
 
 const ELEMENTS: i64 = 4096;
@@ -66,7 +65,7 @@ struct Came {
 /// Times a function in some rounds, as a job does, and has its answers computed again.
 fn timed(function: &str) -> Option<Result<Came>> {
     let (task, call) = task(function)?;
-    let mut operator = operator::of(&task);
+    let mut operator = operators::of(&task);
     let problems = problems();
     let sets: Vec<Vec<Handed>> = problems.iter().map(|problem| operator.handed(problem).unwrap()).collect();
     let product = |set: &Vec<Handed>| {

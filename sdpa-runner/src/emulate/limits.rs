@@ -2,9 +2,8 @@
 //! need. Beyond that nothing is known of a kernel, and it is deferred by name. Leaves to others: running it.
 
 use kernel_spec::launch::{Argument, Launch};
+use operators::setup::Setup;
 use ptx_emulator::{EmuError, Limits, LoadError, MemoryError, ParseError};
-
-use crate::setup::Setup;
 
 /// Warp instructions of one launch: some fifteen seconds of two cores, with every check.
 const INSTRUCTIONS: u64 = 500_000_000;
@@ -48,7 +47,7 @@ pub fn check(setup: &Setup) -> anyhow::Result<()> {
         return Ok(());
     }
     let refuse = |why: String| Err(Beyond(why).into());
-    let bytes: usize = setup.tensors.iter().map(|tensor| tensor.role.len()).sum();
+    let bytes: usize = setup.tensors.iter().map(|tensor| tensor.role.bytes()).sum();
     if bytes > BYTES {
         return refuse(format!("takes tensors of {} MiB together, these have {} MiB", BYTES >> 20, bytes >> 20));
     }

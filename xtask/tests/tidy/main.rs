@@ -70,7 +70,7 @@ fn every_source_file_keeps_the_house_rules() {
 /// Words of attention, and the places that may know them.
 const WORDS: [&str; 3] = ["head_dim", "causal", "seq_kv"];
 const PLACES: [&str; 4] =
-    ["sdpa-kernel/", "kbench/src/operator/attention.rs", "sdpa-runner/src/operator/attention/", "kbench/src/legacy.rs"];
+    ["sdpa-kernel/", "kbench/src/operator/attention.rs", "operators/src/attention/", "kbench/src/legacy.rs"];
 
 #[test]
 fn attention_is_known_in_its_own_places_and_nowhere_else() {

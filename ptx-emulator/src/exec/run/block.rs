@@ -1,6 +1,6 @@
 //! One block of the grid: its shared memory, barriers and the schedule of its warps.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::check::agents::Agents;
@@ -112,7 +112,7 @@ pub(crate) struct Block {
     pub(crate) shared: Shared,
     pub(crate) warps: Vec<Option<Box<Warp>>>,
     pub(crate) barriers: [NamedBarrier; 16],
-    pub(crate) mbarriers: HashMap<u32, MbarState>,
+    pub(crate) mbarriers: BTreeMap<u32, MbarState>,
     /// Who accesses its shared memory; of engines that mbarriers tell of, the time, and the warp that began the last work.
     pub(crate) agents: Agents,
     pub(crate) agent_times: Vec<u32>,
@@ -127,7 +127,7 @@ pub(crate) struct Block {
     pub(crate) block_clock: BlockClock,
     pub(crate) orders: Orders,
     /// State of addresses used by atomics and volatile accesses.
-    pub(crate) published: HashMap<u64, Published>,
+    pub(crate) published: BTreeMap<u64, Published>,
     pub(crate) findings: Findings,
     /// What the block printed.
     pub(crate) printed: String,
@@ -182,7 +182,7 @@ impl Block {
             shared: Shared::new(context, total as usize, agents.readers()),
             warps,
             barriers: std::array::from_fn(|_| NamedBarrier::default()),
-            mbarriers: HashMap::new(),
+            mbarriers: BTreeMap::new(),
             agents,
             agent_times: vec![0; agents.count],
             issuers: vec![0; agents.count],
@@ -193,7 +193,7 @@ impl Block {
             clocks: Clocks::new(&agents),
             block_clock: BlockClock::new(linear),
             orders: Orders::new(count),
-            published: HashMap::new(),
+            published: BTreeMap::new(),
             findings: Findings::default(),
             printed: String::new(),
             instructions: 0,

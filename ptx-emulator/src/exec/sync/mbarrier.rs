@@ -3,8 +3,8 @@
 //! The object's state is kept beside shared memory; the eight bytes themselves hold an opaque
 //! word, and a plain access to them while the object lives is reported by the race check.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use crate::check::clock::Stamp;
 use crate::check::order::Published;
@@ -37,7 +37,7 @@ pub(crate) struct MbarState {
     /// Clock of the last completed phase, and of all before it.
     done_stamp: Published,
     /// Phase in which a lane of a warp began to wait in vain.
-    waiting: HashMap<(usize, usize), u64>,
+    waiting: BTreeMap<(usize, usize), u64>,
     /// Number among those of the block, by which its copies are told from others.
     number: usize,
     /// Who initialised it, and whether that is visible to the asynchronous proxy.
@@ -47,8 +47,8 @@ pub(crate) struct MbarState {
     /// Its maker has fenced it since for a cluster that meets next.
     fenced: bool,
     /// What arrivals of other blocks of the cluster have told, by rank: times of their agents, and their own time.
-    peers: HashMap<usize, (Stamp, u32)>,
-    done_peers: HashMap<usize, (Stamp, u32)>,
+    peers: BTreeMap<usize, (Stamp, u32)>,
+    done_peers: BTreeMap<usize, (Stamp, u32)>,
 }
 
 impl MbarState {

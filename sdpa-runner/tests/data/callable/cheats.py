@@ -97,10 +97,15 @@ def on_a_side_stream(x, w, y):
 
 
 def with_a_patched_event(x, w, y):
+    given = torch.cuda.Event.elapsed_time
+
     def quick(self, stop):
         return 0.001
 
-    torch.cuda.Event.elapsed_time.__code__ = quick.__code__
+    def quick_with_a_cell(self, stop):  # PyTorch's has one, by `super()`
+        return 0.001 if given else 0.0
+
+    given.__code__ = (quick_with_a_cell if given.__code__.co_freevars else quick).__code__
     torch.cuda._sleep(SLEEP)
     torch.mul(x, w, out=y)
 

@@ -2,7 +2,7 @@
 //! and comparisons read them. Leaves to others: the process that it runs in, and drawing the rest.
 
 use anyhow::{Context, Result, bail, ensure};
-use kbench::job::{GenerateJob, Task};
+use kbench::job::{Event, GenerateJob, Task};
 use kbench::operator::declared::{Declared, Role, Tensor};
 use kbench::operator::{Operator, Problem};
 use kernel_spec::dtype::Dtype;
@@ -12,16 +12,16 @@ use super::host::{Array, Bounds, Host, Kind, Refused, values};
 use super::inputs;
 use super::layout::coordinate;
 use super::truth::on;
-use crate::events::progress;
+use crate::Tell;
 
 /// Runs the job.
-pub fn run(job: &GenerateJob) -> Result<()> {
+pub fn run(job: &GenerateJob, tell: Tell) -> Result<()> {
     let Operator::Declared(operator) = &job.task.operator else { bail!("attention draws all of its inputs") };
     let file = operator.generate.as_deref().context("the operator has no `generate`")?;
     ensure!(!job.task.generated.as_os_str().is_empty(), "there is no folder for generated inputs");
     let mut host = Host::start(&job.task, Kind::Generate, file, Bounds::default())?;
     for (i, problem) in job.problems.iter().enumerate() {
-        progress(i, job.problems.len(), &format!("inputs of {}", problem.id()));
+        tell(Event::progress(i, job.problems.len(), &format!("inputs of {}", problem.id())));
         one(&mut host, &job.task, operator, problem).map_err(|error| on(error, problem))?;
     }
     Ok(())

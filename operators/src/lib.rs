@@ -1,13 +1,17 @@
-//! What an operator is to this process: it draws inputs, sets up what a variant is launched on, and compares outputs with
+//! What an operator is to the process of a job: it draws inputs, sets up what a variant is launched on, and compares outputs with
 //! its reference. Which one a job is about, the job says. Leaves to others: devices, timing, and what errors are worth.
 
-pub mod attention;
+mod attention;
 pub mod declared;
+#[cfg(test)]
+#[path = "../../sdpa-runner/tests/declared/python.rs"]
+mod python;
+pub mod setup;
 
 use std::path::Path;
 
 use anyhow::Result;
-use kbench::job::{ErrorsJob, Module, Task};
+use kbench::job::{ErrorsJob, Event, Module, Task};
 use kbench::operator::declared::Layout;
 use kbench::operator::{Operator as Kind, Problem};
 use kernel_spec::dtype::Dtype;
@@ -75,10 +79,13 @@ pub trait Operator {
     fn hand_to_peers(&mut self, problems: &[Problem], dir: &Path) -> Result<Value>;
 }
 
+/// Who hears how a job goes.
+pub type Tell<'a> = &'a mut dyn FnMut(Event);
+
 /// Compares outputs that were written with the operator's reference. It may keep references.
 pub trait Comparer {
-    /// Runs a job, and emits an event for each output.
-    fn run(&mut self, job: &ErrorsJob) -> Result<()>;
+    /// Runs a job, and tells an event for each output.
+    fn run(&mut self, job: &ErrorsJob, tell: Tell) -> Result<()>;
 }
 
 /// What draws for an operator.

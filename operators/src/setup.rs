@@ -97,7 +97,8 @@ pub struct Part {
 }
 
 impl Role {
-    pub fn len(&self) -> usize {
+    /// How many bytes it takes.
+    pub fn bytes(&self) -> usize {
         match self {
             Role::Input(bytes) | Role::Made(bytes) | Role::InPlace(bytes) => bytes.len(),
             Role::Output(len, _) | Role::Scratch(len, _) => *len,
@@ -123,7 +124,7 @@ impl Role {
 impl Setup {
     /// Bytes of all results, one after the other.
     pub fn output_bytes(&self) -> usize {
-        self.tensors.iter().filter(|t| t.role.is_output()).map(|t| t.role.len()).sum()
+        self.tensors.iter().filter(|t| t.role.is_output()).map(|t| t.role.bytes()).sum()
     }
 
     /// What is there before a launch and is no scratch, by name.

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// What the process executes; it travels inside this program.
-const PROGRAM: &str = include_str!("../../../../kbench/python/operator_host.py");
+const PROGRAM: &str = include_str!("../../../kbench/python/operator_host.py");
 /// How long its own start may take.
 const START: Duration = Duration::from_secs(60);
 /// How long it may stay after it closed its output, and how often that is looked at.

@@ -11,7 +11,7 @@ use kbench::operator::{Distribution, Problem};
 use kernel_spec::expr::Value;
 
 use super::draw;
-use crate::operator::NoSetup;
+use crate::NoSetup;
 
 /// What every element is in the distribution of that name.
 const CONSTANT: f64 = 0.5;

@@ -19,8 +19,7 @@ use super::host::Bounds;
 use super::inputs::{self, Drawn};
 use super::layout::gather;
 use super::truth::Reference;
-use crate::events::{emit, progress};
-use crate::operator::Comparer;
+use crate::{Comparer, Tell};
 
 /// What says which outputs are right, once it is loaded and was tested.
 enum Judge {
@@ -192,16 +191,16 @@ impl Comparing {
 }
 
 impl Comparer for Comparing {
-    fn run(&mut self, job: &ErrorsJob) -> Result<()> {
+    fn run(&mut self, job: &ErrorsJob, tell: Tell) -> Result<()> {
         for (i, problem) in job.problems.iter().enumerate() {
             let judge = if self.operator.check.is_some() { "check" } else { "reference" };
-            progress(i, job.problems.len(), &format!("{judge} of {}", problem.id()));
+            tell(Event::progress(i, job.problems.len(), &format!("{judge} of {}", problem.id())));
             if job.ahead && self.operator.check.is_some() {
                 continue;
             }
             self.prepare(job)?;
             for (subject, errors) in self.compare(job, problem)? {
-                emit(&Event::Compared { subject, problem: problem.clone(), errors });
+                tell(Event::Compared { subject, problem: problem.clone(), errors });
             }
         }
         Ok(())

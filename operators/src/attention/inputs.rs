@@ -17,7 +17,7 @@ use super::e4m3;
 /// Elements that a thread converts at least.
 const PIECE: usize = 1 << 16;
 /// Elements of a tensor from which on drawing it takes longer than reading it.
-const LEAST_SHARED: usize = 1 << 20;
+const LEAST_SHARED: usize = 1 << 14;
 
 /// One tensor in both forms.
 pub struct Tensor {
@@ -56,7 +56,7 @@ impl Inputs {
             let key = seed_of(problem, name);
             let drawn = || {
                 let of_head = |head| draw(problem, name, key, head, size);
-                (0..heads as u64).into_par_iter().flat_map_iter(of_head).collect::<Vec<f16>>()
+                (0..heads as u64).into_par_iter().map(of_head).collect::<Vec<_>>().concat()
             };
             let shares = heads * size >= LEAST_SHARED && !folder.as_os_str().is_empty();
             quantise(if shares { shared(folder, &key, heads * size, drawn) } else { drawn() }, size)
@@ -228,12 +228,12 @@ fn quantise(original: Vec<f16>, head_size: usize) -> Tensor {
         if amax == 0.0 { 1.0 } else { amax / e4m3::MAX }
     };
     let scales: Vec<f32> = original.par_chunks(head_size).map(scale).collect();
-    let codes: Vec<u8> = original
+    let codes: Vec<Vec<u8>> = original
         .par_chunks(head_size)
         .zip(&scales)
-        .flat_map_iter(|(head, &scale)| e4m3::encode_all(head, |x| x / scale))
+        .map(|(head, &scale)| e4m3::encode_all(head, |x| x / scale))
         .collect();
-    Tensor { original, codes: Arc::new(codes), scales }
+    Tensor { original, codes: Arc::new(codes.concat()), scales }
 }
 
 impl Tensor {

@@ -16,7 +16,7 @@ use super::inputs::{Drawn, Inputs};
 use super::reference::{Head, attention};
 use super::sampling::{only, row_count, sampled_rows};
 use super::{images, proportion};
-use crate::events::{emit, progress};
+use crate::Tell;
 
 /// Processors of a host with memory for four problems at once.
 const MANY_THREADS: usize = 8;
@@ -42,10 +42,10 @@ impl Comparer {
     }
 }
 
-impl super::super::Comparer for Comparer {
+impl crate::Comparer for Comparer {
     /// Problems whose references are there all at once, the others one after the other; the reference of a problem is
     /// computed once for all subjects, and only for rows that one computed.
-    fn run(&mut self, job: &ErrorsJob) -> Result<()> {
+    fn run(&mut self, job: &ErrorsJob, tell: Tell) -> Result<()> {
         let (there, others): (Vec<_>, Vec<_>) = job.problems.iter().partition(|problem| self.is_ready(job, problem));
         let compare = |problem: &&Problem| {
             let case = Case::read(job, problem)?;
@@ -54,16 +54,13 @@ impl super::super::Comparer for Comparer {
         let compared: Vec<Vec<(String, Errors)>> =
             if job.ahead { Vec::new() } else { there.par_iter().map(compare).collect::<Result<_>>()? };
         for (problem, errors) in there.into_iter().zip(compared) {
-            tell(problem, errors);
+            compared_with(tell, problem, errors);
         }
-        let report = |i: usize, problem: &Problem| {
-            progress(i, others.len(), &format!("float64 reference of {}", problem.id()));
-        };
         if self.most == 0 && !job.ahead {
-            return self.several_at_once(job, &others, report);
+            return self.several_at_once(job, &others, tell);
         }
         for (i, problem) in others.iter().enumerate() {
-            report(i, problem);
+            tell(begun(i, others.len(), problem));
             if job.ahead {
                 self.reference(problem, forms_of(job), rows_of(job, problem));
                 continue;
@@ -71,7 +68,7 @@ impl super::super::Comparer for Comparer {
             let case = Case::read(job, problem)?;
             if !case.outputs.is_empty() {
                 let reference = self.reference(problem, case.forms(), case.wanted());
-                tell(problem, case.errors(reference, job));
+                compared_with(tell, problem, case.errors(reference, job));
             }
         }
         Ok(())
@@ -81,15 +78,10 @@ impl super::super::Comparer for Comparer {
 impl Comparer {
     /// Where no reference is kept: a few problems at a time, so that what takes one processor of the one has the others' of
     /// the others.
-    fn several_at_once(
-        &mut self,
-        job: &ErrorsJob,
-        problems: &[&Problem],
-        report: impl Fn(usize, &Problem),
-    ) -> Result<()> {
+    fn several_at_once(&mut self, job: &ErrorsJob, problems: &[&Problem], tell: Tell) -> Result<()> {
         let count = if rayon::current_num_threads() < MANY_THREADS { 2 } else { 4 };
         for (turn, some) in problems.chunks(count).enumerate() {
-            report(count * turn, some[0]);
+            tell(begun(count * turn, problems.len(), some[0]));
             let drawn: Vec<Arc<Inputs>> = some.iter().map(|problem| self.drawn.shared(problem).clone()).collect();
             let compare = |(problem, inputs): (&&Problem, &Arc<Inputs>)| {
                 let case = Case::read(job, problem)?;
@@ -100,7 +92,7 @@ impl Comparer {
                 Ok(case.errors(&reference, job))
             };
             let compared: Vec<Vec<_>> = some.par_iter().zip(&drawn).map(compare).collect::<Result<_>>()?;
-            some.iter().zip(compared).for_each(|(problem, errors)| tell(problem, errors));
+            some.iter().zip(compared).for_each(|(problem, errors)| compared_with(tell, problem, errors));
         }
         Ok(())
     }
@@ -124,9 +116,13 @@ impl Comparer {
     }
 }
 
-fn tell(problem: &Problem, errors: Vec<(String, Errors)>) {
+fn begun(done: usize, total: usize, problem: &Problem) -> Event {
+    Event::progress(done, total, &format!("float64 reference of {}", problem.id()))
+}
+
+fn compared_with(tell: Tell, problem: &Problem, errors: Vec<(String, Errors)>) {
     for (subject, errors) in errors {
-        emit(&Event::Compared { subject, problem: problem.clone(), errors });
+        tell(Event::Compared { subject, problem: problem.clone(), errors });
     }
 }
 

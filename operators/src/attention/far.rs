@@ -86,7 +86,7 @@ pub fn from_images(
 fn moved(near: &Setup, part: Part, steps: Vec<Launch>, making: Vec<Launch>, sizes: &Sizes, ahead: u32) -> Setup {
     let heads = u64::from(sizes.batch) * u64::from(sizes.heads);
     let of_heads = near.tensors.iter().filter(|tensor| !matches!(tensor.role, Role::Scratch(..)));
-    let bytes_ahead = of_heads.map(|t| (t.name.clone(), t.role.len() as u64 / heads * u64::from(ahead)));
+    let bytes_ahead = of_heads.map(|t| (t.name.clone(), t.role.bytes() as u64 / heads * u64::from(ahead)));
     let ahead: BTreeMap<String, u64> = bytes_ahead.collect();
     let steps_of = |launches: Vec<Launch>| launches.into_iter().map(Step::Launch).collect();
     Setup { steps: steps_of(steps), making: steps_of(making), part: Some(Part { ahead, ..part }), ..near.clone() }
@@ -95,8 +95,8 @@ fn moved(near: &Setup, part: Part, steps: Vec<Launch>, making: Vec<Launch>, size
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operator::attention::Attention;
-    use crate::operator::{Executor, Operator};
+    use crate::attention::Attention;
+    use crate::{Executor, Operator};
     use kbench::evidence::Operands;
     use kbench::job::{Files, Module};
     use kbench::operator::attention::Rows;
