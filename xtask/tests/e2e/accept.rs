@@ -56,6 +56,7 @@ fn edit(run: &RunDir, file: &str, change: impl FnOnce(&mut Value)) {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn a_merge_becomes_the_control_and_nothing_less_does() {
     let dist = Dist::timing();
     let asks_for_it = SUITE.replace("\"stage2\"", "\"accepted\"");

@@ -93,6 +93,7 @@ fn one_changed_toggle_rebuilds_one_variant() {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn a_kernel_that_ignores_a_toggle_is_refused_by_the_echo() {
     let dist = Dist::new(NO_GPU);
     let source = "sdpa-kernel/cuda/ladder/config.cuh";
@@ -106,6 +107,7 @@ fn a_kernel_that_ignores_a_toggle_is_refused_by_the_echo() {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn the_control_under_another_name_fails_as_the_same_code() {
     let dist = Dist::new(NO_GPU);
     let suite = "kbench/suites/stage2.toml";

@@ -66,6 +66,7 @@ fn python() -> std::path::PathBuf {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn without_torch_it_is_deferred_with_the_remedy_and_the_others_are_judged() {
     let dist = dist(false);
     let ran = dist.run(&["validate", "gate.toml"]).expect(3);
@@ -79,6 +80,7 @@ fn without_torch_it_is_deferred_with_the_remedy_and_the_others_are_judged() {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn on_a_gpu_it_is_judged_like_a_kernel_and_the_report_says_what_was_not_seen() {
     let dist = dist(true);
     let ran = dist.run_with(&dist.path("bin"), &["validate", "gate.toml"]);
@@ -115,6 +117,7 @@ fn on_a_gpu_it_is_judged_like_a_kernel_and_the_report_says_what_was_not_seen() {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn a_process_whose_times_do_not_hold_the_judges_clock_is_fixed_by_name() {
     let dist = dist(true);
     dist.write("lies", "torch");

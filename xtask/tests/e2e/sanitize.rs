@@ -37,6 +37,7 @@ fn line_of(dist: &Dist, file: &str, text: &str) -> usize {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn a_planted_out_of_bounds_access_is_named_with_its_line() {
     let (dist, _, text) = sanitize_planted(OUT_OF_BOUNDS);
     assert!(text.contains("memcheck") && text.contains("out of bounds"), "{text}");

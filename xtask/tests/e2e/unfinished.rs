@@ -21,6 +21,7 @@ fn work_folders(dist: &Dist) -> usize {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn a_run_has_one_maker_and_what_was_edited_meanwhile_is_measured_again() {
     let dist = Dist::timing();
     dist.write("hangs", "");
@@ -68,6 +69,7 @@ fn a_run_has_one_maker_and_what_was_edited_meanwhile_is_measured_again() {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn an_unedited_check_is_not_made_again_and_another_basis_is_refused() {
     let dist = Dist::timing();
     dist.write("hangs", "");
@@ -102,6 +104,7 @@ fn what_cannot_begin_leaves_nothing_behind() {
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn a_run_is_signed_by_who_sealed_it() {
     if std::process::Command::new("ssh-keygen").arg("-?").output().is_err() {
         return;

@@ -58,6 +58,7 @@ fn code(gate: &str, source: &str, folder: &Path) -> [BTreeMap<String, String>; 2
 }
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn its_hash_is_of_code_constants_and_launches_wherever_it_lies() {
     let dir = tempfile::tempdir().unwrap();
     let of = |gate: &str, source: &str| code(gate, source, &dir.path().join("here"));

@@ -6,6 +6,7 @@ use xtask::foreign::compile::{Named, Source, compile};
 use super::compile::Room;
 
 #[test]
+#[ignore = "takes longer; .ci/run runs it"]
 fn the_examples_compile_without_spills() {
     let room = Room::new();
     let examples = [

@@ -116,17 +116,17 @@ fn the_readme_names_the_commands_that_ci_runs() {
     }
 }
 
-/// Tests of e2e that are left to `.ci/run`, by their full names.
-fn left_to_ci(root: &Path) -> Vec<String> {
-    let (e2e, mut names) = (Path::new("xtask/tests/e2e"), Vec::new());
-    for path in tracked(root).into_iter().filter(|path| path.starts_with(e2e) && extension(path) == "rs") {
+/// Tests that are left to `.ci/run`, by their full names: those of e2e, and the others.
+fn left_to_ci(root: &Path) -> [Vec<String>; 2] {
+    let (e2e, mut names) = (Path::new("xtask/tests/e2e"), [Vec::new(), Vec::new()]);
+    for path in tracked(root).into_iter().filter(|path| extension(path) == "rs") {
         let text = std::fs::read_to_string(root.join(&path)).unwrap();
-        let below = path.strip_prefix(e2e).unwrap().with_extension("");
+        let below = path.strip_prefix(e2e).unwrap_or(&path).with_extension("");
         let module = below.display().to_string().replace('/', "::").replace("::mod", "");
-        let lines: Vec<&str> = text.lines().collect();
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
         for two in lines.windows(2).filter(|two| two[0].starts_with("#[ignore") && two[0].contains(".ci/run")) {
             let name = two[1].trim_start_matches("fn ").split('(').next().unwrap_or_default();
-            names.push(format!("{module}::{name}"));
+            names[usize::from(!path.starts_with(e2e))].push(format!("{module}::{name}"));
         }
     }
     names
@@ -136,12 +136,14 @@ fn left_to_ci(root: &Path) -> Vec<String> {
 fn ci_runs_by_name_what_it_is_said_to_run() {
     let layout = Layout::find().unwrap();
     let ci = std::fs::read_to_string(layout.root.join(".ci/run")).unwrap().replace("\\\n", " ");
-    let steps = ci.lines().filter_map(|line| line.split_once("--test e2e --locked -- --ignored "));
-    let filters: Vec<&str> = steps.flat_map(|(_, filters)| filters.split_whitespace()).collect();
-    let names = left_to_ci(&layout.root);
-    assert!(names.len() > 30, "{names:?}");
-    let missed: Vec<&String> = names.iter().filter(|name| !filters.iter().any(|f| name.contains(f))).collect();
-    assert!(missed.is_empty(), "`.ci/run` runs none of {missed:?}");
-    let idle: Vec<&&str> = filters.iter().filter(|f| !names.iter().any(|name| name.contains(**f))).collect();
-    assert!(idle.is_empty(), "nothing is called {idle:?}");
+    let commands = ["--test e2e --locked -- --ignored ", "--workspace --locked -- --ignored "];
+    for (command, names) in commands.into_iter().zip(left_to_ci(&layout.root)) {
+        let steps = ci.lines().filter_map(|line| line.split_once(command));
+        let filters: Vec<&str> = steps.flat_map(|(_, filters)| filters.split_whitespace()).collect();
+        assert!(names.len() > 8, "{names:?}");
+        let missed: Vec<&String> = names.iter().filter(|name| !filters.iter().any(|f| name.contains(f))).collect();
+        assert!(missed.is_empty(), "`.ci/run` runs none of {missed:?}");
+        let idle: Vec<&&str> = filters.iter().filter(|f| !names.iter().any(|name| name.contains(**f))).collect();
+        assert!(idle.is_empty(), "nothing is called {idle:?}");
+    }
 }
