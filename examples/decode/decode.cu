@@ -1,0 +1,506 @@
+// Attention of one query row a sequence over keys and values in FP8 (e4m3), split over CTAs; the last of a KV head's to come merges.
+// Leaves to others: how many splits there are, which the grid says; the control, which is plain.cu.
+//
+// It is bound by reading the cache. A tile is 16 keys of one warp. Query heads of one KV head are columns of the products,
+// so that what is read serves them all:
+//   S^T (16 keys x 8 heads) = K (16 x D) Q^T (D x 8),   O^T (D x 8) += V^T (D x 16) P^T (16 x 8),
+// in FP16, which holds every e4m3 value, with FP32 sums. Which element of D stands where in a product is free as long as both
+// operands agree, and so is the order of O's rows: so each lane takes whole chunks of a row of the cache, and copies what
+// it alone will read. Nothing in the loop waits for another lane but the products themselves.
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_fp8.h>
+
+#include <cstdint>
+
+// What may be tried: warps of a CTA, KiB of a warp's ring, CTAs of an SM.
+#ifndef WARPS
+#define WARPS 4
+#endif
+#ifndef RING_KIB
+#define RING_KIB 16
+#endif
+#ifndef CTAS
+#define CTAS 3
+#endif
+
+constexpr int WARP = 32;
+constexpr int THREADS = WARP * WARPS;
+constexpr int TILE_KEYS = 16;
+constexpr int BLOCK_HEADS = 8;
+constexpr unsigned ALL_LANES = 0xffffffff;
+constexpr float LOG2_E = 1.44269504088896340736f;
+constexpr float LN_2 = 0.69314718055994530942f;
+// A maximum before there is a key: finite, so that no difference of two is NaN.
+constexpr float NO_KEY = -1e30f;
+// The largest weight is 2^12 instead of 1: FP16 holds it as well, and does not lose those of 2^-36.
+constexpr float WEIGHT_BITS = 12.0f;
+
+// Strides count elements; those of scales may be 0. Rows are at multiples of 16 bytes.
+struct Cache {
+  const uint8_t* codes;
+  const float* scale;
+  long long batch_stride;
+  long long head_stride;
+  int key_stride;
+  int scale_batch_stride;
+  int scale_head_stride;
+};
+
+struct Params {
+  const void* q;
+  Cache k;
+  Cache v;
+  // Keys of each sequence; where it is null all have `capacity`.
+  const int* lengths;
+  void* out;
+  float* lse;
+  // A row of ROW floats for each split and query head: D sums, the largest score and the sum of weights.
+  float* partial;
+  // A counter for each set of CTAs that merge; 0 between launches.
+  unsigned* arrived;
+  long long q_batch_stride;
+  int q_head_stride;
+  int kv_heads;
+  int group;
+  int capacity;
+  float softmax_scale;
+};
+
+// Wrong on purpose, for the judge to find.
+enum Fault { NONE, UNMASKED, UNFENCED, UNSCALED };
+
+template <int D>
+constexpr int ROW = D + 4;
+
+__device__ __forceinline__ float exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+__device__ __forceinline__ uint32_t halves_of(uint16_t codes) {
+  const __half2_raw pair = __nv_cvt_fp8x2_to_halfraw2(codes, __NV_E4M3);
+  return pair.x | static_cast<uint32_t>(pair.y) << 16;
+}
+
+__device__ __forceinline__ uint32_t low_halves(uint32_t codes) { return halves_of(static_cast<uint16_t>(codes)); }
+__device__ __forceinline__ uint32_t high_halves(uint32_t codes) { return halves_of(static_cast<uint16_t>(codes >> 16)); }
+
+__device__ __forceinline__ uint32_t packed(float low, float high) {
+  const __half2 pair = __floats2half2_rn(low, high);
+  return reinterpret_cast<const uint32_t&>(pair);
+}
+
+// C (16 x 8) += A (16 x 16) B (16 x 8). Lane 4g + t has rows g and g + 8 of A and C, and column g of B.
+__device__ __forceinline__ void multiply_add(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// The transpose of 8 x 8 halves, of which a lane has two of a row.
+__device__ __forceinline__ uint32_t transposed(uint32_t pair) {
+  uint32_t result;
+  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(result) : "r"(pair));
+  return result;
+}
+
+// BYTES to shared memory, zeros where `there` is false.
+template <int BYTES>
+__device__ __forceinline__ void copy_async(void* to, const void* from, bool there) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+  const int read = there ? BYTES : 0;
+  if constexpr (BYTES == 16)
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(read) : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global.L2::128B [%0], [%1], 8, %2;" ::"r"(address), "l"(from), "r"(read) : "memory");
+}
+
+__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+template <int NEWER>
+__device__ __forceinline__ void wait_for_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(NEWER) : "memory");
+}
+
+// What a CTA works on: query heads of one KV head, and tiles of its keys, which `parts` CTAs share.
+struct Work {
+  int batch;
+  int kv_head;
+  int first_head;
+  int heads;
+  int keys;
+  int first_tile;
+  int end_tile;
+  int parts;
+};
+
+template <int BLOCKS>
+__device__ __forceinline__ Work work_of(const Params& p) {
+  constexpr int MOST_HEADS = BLOCKS * BLOCK_HEADS;
+  const int slices = (p.group + MOST_HEADS - 1) / MOST_HEADS;
+  const int slice = blockIdx.y % slices;
+  Work work;
+  work.batch = blockIdx.z;
+  work.kv_head = blockIdx.y / slices;
+  work.first_head = work.kv_head * p.group + slice * MOST_HEADS;
+  work.heads = min(p.group - slice * MOST_HEADS, MOST_HEADS);
+  work.keys = p.lengths ? p.lengths[work.batch] : p.capacity;
+  const int tiles = (work.keys + TILE_KEYS - 1) / TILE_KEYS;
+  const int splits = gridDim.x;
+  // At least a tile a warp: more parts would be more to merge, and no faster.
+  const int share = max((tiles + splits - 1) / splits, WARPS);
+  work.parts = max((tiles + share - 1) / share, 1);
+  work.first_tile = blockIdx.x * share;
+  work.end_tile = min(work.first_tile + share, tiles);
+  return work;
+}
+
+// What a warp reads of 16 keys. Lane 4g + t has of K 16 bytes of every 64 in rows g and g + 8, of V its g-th eighth of
+// rows 2t, 2t + 1, 2t + 8 and 2t + 9.
+template <int D>
+struct Tile {
+  static constexpr int CHUNKS = D / 64;
+  static constexpr int WORDS = D / 32;
+  uint4 k[2][CHUNKS][WARP];
+  alignas(16) uint32_t v[4][WARP][WORDS];
+};
+
+__device__ __forceinline__ int key_of_v(int i, int lane) { return 2 * (lane % 4) + i % 2 + 8 * (i / 2); }
+
+template <int D>
+struct Source {
+  const uint8_t* k;
+  const uint8_t* v;
+  int k_stride;
+  int v_stride;
+  int keys;
+};
+
+template <int D>
+__device__ __forceinline__ Source<D> source_of(const Params& p, const Work& work, int lane) {
+  return {p.k.codes + work.batch * p.k.batch_stride + work.kv_head * p.k.head_stride + 16 * (lane % 4),
+          p.v.codes + work.batch * p.v.batch_stride + work.kv_head * p.v.head_stride + D / 8 * (lane / 4),
+          p.k.key_stride, p.v.key_stride, work.keys};
+}
+
+template <int D>
+__device__ __forceinline__ void copy_tile(Tile<D>& tile, const Source<D>& from, int first_key, int lane) {
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int key = first_key + lane / 4 + 8 * i;
+    const uint8_t* row = from.k + static_cast<long long>(key) * from.k_stride;
+#pragma unroll
+    for (int c = 0; c < Tile<D>::CHUNKS; ++c) copy_async<16>(&tile.k[i][c][lane], row + 64 * c, key < from.keys);
+  }
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const int key = first_key + key_of_v(i, lane);
+    copy_async<D / 8>(tile.v[i][lane], from.v + static_cast<long long>(key) * from.v_stride, key < from.keys);
+  }
+}
+
+// Q^T as the products take it, and what makes logarithms to base 2 of scores, for the two heads of each block that a lane has.
+template <int D, int BLOCKS>
+struct Query {
+  uint32_t pair[BLOCKS][D / 16][2];
+  float factor[BLOCKS][2];
+};
+
+__device__ __forceinline__ float2 two_floats(uint32_t pair, __half) {
+  return __half22float2(reinterpret_cast<const __half2&>(pair));
+}
+__device__ __forceinline__ float2 two_floats(uint32_t pair, __nv_bfloat16) {
+  return __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(pair));
+}
+
+template <int D, int BLOCKS, typename T>
+__device__ __forceinline__ Query<D, BLOCKS> load_query(const Params& p, const Work& work, int lane) {
+  Query<D, BLOCKS> query;
+  const float scale = p.softmax_scale * LOG2_E *
+                      p.k.scale[work.batch * p.k.scale_batch_stride + work.kv_head * p.k.scale_head_stride];
+  const T* q = static_cast<const T*>(p.q) + work.batch * p.q_batch_stride;
+#pragma unroll
+  for (int n = 0; n < BLOCKS; ++n) {
+    const int head = n * BLOCK_HEADS + lane / 4;
+    const T* row = q + static_cast<long long>(work.first_head + head) * p.q_head_stride + 16 * (lane % 4);
+    float2 x[D / 8];
+    float largest = 0.0f;
+#pragma unroll
+    for (int i = 0; i < D / 32; ++i) {
+      const uint4 raw = head < work.heads ? *reinterpret_cast<const uint4*>(row + 64 * (i / 2) + 8 * (i % 2)) : uint4{};
+      const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
+#pragma unroll
+      for (int w = 0; w < 4; ++w) {
+        x[4 * i + w] = two_floats(words[w], T{});
+        largest = fmaxf(largest, fmaxf(fabsf(x[4 * i + w].x), fabsf(x[4 * i + w].y)));
+      }
+    }
+    largest = fmaxf(largest, __shfl_xor_sync(ALL_LANES, largest, 1));
+    largest = fmaxf(largest, __shfl_xor_sync(ALL_LANES, largest, 2));
+    // Divided by a power of two, which is exact, the largest is between 1 and 2: whatever BF16 holds fits FP16.
+    const uint32_t power = largest > 0.0f ? __float_as_uint(largest) & 0x7f800000u : 127u << 23;
+    const float inverse = __uint_as_float((254u << 23) - power);
+#pragma unroll
+    for (int i = 0; i < D / 8; ++i) query.pair[n][i / 2][i % 2] = packed(x[i].x * inverse, x[i].y * inverse);
+#pragma unroll
+    for (int e = 0; e < 2; ++e)
+      query.factor[n][e] = scale * __uint_as_float(__shfl_sync(ALL_LANES, power, 8 * (lane % 4) + 4 * e));
+  }
+  return query;
+}
+
+// Of the keys that a warp has seen: for 16 rows of O^T a block (row g of block j is element g D/8 + 2j, row g + 8 the next),
+// and for the heads 2t, 2t + 1 of each 8.
+template <int D, int BLOCKS>
+struct Sums {
+  float o[D / 16][BLOCKS][4];
+  float largest[BLOCKS][2];
+  // Of this lane's keys alone until the end.
+  float weight[BLOCKS][2];
+};
+
+template <int D, int BLOCKS>
+__device__ __forceinline__ void score(float (&s)[BLOCKS][4], const Tile<D>& tile, const Query<D, BLOCKS>& query, int lane) {
+  // Two chains of sums, so that a product waits for every other one alone.
+  float odd[BLOCKS][4] = {};
+#pragma unroll
+  for (int c = 0; c < Tile<D>::CHUNKS; ++c) {
+    const uint4 upper = tile.k[0][c][lane], lower = tile.k[1][c][lane];
+    const uint32_t u[4] = {upper.x, upper.y, upper.z, upper.w}, l[4] = {lower.x, lower.y, lower.z, lower.w};
+#pragma unroll
+    for (int w = 0; w < 4; ++w) {
+      const uint32_t a[4] = {low_halves(u[w]), low_halves(l[w]), high_halves(u[w]), high_halves(l[w])};
+#pragma unroll
+      for (int n = 0; n < BLOCKS; ++n) multiply_add(w % 2 ? odd[n] : s[n], a, query.pair[n][4 * c + w]);
+    }
+  }
+#pragma unroll
+  for (int n = 0; n < BLOCKS; ++n)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) s[n][i] = (s[n][i] + odd[n][i]) * query.factor[n][i % 2];
+}
+
+template <int D, int BLOCKS>
+__device__ __forceinline__ void raise_maximum(Sums<D, BLOCKS>& sums, const float (&s)[BLOCKS][4]) {
+#pragma unroll
+  for (int n = 0; n < BLOCKS; ++n)
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      float largest = fmaxf(sums.largest[n][e], fmaxf(s[n][e], s[n][2 + e]));
+#pragma unroll
+      for (int distance = 4; distance < WARP; distance *= 2)
+        largest = fmaxf(largest, __shfl_xor_sync(ALL_LANES, largest, distance));
+      const float alpha = exp2_fast(sums.largest[n][e] - largest);
+      sums.largest[n][e] = largest;
+      sums.weight[n][e] *= alpha;
+#pragma unroll
+      for (int j = 0; j < D / 16; ++j) {
+        sums.o[j][n][e] *= alpha;
+        sums.o[j][n][2 + e] *= alpha;
+      }
+    }
+}
+
+template <int D, int BLOCKS>
+__device__ __forceinline__ void add_values(Sums<D, BLOCKS>& sums, const Tile<D>& tile, const uint32_t (&p)[BLOCKS][2], int lane) {
+  uint32_t v[4][Tile<D>::WORDS];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if constexpr (D == 128) {
+      const uint4 raw = *reinterpret_cast<const uint4*>(tile.v[i][lane]);
+      v[i][0] = raw.x, v[i][1] = raw.y, v[i][2] = raw.z, v[i][3] = raw.w;
+    } else {
+      const uint2 raw = *reinterpret_cast<const uint2*>(tile.v[i][lane]);
+      v[i][0] = raw.x, v[i][1] = raw.y;
+    }
+  }
+#pragma unroll
+  for (int j = 0; j < D / 16; ++j) {
+    // A product wants an element of two keys side by side: bytes of two rows change places before they are converted.
+    const unsigned select = j % 2 ? 0x7362 : 0x5140;
+    const uint32_t early = __byte_perm(v[0][j / 2], v[1][j / 2], select);
+    const uint32_t late = __byte_perm(v[2][j / 2], v[3][j / 2], select);
+    const uint32_t a[4] = {low_halves(early), high_halves(early), low_halves(late), high_halves(late)};
+#pragma unroll
+    for (int n = 0; n < BLOCKS; ++n) multiply_add(sums.o[j][n], a, p[n]);
+  }
+}
+
+template <int D, int BLOCKS, Fault FAULT>
+__device__ __forceinline__ void add_tile(Sums<D, BLOCKS>& sums, const Tile<D>& tile, const Query<D, BLOCKS>& query,
+                                         int keys_left, int lane) {
+  float s[BLOCKS][4] = {};
+  score(s, tile, query, lane);
+  bool raised = false;
+#pragma unroll
+  for (int n = 0; n < BLOCKS; ++n)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (FAULT != UNMASKED && lane / 4 + 8 * (i / 2) >= keys_left) s[n][i] = -INFINITY;
+      raised |= s[n][i] > sums.largest[n][i % 2];
+    }
+  // Rare once some keys were seen, and the only thing for which lanes ask each other.
+  if (__any_sync(ALL_LANES, raised)) raise_maximum(sums, s);
+  uint32_t p[BLOCKS][2];
+#pragma unroll
+  for (int n = 0; n < BLOCKS; ++n) {
+    float weight[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      weight[i] = exp2_fast(s[n][i] + (WEIGHT_BITS - sums.largest[n][i % 2]));
+      sums.weight[n][i % 2] += weight[i];
+    }
+    p[n][0] = transposed(packed(weight[0], weight[1]));
+    p[n][1] = transposed(packed(weight[2], weight[3]));
+  }
+  add_values(sums, tile, p, lane);
+}
+
+// All tiles of this warp, by way of a ring of its own in shared memory.
+template <int D, int BLOCKS, Fault FAULT>
+__device__ __forceinline__ void add_tiles(Sums<D, BLOCKS>& sums, Tile<D>* ring, const Query<D, BLOCKS>& query,
+                                          const Source<D>& from, int first, int end, int lane) {
+  constexpr int STAGES = RING_KIB * 1024 / sizeof(Tile<D>);
+  int next = first + (STAGES - 1) * WARPS;
+  int stage = 0;
+  for (int tile = first; tile < end; tile += WARPS, next += WARPS) {
+    wait_for_copies<STAGES - 2>();
+    // The stage that was read in the last turn.
+    if (next < end) copy_tile(ring[stage == 0 ? STAGES - 1 : stage - 1], from, next * TILE_KEYS, lane);
+    commit_copies();
+    add_tile<D, BLOCKS, FAULT>(sums, ring[stage], query, from.keys - tile * TILE_KEYS, lane);
+    stage = stage == STAGES - 1 ? 0 : stage + 1;
+  }
+}
+
+template <int D, int BLOCKS>
+__device__ __forceinline__ void store_sums(float* rows, Sums<D, BLOCKS>& sums, int heads, int lane) {
+#pragma unroll
+  for (int n = 0; n < BLOCKS; ++n)
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      float weight = sums.weight[n][e];
+#pragma unroll
+      for (int distance = 4; distance < WARP; distance *= 2) weight += __shfl_xor_sync(ALL_LANES, weight, distance);
+      const int head = n * BLOCK_HEADS + 2 * (lane % 4) + e;
+      if (head >= heads) continue;
+      float* row = rows + head * ROW<D>;
+      if (lane / 4 == 0) *reinterpret_cast<float2*>(row + D) = {sums.largest[n][e], weight};
+#pragma unroll
+      for (int j = 0; j < D / 16; ++j)
+        *reinterpret_cast<float2*>(row + D / 8 * (lane / 4) + 2 * j) = {sums.o[j][n][e], sums.o[j][n][2 + e]};
+    }
+}
+
+// Four sums of one row over all parts, in their order.
+struct Merged {
+  float4 sum;
+  float largest;
+  float weight;
+};
+
+template <typename V, bool GLOBAL>
+__device__ __forceinline__ V load(const float* from) {
+  const V* at = reinterpret_cast<const V*>(from);
+  // What other CTAs have just written is in the L2.
+  if constexpr (GLOBAL) return __ldcg(at);
+  return *at;
+}
+
+template <int D, bool GLOBAL>
+__device__ __forceinline__ Merged merge(const float* row, int column, int parts, int part_stride) {
+  Merged all = {{}, NO_KEY, 0.0f};
+#pragma unroll 8
+  for (int i = 0; i < parts; ++i) all.largest = fmaxf(all.largest, load<float, GLOBAL>(row + i * part_stride + D));
+#pragma unroll 8
+  for (int i = 0; i < parts; ++i) {
+    const float2 part = load<float2, GLOBAL>(row + i * part_stride + D);
+    const float4 sum = load<float4, GLOBAL>(row + i * part_stride + column);
+    const float alpha = exp2_fast(part.x - all.largest);
+    all.weight += alpha * part.y;
+    all.sum.x += alpha * sum.x, all.sum.y += alpha * sum.y, all.sum.z += alpha * sum.z, all.sum.w += alpha * sum.w;
+  }
+  return all;
+}
+
+__device__ __forceinline__ __half narrowed(float x, __half) { return __float2half_rn(x); }
+__device__ __forceinline__ __nv_bfloat16 narrowed(float x, __nv_bfloat16) { return __float2bfloat16_rn(x); }
+
+template <int D, typename T>
+__device__ __forceinline__ void store_output(const Params& p, const Work& work, const Merged& all, int head, int column,
+                                             float v_scale) {
+  const long long row = static_cast<long long>(work.batch) * p.kv_heads * p.group + work.first_head + head;
+  const float factor = all.weight == 0.0f ? 0.0f : v_scale / all.weight;
+  struct alignas(8) {
+    T x, y, z, w;
+  } out = {narrowed(all.sum.x * factor, T{}), narrowed(all.sum.y * factor, T{}), narrowed(all.sum.z * factor, T{}),
+           narrowed(all.sum.w * factor, T{})};
+  *reinterpret_cast<uint2*>(static_cast<T*>(p.out) + row * D + column) = reinterpret_cast<const uint2&>(out);
+  if (column == 0) p.lse[row] = (all.largest - WEIGHT_BITS + log2f(all.weight)) * LN_2;
+}
+
+// Whether all other CTAs of this one's set have come, whose writes are seen then. The counter begins anew by itself.
+template <Fault FAULT>
+__device__ __forceinline__ bool last_to_come(unsigned* arrived, int parts) {
+  __shared__ bool last;
+  if (FAULT != UNFENCED) __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) last = atomicInc(arrived, parts - 1) == parts - 1;
+  __syncthreads();
+  if (FAULT != UNFENCED) __threadfence();
+  return last;
+}
+
+template <int D, int BLOCKS, typename T, Fault FAULT>
+__global__ void __launch_bounds__(THREADS, CTAS) decode_split(const __grid_constant__ Params p) {
+  static_assert(D == 64 || D == 128, "other rows are not whole chunks of a lane");
+  constexpr int STAGES = RING_KIB * 1024 / sizeof(Tile<D>);
+  static_assert(STAGES >= 2 && WARPS * RING_KIB * 1024 >= WARPS * BLOCKS * BLOCK_HEADS * ROW<D> * 4, "sums fit the rings");
+  extern __shared__ __align__(16) uint8_t shared[];
+  const Work work = work_of<BLOCKS>(p);
+  if (blockIdx.x >= work.parts) return;
+  const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+  auto* ring = reinterpret_cast<Tile<D>*>(shared) + warp * STAGES;
+  const Source<D> from = source_of<D>(p, work, lane);
+  const int first = work.first_tile + warp;
+#pragma unroll
+  for (int s = 0; s < STAGES - 1; ++s) {
+    if (first + s * WARPS < work.end_tile) copy_tile(ring[s], from, (first + s * WARPS) * TILE_KEYS, lane);
+    commit_copies();
+  }
+  const Query<D, BLOCKS> query = load_query<D, BLOCKS, T>(p, work, lane);
+  Sums<D, BLOCKS> sums = {};
+#pragma unroll
+  for (int n = 0; n < BLOCKS; ++n) sums.largest[n][0] = sums.largest[n][1] = NO_KEY;
+  add_tiles<D, BLOCKS, FAULT>(sums, ring, query, from, first, work.end_tile, lane);
+
+  // The warps' sums where the rings were, then one row of each head for the CTA.
+  __syncthreads();
+  auto* rows = reinterpret_cast<float*>(shared);
+  store_sums(rows + warp * work.heads * ROW<D>, sums, work.heads, lane);
+  __syncthreads();
+  const float v_scale = FAULT == UNSCALED ? 1.0f : p.v.scale[work.batch * p.v.scale_batch_stride + work.kv_head * p.v.scale_head_stride];
+  const int set = blockIdx.z * gridDim.y + blockIdx.y;
+  const int part_stride = BLOCKS * BLOCK_HEADS * ROW<D>;
+  float* parts = p.partial + static_cast<long long>(set) * gridDim.x * part_stride;
+  for (int i = threadIdx.x; i < work.heads * (D / 4); i += THREADS) {
+    const int head = i / (D / 4), column = i % (D / 4) * 4;
+    const Merged mine = merge<D, false>(rows + head * ROW<D>, column, WARPS, work.heads * ROW<D>);
+    if (work.parts == 1) {
+      store_output<D, T>(p, work, mine, head, column, v_scale);
+      continue;
+    }
+    float* row = parts + blockIdx.x * part_stride + head * ROW<D>;
+    *reinterpret_cast<float4*>(row + column) = mine.sum;
+    if (column == 0) *reinterpret_cast<float2*>(row + D) = {mine.largest, mine.weight};
+  }
+  if (work.parts == 1 || !last_to_come<FAULT>(p.arrived + set, work.parts)) return;
+  for (int i = threadIdx.x; i < work.heads * (D / 4); i += THREADS) {
+    const int head = i / (D / 4), column = i % (D / 4) * 4;
+    const Merged all = merge<D, true>(parts + head * ROW<D>, column, work.parts, part_stride);
+    store_output<D, T>(p, work, all, head, column, v_scale);
+  }
+}
