@@ -1,32 +1,33 @@
 // Attention of one query row a sequence over keys and values in FP8 (e4m3), split over CTAs; the last of a KV head's to come merges.
-// Leaves to others: how many splits there are, which the grid says; the control, which is plain.cu.
+// Leaves to others: how many CTAs share the keys, which the grid says; the control, which is plain.cu.
 //
-// It is bound by reading the cache. A tile is 16 keys of one warp. Query heads of one KV head are columns of the products,
+// It is bound by reading the cache. Query heads of one KV head are columns of the products,
 // so that what is read serves them all:
 //   S^T (16 keys x 8 heads) = K (16 x D) Q^T (D x 8),   O^T (D x 8) += V^T (D x 16) P^T (16 x 8),
-// in FP16, which holds every e4m3 value, with FP32 sums. Which element of D stands where in a product is free as long as both
-// operands agree, and so is the order of O's rows: so each lane takes whole chunks of a row of the cache, and copies what
-// it alone will read. Nothing in the loop waits for another lane but the products themselves.
+// in FP16, which holds every e4m3 value, with FP32 sums. Which element of D and which key stands where in a product is free as
+// long as both operands agree, and so is the order of O's rows: so each lane takes whole chunks of a row of the cache. One warp
+// copies tiles of the CTA in bulk into a ring, the others have 16 keys each of every tile.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_fp8.h>
 
 #include <cstdint>
 
-// What may be tried: warps of a CTA, KiB of a warp's ring, CTAs of an SM.
+// What may be tried: warps that compute, tiles of the ring (twice as many where D is 64), CTAs of an SM.
 #ifndef WARPS
-#define WARPS 4
+#define WARPS 8
 #endif
-#ifndef RING_KIB
-#define RING_KIB 16
+#ifndef STAGES
+#define STAGES 6
 #endif
 #ifndef CTAS
-#define CTAS 3
+#define CTAS 1
 #endif
 
 constexpr int WARP = 32;
-constexpr int THREADS = WARP * WARPS;
-constexpr int TILE_KEYS = 16;
+constexpr int THREADS = WARP * (WARPS + 1);
+constexpr int WARP_KEYS = 16;
+constexpr int TILE_KEYS = WARP_KEYS * WARPS;
 constexpr int BLOCK_HEADS = 8;
 constexpr unsigned ALL_LANES = 0xffffffff;
 constexpr float LOG2_E = 1.44269504088896340736f;
@@ -107,33 +108,53 @@ __device__ __forceinline__ uint32_t transposed(uint32_t pair) {
   return result;
 }
 
-// BYTES to shared memory, zeros where `there` is false.
-template <int BYTES>
-__device__ __forceinline__ void copy_async(void* to, const void* from, bool there) {
-  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(to));
-  const int read = there ? BYTES : 0;
-  if constexpr (BYTES == 16)
-    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(read) : "memory");
-  else
-    asm volatile("cp.async.ca.shared.global.L2::128B [%0], [%1], 8, %2;" ::"r"(address), "l"(from), "r"(read) : "memory");
+__device__ __forceinline__ uint32_t shared_address(const void* at) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(at));
 }
 
-__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-
-template <int NEWER>
-__device__ __forceinline__ void wait_for_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(NEWER) : "memory");
+// `bytes` to shared memory, of which the barrier is told.
+__device__ __forceinline__ void copy_bulk(void* to, const void* from, uint32_t bytes, uint64_t& barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                   shared_address(to)),
+               "l"(from), "r"(bytes), "r"(shared_address(&barrier))
+               : "memory");
 }
 
-// What a CTA works on: query heads of one KV head, and tiles of its keys, which `parts` CTAs share.
+__device__ __forceinline__ void init_barrier(uint64_t& barrier, uint32_t arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(&barrier)), "r"(arrivals) : "memory");
+}
+
+__device__ __forceinline__ void expect_bytes(uint64_t& barrier, uint32_t bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(&barrier)), "r"(bytes) : "memory");
+}
+
+__device__ __forceinline__ void arrive(uint64_t& barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(&barrier)) : "memory");
+}
+
+__device__ __forceinline__ void wait(uint64_t& barrier, uint32_t parity) {
+  uint32_t done = 0;
+  while (!done)
+    asm volatile(
+        "{\n"
+        ".reg .pred p;\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+        "selp.u32 %0, 1, 0, p;\n"
+        "}"
+        : "=r"(done)
+        : "r"(shared_address(&barrier)), "r"(parity)
+        : "memory");
+}
+
+// What a CTA works on: query heads of one KV head, and of its tiles every `parts`-th, since as many CTAs share them: what they
+// read at a time is close together.
 struct Work {
   int batch;
   int kv_head;
   int first_head;
   int heads;
   int keys;
-  int first_tile;
-  int end_tile;
+  int tiles;
   int parts;
 };
 
@@ -148,59 +169,96 @@ __device__ __forceinline__ Work work_of(const Params& p) {
   work.first_head = work.kv_head * p.group + slice * MOST_HEADS;
   work.heads = min(p.group - slice * MOST_HEADS, MOST_HEADS);
   work.keys = p.lengths ? p.lengths[work.batch] : p.capacity;
-  const int tiles = (work.keys + TILE_KEYS - 1) / TILE_KEYS;
-  const int splits = gridDim.x;
-  // At least a tile a warp: more parts would be more to merge, and no faster.
-  const int share = max((tiles + splits - 1) / splits, WARPS);
-  work.parts = max((tiles + share - 1) / share, 1);
-  work.first_tile = blockIdx.x * share;
-  work.end_tile = min(work.first_tile + share, tiles);
+  work.tiles = (work.keys + TILE_KEYS - 1) / TILE_KEYS;
+  work.parts = max(min(work.tiles, static_cast<int>(gridDim.x)), 1);
   return work;
 }
 
-// What a warp reads of 16 keys. Lane 4g + t has of K 16 bytes of every 64 in rows g and g + 8, of V its g-th eighth of
-// rows 2t, 2t + 1, 2t + 8 and 2t + 9.
+// Four rows of V, and what makes those of the next four lie in other banks.
+template <int D>
+struct Group {
+  uint8_t rows[4][D];
+  uint8_t apart[32];
+};
+
+// In the order of the cache.
 template <int D>
 struct Tile {
-  static constexpr int CHUNKS = D / 64;
-  static constexpr int WORDS = D / 32;
-  uint4 k[2][CHUNKS][WARP];
-  alignas(16) uint32_t v[4][WARP][WORDS];
-};
-
-__device__ __forceinline__ int key_of_v(int i, int lane) { return 2 * (lane % 4) + i % 2 + 8 * (i / 2); }
-
-template <int D>
-struct Source {
-  const uint8_t* k;
-  const uint8_t* v;
-  int k_stride;
-  int v_stride;
-  int keys;
+  uint8_t k[TILE_KEYS][D];
+  Group<D> v[TILE_KEYS / 4];
 };
 
 template <int D>
-__device__ __forceinline__ Source<D> source_of(const Params& p, const Work& work, int lane) {
-  return {p.k.codes + work.batch * p.k.batch_stride + work.kv_head * p.k.head_stride + 16 * (lane % 4),
-          p.v.codes + work.batch * p.v.batch_stride + work.kv_head * p.v.head_stride + D / 8 * (lane / 4),
-          p.k.key_stride, p.v.key_stride, work.keys};
-}
+constexpr int RING_TILES = STAGES * 128 / D;
 
 template <int D>
-__device__ __forceinline__ void copy_tile(Tile<D>& tile, const Source<D>& from, int first_key, int lane) {
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const int key = first_key + lane / 4 + 8 * i;
-    const uint8_t* row = from.k + static_cast<long long>(key) * from.k_stride;
-#pragma unroll
-    for (int c = 0; c < Tile<D>::CHUNKS; ++c) copy_async<16>(&tile.k[i][c][lane], row + 64 * c, key < from.keys);
+struct Ring {
+  Tile<D>* tiles;
+  uint64_t* full;
+  uint64_t* empty;
+  int stage;
+  // Of the phase of `full` that completes next.
+  uint32_t parity;
+};
+
+template <int D>
+__device__ __forceinline__ void advance(Ring<D>& ring) {
+  ring.stage = ring.stage == RING_TILES<D> - 1 ? 0 : ring.stage + 1;
+  ring.parity ^= ring.stage == 0;
+}
+
+// The first `keys` rows of a tile. Where rows follow each other in the cache one copy is of all of K, and others of four of V each.
+template <int D>
+__device__ __forceinline__ void copy_tile(Tile<D>& to, const uint8_t* k, const uint8_t* v, const Params& p, int keys,
+                                          uint64_t& full, int lane) {
+  if (p.k.key_stride == D && p.v.key_stride == D) {
+    if (lane == 0) copy_bulk(to.k, k, keys * D, full);
+    for (int key = 4 * lane; key < keys; key += 4 * WARP)
+      copy_bulk(to.v[key / 4].rows, v + key * D, min(keys - key, 4) * D, full);
+    return;
   }
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const int key = first_key + key_of_v(i, lane);
-    copy_async<D / 8>(tile.v[i][lane], from.v + static_cast<long long>(key) * from.v_stride, key < from.keys);
+  for (int key = lane; key < keys; key += WARP) {
+    copy_bulk(to.k[key], k + static_cast<long long>(key) * p.k.key_stride, D, full);
+    copy_bulk(to.v[key / 4].rows[key % 4], v + static_cast<long long>(key) * p.v.key_stride, D, full);
   }
 }
+
+// The whole of one warp.
+template <int D>
+__device__ __forceinline__ void copy_tiles(Ring<D> ring, const Params& p, const Work& work, int lane) {
+  const uint8_t* k = p.k.codes + work.batch * p.k.batch_stride + work.kv_head * p.k.head_stride;
+  const uint8_t* v = p.v.codes + work.batch * p.v.batch_stride + work.kv_head * p.v.head_stride;
+  for (int tile = blockIdx.x; tile < work.tiles; tile += work.parts, advance(ring)) {
+    const long long first = static_cast<long long>(tile) * TILE_KEYS;
+    const int keys = min(work.keys - tile * TILE_KEYS, TILE_KEYS);
+    // Of the phase before the first one, which counts as complete.
+    wait(ring.empty[ring.stage], ring.parity ^ 1);
+    if (lane == 0) expect_bytes(ring.full[ring.stage], 2 * D * keys);
+    __syncwarp();
+    copy_tile(ring.tiles[ring.stage], k + first * p.k.key_stride, v + first * p.v.key_stride, p, keys, ring.full[ring.stage], lane);
+  }
+}
+
+// A warp's rows of a tile.
+template <int D>
+struct Rows {
+  uint8_t (*k)[D];
+  Group<D>* v;
+};
+
+// No key is where none was copied: what lies there may be NaN, which a weight of 0 does not take away.
+template <int D>
+__device__ __forceinline__ void clear_rows(const Rows<D>& rows, int first, int lane) {
+  if (lane < D / 4)
+    for (int key = first; key < WARP_KEYS; ++key) {
+      reinterpret_cast<uint32_t*>(rows.k[key])[lane] = 0;
+      reinterpret_cast<uint32_t*>(rows.v[key / 4].rows[key % 4])[lane] = 0;
+    }
+  __syncwarp();
+}
+
+// Rows of the products are keys in another order, so that those of V that lanes 4g + t read at once are in different groups.
+__device__ __forceinline__ int key_of_row(int row) { return row % 8 / 2 * 4 + row / 8 * 2 + row % 2; }
 
 // Q^T as the products take it, and what makes logarithms to base 2 of scores, for the two heads of each block that a lane has.
 template <int D, int BLOCKS>
@@ -262,13 +320,16 @@ struct Sums {
   float weight[BLOCKS][2];
 };
 
+// Of rows g and g + 8 a lane has 16 bytes of every 64.
 template <int D, int BLOCKS>
-__device__ __forceinline__ void score(float (&s)[BLOCKS][4], const Tile<D>& tile, const Query<D, BLOCKS>& query, int lane) {
+__device__ __forceinline__ void score(float (&s)[BLOCKS][4], const Rows<D>& rows, const Query<D, BLOCKS>& query, int lane) {
   // Two chains of sums, so that a product waits for every other one alone.
   float odd[BLOCKS][4] = {};
 #pragma unroll
-  for (int c = 0; c < Tile<D>::CHUNKS; ++c) {
-    const uint4 upper = tile.k[0][c][lane], lower = tile.k[1][c][lane];
+  for (int c = 0; c < D / 64; ++c) {
+    const int column = 64 * c + 16 * (lane % 4);
+    const uint4 upper = *reinterpret_cast<const uint4*>(&rows.k[key_of_row(lane / 4)][column]);
+    const uint4 lower = *reinterpret_cast<const uint4*>(&rows.k[key_of_row(lane / 4 + 8)][column]);
     const uint32_t u[4] = {upper.x, upper.y, upper.z, upper.w}, l[4] = {lower.x, lower.y, lower.z, lower.w};
 #pragma unroll
     for (int w = 0; w < 4; ++w) {
@@ -305,15 +366,17 @@ __device__ __forceinline__ void raise_maximum(Sums<D, BLOCKS>& sums, const float
 }
 
 template <int D, int BLOCKS>
-__device__ __forceinline__ void add_values(Sums<D, BLOCKS>& sums, const Tile<D>& tile, const uint32_t (&p)[BLOCKS][2], int lane) {
-  uint32_t v[4][Tile<D>::WORDS];
+__device__ __forceinline__ void add_values(Sums<D, BLOCKS>& sums, const Rows<D>& rows, const uint32_t (&p)[BLOCKS][2], int lane) {
+  // Of rows 2t, 2t + 1, 2t + 8 and 2t + 9 a lane has the g-th eighth.
+  uint32_t v[4][D / 32];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
+    const uint8_t* at = &rows.v[lane % 4].rows[i][D / 8 * (lane / 4)];
     if constexpr (D == 128) {
-      const uint4 raw = *reinterpret_cast<const uint4*>(tile.v[i][lane]);
+      const uint4 raw = *reinterpret_cast<const uint4*>(at);
       v[i][0] = raw.x, v[i][1] = raw.y, v[i][2] = raw.z, v[i][3] = raw.w;
     } else {
-      const uint2 raw = *reinterpret_cast<const uint2*>(tile.v[i][lane]);
+      const uint2 raw = *reinterpret_cast<const uint2*>(at);
       v[i][0] = raw.x, v[i][1] = raw.y;
     }
   }
@@ -330,16 +393,16 @@ __device__ __forceinline__ void add_values(Sums<D, BLOCKS>& sums, const Tile<D>&
 }
 
 template <int D, int BLOCKS, Fault FAULT>
-__device__ __forceinline__ void add_tile(Sums<D, BLOCKS>& sums, const Tile<D>& tile, const Query<D, BLOCKS>& query,
+__device__ __forceinline__ void add_keys(Sums<D, BLOCKS>& sums, const Rows<D>& rows, const Query<D, BLOCKS>& query,
                                          int keys_left, int lane) {
   float s[BLOCKS][4] = {};
-  score(s, tile, query, lane);
+  score(s, rows, query, lane);
   bool raised = false;
 #pragma unroll
   for (int n = 0; n < BLOCKS; ++n)
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      if (FAULT != UNMASKED && lane / 4 + 8 * (i / 2) >= keys_left) s[n][i] = -INFINITY;
+      if (FAULT != UNMASKED && key_of_row(lane / 4 + 8 * (i / 2)) >= keys_left) s[n][i] = -INFINITY;
       raised |= s[n][i] > sums.largest[n][i % 2];
     }
   // Rare once some keys were seen, and the only thing for which lanes ask each other.
@@ -356,23 +419,24 @@ __device__ __forceinline__ void add_tile(Sums<D, BLOCKS>& sums, const Tile<D>& t
     p[n][0] = transposed(packed(weight[0], weight[1]));
     p[n][1] = transposed(packed(weight[2], weight[3]));
   }
-  add_values(sums, tile, p, lane);
+  add_values(sums, rows, p, lane);
 }
 
-// All tiles of this warp, by way of a ring of its own in shared memory.
+// This warp's keys of all tiles.
 template <int D, int BLOCKS, Fault FAULT>
-__device__ __forceinline__ void add_tiles(Sums<D, BLOCKS>& sums, Tile<D>* ring, const Query<D, BLOCKS>& query,
-                                          const Source<D>& from, int first, int end, int lane) {
-  constexpr int STAGES = RING_KIB * 1024 / sizeof(Tile<D>);
-  int next = first + (STAGES - 1) * WARPS;
-  int stage = 0;
-  for (int tile = first; tile < end; tile += WARPS, next += WARPS) {
-    wait_for_copies<STAGES - 2>();
-    // The stage that was read in the last turn.
-    if (next < end) copy_tile(ring[stage == 0 ? STAGES - 1 : stage - 1], from, next * TILE_KEYS, lane);
-    commit_copies();
-    add_tile<D, BLOCKS, FAULT>(sums, ring[stage], query, from.keys - tile * TILE_KEYS, lane);
-    stage = stage == STAGES - 1 ? 0 : stage + 1;
+__device__ __forceinline__ void add_tiles(Sums<D, BLOCKS>& sums, Ring<D> ring, const Query<D, BLOCKS>& query, const Work& work,
+                                          int warp, int lane) {
+  for (int tile = blockIdx.x; tile < work.tiles; tile += work.parts, advance(ring)) {
+    Tile<D>& held = ring.tiles[ring.stage];
+    const Rows<D> rows = {held.k + warp * WARP_KEYS, held.v + warp * (WARP_KEYS / 4)};
+    const int left = work.keys - tile * TILE_KEYS - warp * WARP_KEYS;
+    wait(ring.full[ring.stage], ring.parity);
+    if (left > 0) {
+      if (left < WARP_KEYS) clear_rows(rows, left, lane);
+      add_keys<D, BLOCKS, FAULT>(sums, rows, query, left, lane);
+    }
+    __syncwarp();
+    if (lane == 0) arrive(ring.empty[ring.stage]);
   }
 }
 
@@ -395,7 +459,7 @@ __device__ __forceinline__ void store_sums(float* rows, Sums<D, BLOCKS>& sums, i
     }
 }
 
-// Four sums of one row over all parts, in their order.
+// Four sums of one row over parts.
 struct Merged {
   float4 sum;
   float largest;
@@ -410,20 +474,39 @@ __device__ __forceinline__ V load(const float* from) {
   return *at;
 }
 
-template <int D, bool GLOBAL>
-__device__ __forceinline__ Merged merge(const float* row, int column, int parts, int part_stride) {
+// Of parts `first`, `first` + `step`, ..., in this order. AT_ONCE are on their way together, since each is a trip to the L2.
+template <int D, bool GLOBAL, int AT_ONCE>
+__device__ __forceinline__ Merged merge(const float* row, int column, int part_stride, int first, int parts, int step) {
   Merged all = {{}, NO_KEY, 0.0f};
-#pragma unroll 8
-  for (int i = 0; i < parts; ++i) all.largest = fmaxf(all.largest, load<float, GLOBAL>(row + i * part_stride + D));
-#pragma unroll 8
-  for (int i = 0; i < parts; ++i) {
-    const float2 part = load<float2, GLOBAL>(row + i * part_stride + D);
-    const float4 sum = load<float4, GLOBAL>(row + i * part_stride + column);
-    const float alpha = exp2_fast(part.x - all.largest);
-    all.weight += alpha * part.y;
-    all.sum.x += alpha * sum.x, all.sum.y += alpha * sum.y, all.sum.z += alpha * sum.z, all.sum.w += alpha * sum.w;
+  for (int base = first; base < parts; base += AT_ONCE * step) {
+    float2 part[AT_ONCE];
+    float4 sum[AT_ONCE];
+#pragma unroll
+    for (int i = 0; i < AT_ONCE; ++i) {
+      const bool there = base + i * step < parts;
+      const float* at = row + static_cast<long long>(base + i * step) * part_stride;
+      part[i] = there ? load<float2, GLOBAL>(at + D) : float2{NO_KEY, 0.0f};
+      sum[i] = there ? load<float4, GLOBAL>(at + column) : float4{};
+    }
+    float largest = all.largest;
+#pragma unroll
+    for (int i = 0; i < AT_ONCE; ++i) largest = fmaxf(largest, part[i].x);
+    const float before = exp2_fast(all.largest - largest);
+    all = {{all.sum.x * before, all.sum.y * before, all.sum.z * before, all.sum.w * before}, largest, all.weight * before};
+#pragma unroll
+    for (int i = 0; i < AT_ONCE; ++i) {
+      const float alpha = exp2_fast(part[i].x - largest);
+      all.weight += alpha * part[i].y;
+      all.sum.x += alpha * sum[i].x, all.sum.y += alpha * sum[i].y, all.sum.z += alpha * sum[i].z, all.sum.w += alpha * sum[i].w;
+    }
   }
   return all;
+}
+
+template <int D>
+__device__ __forceinline__ void store_row(float* row, int column, const Merged& mine) {
+  *reinterpret_cast<float4*>(row + column) = mine.sum;
+  if (column == 0) *reinterpret_cast<float2*>(row + D) = {mine.largest, mine.weight};
 }
 
 __device__ __forceinline__ __half narrowed(float x, __half) { return __float2half_rn(x); }
@@ -446,41 +529,65 @@ __device__ __forceinline__ void store_output(const Params& p, const Work& work, 
 template <Fault FAULT>
 __device__ __forceinline__ bool last_to_come(unsigned* arrived, int parts) {
   __shared__ bool last;
-  if (FAULT != UNFENCED) __threadfence();
   __syncthreads();
-  if (threadIdx.x == 0) last = atomicInc(arrived, parts - 1) == parts - 1;
+  if (threadIdx.x == 0) {
+    if (FAULT != UNFENCED) __threadfence();
+    last = atomicInc(arrived, parts - 1) == parts - 1;
+    if (FAULT != UNFENCED) __threadfence();
+  }
   __syncthreads();
-  if (FAULT != UNFENCED) __threadfence();
   return last;
 }
 
+// The last CTA's: rows of all parts, of which several strands of threads have some each, so that few trips follow each other.
+template <int D, int BLOCKS, typename T>
+__device__ __forceinline__ void merge_parts(const Params& p, const Work& work, const float* parts, int part_stride, float* rows,
+                                            float v_scale) {
+  constexpr int ROW_THREADS = D / 4;
+  const int column = threadIdx.x % ROW_THREADS * 4, team = threadIdx.x / ROW_THREADS;
+  const int strands = max(THREADS / ROW_THREADS / work.heads, 1);
+  for (int i = team; i < work.heads * strands; i += THREADS / ROW_THREADS) {
+    const int head = i % work.heads, strand = i / work.heads;
+    const Merged some = merge<D, true, 8>(parts + head * ROW<D>, column, part_stride, strand, work.parts, strands);
+    store_row<D>(rows + i * ROW<D>, column, some);
+  }
+  __syncthreads();
+  for (int head = team; head < work.heads; head += THREADS / ROW_THREADS) {
+    const Merged all = merge<D, false, 4>(rows + head * ROW<D>, column, work.heads * ROW<D>, 0, strands, 1);
+    store_output<D, T>(p, work, all, head, column, v_scale);
+  }
+}
+
 template <int D, int BLOCKS, typename T, Fault FAULT>
-__global__ void __launch_bounds__(THREADS, CTAS) decode_split(const __grid_constant__ Params p) {
+__global__ void __launch_bounds__(THREADS, BLOCKS == 1 ? CTAS : 1) decode_split(const __grid_constant__ Params p) {
   static_assert(D == 64 || D == 128, "other rows are not whole chunks of a lane");
-  constexpr int STAGES = RING_KIB * 1024 / sizeof(Tile<D>);
-  static_assert(STAGES >= 2 && WARPS * RING_KIB * 1024 >= WARPS * BLOCKS * BLOCK_HEADS * ROW<D> * 4, "sums fit the rings");
+  static_assert(RING_TILES<D> * sizeof(Tile<D>) >= WARPS * BLOCKS * BLOCK_HEADS * ROW<D> * 4, "sums fit the rings");
   extern __shared__ __align__(16) uint8_t shared[];
+  __shared__ uint64_t full[RING_TILES<D>], empty[RING_TILES<D>];
   const Work work = work_of<BLOCKS>(p);
   if (blockIdx.x >= work.parts) return;
   const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-  auto* ring = reinterpret_cast<Tile<D>*>(shared) + warp * STAGES;
-  const Source<D> from = source_of<D>(p, work, lane);
-  const int first = work.first_tile + warp;
-#pragma unroll
-  for (int s = 0; s < STAGES - 1; ++s) {
-    if (first + s * WARPS < work.end_tile) copy_tile(ring[s], from, (first + s * WARPS) * TILE_KEYS, lane);
-    commit_copies();
+  if (threadIdx.x < RING_TILES<D>) {
+    init_barrier(full[threadIdx.x], 1);
+    init_barrier(empty[threadIdx.x], WARPS);
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   }
-  const Query<D, BLOCKS> query = load_query<D, BLOCKS, T>(p, work, lane);
-  Sums<D, BLOCKS> sums = {};
-#pragma unroll
-  for (int n = 0; n < BLOCKS; ++n) sums.largest[n][0] = sums.largest[n][1] = NO_KEY;
-  add_tiles<D, BLOCKS, FAULT>(sums, ring, query, from, first, work.end_tile, lane);
-
-  // The warps' sums where the rings were, then one row of each head for the CTA.
   __syncthreads();
+  const Ring<D> ring = {reinterpret_cast<Tile<D>*>(shared), full, empty, 0, 0};
   auto* rows = reinterpret_cast<float*>(shared);
-  store_sums(rows + warp * work.heads * ROW<D>, sums, work.heads, lane);
+  Sums<D, BLOCKS> sums = {};
+  if (warp == WARPS) {
+    copy_tiles(ring, p, work, lane);
+  } else {
+    const Query<D, BLOCKS> query = load_query<D, BLOCKS, T>(p, work, lane);
+#pragma unroll
+    for (int n = 0; n < BLOCKS; ++n) sums.largest[n][0] = sums.largest[n][1] = NO_KEY;
+    add_tiles<D, BLOCKS, FAULT>(sums, ring, query, work, warp, lane);
+  }
+  // The warps' sums where the ring was.
+  __syncthreads();
+  if (warp < WARPS) store_sums(rows + warp * work.heads * ROW<D>, sums, work.heads, lane);
   __syncthreads();
   const float v_scale = FAULT == UNSCALED ? 1.0f : p.v.scale[work.batch * p.v.scale_batch_stride + work.kv_head * p.v.scale_head_stride];
   const int set = blockIdx.z * gridDim.y + blockIdx.y;
@@ -488,19 +595,12 @@ __global__ void __launch_bounds__(THREADS, CTAS) decode_split(const __grid_const
   float* parts = p.partial + static_cast<long long>(set) * gridDim.x * part_stride;
   for (int i = threadIdx.x; i < work.heads * (D / 4); i += THREADS) {
     const int head = i / (D / 4), column = i % (D / 4) * 4;
-    const Merged mine = merge<D, false>(rows + head * ROW<D>, column, WARPS, work.heads * ROW<D>);
-    if (work.parts == 1) {
+    const Merged mine = merge<D, false, WARPS>(rows + head * ROW<D>, column, work.heads * ROW<D>, 0, WARPS, 1);
+    if (work.parts == 1)
       store_output<D, T>(p, work, mine, head, column, v_scale);
-      continue;
-    }
-    float* row = parts + blockIdx.x * part_stride + head * ROW<D>;
-    *reinterpret_cast<float4*>(row + column) = mine.sum;
-    if (column == 0) *reinterpret_cast<float2*>(row + D) = {mine.largest, mine.weight};
+    else
+      store_row<D>(parts + static_cast<long long>(blockIdx.x) * part_stride + head * ROW<D>, column, mine);
   }
   if (work.parts == 1 || !last_to_come<FAULT>(p.arrived + set, work.parts)) return;
-  for (int i = threadIdx.x; i < work.heads * (D / 4); i += THREADS) {
-    const int head = i / (D / 4), column = i % (D / 4) * 4;
-    const Merged all = merge<D, true>(parts + head * ROW<D>, column, work.parts, part_stride);
-    store_output<D, T>(p, work, all, head, column, v_scale);
-  }
+  merge_parts<D, BLOCKS, T>(p, work, parts, part_stride, rows, v_scale);
 }
