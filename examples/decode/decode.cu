@@ -5,30 +5,32 @@
 // so that what is read serves them all:
 //   S^T (16 keys x 8 heads) = K (16 x D) Q^T (D x 8),   O^T (D x 8) += V^T (D x 16) P^T (16 x 8),
 // in FP16, which holds every e4m3 value, with FP32 sums. Which element of D and which key stands where in a product is free as
-// long as both operands agree, and so is the order of O's rows: so each lane takes whole chunks of a row of the cache. One warp
-// copies tiles of the CTA in bulk into a ring, the others have 16 keys each of every tile.
+// long as both operands agree, and so is the order of O's rows: so each lane takes whole chunks of a row of the cache. A tile
+// is 16 keys of one warp, which has a ring of them to itself.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
-#include <cuda_fp8.h>
 
 #include <cstdint>
 
-// What may be tried: warps that compute, tiles of the ring (twice as many where D is 64), CTAs of an SM.
+#include "ptx.cuh"
+
+// What may be tried: warps of a CTA, tiles of a warp's ring (twice as many where D is 64), CTAs of an SM.
 #ifndef WARPS
 #define WARPS 8
 #endif
 #ifndef STAGES
-#define STAGES 6
+#define STAGES 3
 #endif
 #ifndef CTAS
-#define CTAS 1
+#define CTAS 2
 #endif
 
 constexpr int WARP = 32;
-constexpr int THREADS = WARP * (WARPS + 1);
-constexpr int WARP_KEYS = 16;
-constexpr int TILE_KEYS = WARP_KEYS * WARPS;
+constexpr int THREADS = WARP * WARPS;
+constexpr int TILE_KEYS = 16;
 constexpr int BLOCK_HEADS = 8;
+// Parts of which a thread asks for sums before it waits.
+constexpr int MERGED_AT_ONCE = 12;
 constexpr unsigned ALL_LANES = 0xffffffff;
 constexpr float LOG2_E = 1.44269504088896340736f;
 constexpr float LN_2 = 0.69314718055994530942f;
@@ -74,87 +76,15 @@ enum Fault { NONE, UNMASKED, UNFENCED, UNSCALED };
 template <int D>
 constexpr int ROW = D + 4;
 
-__device__ __forceinline__ float exp2_fast(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
-__device__ __forceinline__ uint32_t halves_of(uint16_t codes) {
-  const __half2_raw pair = __nv_cvt_fp8x2_to_halfraw2(codes, __NV_E4M3);
-  return pair.x | static_cast<uint32_t>(pair.y) << 16;
-}
-
-__device__ __forceinline__ uint32_t low_halves(uint32_t codes) { return halves_of(static_cast<uint16_t>(codes)); }
-__device__ __forceinline__ uint32_t high_halves(uint32_t codes) { return halves_of(static_cast<uint16_t>(codes >> 16)); }
-
-__device__ __forceinline__ uint32_t packed(float low, float high) {
-  const __half2 pair = __floats2half2_rn(low, high);
-  return reinterpret_cast<const uint32_t&>(pair);
-}
-
-// C (16 x 8) += A (16 x 16) B (16 x 8). Lane 4g + t has rows g and g + 8 of A and C, and column g of B.
-__device__ __forceinline__ void multiply_add(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, %1, %2, %3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-
-// The transpose of 8 x 8 halves, of which a lane has two of a row.
-__device__ __forceinline__ uint32_t transposed(uint32_t pair) {
-  uint32_t result;
-  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(result) : "r"(pair));
-  return result;
-}
-
-__device__ __forceinline__ uint32_t shared_address(const void* at) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(at));
-}
-
-// `bytes` to shared memory, of which the barrier is told.
-__device__ __forceinline__ void copy_bulk(void* to, const void* from, uint32_t bytes, uint64_t& barrier) {
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                   shared_address(to)),
-               "l"(from), "r"(bytes), "r"(shared_address(&barrier))
-               : "memory");
-}
-
-__device__ __forceinline__ void init_barrier(uint64_t& barrier, uint32_t arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(&barrier)), "r"(arrivals) : "memory");
-}
-
-__device__ __forceinline__ void expect_bytes(uint64_t& barrier, uint32_t bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(&barrier)), "r"(bytes) : "memory");
-}
-
-__device__ __forceinline__ void arrive(uint64_t& barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(&barrier)) : "memory");
-}
-
-__device__ __forceinline__ void wait(uint64_t& barrier, uint32_t parity) {
-  uint32_t done = 0;
-  while (!done)
-    asm volatile(
-        "{\n"
-        ".reg .pred p;\n"
-        "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
-        "selp.u32 %0, 1, 0, p;\n"
-        "}"
-        : "=r"(done)
-        : "r"(shared_address(&barrier)), "r"(parity)
-        : "memory");
-}
-
-// What a CTA works on: query heads of one KV head, and of its tiles every `parts`-th, since as many CTAs share them: what they
-// read at a time is close together.
+// What a CTA works on: query heads of one KV head, and tiles of its keys, which `parts` CTAs share.
 struct Work {
   int batch;
   int kv_head;
   int first_head;
   int heads;
   int keys;
-  int tiles;
+  int first_tile;
+  int end_tile;
   int parts;
 };
 
@@ -169,96 +99,66 @@ __device__ __forceinline__ Work work_of(const Params& p) {
   work.first_head = work.kv_head * p.group + slice * MOST_HEADS;
   work.heads = min(p.group - slice * MOST_HEADS, MOST_HEADS);
   work.keys = p.lengths ? p.lengths[work.batch] : p.capacity;
-  work.tiles = (work.keys + TILE_KEYS - 1) / TILE_KEYS;
-  work.parts = max(min(work.tiles, static_cast<int>(gridDim.x)), 1);
+  const int tiles = (work.keys + TILE_KEYS - 1) / TILE_KEYS;
+  const int splits = gridDim.x;
+  // At least a tile a warp: more parts would be more to merge, and no faster.
+  const int share = max((tiles + splits - 1) / splits, WARPS);
+  work.parts = max((tiles + share - 1) / share, 1);
+  work.first_tile = blockIdx.x * share;
+  work.end_tile = min(work.first_tile + share, tiles);
   return work;
 }
 
-// Four rows of V, and what makes those of the next four lie in other banks.
-template <int D>
-struct Group {
-  uint8_t rows[4][D];
-  uint8_t apart[32];
-};
-
-// In the order of the cache.
+// Chunks of 16 bytes of 16 rows of the cache each.
 template <int D>
 struct Tile {
-  uint8_t k[TILE_KEYS][D];
-  Group<D> v[TILE_KEYS / 4];
+  static constexpr int CHUNKS = D / 16;
+  uint4 k[TILE_KEYS][CHUNKS];
+  uint4 v[TILE_KEYS][CHUNKS];
 };
 
 template <int D>
 constexpr int RING_TILES = STAGES * 128 / D;
 
+// Chunks change places within a row, so that the eight lanes that read at once find theirs in eight different banks: of K
+// four chunks of rows 2i and 2i + 1, of V one or two of rows 0, 2, 4 and 6 or those after them.
 template <int D>
-struct Ring {
-  Tile<D>* tiles;
-  uint64_t* full;
-  uint64_t* empty;
-  int stage;
-  // Of the phase of `full` that completes next.
-  uint32_t parity;
+__device__ __forceinline__ int place(int row, int chunk) {
+  return D == 128 ? chunk ^ ((row & 6) ^ (row & 1) << 2) : chunk ^ (row >> 1 & 3);
+}
+
+// Where in the cache this lane's first row of a tile is.
+template <int D>
+struct Source {
+  const uint8_t* k;
+  const uint8_t* v;
+  int k_stride;
+  int v_stride;
 };
 
 template <int D>
-__device__ __forceinline__ void advance(Ring<D>& ring) {
-  ring.stage = ring.stage == RING_TILES<D> - 1 ? 0 : ring.stage + 1;
-  ring.parity ^= ring.stage == 0;
+__device__ __forceinline__ Source<D> source_of(const Params& p, const Work& work, int lane) {
+  const int byte = lane % Tile<D>::CHUNKS * 16;
+  return {p.k.codes + work.batch * p.k.batch_stride + work.kv_head * p.k.head_stride + byte,
+          p.v.codes + work.batch * p.v.batch_stride + work.kv_head * p.v.head_stride + byte, p.k.key_stride, p.v.key_stride};
 }
 
-// The first `keys` rows of a tile. Where rows follow each other in the cache one copy is of all of K, and others of four of V each.
+// By the whole warp: whole rows, as many as its lanes have chunks for. Past the last key there are zeros.
 template <int D>
-__device__ __forceinline__ void copy_tile(Tile<D>& to, const uint8_t* k, const uint8_t* v, const Params& p, int keys,
-                                          uint64_t& full, int lane) {
-  if (p.k.key_stride == D && p.v.key_stride == D) {
-    if (lane == 0) copy_bulk(to.k, k, keys * D, full);
-    for (int key = 4 * lane; key < keys; key += 4 * WARP)
-      copy_bulk(to.v[key / 4].rows, v + key * D, min(keys - key, 4) * D, full);
-    return;
+__device__ __forceinline__ void copy_tile(Tile<D>& tile, const Source<D>& from, int first_key, int keys, int lane) {
+  constexpr int ROWS = WARP / Tile<D>::CHUNKS;
+  const int chunk = lane % Tile<D>::CHUNKS;
+#pragma unroll
+  for (int first = 0; first < TILE_KEYS; first += ROWS) {
+    const int row = first + lane / Tile<D>::CHUNKS, key = first_key + row;
+    copy_async(&tile.k[row][place<D>(row, chunk)], from.k + static_cast<long long>(key) * from.k_stride, key < keys);
   }
-  for (int key = lane; key < keys; key += WARP) {
-    copy_bulk(to.k[key], k + static_cast<long long>(key) * p.k.key_stride, D, full);
-    copy_bulk(to.v[key / 4].rows[key % 4], v + static_cast<long long>(key) * p.v.key_stride, D, full);
-  }
-}
-
-// The whole of one warp.
-template <int D>
-__device__ __forceinline__ void copy_tiles(Ring<D> ring, const Params& p, const Work& work, int lane) {
-  const uint8_t* k = p.k.codes + work.batch * p.k.batch_stride + work.kv_head * p.k.head_stride;
-  const uint8_t* v = p.v.codes + work.batch * p.v.batch_stride + work.kv_head * p.v.head_stride;
-  for (int tile = blockIdx.x; tile < work.tiles; tile += work.parts, advance(ring)) {
-    const long long first = static_cast<long long>(tile) * TILE_KEYS;
-    const int keys = min(work.keys - tile * TILE_KEYS, TILE_KEYS);
-    // Of the phase before the first one, which counts as complete.
-    wait(ring.empty[ring.stage], ring.parity ^ 1);
-    if (lane == 0) expect_bytes(ring.full[ring.stage], 2 * D * keys);
-    __syncwarp();
-    copy_tile(ring.tiles[ring.stage], k + first * p.k.key_stride, v + first * p.v.key_stride, p, keys, ring.full[ring.stage], lane);
+#pragma unroll
+  for (int first = 0; first < TILE_KEYS; first += ROWS) {
+    const int row = first + lane / Tile<D>::CHUNKS, key = first_key + row;
+    copy_async(&tile.v[row][place<D>(row, chunk)], from.v + static_cast<long long>(key) * from.v_stride, key < keys);
   }
 }
-
-// A warp's rows of a tile.
-template <int D>
-struct Rows {
-  uint8_t (*k)[D];
-  Group<D>* v;
-};
-
-// No key is where none was copied: what lies there may be NaN, which a weight of 0 does not take away.
-template <int D>
-__device__ __forceinline__ void clear_rows(const Rows<D>& rows, int first, int lane) {
-  if (lane < D / 4)
-    for (int key = first; key < WARP_KEYS; ++key) {
-      reinterpret_cast<uint32_t*>(rows.k[key])[lane] = 0;
-      reinterpret_cast<uint32_t*>(rows.v[key / 4].rows[key % 4])[lane] = 0;
-    }
-  __syncwarp();
-}
-
-// Rows of the products are keys in another order, so that those of V that lanes 4g + t read at once are in different groups.
-__device__ __forceinline__ int key_of_row(int row) { return row % 8 / 2 * 4 + row / 8 * 2 + row % 2; }
 
 // Q^T as the products take it, and what makes logarithms to base 2 of scores, for the two heads of each block that a lane has.
 template <int D, int BLOCKS>
@@ -322,14 +222,13 @@ struct Sums {
 
 // Of rows g and g + 8 a lane has 16 bytes of every 64.
 template <int D, int BLOCKS>
-__device__ __forceinline__ void score(float (&s)[BLOCKS][4], const Rows<D>& rows, const Query<D, BLOCKS>& query, int lane) {
+__device__ __forceinline__ void score(float (&s)[BLOCKS][4], const Tile<D>& tile, const Query<D, BLOCKS>& query, int lane) {
   // Two chains of sums, so that a product waits for every other one alone.
   float odd[BLOCKS][4] = {};
 #pragma unroll
   for (int c = 0; c < D / 64; ++c) {
-    const int column = 64 * c + 16 * (lane % 4);
-    const uint4 upper = *reinterpret_cast<const uint4*>(&rows.k[key_of_row(lane / 4)][column]);
-    const uint4 lower = *reinterpret_cast<const uint4*>(&rows.k[key_of_row(lane / 4 + 8)][column]);
+    const int row = lane / 4, chunk = 4 * c + lane % 4;
+    const uint4 upper = tile.k[row][place<D>(row, chunk)], lower = tile.k[row + 8][place<D>(row + 8, chunk)];
     const uint32_t u[4] = {upper.x, upper.y, upper.z, upper.w}, l[4] = {lower.x, lower.y, lower.z, lower.w};
 #pragma unroll
     for (int w = 0; w < 4; ++w) {
@@ -366,18 +265,18 @@ __device__ __forceinline__ void raise_maximum(Sums<D, BLOCKS>& sums, const float
 }
 
 template <int D, int BLOCKS>
-__device__ __forceinline__ void add_values(Sums<D, BLOCKS>& sums, const Rows<D>& rows, const uint32_t (&p)[BLOCKS][2], int lane) {
+__device__ __forceinline__ void add_values(Sums<D, BLOCKS>& sums, const Tile<D>& tile, const uint32_t (&p)[BLOCKS][2], int lane) {
   // Of rows 2t, 2t + 1, 2t + 8 and 2t + 9 a lane has the g-th eighth.
   uint32_t v[4][D / 32];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const uint8_t* at = &rows.v[lane % 4].rows[i][D / 8 * (lane / 4)];
+    const int row = 2 * (lane % 4) + i % 2 + 8 * (i / 2), byte = D / 8 * (lane / 4);
+    const uint4* at = &tile.v[row][place<D>(row, byte / 16)];
     if constexpr (D == 128) {
-      const uint4 raw = *reinterpret_cast<const uint4*>(at);
-      v[i][0] = raw.x, v[i][1] = raw.y, v[i][2] = raw.z, v[i][3] = raw.w;
+      v[i][0] = at->x, v[i][1] = at->y, v[i][2] = at->z, v[i][3] = at->w;
     } else {
-      const uint2 raw = *reinterpret_cast<const uint2*>(at);
-      v[i][0] = raw.x, v[i][1] = raw.y;
+      const uint2 half = reinterpret_cast<const uint2*>(at)[byte / 8 % 2];
+      v[i][0] = half.x, v[i][1] = half.y;
     }
   }
 #pragma unroll
@@ -393,16 +292,16 @@ __device__ __forceinline__ void add_values(Sums<D, BLOCKS>& sums, const Rows<D>&
 }
 
 template <int D, int BLOCKS, Fault FAULT>
-__device__ __forceinline__ void add_keys(Sums<D, BLOCKS>& sums, const Rows<D>& rows, const Query<D, BLOCKS>& query,
+__device__ __forceinline__ void add_tile(Sums<D, BLOCKS>& sums, const Tile<D>& tile, const Query<D, BLOCKS>& query,
                                          int keys_left, int lane) {
   float s[BLOCKS][4] = {};
-  score(s, rows, query, lane);
+  score(s, tile, query, lane);
   bool raised = false;
 #pragma unroll
   for (int n = 0; n < BLOCKS; ++n)
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      if (FAULT != UNMASKED && key_of_row(lane / 4 + 8 * (i / 2)) >= keys_left) s[n][i] = -INFINITY;
+      if (FAULT != UNMASKED && lane / 4 + 8 * (i / 2) >= keys_left) s[n][i] = -INFINITY;
       raised |= s[n][i] > sums.largest[n][i % 2];
     }
   // Rare once some keys were seen, and the only thing for which lanes ask each other.
@@ -419,24 +318,28 @@ __device__ __forceinline__ void add_keys(Sums<D, BLOCKS>& sums, const Rows<D>& r
     p[n][0] = transposed(packed(weight[0], weight[1]));
     p[n][1] = transposed(packed(weight[2], weight[3]));
   }
-  add_values(sums, rows, p, lane);
+  add_values(sums, tile, p, lane);
 }
 
-// This warp's keys of all tiles.
+// All tiles of this warp; the first ones are on their way.
 template <int D, int BLOCKS, Fault FAULT>
-__device__ __forceinline__ void add_tiles(Sums<D, BLOCKS>& sums, Ring<D> ring, const Query<D, BLOCKS>& query, const Work& work,
-                                          int warp, int lane) {
-  for (int tile = blockIdx.x; tile < work.tiles; tile += work.parts, advance(ring)) {
-    Tile<D>& held = ring.tiles[ring.stage];
-    const Rows<D> rows = {held.k + warp * WARP_KEYS, held.v + warp * (WARP_KEYS / 4)};
-    const int left = work.keys - tile * TILE_KEYS - warp * WARP_KEYS;
-    wait(ring.full[ring.stage], ring.parity);
-    if (left > 0) {
-      if (left < WARP_KEYS) clear_rows(rows, left, lane);
-      add_keys<D, BLOCKS, FAULT>(sums, rows, query, left, lane);
-    }
+__device__ __forceinline__ void add_tiles(Sums<D, BLOCKS>& sums, Tile<D>* ring, const Query<D, BLOCKS>& query,
+                                          const Source<D>& from, const Work& work, int warp, int lane) {
+  int stage = 0;
+  for (int first = work.first_tile; first < work.end_tile; first += WARPS) {
+    const int tile = first + warp, next = tile + (RING_TILES<D> - 1) * WARPS;
+    wait_for_copies<RING_TILES<D> - 2>();
+#ifdef SYNC
+    __syncthreads();
+#else
+    // What other lanes copied is there, and the tile of the last turn is done with.
     __syncwarp();
-    if (lane == 0) arrive(ring.empty[ring.stage]);
+#endif
+    if (next < work.end_tile)
+      copy_tile(ring[stage == 0 ? RING_TILES<D> - 1 : stage - 1], from, next * TILE_KEYS, work.keys, lane);
+    commit_copies();
+    if (tile < work.end_tile) add_tile<D, BLOCKS, FAULT>(sums, ring[stage], query, work.keys - tile * TILE_KEYS, lane);
+    stage = stage == RING_TILES<D> - 1 ? 0 : stage + 1;
   }
 }
 
@@ -548,7 +451,7 @@ __device__ __forceinline__ void merge_parts(const Params& p, const Work& work, c
   const int strands = max(THREADS / ROW_THREADS / work.heads, 1);
   for (int i = team; i < work.heads * strands; i += THREADS / ROW_THREADS) {
     const int head = i % work.heads, strand = i / work.heads;
-    const Merged some = merge<D, true, 8>(parts + head * ROW<D>, column, part_stride, strand, work.parts, strands);
+    const Merged some = merge<D, true, MERGED_AT_ONCE>(parts + head * ROW<D>, column, part_stride, strand, work.parts, strands);
     store_row<D>(rows + i * ROW<D>, column, some);
   }
   __syncthreads();
@@ -561,33 +464,29 @@ __device__ __forceinline__ void merge_parts(const Params& p, const Work& work, c
 template <int D, int BLOCKS, typename T, Fault FAULT>
 __global__ void __launch_bounds__(THREADS, BLOCKS == 1 ? CTAS : 1) decode_split(const __grid_constant__ Params p) {
   static_assert(D == 64 || D == 128, "other rows are not whole chunks of a lane");
-  static_assert(RING_TILES<D> * sizeof(Tile<D>) >= WARPS * BLOCKS * BLOCK_HEADS * ROW<D> * 4, "sums fit the rings");
+  static_assert(WARPS * RING_TILES<D> * sizeof(Tile<D>) >= WARPS * BLOCKS * BLOCK_HEADS * ROW<D> * 4, "sums fit the rings");
   extern __shared__ __align__(16) uint8_t shared[];
-  __shared__ uint64_t full[RING_TILES<D>], empty[RING_TILES<D>];
   const Work work = work_of<BLOCKS>(p);
   if (blockIdx.x >= work.parts) return;
   const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-  if (threadIdx.x < RING_TILES<D>) {
-    init_barrier(full[threadIdx.x], 1);
-    init_barrier(empty[threadIdx.x], WARPS);
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-  }
-  __syncthreads();
-  const Ring<D> ring = {reinterpret_cast<Tile<D>*>(shared), full, empty, 0, 0};
-  auto* rows = reinterpret_cast<float*>(shared);
-  Sums<D, BLOCKS> sums = {};
-  if (warp == WARPS) {
-    copy_tiles(ring, p, work, lane);
-  } else {
-    const Query<D, BLOCKS> query = load_query<D, BLOCKS, T>(p, work, lane);
+  auto* ring = reinterpret_cast<Tile<D>*>(shared) + warp * RING_TILES<D>;
+  const Source<D> from = source_of<D>(p, work, lane);
 #pragma unroll
-    for (int n = 0; n < BLOCKS; ++n) sums.largest[n][0] = sums.largest[n][1] = NO_KEY;
-    add_tiles<D, BLOCKS, FAULT>(sums, ring, query, work, warp, lane);
+  for (int s = 0; s < RING_TILES<D> - 1; ++s) {
+    const int tile = work.first_tile + warp + s * WARPS;
+    if (tile < work.end_tile) copy_tile(ring[s], from, tile * TILE_KEYS, work.keys, lane);
+    commit_copies();
   }
-  // The warps' sums where the ring was.
+  const Query<D, BLOCKS> query = load_query<D, BLOCKS, T>(p, work, lane);
+  Sums<D, BLOCKS> sums = {};
+#pragma unroll
+  for (int n = 0; n < BLOCKS; ++n) sums.largest[n][0] = sums.largest[n][1] = NO_KEY;
+  add_tiles<D, BLOCKS, FAULT>(sums, ring, query, from, work, warp, lane);
+
+  // The warps' sums where the rings were.
   __syncthreads();
-  if (warp < WARPS) store_sums(rows + warp * work.heads * ROW<D>, sums, work.heads, lane);
+  auto* rows = reinterpret_cast<float*>(shared);
+  store_sums(rows + warp * work.heads * ROW<D>, sums, work.heads, lane);
   __syncthreads();
   const float v_scale = FAULT == UNSCALED ? 1.0f : p.v.scale[work.batch * p.v.scale_batch_stride + work.kv_head * p.v.scale_head_stride];
   const int set = blockIdx.z * gridDim.y + blockIdx.y;
