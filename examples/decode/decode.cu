@@ -91,18 +91,17 @@ struct Work {
 template <int BLOCKS>
 __device__ __forceinline__ Work work_of(const Params& p) {
   constexpr int MOST_HEADS = BLOCKS * BLOCK_HEADS;
-  const int slices = (p.group + MOST_HEADS - 1) / MOST_HEADS;
-  const int slice = blockIdx.y % slices;
+  const unsigned slices = (p.group + MOST_HEADS - 1) / MOST_HEADS;
+  const int slice = slices == 1 ? 0 : blockIdx.y % slices;
   Work work;
   work.batch = blockIdx.z;
-  work.kv_head = blockIdx.y / slices;
+  work.kv_head = slices == 1 ? blockIdx.y : blockIdx.y / slices;
   work.first_head = work.kv_head * p.group + slice * MOST_HEADS;
   work.heads = min(p.group - slice * MOST_HEADS, MOST_HEADS);
   work.keys = p.lengths ? p.lengths[work.batch] : p.capacity;
-  const int tiles = (work.keys + TILE_KEYS - 1) / TILE_KEYS;
-  const int splits = gridDim.x;
+  const unsigned tiles = (work.keys + TILE_KEYS - 1) / TILE_KEYS;
   // At least a tile a warp: more parts would be more to merge, and no faster.
-  const int share = max((tiles + splits - 1) / splits, WARPS);
+  const unsigned share = max((tiles + gridDim.x - 1) / gridDim.x, WARPS);
   work.parts = max((tiles + share - 1) / share, 1);
   work.first_tile = blockIdx.x * share;
   work.end_tile = min(work.first_tile + share, tiles);
@@ -428,16 +427,12 @@ __device__ __forceinline__ void store_output(const Params& p, const Work& work, 
   if (column == 0) p.lse[row] = (all.largest - WEIGHT_BITS + log2f(all.weight)) * LN_2;
 }
 
-// Whether all other CTAs of this one's set have come, whose writes are seen then. The counter begins anew by itself.
+// Whether all other CTAs of this one's set have come, whose writes are seen then.
 template <Fault FAULT>
-__device__ __forceinline__ bool last_to_come(unsigned* arrived, int parts) {
+__device__ __forceinline__ bool last_to_come(unsigned* arrived, unsigned parts) {
   __shared__ bool last;
   __syncthreads();
-  if (threadIdx.x == 0) {
-    if (FAULT != UNFENCED) __threadfence();
-    last = atomicInc(arrived, parts - 1) == parts - 1;
-    if (FAULT != UNFENCED) __threadfence();
-  }
+  if (threadIdx.x == 0) last = count_arrival<FAULT != UNFENCED>(arrived, parts - 1) == parts - 1;
   __syncthreads();
   return last;
 }

@@ -58,3 +58,15 @@ template <int NEWER>
 __device__ __forceinline__ void wait_for_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(NEWER) : "memory");
 }
+
+// One more has come: how many had before, up to `last`, after which the counter is 0 again. What the block wrote before is
+// seen by the blocks that come later, and what those before wrote by this thread, where it is FENCED.
+template <bool FENCED>
+__device__ __forceinline__ unsigned count_arrival(unsigned* counter, unsigned last) {
+  unsigned before;
+  if constexpr (FENCED)
+    asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;" : "=r"(before) : "l"(counter), "r"(last) : "memory");
+  else
+    asm volatile("atom.relaxed.gpu.global.inc.u32 %0, [%1], %2;" : "=r"(before) : "l"(counter), "r"(last) : "memory");
+  return before;
+}
