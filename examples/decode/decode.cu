@@ -76,16 +76,16 @@ enum Fault { NONE, UNMASKED, UNFENCED, UNSCALED };
 template <int D>
 constexpr int ROW = D + 4;
 
-// What a CTA works on: query heads of one KV head, and tiles of its keys, which `parts` CTAs share.
+// What a CTA works on: query heads of one KV head, and `share` tiles of its keys.
 struct Work {
   int batch;
   int kv_head;
   int first_head;
   int heads;
   int keys;
+  int share;
   int first_tile;
   int end_tile;
-  int parts;
 };
 
 template <int BLOCKS>
@@ -102,60 +102,76 @@ __device__ __forceinline__ Work work_of(const Params& p) {
   const unsigned tiles = (work.keys + TILE_KEYS - 1) / TILE_KEYS;
   // At least a tile a warp: more parts would be more to merge, and no faster.
   const unsigned share = max((tiles + gridDim.x - 1) / gridDim.x, WARPS);
-  work.parts = max((tiles + share - 1) / share, 1);
+  work.share = share;
   work.first_tile = blockIdx.x * share;
   work.end_tile = min(work.first_tile + share, tiles);
   return work;
 }
 
-// Chunks of 16 bytes of 16 rows of the cache each.
+// CTAs that share the keys, one of them where there is no key. Asked at the end, since a division takes its time.
+__device__ __forceinline__ unsigned parts_of(const Work& work) {
+  const unsigned keys_of_part = work.share * TILE_KEYS;
+  return max((work.keys + keys_of_part - 1) / keys_of_part, 1);
+}
+
+// 16 rows of K, and 16 of V, in chunks of 16 bytes that change places within a row, so that the eight lanes that read at once
+// find theirs in different banks.
 template <int D>
 struct Tile {
   static constexpr int CHUNKS = D / 16;
-  uint4 k[TILE_KEYS][CHUNKS];
-  uint4 v[TILE_KEYS][CHUNKS];
+  uint8_t k[TILE_KEYS * D];
+  uint8_t v[TILE_KEYS * D];
 };
 
 template <int D>
 constexpr int RING_TILES = STAGES * 128 / D;
 
-// Chunks change places within a row, so that the eight lanes that read at once find theirs in eight different banks: of K
-// four chunks of rows 2i and 2i + 1, of V one or two of rows 0, 2, 4 and 6 or those after them.
+// Where a chunk lies among 16 rows. Row + 8 is alike; where D is 128, row + 4, an odd row after an even one and chunk + 4
+// differ in this bit of the place.
+constexpr int FAR = 64;
+
 template <int D>
 __device__ __forceinline__ int place(int row, int chunk) {
-  return D == 128 ? chunk ^ ((row & 6) ^ (row & 1) << 2) : chunk ^ (row >> 1 & 3);
+  return row * D + 16 * (D == 128 ? chunk ^ ((row & 6) ^ (row & 1) << 2) : chunk ^ (row >> 1 & 3));
 }
 
-// Where in the cache this lane's first row of a tile is.
+// Of a lane: its first row in the cache, and the places where it writes, and reads its first chunks of K and V.
 template <int D>
-struct Source {
-  const uint8_t* k;
-  const uint8_t* v;
-  int k_stride;
-  int v_stride;
+struct Lane {
+  const uint8_t* from_k;
+  const uint8_t* from_v;
+  int first_row;
+  int write;
+  int read_k;
+  int read_v;
 };
 
 template <int D>
-__device__ __forceinline__ Source<D> source_of(const Params& p, const Work& work, int lane) {
-  const int byte = lane % Tile<D>::CHUNKS * 16;
-  return {p.k.codes + work.batch * p.k.batch_stride + work.kv_head * p.k.head_stride + byte,
-          p.v.codes + work.batch * p.v.batch_stride + work.kv_head * p.v.head_stride + byte, p.k.key_stride, p.v.key_stride};
+__device__ __forceinline__ Lane<D> lane_of(const Params& p, const Work& work, int lane) {
+  const int row = lane / Tile<D>::CHUNKS, chunk = lane % Tile<D>::CHUNKS, g = lane / 4, t = lane % 4;
+  Lane<D> of = {p.k.codes + work.batch * p.k.batch_stride + work.kv_head * p.k.head_stride + 16 * chunk,
+                p.v.codes + work.batch * p.v.batch_stride + work.kv_head * p.v.head_stride + 16 * chunk,
+                row,
+                place<D>(row, chunk),
+                place<D>(g, t),
+                place<D>(2 * t, g * D / 128) + (D == 64 ? 8 * (g % 2) : 0)};
+  keep(of.from_k), keep(of.from_v), keep(of.first_row), keep(of.write), keep(of.read_k), keep(of.read_v);
+  return of;
 }
 
-// By the whole warp: whole rows, as many as its lanes have chunks for. Past the last key there are zeros.
+// By the whole warp: whole rows, as many at once as its lanes have chunks for. Past the last key there are zeros.
 template <int D>
-__device__ __forceinline__ void copy_tile(Tile<D>& tile, const Source<D>& from, int first_key, int keys, int lane) {
+__device__ __forceinline__ void copy_tile(Tile<D>& tile, const Params& p, const Lane<D>& lane, int first_key, int keys) {
   constexpr int ROWS = WARP / Tile<D>::CHUNKS;
-  const int chunk = lane % Tile<D>::CHUNKS;
 #pragma unroll
-  for (int first = 0; first < TILE_KEYS; first += ROWS) {
-    const int row = first + lane / Tile<D>::CHUNKS, key = first_key + row;
-    copy_async(&tile.k[row][place<D>(row, chunk)], from.k + static_cast<long long>(key) * from.k_stride, key < keys);
+  for (int row = 0; row < TILE_KEYS; row += ROWS) {
+    const int key = first_key + lane.first_row + row, to = (lane.write ^ (row % 8 == 4 ? FAR : 0)) + row * D;
+    copy_async(tile.k + to, row_at(lane.from_k, key, p.k.key_stride), key < keys);
   }
 #pragma unroll
-  for (int first = 0; first < TILE_KEYS; first += ROWS) {
-    const int row = first + lane / Tile<D>::CHUNKS, key = first_key + row;
-    copy_async(&tile.v[row][place<D>(row, chunk)], from.v + static_cast<long long>(key) * from.v_stride, key < keys);
+  for (int row = 0; row < TILE_KEYS; row += ROWS) {
+    const int key = first_key + lane.first_row + row, to = (lane.write ^ (row % 8 == 4 ? FAR : 0)) + row * D;
+    copy_async(tile.v + to, row_at(lane.from_v, key, p.v.key_stride), key < keys);
   }
 }
 
@@ -221,13 +237,14 @@ struct Sums {
 
 // Of rows g and g + 8 a lane has 16 bytes of every 64.
 template <int D, int BLOCKS>
-__device__ __forceinline__ void score(float (&s)[BLOCKS][4], const Tile<D>& tile, const Query<D, BLOCKS>& query, int lane) {
+__device__ __forceinline__ void score(float (&s)[BLOCKS][4], const Tile<D>& tile, const Query<D, BLOCKS>& query,
+                                      const Lane<D>& lane) {
   // Two chains of sums, so that a product waits for every other one alone.
   float odd[BLOCKS][4] = {};
 #pragma unroll
   for (int c = 0; c < D / 64; ++c) {
-    const int row = lane / 4, chunk = 4 * c + lane % 4;
-    const uint4 upper = tile.k[row][place<D>(row, chunk)], lower = tile.k[row + 8][place<D>(row + 8, chunk)];
+    const uint4* at = reinterpret_cast<const uint4*>(tile.k + (lane.read_k ^ (c == 1 ? FAR : 0)));
+    const uint4 upper = at[0], lower = at[8 * D / 16];
     const uint32_t u[4] = {upper.x, upper.y, upper.z, upper.w}, l[4] = {lower.x, lower.y, lower.z, lower.w};
 #pragma unroll
     for (int w = 0; w < 4; ++w) {
@@ -264,18 +281,19 @@ __device__ __forceinline__ void raise_maximum(Sums<D, BLOCKS>& sums, const float
 }
 
 template <int D, int BLOCKS>
-__device__ __forceinline__ void add_values(Sums<D, BLOCKS>& sums, const Tile<D>& tile, const uint32_t (&p)[BLOCKS][2], int lane) {
+__device__ __forceinline__ void add_values(Sums<D, BLOCKS>& sums, const Tile<D>& tile, const uint32_t (&p)[BLOCKS][2],
+                                           const Lane<D>& lane) {
   // Of rows 2t, 2t + 1, 2t + 8 and 2t + 9 a lane has the g-th eighth.
   uint32_t v[4][D / 32];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const int row = 2 * (lane % 4) + i % 2 + 8 * (i / 2), byte = D / 8 * (lane / 4);
-    const uint4* at = &tile.v[row][place<D>(row, byte / 16)];
+    const int odd = i % 2, at = (lane.read_v ^ (D == 128 && odd ? FAR : 0)) + (odd + 8 * (i / 2)) * D;
     if constexpr (D == 128) {
-      v[i][0] = at->x, v[i][1] = at->y, v[i][2] = at->z, v[i][3] = at->w;
+      const uint4 raw = *reinterpret_cast<const uint4*>(tile.v + at);
+      v[i][0] = raw.x, v[i][1] = raw.y, v[i][2] = raw.z, v[i][3] = raw.w;
     } else {
-      const uint2 half = reinterpret_cast<const uint2*>(at)[byte / 8 % 2];
-      v[i][0] = half.x, v[i][1] = half.y;
+      const uint2 raw = *reinterpret_cast<const uint2*>(tile.v + at);
+      v[i][0] = raw.x, v[i][1] = raw.y;
     }
   }
 #pragma unroll
@@ -292,7 +310,7 @@ __device__ __forceinline__ void add_values(Sums<D, BLOCKS>& sums, const Tile<D>&
 
 template <int D, int BLOCKS, Fault FAULT>
 __device__ __forceinline__ void add_tile(Sums<D, BLOCKS>& sums, const Tile<D>& tile, const Query<D, BLOCKS>& query,
-                                         int keys_left, int lane) {
+                                         const Lane<D>& lane, int keys_left, int row) {
   float s[BLOCKS][4] = {};
   score(s, tile, query, lane);
   bool raised = false;
@@ -300,7 +318,7 @@ __device__ __forceinline__ void add_tile(Sums<D, BLOCKS>& sums, const Tile<D>& t
   for (int n = 0; n < BLOCKS; ++n)
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      if (FAULT != UNMASKED && lane / 4 + 8 * (i / 2) >= keys_left) s[n][i] = -INFINITY;
+      if (FAULT != UNMASKED && row + 8 * (i / 2) >= keys_left) s[n][i] = -INFINITY;
       raised |= s[n][i] > sums.largest[n][i % 2];
     }
   // Rare once some keys were seen, and the only thing for which lanes ask each other.
@@ -322,22 +340,18 @@ __device__ __forceinline__ void add_tile(Sums<D, BLOCKS>& sums, const Tile<D>& t
 
 // All tiles of this warp; the first ones are on their way.
 template <int D, int BLOCKS, Fault FAULT>
-__device__ __forceinline__ void add_tiles(Sums<D, BLOCKS>& sums, Tile<D>* ring, const Query<D, BLOCKS>& query,
-                                          const Source<D>& from, const Work& work, int warp, int lane) {
+__device__ __forceinline__ void add_tiles(Sums<D, BLOCKS>& sums, Tile<D>* ring, const Query<D, BLOCKS>& query, const Params& p,
+                                          const Lane<D>& lane, const Work& work, int first, int row) {
   int stage = 0;
-  for (int first = work.first_tile; first < work.end_tile; first += WARPS) {
-    const int tile = first + warp, next = tile + (RING_TILES<D> - 1) * WARPS;
+  for (int tile = first; tile < work.end_tile; tile += WARPS) {
+    const int next = tile + (RING_TILES<D> - 1) * WARPS;
     wait_for_copies<RING_TILES<D> - 2>();
-#ifdef SYNC
-    __syncthreads();
-#else
     // What other lanes copied is there, and the tile of the last turn is done with.
     __syncwarp();
-#endif
     if (next < work.end_tile)
-      copy_tile(ring[stage == 0 ? RING_TILES<D> - 1 : stage - 1], from, next * TILE_KEYS, work.keys, lane);
+      copy_tile(ring[stage == 0 ? RING_TILES<D> - 1 : stage - 1], p, lane, next * TILE_KEYS, work.keys);
     commit_copies();
-    if (tile < work.end_tile) add_tile<D, BLOCKS, FAULT>(sums, ring[stage], query, work.keys - tile * TILE_KEYS, lane);
+    add_tile<D, BLOCKS, FAULT>(sums, ring[stage], query, lane, work.keys - tile * TILE_KEYS, row);
     stage = stage == RING_TILES<D> - 1 ? 0 : stage + 1;
   }
 }
@@ -439,14 +453,14 @@ __device__ __forceinline__ bool last_to_come(unsigned* arrived, unsigned parts) 
 
 // The last CTA's: rows of all parts, of which several strands of threads have some each, so that few trips follow each other.
 template <int D, int BLOCKS, typename T>
-__device__ __forceinline__ void merge_parts(const Params& p, const Work& work, const float* parts, int part_stride, float* rows,
-                                            float v_scale) {
+__device__ __forceinline__ void merge_parts(const Params& p, const Work& work, const float* partial, int parts, int part_stride,
+                                            float* rows, float v_scale) {
   constexpr int ROW_THREADS = D / 4;
   const int column = threadIdx.x % ROW_THREADS * 4, team = threadIdx.x / ROW_THREADS;
   const int strands = max(THREADS / ROW_THREADS / work.heads, 1);
   for (int i = team; i < work.heads * strands; i += THREADS / ROW_THREADS) {
     const int head = i % work.heads, strand = i / work.heads;
-    const Merged some = merge<D, true, MERGED_AT_ONCE>(parts + head * ROW<D>, column, part_stride, strand, work.parts, strands);
+    const Merged some = merge<D, true, MERGED_AT_ONCE>(partial + head * ROW<D>, column, part_stride, strand, parts, strands);
     store_row<D>(rows + i * ROW<D>, column, some);
   }
   __syncthreads();
@@ -462,21 +476,22 @@ __global__ void __launch_bounds__(THREADS, BLOCKS == 1 ? CTAS : 1) decode_split(
   static_assert(WARPS * RING_TILES<D> * sizeof(Tile<D>) >= WARPS * BLOCKS * BLOCK_HEADS * ROW<D> * 4, "sums fit the rings");
   extern __shared__ __align__(16) uint8_t shared[];
   const Work work = work_of<BLOCKS>(p);
-  if (blockIdx.x >= work.parts) return;
+  if (blockIdx.x > 0 && work.first_tile >= work.end_tile) return;
   const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
   auto* ring = reinterpret_cast<Tile<D>*>(shared) + warp * RING_TILES<D>;
-  const Source<D> from = source_of<D>(p, work, lane);
+  const Lane<D> of_lane = lane_of<D>(p, work, lane);
+  const int first = work.first_tile + warp;
 #pragma unroll
   for (int s = 0; s < RING_TILES<D> - 1; ++s) {
-    const int tile = work.first_tile + warp + s * WARPS;
-    if (tile < work.end_tile) copy_tile(ring[s], from, tile * TILE_KEYS, work.keys, lane);
+    const int tile = first + s * WARPS;
+    if (tile < work.end_tile) copy_tile(ring[s], p, of_lane, tile * TILE_KEYS, work.keys);
     commit_copies();
   }
   const Query<D, BLOCKS> query = load_query<D, BLOCKS, T>(p, work, lane);
   Sums<D, BLOCKS> sums = {};
 #pragma unroll
   for (int n = 0; n < BLOCKS; ++n) sums.largest[n][0] = sums.largest[n][1] = NO_KEY;
-  add_tiles<D, BLOCKS, FAULT>(sums, ring, query, from, work, warp, lane);
+  add_tiles<D, BLOCKS, FAULT>(sums, ring, query, p, of_lane, work, first, lane / 4);
 
   // The warps' sums where the rings were.
   __syncthreads();
@@ -484,17 +499,18 @@ __global__ void __launch_bounds__(THREADS, BLOCKS == 1 ? CTAS : 1) decode_split(
   store_sums(rows + warp * work.heads * ROW<D>, sums, work.heads, lane);
   __syncthreads();
   const float v_scale = FAULT == UNSCALED ? 1.0f : p.v.scale[work.batch * p.v.scale_batch_stride + work.kv_head * p.v.scale_head_stride];
+  const unsigned parts = parts_of(work);
   const int set = blockIdx.z * gridDim.y + blockIdx.y;
   const int part_stride = BLOCKS * BLOCK_HEADS * ROW<D>;
-  float* parts = p.partial + static_cast<long long>(set) * gridDim.x * part_stride;
+  float* partial = p.partial + static_cast<long long>(set) * gridDim.x * part_stride;
   for (int i = threadIdx.x; i < work.heads * (D / 4); i += THREADS) {
     const int head = i / (D / 4), column = i % (D / 4) * 4;
     const Merged mine = merge<D, false, WARPS>(rows + head * ROW<D>, column, work.heads * ROW<D>, 0, WARPS, 1);
-    if (work.parts == 1)
+    if (parts == 1)
       store_output<D, T>(p, work, mine, head, column, v_scale);
     else
-      store_row<D>(parts + static_cast<long long>(blockIdx.x) * part_stride + head * ROW<D>, column, mine);
+      store_row<D>(partial + static_cast<long long>(blockIdx.x) * part_stride + head * ROW<D>, column, mine);
   }
-  if (work.parts == 1 || !last_to_come<FAULT>(p.arrived + set, work.parts)) return;
-  merge_parts<D, BLOCKS, T>(p, work, parts, part_stride, rows, v_scale);
+  if (parts == 1 || !last_to_come<FAULT>(p.arrived + set, parts)) return;
+  merge_parts<D, BLOCKS, T>(p, work, partial, parts, part_stride, rows, v_scale);
 }

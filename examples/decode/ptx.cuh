@@ -45,6 +45,17 @@ __device__ __forceinline__ uint32_t shared_address(const void* at) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(at));
 }
 
+// Worked out once: the compiler would do it again in every turn of a loop rather than keep a register.
+__device__ __forceinline__ void keep(int& value) { asm volatile("" : "+r"(value)); }
+__device__ __forceinline__ void keep(const uint8_t*& value) { asm volatile("" : "+l"(value)); }
+
+// One instruction, which the compiler makes five of.
+__device__ __forceinline__ const uint8_t* row_at(const uint8_t* rows, int row, int stride) {
+  const uint8_t* at;
+  asm("mad.wide.s32 %0, %1, %2, %3;" : "=l"(at) : "r"(row), "r"(stride), "l"(rows));
+  return at;
+}
+
 // 16 bytes to shared memory, zeros where `there` is false.
 __device__ __forceinline__ void copy_async(void* to, const void* from, bool there) {
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(there ? 16 : 0)
