@@ -39,3 +39,36 @@ fn the_examples_compile_without_spills() {
         }
     }
 }
+
+#[test]
+fn decoding_compiles_without_spills() {
+    let room = Room::new();
+    let folder = room.layout.root.join("examples/decode");
+    let gate = std::fs::read_to_string(folder.join("gate.toml")).unwrap();
+    assert!(gate.contains("define = { WARPS = 8, STAGES = 3, CTAS = 2 }"));
+    let defines =
+        [("WARPS", "8"), ("STAGES", "3"), ("CTAS", "2")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    for (arch, d, blocks) in [("sm_80", "64", "1"), ("sm_89", "128", "1"), ("sm_90", "128", "2")] {
+        let named = ["NONE", "UNMASKED", "UNFENCED", "UNSCALED"].map(|fault| {
+            let text = format!("decode_split<{{d}}, {{blocks}}, __half, {fault}>");
+            assert!(gate.contains(&format!("\"{text}\"")), "{text}");
+            Named {
+                text: text.replace("{d}", d).replace("{blocks}", blocks),
+                threads: 256,
+                dynamic_smem_bytes: 96 << 10,
+            }
+        });
+        let source = Source {
+            folder: &folder,
+            file: "decode.cu",
+            language: Language::Cuda,
+            defines: &defines,
+            flags: &[],
+            include: &[],
+            entries: &named,
+            triton: None,
+        };
+        let record = compile(&room.layout, &room.tools, "decode", &source, arch).unwrap().unwrap().record;
+        assert_eq!((record.entries.len(), record.spill_bytes(), record.global_bytes), (4, 0, 0), "{arch}");
+    }
+}
