@@ -47,13 +47,6 @@ pub struct Task {
     pub generated: PathBuf,
 }
 
-impl Task {
-    /// The built-in operator needs nothing else.
-    pub fn is_attention(&self) -> bool {
-        self.operator.is_attention()
-    }
-}
-
 /// A module to load, and what it must say of itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Module {
@@ -273,7 +266,7 @@ pub struct CeilingsJob {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LaunchJob {
     /// What is computed.
-    #[serde(default, skip_serializing_if = "Task::is_attention")]
+    #[serde(default)]
     pub task: Task,
     /// What to run.
     pub module: Module,
@@ -309,7 +302,7 @@ fn is_unlimited(threads: &u32) -> bool {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ErrorsJob {
     /// What is computed.
-    #[serde(default, skip_serializing_if = "Task::is_attention")]
+    #[serde(default)]
     pub task: Task,
     /// Problems, in order.
     pub problems: Vec<Problem>,
@@ -346,7 +339,7 @@ pub struct BenchJob {
     /// What to time and when to stop. Input sets are those of the suite's seeds.
     pub suite: Suite,
     /// What is computed.
-    #[serde(default, skip_serializing_if = "Task::is_attention")]
+    #[serde(default)]
     pub task: Task,
     /// Modules of the variants to time.
     pub modules: Vec<Module>,
@@ -390,7 +383,7 @@ fn is_zero(placement: &u64) -> bool {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProfileJob {
     /// What is computed.
-    #[serde(default, skip_serializing_if = "Task::is_attention")]
+    #[serde(default)]
     pub task: Task,
     /// What to launch, on a GPU.
     pub module: Module,
@@ -513,7 +506,8 @@ mod tests {
     fn lines_survive_a_round_trip() {
         let problem = Problem { shape: "tiny".parse().unwrap(), seed: 3, distribution: Distribution::MaximumLast };
         let job = Job::Errors(ErrorsJob {
-            task: Task::default(),
+            // Of the built-in operator too: without the folder every process would draw the same inputs again.
+            task: Task { generated: "generated".into(), ..Task::default() },
             problems: vec![problem.clone()],
             outputs: BTreeMap::from([("stage0".into(), "out".into())]),
             operands: BTreeMap::from([("stage0".into(), Operands::HopperImages)]),
