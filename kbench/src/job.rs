@@ -42,7 +42,7 @@ pub struct Task {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub readable: Vec<PathBuf>,
     /// Where inputs lie that `generate` made: `<generated>/<inputs key>/<input>.bin`, dense, little-endian. The built-in
-    /// operator keeps large tensors there, which one process draws for all.
+    /// operator keeps tensors there that one process draws for all.
     #[serde(default)]
     pub generated: PathBuf,
 }

@@ -1,6 +1,7 @@
 //! Inputs: FP16 tensors from a named seed, and their e4m3 form. The same bits on every machine: the generator is
 //! ChaCha, and the transcendental functions come from a portable library, not from the system's.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,8 +17,9 @@ use super::e4m3;
 
 /// Elements that a thread converts at least.
 const PIECE: usize = 1 << 16;
-/// Elements of a tensor from which on drawing it takes longer than reading it.
-const LEAST_SHARED: usize = 1 << 14;
+/// Elements of a tensor that lies in a file for the other processes: fewer are drawn as soon as read, and of more a suite has
+/// gigabytes.
+const SHARED: RangeInclusive<usize> = 1 << 14..=1 << 22;
 
 /// One tensor in both forms.
 pub struct Tensor {
@@ -46,8 +48,8 @@ impl Inputs {
         Inputs::shared_in(Path::new(""), problem)
     }
 
-    /// The same. Large ones are drawn once for all processes of a run and lie in `folder` from then on; in none where that
-    /// has no name.
+    /// The same. Most are drawn once for all processes of a run and lie in `folder` from then on; in none where that has no
+    /// name.
     fn shared_in(folder: &Path, problem: &Problem) -> Inputs {
         let shape = Sizes::of(&problem.shape);
         let [q, k, v] = [("q", shape.seq_q), ("k", shape.seq_kv), ("v", shape.seq_kv)].map(|(name, seq)| {
@@ -58,7 +60,7 @@ impl Inputs {
                 let of_head = |head| draw(problem, name, key, head, size);
                 (0..heads as u64).into_par_iter().map(of_head).collect::<Vec<_>>().concat()
             };
-            let shares = heads * size >= LEAST_SHARED && !folder.as_os_str().is_empty();
+            let shares = SHARED.contains(&(heads * size)) && !folder.as_os_str().is_empty();
             quantise(if shares { shared(folder, &key, heads * size, drawn) } else { drawn() }, size)
         });
         Inputs { q, k, v }
@@ -99,7 +101,7 @@ fn bytes_of(values: &[f16]) -> Vec<u8> {
 #[derive(Default)]
 pub struct Drawn {
     kept: Vec<([u8; 32], Arc<Inputs>)>,
-    /// Where large tensors lie that any process of the run drew.
+    /// Where tensors lie that any process of the run drew.
     folder: PathBuf,
 }
 
