@@ -49,6 +49,7 @@ pub fn with_made<T>(name: &str, suite: &Suite, look: impl FnOnce(&RunView) -> T)
         }
         evidence.peers.backends.extend(peers.iter().map(|peer| PeerBackend {
             shape: shape.clone(),
+            distribution: Distribution::Normal,
             subject: (*peer).to_owned(),
             kernels: vec![format!("a_long_mangled_name_of_the_kernel_that_{peer}_ran_on_this_shape")],
             resolved: None,

@@ -365,9 +365,8 @@ fn peers(view: &RunView, comparisons: &[Comparison]) -> Vec<Vec<String>> {
     ])];
     for backend in &view.evidence.peers.backends {
         let of = |mode: Mode| {
-            comparisons
-                .iter()
-                .find(|c| c.subject.is_plain(&backend.subject) && c.shape == backend.shape && c.mode == mode)
+            let is_its = |c: &&Comparison| c.shape == backend.shape && c.distribution == backend.distribution;
+            comparisons.iter().filter(is_its).find(|c| c.subject.is_plain(&backend.subject) && c.mode == mode)
         };
         let time = |mode: Mode| of(mode).map_or("-".to_owned(), |c| significant(c.time_us.p50));
         let ran = match (&backend.unavailable, &backend.resolved) {

@@ -76,7 +76,8 @@ __device__ __forceinline__ void consume(const AttentionParams& params, SharedSto
   Scheduler<Traits::kRows> scheduler(params);
   WorkItem item;
   while (scheduler.next(item)) {
-    const float* scales = params.scales + item.head * kScalesPerHead;
+    const float* scales = params.scales + item.head * kWordsPerHead<Traits::kHeadDim>;
+    epilogue.fetch_offsets(scales + kScalesPerHead);
     const float qk_scale = __ldg(scales + kOperandQ) * __ldg(scales + kOperandK);
     Accumulator<Traits> sums;
     const RowPair log2_bias = consumer.compute(item, qk_scale * params.softmax_scale * kLog2E, sums);
