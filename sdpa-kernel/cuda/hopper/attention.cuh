@@ -77,10 +77,9 @@ __device__ __forceinline__ void consume(const AttentionParams& params, SharedSto
   WorkItem item;
   while (scheduler.next(item)) {
     const float* scales = params.scales + item.head * kWordsPerHead<Traits::kHeadDim>;
-    epilogue.fetch_offsets(scales + kScalesPerHead);
     const float qk_scale = __ldg(scales + kOperandQ) * __ldg(scales + kOperandK);
     Accumulator<Traits> sums;
-    const RowPair log2_bias = consumer.compute(item, qk_scale * params.softmax_scale * kLog2E, sums);
+    const RowPair log2_bias = consumer.compute(item, qk_scale * params.softmax_scale * kLog2E, scales + kScalesPerHead, sums);
     // From the same cache line as the others, and so from L1: not worth a register over the whole loop.
     const float value_scale = __ldg(scales + kOperandV);
     epilogue.store(item, value_scale, log2_bias, sums);

@@ -12,6 +12,7 @@
 #include "hopper/scores_f16.cuh"
 #include "hopper/scores_f32.cuh"
 #include "hopper/traits.cuh"
+#include "hopper/ptx/cp_async.cuh"
 #include "hopper/ptx/mbarrier.cuh"
 #include "hopper/ptx/warpgroup.cuh"
 #include "hopper/ptx/wgmma.cuh"
@@ -54,10 +55,12 @@ class Consumer {
   __device__ Consumer(const AttentionParams& params, SharedStorage<Traits>& shared, int row_group, int key_group)
       : params_(params), shared_(shared), row_group_(row_group), key_group_(key_group), tiles_{0} {}
 
-  // Returns log2 of what the sums are relative to. `logit_scale` turns products of e4m3 numbers into base-2 logits.
-  __device__ RowPair compute(const WorkItem& item, float logit_scale, Accumulator<Traits>& sums) {
+  // Returns log2 of what the sums are relative to. `logit_scale` turns products of e4m3 numbers into base-2 logits;
+  // `offsets` of the head's values, by d, are in shared memory for the epilogue when it has waited for them.
+  __device__ RowPair compute(const WorkItem& item, float logit_scale, const float* offsets, Accumulator<Traits>& sums) {
     const Rows rows = rows_of(item);
     ptx::mbarrier_wait(shared_.barriers.q_full, RingPosition<1>{item.round}.full_parity());
+    fetch_offsets(offsets);
     const int first_place = skip_unseen_tiles(item, rows);
     sums.clear();
     RowPair log2_bias;
@@ -95,6 +98,16 @@ class Consumer {
     rows.most_keys = most_keys_of_rows(params_, rows.first, kQBlockRows);
     rows.seen_tiles = ceil_div(rows.most_keys, kTileKeys);
     return rows;
+  }
+
+  // On their way while the item is worked on: from L2 they would take half as long as a tile. Not ahead of the wait for Q,
+  // where they cost a microsecond of every launch.
+  __device__ void fetch_offsets(const float* offsets) {
+    constexpr int kFloatsOfCopy = 4;
+    __syncwarp();  // the last item's have been read
+    if (lane() < Traits::kHeadDim / kFloatsOfCopy) {
+      ptx::cp_async_16(shared_.offsets_of_warp() + kFloatsOfCopy * lane(), offsets + kFloatsOfCopy * lane());
+    }
   }
 
   // The CTA's tiles run to what its last row sees; earlier row groups only hand those slots back. The wait keeps a warp

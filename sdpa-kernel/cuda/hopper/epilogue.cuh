@@ -21,15 +21,6 @@ class Epilogue {
   __device__ Epilogue(const AttentionParams& params, SharedStorage<Traits>& shared, int row_group, int key_group)
       : params_(params), shared_(shared), row_group_(row_group), key_group_(key_group) {}
 
-  // Of the head's values, by d: on their way while the item is worked on. From L2 they would take as long as a tile.
-  __device__ void fetch_offsets(const float* offsets) {
-    constexpr int kFloatsOfCopy = 4;
-    __syncwarp();  // the last item's have been read
-    if (lane() < Traits::kHeadDim / kFloatsOfCopy) {
-      ptx::cp_async_16(offsets_of_warp() + kFloatsOfCopy * lane(), offsets + kFloatsOfCopy * lane());
-    }
-  }
-
   // `log2_bias`: what the sums are relative to.
   __device__ void store(const WorkItem& item, float value_scale, const RowPair& log2_bias,
                         const Accumulator<Traits>& sums) {
@@ -52,7 +43,7 @@ class Epilogue {
       if (packet % Traits::kKeyGroups != key_group_) continue;
       const int h = packet % 2;
       const int row = item.first_row + row_group_ * kQBlockRows + fragment_row() + 8 * h;
-      const float* of_packet = offsets_of_warp() + packet / 2 * 32 + 8 * quad_lane();
+      const float* of_packet = shared_.offsets_of_warp() + packet / 2 * 32 + 8 * quad_lane();
       uint4 values = make_packet(sums, packet, factor.value[h], *reinterpret_cast<const float4*>(of_packet),
                                  *reinterpret_cast<const float4*>(of_packet + 4));
       if constexpr (Traits::kKeyGroups > 1) values = gather(values, packet);
@@ -65,8 +56,6 @@ class Epilogue {
   }
 
  private:
-  __device__ float* offsets_of_warp() const { return shared_.offsets[threadIdx.x / ptx::kWarpThreads]; }
-
   // A row without keys has no sum; its output is zero, offsets or not.
   __device__ static float normaliser(float row_sum, float value_scale) {
     return row_sum > 0.0f ? __fdividef(value_scale, row_sum) : 0.0f;

@@ -98,6 +98,7 @@ struct alignas(1024) SharedStorage {
 
   // Of V, each consumer warp's own.
   alignas(16) float offsets[4 * Traits::kConsumers][Traits::kHeadDim];
+  __device__ float* offsets_of_warp() { return offsets[threadIdx.x / ptx::kWarpThreads]; }
 
   Barriers<Traits::kStages> barriers;
 
