@@ -4,12 +4,15 @@
 
 use std::collections::BTreeMap;
 
-use crate::variant::{EntryPoint, Family, Operands, Variant};
+use crate::variant::{EntryPoint, Family, Operands, Unanswered, Variant};
 
 /// The variant's name.
 pub const NAME: &str = "hopper";
 /// What it is.
 pub const ABOUT: &str = "sm_90a flagship: wgmma and bulk copies, from images that its own quantiser makes";
+/// What the emulator cannot be held to yet of a GPU's answers.
+pub const UNANSWERED: Option<Unanswered> =
+    Some(Unanswered::Wholly("since Q and K are rotated its operands are others, and no GPU's outputs were kept"));
 /// wgmma and bulk copies exist on this architecture alone.
 pub const ARCH: &str = "sm_90a";
 /// Rows of one block of the Q image.
@@ -371,7 +374,8 @@ mod tests {
     #[test]
     fn sizes_that_would_overflow_are_known() {
         assert!(sizes(256, 8192, 128, true).fits(192) && sizes(1, 1, 64, false).fits(64));
-        let too_many = [(0, 1, false), (1, 0, false), (65_536, 1, false), (16, 1 << 21, false), (1, (1 << 22) + 1, false)];
+        let too_many =
+            [(0, 1, false), (1, 0, false), (65_536, 1, false), (16, 1 << 21, false), (1, (1 << 22) + 1, false)];
         for (heads, seq, causal) in too_many {
             assert!(!sizes(heads, seq, 64, causal).fits(64), "{heads} {seq}");
         }

@@ -12,8 +12,8 @@
 #include "hopper/scores_f16.cuh"
 #include "hopper/scores_f32.cuh"
 #include "hopper/traits.cuh"
-#include "hopper/ptx/cp_async.cuh"
 #include "hopper/ptx/mbarrier.cuh"
+#include "hopper/ptx/prefetch.cuh"
 #include "hopper/ptx/warpgroup.cuh"
 #include "hopper/ptx/wgmma.cuh"
 
@@ -56,11 +56,11 @@ class Consumer {
       : params_(params), shared_(shared), row_group_(row_group), key_group_(key_group), tiles_{0} {}
 
   // Returns log2 of what the sums are relative to. `logit_scale` turns products of e4m3 numbers into base-2 logits;
-  // `offsets` of the head's values, by d, are in shared memory for the epilogue when it has waited for them.
+  // `offsets` of the head's values, by d, are brought near for the epilogue.
   __device__ RowPair compute(const WorkItem& item, float logit_scale, const float* offsets, Accumulator<Traits>& sums) {
     const Rows rows = rows_of(item);
     ptx::mbarrier_wait(shared_.barriers.q_full, RingPosition<1>{item.round}.full_parity());
-    fetch_offsets(offsets);
+    prefetch(offsets);
     const int first_place = skip_unseen_tiles(item, rows);
     sums.clear();
     RowPair log2_bias;
@@ -100,14 +100,12 @@ class Consumer {
     return rows;
   }
 
-  // On their way while the item is worked on: from L2 they would take half as long as a tile. Not ahead of the wait for Q,
-  // where they cost a microsecond of every launch.
-  __device__ void fetch_offsets(const float* offsets) {
-    constexpr int kFloatsOfCopy = 4;
-    __syncwarp();  // the last item's have been read
-    if (lane() < Traits::kHeadDim / kFloatsOfCopy) {
-      ptx::cp_async_16(shared_.offsets_of_warp() + kFloatsOfCopy * lane(), offsets + kFloatsOfCopy * lane());
-    }
+  // Every line that holds some of them, wherever in a line they begin. Not ahead of the wait for Q, where it costs a
+  // microsecond of every launch.
+  __device__ static void prefetch(const float* offsets) {
+    constexpr int kFloatsOfLine = 32;
+    if (lane() > Traits::kHeadDim / kFloatsOfLine) return;
+    ptx::prefetch_to_l1(offsets + min(kFloatsOfLine * lane(), Traits::kHeadDim - 1));
   }
 
   // The CTA's tiles run to what its last row sees; earlier row groups only hand those slots back. The wait keeps a warp

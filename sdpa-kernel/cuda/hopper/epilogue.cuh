@@ -10,7 +10,6 @@
 #include "hopper/scheduler.cuh"
 #include "hopper/traits.cuh"
 #include "hopper/ptx/arithmetic.cuh"
-#include "hopper/ptx/cp_async.cuh"
 #include "hopper/ptx/warpgroup.cuh"
 
 namespace sdpa::hopper {
@@ -21,9 +20,11 @@ class Epilogue {
   __device__ Epilogue(const AttentionParams& params, SharedStorage<Traits>& shared, int row_group, int key_group)
       : params_(params), shared_(shared), row_group_(row_group), key_group_(key_group) {}
 
-  // `log2_bias`: what the sums are relative to.
-  __device__ void store(const WorkItem& item, float value_scale, const RowPair& log2_bias,
+  // `offsets`: of the head's values, by d. `log2_bias`: what the sums are relative to.
+  __device__ void store(const WorkItem& item, float value_scale, const float* offsets, const RowPair& log2_bias,
                         const Accumulator<Traits>& sums) {
+    Offsets of_lane;
+    of_lane.load(offsets);
     const size_t head_rows = static_cast<size_t>(item.head) * params_.seq_q;
     RowPair factor;
     if constexpr (Traits::kKeyGroups == 1) {
@@ -36,16 +37,12 @@ class Epilogue {
       send_packets(sums, factor);
       meet();
     }
-    ptx::cp_async_wait_all();
-    __syncwarp();
 #pragma unroll
     for (int packet = 0; packet < Traits::kPackets; ++packet) {
       if (packet % Traits::kKeyGroups != key_group_) continue;
       const int h = packet % 2;
       const int row = item.first_row + row_group_ * kQBlockRows + fragment_row() + 8 * h;
-      const float* of_packet = shared_.offsets_of_warp() + packet / 2 * 32 + 8 * quad_lane();
-      uint4 values = make_packet(sums, packet, factor.value[h], *reinterpret_cast<const float4*>(of_packet),
-                                 *reinterpret_cast<const float4*>(of_packet + 4));
+      uint4 values = make_packet(sums, packet, factor.value[h], of_lane);
       if constexpr (Traits::kKeyGroups > 1) values = gather(values, packet);
       if (key_limit(params_, row) == 0) values = make_uint4(0, 0, 0, 0);
       if (row < params_.seq_q) {
@@ -56,15 +53,29 @@ class Epilogue {
   }
 
  private:
+  // Of the channels that this lane stores.
+  struct Offsets {
+    float4 value[Traits::kPackets];  // four d; pairs of rows have the same
+
+    __device__ void load(const float* offsets) {
+#pragma unroll
+      for (int i = 0; i < Traits::kPackets; ++i) {
+        value[i] = __ldg(reinterpret_cast<const float4*>(offsets + i / 2 * 32 + 8 * quad_lane()) + i % 2);
+      }
+    }
+  };
+
   // A row without keys has no sum; its output is zero, offsets or not.
   __device__ static float normaliser(float row_sum, float value_scale) {
     return row_sum > 0.0f ? __fdividef(value_scale, row_sum) : 0.0f;
   }
 
-  // Eight consecutive d of one row, of which the offsets are `low` and `high`; even packets are row g, odd ones row g+8.
-  __device__ static uint4 make_packet(const Accumulator<Traits>& sums, int packet, float factor, const float4& low,
-                                      const float4& high) {
+  // Eight consecutive d of one row; even packets are row g, odd ones row g+8.
+  __device__ static uint4 make_packet(const Accumulator<Traits>& sums, int packet, float factor,
+                                      const Offsets& offsets) {
     const float* first = sums.values + packet / 2 * 16 + packet % 2 * 2;
+    const float4 low = offsets.value[packet / 2 * 2];
+    const float4 high = offsets.value[packet / 2 * 2 + 1];
     uint4 values;
     values.x = ptx::pack_half2(fmaf(first[0], factor, low.x), fmaf(first[1], factor, low.y));
     values.y = ptx::pack_half2(fmaf(first[4], factor, low.z), fmaf(first[5], factor, low.w));
@@ -111,8 +122,8 @@ class Epilogue {
 #pragma unroll
     for (int packet = 0; packet < Traits::kPackets; ++packet) {
       if (packet % Traits::kKeyGroups == key_group_) continue;
-      shared_.merge.packets[key_group_][packet][packet_column()] =
-          make_packet(sums, packet, factor.value[packet % 2], float4{}, float4{});
+      auto& sent = shared_.merge.packets[key_group_][packet][packet_column()];
+      sent = make_packet(sums, packet, factor.value[packet % 2], {});
     }
   }
 

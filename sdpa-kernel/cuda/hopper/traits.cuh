@@ -96,10 +96,6 @@ struct alignas(1024) SharedStorage {
   struct NoMerge {};
   std::conditional_t<(Traits::kKeyGroups > 1), Merge, NoMerge> merge;
 
-  // Of V, each consumer warp's own.
-  alignas(16) float offsets[4 * Traits::kConsumers][Traits::kHeadDim];
-  __device__ float* offsets_of_warp() { return offsets[threadIdx.x / ptx::kWarpThreads]; }
-
   Barriers<Traits::kStages> barriers;
 
   static_assert(Traits::kQBlockBytes % 1024 == 0, "a swizzled tile of Q starts on 1024 bytes");

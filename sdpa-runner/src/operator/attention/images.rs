@@ -29,11 +29,7 @@ pub fn quantised(inputs: &Inputs, shape: &Sizes) -> Inputs {
     };
     let values = rescaled(&inputs.v.original, head(shape.seq_kv), v, 1.0);
     let offsets = lost(&values, head_dim);
-    Inputs {
-        q: rows(&inputs.q, shape.seq_q, q),
-        k: rows(&inputs.k, shape.seq_kv, k),
-        v: Tensor { offsets, ..values },
-    }
+    Inputs { q: rows(&inputs.q, shape.seq_q, q), k: rows(&inputs.k, shape.seq_kv, k), v: Tensor { offsets, ..values } }
 }
 
 /// What values are multiplied by ahead of the rotation, against overflow.
