@@ -9,7 +9,7 @@ use super::resources::work;
 use super::{Evidence, left_out};
 use crate::evidence::{BuildRecord, CheckedCase, EMULATOR, Errors, LaunchOutcome, OutputErrors};
 use crate::gate::{Draft, Gate, GateId};
-use crate::operator::{Distribution, Problem, Shape};
+use crate::operator::{Problem, Shape};
 use crate::suite::Suite;
 
 /// Room for the rounding of sums in double precision.
@@ -55,11 +55,7 @@ fn of_the_run(suite: &Suite, evidence: &Evidence) -> Vec<String> {
     }
     let mut seen = Vec::new();
     for backend in &peers.backends {
-        let inputs = match backend.distribution {
-            Distribution::Normal => String::new(),
-            other => format!(", {} inputs", other.name()),
-        };
-        let of = format!("{} on {}{inputs}", backend.subject, backend.shape);
+        let of = format!("{} on {}", backend.subject, backend.distribution.on(&backend.shape));
         let Ok(shape) = suite.shape(&backend.shape) else {
             faults.push(format!("{of}: there is no such shape"));
             continue;
@@ -485,7 +481,7 @@ mod tests {
             let errors = Some(Errors { elements: 1, ..testing::errors() });
             e.peers.backends.push(PeerBackend {
                 shape: "mission".into(),
-                distribution: Distribution::Normal,
+                distribution: crate::operator::Distribution::Normal,
                 subject: "torch/flash".into(),
                 kernels: vec![],
                 resolved: None,

@@ -55,9 +55,7 @@ fn accuracy_gate(suite: &Suite, checks: &Checks, peers: &Peers, variant: &str, l
     let mut all = Vec::new();
     for distribution in suite.time_distributions.iter().copied() {
         match error_pairs(suite, checks, peers, variant, &limit.peer, distribution) {
-            Ok(pairs) => {
-                all.extend(pairs.into_iter().map(|(shape, own, peer)| (place(shape, distribution), own, peer)))
-            }
+            Ok(pairs) => all.extend(pairs.into_iter().map(|(shape, own, peer)| (distribution.on(&shape), own, peer))),
             Err(deferral) => return draft.deferred(&threshold(Limit::at_most(limit.max_ratio)), deferral),
         }
     }
@@ -79,11 +77,6 @@ fn accuracy_gate(suite: &Suite, checks: &Checks, peers: &Peers, variant: &str, l
 /// alike are a percent apart on a thousand rows, of which this is three standard deviations.
 fn chance_of_rows(errors: &Errors) -> f64 {
     errors.sampled_rows.as_ref().map_or(0.0, |rows| 1.0 / (rows.len().max(1) as f64).sqrt())
-}
-
-/// `mission`, or `mission, heavy inputs`.
-fn place(shape: String, distribution: Distribution) -> String {
-    if distribution.is_normal() { shape } else { format!("{shape}, {} inputs", distribution.name()) }
 }
 
 /// A shape, the candidate's errors on it and the peer's.
@@ -137,7 +130,7 @@ fn error_pairs<'a>(
                 Ok((shape.name.clone(), own_errors(suite, checks, variant, &shape, distribution), of_peer))
             }
             None => Err(Deferral::new(
-                format!("{rival} gave no output on {}", place(shape.name, distribution)),
+                format!("{rival} gave no output on {}", distribution.on(&shape.name)),
                 "see peers.json, and run with --peers auto",
             )),
         }

@@ -380,6 +380,11 @@ impl Distribution {
         *self == Distribution::Normal
     }
 
+    /// A shape with these inputs in words: `mission`, or `mission, heavy inputs`.
+    pub fn on(self, shape: &str) -> String {
+        if self.is_normal() { shape.to_owned() } else { format!("{shape}, {} inputs", self.name()) }
+    }
+
     /// The name used in JSON and reports.
     pub fn name(self) -> &'static str {
         match self {

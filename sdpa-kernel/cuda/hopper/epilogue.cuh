@@ -1,6 +1,6 @@
 // From sums to output rows: merge the key groups, divide by the row sums, add the offsets of V, store. Each lane owns
-// eight consecutive d of each 32 (image.cuh), so rows leave the registers as 16-byte stores, a quad covering 64 contiguous
-// bytes: no staging.
+// eight consecutive d of each 32 (image.cuh), so rows leave the registers as 16-byte stores, a quad covering 64
+// contiguous bytes: no staging.
 #pragma once
 
 #include <cstdint>

@@ -27,9 +27,9 @@ constexpr float kValueTarget = 256.0f;
 
 enum Operand : int32_t { kOperandQ = 0, kOperandK = 1, kOperandV = 2 };
 // Of each head: scales indexed by Operand, padded to 16 bytes, and behind them an offset of every channel of V. An
-// original value of Q or K is scale * e4m3 value, rotated back; one of V is scale * e4m3 value + offset. The offset is the
-// mean of what rounding lost over the keys: since a row's probabilities sum to one it is added to the output, and takes
-// the part of V's rounding out that all keys share.
+// original value of Q or K is scale * e4m3 value, rotated back; one of V is scale * e4m3 value + offset. The offset is
+// the mean of what rounding lost over the keys: since a row's probabilities sum to one it is added to the output, and
+// takes the part of V's rounding out that all keys share.
 constexpr int kScalesPerHead = 4;
 template <int kHeadDim>
 constexpr int kWordsPerHead = kScalesPerHead + kHeadDim;

@@ -121,8 +121,8 @@ class RowUnit {
   uint32_t words_[kChunks][8];
 };
 
-// What rounding loses is summed in integers, which any order of adding leaves the same: steps of 1/64, of which the values
-// of a key lose 512 at most.
+// What rounding loses is summed in integers, which any order of adding leaves the same: steps of 1/64, of which the
+// values of a key lose 512 at most.
 constexpr float kLostSteps = 64.0f;
 __device__ __forceinline__ int integer_of(float lost) {
   constexpr float kUnitIsLastPlace = 1.5f * 0x1p17f;  // whose last binary place is 1/64
@@ -241,7 +241,8 @@ struct Share {
   }
 };
 
-// Loads all units of the share for the largest magnitude in the head. The last stays in `held`, whose number is returned.
+// Loads all units of the share for the largest magnitude in the head. The last stays in `held`, whose number is
+// returned.
 template <class Unit>
 __device__ __forceinline__ int load_share(const HeadSlice& head, const Share& share, Unit& held, float& largest) {
   uint32_t magnitudes = 0;

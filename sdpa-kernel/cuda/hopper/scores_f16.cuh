@@ -20,8 +20,8 @@
 
 namespace sdpa::hopper {
 
-// With kWide the reference is subtracted before the multiplication, which costs an addition for two scores: d grows with
-// the logits, and FP16 holds it ever more coarsely and at last not at all, whereas S - m is as small as its code.
+// With kWide the reference is subtracted before the multiplication, which costs an addition for two scores: d grows
+// with the logits, and FP16 holds it ever more coarsely and at last not at all, whereas S - m is as small as its code.
 template <bool kWide>
 class ScoresF16 {
  public:
@@ -34,8 +34,8 @@ class ScoresF16 {
 
   // `logit_scale` is c.
   __device__ explicit ScoresF16(float logit_scale) {
-    // Not zero, so that masked scores (-inf) never meet a zero factor. Nor infinite: beyond kLargestCodeScale the largest
-    // score alone decides a row either way.
+    // Not zero, so that masked scores (-inf) never meet a zero factor. Nor infinite: beyond kLargestCodeScale the
+    // largest score alone decides a row either way.
     code_scale_ = ptx::broadcast_half2(fminf(fmaxf(8.0f * logit_scale, 0x1p-21f), kLargestCodeScale));
     reference_ = ptx::broadcast_half2(kLowestScore);
     code_bias_ = ptx::broadcast_half2(kWide ? kReferenceCode : code_at(kLowestScore));
