@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 Q_BLOCK_ROWS, TILE_KEYS, SCALES_PER_HEAD = 64, 128, 4
 SECTION_BYTES, LARGEST_CLUSTER, GROUP_THREADS = 32 << 20, 8, 128
+MOST_KEYS = 1 << 22
 
 
 def ceil_div(a, b):
@@ -83,10 +84,14 @@ class Sizes:
         elements = self.heads * ceil_div(max(self.seq_q, self.seq_kv), TILE_KEYS) * TILE_KEYS * self.head_dim
         return (
             1 <= self.heads <= 65535
+            and self.seq_kv <= MOST_KEYS
             and min(self.seq_q, self.seq_kv) > 0
             and elements < 1 << 31
             and self.heads * tiles * self.section_heads() * tiles < 1 << 32
         )
+
+    def scale_words(self):
+        return self.heads * (SCALES_PER_HEAD + self.head_dim)
 
     def image_bytes(self):
         padded = [ceil_div(self.seq_q, Q_BLOCK_ROWS) * Q_BLOCK_ROWS] + [ceil_div(self.seq_kv, TILE_KEYS) * TILE_KEYS] * 2
@@ -204,7 +209,7 @@ class Sdpa:
             raise ValueError(f"{tuple(q.shape)} with {seq_kv} keys is empty, or too much for one call")
         sources = [x.contiguous() for x in (q, k, v)]
         images = [torch.empty(n, dtype=torch.uint8, device=q.device) for n in sizes.image_bytes()]
-        scales = torch.empty(sizes.heads * SCALES_PER_HEAD, dtype=torch.float32, device=q.device)
+        scales = torch.empty(sizes.scale_words(), dtype=torch.float32, device=q.device)
         name = f"quantise_d{head_dim}"
         grid, threads, cluster = sizes.quantiser(self.records[name]["threads"])
         pointers = [[x.data_ptr() for x in group] for group in (sources, images)]

@@ -10,7 +10,7 @@ use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUfunction_attr
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DriverError, SyncOnDrop, result};
 
 use crate::abi::{CONFIG_BYTES, Config, ConfigError};
-use crate::hopper::{self, AttentionParams, Geometry, QuantiseParams, SCALES_PER_HEAD, Sizes, Start};
+use crate::hopper::{self, AttentionParams, Geometry, QuantiseParams, Sizes, Start};
 
 /// Why a call was refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +92,7 @@ pub struct Hopper {
     multiprocessors: u32,
 }
 
-/// Q, K and V as the attention kernel takes them: e4m3 images and one scale a head. Made by [`Hopper::operands`].
+/// Q, K and V as the attention kernel takes them: e4m3 images, and scales and offsets. Made by [`Hopper::operands`].
 pub struct Operands {
     sizes: Sizes,
     images: [CudaSlice<u8>; 3],
@@ -164,7 +164,7 @@ impl Hopper {
         let stream = &self.module.stream;
         let [q, k, v] = sizes.image_bytes();
         let images = [stream.alloc_zeros(q)?, stream.alloc_zeros(k)?, stream.alloc_zeros(v)?];
-        Ok(Operands { sizes, images, scales: stream.alloc_zeros(heads as usize * SCALES_PER_HEAD)? })
+        Ok(Operands { sizes, images, scales: stream.alloc_zeros(sizes.scale_words())? })
     }
 
     /// Quantises FP16 tensors into `operands`.

@@ -4,12 +4,15 @@
 
 use std::collections::BTreeMap;
 
-use crate::variant::{EntryPoint, Family, Operands, Variant};
+use crate::variant::{EntryPoint, Family, Operands, Unanswered, Variant};
 
 /// The variant's name.
 pub const NAME: &str = "hopper";
 /// What it is.
 pub const ABOUT: &str = "sm_90a flagship: wgmma and bulk copies, from images that its own quantiser makes";
+/// What the emulator cannot be held to yet of a GPU's answers.
+pub const UNANSWERED: Option<Unanswered> =
+    Some(Unanswered::Wholly("since Q and K are rotated its operands are others, and no GPU's outputs were kept"));
 /// wgmma and bulk copies exist on this architecture alone.
 pub const ARCH: &str = "sm_90a";
 /// Rows of one block of the Q image.
@@ -18,8 +21,16 @@ pub const Q_BLOCK_ROWS: u32 = 64;
 pub const TILE_KEYS: u32 = 128;
 /// Largest magnitudes of Q, K and V after scaling.
 pub const SCALE_TARGETS: [f32; 3] = [16.0, 16.0, 256.0];
-/// Scales of Q, K, V, and padding.
+/// Scales of Q, K, V, and padding; of each head, ahead of the offsets of V's channels.
 pub const SCALES_PER_HEAD: usize = 4;
+/// Neighbouring channels of Q and K that the quantiser rotates together.
+pub const ROTATED_CHANNELS: usize = 64;
+
+/// Whether the rotation begins by changing a channel's sign: where an odd number of the pairs of bits (0, 1), (2, 3), (4, 5) of its
+/// number are both set, as in `cuda/hopper/rotation.cuh`.
+pub fn is_negated(channel: usize) -> bool {
+    (channel & (channel >> 1) & 0b1_0101).count_ones() % 2 == 1
+}
 
 /// Name and head dimension of the attention entries, by row groups x key groups.
 const ATTENTION: [(&str, u32); 7] = [
@@ -35,6 +46,8 @@ const ATTENTION: [(&str, u32); 7] = [
 const QUANTISERS: [(&str, u32); 2] = [("quantise_d64", 64), ("quantise_d128", 128)];
 /// K and V of a section of heads should lie in the L2 cache together.
 const SECTION_BYTES: u64 = 32 << 20;
+/// Keys whose rounding the quantiser adds up in 32 bits.
+const MOST_KEYS: u32 = 1 << 22;
 /// CTAs of the largest portable cluster.
 const LARGEST_CLUSTER: u32 = 8;
 /// Threads of the quantiser that convert one unit of 128 rows.
@@ -164,6 +177,7 @@ impl Sizes {
         let (heads, rows) = (u64::from(self.heads), u64::from(self.seq_q.max(self.seq_kv)));
         let tiles = u64::from(self.seq_q.div_ceil(tile_q));
         (1..=65_535).contains(&self.heads)
+            && self.seq_kv <= MOST_KEYS
             && self.seq_q > 0
             && self.seq_kv > 0
             && heads * rows.next_multiple_of(u64::from(TILE_KEYS)) * u64::from(self.head_dim) < 1 << 31
@@ -173,6 +187,11 @@ impl Sizes {
     /// Elements of a dense tensor of so many rows per head.
     pub fn elements(&self, rows: u32) -> usize {
         self.heads as usize * rows as usize * self.head_dim as usize
+    }
+
+    /// Scales and offsets of all heads.
+    pub fn scale_words(&self) -> usize {
+        self.heads as usize * (SCALES_PER_HEAD + self.head_dim as usize)
     }
 
     /// Bytes of the images of Q, K and V.
@@ -194,7 +213,7 @@ fn reciprocal_of(d: u32) -> u32 {
 pub struct AttentionParams {
     /// Images of Q, K and V.
     pub images: [u64; 3],
-    /// f32 `[B * H][SCALES_PER_HEAD]`.
+    /// f32 `[B * H][SCALES_PER_HEAD + D]`.
     pub scales: u64,
     /// FP16 `[B * H, S_q, D]`.
     pub out: u64,
@@ -238,7 +257,7 @@ pub struct QuantiseParams {
     pub sources: [u64; 3],
     /// Their images.
     pub images: [u64; 3],
-    /// f32 `[B * H][SCALES_PER_HEAD]`.
+    /// f32 `[B * H][SCALES_PER_HEAD + D]`.
     pub scales: u64,
     /// Query rows per head.
     pub seq_q: u32,
@@ -355,7 +374,9 @@ mod tests {
     #[test]
     fn sizes_that_would_overflow_are_known() {
         assert!(sizes(256, 8192, 128, true).fits(192) && sizes(1, 1, 64, false).fits(64));
-        for (heads, seq, causal) in [(0, 1, false), (1, 0, false), (65_536, 1, false), (16, 1 << 21, false)] {
+        let too_many =
+            [(0, 1, false), (1, 0, false), (65_536, 1, false), (16, 1 << 21, false), (1, (1 << 22) + 1, false)];
+        for (heads, seq, causal) in too_many {
             assert!(!sizes(heads, seq, 64, causal).fits(64), "{heads} {seq}");
         }
         // Few elements, but a scheduler that would divide wrongly.

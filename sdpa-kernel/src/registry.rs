@@ -11,7 +11,7 @@ use crate::toggles::{
     TileK, TileQ,
 };
 
-pub use crate::variant::{EntryPoint, Family, Operands, Variant};
+pub use crate::variant::{EntryPoint, Family, Operands, Unanswered, Variant};
 
 /// A registered variant of the ladder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,15 +26,6 @@ pub struct Entry {
     pub settings: Vec<Setting>,
     /// What the emulator cannot be held to yet of a GPU's answers, if so; a test holds this to what was recorded.
     pub unanswered: Option<Unanswered>,
-}
-
-/// Why the emulator's output of a variant is not compared with a GPU's in every bit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unanswered {
-    /// No GPU has run it, for this reason: it is compared with nothing.
-    Wholly(&'static str),
-    /// The PTX that a GPU ran is another, for this reason: it is compared within a limit.
-    Bits(&'static str),
 }
 
 impl Entry {

@@ -60,3 +60,12 @@ impl Variant {
         self.toggles.iter().map(|(name, value)| format!("SDPA_{}={value}", name.to_uppercase())).collect()
     }
 }
+
+/// Why the emulator's output of a variant is not compared with a GPU's in every bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unanswered {
+    /// No GPU has run it, for this reason: it is compared with nothing.
+    Wholly(&'static str),
+    /// The PTX that a GPU ran is another, for this reason: it is compared within a limit.
+    Bits(&'static str),
+}

@@ -75,8 +75,9 @@ impl Peer {
         bail!(Deferral::new(format!("peer `{name}`: {error}"), remedy))
     }
 
-    /// Hands over the tensors of one shape by the operator's message; answers with every backend, available or not.
-    pub fn load(&mut self, shape: &str, message: &Value) -> Result<Vec<PeerBackend>> {
+    /// Hands over the tensors of one shape and distribution by the operator's message; answers with every backend, available or not.
+    pub fn load(&mut self, problem: &Problem, message: &Value) -> Result<Vec<PeerBackend>> {
+        let (shape, distribution) = (&problem.shape.name, problem.distribution);
         let answer = self.ask(message)?;
         let backends =
             answer["backends"].as_array().with_context(|| format!("peer `{}` named no backends", self.name))?;
@@ -88,6 +89,7 @@ impl Peer {
             .iter()
             .map(|b| PeerBackend {
                 shape: shape.to_owned(),
+                distribution,
                 subject: format!("{}/{}", self.name, b["name"].as_str().unwrap_or("?")),
                 kernels: strings(&b["kernels"]),
                 resolved: b["resolved"].as_str().map(str::to_owned),

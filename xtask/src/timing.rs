@@ -200,14 +200,15 @@ pub fn add_peer_errors(work: &Work, peers: &mut Peers, checks: &Checks) -> Resul
     if subjects.is_empty() {
         return Ok(());
     }
-    let problem = |shape| Problem { shape, seed: suite.seeds[0], distribution: Distribution::Normal };
-    let problems: Vec<Problem> = suite.time().into_iter().map(problem).collect();
+    let timed = suite.time().into_iter().flat_map(|shape| timed_problems(suite, &shape));
+    let problems: Vec<Problem> = timed.filter(|problem| problem.seed == suite.seeds[0]).collect();
     let row_seed = checks.row_seed.unwrap_or_default();
     let compared = Compared { subjects: subjects.into_iter().collect(), problems, row_seed };
     let mut errors = compare_outputs(work, "peers", &compared, None)?;
     let problems = compared.problems;
     for backend in &mut peers.backends {
-        let problem = problems.iter().find(|p| p.shape.name == backend.shape).context("a peer ran on a timed shape")?;
+        let is_its = |p: &&Problem| p.shape.name == backend.shape && p.distribution == backend.distribution;
+        let problem = problems.iter().find(is_its).context("a peer ran on a timed shape")?;
         backend.errors = errors.remove(&(backend.subject.clone(), problem.id()));
     }
     Ok(())

@@ -25,6 +25,9 @@ pub struct Errors {
     pub end_to_end_max: f64,
     /// Mean end-to-end error.
     pub end_to_end_mean: f64,
+    /// Root mean square of end-to-end errors over that of the result on the originals, where that was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_to_end_rms: Option<f64>,
     /// Share of elements whose end-to-end error exceeds the suite's `bad_element`.
     pub bad_share: f64,
     /// Largest magnitude of the float64 result on the dequantised inputs.

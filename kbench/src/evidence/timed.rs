@@ -226,6 +226,9 @@ impl Samples {
 pub struct PeerBackend {
     /// Shape name.
     pub shape: String,
+    /// The inputs that it was given.
+    #[serde(default, skip_serializing_if = "Distribution::is_normal")]
+    pub distribution: Distribution,
     /// `torch/flash`.
     pub subject: String,
     /// Which kernels ran, as the profiler named them.
@@ -250,6 +253,6 @@ pub struct Peers {
     pub missing: BTreeMap<String, Deferral>,
     /// Versions by name: torch, cudnn, cuda, python.
     pub versions: BTreeMap<String, String>,
-    /// All backends on all timed shapes.
+    /// All backends on all timed shapes, in every timed distribution.
     pub backends: Vec<PeerBackend>,
 }

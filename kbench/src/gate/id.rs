@@ -103,6 +103,8 @@ gates! {
         "no race, no wrong address, nothing uninitialised, by the emulator or compute-sanitizer";
     PeerErrorMean = "peer-error-mean", Correctness, "end-to-end mean against {}", "mean error is no worse than a peer's";
     PeerErrorMax = "peer-error-max", Correctness, "end-to-end max against {}", "largest error is no worse than a peer's";
+    PeerErrorRms = "peer-error-rms", Correctness, "end-to-end rms against {}",
+        "root mean square of errors, in every timed distribution, within a share of a peer's";
     TimedEverywhere = "timed-everywhere", Correctness, "timed on every shape", "it was timed on every shape that is timed";
     TimedOutputs = "timed-outputs", Correctness, "timed outputs", "every timed launch gives the verified output";
     OwnClock = "own-clock", Correctness, "own clock",

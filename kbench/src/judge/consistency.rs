@@ -55,7 +55,7 @@ fn of_the_run(suite: &Suite, evidence: &Evidence) -> Vec<String> {
     }
     let mut seen = Vec::new();
     for backend in &peers.backends {
-        let of = format!("{} on {}", backend.subject, backend.shape);
+        let of = format!("{} on {}", backend.subject, backend.distribution.on(&backend.shape));
         let Ok(shape) = suite.shape(&backend.shape) else {
             faults.push(format!("{of}: there is no such shape"));
             continue;
@@ -63,10 +63,11 @@ fn of_the_run(suite: &Suite, evidence: &Evidence) -> Vec<String> {
         if let Some(errors) = &backend.errors {
             faults.extend(of_errors(suite, &shape, errors, None).into_iter().map(|fault| format!("{of}: {fault}")));
         }
-        if seen.contains(&(&backend.subject, &backend.shape)) {
+        let which = (&backend.subject, &backend.shape, backend.distribution);
+        if seen.contains(&which) {
             faults.push(format!("{of} twice"));
         }
-        seen.push((&backend.subject, &backend.shape));
+        seen.push(which);
     }
     faults
 }
@@ -193,6 +194,7 @@ fn of_errors(suite: &Suite, shape: &Shape, errors: &Errors, ctas: Option<(u32, u
         ("floor's share of bad elements", errors.floor.map_or(0.0, |floor| floor.bad_share)),
         ("end-to-end max", errors.end_to_end_max),
         ("end-to-end mean", errors.end_to_end_mean),
+        ("end-to-end rms", errors.end_to_end_rms.unwrap_or(0.0)),
         ("share of bad elements", errors.bad_share),
         ("largest reference", errors.reference_amax),
         ("difference from the control", errors.from_control_max.unwrap_or(0.0)),
@@ -479,6 +481,7 @@ mod tests {
             let errors = Some(Errors { elements: 1, ..testing::errors() });
             e.peers.backends.push(PeerBackend {
                 shape: "mission".into(),
+                distribution: crate::operator::Distribution::Normal,
                 subject: "torch/flash".into(),
                 kernels: vec![],
                 resolved: None,

@@ -273,7 +273,9 @@ fn error_gates(suite: &Suite, variant: &str, cases: &[&CheckedCase], e4m3: bool)
             gates.push(Worst::over(&others, relative).gate(draft(GateId::StressErrorRelative)));
         }
         if let Some(limit) = limits.stress_max.filter(|_| !absolute.is_empty()) {
-            gates.push(Worst::over(&absolute, |e| (e.kernel_max, limit)).gate(draft(GateId::StressErrorMax)));
+            let share = limits.stress_of_floor.unwrap_or(0.0);
+            let figure = |e: &Errors| (e.kernel_max, limit.max(share * e.floor_max));
+            gates.push(Worst::over(&absolute, figure).gate(draft(GateId::StressErrorMax)));
         }
         let exact: Vec<_> = stress.iter().copied().filter(|c| c.launch.problem.distribution.is_exact()).collect();
         if !exact.is_empty() {
@@ -282,8 +284,10 @@ fn error_gates(suite: &Suite, variant: &str, cases: &[&CheckedCase], e4m3: bool)
         }
         let absolute: Vec<_> = absolute.into_iter().filter(|c| !suite.is_odd(&c.launch.problem.shape.name)).collect();
         if let Some(limit) = limits.kernel_mean.filter(|_| !absolute.is_empty()) {
-            let gate = Worst::over(&absolute, |e| (e.kernel_mean, limit));
-            gates.push(gate.gate(draft(GateId::StressErrorMean)));
+            let share = limits.stress_mean_of_output.unwrap_or(0.0);
+            let magnitude = |e: &Errors| e.proportion.as_ref().map_or(0.0, |p| p.magnitude);
+            let figure = |e: &Errors| (e.kernel_mean, limit.max(share * magnitude(e)));
+            gates.push(Worst::over(&absolute, figure).gate(draft(GateId::StressErrorMean)));
         }
     }
     if let Some(limit) = suite.max_difference(variant) {

@@ -238,6 +238,7 @@ pub(crate) mod testing {
             floor_max: 0.08,
             end_to_end_max: 0.081,
             end_to_end_mean: 0.003,
+            end_to_end_rms: Some(0.05),
             bad_share: 0.0001,
             reference_amax: 2.0,
             from_control_max: Some(0.0),

@@ -3,12 +3,12 @@
 
 use super::settled::{Bench, Margin, distance, side_of};
 use crate::deferral::Deferral;
-use crate::evidence::{Checks, Errors, Mode, Peers};
+use crate::evidence::{Checks, Errors, Mode, PeerBackend, Peers};
 use crate::gate::{Draft, Gate, GateId, Limit, Reading, State, Unit, significant};
 use crate::operator::{Distribution, Problem, Shape};
 use crate::setting::Setting;
 use crate::subject::Subject;
-use crate::suite::{PeerLimit, Suite};
+use crate::suite::{PeerAccuracy, PeerLimit, Suite};
 use stats::Interval;
 
 /// The gates of a candidate in every timed distribution, on one shape or on all.
@@ -40,7 +40,43 @@ pub fn judge_peer_errors(suite: &Suite, checks: &Checks, peers: &Peers) -> Vec<G
     let gates = rival.into_iter().flat_map(|rival| {
         suite.candidates.iter().flat_map(move |candidate| error_gates(suite, checks, peers, &candidate.variant, rival))
     });
-    gates.collect()
+    let accuracy = suite.peers.as_ref().and_then(|limit| limit.accuracy.as_ref());
+    let of_accuracy = accuracy.into_iter().flat_map(|limit| {
+        let variants = suite.candidates.iter().map(|candidate| candidate.variant.as_str());
+        variants.map(move |variant| accuracy_gate(suite, checks, peers, variant, limit))
+    });
+    gates.chain(of_accuracy).collect()
+}
+
+/// The quotient of root mean squares that is furthest above what it may be, over all timed shapes and distributions.
+fn accuracy_gate(suite: &Suite, checks: &Checks, peers: &Peers, variant: &str, limit: &PeerAccuracy) -> Gate {
+    let draft = Draft::new(variant, GateId::PeerErrorRms).against(&limit.peer);
+    let threshold = |most: Limit| format!("error / peer's error {}", most.text(Unit::One));
+    let mut all = Vec::new();
+    for distribution in suite.time_distributions.iter().copied() {
+        match error_pairs(suite, checks, peers, variant, &limit.peer, distribution) {
+            Ok(pairs) => all.extend(pairs.into_iter().map(|(shape, own, peer)| (distribution.on(&shape), own, peer))),
+            Err(deferral) => return draft.deferred(&threshold(Limit::at_most(limit.max_ratio)), deferral),
+        }
+    }
+    let rms = |errors: &Errors| finite(errors, errors.end_to_end_rms.unwrap_or(f64::NAN));
+    let over = |(place, own, peer): &'_ Pair| {
+        let (ratio, most) = (own.map_or(f64::NAN, rms) / rms(peer), limit.max_ratio + own.map_or(0.0, chance_of_rows));
+        (ratio / most, (ratio, most, place.clone()))
+    };
+    let further = |a: (f64, _), b: (f64, _)| if a.0.is_nan() || a.0 >= b.0 { a } else { b };
+    let Some((_, (ratio, most, place))) = all.iter().map(over).reduce(further) else {
+        return draft.deferred(&threshold(Limit::at_most(limit.max_ratio)), Deferral::because("no shape is timed"));
+    };
+    let most = Limit::at_most(most);
+    let draft = draft.limited(most, Unit::One);
+    draft.holds(&place, Reading::of(ratio, None, Unit::One), &threshold(most), most.holds(ratio))
+}
+
+/// What chance may add to a quotient where some rows were compared: few rows have much of the error, and two kernels that round
+/// alike are a percent apart on a thousand rows, of which this is three standard deviations.
+fn chance_of_rows(errors: &Errors) -> f64 {
+    errors.sampled_rows.as_ref().map_or(0.0, |rows| 1.0 / (rows.len().max(1) as f64).sqrt())
 }
 
 /// A shape, the candidate's errors on it and the peer's.
@@ -51,7 +87,7 @@ fn error_gates(suite: &Suite, checks: &Checks, peers: &Peers, variant: &str, riv
     let [mean, max] = [GateId::PeerErrorMean, GateId::PeerErrorMax]
         .map(|id| Draft::new(variant, id).against(rival).limited(most, Unit::One));
     let threshold = &format!("error / peer's error {}", most.text(Unit::One));
-    let pairs = match error_pairs(suite, checks, peers, variant, rival) {
+    let pairs = match error_pairs(suite, checks, peers, variant, rival, Distribution::Normal) {
         Ok(pairs) => pairs,
         Err(deferral) => return [mean, max].map(|draft| draft.deferred(threshold, deferral.clone())),
     };
@@ -73,24 +109,28 @@ fn error_gates(suite: &Suite, checks: &Checks, peers: &Peers, variant: &str, riv
     [mean, max.holds(shape, Reading::said(ratio, measured), threshold, most.holds(ratio))]
 }
 
-/// Errors on every timed shape, where there is a peer to compare with.
+/// Errors on every timed shape in a distribution, where there is a peer to compare with.
 fn error_pairs<'a>(
     suite: &Suite,
     checks: &'a Checks,
     peers: &'a Peers,
     variant: &str,
     rival: &str,
+    distribution: Distribution,
 ) -> Result<Vec<Pair<'a>>, Deferral> {
     let missing = || peers.missing.get(rival.split('/').next().unwrap_or(rival));
     if let Some(deferral) = checks.deferred.as_ref().or(peers.deferred.as_ref()).or_else(missing) {
         return Err(deferral.clone());
     }
     let pair = |shape: Shape| {
-        let of_peer = peers.backends.iter().find(|b| b.subject == rival && b.shape == shape.name);
+        let is_its = |b: &&PeerBackend| b.subject == rival && b.shape == shape.name && b.distribution == distribution;
+        let of_peer = peers.backends.iter().find(is_its);
         match of_peer.and_then(|b| b.errors.as_ref()) {
-            Some(of_peer) => Ok((shape.name.clone(), own_errors(suite, checks, variant, &shape), of_peer)),
+            Some(of_peer) => {
+                Ok((shape.name.clone(), own_errors(suite, checks, variant, &shape, distribution), of_peer))
+            }
             None => Err(Deferral::new(
-                format!("{rival} gave no output on {}", shape.name),
+                format!("{rival} gave no output on {}", distribution.on(&shape.name)),
                 "see peers.json, and run with --peers auto",
             )),
         }
@@ -105,8 +145,14 @@ fn largest<'a>(values: impl Iterator<Item = (f64, &'a str)>) -> (f64, &'a str) {
 }
 
 /// Of the problem that peers are given too.
-fn own_errors<'a>(suite: &Suite, checks: &'a Checks, variant: &str, shape: &Shape) -> Option<&'a Errors> {
-    let problem = Problem { shape: shape.clone(), seed: suite.seeds[0], distribution: Distribution::Normal };
+fn own_errors<'a>(
+    suite: &Suite,
+    checks: &'a Checks,
+    variant: &str,
+    shape: &Shape,
+    distribution: Distribution,
+) -> Option<&'a Errors> {
+    let problem = Problem { shape: shape.clone(), seed: suite.seeds[0], distribution };
     let case = checks.cases.iter().find(|c| c.variant == variant && c.launch.problem == problem);
     case.and_then(|c| c.errors.as_ref())
 }
@@ -176,6 +222,7 @@ mod tests {
             baseline: "torch/default".into(),
             also: vec!["cudnn".into()],
             no_worse_than: Some("cudnn/fp8".into()),
+            accuracy: None,
         };
         Suite { peers: Some(limit), ..testing::suite() }
     }
@@ -218,10 +265,15 @@ mod tests {
         assert!(peer_gates(&Bench::of(&asked, &samples), "new", Some("long")).is_empty());
     }
 
+    fn sampled(rows: u32) -> Errors {
+        Errors { sampled_rows: Some((0..rows).map(|row| [0, row]).collect()), ..testing::errors() }
+    }
+
     fn peers(mean: f64, max: f64) -> Peers {
         let errors = Errors { end_to_end_mean: mean, end_to_end_max: max, ..testing::errors() };
         let backend = crate::evidence::PeerBackend {
             shape: "mission".into(),
+            distribution: Distribution::Normal,
             subject: "cudnn/fp8".into(),
             kernels: vec![],
             resolved: None,
@@ -253,6 +305,34 @@ mod tests {
         }
         absent.missing.insert("cudnn".into(), Deferral::new("no cudnn", "pip install nvidia-cudnn-frontend"));
         assert_eq!(states(&checks, &absent), ["DEFERRED (no cudnn; pip install nvidia-cudnn-frontend)"; 2]);
+    }
+
+    #[test]
+    fn errors_stay_within_a_share_of_the_peers_in_every_timed_distribution() {
+        let mut suite = suite();
+        suite.time_distributions = vec![Distribution::Normal, Distribution::Trained];
+        let limit = suite.peers.as_mut().unwrap();
+        limit.no_worse_than = None;
+        limit.accuracy = Some(PeerAccuracy { peer: "cudnn/fp8".into(), max_ratio: 1.03 });
+        let checks = testing::checks(&suite);
+        let own = testing::errors().end_to_end_rms.unwrap();
+        let gate = |rms: [Option<f64>; 2]| {
+            let mut peers = peers(0.1, 0.1);
+            peers.backends.push(PeerBackend { distribution: Distribution::Trained, ..peers.backends[0].clone() });
+            for (backend, rms) in peers.backends.iter_mut().zip(rms) {
+                backend.errors.as_mut().unwrap().end_to_end_rms = rms;
+            }
+            let gates = judge_peer_errors(&suite, &checks, &peers);
+            assert_eq!(gates.len(), 1);
+            (gates[0].state.word().to_owned(), gates[0].place.clone())
+        };
+        assert_eq!(gate([Some(own), Some(own / 1.02)]), ("PASS".into(), "mission, trained inputs".into()));
+        assert_eq!(gate([Some(own), Some(own / 1.04)]), ("FAIL".into(), "mission, trained inputs".into()));
+        assert_eq!(gate([Some(own / 1.04), Some(own)]).0, "FAIL");
+        assert_eq!(gate([Some(own), None]).0, "FAIL", "what was not measured passes nothing");
+        assert_eq!((chance_of_rows(&testing::errors()), chance_of_rows(&sampled(1024))), (0.0, 1.0 / 32.0));
+        let few = judge_peer_errors(&suite, &checks, &peers(0.1, 0.1));
+        assert!(few[0].state.to_string().contains("cudnn/fp8 gave no output on mission, trained inputs"), "{few:?}");
     }
 
     #[test]

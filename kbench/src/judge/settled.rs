@@ -193,7 +193,8 @@ mod tests {
         assert_eq!(error(&suite), ERROR / 3.0 / 14.0, "in two distributions");
         let from_originals = vec!["mission".into()];
         let (baseline, also) = ("torch/default".into(), vec![]);
-        suite.peers = Some(PeerLimit { max_ratio: 1.0, from_originals, baseline, also, no_worse_than: None });
+        suite.peers =
+            Some(PeerLimit { max_ratio: 1.0, from_originals, baseline, also, no_worse_than: None, accuracy: None });
         assert_eq!(error(&suite), ERROR / 3.0 / (14.0 + 34.0), "and peers");
         suite.timing.sittings = 1;
         assert_eq!(error(&suite), ERROR / 3.0, "as it was in one sitting");

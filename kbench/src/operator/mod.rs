@@ -341,6 +341,18 @@ pub enum Distribution {
     /// key, whose value is small, draws most of the weight. Timed, because kernels that test for a narrow range of scores
     /// leave their fast form; no stress of correctness.
     Trained,
+    /// Normal, Q and K 1.7 times larger: scores have three times the usual deviation.
+    Spread,
+    /// Normal, K with a mean of twelve in four columns: scores have a part that all keys share.
+    KeyMean,
+    /// Normal, two columns of K ten times and one of Q six times larger.
+    Channels,
+    /// The first key draws most of the weight and has a small value, as [`Distribution::Trained`] without its columns.
+    Sink,
+    /// Student's t of three degrees of freedom: single values are a hundred times the usual.
+    Heavy,
+    /// Normal, one row of 64 of K and of V six times larger.
+    Tokens,
 }
 
 impl Distribution {
@@ -368,6 +380,11 @@ impl Distribution {
         *self == Distribution::Normal
     }
 
+    /// A shape with these inputs in words: `mission`, or `mission, heavy inputs`.
+    pub fn on(self, shape: &str) -> String {
+        if self.is_normal() { shape.to_owned() } else { format!("{shape}, {} inputs", self.name()) }
+    }
+
     /// The name used in JSON and reports.
     pub fn name(self) -> &'static str {
         match self {
@@ -385,6 +402,12 @@ impl Distribution {
             Distribution::OppositeConstants => "opposite-constants",
             Distribution::LargeValues => "large-values",
             Distribution::Trained => "trained",
+            Distribution::Spread => "spread",
+            Distribution::KeyMean => "key-mean",
+            Distribution::Channels => "channels",
+            Distribution::Sink => "sink",
+            Distribution::Heavy => "heavy",
+            Distribution::Tokens => "tokens",
         }
     }
 

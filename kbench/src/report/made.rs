@@ -47,8 +47,13 @@ pub fn with_made<T>(name: &str, suite: &Suite, look: impl FnOnce(&RunView) -> T)
                 evidence.samples.blocks.push(block);
             }
         }
-        evidence.peers.backends.extend(peers.iter().map(|peer| PeerBackend {
+        // Whose errors the suite asks for besides.
+        let accurate = suite.peers.iter().filter_map(|limit| limit.accuracy.as_ref()).map(|limit| limit.peer.as_str());
+        let all: Vec<&str> = peers.iter().copied().chain(accurate).collect();
+        let everywhere = suite.time_distributions.iter().flat_map(|d| all.iter().map(move |peer| (*d, peer)));
+        evidence.peers.backends.extend(everywhere.map(|(distribution, peer)| PeerBackend {
             shape: shape.clone(),
+            distribution,
             subject: (*peer).to_owned(),
             kernels: vec![format!("a_long_mangled_name_of_the_kernel_that_{peer}_ran_on_this_shape")],
             resolved: None,

@@ -39,7 +39,7 @@ use std::fmt::Write;
 use comfy_table::{ContentArrangement, Table, presets};
 
 use crate::decision::Decision;
-use crate::evidence::{CheckedCase, Environment, Mode};
+use crate::evidence::{CheckedCase, Environment, Mode, PeerBackend};
 use crate::gate::{Gate, significant};
 use crate::judge::{Comparison, Evidence, compare, ratio};
 use crate::operator::Distribution;
@@ -365,19 +365,25 @@ fn peers(view: &RunView, comparisons: &[Comparison]) -> Vec<Vec<String>> {
     ])];
     for backend in &view.evidence.peers.backends {
         let of = |mode: Mode| {
-            comparisons
-                .iter()
-                .find(|c| c.subject.is_plain(&backend.subject) && c.shape == backend.shape && c.mode == mode)
+            let is_its = |c: &&Comparison| c.shape == backend.shape && c.distribution == backend.distribution;
+            comparisons.iter().filter(is_its).find(|c| c.subject.is_plain(&backend.subject) && c.mode == mode)
         };
         let time = |mode: Mode| of(mode).map_or("-".to_owned(), |c| significant(c.time_us.p50));
+        let usual = view.evidence.peers.backends.iter().find(|other| {
+            (&other.subject, &other.shape) == (&backend.subject, &backend.shape) && other.distribution.is_normal()
+        });
+        let alike =
+            |other: &&PeerBackend| (&other.kernels, &other.unavailable) == (&backend.kernels, &backend.unavailable);
+        let is_told = !backend.distribution.is_normal() && usual.as_ref().is_some_and(alike);
         let ran = match (&backend.unavailable, &backend.resolved) {
+            _ if is_told => "as on normal inputs".to_owned(),
             (Some(why), _) => format!("not here: {}", shortened(why, 60)),
             (None, Some(resolved)) => format!("{resolved}: {}", shortened(&backend.kernels.join(", "), 48)),
             (None, None) => shortened(&backend.kernels.join(", "), 56),
         };
         rows.push(vec![
             backend.subject.clone(),
-            backend.shape.clone(),
+            backend.distribution.on(&backend.shape),
             ran,
             backend.errors.as_ref().map_or("-".to_owned(), |e| significant(e.end_to_end_max)),
             backend.errors.as_ref().map_or("-".to_owned(), |e| significant(e.end_to_end_mean)),

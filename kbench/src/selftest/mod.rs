@@ -127,6 +127,7 @@ fn compare_with_a_rival(suite: &mut Suite) {
         baseline: "torch/default".into(),
         also: vec!["cudnn".into()],
         no_worse_than: Some("cudnn/fp8".into()),
+        accuracy: None,
     });
 }
 
@@ -191,6 +192,7 @@ fn beside_a_rival(suite: &mut Suite, evidence: &mut Evidence) {
     let errors = on_mission.and_then(|case| case.errors.clone());
     evidence.peers.backends.push(crate::evidence::PeerBackend {
         shape: "mission".into(),
+        distribution: Distribution::Normal,
         subject: "cudnn/fp8".into(),
         kernels: vec![],
         resolved: None,

@@ -97,6 +97,14 @@ pub struct CorrectnessLimits {
     /// the usual limit relative to that size, and to no mean.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stress_max: Option<f64>,
+    /// Where quantising alone costs an output more than [`Self::stress_max`], the largest kernel error on the other distributions may be
+    /// this part of the largest that quantising costs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stress_of_floor: Option<f64>,
+    /// The mean kernel error on the other distributions may be this part of the mean magnitude of the output, where that is more than
+    /// [`Self::kernel_mean`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stress_mean_of_output: Option<f64>,
     /// Largest kernel error on inputs whose output is a plain mean of rows of V, relative to that output's magnitude: an
     /// FP16 output keeps 2^-11 of it and a tensor core's sum 2^-13 a step, whatever the format of P is.
     pub exact_max: f64,
@@ -156,6 +164,8 @@ impl Default for CorrectnessLimits {
             kernel_max_e4m3: 0.06,
             kernel_mean: None,
             stress_max: None,
+            stress_of_floor: None,
+            stress_mean_of_output: None,
             exact_max: 0.004,
             end_to_end_mean: 0.02,
             bad_element: 0.06,
@@ -221,6 +231,20 @@ pub struct PeerLimit {
     /// The peer, e.g. `cudnn/fp8`, that a candidate's end-to-end error must not exceed on any timed shape.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_worse_than: Option<String>,
+    /// A peer, and how far a candidate's errors may exceed its, in every timed distribution.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<PeerAccuracy>,
+}
+
+/// End-to-end errors against a peer's on the same inputs, as root mean squares over that of the result: what both round shows in
+/// the proportion, however large outputs are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerAccuracy {
+    /// Whose, e.g. `fa3/fp8`.
+    pub peer: String,
+    /// A candidate's error over the peer's is at most this.
+    pub max_ratio: f64,
 }
 
 /// Shapes too large to be checked and timed like the others: the first seed only, against part of the reference.

@@ -318,6 +318,9 @@ impl Suite {
         let optional = [
             ("correctness.kernel_mean", limits.kernel_mean),
             ("correctness.stress_max", limits.stress_max),
+            ("correctness.stress_of_floor", limits.stress_of_floor),
+            ("correctness.stress_mean_of_output", limits.stress_mean_of_output),
+            ("peers.accuracy.max_ratio", self.peers.as_ref().and_then(|p| p.accuracy.as_ref()).map(|a| a.max_ratio)),
             ("max_difference_from_control", self.max_difference_from_control),
             ("regressions.max_slowdown", self.regressions.map(|r| r.max_slowdown)),
             ("aspiration.min_speedup", self.aspiration.as_ref().map(|a| a.min_speedup)),

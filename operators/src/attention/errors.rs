@@ -310,6 +310,7 @@ impl Reference {
             floor_max: 0.0,
             end_to_end_max: 0.0,
             end_to_end_mean: 0.0,
+            end_to_end_rms: None,
             bad_share: 0.0,
             reference_amax: 0.0,
             from_control_max: control.map(|c| max_difference(shape, output, c)),
@@ -323,6 +324,7 @@ impl Reference {
         let mut floor = Floor { mean: 0.0, bad_share: 0.0 };
         let mut worst = 0;
         let mut bad = 0u64;
+        let mut squares = [0.0; 2];
         let head_dim = shape.head_dim as usize;
         let given = &self.dequantised[&output.operands];
         for (i, out) in output.computed_values(head_dim) {
@@ -350,11 +352,13 @@ impl Reference {
             errors.kernel_mean += kernel;
             errors.end_to_end_max = errors.end_to_end_max.max(end_to_end);
             errors.end_to_end_mean += end_to_end;
+            squares = [squares[0] + end_to_end * end_to_end, squares[1] + original * original];
             bad += u64::from(end_to_end > bad_element);
         }
         let finite = (errors.elements - errors.nan - errors.inf).max(1) as f64;
         errors.kernel_mean /= finite;
         errors.end_to_end_mean /= finite;
+        errors.end_to_end_rms = Some(proportion::ratio(squares[0].sqrt(), squares[1].sqrt()));
         errors.bad_share = bad as f64 / errors.elements as f64;
         let elements = errors.elements.max(1) as f64;
         errors.floor = Some(Floor { mean: floor.mean / elements, bad_share: floor.bad_share / elements });
@@ -457,6 +461,8 @@ mod tests {
         assert!(errors.kernel_max < 2e-3 && errors.kernel_max > 0.0, "{errors:?}");
         assert!((errors.end_to_end_max - errors.floor_max).abs() < 2e-3, "{errors:?}");
         assert!(errors.floor_max > 0.02 && errors.end_to_end_mean < 0.012, "{errors:?}");
+        let rms = errors.end_to_end_rms.unwrap();
+        assert!((0.02..0.08).contains(&rms), "what e4m3 costs in proportion: {rms}");
         assert_eq!((errors.nan, errors.inf, errors.from_control_max), (0, 0, Some(0.0)));
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use half::f16;
 use kbench::operator::attention::Sizes;
 use rayon::prelude::*;
-use sdpa_kernel::hopper::{Q_BLOCK_ROWS, SCALE_TARGETS, SCALES_PER_HEAD, TILE_KEYS};
+use sdpa_kernel::hopper::{self, Q_BLOCK_ROWS, ROTATED_CHANNELS, SCALE_TARGETS, SCALES_PER_HEAD, TILE_KEYS};
 
 use super::e4m3;
 use super::inputs::{Inputs, Tensor};
@@ -16,27 +16,90 @@ use crate::setup::NAN;
 /// Bytes that the swizzles move together.
 const CHUNK: usize = 16;
 
-/// Q, K and V in the codes and scales of this family: a code is the rounded original times target / amax.
+/// Q, K and V in the codes and scales of this family: a code is the rounded original times target / amax. Q and K are rotated
+/// first, all rows alike, which leaves every product of two of them as it is; V has the mean of what rounding lost over the
+/// keys of a column as its offset.
 pub fn quantised(inputs: &Inputs, shape: &Sizes) -> Inputs {
-    let head = |seq: u32| seq as usize * shape.head_dim as usize;
+    let head_dim = shape.head_dim as usize;
+    let head = |seq: u32| seq as usize * head_dim;
     let [q, k, v] = SCALE_TARGETS;
-    Inputs {
-        q: rescaled(&inputs.q.original, head(shape.seq_q), q),
-        k: rescaled(&inputs.k.original, head(shape.seq_kv), k),
-        v: rescaled(&inputs.v.original, head(shape.seq_kv), v),
-    }
+    let rows = |tensor: &Tensor, seq: u32, target: f32| {
+        let coded = rescaled(&rotated(&tensor.original), head(seq), target, ROTATION_NORM);
+        Tensor { original: tensor.original.clone(), ..coded }
+    };
+    let values = rescaled(&inputs.v.original, head(shape.seq_kv), v, 1.0);
+    let offsets = lost(&values, head_dim);
+    Inputs { q: rows(&inputs.q, shape.seq_q, q), k: rows(&inputs.k, shape.seq_kv, k), v: Tensor { offsets, ..values } }
 }
 
-fn rescaled(original: &[f16], head_size: usize, target: f32) -> Tensor {
+/// What values are multiplied by ahead of the rotation, against overflow.
+const ROTATION_SCALE: f32 = 1.0 / 32.0;
+/// What is left of that, and of the root of 64 by which Hadamard's matrix multiplies.
+const ROTATION_NORM: f32 = 1.0 / (ROTATION_SCALE * 8.0);
+
+/// Each 64 channels of a row times signs and Hadamard's matrix, in halves: additions in the order of the quantiser's, each
+/// rounded.
+fn rotated(original: &[f16]) -> Vec<f16> {
+    let mut rotated = original.to_vec();
+    rotated.par_chunks_mut(ROTATED_CHANNELS).with_min_len(64).for_each(|channels| {
+        for (d, value) in channels.iter_mut().enumerate() {
+            let factor = if hopper::is_negated(d) { -ROTATION_SCALE } else { ROTATION_SCALE };
+            *value = f16::from_f32(value.to_f32() * factor);
+        }
+        for step in [1, 2, 4, 8, 16, 32] {
+            for d in (0..ROTATED_CHANNELS).filter(|d| d & step == 0) {
+                let (a, b) = (channels[d].to_f32(), channels[d + step].to_f32());
+                (channels[d], channels[d + step]) = (f16::from_f32(a + b), f16::from_f32(a - b));
+            }
+        }
+    });
+    rotated
+}
+
+/// The mean over the keys of each column of what its codes lost, `[B * H][D]`: added up over the sixteen keys of a chunk in
+/// f32, in the order in which they lie in the image, and over chunks in steps of 1/64 of a code's one.
+fn lost(values: &Tensor, head_dim: usize) -> Vec<f32> {
+    const STEPS: f32 = 64.0;
+    let heads = values.scales.len();
+    let size = values.original.len() / heads;
+    let keys = size / head_dim;
+    let of_head = |head: usize| {
+        let scale = values.scales[head];
+        let (originals, codes) = (&values.original[head * size..][..size], &values.codes[head * size..][..size]);
+        let amax = e4m3::largest(originals);
+        let factor = if amax > 0.0 { SCALE_TARGETS[2] / amax } else { 1.0 };
+        (0..head_dim).map(move |d| {
+            let of_chunk = |chunk: usize| {
+                let of_position = |sum: f32, position: usize| match chunk * CHUNK + key_at(position) {
+                    key if key < keys => {
+                        let at = key * head_dim + d;
+                        sum + originals[at].to_f32() * factor - e4m3::decode(codes[at])
+                    }
+                    _ => sum,
+                };
+                let sum = (0..CHUNK).fold(0f32, of_position);
+                (sum * STEPS).round_ties_even() as i32
+            };
+            let sum: i32 = (0..keys.div_ceil(CHUNK)).map(of_chunk).sum();
+            sum as f32 / (STEPS * keys as f32) * scale
+        })
+    };
+    (0..heads).into_par_iter().flat_map_iter(of_head).collect()
+}
+
+/// The codes of halves, and scales that turn them back, times `norm`.
+fn rescaled(original: &[f16], head_size: usize, target: f32, norm: f32) -> Tensor {
     let largest: Vec<f32> = original.par_chunks(head_size).map(e4m3::largest).collect();
     let encode = |(head, &amax): (&[f16], &f32)| {
         let factor = if amax > 0.0 { target / amax } else { 1.0 };
-        e4m3::encode_all(head, |x| x * factor)
+        // Plus zero: a zero has no sign.
+        e4m3::encode_all(head, |x| x * factor + 0.0)
     };
     Tensor {
         original: original.to_vec(),
         codes: Arc::new(original.par_chunks(head_size).zip(&largest).flat_map_iter(encode).collect()),
-        scales: largest.iter().map(|&amax| if amax > 0.0 { amax / target } else { 1.0 }).collect(),
+        scales: largest.iter().map(|&amax| if amax > 0.0 { amax / target * norm } else { 1.0 }).collect(),
+        offsets: Vec::new(),
     }
 }
 
@@ -46,11 +109,13 @@ pub fn images(quantised: &Inputs, shape: &Sizes) -> [Vec<u8>; 4] {
     let head_dim = shape.head_dim as usize;
     let (seq_q, seq_kv) = (shape.seq_q as usize, shape.seq_kv as usize);
     let tensors = [&quantised.q, &quantised.k, &quantised.v];
-    let mut scales = vec![f32::from_bits(u32::from_le_bytes(NAN)); SCALES_PER_HEAD * shape.batch_heads()];
-    for (head, slot) in scales.chunks_exact_mut(SCALES_PER_HEAD).enumerate() {
+    let words = SCALES_PER_HEAD + head_dim;
+    let mut scales = vec![f32::from_bits(u32::from_le_bytes(NAN)); words * shape.batch_heads()];
+    for (head, slot) in scales.chunks_exact_mut(words).enumerate() {
         for (scale, tensor) in slot.iter_mut().zip(tensors) {
             *scale = tensor.scales[head];
         }
+        slot[SCALES_PER_HEAD..].copy_from_slice(&quantised.v.offsets[head * head_dim..][..head_dim]);
     }
     [
         by_head(tensors[0], seq_q * head_dim, |head| row_image(head, head_dim, Q_BLOCK_ROWS as usize)),
@@ -99,6 +164,11 @@ fn position_of_key(key: usize) -> usize {
     (key >> 1 & 3) * 4 + (key >> 3) * 2 + (key & 1)
 }
 
+/// The key at a position.
+fn key_at(position: usize) -> usize {
+    (position >> 2) * 2 + (position & 1) + ((position >> 1) & 1) * 8
+}
+
 /// Of each 32 rows, row 8j + 2t + e holds d = 8t + 2j + e; this is the way back.
 fn row_of_d(d: usize) -> usize {
     (d & !31) + (d >> 1 & 3) * 8 + (d >> 3 & 3) * 2 + (d & 1)
@@ -112,7 +182,7 @@ mod tests {
     #[test]
     fn permutations_are_those_of_the_header() {
         for p in 0..16 {
-            assert_eq!(position_of_key((p >> 2) * 2 + (p & 1) + ((p >> 1) & 1) * 8), p);
+            assert_eq!(position_of_key(key_at(p)), p);
         }
         for (block, j, t, e) in (0..256).map(|i| (i / 64, i / 16 % 4, i / 4 % 4, i % 2)) {
             assert_eq!(row_of_d(32 * block + 8 * t + 2 * j + e), 32 * block + 8 * j + 2 * t + e);
@@ -156,6 +226,6 @@ mod tests {
         let zeros = problem(Distribution::Zeros);
         assert_eq!(quantised(&Inputs::of(&zeros), &Sizes::of(&zeros.shape)).q.scales, [1.0; 3]);
         let [q, k, v, scales] = images(&inputs, &Sizes::of(&normal.shape));
-        assert_eq!((q.len(), k.len(), v.len(), scales.len()), (3 * 128 * 64, 3 * 128 * 64, 3 * 128 * 64, 3 * 16));
+        assert_eq!((q.len(), k.len(), v.len(), scales.len()), (3 * 128 * 64, 3 * 128 * 64, 3 * 128 * 64, 3 * 4 * 68));
     }
 }

@@ -29,6 +29,8 @@ pub struct Tensor {
     pub codes: Arc<Vec<u8>>,
     /// One scale per batch and head: original = scale * code.
     pub scales: Vec<f32>,
+    /// What is added to every column, `[B * H][D]`; none where nothing is.
+    pub offsets: Vec<f32>,
 }
 
 /// Q, K and V of one problem.
@@ -168,7 +170,8 @@ fn draw(problem: &Problem, tensor: &str, key: [u8; 32], head: u64, size: usize) 
                 Distribution::Constant => 0.5,
                 _ => normal(&mut rng),
             };
-            let row = (i / head_dim) as f64;
+            let place = [i / head_dim, i % head_dim];
+            let row = place[0] as f64;
             let value = match (problem.distribution, tensor) {
                 (Distribution::ConstantValues, "v") => 0.5,
                 (Distribution::ZeroQueries, "q") => 0.0,
@@ -184,7 +187,16 @@ fn draw(problem: &Problem, tensor: &str, key: [u8; 32], head: u64, size: usize) 
                 (Distribution::OppositeConstants, "q") => 2.0,
                 (Distribution::OppositeConstants, "k") => -2.0,
                 (Distribution::LargeValues, "v") => 8192.0 * value,
-                (Distribution::Trained, _) => trained(tensor, [i / head_dim, i % head_dim], head_dim, value),
+                (Distribution::Trained, _) => sink(tensor, place, head_dim, channels(tensor, place, value)),
+                (Distribution::Sink, _) => sink(tensor, place, head_dim, value),
+                (Distribution::Channels, _) => channels(tensor, place, value),
+                (Distribution::Spread, "q" | "k") => 1.7 * value,
+                (Distribution::KeyMean, "k") if place[1] < 4 => value + 12.0,
+                (Distribution::Heavy, _) => {
+                    let squares: f64 = (0..3).map(|_| normal(&mut rng).powi(2)).sum();
+                    value * (3.0 / squares).sqrt()
+                }
+                (Distribution::Tokens, "k" | "v") if place[0] % 64 == 40 => 6.0 * value,
                 _ => value,
             };
             f16::from_f32(value as f32)
@@ -195,16 +207,22 @@ fn draw(problem: &Problem, tensor: &str, key: [u8; 32], head: u64, size: usize) 
 /// How far scores rise over a whole sequence of [`Distribution::MaximumLast`]: a maximum that stops short of it by half leaves
 /// probabilities of e^15, which no half holds in units of 2^-8.
 const RISE_NATS: f64 = 30.0;
-/// What a trained model makes of a normal number. Every query has 8 in column 0 and the first key 1.5 sqrt(D), so that with
-/// 1/sqrt(D) its score is 12 higher than it were, against about ln(16 S) for the sum over all the other keys; its value is
-/// small. One column of Q is six times, two of K are ten times larger than the rest.
-fn trained(tensor: &str, [row, column]: [usize; 2], head_dim: usize, value: f64) -> f64 {
+/// Every query has 8 in column 0 and the first key 1.5 sqrt(D), so that with 1/sqrt(D) its score is 12 higher than it were,
+/// against about ln(16 S) for the sum over all the other keys; its value is small.
+fn sink(tensor: &str, [row, column]: [usize; 2], head_dim: usize, value: f64) -> f64 {
     match (tensor, row, column) {
         ("q", _, 0) => value + 8.0,
-        ("q", _, 1) => 6.0 * value,
         ("k", 0, 0) => 1.5 * (head_dim as f64).sqrt(),
-        ("k", _, 2 | 3) => 10.0 * value,
         ("v", 0, _) => 0.1 * value,
+        _ => value,
+    }
+}
+
+/// One column of Q is six times, two of K are ten times larger than the rest.
+fn channels(tensor: &str, [_, column]: [usize; 2], value: f64) -> f64 {
+    match (tensor, column) {
+        ("q", 1) => 6.0 * value,
+        ("k", 2 | 3) => 10.0 * value,
         _ => value,
     }
 }
@@ -235,7 +253,7 @@ fn quantise(original: Vec<f16>, head_size: usize) -> Tensor {
         .zip(&scales)
         .map(|(head, &scale)| e4m3::encode_all(head, |x| x / scale))
         .collect();
-    Tensor { original, codes: Arc::new(codes.concat()), scales }
+    Tensor { original, codes: Arc::new(codes.concat()), scales, offsets: Vec::new() }
 }
 
 impl Tensor {
@@ -258,7 +276,13 @@ impl Tensor {
     pub fn dequantised_head(&self, head: usize) -> Vec<f64> {
         let scale = f64::from(self.scales[head]);
         let values: Vec<f64> = (0..=u8::MAX).map(|code| scale * f64::from(e4m3::decode(code))).collect();
-        self.codes[self.of_head(head)].iter().map(|code| values[usize::from(*code)]).collect()
+        let decoded = self.codes[self.of_head(head)].iter().map(|code| values[usize::from(*code)]);
+        let columns = self.offsets.len() / self.scales.len();
+        if columns == 0 {
+            return decoded.collect();
+        }
+        let offsets = &self.offsets[head * columns..][..columns];
+        decoded.zip(offsets.iter().cycle()).map(|(value, offset)| value + f64::from(*offset)).collect()
     }
 
     fn of_head(&self, head: usize) -> std::ops::Range<usize> {
@@ -391,6 +415,26 @@ mod tests {
             let largest = |column: usize| (1..512).map(|row| k[row * head_dim + column].abs()).fold(0.0, f64::max);
             assert!(largest(2) > 5.0 * largest(5), "{shape}");
         }
+    }
+
+    #[test]
+    fn inputs_like_models_have_what_they_are_named_for() {
+        let of = |distribution| Inputs::of(&problem("mission-b1", 0, distribution));
+        let largest = |values: Vec<f64>, is: fn(usize) -> bool| {
+            let of_those = values.iter().enumerate().filter(|(i, _)| is(*i)).map(|(_, x)| x.abs());
+            of_those.fold(0.0, f64::max)
+        };
+        let deviation = |values: Vec<f64>| (values.iter().map(|x| x * x).sum::<f64>() / values.len() as f64).sqrt();
+        assert!((deviation(of(Distribution::Spread).k.exact()) - 1.7).abs() < 0.02);
+        let shifted = of(Distribution::KeyMean).k.exact();
+        assert!((shifted.iter().skip(3).step_by(64).sum::<f64>() / (512.0 * 8.0) - 12.0).abs() < 0.1);
+        assert!((deviation(shifted.iter().skip(4).step_by(64).copied().collect()) - 1.0).abs() < 0.05);
+        let k = of(Distribution::Channels).k.exact();
+        assert!(largest(k.clone(), |i| i % 64 == 2) > 5.0 * largest(k, |i| i % 64 == 5));
+        assert!(of(Distribution::Sink).k.exact()[0] == 12.0);
+        assert!(largest(of(Distribution::Heavy).v.exact(), |_| true) > 20.0);
+        let v = of(Distribution::Tokens).v.exact();
+        assert!(largest(v.clone(), |i| i / 64 % 64 == 40) > 3.0 * largest(v, |i| i / 64 % 64 != 40));
     }
 
     #[test]

@@ -19,10 +19,11 @@ pub fn image_of(operand: &str) -> String {
     format!("image of {operand}")
 }
 
-/// The tensor that holds the scales of all operands, and whose each of a head's words is; the last is nobody's.
-pub fn woven_scales() -> (String, Vec<usize>) {
-    let of_word = (0..hopper::SCALES_PER_HEAD).map(|word| if word < SCALED.len() { word } else { 0 });
-    (MADE[3].to_owned(), of_word.collect())
+/// The tensor that holds the scales of all operands and the offsets of V, and whose each of a head's words is; the last of the
+/// scales is nobody's.
+pub fn woven_scales(head_dim: u32) -> (String, Vec<usize>) {
+    let scales = (0..hopper::SCALES_PER_HEAD).map(|word| if word < SCALED.len() { word } else { 0 });
+    (MADE[3].to_owned(), scales.chain((0..head_dim).map(|_| SCALED.len() - 1)).collect())
 }
 
 /// Operands that have scales, in the order of a head's words.
@@ -134,7 +135,8 @@ mod tests {
     #[test]
     fn every_image_is_of_an_operand() {
         assert_eq!(SCALED.map(image_of), [MADE[0], MADE[1], MADE[2]]);
-        assert_eq!(woven_scales(), ("scales".to_owned(), vec![0, 1, 2, 0]));
+        let (name, owners) = woven_scales(64);
+        assert_eq!((name.as_str(), &owners[..5], owners.len()), ("scales", &[0, 1, 2, 0, 2][..], 68));
     }
 
     #[test]

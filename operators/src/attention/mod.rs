@@ -180,7 +180,10 @@ fn from_images(
     let attend = |pdl| Step::Launch(launches::from_images(record, sizes, executor.sm_count, pdl));
     let near = Setup {
         tensors: made.chain(originals).chain([output(sizes)]).collect(),
-        mixing: mixing(|name| vec![name.to_owned(), launches::image_of(name)], Some(launches::woven_scales())),
+        mixing: mixing(
+            |name| vec![name.to_owned(), launches::image_of(name)],
+            Some(launches::woven_scales(sizes.head_dim)),
+        ),
         steps: vec![attend(false)],
         from_originals: making.iter().cloned().chain([attend(true)]).collect(),
         making,

@@ -10,7 +10,7 @@ const BLOCK: usize = 8;
 
 /// A quotient of what JSON can hold: where there is nothing to divide by, nothing is right and anything else as wrong as can
 /// be.
-fn ratio(of: f64, by: f64) -> f64 {
+pub fn ratio(of: f64, by: f64) -> f64 {
     let ratio = of / by;
     if of == 0.0 {
         0.0

@@ -252,6 +252,7 @@ fn total(outputs: &[Tensor], found: &[Found], of: Vec<OutputErrors>, control: Op
         floor_max: 0.0,
         end_to_end_max: 0.0,
         end_to_end_mean: 0.0,
+        end_to_end_rms: None,
         bad_share: 0.0,
         reference_amax: largest(|errors| errors.reference_amax),
         from_control_max: differences,

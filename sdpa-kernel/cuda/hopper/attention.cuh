@@ -76,13 +76,15 @@ __device__ __forceinline__ void consume(const AttentionParams& params, SharedSto
   Scheduler<Traits::kRows> scheduler(params);
   WorkItem item;
   while (scheduler.next(item)) {
-    const float* scales = params.scales + item.head * kScalesPerHead;
+    const float* scales = params.scales + item.head * kWordsPerHead<Traits::kHeadDim>;
     const float qk_scale = __ldg(scales + kOperandQ) * __ldg(scales + kOperandK);
     Accumulator<Traits> sums;
-    const RowPair log2_bias = consumer.compute(item, qk_scale * params.softmax_scale * kLog2E, sums);
+    const float* offsets = scales + kScalesPerHead;
+    const float logit_scale = qk_scale * params.softmax_scale * kLog2E;
+    const RowPair log2_bias = consumer.compute(item, logit_scale, offsets, sums);
     // From the same cache line as the others, and so from L1: not worth a register over the whole loop.
     const float value_scale = __ldg(scales + kOperandV);
-    epilogue.store(item, value_scale, log2_bias, sums);
+    epilogue.store(item, value_scale, offsets, log2_bias, sums);
   }
 }
 

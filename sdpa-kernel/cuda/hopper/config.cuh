@@ -7,6 +7,7 @@
 #include "hopper/params.h"
 #include "hopper/quantise.cuh"
 #include "hopper/scheduler.cuh"
+#include "hopper/scores_f16.cuh"
 #include "hopper/traits.cuh"
 #include "common/config.h"
 
@@ -33,7 +34,7 @@ constexpr Config describe() {
   config.softmax = kSoftmaxRegisters;
   config.producer_warps = 1;
   config.scheduler = kSchedulerPersistent;
-  config.exp = Traits::Scores::kExponential;
+  config.exp = ScoresF16<false>::kExponential;
   config.swizzle = 1;
   config.p_format = kPFormatE4m3;
   return config;

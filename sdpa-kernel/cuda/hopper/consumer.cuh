@@ -7,12 +7,13 @@
 #include <cstdint>
 
 #include "hopper/fragment.cuh"
-#include "hopper/half_products.cuh"
 #include "hopper/params.h"
 #include "hopper/scheduler.cuh"
+#include "hopper/scores_f16.cuh"
 #include "hopper/scores_f32.cuh"
 #include "hopper/traits.cuh"
 #include "hopper/ptx/mbarrier.cuh"
+#include "hopper/ptx/prefetch.cuh"
 #include "hopper/ptx/warpgroup.cuh"
 #include "hopper/ptx/wgmma.cuh"
 
@@ -49,37 +50,26 @@ struct Accumulator {
 template <class Traits>
 class Consumer {
  public:
-  using Scores = typename Traits::Scores;
   using Position = RingPosition<Traits::kStages>;
 
   __device__ Consumer(const AttentionParams& params, SharedStorage<Traits>& shared, int row_group, int key_group)
       : params_(params), shared_(shared), row_group_(row_group), key_group_(key_group), tiles_{0} {}
 
-  // Returns log2 of what the sums are relative to. `logit_scale` turns products of e4m3 numbers into base-2 logits.
-  __device__ RowPair compute(const WorkItem& item, float logit_scale, Accumulator<Traits>& sums) {
+  // Returns log2 of what the sums are relative to. `logit_scale` turns products of e4m3 numbers into base-2 logits;
+  // `offsets` of the head's values, by d, are brought near for the epilogue.
+  __device__ RowPair compute(const WorkItem& item, float logit_scale, const float* offsets, Accumulator<Traits>& sums) {
     const Rows rows = rows_of(item);
     ptx::mbarrier_wait(shared_.barriers.q_full, RingPosition<1>{item.round}.full_parity());
+    prefetch(offsets);
     const int first_place = skip_unseen_tiles(item, rows);
     sums.clear();
     RowPair log2_bias;
-    if (logit_scale > kWidestPairScale) {
-      Exact softmax(logit_scale);
-      for (int place = first_place; place < item.key_tiles; place += Traits::kKeyGroups) {
-        run_tile_in_half_precision(item, rows, place, softmax, sums);
-      }
-      log2_bias = {softmax.log2_bias(0), softmax.log2_bias(1)};
-    } else if (!Scores::serves(logit_scale) || rows.fewest_keys < kKeysThatAverage) {
-      Exact softmax(logit_scale);
-      for (int place = first_place; place < item.key_tiles; place += Traits::kKeyGroups) {
-        run_tile_exactly(item, rows, place, softmax, sums);
-      }
-      log2_bias = {softmax.log2_bias(0), softmax.log2_bias(1)};
+    if (rows.fewest_keys < kKeysThatAverage) {
+      log2_bias = run_tiles<Exact>(item, rows, first_place, logit_scale, sums);
+    } else if (ScoresF16<false>::serves(logit_scale)) {
+      log2_bias = run_tiles<ScoresF16<false>>(item, rows, first_place, logit_scale, sums);
     } else {
-      Scores softmax(logit_scale);
-      for (int place = first_place; place < item.key_tiles; place += Traits::kKeyGroups) {
-        run_tile(item, rows, place, softmax, sums);
-      }
-      log2_bias = {softmax.log2_bias(0), softmax.log2_bias(1)};
+      log2_bias = run_tiles<ScoresF16<true>>(item, rows, first_place, logit_scale, sums);
     }
     arrive(shared_.barriers.q_empty);
     tiles_.count += item.key_tiles;
@@ -93,9 +83,6 @@ class Consumer {
   // Where few keys decide a row, errors of P do not average out: from so many on, the mean error stays below 0.003 by
   // code, also where the last keys weigh most.
   static constexpr int kKeysThatAverage = 256;
-  // FP8 wgmma aligns products to the largest and keeps 13 bits of fraction: logits in the tens then have errors in the
-  // hundredths, and so has P.
-  static constexpr float kWidestPairScale = 0.5f;
 
   struct Rows {
     int first;        // of this warpgroup
@@ -113,6 +100,14 @@ class Consumer {
     return rows;
   }
 
+  // Every line that holds some of them, wherever in a line they begin. Not ahead of the wait for Q, where it costs a
+  // microsecond of every launch.
+  __device__ static void prefetch(const float* offsets) {
+    constexpr int kFloatsOfLine = 32;
+    if (lane() > Traits::kHeadDim / kFloatsOfLine) return;
+    ptx::prefetch_to_l1(offsets + min(kFloatsOfLine * lane(), Traits::kHeadDim - 1));
+  }
+
   // The CTA's tiles run to what its last row sees; earlier row groups only hand those slots back. The wait keeps a warp
   // from arriving twice in one phase of a barrier.
   __device__ int skip_unseen_tiles(const WorkItem& item, const Rows& rows) {
@@ -127,9 +122,22 @@ class Consumer {
     return place;
   }
 
+  // Returns log2 of what the sums are relative to.
+  template <class Softmax>
+  __device__ RowPair run_tiles(const WorkItem& item, const Rows& rows, int first_place, float logit_scale,
+                               Accumulator<Traits>& sums) {
+    Softmax softmax(logit_scale);
+    for (int place = first_place; place < item.key_tiles; place += Traits::kKeyGroups) {
+      run_tile(item, rows, place, softmax, sums);
+    }
+    return {softmax.log2_bias(0), softmax.log2_bias(1)};
+  }
+
   // One tile: Q.K, softmax, P.V one after the other. Overlap comes from the other warpgroups.
-  __device__ void run_tile(const WorkItem& item, const Rows& rows, int place, Scores& softmax,
+  template <bool kWide>
+  __device__ void run_tile(const WorkItem& item, const Rows& rows, int place, ScoresF16<kWide>& softmax,
                            Accumulator<Traits>& sums) {
+    using Scores = ScoresF16<kWide>;
     const Position at{tiles_.count + place};
     typename Scores::Fragment scores;
     compute_scores<Scores>(at, 0, scores);
@@ -146,8 +154,8 @@ class Consumer {
 
   // The same for rows where errors of P do not average out, in FP32 and by parts of the tile. What rounding P to e4m3
   // loses is kept as a second e4m3 number and multiplied as well.
-  __device__ void run_tile_exactly(const WorkItem& item, const Rows& rows, int place, Exact& softmax,
-                                   Accumulator<Traits>& sums) {
+  __device__ void run_tile(const WorkItem& item, const Rows& rows, int place, Exact& softmax,
+                           Accumulator<Traits>& sums) {
     const Position at{tiles_.count + place};
     const int tile = item.key_tiles - 1 - place;
 #pragma unroll 1
@@ -162,31 +170,6 @@ class Consumer {
       Exact::extract(scores, high);
       Exact::pack(scores, low);
       add_values_of_pair(at, part, high, low, sums);
-    }
-    arrive(shared_.barriers.k_empty[at.slot()]);
-    arrive(shared_.barriers.v_empty[at.slot()]);
-  }
-
-  // The same for logits so wide that FP8 wgmma loses what decides a row: both products by FP16 mma with FP32 sums, each
-  // warp on its own 16 rows. Slow, and rarely needed.
-  __device__ void run_tile_in_half_precision(const WorkItem& item, const Rows& rows, int place, Exact& softmax,
-                                             Accumulator<Traits>& sums) {
-    const Position at{tiles_.count + place};
-    const int tile = item.key_tiles - 1 - place;
-    ptx::mbarrier_wait(shared_.barriers.k_full[at.slot()], at.full_parity());
-    ptx::mbarrier_wait(shared_.barriers.v_full[at.slot()], at.full_parity());
-    const uint8_t* q = shared_.q[row_group_];
-    const uint8_t* k = shared_.k[at.slot()];
-    const uint8_t* v = shared_.v[at.slot()].rows;
-#pragma unroll 1
-    for (int part = 0; part < kTileKeys / kExactKeys; ++part) {
-      if (tile * kTileKeys + part * kExactKeys >= rows.most_keys) continue;
-      typename Exact::Fragment scores = {};
-      HalfProducts<Traits::kHeadDim>::add_scores(q, k, part * kExactKeys, scores);
-      mask_if_needed<Exact>(rows, tile, part, scores);
-      sums.rescale(softmax.move_reference(Exact::largest(scores)));
-      softmax.exponentiate(scores);
-      HalfProducts<Traits::kHeadDim>::add_values(v, part * kExactKeys, scores, sums.values, sums.row_sum);
     }
     arrive(shared_.barriers.k_empty[at.slot()]);
     arrive(shared_.barriers.v_empty[at.slot()]);

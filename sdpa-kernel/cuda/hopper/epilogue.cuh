@@ -1,5 +1,6 @@
-// From sums to output rows: merge the key groups, divide by the row sums, store. Each lane owns eight consecutive d of
-// each 32 (image.cuh), so rows leave the registers as 16-byte stores, a quad covering 64 contiguous bytes: no staging.
+// From sums to output rows: merge the key groups, divide by the row sums, add the offsets of V, store. Each lane owns
+// eight consecutive d of each 32 (image.cuh), so rows leave the registers as 16-byte stores, a quad covering 64
+// contiguous bytes: no staging.
 #pragma once
 
 #include <cstdint>
@@ -19,15 +20,17 @@ class Epilogue {
   __device__ Epilogue(const AttentionParams& params, SharedStorage<Traits>& shared, int row_group, int key_group)
       : params_(params), shared_(shared), row_group_(row_group), key_group_(key_group) {}
 
-  // `log2_bias`: what the sums are relative to.
-  __device__ void store(const WorkItem& item, float value_scale, const RowPair& log2_bias,
+  // `offsets`: of the head's values, by d. `log2_bias`: what the sums are relative to.
+  __device__ void store(const WorkItem& item, float value_scale, const float* offsets, const RowPair& log2_bias,
                         const Accumulator<Traits>& sums) {
+    Offsets of_lane;
+    of_lane.load(offsets);
     const size_t head_rows = static_cast<size_t>(item.head) * params_.seq_q;
     RowPair factor;
     if constexpr (Traits::kKeyGroups == 1) {
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        factor.value[h] = normaliser(__shfl_sync(0xffffffffu, sums.row_sum.value[h], lane() & ~3), value_scale);
+        factor.value[h] = normaliser(first_of_quad(sums.row_sum.value[h]), value_scale);
       }
     } else {
       factor = exchange_row_stats(log2_bias, sums.row_sum, value_scale);
@@ -39,8 +42,9 @@ class Epilogue {
       if (packet % Traits::kKeyGroups != key_group_) continue;
       const int h = packet % 2;
       const int row = item.first_row + row_group_ * kQBlockRows + fragment_row() + 8 * h;
-      uint4 values = make_packet(sums, packet, factor.value[h]);
+      uint4 values = make_packet(sums, packet, factor.value[h], of_lane);
       if constexpr (Traits::kKeyGroups > 1) values = gather(values, packet);
+      if (key_limit(params_, row) == 0) values = make_uint4(0, 0, 0, 0);
       if (row < params_.seq_q) {
         const int first_d = packet / 2 * 32 + 8 * quad_lane();
         *reinterpret_cast<uint4*>(params_.out + (head_rows + row) * Traits::kHeadDim + first_d) = values;
@@ -49,19 +53,34 @@ class Epilogue {
   }
 
  private:
-  // A row without keys has no sum; its output is zero.
+  // Of the channels that this lane stores.
+  struct Offsets {
+    float4 value[Traits::kPackets];  // four d; pairs of rows have the same
+
+    __device__ void load(const float* offsets) {
+#pragma unroll
+      for (int i = 0; i < Traits::kPackets; ++i) {
+        value[i] = __ldg(reinterpret_cast<const float4*>(offsets + i / 2 * 32 + 8 * quad_lane()) + i % 2);
+      }
+    }
+  };
+
+  // A row without keys has no sum; its output is zero, offsets or not.
   __device__ static float normaliser(float row_sum, float value_scale) {
     return row_sum > 0.0f ? __fdividef(value_scale, row_sum) : 0.0f;
   }
 
   // Eight consecutive d of one row; even packets are row g, odd ones row g+8.
-  __device__ static uint4 make_packet(const Accumulator<Traits>& sums, int packet, float factor) {
+  __device__ static uint4 make_packet(const Accumulator<Traits>& sums, int packet, float factor,
+                                      const Offsets& offsets) {
     const float* first = sums.values + packet / 2 * 16 + packet % 2 * 2;
+    const float4 low = offsets.value[packet / 2 * 2];
+    const float4 high = offsets.value[packet / 2 * 2 + 1];
     uint4 values;
-    values.x = ptx::pack_half2(first[0] * factor, first[1] * factor);
-    values.y = ptx::pack_half2(first[4] * factor, first[5] * factor);
-    values.z = ptx::pack_half2(first[8] * factor, first[9] * factor);
-    values.w = ptx::pack_half2(first[12] * factor, first[13] * factor);
+    values.x = ptx::pack_half2(fmaf(first[0], factor, low.x), fmaf(first[1], factor, low.y));
+    values.y = ptx::pack_half2(fmaf(first[4], factor, low.z), fmaf(first[5], factor, low.w));
+    values.z = ptx::pack_half2(fmaf(first[8], factor, high.x), fmaf(first[9], factor, high.y));
+    values.w = ptx::pack_half2(fmaf(first[12], factor, high.z), fmaf(first[13], factor, high.w));
     return values;
   }
 
@@ -98,12 +117,13 @@ class Epilogue {
 
   __device__ int packet_column() const { return row_group_ * ptx::kWarpgroupThreads + thread_in_warpgroup(); }
 
-  // Normalised shares are bounded by |V|, so FP16 holds them, with 2^-11 of rounding.
+  // Normalised shares are bounded by |V|, so FP16 holds them, with 2^-11 of rounding. Offsets are added by who gathers.
   __device__ void send_packets(const Accumulator<Traits>& sums, const RowPair& factor) {
 #pragma unroll
     for (int packet = 0; packet < Traits::kPackets; ++packet) {
       if (packet % Traits::kKeyGroups == key_group_) continue;
-      shared_.merge.packets[key_group_][packet][packet_column()] = make_packet(sums, packet, factor.value[packet % 2]);
+      auto& sent = shared_.merge.packets[key_group_][packet][packet_column()];
+      sent = make_packet(sums, packet, factor.value[packet % 2], {});
     }
   }
 

@@ -25,4 +25,7 @@ __device__ __forceinline__ int fragment_row() {
   return thread_in_warpgroup() / ptx::kWarpThreads * 16 + lane() / 4;
 }
 
+// What the first lane of the quad has: row sums are valid there alone.
+__device__ __forceinline__ float first_of_quad(float x) { return __shfl_sync(0xffffffffu, x, 0, 4); }
+
 }  // namespace sdpa::hopper

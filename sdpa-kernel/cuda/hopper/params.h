@@ -3,7 +3,7 @@
 //
 // All three operands are stored as exact shared-memory images, tile after tile, so that one 1-D bulk copy fetches a
 // tile:
-//   Q  [B*H][ceil(S_q/64)][64 x D]     rows of D bytes, 16-byte chunks swizzled inside a row
+//   Q  [B*H][ceil(S_q/64)][64 x D]     rows of D bytes, rotated (rotation.cuh), 16-byte chunks swizzled inside a row
 //   K  [B*H][ceil(S_kv/128)][128 x D]  the same
 //   V  [B*H][ceil(S_kv/128)][D x 128]  transposed; keys and d permuted (image.cuh), chunks swizzled
 // Rows and keys beyond the sequence are zero.
@@ -26,7 +26,13 @@ constexpr float kQueryKeyTarget = 16.0f;
 constexpr float kValueTarget = 256.0f;
 
 enum Operand : int32_t { kOperandQ = 0, kOperandK = 1, kOperandV = 2 };
-constexpr int kScalesPerHead = 4;  // indexed by Operand, padded to 16 bytes: one cache line holds all a CTA needs
+// Of each head: scales indexed by Operand, padded to 16 bytes, and behind them an offset of every channel of V. An
+// original value of Q or K is scale * e4m3 value, rotated back; one of V is scale * e4m3 value + offset. The offset is
+// the mean of what rounding lost over the keys: since a row's probabilities sum to one it is added to the output, and
+// takes the part of V's rounding out that all keys share.
+constexpr int kScalesPerHead = 4;
+template <int kHeadDim>
+constexpr int kWordsPerHead = kScalesPerHead + kHeadDim;
 
 // For divisions without a divider, which would stand before the first load of every launch: n / d is the high word of
 // n * reciprocal_of(d), as long as n * d < 2^32. Zero stands for division by one.
@@ -38,7 +44,7 @@ struct AttentionParams {
   const uint8_t* q;        // images, 16-byte aligned
   const uint8_t* k;
   const uint8_t* v;
-  const float* scales;     // [B * H][kScalesPerHead]: original value = scale * e4m3 value
+  const float* scales;     // [B * H][kWordsPerHead<D>]
   __half* out;             // FP16 [B * H, S_q, D]
   int32_t heads;           // B * H
   int32_t seq_q;
@@ -55,7 +61,7 @@ static_assert(sizeof(AttentionParams) == 80, "sdpa-kernel/src/hopper.rs mirrors 
 struct QuantiseParams {
   const __half* source[3];  // FP16 [B * H, S, D], indexed by Operand
   uint8_t* image[3];
-  float* scales;            // [B * H][kScalesPerHead]
+  float* scales;            // [B * H][kWordsPerHead<D>]
   int32_t seq_q;
   int32_t seq_kv;
 };

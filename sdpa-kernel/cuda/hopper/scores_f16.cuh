@@ -20,6 +20,9 @@
 
 namespace sdpa::hopper {
 
+// With kWide the reference is subtracted before the multiplication, which costs an addition for two scores: d grows
+// with the logits, and FP16 holds it ever more coarsely and at last not at all, whereas S - m is as small as its code.
+template <bool kWide>
 class ScoresF16 {
  public:
   static constexpr uint32_t kExponential = 16;  // in sdpa::Config: probabilities straight from the number format
@@ -31,15 +34,15 @@ class ScoresF16 {
 
   // `logit_scale` is c.
   __device__ explicit ScoresF16(float logit_scale) {
-    // Not zero, so that masked scores (-inf) never meet a zero factor.
-    code_scale_ = ptx::broadcast_half2(fmaxf(8.0f * logit_scale, 0x1p-21f));
+    // Not zero, so that masked scores (-inf) never meet a zero factor. Nor infinite: beyond kLargestCodeScale the
+    // largest score alone decides a row either way.
+    code_scale_ = ptx::broadcast_half2(fminf(fmaxf(8.0f * logit_scale, 0x1p-21f), kLargestCodeScale));
     reference_ = ptx::broadcast_half2(kLowestScore);
-    code_bias_ = ptx::broadcast_half2(code_at(kLowestScore));
+    code_bias_ = ptx::broadcast_half2(kWide ? kReferenceCode : code_at(kLowestScore));
   }
 
-  // Whether this form serves the logits at all: not if they spread so wide (some four times unit variance) that few
-  // keys decide most rows, and that FP16 would resolve d too coarsely.
-  __device__ static bool serves(float logit_scale) { return 8.0f * logit_scale <= kWidestCodeScale; }
+  // Whether d stays small enough for FP16: |S| is 32768 at most, and hundreds where it is likely.
+  __device__ static bool serves(float logit_scale) { return kWide || 8.0f * logit_scale <= kWidestCodeScale; }
 
   // Overwrites columns at or beyond the row's limit with -inf. `limit` counts from this lane's first column. Packed and
   // without branches: (limit - column - 1/2) * 512 is exact, not zero, and overflows to an infinity of its own sign
@@ -85,20 +88,27 @@ class ScoresF16 {
     largest = ptx::max_half2(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
     reference_ = ptx::max_half2(reference_, largest);
     // Rounded down: codes then never rise above the room left for them, whatever FP16's spacing at d.
-    code_bias_ = ptx::pack_halves(ptx::float_to_half_round_down(code_at(half_of(reference_, 0))),
-                                  ptx::float_to_half_round_down(code_at(half_of(reference_, 1))));
+    if constexpr (!kWide) {
+      code_bias_ = ptx::pack_halves(ptx::float_to_half_round_down(code_at(half_of(reference_, 0))),
+                                    ptx::float_to_half_round_down(code_at(half_of(reference_, 1))));
+    }
     return {ptx::exp2_approx(log2_bias(0) - before.value[0]), ptx::exp2_approx(log2_bias(1) - before.value[1])};
   }
 
   // Probabilities by code, in two steps: codes in the low bytes of halves, in place of the scores; then the bytes
   // together.
   __device__ void encode(Fragment& scores) const {
-    const uint32_t bias[2] = {ptx::permute_bytes<0x1010>(code_bias_, code_bias_),
-                              ptx::permute_bytes<0x3232>(code_bias_, code_bias_)};
+    // Of row g and of row g+8: what is subtracted from S if the logits are wide, otherwise d.
+    const uint32_t of_rows = kWide ? reference_ : code_bias_;
+    const uint32_t of_row[2] = {ptx::permute_bytes<0x1010>(of_rows, of_rows),
+                                ptx::permute_bytes<0x3232>(of_rows, of_rows)};
     const uint32_t rounder = ptx::broadcast_half2(1024.0f);
 #pragma unroll
     for (int i = 0; i < kRegisters; ++i) {
-      scores[i] = ptx::add_half2(ptx::multiply_add_relu_half2(scores[i], code_scale_, bias[i % 2]), rounder);
+      const uint32_t code = kWide ? ptx::multiply_add_relu_half2(ptx::subtract_half2(scores[i], of_row[i % 2]),
+                                                                 code_scale_, code_bias_)
+                                  : ptx::multiply_add_relu_half2(scores[i], code_scale_, of_row[i % 2]);
+      scores[i] = ptx::add_half2(code, rounder);
     }
   }
 
@@ -111,7 +121,9 @@ class ScoresF16 {
   }
 
   // log2 of what the accumulated sums are relative to: sum = true sum * 2^log2_bias.
-  __device__ float log2_bias(int h) const { return 0.125f * (half_of(code_bias_, h) - kCodeOfOne); }
+  __device__ float log2_bias(int h) const {
+    return 0.125f * ((kWide ? code_at(half_of(reference_, h)) : half_of(code_bias_, h)) - kCodeOfOne);
+  }
 
  private:
   static constexpr float kCodeOfOne = 56.0f;  // e4m3 1.0 = 0x38
@@ -124,6 +136,7 @@ class ScoresF16 {
   static constexpr float kRoomCodes = 16.0f;
   static constexpr float kLowestScore = -60000.0f;  // finite: -inf minus -inf would be NaN
   static constexpr float kWidestCodeScale = 0.5f;
+  static constexpr float kLargestCodeScale = 32768.0f;
 
   __device__ static float half_of(uint32_t pair, int h) {
     return h == 0 ? ptx::low_half_to_float(pair) : ptx::high_half_to_float(pair);
@@ -136,7 +149,7 @@ class ScoresF16 {
 
   uint32_t code_scale_;  // 8c, twice
   uint32_t reference_;   // m, row g low, row g+8 high
-  uint32_t code_bias_;   // d of both rows
+  uint32_t code_bias_;   // d of both rows; the reference's own code if the logits are wide
 };
 
 }  // namespace sdpa::hopper

@@ -9,8 +9,6 @@
 #include "hopper/attention.cuh"
 #include "hopper/config.cuh"
 #include "hopper/quantise.cuh"
-#include "hopper/scores_f16.cuh"
-#include "hopper/scores_f32.cuh"
 
 #ifndef SDPA_STAGES
 #error "SDPA_STAGES is not defined"
@@ -35,16 +33,14 @@
   }                                                                                         \
   extern "C" __constant__ sdpa::Config name##_config = sdpa::hopper::describe_quantiser<head_dim>();
 
-using sdpa::hopper::ScoresF16;
-
-//                head dim, row groups, key groups, stages, scores
-SDPA_HOPPER_ENTRY(attention_d64_1x1, 64, 1, 1, SDPA_STAGES, ScoresF16)
-SDPA_HOPPER_ENTRY(attention_d64_1x2, 64, 1, 2, SDPA_STAGES, ScoresF16)
-SDPA_HOPPER_ENTRY(attention_d64_2x2, 64, 2, 2, SDPA_STAGES, ScoresF16)
-SDPA_HOPPER_ENTRY(attention_d64_4x1, 64, 4, 1, SDPA_STAGES, ScoresF16)
-SDPA_HOPPER_ENTRY(attention_d128_1x2, 128, 1, 2, SDPA_STAGES, ScoresF16)
-SDPA_HOPPER_ENTRY(attention_d128_2x1, 128, 2, 1, SDPA_STAGES, ScoresF16)
-SDPA_HOPPER_ENTRY(attention_d128_3x1, 128, 3, 1, SDPA_STAGES, ScoresF16)
+//                head dim, row groups, key groups, stages
+SDPA_HOPPER_ENTRY(attention_d64_1x1, 64, 1, 1, SDPA_STAGES)
+SDPA_HOPPER_ENTRY(attention_d64_1x2, 64, 1, 2, SDPA_STAGES)
+SDPA_HOPPER_ENTRY(attention_d64_2x2, 64, 2, 2, SDPA_STAGES)
+SDPA_HOPPER_ENTRY(attention_d64_4x1, 64, 4, 1, SDPA_STAGES)
+SDPA_HOPPER_ENTRY(attention_d128_1x2, 128, 1, 2, SDPA_STAGES)
+SDPA_HOPPER_ENTRY(attention_d128_2x1, 128, 2, 1, SDPA_STAGES)
+SDPA_HOPPER_ENTRY(attention_d128_3x1, 128, 3, 1, SDPA_STAGES)
 
 SDPA_HOPPER_QUANTISER(quantise_d64, 64)
 SDPA_HOPPER_QUANTISER(quantise_d128, 128)

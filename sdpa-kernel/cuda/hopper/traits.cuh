@@ -13,9 +13,8 @@ namespace sdpa::hopper {
 // A CTA has kRowGroups x kKeyGroups consumer warpgroups and a producer. Warpgroups of different row groups work on
 // different 64 rows of Q with the same K and V; those of different key groups take turns over the key tiles of the same
 // rows and merge at the end.
-template <int kHeadDim_, int kRowGroups_, int kKeyGroups_, int kStages_, class Scores_>
+template <int kHeadDim_, int kRowGroups_, int kKeyGroups_, int kStages_>
 struct Traits {
-  using Scores = Scores_;
   static constexpr int kHeadDim = kHeadDim_;
   static constexpr int kRowGroups = kRowGroups_;
   static constexpr int kKeyGroups = kKeyGroups_;

@@ -48,7 +48,7 @@ pub(super) struct Rivals {
 }
 
 impl Rivals {
-    /// Hands the inputs over. What a backend is, and its output, is told of the first distribution, in which outputs are compared.
+    /// Hands the inputs over. A peer that cannot take those of the first distribution is missing; of another one that is a failure.
     pub(super) fn load(job: &BenchJob, operator: &mut dyn Operator, problems: &[Problem], taken: &mut Taken) -> Rivals {
         let Taken { samples, peers, running } = taken;
         let distribution = problems[0].distribution;
@@ -59,9 +59,7 @@ impl Rivals {
             match answer.map(|backends| prepared(job, peer, problems, backends)) {
                 Ok((backends, timed)) => {
                     subjects.extend(timed.into_iter().map(|subject| (index, subject)));
-                    if is_first {
-                        peers.backends.extend(backends);
-                    }
+                    peers.backends.extend(backends);
                 }
                 Err(error) if is_first => {
                     peers.missing.insert(peer.name().to_owned(), deferral_of(&error));
@@ -108,9 +106,9 @@ fn load_all(
         Ok(message) => message,
         Err(error) => return running.iter().map(|_| Err(anyhow!("{error:#}"))).collect(),
     };
-    let (shape, message) = (&problems[0].shape.name, &message);
+    let (problem, message) = (&problems[0], &message);
     std::thread::scope(|scope| {
-        let loading: Vec<_> = running.iter_mut().map(|peer| scope.spawn(move || peer.load(shape, message))).collect();
+        let loading: Vec<_> = running.iter_mut().map(|peer| scope.spawn(move || peer.load(problem, message))).collect();
         loading.into_iter().map(|thread| thread.join().expect("asking a peer does not panic")).collect()
     })
 }

@@ -146,7 +146,7 @@ fn wrong_usage_is_one_clear_line_and_status_2() {
     let cases: &[(&[&str], &str)] = &[
         (
             &["validate", "--suite", "stage9"],
-            "unknown suite `stage9`: use one of ada, flagship, softmax-place, stage1, stage2, stage3, stage4, stage5, v2",
+            "unknown suite `stage9`: use one of ada, flagship, flagship-regimes, softmax-place, stage1, stage2, stage3, stage4, stage5, v2",
         ),
         (&["validate", "--stage5", "--shapes", "huge"], "unknown shape `huge`: use one of tiny, small"),
         (&["build", "stage7"], "unknown variant `stage7`: use one of stage0"),

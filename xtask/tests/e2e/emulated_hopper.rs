@@ -5,7 +5,7 @@
 use std::sync::LazyLock;
 
 use ptx_emulator::{Checks, Finding, Kind, Launch, Memory, MmaModel, Module, Params, Schedule, Severity, run};
-use sdpa_kernel::hopper::{AttentionParams, QuantiseParams, SCALE_TARGETS, Sizes};
+use sdpa_kernel::hopper::{AttentionParams, QuantiseParams, ROTATED_CHANNELS, SCALE_TARGETS, Sizes, is_negated};
 use sdpa_kernel::registry::find;
 use xtask::build::build_all;
 use xtask::layout::Layout;
@@ -83,6 +83,42 @@ fn from_half(bits: u16) -> f64 {
     if sign == 1 { -magnitude } else { magnitude }
 }
 
+/// Each 64 channels times signs and Hadamard's matrix, over the root of 64: in halves, since with wide logits a code more or less
+/// moves a weight by as much as the kernel may err.
+fn rotated(values: &[f64]) -> Vec<f64> {
+    let of_channels = |row: &[f64]| -> Vec<f64> {
+        let signed = |(d, x): (usize, &f64)| if is_negated(d) { -x / 32.0 } else { x / 32.0 };
+        let mut row: Vec<f64> = row.iter().enumerate().map(signed).collect();
+        for step in [1, 2, 4, 8, 16, 32] {
+            let partner = |d: usize| (row[d & !step], row[d | step]);
+            let sum = |d: usize| if d & step == 0 { partner(d).0 + partner(d).1 } else { partner(d).0 - partner(d).1 };
+            row = (0..row.len()).map(|d| rounded_to_half(sum(d))).collect();
+        }
+        row.into_iter().map(|x| 4.0 * x).collect()
+    };
+    values.chunks(ROTATED_CHANNELS).flat_map(of_channels).collect()
+}
+
+fn rounded_to_half(x: f64) -> f64 {
+    let unit = 2f64.powi(if x == 0.0 { -24 } else { (x.abs().log2().floor() as i32).max(-14) - 10 });
+    (x / unit).round_ties_even() * unit
+}
+
+/// Values whose columns have the mean over the keys of a head that the originals have.
+fn with_means_of(values: &[f64], originals: &[f64], heads: usize, head_dim: usize) -> Vec<f64> {
+    let of_head = |(values, originals): (&[f64], &[f64])| -> Vec<f64> {
+        let keys = (values.len() / head_dim) as f64;
+        let lost = |d: usize| {
+            let column = originals.iter().zip(values).skip(d).step_by(head_dim);
+            column.map(|(original, value)| original - value).sum::<f64>() / keys
+        };
+        let lost: Vec<f64> = (0..head_dim).map(lost).collect();
+        values.iter().zip(lost.iter().cycle()).map(|(value, lost)| value + lost).collect()
+    };
+    let size = values.len() / heads;
+    values.chunks(size).zip(originals.chunks(size)).flat_map(of_head).collect()
+}
+
 /// What is left of the values of each head after they were e4m3 codes with one scale.
 fn quantised(values: &[f64], heads: usize, target: f32) -> Vec<f64> {
     let code = |x: f32| {
@@ -109,8 +145,10 @@ impl Problem {
         let Sizes { heads, seq_q, seq_kv, head_dim, causal } = case.sizes;
         let lengths = [seq_q, seq_kv, seq_kv].map(|rows| (heads * rows * head_dim) as usize);
         let inputs: [Vec<f64>; 3] = std::array::from_fn(|i| draw(lengths[i], 7 + i as u64));
-        let [q, k, v] = std::array::from_fn(|i| quantised(&inputs[i], heads as usize, SCALE_TARGETS[i]));
         let d = head_dim as usize;
+        let coded = |i: usize, values: &[f64]| quantised(values, heads as usize, SCALE_TARGETS[i]);
+        let [q, k] = [0, 1].map(|i| coded(i, &rotated(&inputs[i])));
+        let v = with_means_of(&coded(2, &inputs[2]), &inputs[2], heads as usize, d);
         let row =
             |of: &[f64], rows: u32, head: u32, i: usize| of[(head as usize * rows as usize + i) * d..][..d].to_vec();
         let mut reference = Vec::with_capacity(q.len());
@@ -138,7 +176,7 @@ impl Problem {
         let originals = ["q", "k", "v"].iter().zip(&self.inputs);
         let sources: Vec<_> = originals.map(|(n, x)| memory.alloc_from(n, &half_bytes(x)).unwrap().address()).collect();
         let images = sizes.image_bytes().map(|bytes| memory.alloc("image", bytes).unwrap().address());
-        let scales = memory.alloc("scales", 16 * sizes.heads as usize).unwrap().address();
+        let scales = memory.alloc("scales", 4 * sizes.scale_words()).unwrap().address();
         let out = memory.alloc("out", 2 * self.reference.len()).unwrap();
         let mut findings = Vec::new();
         let mut launch = |name: &str, geometry: sdpa_kernel::hopper::Geometry, shared: u32, params: &[u8]| {
@@ -169,25 +207,27 @@ impl Problem {
 }
 
 const SCALE: f32 = 0.125;
-/// Too wide for the form by codes, and not so wide that FP16 products take its place.
-const EXACT: f32 = 2.5;
+/// Logits so wide that the reference is subtracted ahead of the multiplication.
+const WIDE: f32 = 1.0;
 
-/// Shapes that end inside a tile, rows that see nothing, several items a CTA, and scores too wide for the fast paths.
-const CASES: [Case; 14] = [
+/// Shapes that end inside a tile, rows that see nothing, several items a CTA, and wide logits of few keys and of many.
+const CASES: [Case; 16] = [
     case("attention_d64_1x1", 1, 64, 128, false, SCALE, 132),
     case("attention_d64_1x1", 2, 100, 77, true, SCALE, 132),
     case("attention_d64_1x2", 1, 1, 1, false, SCALE, 132),
     case("attention_d64_1x2", 2, 130, 700, false, SCALE, 3),
-    case("attention_d64_1x2", 1, 200, 200, true, 10.0, 1),
+    case("attention_d64_1x2", 1, 200, 200, true, WIDE, 1),
     case("attention_d64_2x2", 1, 300, 520, true, SCALE, 2),
     case("attention_d64_2x2", 2, 65, 129, false, SCALE, 132),
     case("attention_d64_4x1", 1, 300, 700, true, SCALE, 1),
-    case("attention_d64_4x1", 2, 257, 255, false, 10.0, 132),
+    case("attention_d64_4x1", 2, 257, 255, false, WIDE, 132),
+    case("attention_d64_4x1", 1, 130, 900, true, WIDE, 1),
     case("attention_d128_1x2", 2, 65, 300, true, 0.09, 1),
     case("attention_d128_2x1", 1, 200, 900, false, 0.09, 1),
-    case("attention_d128_2x1", 1, 129, 127, true, 10.0, 132),
+    case("attention_d128_2x1", 1, 129, 127, true, WIDE, 132),
     case("attention_d128_3x1", 1, 300, 700, true, 0.09, 1),
     case("attention_d128_3x1", 1, 193, 300, false, 0.09, 132),
+    case("attention_d128_3x1", 1, 200, 500, false, WIDE, 1),
 ];
 
 fn text(findings: &[Finding]) -> String {
@@ -204,8 +244,10 @@ fn every_entry_is_right_and_clean_under_every_schedule() {
         for schedule in SCHEDULES {
             let (largest, mean, findings) = problem.solve(&module, schedule);
             assert!(findings.is_empty(), "{case:?} {schedule:?}\n{}", text(&findings));
-            // Against the values that e4m3 left of the inputs; a row of few keys has one code's error.
-            assert!(largest < 0.06 && mean < 0.003, "{case:?} {schedule:?}: {largest} {mean}");
+            // Against the values that e4m3 left of the inputs. Few keys decide a row of wide logits, over which the errors of
+            // codes do not average out.
+            let (most, most_in_mean) = if case.scale == WIDE { (0.1, 0.005) } else { (0.06, 0.003) };
+            assert!(largest < most && mean < most_in_mean, "{case:?} {schedule:?}: {largest} {mean}");
             assert_eq!(*first.get_or_insert(largest), largest, "{case:?}: another result under {schedule:?}");
         }
     }
@@ -248,17 +290,15 @@ const SPLIT: &str = "attention_d64_1x2";
 const ROWS: &str = "attention_d64_2x2";
 const QUANTISE: &str = "quantise_d64";
 
-/// Problems that reach every part of an entry: fast tiles in a ring that is used twice, few keys, wide scores, and exact tiles
-/// in such a ring.
+/// Problems that reach every part of an entry: tiles in a ring that is used twice, few keys, and wide logits.
 fn problems(entry: &str) -> Vec<Problem> {
     let cases = match entry {
         ROWS => vec![case(ROWS, 1, 256, 256, true, SCALE, 1), case(ROWS, 1, 300, 800, true, SCALE, 1)],
         QUANTISE => vec![case("attention_d64_1x1", 1, 300, 300, false, SCALE, 132)],
         _ => vec![
             case(SPLIT, 1, 130, 1200, false, SCALE, 2),
-            case(SPLIT, 1, 200, 200, true, SCALE, 2),
-            case(SPLIT, 1, 64, 700, false, 10.0, 2),
-            case(SPLIT, 1, 64, 1200, false, EXACT, 2),
+            case(SPLIT, 1, 200, 200, true, SCALE, 1),
+            case(SPLIT, 1, 64, 700, false, WIDE, 2),
         ],
     };
     cases.into_iter().map(Problem::new).collect()
@@ -291,7 +331,7 @@ const COUNTED: &[Kind] = &[Kind::MbarrierMisuse, Kind::NoProgress, Kind::RaceWri
 /// What is wrong, how it is found, and how an instruction begins that the finding names.
 type Mutant = (&'static str, Change, &'static [Kind], &'static str);
 
-const MUTANTS: [Mutant; 52] = [
+const MUTANTS: [Mutant; 66] = [
     // Barriers that are not there, count wrongly, or are not visible.
     (SPLIT, Drop(INIT, 1), COUNTED, "mbarrier"),
     (SPLIT, Drop(INIT, 9), COUNTED, "mbarrier"),
@@ -314,19 +354,27 @@ const MUTANTS: [Mutant; 52] = [
     (SPLIT, Drop(FENCE, 1), UNFENCED, PRODUCT),
     (SPLIT, Drop(FENCE, 3), UNFENCED, PRODUCT),
     (SPLIT, Drop(FENCE, 4), UNFENCED, PRODUCT),
+    (SPLIT, Drop(FENCE, 5), UNFENCED, PRODUCT),
+    (SPLIT, Drop(FENCE, 6), UNFENCED, PRODUCT),
     (SPLIT, Drop(COMMIT, 0), NEVER, "st.global"),
     (SPLIT, Drop(COMMIT, 2), NEVER, "st.global"),
     (SPLIT, Drop(COMMIT, 3), RACE, COPY),
     (SPLIT, Drop(COMMIT, 4), RACE, COPY),
+    (SPLIT, Drop(COMMIT, 5), RACE, COPY),
+    (SPLIT, Drop(COMMIT, 6), RACE, COPY),
     (SPLIT, Drop(WAIT, 0), REGISTER, ""),
     (SPLIT, Drop(WAIT, 1), REGISTER, ""),
     (SPLIT, Drop(WAIT, 2), REGISTER, ""),
     (SPLIT, Drop(WAIT, 3), REGISTER, ""),
+    (SPLIT, Drop(WAIT, 4), REGISTER, ""),
+    (SPLIT, Drop(WAIT, 5), REGISTER, ""),
     (SPLIT, Replace(WAIT, 0, " 0;", " 1;"), REGISTER, ""),
     (SPLIT, Replace(WAIT, 2, " 0;", " 1;"), REGISTER, ""),
     (SPLIT, Replace(WAIT, 3, " 0;", " 1;"), REGISTER, ""),
     // Slots that are never given back, or before they are read.
+    (SPLIT, Drop(ARRIVE, 2), STUCK, "mbarrier.try_wait"),
     (SPLIT, Drop(ARRIVE, 4), STUCK, "mbarrier.try_wait"),
+    (SPLIT, Drop(ARRIVE, 5), STUCK, "mbarrier.try_wait"),
     (SPLIT, Drop(ARRIVE, 6), STUCK, "mbarrier.try_wait"),
     (SPLIT, Drop(ARRIVE, 7), STUCK, "mbarrier.try_wait"),
     // Who waits in vain is the producer, somewhere in the loop of its wait.
@@ -342,8 +390,10 @@ const MUTANTS: [Mutant; 52] = [
     (SPLIT, Replace(EXPECT, 2, "], %r", "], 8208; //"), STUCK, "mbarrier.try_wait"),
     (SPLIT, Drop(COPY, 1), STUCK, "mbarrier.try_wait"),
     (SPLIT, Replace(TRY, 0, TRY, AT_ONCE), RACE, PRODUCT),
-    (SPLIT, Replace(TRY, 3, TRY, AT_ONCE), RACE, "ld.shared"),
+    (SPLIT, Replace(TRY, 3, TRY, AT_ONCE), RACE, PRODUCT),
+    (SPLIT, Replace(TRY, 4, TRY, AT_ONCE), RACE, PRODUCT),
     (SPLIT, Replace(TRY, 6, TRY, AT_ONCE), RACE, PRODUCT),
+    (SPLIT, Replace(TRY, 7, TRY, AT_ONCE), RACE, PRODUCT),
     (SPLIT, Replace(TRY, 8, TRY, AT_ONCE), RACE, PRODUCT),
     (SPLIT, Replace(TRY, 9, TRY, AT_ONCE), RACE, PRODUCT),
     (SPLIT, Replace(TRY, 8, "], %r", "], 0; //"), RACE, ""),
@@ -351,6 +401,11 @@ const MUTANTS: [Mutant; 52] = [
     (QUANTISE, Replace("barrier.cluster.arrive.aligned", 0, "arrive", "arrive.relaxed"), RACE, "ld.shared"),
     (QUANTISE, Drop("st.shared::cluster", 0), NEVER, ""),
     (QUANTISE, Drop("barrier.cluster.wait", 0), CLUSTER, "st.shared::cluster"),
+    // Of the other operands, and of what rounding V loses.
+    (QUANTISE, Replace("barrier.cluster.arrive.aligned", 1, "arrive", "arrive.relaxed"), RACE, "ld.shared"),
+    (QUANTISE, Replace("barrier.cluster.arrive.aligned", 2, "arrive", "arrive.relaxed"), RACE, "ld.shared"),
+    (QUANTISE, Drop("st.shared::cluster", 1), NEVER, ""),
+    (QUANTISE, Drop("st.shared::cluster", 2), NEVER, ""),
 ];
 
 /// What changes nothing that matters, and why.
@@ -367,7 +422,7 @@ const EQUIVALENT: [(&str, Change); 12] = [
     // The first reuse of a slot of K has waited for the same.
     (SPLIT, Drop(SYNC, 5)),
     // Its tile was waited for by the product before.
-    (SPLIT, Replace(TRY, 7, TRY, AT_ONCE)),
+    (SPLIT, Replace(TRY, 5, TRY, AT_ONCE)),
     // With one row group there is no tile that a warpgroup does not look at.
     (SPLIT, Drop(ARRIVE, 0)),
     (SPLIT, Replace(TRY, 1, TRY, AT_ONCE)),

@@ -5,7 +5,9 @@ use crate::deferral::Deferral;
 use crate::evidence::Mode;
 use crate::gate::GateId;
 use crate::judge::testing;
+use crate::operator::Distribution;
 use crate::subject::Subject;
+use crate::suite::PeerAccuracy;
 
 pub(in super::super) const LIES: &[Lie] = &[
     Lie {
@@ -21,12 +23,25 @@ pub(in super::super) const LIES: &[Lie] = &[
             let own = testing::errors();
             e.peers.backends.push(crate::evidence::PeerBackend {
                 shape: "mission".into(),
+                distribution: Distribution::Normal,
                 subject: "cudnn/fp8".into(),
                 kernels: vec![],
                 resolved: None,
                 unavailable: None,
                 errors: Some(crate::evidence::Errors { end_to_end_max: own.end_to_end_max / 2.0, ..own }),
             });
+        },
+    },
+    Lie {
+        name: "a rival that is nearer the originals by a tenth, in the root of the mean square",
+        gate: GateId::PeerErrorRms,
+        tell: |s, e| {
+            beside_a_rival(s, e);
+            if let Some(limit) = &mut s.peers {
+                limit.accuracy = Some(PeerAccuracy { peer: "cudnn/fp8".into(), max_ratio: 1.03 });
+            }
+            let errors = e.peers.backends.iter_mut().filter_map(|b| b.errors.as_mut());
+            errors.for_each(|x| x.end_to_end_rms = x.end_to_end_rms.map(|rms| 0.9 * rms));
         },
     },
     Lie {

@@ -23,6 +23,12 @@ __device__ __forceinline__ uint32_t max_half2(uint32_t a, uint32_t b) {
   return y;
 }
 
+__device__ __forceinline__ uint32_t negate_half2(uint32_t x) {
+  uint32_t y;
+  asm("neg.f16x2 %0, %1;" : "=r"(y) : "r"(x));
+  return y;
+}
+
 __device__ __forceinline__ uint32_t min_half2(uint32_t a, uint32_t b) {
   uint32_t y;
   asm("min.f16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));

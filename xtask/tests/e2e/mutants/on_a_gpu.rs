@@ -44,7 +44,11 @@ pub const MUTANTS: &[OnAGpu] = &[
     },
     OnAGpu {
         name: "a bias below every absolute limit",
-        edit: ["epilogue.cuh", "pack_half2(first[0] * factor,", "pack_half2(first[0] * factor + 0.009f,"],
+        edit: [
+            "epilogue.cuh",
+            "pack_half2(fmaf(first[0], factor, low.x),",
+            "pack_half2(fmaf(first[0], factor, low.x) + 0.009f,",
+        ],
         gate: ROWS,
     },
     OnAGpu {
