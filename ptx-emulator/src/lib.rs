@@ -128,6 +128,7 @@
 mod buffer;
 mod check;
 pub mod conformance;
+mod counts;
 mod exec;
 mod isa;
 mod launch;
@@ -143,6 +144,7 @@ mod tensor;
 mod tensor_map;
 
 pub use buffer::Buffer;
+pub use counts::{ClassCount, Counts, LineCounts, Tally};
 pub use exec::run::grid::run;
 pub use launch::{BlockFilter, Checks, EmuError, Launch, Limits, MmaModel, Outcome, Params, ProfileLine, Schedule};
 pub use lower::LoadError;
