@@ -106,6 +106,14 @@ fn conflicts_are_passes_beyond_the_ideal() {
 }
 
 #[test]
+fn conflicts_of_a_copy_are_more_sectors() {
+    let of = |t: &Tally| vec![t.shared_wavefronts, t.bank_conflicts, t.async_copy_conflicts, t.l1_sectors()];
+    let copy = "cp.async.cg.shared.global [%s], [%a], 16; cp.async.wait_all;";
+    check(&strided(16, "shared", copy), of, &[4, 0, 0, 1]);
+    check(&strided(32, "shared", copy), of, &[4, 0, 4, 5]);
+}
+
+#[test]
 fn fragments_are_matrices_of_eight_rows() {
     let load = |stride: u32| {
         format!(

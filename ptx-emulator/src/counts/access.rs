@@ -49,6 +49,7 @@ pub(crate) struct Access {
     pub(crate) atomics: Sectors,
     wavefronts: u64,
     conflicts: u64,
+    copy_conflicts: u64,
 }
 
 impl Access {
@@ -59,6 +60,14 @@ impl Access {
         for group in 0..LANES as u32 / together {
             self.pass(at, first << (group * together) & lanes, bytes);
         }
+    }
+
+    /// As [`Access::shared`], of `cp.async`: the profiler has its conflicts among the sectors, not among the wavefronts.
+    pub(crate) fn copied(&mut self, at: &[u64; LANES], lanes: u32, bytes: u32) {
+        let mut plain = Access::default();
+        plain.shared(at, lanes, bytes);
+        self.wavefronts += plain.wavefronts - plain.conflicts;
+        self.copy_conflicts += plain.conflicts;
     }
 
     /// Lanes whose bytes fit into one pass.
@@ -88,6 +97,7 @@ impl Access {
         tally.global_atomic_sectors += self.atomics.touched;
         tally.shared_wavefronts += self.wavefronts;
         tally.bank_conflicts += self.conflicts;
+        tally.async_copy_conflicts += self.copy_conflicts;
     }
 }
 

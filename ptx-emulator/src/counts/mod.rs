@@ -47,13 +47,23 @@ pub struct Tally {
     pub global_store_sectors_ideal: u64,
     /// Sectors that atomics and reductions touch.
     pub global_atomic_sectors: u64,
-    /// Passes of loads and stores through shared memory's banks: of plain ones, of matrices and of `cp.async`.
+    /// Passes of loads and stores through shared memory's banks: of plain ones, of matrices and, without its conflicts, of
+    /// `cp.async`.
     pub shared_wavefronts: u64,
     /// Those of them that two words of one bank made necessary.
     pub bank_conflicts: u64,
+    /// Passes that two words of one bank made necessary for `cp.async`. An H200's profiler counted one more sector of the L1
+    /// for each, and none among its bank conflicts.
+    pub async_copy_conflicts: u64,
 }
 
 impl Tally {
+    /// L1 sectors of loads and stores, as the profiler counts them (`l1tex__t_sectors_pipe_lsu`), but for local memory's.
+    pub fn l1_sectors(&self) -> u64 {
+        let memory = self.global_load_sectors + self.global_store_sectors + self.global_atomic_sectors;
+        memory + self.async_copy_conflicts
+    }
+
     /// Adds another.
     pub fn add(&mut self, other: &Tally) {
         let Tally {
@@ -72,6 +82,7 @@ impl Tally {
             global_atomic_sectors,
             shared_wavefronts,
             bank_conflicts,
+            async_copy_conflicts,
         } = self;
         *instructions += other.instructions;
         *thread_instructions += other.thread_instructions;
@@ -88,6 +99,7 @@ impl Tally {
         *global_atomic_sectors += other.global_atomic_sectors;
         *shared_wavefronts += other.shared_wavefronts;
         *bank_conflicts += other.bank_conflicts;
+        *async_copy_conflicts += other.async_copy_conflicts;
     }
 }
 

@@ -169,11 +169,13 @@ fn figures(text: &mut String, launch: &Counted) {
         ("PTX instructions of warps", t.instructions.to_string()),
         ("  by class", classes.collect::<Vec<_>>().join(", ")),
         ("tensor instructions", t.tensor_instructions.to_string()),
+        ("L1 sectors of loads and stores", t.l1_sectors().to_string()),
         ("L1 sectors of global loads", loads),
         ("L1 sectors of global stores", stores),
         ("L1 sectors of global atomics", t.global_atomic_sectors.to_string()),
         ("shared-memory wavefronts", t.shared_wavefronts.to_string()),
         ("shared-memory bank conflicts", t.bank_conflicts.to_string()),
+        ("bank conflicts of cp.async", format!("{}, each one more L1 sector", t.async_copy_conflicts)),
         ("active threads per warp", format!("{threads:.2}")),
         (
             "instructions of part of a warp",
@@ -196,7 +198,7 @@ fn figures(text: &mut String, launch: &Counted) {
 fn lines(text: &mut String, counts: &Counts) {
     let beyond = |t: &Tally| {
         let loads = t.global_load_sectors - t.global_load_sectors_ideal;
-        t.bank_conflicts + loads + t.global_store_sectors - t.global_store_sectors_ideal
+        t.bank_conflicts + t.async_copy_conflicts + loads + t.global_store_sectors - t.global_store_sectors_ideal
     };
     let mut costly: Vec<&LineCounts> = counts.lines.iter().collect();
     costly.sort_by_key(|line| std::cmp::Reverse((beyond(&line.tally), line.tally.instructions)));
@@ -214,7 +216,7 @@ fn lines(text: &mut String, counts: &Counts) {
             "    {:10} {sectors:9} ({ideal}) {:9} {:9} {:7}  {}",
             t.instructions,
             t.shared_wavefronts,
-            t.bank_conflicts,
+            t.bank_conflicts + t.async_copy_conflicts,
             t.divergent_branches,
             place.join(" in ")
         );

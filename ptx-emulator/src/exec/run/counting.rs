@@ -78,7 +78,7 @@ fn copied(access: &mut Access, warp: &Warp, active: u32, copy: &CopyAsync) {
     let from = Places::of(warp, reading, &copy.src);
     access.loads = Sectors::of(&from.at, from.global, |l| sizes[l]);
     let to = Places::of(warp, active, &copy.dst);
-    access.shared(&to.at, to.shared, copy.bytes);
+    access.copied(&to.at, to.shared, copy.bytes);
 }
 
 /// `wmma.load` and `wmma.store`. In shared memory a factor is four matrices of eight rows; of a sum each lane has its own
