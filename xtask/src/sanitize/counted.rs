@@ -116,8 +116,8 @@ fn of_variant(runner: &Runner, prepared: &Prepared, job: LaunchJob) -> Result<Ve
 
 /// The build that ran on a problem.
 fn build_of<'a>(prepared: &'a Prepared, job: &LaunchJob, problem: &Problem) -> Option<&'a Built> {
-    let image = &job.module.files(problem).image;
-    prepared.built.iter().find(|built| image.starts_with(&built.dir))
+    let (variant, image) = (&job.module.variant, &job.module.files(problem).image);
+    prepared.built.iter().find(|built| built.record.variant == *variant && image.starts_with(&built.dir))
 }
 
 fn occupancy(built: &Built, launch: &Counted) -> Option<Occupancy> {
