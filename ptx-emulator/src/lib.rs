@@ -60,16 +60,16 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! Not executed, refused when the kernel is loaded: bulk copies by tensor map but for whole tiles, bulk copies that
+//! reduce into shared memory, sparse products, recursive calls, textures and surfaces, allocation on the device.
+//! Every launch counts as cooperative. A call through a register tries every function whose address is taken and
+//! whose parameters fit. What a kernel prints is collected in [`Outcome::printed`].
+//!
 //! # Counts
 //!
 //! With [`Launch::counts`] set, [`Outcome::counts`] says what the blocks did, in all and by source line: sectors of global
 //! memory, passes and conflicts of shared memory's banks, divergence, products, PTX instructions by class ([`Counts`]).
 //! Nothing that a launch computes or finds changes. Sectors and products are those that a profiler counted on an H200.
-//!
-//! Not executed, refused when the kernel is loaded: bulk copies by tensor map but for whole tiles, bulk copies that
-//! reduce into shared memory, sparse products, recursive calls, textures and surfaces, allocation on the device.
-//! Every launch counts as cooperative. A call through a register tries every function whose address is taken and
-//! whose parameters fit. What a kernel prints is collected in [`Outcome::printed`].
 //!
 //! # What a clean run does not prove
 //!
