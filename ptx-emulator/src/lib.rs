@@ -69,7 +69,7 @@
 //!
 //! With [`Launch::counts`] set, [`Outcome::counts`] says what the blocks did, in all and by source line: sectors of global
 //! memory, passes and conflicts of shared memory's banks, divergence, products, PTX instructions by class ([`Counts`]).
-//! Nothing that a launch computes or finds changes. Sectors and products are those that a profiler counted on an H200.
+//! Nothing that a launch computes or finds changes. Sectors and products are what a profiler counted of three kernels on an H200.
 //!
 //! # What a clean run does not prove
 //!
