@@ -289,6 +289,9 @@ pub struct LaunchJob {
     /// On the emulator, whether its checks are left out, since only outputs are asked for.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unchecked: bool,
+    /// On the emulator, what each launch of the first schedule does is counted and goes to `<out_dir>/<problem id>.counts.json`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub counts: bool,
     /// Threads of the host that the emulator may take, and then only what nobody else wants of them; 0 takes all.
     #[serde(default, skip_serializing_if = "is_unlimited")]
     pub threads: u32,
@@ -490,6 +493,11 @@ pub fn output_file(problem: &Problem) -> String {
 /// The file that says which rows of an output were computed; absent when all were.
 pub fn rows_file(problem: &Problem) -> String {
     format!("{}.rows.json", problem.id())
+}
+
+/// The file of what emulated launches were counted to do: a JSON list, one a launch, in their order.
+pub fn counts_file(problem: &Problem) -> String {
+    format!("{}.counts.json", problem.id())
 }
 
 /// The file of an emulated launch's findings: a JSON list, each with the schedule that replays it.

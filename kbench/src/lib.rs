@@ -19,6 +19,7 @@ pub mod ledger;
 pub mod legacy;
 pub mod memory;
 pub mod names;
+pub mod occupancy;
 pub mod operator;
 pub mod ordered;
 pub mod profile;

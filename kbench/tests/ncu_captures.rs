@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use kbench::occupancy::{Cta, Occupancy};
 use kbench::profile::{Bound, Figure, Reading, Unit, available, choose, diagnose, read};
 
 fn text(file: &str) -> String {
@@ -58,6 +59,17 @@ fn every_figure_of_three_kernels_is_read_as_printed() {
     }
     let control = reading("", "stage2");
     assert_eq!((control.grid.as_str(), control.block.as_str()), ("(16, 16, 1)", "(128, 1, 1)"));
+}
+
+#[test]
+fn theoretical_occupancy_is_what_resources_allow() {
+    // Threads, registers (`launch__registers_per_thread` of the same files) and shared memory, in the order of VARIANTS.
+    let ctas = [(128, 101, 41_984), (288, 90, 57_472), (128, 121, 20_608)];
+    for (variant, (threads, registers, shared_bytes)) in VARIANTS.into_iter().zip(ctas) {
+        let found = Occupancy::of("sm_90", Cta { threads, registers, shared_bytes }).unwrap();
+        assert_eq!(Some(found.percent), reading("", variant).value(Figure::TheoreticalOccupancy), "{variant}");
+        assert_eq!(found.limited_by, ["registers"], "{variant}");
+    }
 }
 
 #[test]

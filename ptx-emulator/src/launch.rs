@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::counts::Counts;
 use crate::report::{Finding, Severity};
 
 /// Order in which the warps of a block run, and in which blocks act on what they share. One schedule has one outcome.
@@ -124,6 +125,8 @@ pub struct Launch {
     pub limits: Limits,
     /// Measure where the host's time goes; slows the run down.
     pub profile: bool,
+    /// Count what the launch does; see [`Outcome::counts`]. Slows the run down, and changes nothing else.
+    pub counts: bool,
 }
 
 impl Launch {
@@ -142,6 +145,7 @@ impl Launch {
             sm_count: 1,
             limits: Limits::default(),
             profile: false,
+            counts: false,
         }
     }
 }
@@ -272,6 +276,8 @@ pub struct Outcome {
     pub blocks_in_grid: u64,
     /// Where the time went, if the launch asked.
     pub profile: Vec<ProfileLine>,
+    /// What the blocks that were run did, if the launch asked.
+    pub counts: Option<Counts>,
     /// Host seconds of the run.
     pub seconds: f64,
 }

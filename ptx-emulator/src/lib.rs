@@ -65,6 +65,12 @@
 //! Every launch counts as cooperative. A call through a register tries every function whose address is taken and
 //! whose parameters fit. What a kernel prints is collected in [`Outcome::printed`].
 //!
+//! # Counts
+//!
+//! With [`Launch::counts`] set, [`Outcome::counts`] says what the blocks did, in all and by source line: sectors of global
+//! memory, passes and conflicts of shared memory's banks, divergence, products, PTX instructions by class ([`Counts`]).
+//! Nothing that a launch computes or finds changes. Sectors and products are what a profiler counted of three kernels on an H200.
+//!
 //! # What a clean run does not prove
 //!
 //! - Another schedule may show what this one did not: run several ([`Schedule`]).
@@ -128,6 +134,7 @@
 mod buffer;
 mod check;
 pub mod conformance;
+mod counts;
 mod exec;
 mod isa;
 mod launch;
@@ -143,6 +150,7 @@ mod tensor;
 mod tensor_map;
 
 pub use buffer::Buffer;
+pub use counts::{ClassCount, Counts, LineCounts, Tally};
 pub use exec::run::grid::run;
 pub use launch::{BlockFilter, Checks, EmuError, Launch, Limits, MmaModel, Outcome, Params, ProfileLine, Schedule};
 pub use lower::LoadError;

@@ -34,6 +34,8 @@ pub(crate) struct Origin {
     pub(crate) line: u32,
     /// Index into [`Program::sources`], or `u32::MAX`.
     pub(crate) source: u32,
+    /// The first of those that a PTX instruction became.
+    pub(crate) leads: bool,
 }
 
 /// A source position, innermost first, then the callers it was inlined into.

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::module::Kernel;
+use crate::program::Origin;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -294,10 +295,7 @@ fn resolve(kernel: &Kernel, raw: &RawSite) -> Site {
     let pc = raw.pc as usize;
     let origin = program.origins.get(pc).copied().unwrap_or_default();
     let text = program.texts.get(pc).and_then(|&t| program.text_table.get(t as usize));
-    let chain = program.sources.get(origin.source as usize);
-    let frames = chain.into_iter().flat_map(|chain| chain.0.iter().rev());
-    let paths: Vec<String> =
-        frames.map(|pos| format!("{}:{}", kernel.files.get(&pos.file).map_or("?", String::as_str), pos.line)).collect();
+    let paths = source_of(kernel, origin);
     let source = paths.iter().map(|path| path.rsplit('/').next().unwrap_or(path).to_owned()).collect();
     Site {
         pc: raw.pc,
@@ -309,4 +307,11 @@ fn resolve(kernel: &Kernel, raw: &RawSite) -> Site {
         warp: raw.warp,
         lane: raw.lane,
     }
+}
+
+/// The positions behind an instruction as `path:line`, the outermost caller first; none without line information.
+pub(crate) fn source_of(kernel: &Kernel, origin: Origin) -> Vec<String> {
+    let chain = kernel.program.sources.get(origin.source as usize);
+    let frames = chain.into_iter().flat_map(|chain| chain.0.iter().rev());
+    frames.map(|pos| format!("{}:{}", kernel.files.get(&pos.file).map_or("?", String::as_str), pos.line)).collect()
 }

@@ -1,6 +1,7 @@
 //! The launch job on the emulator: the PTX that ptxas assembled, on the CPU, with every check. Results are those of
 //! another machine than a GPU and are labelled so; times are never taken here.
 
+mod counted;
 mod limits;
 
 use std::borrow::Cow;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail, ensure};
 use kbench::deferral::Deferral;
 use kbench::evidence::LaunchOutcome;
-use kbench::job::{Event, Executor, LaunchJob, findings_file, output_file, rows_file};
+use kbench::job::{Event, Executor, LaunchJob, counts_file, findings_file, output_file, rows_file};
 use kbench::operator::Problem;
 use kernel_spec::demangle::demangled;
 use kernel_spec::launch::{Argument, Step};
@@ -28,6 +29,7 @@ use ptx_emulator::{
 };
 use serde::Serialize;
 
+use self::counted::Counted;
 use crate::events::{emit, progress};
 use crate::launch::sha256_hex;
 use crate::workload::{Content, Machine, Workload};
@@ -148,6 +150,7 @@ struct Emulated<'m> {
     /// Threads of the host; 0 takes all.
     threads: usize,
     findings: RefCell<Vec<Finding>>,
+    counted: RefCell<Vec<Counted>>,
 }
 
 impl Machine for Emulated<'_> {
@@ -207,6 +210,7 @@ impl Machine for Emulated<'_> {
                     ..self.base.clone()
                 };
                 let outcome = execute(&self.kernels[&step.entry], &self.memory.borrow(), &launch)?;
+                self.counted.borrow_mut().extend(Counted::of(&launch, &step.entry, &outcome));
                 self.findings.borrow_mut().extend(outcome.findings);
             }
         }
@@ -248,6 +252,7 @@ fn attempt(
         schedule: schedule(order),
         checks,
         sm_count: part.map_or(1, |part| part.sm_count),
+        counts: job.counts,
         ..Launch::new([1; 3], [1; 3], Vec::new())
     };
     if job.executor == Executor::EmulatedHopper {
@@ -255,11 +260,14 @@ fn attempt(
     }
     let (memory, findings) = (RefCell::new(Memory::new(module)), RefCell::default());
     let threads = job.threads as usize;
-    let machine = Emulated { kernels, memory, base, part, bounded: setup.bounded, threads, findings };
+    let counted = RefCell::default();
+    let machine = Emulated { kernels, memory, base, part, bounded: setup.bounded, threads, findings, counted };
     let workload = Workload::place(&machine, setup.clone())?;
     workload.make_first(&machine)?.map_err(anyhow::Error::msg)?;
     let mut written = workload.written(&machine)?;
+    machine.counted.borrow_mut().clear();
     workload.launch(&machine, &written)?;
+    let counted = machine.counted.take();
     let output = match part {
         None => workload.outputs(&machine, &written)?,
         Some(part) => {
@@ -281,6 +289,7 @@ fn attempt(
         inputs_unchanged: workload.inputs_unchanged(&machine)?,
         guards_intact: workload.guards_intact(&machine, &written)?,
         findings: machine.findings.into_inner(),
+        counted,
     })
 }
 
@@ -328,6 +337,9 @@ fn solve(job: &LaunchJob, module: &Module, operator: &mut dyn Operator, problem:
     write_output(&job.out_dir.join(output_file(problem)), &first.output, part, setup.output_bytes())?;
     let found = found(&attempts);
     std::fs::write(job.out_dir.join(findings_file(problem)), demangled(&serde_json::to_string_pretty(&found)?))?;
+    if job.counts {
+        std::fs::write(job.out_dir.join(counts_file(problem)), serde_json::to_string(&first.counted)?)?;
+    }
     if let Some(part) = part {
         std::fs::write(job.out_dir.join(rows_file(problem)), serde_json::to_string(&part.rows)?)?;
     }
@@ -446,4 +458,6 @@ struct Attempt {
     inputs_unchanged: bool,
     guards_intact: bool,
     findings: Vec<Finding>,
+    /// What each launch did, where that is asked for.
+    counted: Vec<Counted>,
 }

@@ -263,6 +263,7 @@ pub fn launch(
             max_ctas,
             schedules: vec![Schedule::Greedy],
             unchecked: true,
+            counts: false,
         };
         let jobs: Vec<LaunchJob> = builds.iter().map(job).collect();
         let wanted = jobs.len() * problems.len();

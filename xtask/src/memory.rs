@@ -88,6 +88,7 @@ fn job(work: &Work, module: &Module, problems: Vec<Problem>, executor: Executor,
         max_ctas: None,
         schedules: Vec::new(),
         unchecked: false,
+        counts: false,
         threads: 0,
     }
 }

@@ -1,6 +1,7 @@
 //! `sanitize`: what a correct result hides, over launches of every variant: compute-sanitizer's tools on a GPU, the
 //! emulator's checks without one. One table for both. Leaves to others: reading a report (`report`), and the emulator.
 
+pub mod counted;
 mod emulated;
 mod report;
 
@@ -68,6 +69,8 @@ struct Prepared {
     task: Task,
     /// Each variant, and whether it copies in bulk.
     modules: Vec<(Module, bool)>,
+    /// What they were built to.
+    built: Vec<Built>,
     problems: Vec<Problem>,
     /// Where inputs and outputs lie.
     scratch: TempDir,
@@ -85,6 +88,7 @@ impl Prepared {
             max_ctas: None,
             schedules: Vec::new(),
             unchecked: false,
+            counts: false,
             threads: 0,
         }
     }
@@ -173,7 +177,7 @@ fn prepare(
             let builds = whole(build_all(layout, &toolchain, &variants, &[arch.to_owned()])?)?;
             let module = |built: &Built| (built.module(), built.record.copies_in_bulk);
             let modules = builds.built.iter().map(module).collect();
-            return Ok(Ok(Prepared { task: Task::default(), modules, problems, scratch }));
+            return Ok(Ok(Prepared { task: Task::default(), modules, built: builds.built, problems, scratch }));
         }
         Whose::GateFile(plan) => declared::on_this_machine(layout, plan, found),
     };
@@ -199,7 +203,8 @@ fn prepare(
         builds.built.iter().any(|built| built.record.variant == module.variant && built.record.copies_in_bulk)
     };
     let modules = work.kernels().into_iter().map(|m| (m.clone(), in_bulk(&m))).collect();
-    Ok(Ok(Prepared { task: work.task(), modules, problems, scratch }))
+    let task = work.task();
+    Ok(Ok(Prepared { task, modules, built: builds.built, problems, scratch }))
 }
 
 /// Builds of which none failed.

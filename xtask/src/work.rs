@@ -275,6 +275,7 @@ pub fn launch_job(work: &Work, module: &Module, problems: &[Problem], out_dir: &
         max_ctas: work.plan.suite.emulation.as_ref().map(|e| e.max_ctas),
         schedules: Vec::new(),
         unchecked: false,
+        counts: false,
         threads: 0,
     })
 }

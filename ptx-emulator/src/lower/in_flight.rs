@@ -16,7 +16,7 @@ use crate::isa::engines::{BulkWay, Engines, FactorA, Held, TensorWay};
 use crate::isa::op::{Inst, NO_GUARD, Op};
 use crate::isa::reads_writes::{moved, visit};
 use crate::isa::slot::{Class, Role};
-use crate::program::Program;
+use crate::program::{Origin, Program};
 
 /// The engines that a program makes use of.
 pub(super) fn engines(program: &Program) -> Engines {
@@ -317,7 +317,7 @@ fn insert_held(program: &mut Program, held: &mut BTreeMap<usize, Held>) {
         moved.push(program.insts.len());
         if let Some(held) = held.remove(&at) {
             program.insts.push(Inst { op: Op::Held(Box::new(held)), guard: inst.guard });
-            origins.push(program.origins[at]);
+            origins.push(Origin { leads: false, ..program.origins[at] });
             texts.push(program.texts[at]);
         }
         program.insts.push(inst);

@@ -240,7 +240,7 @@ impl<'u> Lower<'u> {
             Some(loc) => self.source(loc),
             None => u32::MAX,
         };
-        self.origin = Origin { line: inst.line, source };
+        self.origin = Origin { line: inst.line, source, leads: true };
         let text = full_name(inst);
         let next = self.texts.len() as u32;
         self.text = *self.texts.entry(text).or_insert_with_key(|text| {
@@ -295,6 +295,7 @@ impl<'u> Lower<'u> {
         }
         self.program.insts.push(Inst { op, guard: self.guard });
         self.program.origins.push(self.origin);
+        self.origin.leads = false;
         self.program.texts.push(self.text);
         Ok(())
     }

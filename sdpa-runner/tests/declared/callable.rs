@@ -60,6 +60,7 @@ fn called(function: &str, executor: Executor, limits: CallLimits, room: &Path) -
         max_ctas: None,
         schedules: Vec::new(),
         unchecked: false,
+        counts: false,
         threads: 0,
     });
     Some(outcomes(&job))

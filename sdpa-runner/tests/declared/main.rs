@@ -96,6 +96,7 @@ impl Gate {
             max_ctas: None,
             schedules: Vec::new(),
             unchecked: false,
+            counts: false,
         })
     }
 

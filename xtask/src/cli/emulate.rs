@@ -10,7 +10,7 @@ use kbench::findings::{self, Baseline};
 use kernel_spec::schedule::Schedule;
 use serde::Serialize;
 
-use super::machine::emulated_gate_file;
+use super::machine::{counted_gate_file, emulated_gate_file};
 use super::print::raw;
 use crate::emulate::{Emulated, Options, examine, rules, run};
 use crate::files::write_whole;
@@ -24,7 +24,13 @@ pub struct EmulateArgs {
     /// The gate file whose launches are looked at, with every check and under five schedules.
     #[arg(value_name = "GATE.toml", required = true)]
     gate: Option<String>,
-    /// Print what was found as JSON.
+    /// Instead: count what the launches do, without checks and once: sectors, bank conflicts, divergence, instructions.
+    #[arg(long)]
+    counts: bool,
+    /// Shapes to count on; those that the gate file leaves to the emulator when none is named.
+    #[arg(long, value_delimiter = ',', value_name = "SHAPE,...", requires = "counts")]
+    shapes: Vec<String>,
+    /// Print what was found, or counted, as JSON.
     #[arg(long)]
     json: bool,
 }
@@ -78,6 +84,7 @@ struct RunArgs {
 pub fn emulate(args: &EmulateArgs) -> Result<Exit> {
     match (&args.program, &args.gate) {
         (Some(Emulate::Run(args)), _) => program(args),
+        (None, Some(gate)) if args.counts => counted_gate_file(gate, &args.shapes, args.json),
         (None, Some(gate)) => emulated_gate_file(gate, args.json),
         (None, None) => bail!("name a gate file, or a program after `run`"),
     }

@@ -18,7 +18,7 @@ use super::gpu::GpuArgs;
 use super::print::print;
 use crate::layout::Layout;
 use crate::plan::{Changes, DeviceChoice, Plan, suite_names};
-use crate::sanitize::{Sanitizing, Whose};
+use crate::sanitize::{Sanitizing, Whose, counted};
 use crate::simulate::{simulate, write_matrix, write_statistics};
 
 /// Says why something could not begin.
@@ -97,6 +97,21 @@ pub fn emulated_gate_file(gate: &str, json: bool) -> Result<Exit> {
         schedules: Vec::new(),
         json,
     })
+}
+
+/// What every launch of a gate file does, counted on the emulator.
+pub fn counted_gate_file(gate: &str, shapes: &[String], json: bool) -> Result<Exit> {
+    let layout = Layout::find()?;
+    let device = DeviceChoice::Emulator;
+    let options = crate::sanitize::Options { device, shapes: shapes.to_vec(), schedules: Vec::new() };
+    match counted::count(&layout, &whose(&layout, &[gate.to_owned()])?, &options)? {
+        Err(why) => deferred(json, &why),
+        Ok(cases) => {
+            print(json, &cases, || counted::render(&cases))?;
+            let is_open = cases.iter().any(|case| case.deferred.is_some());
+            Ok(if is_open { Exit::Deferred } else { Exit::Good })
+        }
+    }
 }
 
 /// A name that is no variant's may be a suite's or a gate file's, which stands alone.

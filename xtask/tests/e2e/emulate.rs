@@ -3,9 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use kbench::profile::Figure;
+use ptx_emulator::Tally;
 use serde_json::Value;
 use xtask::layout::Layout;
 use xtask::toolchain;
+
+use crate::common::Dist;
 
 /// What the program prints that asks the runtime for most things; a GPU prints the same.
 const CALLS: &str = "host: before
@@ -153,4 +157,48 @@ fn a_program_with_the_runtime_inside_is_told_how_to_be_compiled() {
     let ran = Program::linked("defects.cu", "default", "static").run(&[], &[]);
     assert_eq!(ran.status.code(), Some(2));
     assert!(text(&ran.stderr).contains("nvcc -cudart shared"), "{}", text(&ran.stderr));
+}
+
+/// What `emulate --counts` says of one launch of a variant on `mission`.
+fn counted(dist: &Dist, variant: &str) -> Value {
+    let ran = dist.run(&["emulate", variant, "--counts", "--shapes", "mission", "--json"]).expect(0);
+    serde_json::from_str::<Value>(&ran.stdout).unwrap()[0]["launches"][0].clone()
+}
+
+/// A figure that Nsight Compute read on a GPU, of a variant on `mission`.
+fn on_a_gpu(variant: &str, figure: Figure) -> f64 {
+    let layout = Layout::find().expect("the tests run in a checkout");
+    let path = layout.root.join(format!("kbench/tests/data/ncu/{variant}.mission.seed0.normal.csv"));
+    kbench::profile::read(&std::fs::read_to_string(path).unwrap()).unwrap().value(figure).unwrap()
+}
+
+#[test]
+#[ignore = "takes longer; .ci/run runs it"]
+fn the_ladder_is_counted_as_a_gpu_counts_it() {
+    let dist = Dist::emulating();
+    for variant in ["stage2", "ws-p1", "persistent"] {
+        let launch = counted(&dist, variant);
+        assert_eq!(launch["blocks_run"], launch["blocks_in_grid"], "all CTAs are counted");
+        let total: Tally = serde_json::from_value(launch["total"].clone()).unwrap();
+        let gpu = |figure| on_a_gpu(variant, figure);
+        assert_eq!(total.tensor_instructions as f64, gpu(Figure::TensorInstructions), "{variant}");
+        assert_eq!(total.l1_sectors() as f64, gpu(Figure::L1LsuSectors), "{variant}");
+        // Wavefronts without conflicts: machine code has some of its own around `cp.async`.
+        let ideal = (total.shared_wavefronts - total.bank_conflicts) as f64;
+        let on_gpu = gpu(Figure::SharedWavefronts) - gpu(Figure::BankConflicts);
+        assert!((ideal / on_gpu - 1.0).abs() < 0.013, "{variant}: {ideal} wavefronts, {on_gpu} on a GPU");
+        // The GPU's counter has conflicts between instructions as well, which differ from SM to SM.
+        let conflicts = total.bank_conflicts as f64;
+        assert!(conflicts <= gpu(Figure::BankConflicts), "{variant}: {conflicts}");
+        assert_eq!(conflicts == 0.0, gpu(Figure::BankConflicts) == 0.0, "{variant}: {conflicts}");
+    }
+}
+
+#[test]
+#[ignore = "takes longer; .ci/run runs it"]
+fn counts_are_told_in_words_with_their_lines() {
+    let text = Dist::emulating().run(&["emulate", "stage2", "--counts", "--shapes", "tiny"]).expect(0).stdout;
+    for words in ["counted, not timed", "shared-memory bank conflicts", "theoretical occupancy, %", "pv.cuh:"] {
+        assert!(text.contains(words), "`{words}` is not in\n{text}");
+    }
 }

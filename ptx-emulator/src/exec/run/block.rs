@@ -7,6 +7,7 @@ use crate::check::agents::Agents;
 use crate::check::clock::{Clocks, Epoch, View};
 use crate::check::global::{BlockClock, GlobalShadow};
 use crate::check::order::{Orders, Published};
+use crate::counts::Tallies;
 use crate::exec::memory::bulk::OpenFetch;
 use crate::exec::memory::shared::Shared;
 use crate::exec::run::order::Order;
@@ -93,6 +94,7 @@ pub(crate) struct Closed {
     /// Its clocks ran out.
     pub(crate) exhausted: bool,
     pub(crate) profile: Profile,
+    pub(crate) counts: Option<Tallies>,
 }
 
 /// A running block.
@@ -138,6 +140,8 @@ pub(crate) struct Block {
     /// Changes of state that a waiting warp could be waiting for.
     pub(crate) progress: u64,
     pub(crate) profile: Profile,
+    /// What it did, where the launch has it counted.
+    pub(crate) counts: Option<Tallies>,
     /// The buffer that a load read last: most often that of the next.
     pub(crate) buffer: usize,
     random: u64,
@@ -201,6 +205,7 @@ impl Block {
             told: 0,
             progress: 0,
             profile: Profile::new(launch.profile),
+            counts: launch.counts.then(|| Tallies::new(program)),
             buffer: 0,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             cursor: 0,
@@ -293,6 +298,7 @@ impl Block {
             instructions: self.instructions,
             lane_instructions: self.lane_instructions,
             profile: self.profile,
+            counts: self.counts,
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::check::agents::MAX_CLUSTER;
 use crate::check::global::GlobalShadow;
+use crate::counts::Tallies;
 use crate::exec::run::block::{Closed, Context};
 use crate::exec::run::cluster::Cluster;
 use crate::exec::run::order::{Order, Rules};
@@ -110,7 +111,7 @@ fn worker(context: &Context<'_>, clusters: &[Vec<[u32; 3]>]) {
 fn conclude(
     kernel: &Kernel,
     launch: &Launch,
-    closed: Vec<Closed>,
+    (closed, counts): (Vec<Closed>, Option<Tallies>),
     spent: bool,
     start: Instant,
 ) -> Result<Outcome, EmuError> {
@@ -137,6 +138,7 @@ fn conclude(
         return Err(EmuError::Budget { kernel: kernel.name().to_owned(), limit: launch.limits.instructions });
     }
     outcome.profile = profile.finish();
+    outcome.counts = counts.map(|counts| counts.conclude(kernel));
     outcome.seconds = start.elapsed().as_secs_f64();
     Ok(outcome)
 }

@@ -6,6 +6,7 @@
 mod alu_levels;
 pub(crate) mod block;
 pub(crate) mod cluster;
+mod counting;
 pub(crate) mod grid;
 pub(crate) mod order;
 pub(crate) mod print;

@@ -8,6 +8,7 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::counts::Tallies;
 use crate::exec::run::block::{BlockTurn, Closed, Context};
 use crate::exec::run::cluster::Cluster;
 use crate::launch::Schedule;
@@ -107,6 +108,8 @@ struct Table {
     /// Whoever has its turn is the last hope that something changes.
     last_chance: bool,
     closed: Vec<Closed>,
+    /// What those did, where the launch has it counted.
+    counts: Option<Tallies>,
 }
 
 impl Table {
@@ -149,7 +152,7 @@ impl Table {
                 block.note_wait(context);
                 if self.last_chance && block.has_waited_long(context) {
                     block.report_no_progress(context);
-                    self.closed.extend(block.close());
+                    self.close(*block);
                     return self.give_up();
                 }
                 let pause = u64::from(block.idle_turns()).min(MAX_PAUSE);
@@ -157,10 +160,20 @@ impl Table {
                 block.begin_round(self.rules.quantum(key));
                 self.slots.push(Slot { key, state: State::Idle(block), waited: true });
             } else {
-                self.closed.extend(block.close());
+                self.close(*block);
             }
             self.last_chance = false;
             self.dispatch(key.round + 1);
+        }
+    }
+
+    /// Keeps what is left of blocks. What they counted is added up at once: it takes more room than all else of them.
+    fn close(&mut self, cluster: Cluster) {
+        for mut closed in cluster.close() {
+            if let Some(more) = closed.counts.take() {
+                self.counts.get_or_insert_default().merge(&more);
+            }
+            self.closed.push(closed);
         }
     }
 
@@ -168,7 +181,7 @@ impl Table {
     fn give_up(&mut self) {
         for slot in std::mem::take(&mut self.slots) {
             if let State::Idle(block) | State::AtOp(block) | State::Ended(block, _) = slot.state {
-                self.closed.extend(block.close());
+                self.close(*block);
             }
         }
         self.next = self.rules.blocks;
@@ -225,8 +238,15 @@ pub(crate) struct Order {
 
 impl Order {
     pub(crate) fn new(rules: Rules) -> Order {
-        let mut table =
-            Table { rules, slots: Vec::new(), next: 0, granted: None, last_chance: false, closed: Vec::new() };
+        let mut table = Table {
+            rules,
+            slots: Vec::new(),
+            next: 0,
+            granted: None,
+            last_chance: false,
+            closed: Vec::new(),
+            counts: None,
+        };
         table.dispatch(0);
         Order { table: Mutex::new(table), changed: Condvar::new() }
     }
@@ -296,12 +316,13 @@ impl Order {
         own
     }
 
-    /// What the blocks left, by their number in the grid, and blocks that a launch given up left unfinished.
-    pub(crate) fn close(self) -> Vec<Closed> {
+    /// What the blocks left, by their number in the grid, and blocks that a launch given up left unfinished; and what all of
+    /// them counted.
+    pub(crate) fn close(self) -> (Vec<Closed>, Option<Tallies>) {
         let mut table = self.table.into_inner().unwrap_or_else(PoisonError::into_inner);
         table.give_up();
         let mut closed = table.closed;
         closed.sort_by_key(|closed| closed.linear);
-        closed
+        (closed, table.counts)
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::exec::memory::target::space_of;
 use crate::exec::run::block::{Block, Context, Turn};
+use crate::exec::run::counting::access;
 use crate::exec::run::print::device_text;
 use crate::exec::run::rows::{guard_bits, run_checked};
 use crate::exec::run::warp::{Fragment, State, Warp};
@@ -126,6 +127,9 @@ impl Block {
             self.instructions += count.insts;
             self.lane_instructions += count.lanes;
             warp.executed += count.insts;
+            if let Some(counts) = &mut self.counts {
+                counts.rows(pc, next, mask, warp.lanes);
+            }
             pc = next;
             warp.fragments[current].pc = pc;
             if pc == stop || *left == 0 {
@@ -145,14 +149,7 @@ impl Block {
             warp.executed += 1;
             self.instructions += 1;
             self.lane_instructions += u64::from(active.count_ones());
-            let start = self.profile.start();
-            let flow = if active == 0 || self.profiled_step(context, warp, active, &inst.op) {
-                Flow::Next
-            } else {
-                self.step(context, warp, current, pc, active, &inst.op)
-            };
-            self.profile.one(start, &inst.op);
-            match flow {
+            match self.one(context, warp, (current, pc, mask), active, &inst.op) {
                 Flow::Next => {
                     pc += 1;
                     warp.fragments[current].pc = pc;
@@ -170,6 +167,33 @@ impl Block {
                 return Flow::Moved;
             }
         }
+    }
+
+    /// One instruction that is not a row operation, timed or counted where the launch asks.
+    fn one(
+        &mut self,
+        context: &Context<'_>,
+        warp: &mut Warp,
+        (current, pc, mask): (usize, usize, u32),
+        active: u32,
+        op: &Op,
+    ) -> Flow {
+        let start = self.profile.start();
+        let access = self.counts.is_some().then(|| access(warp, active, op));
+        let flow = if active == 0 || self.profiled_step(context, warp, active, op) {
+            Flow::Next
+        } else {
+            self.step(context, warp, current, pc, active, op)
+        };
+        self.profile.one(start, op);
+        if let (Some(access), Some(counts)) = (access, &mut self.counts) {
+            // Who waits where it stands comes to the same instruction again, alone or with the lanes that it waits for.
+            let stands = |f: &Fragment| f.pc == pc && matches!(f.state, State::Converging | State::Parked);
+            if flow != Flow::Wait || !warp.fragments.get(current).is_some_and(stands) {
+                counts.other(pc, op, (mask, active, warp.lanes), &access);
+            }
+        }
+        flow
     }
 
     /// Whether nothing asks the warp to stop after a branch.

@@ -111,7 +111,7 @@ impl Block {
         active: u32,
         left: &mut u64,
     ) -> (usize, RunCount) {
-        let rows_only = context.launch.profile || context.launch.checks.races;
+        let rows_only = context.launch.profile || context.launch.counts || context.launch.checks.races;
         let Warp { index, regs, groups, copies, .. } = warp;
         let mut around = Surroundings::new(context, &mut self.shared, (groups, copies), left, rows_only);
         let insts = &context.kernel.program.insts;
