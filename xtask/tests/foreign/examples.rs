@@ -1,9 +1,17 @@
 //! The kernels of `examples/`: every entry that their gate files name is found, for every architecture that is asked for most.
 
+use std::path::Path;
+
 use kbench::variant::Language;
 use xtask::foreign::compile::{Named, Source, compile};
 
 use super::compile::Room;
+
+/// CUDA C++ of an example, without flags or folders of its own.
+fn cuda<'a>(folder: &'a Path, file: &'a str, defines: &'a [(String, String)], entries: &'a [Named]) -> Source<'a> {
+    let language = Language::Cuda;
+    Source { folder, file, language, defines, flags: &[], include: &[], entries, triton: None }
+}
 
 #[test]
 #[ignore = "takes longer; .ci/run runs it"]
@@ -22,16 +30,7 @@ fn the_examples_compile_without_spills() {
         });
         let file = format!("{name}.cu");
         let defines = [("VEC".to_owned(), "8".to_owned())];
-        let source = Source {
-            folder: &folder,
-            file: &file,
-            language: Language::Cuda,
-            defines: &defines,
-            flags: &[],
-            include: &[],
-            entries: &named,
-            triton: None,
-        };
+        let source = cuda(&folder, &file, &defines, &named);
         for arch in ["sm_80", "sm_89", "sm_90"] {
             let compiled = compile(&room.layout, &room.tools, name, &source, arch).unwrap().unwrap();
             let record = compiled.record;
@@ -58,16 +57,7 @@ fn decoding_compiles_without_spills() {
                 dynamic_smem_bytes: 96 << 10,
             }
         });
-        let source = Source {
-            folder: &folder,
-            file: "decode.cu",
-            language: Language::Cuda,
-            defines: &defines,
-            flags: &[],
-            include: &[],
-            entries: &named,
-            triton: None,
-        };
+        let source = cuda(&folder, "decode.cu", &defines, &named);
         let record = compile(&room.layout, &room.tools, "decode", &source, arch).unwrap().unwrap().record;
         assert_eq!((record.entries.len(), record.spill_bytes(), record.global_bytes), (4, 0, 0), "{arch}");
     }
